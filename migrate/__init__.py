@@ -1,0 +1,6 @@
+"""migrate-lab: move real guests between hosts and tell the truth about their outage.
+
+Start reading at :mod:`migrate.experiment`.
+"""
+
+__version__ = "0.1.0"

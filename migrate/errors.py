@@ -1,0 +1,75 @@
+"""The one tree of exceptions; an exception means that there is no attempt to record.
+
+::
+
+    LabError                      exit code
+    ├── ConfigurationError        2   a file, key or option is wrong; no host was touched
+    ├── HostError                 3   a host, its libvirt, its backend or the lab itself
+    ├── GuestError                4   the guest did not start, or its probe did not answer
+    ├── MeasurementError          5   the run happened, but its numbers can't be had
+    └── CleanupError              6   what was done did not go back; a group of reasons
+
+A migration that fails is none of these: it is an :class:`~migrate.model.Attempt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LabError(Exception):
+    """What was tried, on which host, what it said, and what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, tried: str, *, host: str = "", said: str = "", remedy: str = "") -> None:
+        super().__init__(tried, host, said, remedy)
+        self.tried = tried
+        self.host = host
+        self.said = said.strip()
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        where = f" on host {self.host}" if self.host else ""
+        said = f": {self.said}" if self.said else ""
+        remedy = f" -- {self.remedy}" if self.remedy else ""
+        return f"{self.tried}{where}{said}{remedy}"
+
+
+class ConfigurationError(LabError):
+    """``tried`` names the file and the key; ``said`` what is wrong; ``remedy`` what is right."""
+
+    exit_code = 2
+
+
+class HostError(LabError):
+    """A host, its libvirt, its backend or the lab as a whole."""
+
+    exit_code = 3
+
+
+class GuestError(LabError):
+    """The guest did not start, or its probe did not answer."""
+
+    exit_code = 4
+
+
+class MeasurementError(LabError):
+    """The run happened, but its numbers can't be had."""
+
+    exit_code = 5
+
+
+class CleanupError(LabError):
+    """All that did not go back, not only the first of it."""
+
+    exit_code = 6
+
+    def __init__(self, tried: str, reasons: Sequence[Exception], *, host: str = "") -> None:
+        super().__init__(
+            tried,
+            host=host,
+            said="; ".join(str(reason) or type(reason).__name__ for reason in reasons),
+            remedy="`migrate-lab lab down` removes what it still can",
+        )
+        self.reasons = tuple(reasons)

@@ -1,0 +1,404 @@
+"""The types at the centre: frozen, closed to unknown keys, units in the names, None = not measured.
+
+Times that end in ``_ns`` and begin with ``at``, ``begin`` or ``end`` are points on the axis of time
+(see :mod:`migrate.clock`); other ``_ns``, ``_ms`` and ``_s`` are lengths.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Of the run folder; a newer reader reads older numbers."""
+
+
+class Value(BaseModel):
+    """A frozen value that knows all its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
+Direction = Literal["egress", "ingress"]
+PhaseName = Literal[
+    "setup",
+    "precopy",
+    "pre-switchover",
+    "stopped",
+    "device",
+    "postcopy",
+    "resumed",
+    "announce",
+    "settled",
+]
+Part = Literal["start", "switchover", "tail", "none"]
+"""Of a move: before the stop, around it, after the resume; ``none``: no migration overlaps."""
+Outcome = Literal["completed", "aborted", "failed", "lost"]
+Side = Literal["source", "target"]
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+# --- what a scenario asks for -------------------------------------------------------------------
+
+
+class Interface(Value):
+    """How the guest's interface is backed, and what the guest is offered on it."""
+
+    mode: Mode = "virtio"
+    mac: str = Field(default="52:54:00:6d:6c:01", pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+    queues: int = Field(default=1, ge=1, le=16)
+    ring: Literal["split", "packed"] = "split"
+    mtu: int = Field(default=1500, ge=576, le=9000)
+    offloads: bool = True
+
+
+class GuestSpec(Value):
+    """The machine that is moved."""
+
+    image: str = "tiny"
+    memory_mib: int = Field(default=128, ge=96)
+    vcpus: int = Field(default=1, ge=1, le=16)
+    machine: Literal["q35", "pc"] = "q35"
+    start: Literal["warm", "cold"] = "warm"
+
+
+class Policy(Value):
+    """How it is moved; None leaves the hypervisor's own default alone."""
+
+    method: Literal["precopy", "postcopy", "save-restore"] = "precopy"
+    transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
+    hops: int = Field(default=1, ge=1, le=10)
+    """Moves in one attempt: 2 is there and back (ping-pong)."""
+    bandwidth_mib_s: int | None = Field(default=None, ge=1)
+    postcopy_bandwidth_mib_s: int | None = Field(default=None, ge=1)
+    postcopy_after_pass: int = Field(default=1, ge=1)
+    """Switch to post-copy when this many passes over the memory have begun their successor."""
+    downtime_limit_ms: int | None = Field(default=None, ge=1)
+    parallel_connections: int | None = Field(default=None, ge=1, le=32)
+    auto_converge: bool = False
+    compression: Literal["none", "xbzrle", "zlib", "zstd"] = "none"
+    timeout_s: Positive = 60.0
+    on_timeout: Literal["abort", "suspend", "postcopy"] = "abort"
+    abort_at: PhaseName | None = None
+    """Abort on purpose when this phase is seen."""
+
+
+class Workload(Value):
+    """What goes on in the guest and on the wire while it is moved."""
+
+    interval_us: int = Field(default=1000, ge=10)
+    """Between two packets of a stream, each way."""
+    payload_bytes: int = Field(default=256, ge=224, le=1400)
+    tcp_connections: int = Field(default=1, ge=0, le=64)
+    dirty_mib: int = Field(default=8, ge=0)
+    dirty_mib_s: NotNegative = 4.0
+    floor_s: Positive = 1.0
+    """How long the floor is measured before anything is done."""
+    settle_s: Positive = 1.0
+    """How long is listened after the move has ended."""
+
+
+class Fault(Value):
+    """Something goes wrong on purpose, when a phase is first seen."""
+
+    at: PhaseName
+    do: Literal["kill-guest", "stop-libvirtd", "cut-migration-link", "stop-backend"]
+    on: Side = "source"
+
+
+class Expect(Value):
+    """What has to come out. A limit of None is not checked; `unmeasured` fails unless allowed."""
+
+    outcome: Outcome = "completed"
+    held_by: tuple[Side, ...] = ("target",)
+    outage_egress_ms: Positive | None = None
+    outage_ingress_ms: Positive | None = None
+    stall_ms: Positive | None = None
+    downtime_ms: Positive | None = None
+    total_ms: Positive | None = None
+    memory: bool = True
+    tcp: bool = True
+    device: bool = True
+    allow_unmeasured: tuple[str, ...] = ()
+
+
+class Case(Value):
+    """One row of a scenario's matrix; ``id`` is pytest's id and the folder's name."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
+    guest: GuestSpec = GuestSpec()
+    interface: Interface = Interface()
+    policy: Policy = Policy()
+    workload: Workload = Workload()
+    faults: tuple[Fault, ...] = ()
+    expect: Expect = Expect()
+    roots: tuple[str, str] | None = None
+    """Roots that source and target must have, e.g. ("debian-13", "debian-13-backports")."""
+    needs: tuple[str, ...] = ()
+    """Names of facts that both hosts must show, e.g. "huge-pages"."""
+    source_file: str = ""
+    row: int = 0
+
+
+# --- what a host can do -------------------------------------------------------------------------
+
+
+class Capability(Value):
+    """One thing that a host can do, or the reason why not and what it takes."""
+
+    name: str
+    able: bool
+    detail: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+
+class HostFacts(Value):
+    """What was found on one host."""
+
+    host: str
+    root: str
+    kernel: str
+    versions: dict[str, str]
+    capabilities: tuple[Capability, ...]
+
+    def capability(self, name: str) -> Capability:
+        """The finding called ``name``; a host that was not asked is not able."""
+        for found in self.capabilities:
+            if found.name == name:
+                return found
+        return Capability(
+            name=name,
+            able=False,
+            reason="not looked for",
+            remedy="name a fact that `migrate-lab doctor` lists",
+        )
+
+
+# --- what was seen ------------------------------------------------------------------------------
+
+
+class Event(Value):
+    """Something that happened, by whom it was said, with the error of its place on the axis."""
+
+    at_ns: int
+    error_ns: int = 0
+    clock: str = "controller"
+    source: Literal["qemu", "libvirt", "fabric", "probe", "backend", "controller"]
+    host: str
+    name: str
+    data: dict[str, Any] = {}
+
+
+class Phase(Value):
+    """A stretch of the axis; ``number`` counts the passes of pre-copy."""
+
+    name: PhaseName
+    number: int = 0
+    begin_ns: int
+    end_ns: int
+    error_ns: int = 0
+
+
+class Gap(Value):
+    """From the last packet served to the next one served, in one direction."""
+
+    direction: Direction
+    begin_ns: int
+    length_ns: int
+    error_ns: int
+    lost: int = 0
+    late: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    open_ended: bool = False
+    """Nothing was served any more until the observation ended: at least this long."""
+    phases: tuple[str, ...] = ()
+    part: Part = "none"
+
+    @property
+    def length_ms(self) -> float:
+        """Milliseconds."""
+        return self.length_ns / 1e6
+
+
+class Stall(Value):
+    """The guest's own monotonic tick stood still (lost time against the axis) or jumped."""
+
+    kind: Literal["stood-still", "jumped"]
+    begin_ns: int
+    length_ns: int
+    error_ns: int
+
+
+class Floor(Value):
+    """The same meter in the same lab with no migration going on: the longest gap each way."""
+
+    egress_ms: NotNegative
+    ingress_ms: NotNegative
+    egress_delay_ms: float
+    """Median delay one way. Only the two together are a round trip: their split is assumed even."""
+    ingress_delay_ms: float
+    seconds: Positive
+    packets: int
+
+
+class Stream(Value):
+    """The account of one direction over the whole observation."""
+
+    direction: Direction
+    sent: int
+    received: int
+    lost: int
+    late: int
+    duplicated: int
+    reordered: int
+
+
+class Sample(Value):
+    """One look at the progress of a migration."""
+
+    at_ns: int
+    host: str
+    iteration: int | None = None
+    remaining_bytes: int | None = None
+    transferred_bytes: int | None = None
+    rate_bytes_s: int | None = None
+    dirty_pages_s: int | None = None
+    throttle_percent: int | None = None
+    postcopy_requests: int | None = None
+
+
+class Reported(Value):
+    """What the hypervisor says of the move that it made."""
+
+    downtime_ms: NotNegative | None = None
+    total_ms: NotNegative | None = None
+    setup_ms: NotNegative | None = None
+    transferred_bytes: int | None = None
+    iterations: int | None = None
+
+
+class Nic(Value):
+    """The guest's interface as the guest sees it."""
+
+    name: str
+    driver: str
+    mac: str
+    mtu: int
+    carrier: bool
+    features: str = ""
+    """Bits as the kernel prints them, lowest first; empty for a device that is no virtio device."""
+    rx_queues: int = 1
+    tx_queues: int = 1
+
+
+class MemoryCheck(Value):
+    """The pattern that was written while the guest moved, read back afterwards."""
+
+    pages: int
+    writes: int
+    wrong_page: int | None = None
+    """The first page that was wrong, counted from 0; None: all were right."""
+    expected: str = ""
+    found: str = ""
+
+
+class TcpCheck(Value):
+    """Connections that were opened before the move and are asked about after it."""
+
+    opened: int
+    alive: int
+    resets: int
+    longest_stall_ms: NotNegative
+    """The longest that a connection waited for its next byte."""
+
+
+class Problem(Value):
+    """Why an attempt did not go as asked, in the words of who said it."""
+
+    tried: str
+    host: str = ""
+    said: str = ""
+    remedy: str = ""
+
+
+class Verdict(Value):
+    """One check of one attempt."""
+
+    check: str
+    result: Literal["pass", "fail", "unmeasured"]
+    measured: str = ""
+    limit: str = ""
+    unit: str = ""
+    evidence: str = ""
+
+
+class Attempt(Value):
+    """One try at a case, from lease to verdicts; a migration that fails is one, too."""
+
+    schema_number: int = SCHEMA
+    case: Case
+    number: int
+    source: str
+    target: str
+    begin_ns: int
+    end_ns: int
+    outcome: Outcome
+    held_by: tuple[str, ...]
+    """Hosts on which the guest runs at the end; more than one, or none, is the worst find."""
+    reported: Reported = Reported()
+    phases: tuple[Phase, ...] = ()
+    gaps: tuple[Gap, ...] | None = None
+    streams: tuple[Stream, ...] | None = None
+    stalls: tuple[Stall, ...] | None = None
+    floor: Floor | None = None
+    start_ms: NotNegative | None = None
+    """From the ask for a guest to its ready probe."""
+    memory: MemoryCheck | None = None
+    tcp: TcpCheck | None = None
+    nic_before: Nic | None = None
+    nic_after: Nic | None = None
+    leftovers: tuple[str, ...] | None = None
+    error: Problem | None = None
+    notes: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """A green one must mean something: no verdict at all is no pass."""
+        allowed = self.case.expect.allow_unmeasured
+        return bool(self.verdicts) and all(
+            verdict.result == "pass"
+            or (verdict.result == "unmeasured" and verdict.check in allowed)
+            for verdict in self.verdicts
+        )
+
+
+class Skip(Value):
+    """A case that this lab can't run, and why: said once, never counted as passed."""
+
+    case: Case
+    reason: str
+    remedy: str
+
+
+class Run(Value):
+    """The head of a run folder."""
+
+    schema_number: int = SCHEMA
+    name: str
+    began: str
+    """Wall clock, ISO 8601 with zone."""
+    lab: str
+    command: tuple[str, ...]
+    controller: dict[str, str]
+    hosts: tuple[HostFacts, ...]
+    scenarios: dict[str, str]
+    """Scenario files as they were read, by name."""
+    seed: int
+    skips: tuple[Skip, ...] = ()
