@@ -17,7 +17,7 @@ SCHEMA = 1
 class Value(BaseModel):
     """A frozen value that knows all its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]

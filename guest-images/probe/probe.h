@@ -1,0 +1,91 @@
+/* The probe: runs in the guest, and as the guest's peer on the fabric. One command a line, in JSON.
+ *
+ * Every part owns its threads and answers the commands that begin with its name; parts know each
+ * other only through this header. Times are nanoseconds of CLOCK_MONOTONIC unless said otherwise.
+ */
+#ifndef PROBE_H
+#define PROBE_H
+
+#define _GNU_SOURCE
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define PROTOCOL 1
+#define VERSION "1.0"
+
+/* --- json.c: a flat object a line each way ---------------------------------------------------- */
+
+enum { MAX_FIELDS = 16, MAX_KEY = 32, MAX_TEXT = 256 };
+
+struct field {
+    char key[MAX_KEY];
+    enum { IS_NULL, IS_BOOL, IS_INTEGER, IS_REAL, IS_TEXT } kind;
+    int64_t integer;
+    double real;
+    char text[MAX_TEXT];
+};
+
+struct request {
+    int count;
+    struct field fields[MAX_FIELDS];
+};
+
+/* False leaves the reason in *why. Never reads past the terminating zero. */
+bool json_read(const char *line, struct request *request, const char **why);
+const struct field *json_find(const struct request *request, const char *key);
+
+struct reply {
+    char *data;
+    size_t length, room;
+    bool failed;
+};
+
+void reply_begin(struct reply *reply, const int64_t *id); /* NULL: the request had no id */
+void reply_end(struct reply *reply);                      /* the closing brace and a newline */
+void fail(struct reply *reply, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void put_integer(struct reply *reply, const char *key, int64_t value);
+void put_real(struct reply *reply, const char *key, double value);
+void put_bool(struct reply *reply, const char *key, bool value);
+void put_text(struct reply *reply, const char *key, const char *value);
+void put_base64(struct reply *reply, const char *key, const void *bytes, size_t length);
+void put_raw(struct reply *reply, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A parameter; *value holds the default beforehand, REQUIRED if there is none. False: reply failed. */
+#define REQUIRED INT64_MIN
+bool take_integer(const struct request *, struct reply *, const char *key, int64_t low,
+                  int64_t high, int64_t *value);
+bool take_real(const struct request *, struct reply *, const char *key, double low, double high,
+               double *value); /* always required */
+bool take_address(const struct request *, struct reply *, const char *key, struct in_addr *value);
+const char *text_or(const struct request *request, const char *key, const char *otherwise);
+
+/* --- clock.c ---------------------------------------------------------------------------------- */
+
+#define NS_PER_S INT64_C(1000000000)
+#define NS_PER_MS INT64_C(1000000)
+
+int64_t clock_ns(clockid_t clock);
+int64_t monotonic_ns(void);
+int64_t realtime_minus_monotonic(void); /* by the tightest of a few samples */
+void sleep_until(int64_t at_ns);
+
+struct msghdr;
+/* The kernel's receive stamp (SO_TIMESTAMPNS) of a message as CLOCK_MONOTONIC; now if it has none. */
+int64_t received_at(struct msghdr *message, int64_t offset);
+
+/* --- the parts -------------------------------------------------------------------------------- */
+
+typedef void command(const struct request *, struct reply *);
+
+bool stream_may_use_fifo(int priority); /* also remembers it for the streams' thread */
+command stream_open, stream_send, stream_stop, stream_close, stream_status, stream_log,
+    stream_receipts, tick_log;
+command dirty_start, dirty_status, dirty_verify, dirty_corrupt, dirty_stop;
+command tcp_listen, tcp_open, tcp_status, tcp_close;
+command net_show, net_address;
+command capture_start, capture_log, capture_stop;
+
+#endif

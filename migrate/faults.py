@@ -1,0 +1,96 @@
+"""Things that go wrong on purpose, at a named phase, each with its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from migrate.clock import Deadline, now_ns
+from migrate.domain import NAME
+from migrate.interfaces.vhost_user import stop_switch
+from migrate.lab.hosts import MIGRATION_LINK, Host
+from migrate.model import Event, Fault
+from migrate.observe.events import Listener, phase_of
+
+PATIENCE_S = 10.0
+
+Undo = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Armed:
+    """Faults that wait for their phase; :meth:`react` is called with every event."""
+
+    faults: Sequence[Fault]
+    hosts: Mapping[str, Host]
+    """By side: source and target."""
+    listener: Listener
+    undo: ExitStack
+
+    def react(self, event: Event) -> None:
+        """Do what is due at this event, once."""
+        phase = phase_of(event, self.hosts["source"].name)
+        for fault in [fault for fault in self.faults if fault.at == phase]:
+            self.faults = [other for other in self.faults if other is not fault]
+            host = self.hosts[fault.on]
+            self.undo.callback(_DO[fault.do](host))
+            self.listener.add(
+                Event(
+                    at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
+                )
+            )
+
+    def not_done(self) -> tuple[str, ...]:
+        """Faults whose phase never came: a test that meant to have them must know."""
+        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.faults)
+
+
+@contextmanager
+def armed(
+    faults: Sequence[Fault], hosts: Mapping[str, Host], listener: Listener
+) -> Iterator[Armed]:
+    """Have ``faults`` happen while the block runs, and put back what can be put back after it."""
+    with ExitStack() as undo:
+        yield Armed(faults, hosts, listener, undo)
+
+
+def kill_guest(host: Host) -> Undo:
+    """End the guest's QEMU by the id that libvirt recorded."""
+    deadline = Deadline.after(PATIENCE_S)
+    pid = host.run(["cat", f"/run/libvirt/qemu/{NAME}.pid"], deadline).out.strip()
+    host.run(["kill", "-KILL", pid], deadline)
+    return lambda: None
+
+
+def stop_libvirtd(host: Host) -> Undo:
+    """End libvirtd as a crash would; its guests run on."""
+    deadline = Deadline.after(PATIENCE_S)
+    pid = host.run(["cat", "/run/libvirtd.pid"], deadline).out.strip()
+    host.run(["kill", "-KILL", pid], deadline)
+    return lambda: host.start_libvirt(Deadline.after(PATIENCE_S))
+
+
+def cut_migration_link(host: Host) -> Undo:
+    """Take down the host's port on the migration network."""
+    link = ["ip", "link", "set", MIGRATION_LINK]
+    host.run([*link, "down"], Deadline.after(PATIENCE_S))
+
+    def mend() -> None:
+        host.run([*link, "up"], Deadline.after(PATIENCE_S))
+
+    return mend
+
+
+def stop_backend(host: Host) -> Undo:
+    """End the host's OVS as a crash would; the next guest that needs it starts it again."""
+    stop_switch(host, Deadline.after(PATIENCE_S))
+    return lambda: None
+
+
+_DO: Mapping[str, Callable[[Host], Undo]] = {
+    "kill-guest": kill_guest,
+    "stop-libvirtd": stop_libvirtd,
+    "cut-migration-link": cut_migration_link,
+    "stop-backend": stop_backend,
+}

@@ -1,0 +1,65 @@
+"""How a guest's interface can be backed: one module a mode, and this table of them.
+
+A module answers five questions: what facts a host must show (``needs``), how to make the backend on
+a host (``provide``), what the domain's template must know (``describe``), how the target's XML
+differs (``adapt``), and what to compare across the handoff (``evidence``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from migrate.clock import Deadline
+from migrate.domain import Rewrite
+from migrate.errors import ConfigurationError
+from migrate.interfaces.unbuilt import Unbuilt
+from migrate.interfaces.vhost_user import VhostUser
+from migrate.interfaces.virtio import Virtio
+from migrate.lab.hosts import Host
+from migrate.model import Interface, Mode, Nic
+
+Backend = Mapping[str, Any]
+"""What a host's backend is called there: a bridge, a socket, a VF's address."""
+
+
+class InterfaceModule(Protocol):
+    """The five questions."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of capabilities (see ``migrate-lab doctor``) that a host must show."""
+
+    def provide(
+        self, host: Host, interface: Interface, deadline: Deadline
+    ) -> AbstractContextManager[Backend]:
+        """Have the backend on ``host`` while the block runs; HostError if it can't be had."""
+
+    def describe(self, interface: Interface, backend: Backend) -> Backend:
+        """What the template must know."""
+
+    def adapt(self, source: Backend, target: Backend) -> tuple[Rewrite, ...]:
+        """Rewrites that make the source's XML the target's; none where both are the same."""
+
+    def evidence(self, nic: Nic) -> Mapping[str, object]:
+        """What of the guest's view must be the same before and after."""
+
+
+MODES: Mapping[Mode, InterfaceModule] = {
+    "virtio": Virtio(),
+    "vhost-user": VhostUser(),
+    "vdpa": Unbuilt("vdpa", ("vhost-vdpa",)),
+    "hostdev": Unbuilt("hostdev", ("sriov", "iommu")),
+    "failover": Unbuilt("failover", ("sriov", "iommu")),
+}
+
+
+def module_for(mode: Mode) -> InterfaceModule:
+    """The module of ``mode``."""
+    try:
+        return MODES[mode]
+    except KeyError as error:
+        raise ConfigurationError(
+            f"use the mode {mode!r}", said="no such mode", remedy=", ".join(MODES)
+        ) from error

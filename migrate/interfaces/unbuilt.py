@@ -1,0 +1,47 @@
+"""Modes that this version knows the needs of, but has no backend for yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from migrate.clock import Deadline
+from migrate.domain import Rewrite
+from migrate.errors import HostError
+from migrate.lab.hosts import Host
+from migrate.model import Interface, Nic
+
+
+class Unbuilt:
+    """Says so instead of pretending."""
+
+    def __init__(self, mode: str, needs: tuple[str, ...]) -> None:
+        self.mode = mode
+        self.needs = needs
+
+    def provide(
+        self, host: Host, interface: Interface, deadline: Deadline
+    ) -> AbstractContextManager[Mapping[str, Any]]:
+        """Raises HostError."""
+        del interface, deadline
+        raise HostError(
+            f"make a backend for {self.mode}",
+            host=host.name,
+            said="the host could, but this version of migrate-lab has no module for it yet",
+            remedy="use another mode",
+        )
+
+    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Nothing."""
+        del interface
+        return backend
+
+    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+        """Nothing."""
+        del source, target
+        return ()
+
+    def evidence(self, nic: Nic) -> Mapping[str, object]:
+        """All of it."""
+        return nic.model_dump()

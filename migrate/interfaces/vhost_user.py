@@ -1,0 +1,152 @@
+"""``vhost-user``: the guest's rings are served by Open vSwitch with DPDK, a process of the host.
+
+QEMU listens (``mode='server'``), OVS connects (``dpdkvhostuserclient``), so that either may be
+restarted: https://docs.openvswitch.org/en/latest/topics/dpdk/vhost-user/. OVS is started when it is
+first needed and stays until the lab goes down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from migrate.clock import Deadline
+from migrate.domain import Rewrite
+from migrate.errors import HostError
+from migrate.lab.hosts import OVS_UPLINK, Host
+from migrate.model import Interface, Nic
+
+RUN = "/run/openvswitch"
+LOG = "/var/log/openvswitch/ovs-vswitchd.log"
+BRIDGE = "dpu"
+PORT = "vhu0"
+SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+MEMORY_MIB = 128
+"""Of huge pages for one OVS: 64 pages of 2 MiB hold the buffers of a few ports."""
+
+SETTINGS = (
+    "other_config:dpdk-init=true",
+    f"other_config:dpdk-socket-mem={MEMORY_MIB}",
+    # DPDK asks for none of the machine's PCI devices, and needs no hugetlbfs mount (--in-memory).
+    "other_config:dpdk-extra=--no-pci",
+    "other_config:per-port-memory=true",
+    # The poll threads sleep up to this many µs when idle: the processors are shared with guests.
+    "other_config:pmd-sleep-max=500",
+    "other_config:pmd-maxsleep=500",
+    "other_config:vhost-postcopy-support=true",
+)
+
+
+class VhostUser:
+    """One port of the host's OVS for the guest."""
+
+    needs = ("huge-pages", "ovs-dpdk")
+
+    @contextmanager
+    def provide(
+        self, host: Host, interface: Interface, deadline: Deadline
+    ) -> Iterator[Mapping[str, Any]]:
+        """A port that connects to the guest's socket, on a bridge with the host's uplink."""
+        del interface
+        socket = f"{RUN}/{PORT}.sock"
+        ensure_switch(host, deadline)
+        # Another path for a port that exists has no effect: it is deleted and added.
+        _vsctl(
+            host,
+            deadline,
+            *("--if-exists", "del-port", BRIDGE, PORT),
+            *("--", "add-port", BRIDGE, PORT),
+            *("--", "set", "interface", PORT, "type=dpdkvhostuserclient"),
+            f"options:vhost-server-path={socket}",
+        )
+        try:
+            yield {"socket": socket, "shared_memory": True}
+        finally:
+            if is_running(host, Deadline.after(5)):
+                _vsctl(host, Deadline.after(5), "--if-exists", "del-port", BRIDGE, PORT)
+
+    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The socket; and the guest's memory must be shared with OVS."""
+        del interface
+        return backend
+
+    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+        """Sockets may have other paths on other hosts."""
+        if source["socket"] == target["socket"]:
+            return ()
+
+        def move(root: Any) -> None:
+            for element in root.iterfind("./devices/interface[@type='vhostuser']/source"):
+                if element.get("path") == source["socket"]:
+                    element.set("path", target["socket"])
+
+        return (move,)
+
+    def evidence(self, nic: Nic) -> Mapping[str, object]:
+        """All that the guest sees of a virtio device stays as it was."""
+        return nic.model_dump()
+
+
+def ensure_switch(host: Host, deadline: Deadline) -> None:
+    """Have OVS-DPDK run on ``host`` with its bridge and uplink; HostError with its log if not."""
+    if is_running(host, deadline):
+        return
+    host.run(["mkdir", "-p", RUN, "/var/log/openvswitch"], deadline)
+    database = f"{RUN}/conf.db"
+    host.run(["rm", "-f", database], deadline)
+    schema = "/usr/share/openvswitch/vswitch.ovsschema"
+    host.run(["ovsdb-tool", "create", database, schema], deadline)
+    host.run(
+        [
+            *("ovsdb-server", database, f"--remote=punix:{RUN}/db.sock", "--detach", "--no-chdir"),
+            *("--log-file=/var/log/openvswitch/ovsdb-server.log", f"--pidfile={RUN}/ovsdb.pid"),
+        ],
+        deadline,
+    )
+    _vsctl(host, deadline, "--no-wait", "init")
+    _vsctl(host, deadline, "--no-wait", "set", "Open_vSwitch", ".", *SETTINGS)
+    host.run(
+        [
+            *(SWITCH, "--detach", "--no-chdir", f"--pidfile={RUN}/ovs-vswitchd.pid"),
+            *(f"--unixctl={RUN}/ovs-vswitchd.ctl", f"--log-file={LOG}"),
+        ],
+        deadline,
+    )
+    try:
+        _vsctl(
+            host,
+            deadline,
+            *("--may-exist", "add-br", BRIDGE),
+            *("--", "set", "bridge", BRIDGE, "datapath_type=netdev"),
+            *("--", "--may-exist", "add-port", BRIDGE, OVS_UPLINK),
+        )
+    except HostError as error:
+        log = host.run(["tail", "-n", "8", LOG], Deadline.after(5), check=False).out
+        raise HostError(
+            "start OVS-DPDK",
+            host=host.name,
+            said=f"{error.said}\n{log}",
+            remedy="`migrate-lab doctor` tells whether huge pages and OVS-DPDK can be had",
+        ) from error
+
+
+def is_running(host: Host, deadline: Deadline) -> bool:
+    """Whether the switch answers."""
+    control = f"{RUN}/ovs-vswitchd.ctl"
+    asked = host.run(
+        ["ovs-appctl", "--timeout=2", f"--target={control}", "version"], deadline, check=False
+    )
+    return asked.status == 0
+
+
+def stop_switch(host: Host, deadline: Deadline) -> None:
+    """End the switch as a crash would: by the id that it wrote down."""
+    pid = host.run(["cat", f"{RUN}/ovs-vswitchd.pid"], deadline).out.strip()
+    host.run(["kill", "-KILL", pid], deadline)
+
+
+def _vsctl(host: Host, deadline: Deadline, *words: str) -> None:
+    seconds = max(1, int(min(deadline.left(), 10)))
+    command = ["ovs-vsctl", f"--timeout={seconds}", f"--db=unix:{RUN}/db.sock"]
+    host.run([*command, *words], deadline)

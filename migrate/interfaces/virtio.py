@@ -1,0 +1,53 @@
+"""``virtio``: a tap on a bridge of the host; with vhost-net in the kernel where the host has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from migrate.clock import Deadline
+from migrate.domain import Rewrite
+from migrate.errors import HostError
+from migrate.lab.hosts import DATA_BRIDGE, Host
+from migrate.model import Interface, Nic
+
+
+class Virtio:
+    """libvirt makes the tap and takes it away with the domain."""
+
+    needs = ("tun",)
+
+    @contextmanager
+    def provide(
+        self, host: Host, interface: Interface, deadline: Deadline
+    ) -> Iterator[Mapping[str, Any]]:
+        """The bridge must be there; it belongs to the lab."""
+        del interface
+        bridge = DATA_BRIDGE
+        if host.run(["ip", "link", "show", bridge], deadline, check=False).status != 0:
+            raise HostError(
+                "use the data bridge", host=host.name, said=f"no link {bridge}", remedy="lab up"
+            )
+        yield {"bridge": bridge}
+
+    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The bridge."""
+        del interface
+        return backend
+
+    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+        """Bridges may have other names on other hosts."""
+        if source["bridge"] == target["bridge"]:
+            return ()
+
+        def rename(root: Any) -> None:
+            for element in root.iterfind("./devices/interface[@type='bridge']/source"):
+                if element.get("bridge") == source["bridge"]:
+                    element.set("bridge", target["bridge"])
+
+        return (rename,)
+
+    def evidence(self, nic: Nic) -> Mapping[str, object]:
+        """All that the guest sees of a virtio device stays as it was."""
+        return nic.model_dump()

@@ -1,0 +1,1 @@
+"""Labs: sets of hosts, the fabric between them and the peer on it."""

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Makes a host of the local lab out of a root file system. Runs as process 1 of new mount, UTS, IPC
+# and PID namespaces, inside the host's network namespace; everything it mounts ends with them.
+# Arguments: LOWER UPPER WORK MOUNTPOINT NAME INIT [SHARED:MODE ...]
+set -eu
+lower=$1 upper=$2 work=$3 mnt=$4 name=$5 init=$6
+shift 6
+
+mount --make-rprivate /
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" "$mnt"
+hostname "$name"
+mount -t proc proc "$mnt/proc"
+mount -t sysfs sysfs "$mnt/sys"
+mount -t tmpfs -o mode=755 tmpfs "$mnt/dev"
+mkdir "$mnt/dev/pts" "$mnt/dev/net" "$mnt/dev/shm" "$mnt/dev/vfio"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$mnt/dev/pts"
+mount -t tmpfs tmpfs "$mnt/dev/shm"
+ln -s pts/ptmx "$mnt/dev/ptmx"
+ln -s /proc/self/fd "$mnt/dev/fd"
+for device in null zero full random urandom tty net/tun kvm vhost-net userfaultfd; do
+    if [ -e "/dev/$device" ]; then
+        : >"$mnt/dev/$device"
+        mount --bind "/dev/$device" "$mnt/dev/$device"
+    fi
+done
+mount -t tmpfs -o mode=755 tmpfs "$mnt/run"
+# /var/lock: libvirt keeps a lock there for every channel that is open.
+mkdir "$mnt/run/lock"
+mount -t tmpfs tmpfs "$mnt/tmp"
+: >"$mnt/run/lab-init"
+mount --bind "$init" "$mnt/run/lab-init"
+for entry in "$@"; do
+    shared=${entry%:*}
+    mkdir -p "$mnt$shared"
+    mount --bind "$shared" "$mnt$shared"
+    mount -o "remount,bind,${entry##*:}" "$mnt$shared"
+done
+cd "$mnt"
+mkdir run/old
+pivot_root . run/old
+echo ready
+exec chroot . /bin/sh -c '
+    umount -l /run/old && rmdir /run/old
+    exec /run/lab-init -s -- /bin/sleep infinity >/dev/null 2>&1'

@@ -1,0 +1,140 @@
+"""A host: where a domain runs. Nothing above this layer knows what it is made of."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from migrate.clock import Deadline, Offset, wall_offset
+from migrate.errors import HostError
+from migrate.libvirt_client import Hypervisor
+from migrate.shell import Completed, run, tail
+
+DATA_BRIDGE = "data"
+"""On each host: where the taps of `virtio` go."""
+MIGRATION_LINK = "up-mig"
+"""On each host: its port on the migration network."""
+OVS_UPLINK = "up-ovs"
+"""On each host: the port that OVS-DPDK carries to the fabric."""
+
+
+class Host(Protocol):
+    """What the verbs may ask of a host."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its lab."""
+
+    @property
+    def root(self) -> str:
+        """What it runs from, e.g. ``debian-13``."""
+
+    @property
+    def migration_address(self) -> str:
+        """Where it listens for guests that come in."""
+
+    @property
+    def libvirt_target(self) -> str:
+        """The URI by which the *other* host's libvirt reaches this one."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program on the host."""
+
+    def file(self, path: str) -> Path:
+        """A path of the host, as the controller can open it."""
+
+    def connect(self) -> Hypervisor:
+        """A connection to the host's libvirt; the caller closes it."""
+
+    def wall_clock(self) -> Offset:
+        """The host's wall clock, on the axis."""
+
+    def start_libvirt(self, deadline: Deadline) -> None:
+        """Start the host's libvirtd."""
+
+
+class Lab(Protocol):
+    """What the verbs may ask of a lab."""
+
+    name: str
+    hosts: Mapping[str, Host]
+    peer_address: str
+    peer_interface: str
+    guest_address: str
+    prefix: int
+
+    @property
+    def shared(self) -> Path:
+        """A folder that every host sees under the same path as the controller."""
+
+    @property
+    def leases(self) -> Path:
+        """Where the leases of its hosts are."""
+
+    def peer(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """The probe as the guest's peer on the fabric, with pipes; ended with the block."""
+
+    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """What an attempt on ``hosts`` should have taken with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceHost:
+    """A host of the local lab: namespaces on this machine, found by its process 1."""
+
+    name: str
+    root: str
+    migration_address: str
+    init_pid: int
+
+    @property
+    def libvirt_target(self) -> str:
+        """TCP without authentication, on a network that exists inside the lab only."""
+        return f"qemu+tcp://{self.migration_address}/system"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program inside the host's namespaces and root."""
+        # Without --wd the program begins in the host's own /; --wd=/ would be this machine's.
+        enter = ["nsenter", "--target", str(self.init_pid), "--all", "--"]
+        return run([*enter, *argv], deadline, host=self.name, text=text, check=check)
+
+    def file(self, path: str) -> Path:
+        """The host's file as this machine sees it."""
+        return Path(f"/proc/{self.init_pid}/root") / path.lstrip("/")
+
+    def connect(self) -> Hypervisor:
+        """Over the host's own socket."""
+        socket = self.file("/run/libvirt/libvirt-sock")
+        return Hypervisor.open(f"qemu+unix:///system?socket={socket}", self.name)
+
+    def wall_clock(self) -> Offset:
+        """The host shares this machine's clock."""
+        return wall_offset()
+
+    def start_libvirt(self, deadline: Deadline) -> None:
+        """libvirtd as a daemon: the command returns when its sockets listen, and may fail yet."""
+        self.run(["libvirtd", "--daemon", "--listen", "--timeout", "0"], deadline)
+        try:
+            with self.connect():
+                pass
+        except HostError as error:
+            log = self.file("/var/log/libvirt/libvirtd.log")
+            raise HostError("start libvirtd", host=self.name, said=tail(log)) from error

@@ -1,0 +1,169 @@
+"""What a local lab did to the machine, written down before it is done, so that any controller can
+put it back: also one that comes after a ``kill -9``."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import Field
+
+from migrate.clock import Deadline
+from migrate.errors import HostError
+from migrate.lab.config import LabConfig
+from migrate.model import Value
+
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+
+
+class ProcessId(Value):
+    """A process that we started: its id and its start time, so that no reused id is mistaken."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """The process ``pid`` as it runs now."""
+        return cls(pid=pid, started=_started(pid) or "")
+
+    def alive(self) -> bool:
+        """Whether that very process still runs (a zombie does not)."""
+        return bool(self.started) and _started(self.pid) == self.started
+
+    def end(self, deadline: Deadline) -> None:
+        """Kill it, and wait until it is gone."""
+        if not self.alive():
+            return
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            if self.alive():
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            wait_gone(descriptor, deadline, self.pid)
+        finally:
+            os.close(descriptor)
+
+
+def wait_gone(descriptor: int, deadline: Deadline, pid: int) -> None:
+    """Wait for the process behind a pidfd; raises :class:`HostError` at the deadline."""
+    ready, _, _ = select.select([descriptor], [], [], deadline.left())
+    if not ready:
+        raise HostError(f"end process {pid}", said="it is still there at the deadline")
+
+
+def _started(pid: int) -> str | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+class HostRecord(Value):
+    """One host of a lab that is up."""
+
+    name: str
+    root: str
+    root_folder: Path
+    namespace: str
+    address: str
+    init: ProcessId | None = None
+
+
+class LabRecord(Value):
+    """The journal of a lab: ``<state>/<lab>/lab.json``."""
+
+    config: LabConfig
+    folder: Path
+    fabric: str
+    hosts: tuple[HostRecord, ...]
+    huge_pages: int = Field(default=0, ge=0)
+    note: str = ""
+    """Why something that was asked for is not lent, e.g. huge pages."""
+    complete: bool = False
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Every network namespace of the lab, the fabric's last."""
+        return (*(host.namespace for host in self.hosts), self.fabric)
+
+
+def write_record(record: LabRecord) -> None:
+    """Put the journal on disk, atomically."""
+    write_atomically(record.folder / "lab.json", record.model_dump_json(indent=2))
+
+
+def read_record(folder: Path) -> LabRecord | None:
+    """The journal in ``folder``, or None where there is none."""
+    try:
+        return LabRecord.model_validate_json((folder / "lab.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader sees the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _ledger(state: Path) -> Iterator[dict[str, int]]:
+    """Who lent how many huge pages; ``base`` is what the machine had before the first lab."""
+    state.mkdir(parents=True, exist_ok=True)
+    path = state / "huge-pages.json"
+    with FileLock(state / "huge-pages.lock"):
+        ledger: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        yield ledger
+        if set(ledger) <= {"base"}:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, json.dumps(ledger))
+
+
+def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
+    """Have ``count`` more pages of 2 MiB; returns how many there are for this lab: all or none.
+
+    The machine's own number is only ever changed by what a lab borrows and gives back.
+    """
+    give_back_huge_pages(state, lab)
+    if not count or not HUGE_PAGES.exists():
+        return 0
+    with _ledger(state) as ledger:
+        before = int(HUGE_PAGES.read_text())
+        ledger.setdefault("base", before)
+        ledger[lab] = count
+        write_atomically(state / "huge-pages.json", json.dumps(ledger))
+        HUGE_PAGES.write_text(str(before + count))
+        if int(HUGE_PAGES.read_text()) >= before + count:
+            return count
+        HUGE_PAGES.write_text(str(before))
+        del ledger[lab]
+    return 0
+
+
+def give_back_huge_pages(state: Path, lab: str) -> None:
+    """Return what ``lab`` borrowed, if it borrowed any; also what a killed controller noted."""
+    with _ledger(state) as ledger:
+        count = ledger.pop(lab, 0)
+        if count:
+            now = int(HUGE_PAGES.read_text())
+            others = sum(pages for name, pages in ledger.items() if name != "base")
+            floor = ledger["base"] + others
+            # Noted but never taken (killed in between): then there is nothing above the floor.
+            HUGE_PAGES.write_text(str(max(now - count, min(now, floor))))

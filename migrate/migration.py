@@ -1,0 +1,225 @@
+"""Moving a guest: libvirt's migration with typed parameters, or saved here and restored there.
+
+Whoever moves has its listener on before. What phase it is is known from QEMU's events; time limits
+are deadlines, and what then happens is the policy's.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from migrate.clock import Deadline, now_ns
+from migrate.domain import NAME, Rewrite, rewritten
+from migrate.errors import LabError
+from migrate.lab.hosts import Host
+from migrate.libvirt_client import Call, Domain, Hypervisor
+from migrate.model import Event, Outcome, Policy, Problem, Reported
+from migrate.observe.events import Listener, phase_of
+
+GRACE_S = 45.0
+"""After an abort libvirt may wait for a peer that is gone until its keepalive gives up."""
+
+
+class End(NamedTuple):
+    """One end of a move."""
+
+    host: Host
+    hypervisor: Hypervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What is to be moved from where to where, and how."""
+
+    source: End
+    target: End
+    policy: Policy
+    rewrites: tuple[Rewrite, ...]
+    saves: Path
+    """A folder that both hosts see under the same path: where a saved guest lies in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How a move ended."""
+
+    outcome: Outcome
+    held_by: tuple[str, ...]
+    reported: Reported
+    error: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What came of the call; who holds the guest now is another question."""
+
+    call: Call
+    aborted: bool
+    reported: Reported
+
+
+def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event], None]) -> Acted:
+    """Make one move; returns when libvirt's call has ended, or has not by all deadlines.
+
+    ``react`` is called with every new event while the move goes on: faults come from there.
+    """
+    since = listener.mark()
+    aborted = threading.Event()
+    if move.policy.method == "save-restore":
+        call = Call("save and restore", lambda: _save_restore(domain, move))
+    else:
+        call = _begin(domain, move)
+    _attend(domain, move, call, _Watch(listener, since, react, aborted))
+    return Acted(call, aborted.is_set(), _reported(listener, since, move.source.host.name))
+
+
+def judged(acted: Acted, held: tuple[str, ...], move: Move) -> Moved:
+    """How a move ended, given who was found to hold the guest."""
+    return Moved(
+        outcome=_outcome(acted, held, move),
+        held_by=held,
+        reported=acted.reported,
+        error=_problem(acted.call, move),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    listener: Listener
+    since: int
+    react: Callable[[Event], None]
+    aborted: threading.Event
+
+
+def _begin(domain: Domain, move: Move) -> Call:
+    policy = move.policy
+    flags = {"live"}
+    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
+    if policy.transport == "peer-to-peer":
+        flags.add("peer-to-peer")
+    if policy.method == "postcopy" or policy.on_timeout == "postcopy":
+        flags.add("postcopy")
+    if policy.auto_converge:
+        flags.add("auto-converge")
+    if policy.parallel_connections:
+        flags.add("parallel")
+        parameters["parallel.connections"] = policy.parallel_connections
+    if policy.compression != "none":
+        flags.add("compressed")
+        parameters["compression"] = policy.compression
+    if policy.bandwidth_mib_s:
+        parameters["bandwidth"] = policy.bandwidth_mib_s
+    if policy.postcopy_bandwidth_mib_s:
+        parameters["bandwidth.postcopy"] = policy.postcopy_bandwidth_mib_s
+    if policy.downtime_limit_ms:
+        domain.limit_downtime(policy.downtime_limit_ms)
+    if move.rewrites:
+        parameters["destination_xml"] = rewritten(domain.xml(migratable=True), move.rewrites)
+    uri = move.target.host.libvirt_target
+    return domain.migrate(move.target.hypervisor, uri, frozenset(flags), parameters)
+
+
+def _save_restore(domain: Domain, move: Move) -> None:
+    path = move.saves / f"{uuid.uuid4().hex}.sav"
+    try:
+        domain.save(str(path))
+        deadline = Deadline.after(move.policy.timeout_s)
+        move.target.hypervisor.restore(str(path), NAME, deadline)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
+    """Act on phases, passes and the time limit until the call has ended."""
+    policy, source = move.policy, move.source.host.name
+    call.then(lambda: watch.listener.add(_ended(source)))
+    deadline = Deadline.after(policy.timeout_s)
+    since = watch.since
+    timed_out = False
+    while True:
+        event = watch.listener.wait(lambda _event: True, deadline, since)
+        if event is None:
+            if timed_out:
+                return  # even the grace has passed: the holders will tell
+            timed_out = True
+            _on_timeout(domain, policy, watch.aborted)
+            deadline = Deadline.after(GRACE_S if watch.aborted.is_set() else policy.timeout_s)
+            continue
+        since += 1
+        if event.name == "call-ended":
+            return
+        watch.react(event)
+        if policy.abort_at is not None and phase_of(event, source) == policy.abort_at:
+            watch.aborted.set()
+            domain.abort_job()
+        if _postcopy_is_due(event, policy, source):
+            domain.start_postcopy()
+
+
+def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
+    """When the pass after the wanted one begins."""
+    return (
+        policy.method == "postcopy"
+        and event.host == source
+        and event.name == "MIGRATION_PASS"
+        and int(event.data.get("pass", 0)) == policy.postcopy_after_pass
+    )
+
+
+def _on_timeout(domain: Domain, policy: Policy, aborted: threading.Event) -> None:
+    if policy.on_timeout == "suspend":
+        domain.suspend()
+    elif policy.on_timeout == "postcopy":
+        domain.start_postcopy()
+    else:
+        aborted.set()
+        domain.abort_job()
+
+
+def _ended(source: str) -> Event:
+    return Event(at_ns=now_ns(), source="controller", host=source, name="call-ended")
+
+
+def _outcome(acted: Acted, held: tuple[str, ...], move: Move) -> Outcome:
+    if not held:
+        return "lost"
+    succeeded = acted.call.ended and acted.call.error is None
+    if succeeded and held == (move.target.host.name,):
+        return "completed"
+    return "aborted" if acted.aborted else "failed"
+
+
+def _problem(call: Call, move: Move) -> Problem | None:
+    host = move.source.host.name
+    if not call.ended:
+        return Problem(tried=call.tried, host=host, said="libvirt's call did not end")
+    error = call.error
+    if error is None:
+        return None
+    if isinstance(error, LabError):
+        return Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
+    return Problem(tried=call.tried, host=host, said=str(error))
+
+
+def _reported(listener: Listener, since: int, source: str) -> Reported:
+    """libvirt's account of the job, as the source tells it when the job has ended."""
+    ended = [
+        event.data
+        for event in listener.events()[since:]
+        if event.name == "job-completed" and event.host == source
+    ]
+    if not ended:
+        return Reported()
+    job = ended[-1]
+    return Reported(
+        downtime_ms=job.get("downtime"),
+        total_ms=job.get("time_elapsed"),
+        setup_ms=job.get("setup_time"),
+        transferred_bytes=job.get("data_processed"),
+        iterations=job.get("memory_iteration"),
+    )

@@ -1,0 +1,1 @@
+"""Listening while something else acts."""

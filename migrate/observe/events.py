@@ -1,0 +1,122 @@
+"""Both hosts' events on one axis, listened to before anything is done.
+
+QEMU stamps its events with its host's wall clock; the offset to the axis is measured when the
+listener begins. libvirt's own events carry no stamp: they are placed when they arrive.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from migrate.clock import Deadline, now_ns
+from migrate.lab.hosts import Host
+from migrate.libvirt_client import Hypervisor
+from migrate.model import Event, PhaseName
+
+STATUS_PHASES: Mapping[str, PhaseName] = {
+    "setup": "setup",
+    "active": "precopy",
+    "pre-switchover": "pre-switchover",
+    "device": "device",
+    "postcopy-active": "postcopy",
+}
+"""Of QEMU's MIGRATION event on the source."""
+
+
+class Listener:
+    """Collects events; whoever waits for one is woken by it."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def add(self, event: Event) -> None:
+        """Put an event on the axis; called from libvirt's thread or the controller's."""
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def events(self) -> tuple[Event, ...]:
+        """All so far, in time order."""
+        with self._changed:
+            return tuple(sorted(self._events, key=lambda event: event.at_ns))
+
+    def mark(self) -> int:
+        """How many events there are: what comes later is new."""
+        with self._changed:
+            return len(self._events)
+
+    def wait(
+        self, wanted: Callable[[Event], bool], deadline: Deadline, since: int = 0
+    ) -> Event | None:
+        """The first event from number ``since`` on that is wanted; None at the deadline."""
+        with self._changed:
+            seen = since
+            while True:
+                for event in self._events[seen:]:
+                    if wanted(event):
+                        return event
+                seen = len(self._events)
+                if not self._changed.wait(deadline.left()) and deadline.passed():
+                    return None
+
+
+@contextmanager
+def listening(hosts: Mapping[str, tuple[Host, Hypervisor]]) -> Iterator[Listener]:
+    """Listen to every host's QEMU and libvirt while the block runs."""
+    listener = Listener()
+    with ExitStack() as stack:
+        for name, (host, hypervisor) in hosts.items():
+            wall = host.wall_clock()
+            stack.enter_context(
+                hypervisor.events(
+                    _qemu_to(listener, name, wall.to_axis, wall.error_ns),
+                    _libvirt_to(listener, name),
+                )
+            )
+        yield listener
+
+
+def _qemu_to(
+    listener: Listener, host: str, to_axis: Callable[[int], int], error_ns: int
+) -> Callable[[str, int, dict[str, Any]], None]:
+    def add(name: str, stamp_ns: int, data: dict[str, Any]) -> None:
+        listener.add(
+            Event(
+                at_ns=to_axis(stamp_ns),
+                # QEMU gives microseconds.
+                error_ns=error_ns + 1000,
+                clock=f"{host}.wall",
+                source="qemu",
+                host=host,
+                name=name,
+                data=data,
+            )
+        )
+
+    return add
+
+
+def _libvirt_to(listener: Listener, host: str) -> Callable[[str, dict[str, Any]], None]:
+    def add(name: str, data: dict[str, Any]) -> None:
+        listener.add(Event(at_ns=now_ns(), source="libvirt", host=host, name=name, data=data))
+
+    return add
+
+
+def phase_of(event: Event, source: str) -> PhaseName | None:
+    """The phase that an event begins, None for most events."""
+    if event.source != "qemu":
+        return None
+    if event.name == "RESUME":
+        return "resumed"
+    if event.host != source:
+        return None
+    if event.name == "STOP":
+        return "stopped"
+    if event.name == "MIGRATION":
+        return STATUS_PHASES.get(str(event.data.get("status")))
+    return None

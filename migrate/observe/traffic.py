@@ -1,0 +1,235 @@
+"""The workload and the meter's raw material: two numbered streams, TCP connections, dirty memory.
+
+Everything is told to the two probes, the guest's and its peer's on the fabric; what they logged is
+fetched at the end, the guest's over its virtio-serial channel and not over the network under test.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from migrate.clock import Deadline, Offset, now_ns
+from migrate.errors import GuestError
+from migrate.lab.hosts import Lab
+from migrate.libvirt_client import Channel, Domain
+from migrate.model import Event, MemoryCheck, Nic, TcpCheck, Workload
+from migrate.outage import Observation
+from migrate.probe import PipeTransport, Probe, StreamCounts
+from migrate.timeline import Arrivals
+
+POLL_S = 0.02
+"""Between two looks at a count that a probe keeps: it speaks only when asked."""
+
+
+@contextmanager
+def guest_probe(domain: Domain, deadline: Deadline) -> Iterator[Probe]:
+    """The probe in the guest, ready."""
+    channel = domain.channel()
+    try:
+        probe = Probe(channel, f"guest on {domain.host}")
+        probe.ready(deadline)
+        yield probe
+    finally:
+        channel.close()
+
+
+@contextmanager
+def peer_probe(lab: Lab, deadline: Deadline) -> Iterator[Probe]:
+    """The peer on the fabric: the same program, ended with the block."""
+    with lab.peer() as process:
+        probe = Probe(PipeTransport(process), "peer")
+        probe.ready(deadline)
+        yield probe
+
+
+class Traffic:
+    """A workload that goes on between a guest and its peer."""
+
+    def __init__(self, guest: Probe, peer: Probe, lab: Lab, workload: Workload) -> None:
+        self.guest = guest
+        self.peer = peer
+        self._lab = lab
+        self._workload = workload
+        self._channel: Channel | None = None
+        self.began_ns = 0
+
+    def start(self, deadline: Deadline) -> Nic:
+        """Start it all; returns the guest's interface when packets have arrived both ways."""
+        wanted, guest, peer = self._workload, self.guest, self.peer
+        before = guest.nic()
+        if wanted.dirty_mib:
+            guest.dirty_start(wanted.dirty_mib, wanted.dirty_mib_s)
+        peer.capture(self._lab.peer_interface)
+        if wanted.tcp_connections:
+            port = peer.tcp_listen()
+            guest.tcp_open(self._lab.peer_address, port, wanted.tcp_connections)
+        number = secrets.randbits(32)
+        to_guest, to_peer = guest.open_stream(number), peer.open_stream(number)
+        step = wanted.interval_us, wanted.payload_bytes
+        peer.send_stream(self._lab.guest_address, to_guest, *step)
+        guest.send_stream(self._lab.peer_address, to_peer, *step)
+        self._await_both(deadline)
+        self.began_ns = now_ns()
+        return before
+
+    def _await_both(self, deadline: Deadline) -> None:
+        """The first packets are slow: addresses are resolved, code is translated."""
+        never = threading.Event()
+        settled = 100
+        while not all(
+            probe.stream_status().received >= settled for probe in (self.guest, self.peer)
+        ):
+            if deadline.passed():
+                raise GuestError(
+                    "start the streams",
+                    host=self.guest.where,
+                    said="no packets arrived in one of the directions",
+                    remedy="is the guest connected to the fabric? see its backend's log",
+                )
+            never.wait(POLL_S)
+
+    def follow(self, domain: Domain, deadline: Deadline) -> None:
+        """Go on over the channel of the host that the guest runs on now."""
+        self.release()
+        self._channel = domain.channel()
+        self.guest.reconnect(self._channel)
+        self.guest.ready(deadline)
+
+    def release(self) -> None:
+        """Give back the channel that :meth:`follow` opened."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def announcements(self) -> tuple[Event, ...]:
+        """Frames on the fabric that tell where the guest's MAC is."""
+        return tuple(
+            Event(
+                at_ns=frame.at_ns,
+                source="fabric",
+                host="fabric",
+                name="announce" if frame.kind in ("rarp", "garp", "na") else frame.kind,
+                data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
+            )
+            for frame in self.peer.captured()
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """What was read back when the workload ended; None where the guest could not be asked."""
+
+    egress: Arrivals
+    ingress: Arrivals
+    sent_egress: int | None
+    sent_ingress: int
+    end_ns: int
+    jumps: tuple[tuple[int, int], ...] | None
+    memory: MemoryCheck | None
+    tcp: TcpCheck | None
+    nic: Nic | None
+    from_receipts: bool
+    notes: tuple[str, ...] = ()
+
+    def observation(
+        self, peer: Offset, interval_ns: int, floor: tuple[int, int], begin_ns: int
+    ) -> Observation:
+        """As the meter wants it, without phases."""
+        return Observation(
+            egress=self.egress,
+            ingress=self.ingress,
+            peer=peer,
+            sent_egress=self.sent_egress,
+            sent_ingress=self.sent_ingress,
+            interval_ns=interval_ns,
+            floor_window=floor,
+            window=(begin_ns, self.end_ns),
+            jumps=self.jumps,
+            from_receipts=self.from_receipts,
+        )
+
+
+def take(traffic: Traffic, *, guest_is_there: bool, deadline: Deadline) -> Taken:
+    """End the workload and read everything back; a guest that is gone leaves its receipts."""
+    end_ns = now_ns()
+    if not guest_is_there:
+        return _without_guest(traffic, end_ns, "the guest is gone: its own log went with it")
+    try:
+        return _with_guest(traffic, end_ns, deadline)
+    except GuestError as error:
+        return _without_guest(traffic, end_ns, str(error))
+
+
+def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> Taken:
+    guest, peer = traffic.guest, traffic.peer
+    tcp = guest.tcp_check() if traffic._workload.tcp_connections else None
+    out, into = guest.stop_stream(), peer.stop_stream()
+    _await_last(peer, out, deadline.sooner(0.5))
+    _await_last(guest, into, deadline.sooner(0.5))
+    memory = guest.verify(deadline) if traffic._workload.dirty_mib else None
+    return Taken(
+        egress=peer.arrivals(deadline),
+        ingress=guest.arrivals(deadline),
+        sent_egress=out.sent,
+        sent_ingress=into.sent,
+        end_ns=end_ns,
+        jumps=tuple((jump.at_ns, jump.delta_ns) for jump in guest.jumps()),
+        memory=memory,
+        tcp=tcp,
+        nic=guest.nic(),
+        from_receipts=False,
+        notes=_complaints(guest.stream_status(), peer.stream_status()),
+    )
+
+
+def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None:
+    """What was sent last may still be under way: wait until nothing more comes, or all is there."""
+    never = threading.Event()
+    before = -1
+    while not deadline.passed():
+        received = receiver.stream_status().received
+        if received >= sent.sent or received == before:
+            return
+        before = received
+        never.wait(POLL_S)
+
+
+def _complaints(*sides: StreamCounts) -> tuple[str, ...]:
+    notes = []
+    for where, side in zip(("guest", "peer"), sides, strict=True):
+        if side.dropped_records:
+            notes.append(f"the {where}'s log was full: {side.dropped_records} arrivals are missing")
+        if side.socket_drops:
+            notes.append(f"the {where}'s probe was too slow for {side.socket_drops} packets")
+    return tuple(notes)
+
+
+def _without_guest(traffic: Traffic, end_ns: int, why: str) -> Taken:
+    """Ingress from the receipts that the guest's own packets carried."""
+    peer = traffic.peer
+    into = peer.stop_stream()
+    egress = peer.arrivals()
+    receipts = sorted(peer.receipts().items())
+    seq = np.array([number for number, _ in receipts], dtype=np.int64)
+    received = np.array([at for _, at in receipts], dtype=np.int64)
+    spacing = (into.last_sent_ns - into.first_sent_ns) / max(1, into.sent - 1)
+    sent = into.first_sent_ns + np.round(seq * spacing).astype(np.int64)
+    return Taken(
+        egress=egress,
+        ingress=Arrivals(seq, sent, received),
+        sent_egress=None,
+        sent_ingress=into.sent,
+        end_ns=end_ns,
+        jumps=None,
+        memory=None,
+        tcp=None,
+        nic=None,
+        from_receipts=True,
+        notes=(why,),
+    )

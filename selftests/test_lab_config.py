@@ -1,0 +1,123 @@
+"""Lab files: what is wrong is refused with the file and the key, before any host is touched."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from migrate.errors import ConfigurationError
+from migrate.lab import config
+from migrate.lab.config import HostConfig, LabConfig, load_lab
+from migrate.lab.roots import RECIPES
+
+HERE = Path(__file__).parent.parent
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "labs").glob("*.toml")), ids=lambda path: path.name)
+def test_every_lab_file_that_is_shipped_can_be_used(path: Path) -> None:
+    lab = load_lab(path)
+    assert len(lab.hosts) >= 2
+    assert {host.root for host in lab.hosts.values()} <= {*RECIPES, "/"}
+
+
+@pytest.mark.parametrize(
+    ("file", "roots"),
+    [
+        ("local", ["debian-13", "debian-13"]),
+        ("versions", ["debian-13", "debian-13-backports"]),
+        ("oldest", ["debian-12", "debian-13"]),
+    ],
+)
+def test_the_shipped_labs_hold_what_their_names_say(file: str, roots: list[str]) -> None:
+    lab = load_lab(HERE / "labs" / f"{file}.toml")
+    assert [host.root for host in lab.hosts.values()] == roots
+    assert list(lab.hosts) == ["a", "b"]
+
+
+def test_labs_that_are_shipped_can_be_up_at_once() -> None:
+    files = sorted((HERE / "labs").glob("*.toml"))
+    assert len({load_lab(path).name for path in files}) == len(files)
+
+
+def test_no_file_means_two_hosts_of_the_default_root() -> None:
+    assert load_lab(None) == LabConfig()
+    assert load_lab(HERE / "labs/local.toml") == LabConfig()
+
+
+def test_a_name_given_on_the_command_line_wins(tmp_path: Path) -> None:
+    path = written(tmp_path, 'name = "mine"\n')
+    assert load_lab(path).name == "mine"
+    assert load_lab(path, "other").name == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('name = "Mine"', "name"),
+        ('name = "much-too-long"', "name"),
+        ('name = "../escape"', "name"),
+        ("colour = 1", "colour"),
+        ('kind = "rack"', "kind"),
+        ("[hosts.a]\n", "hosts"),
+        ("[hosts.a]\nhuge_pages = -1\n[hosts.b]\n", "hosts.a.huge_pages"),
+        ("[hosts.a]\nmemory = 1\n[hosts.b]\n", "hosts.a.memory"),
+        ("[hosts.a]\n[hosts.B]\n", "hosts.B"),
+        ("".join(f"[hosts.h{number}]\n" for number in range(9)), "hosts"),
+    ],
+)
+def test_what_is_wrong_is_told_by_file_and_key(tmp_path: Path, text: str, key: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_lab(path)
+    assert str(path) in caught.value.tried
+    assert f"key {key}" in caught.value.tried
+    assert caught.value.said
+    assert caught.value.remedy
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_is_not_there_is_named_with_one_that_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist") as caught:
+        load_lab(tmp_path / "none.toml")
+    assert str(tmp_path / "none.toml") in str(caught.value)
+    assert "labs/local.toml" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", [b"hosts = [", b"name = '\xff'"])
+def test_a_file_that_is_no_toml_is_told_as_such(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        load_lab(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.said
+
+
+def test_folders_can_be_moved_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIGRATE_LAB_CACHE", "/somewhere/cache")
+    monkeypatch.setenv("MIGRATE_LAB_STATE", "/somewhere/state")
+    assert config.cache_folder() == Path("/somewhere/cache")
+    assert config.state_folder() == Path("/somewhere/state")
+
+
+def test_every_key_and_every_root_is_in_the_reference() -> None:
+    text = (HERE / "docs/lab-files.md").read_text()
+    keys = {*LabConfig.model_fields, *HostConfig.model_fields, *RECIPES}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
+def test_the_examples_in_the_reference_can_be_used(tmp_path: Path) -> None:
+    text = (HERE / "docs/lab-files.md").read_text()
+    examples = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
+    assert examples
+    for example in examples:
+        tomllib.loads(example)
+        load_lab(written(tmp_path, example))

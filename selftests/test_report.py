@@ -1,0 +1,386 @@
+"""The table and the page: what a reader is told, and what hostile text can't do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from migrate.model import Attempt, Event, Expect, Gap, Problem, Reported, Skip, Verdict
+from migrate.report.figure import Seen, figure, labels, windows
+from migrate.report.html import headline, write_report
+from migrate.report.table import IN_FLOOR, NOT_MEASURED, Table, longest, plain, rich, table
+from migrate.report.thin import edges, lost, thinned
+from migrate.results import RunWriter
+from migrate.timeline import Arrivals
+from selftests import synthetic
+from selftests.synthetic import HOSTILE, MS, STOP
+
+PRINTABLE_HOSTILE = HOSTILE.replace("\x00", "").replace("\x1b", "")
+
+
+def many(of: str = "virtio", count: int = 5, **fields: Any) -> list[Attempt]:
+    case = synthetic.case("vhost-user" if of == "vhost-user" else "virtio")
+    return [
+        synthetic.attempt(case, number, length_ms=150.0 + number, **fields)
+        for number in range(1, count + 1)
+    ]
+
+
+def row(of: Table, number: int = 0) -> dict[str, str]:
+    return {head: cell.line() for head, cell in zip(of.heads, of.rows[number], strict=True)}
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def test_a_row_is_a_mode_with_medians_and_extremes() -> None:
+    told = row(table(synthetic.run(), many()))
+    assert told["mode"] == "virtio"
+    assert told["n"] == "5"
+    assert told["downtime reported, ms"] == "63.0 [61.0..65.0]"
+    assert told["outage seen, egress, ms"] == "153 [151..155]"
+    assert told["outage seen, ingress, ms"] == "813 [811..815]"
+    assert told["floor, ms"] == "2.4 [2.4..2.4]"
+    assert told["verdict"] == "pass 5/5"
+
+
+def test_two_cases_of_one_mode_are_told_apart_by_their_ids() -> None:
+    attempts = [
+        synthetic.attempt(synthetic.case(name="split")),
+        synthetic.attempt(synthetic.case(name="packed")),
+    ]
+    of = table(synthetic.run(), attempts)
+    assert of.heads[0] == "case"
+    assert [line[0].text for line in of.rows] == ["split-virtio", "packed-virtio"]
+
+
+def test_what_was_not_measured_says_so_and_is_no_zero() -> None:
+    nothing: dict[str, Any] = {"gaps": None, "stalls": None, "floor": None, "reported": Reported()}
+    told = row(table(synthetic.run(), many(**nothing)))
+    assert [value for head, value in told.items() if head.endswith(", ms")] == [NOT_MEASURED] * 6
+
+
+def test_how_many_were_measured_is_said_if_not_all() -> None:
+    attempts = [*many(count=4), synthetic.attempt(synthetic.case(), 5, gaps=None)]
+    told = row(table(synthetic.run(), attempts))
+    assert told["outage seen, egress, ms"].endswith("4/5 measured")
+
+
+def test_no_gap_above_the_floor_is_said_in_words() -> None:
+    told = row(table(synthetic.run(), many(count=1, gaps=())))
+    assert told["outage seen, egress, ms"] == IN_FLOOR
+
+
+def test_an_outage_that_did_not_end_is_a_lower_bound() -> None:
+    gap = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
+    told = row(table(synthetic.run(), many(count=1, gaps=(gap,))))
+    assert told["outage seen, egress, ms"] == "≥ 900"
+    assert told["outage seen, ingress, ms"] == IN_FLOOR
+
+
+def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
+    fail = Verdict(check="tcp", result="fail")
+    missing = Verdict(check="stall", result="unmeasured")
+    told = row(table(synthetic.run(), [*many(count=1), *many(count=1, verdicts=(fail, missing))]))
+    assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
+    told = row(table(synthetic.run(), many(count=1, verdicts=())))
+    assert told["verdict"] == "FAIL 0/1 passed: no verdict"
+
+
+def test_an_unmeasured_check_that_is_allowed_passes() -> None:
+    case = synthetic.case(expect=Expect(allow_unmeasured=("stall",)))
+    verdicts = (
+        Verdict(check="outcome", result="pass"),
+        Verdict(check="stall", result="unmeasured"),
+    )
+    told = row(table(synthetic.run(), [synthetic.attempt(case, verdicts=verdicts)]))
+    assert told["verdict"] == "pass 1/1"
+
+
+def test_what_lies_within_each_others_error_is_called_indistinguishable() -> None:
+    slow = [
+        synthetic.attempt(synthetic.case("vhost-user"), number, length_ms=500.0 + number)
+        for number in range(1, 6)
+    ]
+    (note,) = table(synthetic.run(), [*many(), *slow]).notes[1:]
+    assert note.startswith("virtio and vhost-user are indistinguishable in downtime reported")
+    assert "outage" not in note
+
+
+def test_single_attempts_can_not_be_ranked() -> None:
+    attempts = [*many(count=1), *many("vhost-user", count=1)]
+    assert "outage seen, egress" in table(synthetic.run(), attempts).notes[1]
+
+
+def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
+    (line,) = table(synthetic.run(), many()).skips
+    assert line == (
+        "synthetic-vdpa: not here: no vDPA management device; it takes: load vdpa_sim_net, "
+        "or use a card with vDPA"
+    )
+
+
+def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
+    of = table(synthetic.run(), [*many(), *many("vhost-user")])
+    lines = plain(of).splitlines()
+    starts = [lines[0].index(head) for head in of.heads]
+    for line, cells in zip(lines[2:], of.rows, strict=False):
+        for start, cell in zip(starts, cells, strict=True):
+            assert line[start:].startswith(cell.line())
+    assert of.skips[0] in lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_table_for_a_terminal_loses_no_figure(width: int) -> None:
+    of = table(synthetic.run(), many())
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(rich(of))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    for cell in of.rows[0]:
+        assert all(letter in shown for letter in cell.text)
+
+
+def test_no_control_character_reaches_a_terminal() -> None:
+    skip = Skip(case=synthetic.case(), reason=HOSTILE, remedy="[bold]x[/bold]")
+    of = table(synthetic.run(skips=(skip,)), [])
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(rich(of))
+    for shown in (plain(of), console.file.getvalue()):  # type: ignore[attr-defined]
+        assert "\x1b" not in shown
+        assert "\x00" not in shown
+        assert "[bold]x[/bold]" in shown
+
+
+# --- thinning -----------------------------------------------------------------------------------
+
+
+def test_thinning_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    log = synthetic.logs(attempt)["egress"]
+    gaps = tuple(gap for gap in attempt.gaps or () if gap.direction == "egress")
+    delay = (log.received_ns - log.sent_ns) / 1e6
+    rows = thinned(log.sent_ns / 1e6, delay, edges(log, gaps), 400)
+    assert len(rows) < 700 < len(log)
+    assert np.all(np.diff(log.sent_ns[rows]) > 0)
+    assert {int(delay.argmin()), int(delay.argmax())} <= set(rows.tolist())
+    before = np.flatnonzero(log.sent_ns <= gaps[0].begin_ns)[-1]
+    after = np.flatnonzero(log.sent_ns >= gaps[0].begin_ns + gaps[0].length_ns)[0]
+    assert {int(before), int(after)} <= set(rows.tolist())
+
+
+def test_few_points_and_none_are_left_alone() -> None:
+    none = np.empty(0, dtype=np.int64)
+    assert len(thinned(none.astype(float), none.astype(float), none, 10)) == 0
+    assert thinned(np.array([2.0, 1.0]), np.zeros(2), none, 10).tolist() == [1, 0]
+    assert len(edges(Arrivals.empty(), ())) == 0
+
+
+def test_what_never_arrived_is_drawn_where_it_was_sent() -> None:
+    seq = np.array([0, 1, 5, 6])
+    log = Arrivals(seq, seq * MS, seq * MS + 5)
+    assert lost(log) == [(2.0 * MS, 4.0 * MS)]
+    assert lost(Arrivals.empty()) == []
+
+
+# --- the picture --------------------------------------------------------------------------------
+
+
+def picture(attempt: Attempt, **fields: Any) -> dict[str, Any]:
+    seen = Seen(attempt, synthetic.logs(attempt), synthetic.samples(), **fields)
+    return dict(json.loads(figure(seen)))
+
+
+def words(drawn: dict[str, Any]) -> str:
+    return json.dumps([note["text"] for note in drawn["layout"]["annotations"]])
+
+
+def test_the_picture_tells_gaps_with_errors_downtime_and_phases() -> None:
+    said = words(picture(synthetic.attempt(synthetic.case())))
+    for wanted in ("150.0 \\u00b1 2.0 ms", "810.0 \\u00b1 2.0 ms", "61.0 ms", "62.0 \\u00b1 1.0"):
+        assert wanted in said
+    for phase in ("precopy 1", "precopy 3", "stopped", "announce"):
+        assert phase in said
+
+
+def test_the_zero_of_the_picture_is_the_stop() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    drawn = picture(attempt)
+    assert "first stop" in drawn["layout"]["xaxis4"]["title"]["text"]
+    gaps = [shape for shape in drawn["layout"]["shapes"] if shape["line"].get("color") == "#d55e00"]
+    assert [(shape["x0"], shape["x1"]) for shape in gaps] == [(-5.0, 145.0), (-3.0, 807.0)]
+
+
+def test_without_a_stop_the_zero_is_the_begin() -> None:
+    drawn = picture(synthetic.attempt(synthetic.case(), phases=(), outcome="failed"))
+    assert "begin of the attempt" in drawn["layout"]["xaxis4"]["title"]["text"]
+
+
+def test_an_attempt_of_which_nothing_was_seen_still_has_a_picture() -> None:
+    attempt = synthetic.attempt(
+        synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=Reported()
+    )
+    said = words(dict(json.loads(figure(Seen(attempt, {}, ())))))
+    assert said.count("not measured") == 4
+    assert said.count("not reported") == 1
+
+
+def test_a_stream_that_never_starts_says_that_nothing_arrived() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    seen = Seen(attempt, {"egress": Arrivals.empty()}, ())
+    assert "nothing arrived" in words(dict(json.loads(figure(seen))))
+
+
+def test_no_name_of_a_phase_hides_another() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    seen = Seen(attempt, {}, ())
+    _, move, _ = windows(seen)
+    per_letter = 7 * (move[1] - move[0]) / 1000
+    ends: dict[int, float] = {}
+    for x, level, text in labels(seen, move):
+        assert ends.get(level, -np.inf) <= x
+        ends[level] = x + per_letter * len(text)
+
+
+def test_the_window_around_the_stop_is_close_and_lies_within_all_of_it() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    whole, move, stop = windows(Seen(attempt, synthetic.logs(attempt), ()))
+    assert whole[0] <= move[0] < stop[0] < 0 < stop[1] < move[1] <= whole[1]
+    failed = synthetic.attempt(synthetic.case(), phases=(), gaps=())
+    whole, move, stop = windows(Seen(failed, {}, ()))
+    assert stop == move
+
+
+def test_points_are_thinned_and_the_legend_says_so() -> None:
+    drawn = picture(synthetic.attempt(synthetic.case()), points=400)
+    (trace,) = [one for one in drawn["data"] if str(one.get("name")).startswith("ingress:")]
+    said = re.fullmatch(r"ingress: (\d+) of (\d+) packets", trace["name"])
+    assert said is not None
+    raw = base64.b64decode(trace["y"]["bdata"])
+    assert len(raw) // 4 == int(said[1]) < int(said[2])
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Elements with what they would load or run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+def hostile_run(root: Path) -> RunWriter:
+    text = PRINTABLE_HOSTILE
+    attempt = synthetic.attempt(
+        synthetic.case(),
+        source=text,
+        notes=(text,),
+        held_by=(text,),
+        error=Problem(tried=text, host=text, said=text, remedy=text),
+        verdicts=(Verdict(check=text, result="fail", measured=text, limit=text, evidence=text),),
+    )
+    skip = Skip(case=synthetic.case(), reason=text, remedy=text)
+    writer = RunWriter.create(root, synthetic.run(lab=text, command=(text,), skips=(skip,)))
+    event = Event(at_ns=STOP, source="qemu", host=text, name=text, data={text: text})
+    writer.write_attempt(attempt, [event], synthetic.samples(), synthetic.logs(attempt))
+    return writer
+
+
+def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_of_a_guests(
+    tmp_path: Path,
+) -> None:
+    text = write_report(hostile_run(tmp_path).folder).read_text()
+    page = Page(text)
+    assert page.loads == []
+    assert page.handlers == []
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 3
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_page_tells_the_outcome_the_table_and_the_evidence(tmp_path: Path) -> None:
+    attempts = [
+        *many(count=2),
+        synthetic.attempt(
+            synthetic.case(), 3, verdicts=(Verdict(check="tcp", result="fail", evidence="2 died"),)
+        ),
+    ]
+    writer = synthetic.write_run(tmp_path, attempts)
+    writer.attempt_folder(synthetic.case(), 4)
+    text = write_report(writer.folder).read_text()
+    for wanted in (
+        "2 of 3 attempts passed",
+        "cut off: synthetic-virtio/4",
+        "2/3 passed: tcp fail",
+        "2 died",
+        'href="#synthetic-virtio/3" class="fail"',
+        "no vDPA management device",
+        "qemu 10.0.2",
+        "logs/alpha-qemu.log",
+        "outage egress 151.0 ms",
+    ):
+        assert wanted in text
+
+
+def test_a_run_without_attempts_is_no_pass(tmp_path: Path) -> None:
+    text = write_report(synthetic.write_run(tmp_path, []).folder).read_text()
+    assert ">EMPTY<" in text
+    assert ">PASS<" not in text
+
+
+def test_a_report_of_ten_attempts_stays_small(tmp_path: Path) -> None:
+    writer = synthetic.write_run(tmp_path, [*many(), *many("vhost-user")])
+    assert write_report(writer.folder).stat().st_size < 8_000_000
+
+
+def test_the_figures_in_the_page_are_whole_json(tmp_path: Path) -> None:
+    text = write_report(synthetic.write_run(tmp_path, many(count=2)).folder).read_text()
+    found = re.findall(r'<script type="application/json" id="figure-\d+">(.*?)</script>', text)
+    assert [set(json.loads(one)) for one in found] == [{"data", "layout"}] * 2
+
+
+def test_the_headline_says_what_was_not_measured_and_what_failed() -> None:
+    attempt = synthetic.attempt(
+        synthetic.case(),
+        outcome="lost",
+        held_by=(),
+        gaps=None,
+        reported=Reported(),
+        verdicts=(Verdict(check="held_by", result="fail"),),
+    )
+    said = headline(attempt)
+    assert said == (
+        "lost, the guest runs on no host; outage egress not measured; outage ingress not "
+        "measured; downtime reported not measured; not passed: held_by"
+    )
+
+
+def test_the_longest_gap_of_a_direction_counts_and_they_are_not_added_up() -> None:
+    gaps = (
+        synthetic.gap("egress", 0, 100),
+        synthetic.gap("egress", 300, 120),
+        synthetic.gap("ingress", 0, 900),
+    )
+    found = longest(synthetic.attempt(synthetic.case(), gaps=gaps), "egress")
+    assert found is not None
+    assert found.ms == 120
