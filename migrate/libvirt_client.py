@@ -24,6 +24,8 @@ from migrate.errors import GuestError, HostError
 
 CHANNEL = "org.migrate-lab.probe.0"
 """The virtio-serial port that the in-guest probe is controlled by."""
+UNDO_S = 10.0
+"""For libvirt to end a guest whose start hangs."""
 
 FLAGS = {
     "live": libvirt.VIR_MIGRATE_LIVE,
@@ -121,33 +123,39 @@ class Hypervisor:
     # --- domains ---
 
     def create(self, xml: str, deadline: Deadline) -> Domain:
-        """Start a transient domain. A start that hangs is ended at the deadline."""
-        return self._start("start the guest", deadline, lambda: self._connection.createXML(xml, 0))
+        """Start a transient domain, valid by libvirt's own schema. A start that hangs is ended at
+        the deadline."""
+        name = ElementTree.fromstring(xml).findtext("name", "")  # noqa: S314  our own
+        validated = libvirt.VIR_DOMAIN_START_VALIDATE
+        return self._start(
+            "start the guest", name, deadline, lambda: self._connection.createXML(xml, validated)
+        )
 
     def restore(self, path: str, name: str, deadline: Deadline) -> Domain:
-        """Start a domain from a saved state (a path on the host)."""
+        """Start a domain from a saved state (a path on the host); ended at the deadline, too."""
 
         def start() -> libvirt.virDomain:
             self._connection.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
             return self._connection.lookupByName(name)
 
-        return self._start(f"restore the guest from {path}", deadline, start)
+        return self._start(f"restore the guest from {path}", name, deadline, start)
 
     def _start(
-        self, tried: str, deadline: Deadline, start: Callable[[], libvirt.virDomain]
+        self, tried: str, name: str, deadline: Deadline, start: Callable[[], libvirt.virDomain]
     ) -> Domain:
         call = Call(tried, start)
         if not call.wait(deadline):
-            # A start hangs where QEMU waits for its vhost-user backend: end what was started.
-            for domain in self._connection.listAllDomains():
-                with contextlib.suppress(libvirt.libvirtError):
-                    domain.destroy()
-            call.wait(Deadline.after(10))
+            # A start hangs where QEMU waits for its vhost-user backend: with QEMU ended, libvirt's
+            # call returns. Only this domain: the host may have others.
+            undone = Deadline.after(UNDO_S)
+            ending = Call("end the guest", lambda: self._connection.lookupByName(name).destroy())
+            ended = ending.wait(undone) and call.wait(undone)
             raise GuestError(
                 tried,
                 host=self.host,
-                said="QEMU did not come up before the deadline",
-                remedy="is the interface's backend running? the QEMU log is in the run folder",
+                said="QEMU did not come up before the deadline"
+                + ("" if ended else f", and libvirt did not end it within {UNDO_S:.0f} s"),
+                remedy="is the interface's backend running? QEMU's log on the host may tell more",
             )
         try:
             return Domain(call.result(), self)

@@ -387,6 +387,15 @@ class Skip(Value):
     remedy: str
 
 
+class Mishap(Value):
+    """A try that left no attempt to record, and why: never counted as passed."""
+
+    case_id: str
+    number: int
+    problem: Problem
+    exit_code: int
+
+
 class Run(Value):
     """The head of a run folder."""
 
@@ -402,3 +411,4 @@ class Run(Value):
     """Scenario files as they were read, by name."""
     seed: int
     skips: tuple[Skip, ...] = ()
+    mishaps: tuple[Mishap, ...] = ()

@@ -74,6 +74,7 @@ def _kill_all(process: subprocess.Popen[str]) -> None:
     """End the process group that the program leads; it was not waited for, so its id is its own."""
     if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def tail(path: Path, lines: int = 8) -> str:

@@ -5,6 +5,7 @@
 set -eu
 lower=$1 upper=$2 work=$3 mnt=$4 name=$5 init=$6
 shift 6
+read -r id _ </proc/self/stat # as the machine numbers it: the host's own /proc is yet to come
 
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" "$mnt"
@@ -38,7 +39,7 @@ done
 cd "$mnt"
 mkdir run/old
 pivot_root . run/old
-echo ready
+echo ready "$id"
 exec chroot . /bin/sh -c '
     umount -l /run/old && rmdir /run/old
     exec /run/lab-init -s -- /bin/sleep infinity >/dev/null 2>&1'

@@ -112,9 +112,11 @@ class NamespaceHost:
         check: bool = True,
     ) -> Completed:
         """Run a program inside the host's namespaces and root."""
-        # Without --wd the program begins in the host's own /; --wd=/ would be this machine's.
-        enter = ["nsenter", "--target", str(self.init_pid), "--all", "--"]
-        return run([*enter, *argv], deadline, host=self.name, text=text, check=check)
+        return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
+
+    def enter(self, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program on the host."""
+        return ["nsenter", "--target", str(self.init_pid), "--all", "--wd=/", "--", *argv]
 
     def file(self, path: str) -> Path:
         """The host's file as this machine sees it."""

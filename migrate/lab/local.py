@@ -69,12 +69,13 @@ class LocalLab:
     def __init__(self, record: LabRecord) -> None:
         self.record = record
         self.name = record.config.name
-        self.hosts: Mapping[str, Host] = {
+        self._hosts = {
             host.name: NamespaceHost(
                 host.name, host.root, host.address, host.init.pid if host.init else 0
             )
             for host in record.hosts
         }
+        self.hosts: Mapping[str, Host] = self._hosts
 
     @property
     def shared(self) -> Path:
@@ -90,6 +91,10 @@ class LocalLab:
         """The argument list that runs a program in the fabric's network namespace."""
         return ["ip", "netns", "exec", self.record.fabric, *argv]
 
+    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program on a host."""
+        return self._hosts[host].enter(argv)
+
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:
         """The peer ends when its input does: also when the controller is killed."""
@@ -98,6 +103,8 @@ class LocalLab:
             self.in_fabric([str(image.probe), "--fifo", "20"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Ctrl-C is for the controller: it still has to read the peer's log.
+            start_new_session=True,
         )
         with process:
             try:
@@ -297,30 +304,23 @@ def _start_host(host: HostRecord, record: LabRecord) -> HostRecord:
         path.mkdir(parents=True, exist_ok=True)
     script = files("migrate.lab").joinpath("enter_root.sh")
     argv = [
-        *("nsenter", f"--net=/run/netns/{host.namespace}"),
+        # Forked off: a lab outlives its controller, which has no child to wait for then.
+        *("setsid", "--fork", "nsenter", f"--net=/run/netns/{host.namespace}"),
         *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"),
         *("sh", str(script), str(host.root_folder), str(upper), str(work), str(mount)),
         *(host.name, str(init_program()), f"{shared[0]}:ro", f"{shared[1]}:rw"),
     ]
     log = folder / "start.log"
-    with log.open("w") as errors:
-        parent = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
-    if parent.stdout is None:
-        raise HostError("start the host", host=host.name, said="no pipe to it")
-    with parent.stdout:
-        ready = parent.stdout.readline() == b"ready\n"
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    if not ready or not (pids := children.read_text().split()):
-        parent.kill()
-        parent.wait()
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
+        ) as starting,
+    ):
+        said = starting.stdout.readline().split() if starting.stdout else []
+    if said[:1] != ["ready"]:
         raise HostError("start the host", host=host.name, said=tail(log))
-    return host.model_copy(update={"init": ProcessId.of(int(pids[0]))})
+    return host.model_copy(update={"init": ProcessId.of(int(said[1]))})
 
 
 def _know_libvirts_user(host: HostRecord, upper: Path) -> None:
@@ -377,6 +377,9 @@ def _down(name: str) -> None:
         functools.partial(_remove_namespace, namespace, deadline) for namespace in record.namespaces
     ]
     steps.append(functools.partial(journal.give_back_huge_pages, state_folder(), name))
+    # The journal goes last: a controller that is killed in here leaves one that tells of the rest.
+    hosts = (folder / host.name for host in record.hosts)
+    steps += [functools.partial(shutil.rmtree, host) for host in hosts if host.exists()]
     steps.append(functools.partial(shutil.rmtree, folder))
     reasons: list[Exception] = []
     for step in steps:

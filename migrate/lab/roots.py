@@ -25,6 +25,7 @@ MIRROR = "http://deb.debian.org/debian"
 
 PACKAGES = (
     "qemu-system-x86",
+    "qemu-utils",
     "libvirt-daemon",
     "libvirt-daemon-driver-qemu",
     "libvirt-clients",
@@ -102,7 +103,8 @@ def _mmdebstrap(recipe: Recipe, folder: Path) -> None:
     suites = (recipe.suite, f"{recipe.suite}-backports") if recipe.backports else (recipe.suite,)
     sources = "".join(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n" for suite in suites)
     argv = [
-        "mmdebstrap",
+        # Asked to end, it takes its children and mounts along: also when we were killed.
+        *("setpriv", "--pdeathsig", "TERM", "--", "mmdebstrap"),
         "--quiet",
         "--variant=apt",
         '--aptopt=APT::Install-Recommends "false"',

@@ -21,9 +21,9 @@ def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
         "testsuite",
         name=_clean(run.name),
         timestamp=_clean(run.began),
-        tests=str(len(attempts) + len(run.skips)),
+        tests=str(len(attempts) + len(run.skips) + len(run.mishaps)),
         failures=str(failed),
-        errors="0",
+        errors=str(len(run.mishaps)),
         skipped=str(len(run.skips)),
     )
     for attempt in attempts:
@@ -31,6 +31,12 @@ def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
     for skip in run.skips:
         test = ET.SubElement(suite, "testcase", classname=skip.case.id, name=skip.case.id)
         ET.SubElement(test, "skipped", message=_clean(f"{skip.reason}; {skip.remedy}"))
+    for mishap in run.mishaps:
+        name = f"{mishap.case_id}[{mishap.number}]"
+        test = ET.SubElement(suite, "testcase", classname=mishap.case_id, name=name)
+        problem = mishap.problem
+        said = " ".join(filter(None, (problem.tried, problem.host, problem.said, problem.remedy)))
+        ET.SubElement(test, "error", message=_clean(said))
     return bytes(ET.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 

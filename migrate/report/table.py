@@ -51,6 +51,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
+    """Cases that can't run in this lab, and tries that left no attempt: a line each."""
 
 
 def longest(attempt: Attempt, direction: Direction) -> Measured | None:
@@ -105,11 +106,21 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
         heads=("mode" if _by_mode(groups) else "case", "n", *(h for h, _ in COLUMNS), "verdict"),
         rows=rows,
         notes=tuple(_notes({labels[case]: group for case, group in groups.items()})),
-        skips=tuple(
-            f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
-            for skip in run.skips
-        ),
+        skips=(*_told(run),),
     )
+
+
+def _told(run: Run) -> Iterator[str]:
+    for skip in run.skips:
+        yield f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
+    for mishap in run.mishaps:
+        problem = mishap.problem
+        where = f" on {problem.host}" if problem.host else ""
+        todo = f"; {problem.remedy}" if problem.remedy else ""
+        yield (
+            f"{mishap.case_id}/{mishap.number}: no attempt: "
+            f"{problem.tried}{where}: {problem.said}{todo}"
+        )
 
 
 def _by_mode(groups: dict[str, list[Attempt]]) -> bool:
@@ -214,7 +225,7 @@ def plain(of: Table) -> str:
         for line in lines
     ]
     body.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(_clean(line) for line in (*body, *of.skips, *of.notes)) + "\n"
+    return "\n".join(clean(line) for line in (*body, *of.skips, *of.notes)) + "\n"
 
 
 def rich(of: Table) -> Group:
@@ -230,20 +241,20 @@ def rich(of: Table) -> Group:
         drawn.add_row(
             *(
                 Text.assemble(
-                    (_clean(cell.text), "bold red" if cell.bad else "bold"),
-                    (f"\n{_clean(cell.spread)}", "dim") if cell.spread else "",
+                    (clean(cell.text), "bold red" if cell.bad else "bold"),
+                    (f"\n{clean(cell.spread)}", "dim") if cell.spread else "",
                 )
                 for cell in row
             )
         )
-    below = [Text(_clean(line), "yellow") for line in of.skips]
-    return Group(drawn, *below, *(Text(_clean(line), "dim") for line in of.notes))
+    below = [Text(clean(line), "yellow") for line in of.skips]
+    return Group(drawn, *below, *(Text(clean(line), "dim") for line in of.notes))
 
 
 def _side(number: int, columns: int) -> Literal["left", "right"]:
     return "left" if number in (0, columns - 1) else "right"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Without control characters: a reason may quote a log, and a terminal would obey it."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -1,0 +1,316 @@
+"""``migrate-lab``: the command line. No logic here: each command calls the layer below.
+
+Heavy modules are imported by the commands that need them, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from migrate.lab.config import LabConfig
+    from migrate.results import RunRecord
+    from migrate.scenario import Scenario
+
+Options = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+RESULTS = Path("results")
+
+
+def _options(*options: Options) -> Options:
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+PATH = click.Path(path_type=Path)
+LAB = _options(
+    click.option("--lab", "lab_file", type=PATH, help="Lab file [default: two local hosts]."),
+    click.option("--name", help="Another name for the lab, so that two can be up at once."),
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+RUN_OPTIONS = _options(
+    LAB,
+    click.option("--repeat", default=1, show_default=True, type=click.IntRange(1, 1000)),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key."),
+    click.option("--results", type=PATH, default=RESULTS, show_default=True),
+    click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards."),
+    AS_JSON,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="migrate-lab")
+def cli() -> None:
+    """Move real guests between hosts and tell the truth about their outage."""
+
+
+# --- the lab --------------------------------------------------------------------------------------
+
+
+@cli.group()
+def lab() -> None:
+    """Bring a lab up, look at it, take it down."""
+
+
+@lab.command()
+@LAB
+def up(lab_file: Path | None, name: str | None) -> None:
+    """Bring the lab up; does nothing when it is up."""
+    from migrate.lab import local
+
+    config = _config(lab_file, name)
+    progress = _progress()
+    found = local.up(config, progress.say)
+    local.keep_capabilities(found)
+    click.echo(f"{found.name} is up: {', '.join(found.hosts)}")
+
+
+@lab.command()
+@LAB
+@AS_JSON
+def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    """What is up; exit code 3 if the lab is not."""
+    from migrate.lab import local
+
+    wanted = _config(lab_file, name).name
+    found = local.find(wanted)
+    if as_json:
+        click.echo(found.record.model_dump_json(indent=1) if found else json.dumps(None))
+    elif found is None:
+        left = (
+            "; something of it is left: `migrate-lab lab down`" if wanted in local.names() else ""
+        )
+        click.echo(f"{wanted} is not up{left}")
+    else:
+        for host in found.record.hosts:
+            click.echo(f"{host.name}: root {host.root}, {host.address}, {host.namespace}")
+        lent = found.record.note or f"{found.record.huge_pages} huge pages of 2 MiB lent"
+        click.echo(f"fabric: {found.record.fabric}, peer {found.peer_address}; {lent}")
+    if found is None:
+        sys.exit(3)
+
+
+@lab.command()
+@LAB
+def down(lab_file: Path | None, name: str | None) -> None:
+    """Remove all of the lab, also what a killed controller left."""
+    from migrate.lab import local
+
+    wanted = _config(lab_file, name).name
+    local.down(wanted)
+    click.echo(f"{wanted} is down")
+
+
+@lab.command()
+@click.argument("host")
+@click.argument("command", nargs=-1)
+@LAB
+def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
+    """A shell on HOST, or COMMAND there (after --)."""
+    from migrate.errors import ConfigurationError
+    from migrate.lab import local
+
+    wanted = _config(lab_file, name).name
+    found = local.find(wanted)
+    if found is None:
+        raise ConfigurationError(
+            f"open a shell in the lab {wanted}", said="it is not up", remedy="`migrate-lab lab up`"
+        )
+    if host not in found.hosts:
+        raise ConfigurationError(
+            f"open a shell on {host}", said="no such host", remedy=", ".join(found.hosts)
+        )
+    done = subprocess.run(found.enter(host, list(command) or ["bash"]), check=False)
+    sys.exit(done.returncode)
+
+
+@cli.command()
+@LAB
+@click.option("--fresh", is_flag=True, help="Try KVM again, whatever was found last time.")
+@AS_JSON
+def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) -> None:
+    """What each host of a lab can do, mode by mode; if not: the reason and the remedy."""
+    from migrate import session
+    from migrate.report import health
+
+    progress = _progress()
+    with session.lab_up(_config(lab_file, name), progress.say) as found:
+        facts = session.look(found, progress.say, fresh=fresh)
+    if as_json:
+        click.echo(json.dumps([host.model_dump() for host in facts], indent=1))
+    else:
+        click.echo(health.plain(facts, session.needs_of_modes()))
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("scenarios", nargs=-1, required=True, type=PATH)
+@RUN_OPTIONS
+def run(scenarios: Sequence[Path], overrides: Sequence[str], **options: Any) -> None:
+    """Run every case of SCENARIOS; exit 0 if all passed, 1 if a verdict failed."""
+    from migrate.scenario import load_all
+
+    _run(load_all(scenarios, overrides), **options)
+
+
+@cli.command()
+@click.option("--modes", required=True, help="Comma-separated, e.g. virtio,vhost-user.")
+@click.option("--scenario", type=PATH, help="All else as in this scenario.")
+@RUN_OPTIONS
+def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **options: Any) -> None:
+    """One workload over several modes, in one table."""
+    from migrate.scenario import for_modes
+
+    _run((for_modes(modes.split(","), scenario, overrides),), **options)
+
+
+def _run(
+    scenarios: tuple[Scenario, ...],
+    *,
+    lab_file: Path | None,
+    name: str | None,
+    repeat: int,
+    results: Path,
+    keep_lab: bool,
+    as_json: bool,
+) -> None:
+    from migrate import session
+
+    config = _config(lab_file, name)
+    progress = _progress()
+    watcher = session.Watcher(progress.say, progress.on_sample, progress.on_attempt)
+    cases = [case for scenario in scenarios for case in scenario.cases]
+    with session.lab_up(config, progress.say, keep=keep_lab) as found:
+        going = session.begin(found, results, scenarios, watcher, sys.argv)
+        try:
+            going.try_all(cases, repeat)
+        finally:
+            report = going.finish()
+            progress.end()
+    _print(going.writer.folder, as_json=as_json)
+    click.echo(f"run folder: {going.writer.folder}", err=as_json)
+    click.echo(f"report:     {report}", err=as_json)
+    sys.exit(going.exit_code)
+
+
+@cli.command()
+@click.argument("run_name", default="latest", metavar="[RUN]")
+@click.option("--results", type=PATH, default=RESULTS, show_default=True)
+@AS_JSON
+def show(run_name: str, results: Path, as_json: bool) -> None:
+    """The table of RUN, and what spoke against each attempt that failed."""
+    from migrate.results import find_run
+
+    _print(find_run(results, run_name), as_json=as_json)
+
+
+@cli.command()
+@click.argument("run_name", default="latest", metavar="[RUN]")
+@click.option("--results", type=PATH, default=RESULTS, show_default=True)
+@AS_JSON
+def report(run_name: str, results: Path, as_json: bool) -> None:
+    """Make report.html of RUN anew, and say where it is."""
+    from migrate.report.html import write_report
+    from migrate.results import find_run
+
+    path = write_report(find_run(results, run_name))
+    click.echo(json.dumps({"report": str(path)}) if as_json else str(path))
+
+
+@cli.command()
+def schema() -> None:
+    """The JSON schema of scenario files, for editors."""
+    from migrate.scenario.json_schema import schema as made
+
+    click.echo(json.dumps(made(), indent=2))
+
+
+# --- what the commands share ----------------------------------------------------------------------
+
+
+def _config(lab_file: Path | None, name: str | None) -> LabConfig:
+    from migrate.lab.config import load_lab
+
+    return load_lab(lab_file, name)
+
+
+def _progress() -> Any:
+    from migrate.progress import Progress
+
+    return Progress()
+
+
+def _print(folder: Path, *, as_json: bool) -> None:
+    from migrate.report import table
+    from migrate.results import read_run
+
+    record = read_run(folder)
+    if as_json:
+        click.echo(_as_json(record))
+        return
+    attempts = [found.attempt for found in record.attempts]
+    made = table.table(record.run, attempts)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table.rich(made))
+    else:
+        click.echo(table.plain(made), nl=False)
+    for attempt in attempts:
+        for verdict in table.against(attempt):
+            click.echo(
+                f"{attempt.case.id}/{attempt.number}: {verdict.check} {verdict.result}: "
+                f"{table.clean(verdict.evidence or verdict.measured)}"
+            )
+    for left in record.unfinished:
+        click.echo(f"{left}: cut off, not finished")
+
+
+def _as_json(record: RunRecord) -> str:
+    document = {
+        "folder": str(record.folder),
+        "run": record.run.model_dump(mode="json"),
+        "attempts": [
+            {**found.attempt.model_dump(mode="json"), "passed": found.attempt.passed}
+            for found in record.attempts
+        ],
+        "unfinished": list(record.unfinished),
+    }
+    return json.dumps(document, indent=1)
+
+
+def main() -> None:
+    """The entry point: errors of our tree become one clear line and their exit code."""
+    from migrate.errors import LabError
+
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        cli(standalone_mode=False)
+    except LabError as error:
+        click.echo(f"migrate-lab: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("migrate-lab: interrupted; what was done has been undone", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Progress for people: one changing line on a terminal, plain lines elsewhere. Goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from migrate.model import Attempt, Sample
+
+EVERY_S = 1.0
+"""Between two plain lines about the same move."""
+
+
+class Progress:
+    """Says what is going on, with the seconds since the start."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._terminal = self._stream.isatty()
+        self._began = time.monotonic()
+        self._last_sample = 0.0
+        self._open_line = False
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._write(f"[{time.monotonic() - self._began:6.1f} s] {text}", stays=True)
+
+    def on_sample(self, sample: Sample) -> None:
+        """How far a migration is: a terminal sees each, a log one a second."""
+        now = time.monotonic()
+        if not self._terminal and now - self._last_sample < EVERY_S:
+            return
+        self._last_sample = now
+        self._write(f"{'':11}{describe(sample)}", stays=not self._terminal)
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        """How an attempt ended."""
+        bad = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
+        checks = ", ".join(f"{verdict.check} {verdict.result}" for verdict in bad)
+        self.say(f"{attempt.outcome}: {'pass' if attempt.passed else f'FAIL ({checks})'}")
+
+    def end(self) -> None:
+        """Leave the terminal on a fresh line."""
+        if self._open_line:
+            self._stream.write("\n")
+            self._open_line = False
+
+    def _write(self, line: str, *, stays: bool) -> None:
+        if self._quiet:
+            return
+        # A guest's log may be quoted here, and a terminal would obey it.
+        clean = "".join(letter if letter.isprintable() else " " for letter in line)
+        start = "\r\x1b[K" if self._open_line else ""
+        self._stream.write(f"{start}{clean}" + ("\n" if stays else ""))
+        self._open_line = not stays
+        self._stream.flush()
+
+
+def describe(sample: Sample) -> str:
+    """Iteration, remaining, transferred, rate: what is known of them."""
+    known = {
+        "iteration": sample.iteration,
+        "remaining": _mib(sample.remaining_bytes),
+        "transferred": _mib(sample.transferred_bytes),
+        "rate": None if sample.rate_bytes_s is None else f"{_mib(sample.rate_bytes_s)}/s",
+    }
+    return ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+
+
+def _mib(count: int | None) -> str | None:
+    return None if count is None else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,208 @@
+"""Many attempts: a lab that is up, what its hosts can do, a run folder, and the cases in turn."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from migrate import __version__
+from migrate.errors import LabError
+from migrate.experiment import Setting, attempt
+from migrate.image import ensure_image
+from migrate.interfaces import MODES, module_for
+from migrate.lab import facts, local
+from migrate.lab.config import LabConfig, cache_folder
+from migrate.lab.hosts import Host, Lab
+from migrate.model import Attempt, Capability, Case, HostFacts, Mishap, Problem, Run, Sample, Skip
+from migrate.report.html import write_report
+from migrate.report.junit import junit
+from migrate.results import RunWriter, run_name
+from migrate.scenario import Scenario
+from migrate.scenario.rules import has_postcopy
+
+NOTHING_RAN = 3
+"""Exit code where no case could run here: nothing was proved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who wants to hear how it goes."""
+
+    say: Callable[[str], None] = lambda _text: None
+    on_sample: Callable[[Sample], None] = lambda _sample: None
+    on_attempt: Callable[[Attempt], None] = lambda _attempt: None
+
+
+@contextmanager
+def lab_up(config: LabConfig, say: Callable[[str], None], *, keep: bool = False) -> Iterator[Lab]:
+    """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
+    was_up = local.find(config.name) is not None
+    lab = local.up(config, say)
+    try:
+        yield lab
+    finally:
+        local.keep_capabilities(lab)
+        if not was_up and not keep:
+            say("taking the lab down")
+            local.down(config.name)
+
+
+def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[HostFacts, ...]:
+    """What each host can do, asked of all at once."""
+    image = ensure_image("tiny", cache_folder(), say)
+
+    def ask(host: Host) -> HostFacts:
+        with host.connect() as hypervisor:
+            return facts.gather(host, hypervisor, cache_folder(), image, fresh=fresh)
+
+    say("asking the hosts what they can do")
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(ask, lab.hosts.values()))
+
+
+def needs_of_modes() -> dict[str, tuple[str, ...]]:
+    """What each mode takes, by the names of capabilities."""
+    return {mode: module.needs for mode, module in MODES.items()}
+
+
+@dataclass(slots=True)
+class Session:
+    """Cases are placed and tried; what came of it is in the run folder at once."""
+
+    lab: Lab
+    facts: tuple[HostFacts, ...]
+    writer: RunWriter
+    watcher: Watcher
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def run(self) -> Run:
+        """The head of the run folder."""
+        return self.writer.run
+
+    def place(self, case: Case) -> tuple[Host, Host] | Skip:
+        """Source and target for ``case``, or why this lab has none."""
+        reasons: list[Skip] = []
+        for source, target in itertools.permutations(self.lab.hosts.values(), 2):
+            lacking = self._lacking(case, source, target)
+            if lacking is None:
+                return source, target
+            reasons.append(Skip(case=case, reason=lacking.reason, remedy=lacking.remedy))
+        return reasons[0]
+
+    def _lacking(self, case: Case, source: Host, target: Host) -> Capability | None:
+        if case.roots is not None and case.roots != (source.root, target.root):
+            has = ", ".join(host.root for host in self.lab.hosts.values())
+            return Capability(
+                name="roots",
+                able=False,
+                reason=f"it wants hosts with the roots {' and '.join(case.roots)}; here are {has}",
+                remedy="a lab file with such hosts, e.g. --lab labs/versions.toml",
+            )
+        needs = [*module_for(case.interface.mode).needs, *case.needs]
+        if has_postcopy(case):
+            needs.append("userfaultfd")
+        for host in (source, target):
+            known = next(found for found in self.facts if found.host == host.name)
+            for need in needs:
+                capability = known.capability(need)
+                if not capability.able:
+                    return capability
+        return None
+
+    def skip(self, skip: Skip) -> None:
+        """Say once that a case can't run here."""
+        self.writer.update(self.run.model_copy(update={"skips": (*self.run.skips, skip)}))
+        self.watcher.say(f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}")
+
+    def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
+        """One try; a LabError is noted in the run before it goes on to the caller."""
+        chosen = {host.name for host in pair}
+        kvm = all(found.capability("kvm").able for found in self.facts if found.host in chosen)
+        setting = Setting(
+            self.lab,
+            self.writer,
+            accelerator="kvm" if kvm else "qemu",
+            say=self.watcher.say,
+            on_sample=self.watcher.on_sample,
+        )
+        try:
+            done = attempt(case, number, setting, pair)
+        except LabError as error:
+            self._note(case, number, error)
+            raise
+        self.attempts.append(done)
+        self.watcher.on_attempt(done)
+        return done
+
+    def _note(self, case: Case, number: int, error: LabError) -> None:
+        problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
+        mishap = Mishap(case_id=case.id, number=number, problem=problem, exit_code=error.exit_code)
+        self.writer.update(self.run.model_copy(update={"mishaps": (*self.run.mishaps, mishap)}))
+
+    def try_all(self, cases: Sequence[Case], repeat: int) -> None:
+        """Every case ``repeat`` times, in turns, so that a drift of the machine meets all alike."""
+        placed: dict[str, tuple[Host, Host]] = {}
+        for case in cases:
+            place = self.place(case)
+            if isinstance(place, Skip):
+                self.skip(place)
+            else:
+                placed[case.id] = place
+        ready = [case for case in cases if case.id in placed]
+        total = repeat * len(ready)
+        for number, (turn, case) in enumerate(itertools.product(range(1, repeat + 1), ready), 1):
+            self.watcher.say(f"[{number}/{total}] {case.id}, attempt {turn}")
+            try:
+                self.attempt(case, turn, placed[case.id])
+            except LabError as error:
+                self.watcher.say(f"no attempt: {error}")
+
+    def finish(self) -> Path:
+        """Write the report and JUnit's file; returns the report's path."""
+        self.writer.write("junit.xml", junit(self.run, self.attempts))
+        return write_report(self.writer.folder)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all passed; 1: a verdict failed; else that of the worst error; 3: nothing ran."""
+        if self.run.mishaps:
+            return max(mishap.exit_code for mishap in self.run.mishaps)
+        if not self.attempts:
+            return NOTHING_RAN
+        return 0 if all(done.passed for done in self.attempts) else 1
+
+
+def begin(
+    lab: Lab,
+    results: Path,
+    scenarios: Sequence[Scenario],
+    watcher: Watcher,
+    command: Sequence[str] = (),
+) -> Session:
+    """Look at the hosts and make a run folder."""
+    found = look(lab, watcher.say)
+    run = Run(
+        name=run_name(),
+        began=datetime.now(UTC).isoformat(timespec="seconds"),
+        lab=lab.name,
+        command=tuple(command),
+        controller={
+            "migrate-lab": __version__,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "processors": str(os.cpu_count()),
+        },
+        hosts=found,
+        scenarios={scenario.path: scenario.text for scenario in scenarios},
+        seed=secrets.randbits(32),
+    )
+    return Session(lab, found, RunWriter.create(results, run), watcher)
