@@ -1,7 +1,7 @@
 """Domain XML: a guest and its interface in, libvirt's XML out; the one door to jinja2 for domains.
 
 The target's XML is the source's after small pure rewrites; golden pairs beside the templates hold
-both. Validated against libvirt's own schema where the domain is started.
+both. libvirt validates it against its own schema when the domain is started.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rewrite = Callable[[ET.Element], None]
 def domain_xml(
     guest: GuestSpec,
     interface: Interface,
-    image: Image,
+    boot: Image | Path,
     backend: Mapping[str, Any],
     *,
     machine: str,
@@ -38,6 +38,7 @@ def domain_xml(
 ) -> str:
     """The domain of ``guest``; ``backend`` is what the interface's module describes.
 
+    It boots the kernel of an image, or by its own loader the qcow2 disk at a path of the host.
     ``machine`` is a versioned machine type that both hosts know; ``accelerator`` kvm or qemu.
     """
     environment = Environment(
@@ -59,10 +60,8 @@ def domain_xml(
         shared_memory=bool(backend.get("shared_memory")),
         machine=machine,
         accelerator=accelerator,
-        kernel=image.kernel,
-        initrd=image.initrd,
-        cmdline=image.cmdline,
-        disk=None,
+        image=None if isinstance(boot, Path) else boot,
+        disk=boot if isinstance(boot, Path) else None,
     )
 
 

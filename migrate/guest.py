@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +14,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from migrate.clock import Deadline
+from migrate.disk_image import Disk
 from migrate.domain import NAME, digest
-from migrate.errors import CleanupError, GuestError, LabError
+from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.image import Image
 from migrate.lab.hosts import Host
-from migrate.libvirt_client import Domain, Hypervisor
+from migrate.libvirt_client import CHANNEL, Domain, Hypervisor
 
 Prepare = Callable[[Domain], None]
 """Called once a guest has been started cold: waits for its probe, and gives it its address."""
@@ -27,7 +30,7 @@ class Order:
     """A guest that is asked for."""
 
     xml: str
-    image: Image
+    image: Image | Disk
     warm: bool
     cache: Path
     """Where saved states are kept; the hosts see it under the same path."""
@@ -83,6 +86,74 @@ def _cold(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) ->
             domain.destroy()
         raise
     return domain
+
+
+PROBE = "/usr/local/sbin/migrate-lab-probe"
+"""Where the guest agent puts the probe: on the overlay, which is thrown away."""
+CHUNK = 36 << 10
+"""Bytes of one guest-file-write. A message of 256 KiB was never answered (QEMU 10.0); in base64
+this is one of 48 KiB."""
+BRING_S = 60.0
+"""For the probe to be brought in, from the agent's first answer on."""
+POLL_S = 0.2
+"""Between two asks for an agent: it says nothing by itself."""
+
+
+def bring_probe(domain: Domain, probe: Path, deadline: Deadline) -> None:
+    """Copy the probe into a guest that runs the QEMU guest agent, and start it there.
+
+    Source: QEMU docs/interop/qemu-ga-ref. Raises GuestError when no agent answers by the deadline,
+    or when it refuses: some distributions forbid it guest-file-write and guest-exec.
+    """
+    _await_agent(domain, deadline)
+    deadline = deadline.sooner(BRING_S)
+    try:
+        file = domain.agent("guest-file-open", deadline, path=PROBE, mode="w")
+        content = probe.read_bytes()
+        for begin in range(0, len(content), CHUNK):
+            part = base64.b64encode(content[begin : begin + CHUNK]).decode()
+            domain.agent("guest-file-write", deadline, handle=file, **{"buf-b64": part})
+        domain.agent("guest-file-close", deadline, handle=file)
+        _execute(domain, deadline, "/bin/chmod", "755", PROBE)
+        words = {"path": PROBE, "arg": ["--port-name", CHANNEL, "--fifo", "10"]}
+        domain.agent("guest-exec", deadline, **words)
+    except HostError as error:
+        raise GuestError(
+            "bring the probe into the guest",
+            host=domain.host,
+            said=error.said,
+            remedy="its guest agent has to allow guest-file-open, guest-file-write and guest-exec",
+        ) from error
+
+
+def _await_agent(domain: Domain, deadline: Deadline) -> None:
+    never = threading.Event()
+    while True:
+        try:
+            domain.agent("guest-ping", deadline.sooner(5))
+        except HostError as error:
+            if deadline.passed() or domain.state() != "running":
+                raise GuestError(
+                    "wait for the guest agent",
+                    host=domain.host,
+                    said=error.said,
+                    remedy="does the disk boot (see its console), and run qemu-guest-agent?",
+                ) from error
+            never.wait(POLL_S)
+        else:
+            return
+
+
+def _execute(domain: Domain, deadline: Deadline, path: str, *words: str) -> None:
+    """Run a program in the guest to its end; HostError when its status is not 0."""
+    never = threading.Event()
+    pid = domain.agent("guest-exec", deadline, path=path, arg=list(words))["pid"]
+    while not (status := domain.agent("guest-exec-status", deadline, pid=pid))["exited"]:
+        if deadline.passed():
+            break
+        never.wait(POLL_S)
+    if status.get("exitcode") != 0:
+        raise HostError(f"run {path} in the guest", host=domain.host, said=f"it ended as {status}")
 
 
 def _end_everywhere(hosts: Sequence[Host]) -> None:

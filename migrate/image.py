@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import lzma
 import os
-import re
 import shutil
 import signal
-import stat
 import subprocess
 import tomllib
 import urllib.parse
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import filelock
 from pydantic import Field, ValidationError
 
 from migrate.errors import ConfigurationError, HostError
+from migrate.kernel_image import cpio, in_order, plain, uncompressed_kernel, unpacked_module
 from migrate.model import Value
 
 BUILDER = "1"
@@ -51,6 +49,8 @@ class Pin(Value):
 class Recipe(Value):
     """A file of ``guest-images/``; closed to unknown keys."""
 
+    kind: Literal["initramfs", "disk"] = "initramfs"
+    """``disk``: a disk that boots by its own loader (see :mod:`migrate.disk_image`)."""
     suite: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     kernel: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")
     packages: tuple[str, ...] = ("busybox-static",)
@@ -60,6 +60,10 @@ class Recipe(Value):
     mirror: str | None = Field(default=None, pattern=r"^(https?|file|copy)://?\S+$")
     """None: what mmdebstrap finds in the machine's own apt sources for this suite."""
     pinned: dict[str, Pin] = Field(default_factory=dict)
+    system: tuple[str, ...] = ()
+    """Packages of the system on a disk, besides Debian's essential ones."""
+    size_mib: int = Field(default=512, ge=256, le=65536)
+    """Of a disk; it takes the room that is written to."""
 
 
 class Package(Value):
@@ -106,17 +110,37 @@ def ensure_image(name_or_path: str, cache: Path, progress: Progress) -> Image:
     A name means ``guest-images/NAME.toml``; what ends in ``.toml`` is a path. ConfigurationError if
     the recipe is wrong, HostError if this machine can't build it; either leaves nothing behind.
     """
-    path = Path(name_or_path) if name_or_path.endswith(".toml") else _named(name_or_path)
+    path = recipe_path(name_or_path)
     recipe = read_recipe(path)
-    digest = _digest(path)
+    digest = digest_of(path, RECIPES / "init", *_sources())
     folder = cache / "images" / f"{path.stem}-{digest}"
+
+    def build(beside: Path) -> None:
+        progress(f"building guest image {path.stem}")
+        _build(path, recipe, digest, beside, progress)
+
+    once(folder, build)
+    return _load(folder)
+
+
+def once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Have ``folder``: built in a folder beside it that takes its place when it is whole.
+
+    A lock keeps two builders apart. Whatever goes wrong, nothing half made is left.
+    """
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
-            if not folder.exists():
-                progress(f"building guest image {path.stem}")
-                _build(path, recipe, digest, folder, progress)
-    return _load(folder)
+            if folder.exists():
+                return
+            beside = folder.with_name(f".{folder.name}.part")
+            shutil.rmtree(beside, ignore_errors=True)  # of a builder that was killed
+            try:
+                beside.mkdir()
+                build(beside)
+                beside.rename(folder)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -144,17 +168,21 @@ def read_recipe(path: Path) -> Recipe:
         ) from wrong
 
 
-def _named(name: str) -> Path:
-    return RECIPES / f"{name}.toml"
+def recipe_path(name_or_path: str) -> Path:
+    """A name means a recipe of ``guest-images/``; what ends in ``.toml`` is a path."""
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    return RECIPES / f"{name_or_path}.toml"
 
 
 def _sources() -> list[Path]:
     return sorted((RECIPES / "probe").glob("*.[ch]"))
 
 
-def _digest(recipe: Path) -> str:
+def digest_of(*paths: Path) -> str:
+    """A short name for what an image is made of."""
     whole = hashlib.sha256(BUILDER.encode())
-    for path in [recipe, RECIPES / "init", *_sources()]:
+    for path in paths:
         content = path.read_bytes()
         whole.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
     return whole.hexdigest()[:16]
@@ -182,34 +210,28 @@ def _load(folder: Path) -> Image:
 # --- building -----------------------------------------------------------------------------------
 
 
-def _build(path: Path, recipe: Recipe, digest: str, folder: Path, progress: Progress) -> None:
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # of a builder that was killed; the lock is ours
-    try:
-        beside.mkdir()
-        compile_probe(beside / "probe")
-        progress(f"downloading {recipe.kernel} of {recipe.suite}")
-        root = beside / "root"
-        packages = _download(recipe, root, path)
-        progress("packing kernel and initramfs")
-        kernel = _one(root / "boot", "vmlinuz-*")
-        (beside / "vmlinuz").write_bytes(kernel.read_bytes())
-        (beside / "vmlinux").write_bytes(uncompressed_kernel(kernel.read_bytes()))
-        modules = _modules(recipe, root, path)
-        (beside / "initramfs").write_bytes(_initramfs(root, beside / "probe", modules))
-        manifest = Manifest(
-            name=path.stem,
-            digest=digest,
-            builder=BUILDER,
-            cmdline=recipe.cmdline,
-            modules=tuple(modules),
-            packages=packages,
-        )
-        (beside / "image.json").write_text(manifest.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(root)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def _build(path: Path, recipe: Recipe, digest: str, beside: Path, progress: Progress) -> None:
+    compile_probe(beside / "probe")
+    progress(f"downloading {recipe.kernel} of {recipe.suite}")
+    root = beside / "root"
+    packages = download(recipe, root, path)
+    progress("packing kernel and initramfs")
+    kernel = kernel_of(root).read_bytes()
+    (beside / "vmlinuz").write_bytes(kernel)
+    (beside / "vmlinux").write_bytes(uncompressed_kernel(kernel))
+    modules = kernel_modules(recipe, root, path)
+    archive = initramfs(RECIPES / "init", root, modules, {"probe": (beside / "probe").read_bytes()})
+    (beside / "initramfs").write_bytes(archive)
+    manifest = Manifest(
+        name=path.stem,
+        digest=digest,
+        builder=BUILDER,
+        cmdline=recipe.cmdline,
+        modules=tuple(modules),
+        packages=packages,
+    )
+    (beside / "image.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(root)
 
 
 def compile_probe(target: Path, *extra: str) -> None:
@@ -217,21 +239,21 @@ def compile_probe(target: Path, *extra: str) -> None:
     sources = [str(path) for path in _sources() if path.suffix == ".c"]
     options = ["-Wall", "-Wextra", "-Werror", "-pthread"]
     static = [] if extra else ["-static"]
-    _run(
+    run_tool(
         ["gcc", "-std=c11", "-O2", *static, *options, *extra, "-o", str(target), *sources],
         tried="compile the probe",
         remedy="apt-get install gcc libc6-dev",
     )
 
 
-def _download(recipe: Recipe, root: Path, path: Path) -> tuple[Package, ...]:
+def download(recipe: Recipe, root: Path, path: Path) -> tuple[Package, ...]:
     """Extract the recipe's packages, and all that they depend on, to ``root``."""
     wanted = [recipe.kernel, *recipe.packages]
     include = [
         f"{name}={recipe.pinned[name].version}" if name in recipe.pinned else name
         for name in wanted
     ]
-    _run(
+    run_tool(
         ["mmdebstrap", "--variant=extract", "--skip=cleanup/apt,cleanup/apt/cache"]
         + [f"--include={','.join(include)}", recipe.suite, str(root)]
         + ([recipe.mirror] if recipe.mirror else []),
@@ -274,6 +296,11 @@ def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None
             )
 
 
+def kernel_of(root: Path) -> Path:
+    """The one kernel image among the recipe's packages."""
+    return _one(root / "boot", "vmlinuz-*")
+
+
 def _one(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
@@ -299,7 +326,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from trouble
 
 
-def _run(arguments: list[str], *, tried: str, remedy: str) -> bytes:
+def run_tool(arguments: list[str], *, tried: str, remedy: str) -> bytes:
     """The program's output; HostError if it is missing, fails or takes too long, and then it and
     its children are gone."""
     try:
@@ -336,135 +363,40 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 process.communicate(timeout=10)
 
 
-# --- the kernel ---------------------------------------------------------------------------------
+# --- the initramfs ------------------------------------------------------------------------------
 
 
-def uncompressed_kernel(image: bytes) -> bytes:
-    """The ELF kernel inside a bzImage, by the boot protocol's payload fields (2.08 and later).
-
-    Source: Documentation/arch/x86/boot.rst. HostError if it is no such image.
-    """
-
-    def field(offset: int, size: int) -> int:
-        return int.from_bytes(image[offset : offset + size], "little")
-
-    if image[0x202:0x206] != b"HdrS" or field(0x206, 2) < 0x208:
-        raise _no_kernel("it is no bzImage with a payload")
-    begin = (field(0x1F1, 1) + 1) * 512 + field(0x248, 4)
-    payload = image[begin : begin + field(0x24C, 4)]
-    kernel = _decompressed(payload)
-    # Every method ends in the plain length: gzip's own trailer, or four bytes that kbuild appends.
-    if kernel[:4] != b"\x7fELF" or len(kernel) != int.from_bytes(payload[-4:], "little"):
-        raise _no_kernel("its payload is no whole ELF file")
-    return kernel
-
-
-def _decompressed(payload: bytes) -> bytes:
-    try:
-        if payload.startswith(b"\x1f\x8b"):
-            return zlib.decompress(payload, wbits=31)
-        if payload.startswith(b"\xfd7zXZ\0"):
-            return lzma.decompress(payload[:-4])
-    except (zlib.error, lzma.LZMAError) as broken:
-        raise _no_kernel(str(broken)) from broken
-    if payload.startswith(b"\x28\xb5\x2f\xfd"):
-        return _zstd(payload[:-4])
-    raise _no_kernel(f"its payload begins with {payload[:6].hex()}: no gzip, xz or zstd")
-
-
-def _zstd(data: bytes) -> bytes:
-    try:
-        done = subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True)
-    except FileNotFoundError as missing:
-        raise HostError(
-            "unpack the kernel", said="zstd is not there", remedy="apt-get install zstd"
-        ) from missing
-    except subprocess.CalledProcessError as broken:
-        raise _no_kernel(broken.stderr.decode(errors="replace")) from broken
-    return done.stdout
-
-
-def _no_kernel(said: str) -> HostError:
-    return HostError("unpack the kernel", said=said, remedy="use a Debian kernel package")
-
-
-def _modules(recipe: Recipe, root: Path, path: Path) -> dict[str, bytes]:
-    """Modules by name, each after what it depends on; what is built in or absent is left out."""
+def kernel_modules(recipe: Recipe, root: Path, path: Path) -> dict[str, bytes]:
+    """Modules by name, in the order of loading; what is built in or absent is left out."""
     tree = _one(root / "usr/lib/modules", "*")
-    files = {_plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")}
-    builtin = {_plain(Path(line).name) for line in _lines(tree / "modules.builtin")}
-    order: dict[str, bytes] = {}
-
-    def add(name: str) -> None:
-        if name in order or name in builtin:
-            return
-        content = _module(files[name])
-        for needed in dependencies(content):
-            add(needed)
-        order[name] = content
-
-    for name in map(_plain, recipe.modules):
+    files = {plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")}
+    listed = (tree / "modules.builtin").read_text().splitlines()
+    builtin = {plain(Path(line).name) for line in listed}
+    wanted = [plain(name) for name in recipe.modules]
+    for name in wanted:
         if name not in files and name not in builtin:
             raise ConfigurationError(
                 f"read guest image recipe {path}, key modules",
                 said=f"{recipe.kernel} of {recipe.suite} has no module {name}",
                 remedy="take another kernel package, or move it to optional_modules",
             )
-        add(name)
-    for name in map(_plain, recipe.optional_modules):
-        if name in files:
-            add(name)
-    return order
+    wanted += [plain(name) for name in recipe.optional_modules if plain(name) in files]
+
+    def load(name: str) -> bytes | None:
+        if name in builtin:
+            return None
+        return unpacked_module(files[name].name, files[name].read_bytes())
+
+    return in_order(wanted, load)
 
 
-def _plain(name: str) -> str:
-    return name.partition(".ko")[0].replace("-", "_")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
-
-
-def _module(path: Path) -> bytes:
-    content = path.read_bytes()
-    if path.suffix == ".xz":
-        return lzma.decompress(content)
-    return _zstd(content) if path.suffix == ".zst" else content
-
-
-def dependencies(module: bytes) -> list[str]:
-    """What a kernel module says in its ``.modinfo`` that it depends on."""
-    found = re.search(rb"\0depends=([^\0]*)\0", module)
-    return [_plain(name) for name in found[1].decode().split(",") if name] if found else []
-
-
-# --- the initramfs ------------------------------------------------------------------------------
-
-
-def _initramfs(root: Path, probe: Path, modules: dict[str, bytes]) -> bytes:
+def initramfs(init: Path, root: Path, modules: dict[str, bytes], more: dict[str, bytes]) -> bytes:
     """Not compressed: unpacking costs an emulated processor more than reading does."""
     files = {
-        "init": (RECIPES / "init").read_bytes(),
-        "probe": probe.read_bytes(),
+        "init": init.read_bytes(),
         "bin/busybox": (root / "usr/bin/busybox").read_bytes(),
         "modules/order": "".join(f"{name}\n" for name in modules).encode(),
         **{f"modules/{name}.ko": content for name, content in modules.items()},
+        **more,
     }
     return cpio(["bin", "dev", "modules", "proc", "sys", "tmp"], files)
-
-
-def cpio(folders: Sequence[str], files: dict[str, bytes]) -> bytes:
-    """A ``newc`` archive, owned by root and without dates: the same input, the same bytes.
-
-    Source: Documentation/driver-api/early-userspace/buffer-format.rst.
-    """
-    entries = [(name, stat.S_IFDIR | 0o755, b"") for name in folders]
-    entries += [(name, stat.S_IFREG | 0o755, content) for name, content in files.items()]
-    archive = bytearray()
-    for number, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
-        path = name.encode() + b"\0"
-        fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0]
-        archive += b"070701" + b"".join(b"%08X" % field for field in fields) + path
-        archive += bytes(-len(archive) % 4) + content
-        archive += bytes(-len(archive) % 4)
-    return bytes(archive)

@@ -29,6 +29,7 @@ UNDO_S = 10.0
 
 FLAGS = {
     "live": libvirt.VIR_MIGRATE_LIVE,
+    "unsafe": libvirt.VIR_MIGRATE_UNSAFE,
     "peer-to-peer": libvirt.VIR_MIGRATE_PEER2PEER,
     "auto-converge": libvirt.VIR_MIGRATE_AUTO_CONVERGE,
     "postcopy": libvirt.VIR_MIGRATE_POSTCOPY,
@@ -91,6 +92,10 @@ class Hypervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
         with contextlib.suppress(libvirt.libvirtError):  # a connection that broke is closed
             self._connection.close()
 

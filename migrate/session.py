@@ -8,14 +8,14 @@ import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from migrate import __version__
 from migrate.errors import LabError
-from migrate.experiment import Setting, attempt
+from migrate.experiment import attempt
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, module_for
 from migrate.lab import facts, local
@@ -27,6 +27,7 @@ from migrate.report.junit import junit
 from migrate.results import RunWriter, run_name
 from migrate.scenario import Scenario
 from migrate.scenario.rules import has_postcopy
+from migrate.stage import Setting, Stage, staged
 
 NOTHING_RAN = 3
 """Exit code where no case could run here: nothing was proved."""
@@ -123,19 +124,29 @@ class Session:
         self.writer.update(self.run.model_copy(update={"skips": (*self.run.skips, skip)}))
         self.watcher.say(f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}")
 
-    def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
-        """One try; a LabError is noted in the run before it goes on to the caller."""
+    def _setting(self, pair: tuple[Host, Host]) -> Setting:
         chosen = {host.name for host in pair}
         kvm = all(found.capability("kvm").able for found in self.facts if found.host in chosen)
-        setting = Setting(
+        return Setting(
             self.lab,
             self.writer,
             accelerator="kvm" if kvm else "qemu",
             say=self.watcher.say,
             on_sample=self.watcher.on_sample,
         )
+
+    def next_number(self, case: Case) -> int:
+        """The number of the next try at ``case``."""
+        return 1 + sum(done.case.id == case.id for done in self.attempts)
+
+    def staged(self, case: Case, pair: tuple[Host, Host]) -> AbstractContextManager[Stage]:
+        """The case's world in a state, to act on by hand."""
+        return staged(case, self._setting(pair), pair)
+
+    def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
+        """One try; a LabError is noted in the run before it goes on to the caller."""
         try:
-            done = attempt(case, number, setting, pair)
+            done = attempt(case, number, self._setting(pair), pair)
         except LabError as error:
             self._note(case, number, error)
             raise

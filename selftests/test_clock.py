@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -34,20 +35,20 @@ def test_whoever_hands_a_deadline_on_can_only_shorten_it() -> None:
 def test_the_true_offset_lies_within_the_error_however_the_trip_is_split(
     halves: list[int], truth: int, split: float
 ) -> None:
-    time = 10**12
+    now = 10**12
 
     def read() -> int:
-        nonlocal time
+        nonlocal now
         trip = next(trips)
         there = round(2 * trip * split)
-        time += there
-        reading = time - truth
-        time += 2 * trip - there
+        now += there
+        reading = now - truth
+        now += 2 * trip - there
         return reading
 
     trips = itertools.cycle(halves)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clock, "now_ns", lambda: time)
+        patch.setattr(clock, "now_ns", lambda: now)
         found = offset_of("guest", read, rounds=len(halves))
     assert abs(found.offset_ns - truth) <= found.error_ns + 1
     assert found.error_ns <= min(halves) + 1, "the shortest round trip wins"
@@ -58,7 +59,7 @@ def test_a_reading_is_mapped_on_to_the_axis() -> None:
     assert MONOTONIC.to_axis(123) == 123
     before = now_ns()
     wall = wall_offset()
-    mapped = wall.to_axis(clock.time.time_ns())
+    mapped = wall.to_axis(time.time_ns())
     assert before - wall.error_ns <= mapped <= now_ns() + wall.error_ns
 
 

@@ -47,7 +47,7 @@ VARIANTS = frozenset(
 LOOK = r"""
 say() { printf '%s\t%s\n' "$1" "$2"; }
 names() { key=$1; shift; for path; do [ ! -e "$path" ] || say "$key" "${path##*/}"; done; }
-first() { [ ! -r "$2" ] || { read -r value <"$2" && say "$1" "$value"; }; }
+text() { [ ! -r "$2" ] || say "$1" "$(cat "$2")"; }
 release=$(uname -r)
 say kernel "$release"
 say cpu "$(sed -n 's/^model name[^:]*: *//p;T;q' /proc/cpuinfo)"
@@ -61,8 +61,9 @@ names vfio-driver /sys/bus/pci/drivers/*vfio*
 for path in $(find "/lib/modules/$release/kernel/drivers/vfio" -name '*.ko*' 2>/dev/null); do
     say vfio-module "${path##*/}"
 done
-first huge-free /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages
-first userfaultfd /proc/sys/vm/unprivileged_userfaultfd
+[ ! -S /run/openvswitch/ovs-vswitchd.ctl ] || say ovs-running yes
+text huge-free /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages
+text userfaultfd /proc/sys/vm/unprivileged_userfaultfd
 for total in /sys/bus/pci/devices/*/sriov_totalvfs; do
     [ -e "$total" ] || continue
     device=${total%/*}
@@ -121,7 +122,9 @@ class Boot(Value):
     reached: bool
     seconds: float
     said: str = ""
-    """The last line that QEMU, or else the guest's console, said."""
+    """The last line of the guest's console, or of QEMU where that gave up."""
+    gave_up: bool = False
+    """QEMU ended by itself, before the time was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +202,17 @@ def boot(host: Host, image: KernelImage, seconds: float = BOOT_S) -> Boot:
         Deadline.after(seconds + 10),
         check=False,
     ).out
+    took = (now_ns() - began) / 1e9
     lines = [line.strip() for line in out.splitlines() if line.strip()]
-    complaints = [
-        line
-        for line in lines
-        if line.startswith("qemu-system") and "terminating on signal" not in line
-    ]
+    complaints = [line for line in lines if line.startswith("qemu-system")]
+    console = [line for line in lines if line not in complaints]
+    reached = INIT_REACHED in out
+    gave_up = not reached and took < seconds
     return Boot(
-        reached=INIT_REACHED in out,
-        seconds=round((now_ns() - began) / 1e9, 1),
-        said=(complaints or [line for line in lines if "terminating on" not in line] or [""])[-1],
+        reached=reached,
+        seconds=round(took, 1),
+        said=((complaints or console if gave_up else console) or [""])[-1],
+        gave_up=gave_up,
     )
 
 
@@ -264,8 +268,13 @@ def _kvm(look: Look) -> _Judged:
         return _No("no guest image was at hand to try it with", "`migrate-lab doctor` makes one")
     if look.boot.reached:
         return _Yes(f"a Linux guest reached its init in {look.boot.seconds:.1f} s")
+    how = (
+        "QEMU gave up before a Linux guest reached its init"
+        if look.boot.gave_up
+        else f"a Linux guest did not reach its init in {look.boot.seconds:.0f} s"
+    )
     return _No(
-        f"/dev/kvm opens, but a Linux guest did not reach its init in {look.boot.seconds:.0f} s",
+        f"/dev/kvm opens, but {how}",
         "a machine, or an outer hypervisor, with hardware virtualization that runs 64-bit guests; "
         "without it guests are emulated, slowly",
         look.boot.said,
@@ -286,6 +295,8 @@ def _huge_pages(look: Look) -> _Judged:
         return _No(
             "this kernel has no huge pages of 2 MiB", "a kernel with CONFIG_HUGETLBFS on x86-64"
         )
+    if look.first("ovs-running"):
+        return _Yes("held by the host's OVS-DPDK, which is running")
     free = int(look.first("huge-free"))
     if free >= HUGE_PAGES:
         return _Yes(f"{free} free, of 2 MiB")

@@ -22,6 +22,13 @@ OVS_UPLINK = "up-ovs"
 """On each host: the port that OVS-DPDK carries to the fabric."""
 
 
+CLEAN = (
+    *("env", "-i", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"),
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+)
+"""The controller's environment means nothing on a host."""
+
+
 class Host(Protocol):
     """What the verbs may ask of a host."""
 
@@ -116,7 +123,7 @@ class NamespaceHost:
 
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on the host."""
-        return ["nsenter", "--target", str(self.init_pid), "--all", "--wd=/", "--", *argv]
+        return ["nsenter", "--target", str(self.init_pid), "--all", "--", *CLEAN, *argv]
 
     def file(self, path: str) -> Path:
         """The host's file as this machine sees it."""

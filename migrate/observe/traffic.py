@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from migrate.clock import Deadline, Offset, now_ns
 from migrate.errors import GuestError
 from migrate.lab.hosts import Lab
-from migrate.libvirt_client import Channel, Domain
+from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, MemoryCheck, Nic, TcpCheck, Workload
 from migrate.outage import Observation
 from migrate.probe import PipeTransport, Probe, StreamCounts
@@ -56,7 +56,7 @@ class Traffic:
         self.peer = peer
         self._lab = lab
         self._workload = workload
-        self._channel: Channel | None = None
+        self._followed = ExitStack()
         self.began_ns = 0
 
     def start(self, deadline: Deadline) -> Nic:
@@ -94,18 +94,18 @@ class Traffic:
                 )
             never.wait(POLL_S)
 
-    def follow(self, domain: Domain, deadline: Deadline) -> None:
-        """Go on over the channel of the host that the guest runs on now."""
+    def follow(self, hypervisor: Hypervisor, domain: Domain, deadline: Deadline) -> None:
+        """Go on over the channel of the host that the guest runs on now; keeps ``hypervisor``."""
         self.release()
-        self._channel = domain.channel()
-        self.guest.reconnect(self._channel)
+        self._followed.callback(hypervisor.close)
+        channel = domain.channel()
+        self._followed.callback(channel.close)
+        self.guest.reconnect(channel)
         self.guest.ready(deadline)
 
     def release(self) -> None:
-        """Give back the channel that :meth:`follow` opened."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        """Give back what :meth:`follow` opened."""
+        self._followed.close()
 
     def announcements(self) -> tuple[Event, ...]:
         """Frames on the fabric that tell where the guest's MAC is."""

@@ -92,6 +92,8 @@ COLUMNS: tuple[tuple[str, Callable[[Attempt], Measured | None]], ...] = (
 )
 COMPARED = 6
 """More rows than this are not compared pair by pair: the table is no comparison then."""
+SEVERAL = 3
+"""Fewer attempts than this have no spread to compare."""
 OUTAGES = frozenset({"outage seen, egress, ms", "outage seen, ingress, ms"})
 
 
@@ -191,7 +193,8 @@ def _notes(groups: dict[str, list[Attempt]]) -> Iterator[str]:
         "gap of an attempt that way; egress is guest to peer. In the floor: no gap longer than "
         "the meter shows with no migration going on. Floor: the worse way."
     )
-    for one, other in combinations(groups, 2) if len(groups) <= COMPARED else ():
+    several = [label for label, group in groups.items() if len(group) >= SEVERAL]
+    for one, other in combinations(several, 2) if len(several) <= COMPARED else ():
         alike = [
             head.removesuffix(", ms")
             for head, measure in COLUMNS[:-1]

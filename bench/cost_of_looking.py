@@ -1,0 +1,169 @@
+"""What it costs to look: the same warm guest moved with and without probes and sampling.
+
+Three arms in turns, in an order that changes from round to round; the guest rewrites memory at the
+same rate in all of them:
+
+- ``bare``: nothing else, the migration is one call to libvirt;
+- ``streams``: both streams and a TCP connection go on;
+- ``all``: and both hosts' events are listened to and the progress is sampled, as in an attempt.
+
+Both figures are libvirt's own account, asked for when the migration has ended.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+
+from bench.world import Bare, bare_guest, figure, keep, local_lab, options, say, show
+from migrate.clock import Deadline
+from migrate.domain import NAME, rewritten
+from migrate.errors import MeasurementError
+from migrate.lab.hosts import Host, Lab
+from migrate.migration import Move, act
+from migrate.model import Case, Interface, Policy, Workload
+from migrate.observe.events import listening
+from migrate.observe.progress import sampling
+from migrate.observe.traffic import Traffic, peer_probe
+from migrate.stats import spread
+
+ARMS = ("bare", "streams", "all")
+PAIRS = (("all", "bare"), ("streams", "bare"), ("all", "streams"))
+"""Whose ratio is told: the whole, of which the traffic, of which the events and samples."""
+FIGURES = ("total_ms", "downtime_ms")
+MOVE_S = 120.0
+ACCOUNT = re.compile(r"^(?P<name>Time elapsed|Total downtime):\s+(?P<ms>\d+)\s+ms$", re.MULTILINE)
+"""Of `virsh domjobinfo --completed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """One migration, as libvirt accounts for it."""
+
+    arm: str
+    round: int
+    total_ms: float
+    downtime_ms: float
+
+
+def migrate(lab: Lab, case: Case, arm: str, number: int) -> Migrated:
+    """Move a fresh warm guest once."""
+    deadline = Deadline.after(MOVE_S)
+    with ExitStack() as stack:
+        guest = stack.enter_context(bare_guest(lab, case))
+        if arm == "bare":
+            guest.probe.dirty_start(case.workload.dirty_mib, case.workload.dirty_mib_s)
+        else:
+            peer = stack.enter_context(peer_probe(lab, deadline))
+            traffic = Traffic(guest.probe, peer, lab, case.workload)
+            stack.callback(traffic.release)
+            traffic.start(deadline)
+        threading.Event().wait(case.workload.floor_s)
+        if arm == "all":
+            _watched(lab, case, guest)
+        else:
+            _unwatched(guest, deadline)
+        total, downtime = _account(guest.ends[1].host)
+    return Migrated(arm, number, total, downtime)
+
+
+def _unwatched(guest: Bare, deadline: Deadline) -> None:
+    target = guest.ends[1]
+    parameters = {"migrate_uri": f"tcp://{target.host.migration_address}"}
+    if guest.rewrites:
+        xml = guest.domain.xml(migratable=True)
+        parameters["destination_xml"] = rewritten(xml, guest.rewrites)
+    flags = frozenset({"live", "peer-to-peer"})
+    uri = target.host.libvirt_target
+    call = guest.domain.migrate(target.hypervisor, uri, flags, parameters)
+    if not call.wait(deadline):
+        raise MeasurementError("migrate the guest", said=f"no end after {MOVE_S:g} s")
+    call.result()
+
+
+def _watched(lab: Lab, case: Case, guest: Bare) -> None:
+    source, target = guest.ends
+    move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
+    with (
+        listening({end.host.name: end for end in guest.ends}) as listener,
+        sampling(guest.domain, lambda _sample: None),
+    ):
+        call = act(guest.domain, move, listener, lambda _event: None).call
+    if call.ended:
+        call.result()
+
+
+def _account(host: Host) -> tuple[float, float]:
+    """Total time and downtime in ms, asked of the host that the guest came to."""
+    argv = ["virsh", "domjobinfo", NAME, "--completed"]
+    said = host.run(argv, Deadline.after(10)).out
+    found = {line["name"]: float(line["ms"]) for line in ACCOUNT.finditer(said)}
+    try:
+        return found["Time elapsed"], found["Total downtime"]
+    except KeyError as missing:
+        raise MeasurementError("read libvirt's account", host=host.name, said=said) from missing
+
+
+def turns(rounds: int) -> list[tuple[int, str]]:
+    """All arms in every round; each comes first, second and last equally often."""
+    shift: Callable[[int], Sequence[str]] = lambda n: ARMS[n % 3 :] + ARMS[: n % 3]  # noqa: E731
+    return [(number, arm) for number in range(rounds) for arm in shift(number)]
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def tell(found: Sequence[Migrated]) -> None:
+    """Medians of the arms, then the ratios round by round."""
+    rows = []
+    for arm in ARMS:
+        cells = [arm]
+        for name in FIGURES:
+            of = spread(getattr(one, name) for one in found if one.arm == arm)
+            cells.append(f"{figure(of.median)} ({figure(of.minimum)}..{figure(of.maximum)})")
+        rows.append(cells)
+    show("median (least..most), ms", ("arm", "total", "downtime reported"), rows)
+    rows = []
+    for top, bottom in PAIRS:
+        cells = [f"{top} / {bottom}"]
+        for name in FIGURES:
+            of = spread(_ratios(found, top, bottom, name))
+            level = "" if of.level is None else f", {of.level:.0%}"
+            cells.append(
+                f"{figure(of.median, 2)} ({figure(of.low, 2)}..{figure(of.high, 2)}{level})"
+            )
+        rows.append(cells)
+    show("ratio within a round, median (interval)", ("ratio", "total", "downtime reported"), rows)
+    print("1.00: looking costs nothing; an interval that holds 1.00: no cost can be told.")
+
+
+def _ratios(found: Sequence[Migrated], top: str, bottom: str, name: str) -> list[float]:
+    by = {(one.arm, one.round): float(getattr(one, name)) for one in found}
+    rounds = sorted({one.round for one in found})
+    return [by[top, n] / by[bottom, n] for n in rounds if by[bottom, n] > 0]
+
+
+def main() -> int:
+    """Always 0: a cost is no failure."""
+    chosen = options(__doc__, rounds=10).parse_args()
+    case = Case(
+        id="cost-of-looking",
+        interface=Interface(mode=chosen.mode),
+        workload=Workload(),
+        policy=Policy(),
+    )
+    found = []
+    with local_lab(chosen.lab) as lab:
+        for number, arm in turns(chosen.rounds):
+            found.append(migrate(lab, case, arm, number))
+            say(f"round {number + 1} of {chosen.rounds}: {found[-1]}")
+    tell(found)
+    keep(chosen.json, {"mode": chosen.mode, "migrations": [asdict(one) for one in found]})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

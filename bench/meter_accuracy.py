@@ -1,0 +1,349 @@
+"""The meter against outages of known length, with no migration going on.
+
+Every round starts a warm guest and its streams, measures the floor, and injects all kinds and
+lengths in a random order that the seed fixes; then the probes' logs are read back and judged once.
+A sample whose system calls took too long is injected again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+
+from bench.injector import Injected, Injector, injecting, qemu_of, ways_of
+from bench.others import Numbered, Ping, empty_bins, pinging
+from bench.world import figure, keep, local_lab, options, pair_of, say, setting, show
+from migrate.errors import MeasurementError
+from migrate.experiment import PEER_CLOCK
+from migrate.lab.local import LocalLab
+from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
+from migrate.observe.traffic import Taken
+from migrate.outage import LATE_NS, Measurement, measure
+from migrate.stage import staged
+from migrate.stats import errors, spread
+from migrate.timeline import GuestClock
+
+LENGTHS_MS = (20, 50, 100, 300, 1000, 3000)
+APART_MS = 300
+"""Between two in a row."""
+PAUSE_S = 0.6
+"""Between two injections: what the one disturbed is over when the next one begins."""
+MARGIN_NS = 200_000_000
+"""What is seen this close to an injection belongs to it."""
+WITHIN_MS = 2.0
+"""The criterion: median and 95th percentile of the error within this and the floor."""
+INTERVAL_MS = 1.0
+TRIES = 5
+DIRECTIONS: tuple[Direction, Direction] = ("egress", "ingress")
+CUTS: Mapping[str, Sequence[Direction]] = {
+    "egress cut": ("egress",),
+    "ingress cut": ("ingress",),
+    "both cut": DIRECTIONS,
+    "two in a row": DIRECTIONS,
+    "held, flushed late": DIRECTIONS,
+    "none": (),
+}
+"""Which directions each kind cuts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Injections that belong together (two in a row: two; none: none), and their stretch."""
+
+    kind: str
+    length_ms: int
+    cuts: tuple[Injected, ...]
+    begin_ns: int
+    end_ns: int
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """With the margin."""
+        return self.begin_ns - MARGIN_NS, self.end_ns + MARGIN_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One direction of one injection: what was done, and what the meter made of it.
+
+    Of a direction that was not cut ``injected_ms`` is 0 and ``measured_ms`` the longest gap seen,
+    0 for none; of one that was cut None means that the meter missed it.
+    """
+
+    kind: str
+    length_ms: int
+    direction: Direction
+    injected_ms: float
+    error_ms: float
+    measured_ms: float | None
+    floor_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What each tool says of one episode: the longest outage, or what is taken for it."""
+
+    kind: str
+    length_ms: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One round, read back."""
+
+    episodes: tuple[Episode, ...]
+    taken: Taken
+    found: Measurement
+    pings: tuple[Ping, ...]
+    window: tuple[int, int]
+
+    @property
+    def floor(self) -> Floor:
+        """Without one nothing can be said."""
+        if self.found.floor is None:
+            raise MeasurementError("measure the floor", said="; ".join(self.found.notes))
+        return self.found.floor
+
+
+# --- injecting ----------------------------------------------------------------------------------
+
+
+def session(lab: LocalLab, case: Case, plan: Sequence[tuple[str, int]]) -> Session:
+    """Inject ``plan`` into the traffic of a fresh warm guest."""
+    with ExitStack() as stack:
+        place = stack.enter_context(setting(lab))
+        stage = stack.enter_context(staged(case, place, pair_of(lab)))
+        ways = ways_of(lab, case.interface.mac)
+        injector = stack.enter_context(injecting(lab.in_fabric([]), ways))
+        if not injector.real_time:
+            say("no real-time priority for the injector: its stamps may be wide")
+        with ExitStack() as others:
+            pings = tuple(others.enter_context(pinging(lab, ms)) for ms in (10, 200))
+            pid = qemu_of(lab, stage.domain.host)
+            episodes = tuple(episode(injector, pid, *wanted) for wanted in plan)
+            _rest()
+        taken = stage.end().taken
+        floor = stage.seen.floor
+    if taken is None:
+        raise MeasurementError("read the probes' logs", said="nothing was read back")
+    observed = taken.observation(PEER_CLOCK, round(INTERVAL_MS * 1e6), floor, floor[0])
+    return Session(episodes, taken, measure(observed), pings, (floor[0], taken.end_ns))
+
+
+def episode(injector: Injector, qemu: int, kind: str, length_ms: int) -> Episode:
+    """Inject once; again if a system call took so long that the length is not known."""
+    inject: Callable[[], Injected] = {
+        "held, flushed late": lambda: injector.hold(qemu, length_ms),
+    }.get(kind, lambda: injector.cut(CUTS[kind], length_ms))
+    for _ in range(TRIES):
+        _rest()
+        cuts = [inject()]
+        if kind == "two in a row":
+            _rest(APART_MS / 1e3)
+            cuts.append(inject())
+        begin, end = cuts[0].begin[0], cuts[-1].end[1]
+        if all(cut.exact for cut in cuts):
+            return Episode(kind, length_ms, tuple(cuts) if CUTS[kind] else (), begin, end)
+        say(f"{kind}, {length_ms} ms: a system call took too long, once more")
+    raise MeasurementError(
+        f"inject {kind}, {length_ms} ms",
+        said=f"{TRIES} times a system call took longer than a millisecond",
+        remedy="measure on a machine that does nothing else",
+    )
+
+
+def _rest(seconds: float = PAUSE_S) -> None:
+    threading.Event().wait(seconds)
+
+
+# --- judging ------------------------------------------------------------------------------------
+
+
+def samples(seen: Session) -> Iterator[Sample]:
+    """Every direction of every injection beside what the meter found there."""
+    floors = {"egress": seen.floor.egress_ms, "ingress": seen.floor.ingress_ms}
+    for was in seen.episodes:
+        for direction in DIRECTIONS:
+            gaps = [gap for gap in seen.found.gaps if gap.direction == direction]
+            head = was.kind, was.length_ms, direction
+            if direction not in CUTS[was.kind]:
+                longest = _longest(gaps, *was.window) or 0.0
+                yield Sample(*head, 0.0, 0.0, longest, floors[direction])
+            elif not _is_no_outage(was, direction):
+                for cut in was.cuts:
+                    measured = _longest(gaps, cut.begin[0], cut.end[1])
+                    truth, error = cut.length_ns / 1e6, cut.error_ns / 1e6
+                    yield Sample(*head, truth, error, measured, floors[direction])
+
+
+def _is_no_outage(was: Episode, direction: Direction) -> bool:
+    """Packets that are held no longer than the late limit are served, by definition."""
+    return (
+        was.kind == "held, flushed late"
+        and direction == "ingress"
+        and was.length_ms * 1_000_000 <= LATE_NS
+    )
+
+
+def _longest(gaps: Sequence[Gap], begin_ns: int, end_ns: int) -> float | None:
+    """The longest gap that reaches into a stretch, in ms."""
+    inside = (
+        gap.length_ms
+        for gap in gaps
+        if gap.begin_ns <= end_ns and gap.begin_ns + gap.length_ns >= begin_ns
+    )
+    return max(inside, default=None)
+
+
+def said(seen: Session) -> Iterator[Said]:
+    """All tools side by side, the worse of both directions where a tool tells them apart."""
+    taken = seen.taken
+    guest = GuestClock.fit(taken.egress, taken.ingress)
+    streams = (
+        Numbered(taken.egress.seq, taken.egress.received_ns),
+        Numbered(taken.ingress.seq, taken.ingress.sent_ns),
+    )
+    received = taken.egress.received_ns, guest.to_axis(taken.ingress.received_ns)
+    for was in seen.episodes:
+        figures = {
+            "meter": _longest(seen.found.gaps, *was.window) or 0.0,
+            **{f"ping {ping.interval_ms} ms": ping.outage_ms(was.window) for ping in seen.pings},
+            "loss × 1 ms": max(stream.lost(was.window) for stream in streams) * INTERVAL_MS,
+            "1 s bins": max(1e3 * empty_bins(at, seen.window, was.window) for at in received),
+        }
+        yield Said(was.kind, was.length_ms, figures)
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def tell(found: Sequence[Sample], told: Sequence[Said]) -> bool:
+    """Print all tables; returns whether the criterion is met by every kind."""
+    cut = [sample for sample in found if sample.injected_ms]
+    rows, passed = _rows(cut, _error_row)
+    show(
+        "measured − injected, ms",
+        ("kind", "n", "missed", "median", "p95 of |error|", "injected ±", "allowed", ""),
+        rows,
+    )
+    quiet = [sample for sample in found if not sample.injected_ms]
+    quiet_rows, quiet_passed = _rows(quiet, _quiet_row)
+    show(
+        "directions that were not cut: longest gap, ms",
+        ("kind", "n", "with a gap", "p95", "longest", "floor", "allowed", ""),
+        quiet_rows,
+    )
+    names = list(told[0].figures)
+    show(
+        "|said − injected| of the longest outage, ms: median / p95",
+        ("kind", *names),
+        [[kind, *(_off(told, kind, name) for name in names)] for kind in CUTS],
+    )
+    print(
+        f"criterion: median and p95 within {WITHIN_MS:g} ms and the floor (median of the rounds). "
+        "The streams' losses × interval are what iperf3 -u and irtt add up, the bins are "
+        "iperf3's empty seconds; both worked out from the arrivals that the meter judged."
+    )
+    return passed and quiet_passed
+
+
+Row = Callable[[Sequence[Sample], float], tuple[list[str], bool]]
+
+
+def _rows(found: Sequence[Sample], row: Row) -> tuple[list[list[str]], bool]:
+    rows, passed = [], True
+    for kind in CUTS:
+        for direction in DIRECTIONS:
+            ours = [one for one in found if (one.kind, one.direction) == (kind, direction)]
+            if ours:
+                floor = spread(sample.floor_ms for sample in ours).median or 0.0
+                cells, good = row(ours, floor)
+                rows.append([f"{kind}: {direction}", *cells, "PASS" if good else "FAIL"])
+                passed &= good
+    return rows, passed
+
+
+def _error_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
+    off = errors([one.measured_ms for one in ours], [one.injected_ms for one in ours])
+    allowed = WITHIN_MS + floor
+    good = (
+        off.missed == 0
+        and off.median is not None
+        and off.p95 is not None
+        and max(abs(off.median), off.p95) <= allowed
+    )
+    known = max(one.error_ms for one in ours)
+    return [
+        str(off.n),
+        str(off.missed),
+        figure(off.median, 2),
+        figure(off.p95, 2),
+        figure(known, 3),
+        figure(allowed, 2),
+    ], good
+
+
+def _quiet_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
+    gaps = [one.measured_ms or 0.0 for one in ours]
+    p95 = errors(gaps, [0.0] * len(gaps)).p95 or 0.0
+    allowed = WITHIN_MS + floor
+    seen = sum(gap > 0 for gap in gaps)
+    return [
+        str(len(gaps)),
+        str(seen),
+        figure(p95, 2),
+        figure(max(gaps), 2),
+        figure(floor, 2),
+        figure(allowed, 2),
+    ], p95 <= allowed
+
+
+def _off(told: Sequence[Said], kind: str, name: str) -> str:
+    truth = [one.length_ms if CUTS[kind] else 0 for one in told if one.kind == kind]
+    off = [
+        abs(one.figures[name] - length)
+        for one, length in zip((one for one in told if one.kind == kind), truth, strict=True)
+    ]
+    middle, p95 = spread(off).median, errors(off, [0.0] * len(off)).p95
+    return f"{figure(middle)} / {figure(p95)}"
+
+
+def main() -> int:
+    """0 if the criterion is met."""
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS_MS, metavar="MS")
+    chosen = parser.parse_args()
+    case = Case(
+        id="meter-accuracy",
+        interface=Interface(mode=chosen.mode),
+        workload=Workload(dirty_mib=0, floor_s=2.0),
+    )
+    order = random.Random(chosen.seed)
+    found: list[Sample] = []
+    told: list[Said] = []
+    with local_lab(chosen.lab) as lab:
+        for number in range(chosen.rounds):
+            say(f"round {number + 1} of {chosen.rounds}")
+            plan = [(kind, length) for kind in CUTS for length in chosen.lengths]
+            order.shuffle(plan)
+            seen = session(lab, case, plan)
+            for note in (*seen.taken.notes, *seen.found.notes):
+                say(note)
+            found += samples(seen)
+            told += said(seen)
+    passed = tell(found, told)
+    keep(
+        chosen.json,
+        {"mode": chosen.mode, "seed": chosen.seed, "samples": [asdict(one) for one in found]}
+        | {"said": [asdict(one) for one in told]},
+    )
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

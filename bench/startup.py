@@ -1,0 +1,93 @@
+"""How long it takes until one can begin: the lab, the guest, the command line.
+
+Everything that is cached is cached before the first round: roots, image, booted guest.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.world import bare_guest, figure, keep, local_lab, options, say, show
+from migrate.clock import Deadline, now_ns
+from migrate.errors import ConfigurationError
+from migrate.lab import local
+from migrate.lab.config import LabConfig
+from migrate.model import Case, GuestSpec, Interface
+from migrate.shell import run
+from migrate.stats import spread
+
+Times = dict[str, list[float]]
+
+
+def of_lab(name: str, times: Times) -> None:
+    """Up and down again."""
+    begin = now_ns()
+    lab = local.up(LabConfig(name=name), say)
+    times.setdefault("lab up", []).append(_since(begin))
+    local.keep_capabilities(lab)
+    begin = now_ns()
+    local.down(name)
+    times.setdefault("lab down", []).append(_since(begin))
+
+
+def of_guests(name: str, cases: Sequence[Case], rounds: int, times: Times) -> None:
+    """From the ask for a guest to its ready probe."""
+    with local_lab(name) as lab:
+        for case in cases:
+            with bare_guest(lab, case):
+                pass  # fills the cache
+        for _ in range(rounds):
+            for case in cases:
+                with bare_guest(lab, case) as guest:
+                    times.setdefault(f"guest, {case.guest.start}", []).append(guest.start_ms)
+                    say(f"guest, {case.guest.start}: {guest.start_ms:.0f} ms")
+
+
+def of_command(times: Times) -> None:
+    """`migrate-lab --help`."""
+    command = Path(sys.executable).with_name("migrate-lab")
+    begin = now_ns()
+    run([str(command), "--help"], Deadline.after(30), remedy="pip install -e .")
+    times.setdefault("migrate-lab --help", []).append(_since(begin))
+
+
+def _since(begin_ns: int) -> float:
+    return (now_ns() - begin_ns) / 1e6
+
+
+def main() -> int:
+    """Always 0: nothing here is judged."""
+    chosen = options(__doc__, rounds=5).parse_args()
+    if local.find(chosen.lab) is not None:
+        raise ConfigurationError(
+            f"time the lab {chosen.lab}", said="it is up already", remedy="give another --lab"
+        )
+    with local_lab(chosen.lab):
+        pass  # makes the root and the image if they are missing
+    times: Times = {}
+    cases = [
+        Case(
+            id=f"start-{start}",
+            guest=GuestSpec(start=start),
+            interface=Interface(mode=chosen.mode),
+        )
+        for start in ("warm", "cold")
+    ]
+    for _ in range(chosen.rounds):
+        of_lab(chosen.lab, times)
+        of_command(times)
+    of_guests(chosen.lab, cases, chosen.rounds, times)
+    rows = []
+    for what, values in times.items():
+        of = spread(values)
+        cells = (of.median, of.minimum, of.maximum)
+        rows.append([what, str(of.n), *(figure(cell, 0) for cell in cells)])
+    show("time until it is ready, ms", ("what", "n", "median", "least", "most"), rows)
+    keep(chosen.json, {"mode": chosen.mode, "times_ms": times})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""What the benches share: a lab, a guest with nothing going on, the command line, the record."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from migrate.clock import Deadline, now_ns
+from migrate.domain import Rewrite, domain_xml
+from migrate.guest import Order, running
+from migrate.image import ensure_image
+from migrate.interfaces import module_for
+from migrate.lab import local
+from migrate.lab.config import LabConfig
+from migrate.lab.hosts import DATA_BRIDGE, Host, Lab
+from migrate.lab.local import LocalLab
+from migrate.libvirt_client import Domain
+from migrate.migration import End
+from migrate.model import Case, Run
+from migrate.observe.traffic import guest_probe
+from migrate.probe import Probe
+from migrate.results import RunWriter, run_name
+from migrate.shell import run
+from migrate.stage import START_S, Setting
+
+MODES = ("virtio", "vhost-user")
+
+
+def say(text: str) -> None:
+    """Progress, beside the figures and not among them."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def local_lab(name: str) -> Iterator[LocalLab]:
+    """Two hosts of the default root; taken down if it was this that brought it up."""
+    was_up = local.find(name) is not None
+    lab = local.up(LabConfig(name=name), say)
+    try:
+        # The peer's address is one of the fabric's, so its bridge answers for it as well, and who
+        # asks may get the wrong MAC: then egress comes in by the bridge and not by the peer's port.
+        run(lab.in_fabric(["ip", "link", "set", DATA_BRIDGE, "arp", "off"]), Deadline.after(5))
+        yield lab
+    finally:
+        local.keep_capabilities(lab)
+        if not was_up:
+            local.down(name)
+
+
+def pair_of(lab: Lab) -> tuple[Host, Host]:
+    """Source and target."""
+    first, second = list(lab.hosts.values())[:2]
+    return first, second
+
+
+@contextmanager
+def setting(lab: Lab) -> Iterator[Setting]:
+    """For a stage; a bench keeps no run folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(
+            name=run_name(),
+            began="",
+            lab=lab.name,
+            command=(),
+            controller={},
+            hosts=(),
+            scenarios={},
+            seed=0,
+        )
+        yield Setting(lab, RunWriter.create(Path(folder), run))
+
+
+class Bare(NamedTuple):
+    """A guest with its probe ready, and nothing else going on."""
+
+    domain: Domain
+    probe: Probe
+    ends: tuple[End, End]
+    rewrites: tuple[Rewrite, ...]
+    start_ms: float
+    """From the ask for a guest to its ready probe."""
+
+
+@contextmanager
+def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
+    """Run ``case``'s guest on the first host of two; no traffic, no listener."""
+    deadline = Deadline.after(START_S)
+    image = ensure_image(case.guest.image, lab.shared, say)
+    module = module_for(case.interface.mode)
+    pair = pair_of(lab)
+
+    def prepare(domain: Domain) -> None:
+        with guest_probe(domain, deadline) as probe:
+            probe.address(lab.guest_address, lab.prefix)
+
+    with ExitStack() as stack:
+        source, target = (End(host, stack.enter_context(host.connect())) for host in pair)
+        backends = [
+            stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
+        ]
+        xml = domain_xml(
+            case.guest,
+            case.interface,
+            image,
+            module.describe(case.interface, backends[0]),
+            machine=source.hypervisor.machine(case.guest.machine),
+            accelerator="qemu",
+        )
+        order = Order(xml, image, case.guest.start == "warm", lab.shared)
+        asked_ns = now_ns()
+        domain = stack.enter_context(running(order, source.hypervisor, pair, prepare, deadline))
+        probe = stack.enter_context(guest_probe(domain, deadline))
+        start_ms = (now_ns() - asked_ns) / 1e6
+        yield Bare(domain, probe, (source, target), module.adapt(*backends), start_ms)
+
+
+# --- the command line, and what comes out -------------------------------------------------------
+
+
+def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The options that all benches have."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--lab", default="bench", help="name of the lab to use")
+    parser.add_argument("--mode", choices=MODES, default="virtio")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", type=Path, help="write every sample here, too")
+    return parser
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def figure(value: float | None, digits: int = 1) -> str:
+    """A number, or a dash for none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def keep(path: Path | None, found: Mapping[str, Any]) -> None:
+    """Write what was found with when and where it was found."""
+    if path is None:
+        return
+    machine = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "load_1min": os.getloadavg()[0],
+    }
+    path.write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")

@@ -1,0 +1,247 @@
+"""The world in a state: two hosts, a backend on each, a peer, a guest with its probe, and traffic.
+
+A :class:`Stage` is there while its ``with`` block runs, and everything that it made goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrate.clock import Deadline, now_ns
+from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
+from migrate.domain import CONSOLE, NAME, QEMU_LOG, Rewrite, domain_xml
+from migrate.errors import ConfigurationError, GuestError
+from migrate.faults import armed
+from migrate.guest import Order, bring_probe, holders, running
+from migrate.image import Image, ensure_image
+from migrate.interfaces import Backend, module_for
+from migrate.lab.hosts import Host, Lab
+from migrate.libvirt_client import Domain
+from migrate.migration import End, Move, Moved, act, judged
+from migrate.model import Case, Event, Nic, Sample
+from migrate.observe.events import Listener, listening
+from migrate.observe.progress import sampling
+from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
+from migrate.results import RunWriter
+
+START_S = 60.0
+"""For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
+DISK_START_S = 240.0
+"""For a disk to boot by its own loader, its agent to answer, and the probe to be brought in."""
+TAKE_S = 60.0
+"""For the probes' logs to be read back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where an attempt happens, and who wants to hear of it."""
+
+    lab: Lab
+    writer: RunWriter
+    accelerator: str = "qemu"
+    say: Callable[[str], None] = lambda _text: None
+    on_sample: Callable[[Sample], None] = lambda _sample: None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One move of an attempt, and the stretch of the axis that belongs to it."""
+
+    source: str
+    target: str
+    moved: Moved
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is gathered while an attempt goes on."""
+
+    begin_ns: int
+    floor: tuple[int, int]
+    start_ms: float
+    nic: Nic
+    hops: list[Hop] = field(default_factory=list)
+    taken: Taken | None = None
+    events: tuple[Event, ...] = ()
+    samples: list[Sample] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[Stage]:
+    """Bring ``case``'s world about on ``pair`` (source, target), with its floor measured."""
+    begin_ns = now_ns()
+    image = guest_image(case, setting)
+    deadline = Deadline.after(DISK_START_S if isinstance(image, Disk) else START_S)
+    with ExitStack() as stack:
+        ends = [End(host, stack.enter_context(host.connect())) for host in pair]
+        for host in pair:
+            host.run(["rm", "-f", CONSOLE, QEMU_LOG], deadline)
+        listener = stack.enter_context(listening({end.host.name: end for end in ends}))
+        module = module_for(case.interface.mode)
+        backends = [
+            stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
+        ]
+        peer = stack.enter_context(peer_probe(setting.lab, deadline))
+        asked_ns = now_ns()
+        boot: Image | Path
+        if isinstance(image, Disk):
+            place = setting.lab.shared / "warm" / f"overlay-{setting.lab.name}-{pair[0].name}.qcow2"
+            boot = stack.enter_context(overlay(image, pair[0], place, deadline))
+        else:
+            boot = image
+        xml = _xml(case, setting, boot, ends, backends[0])
+        order = Order(xml, image, case.guest.start == "warm", setting.lab.shared)
+        prepare = _preparing(setting.lab, image, deadline)
+        domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
+        probe = stack.enter_context(guest_probe(domain, deadline))
+        start_ms = (now_ns() - asked_ns) / 1e6
+        traffic = Traffic(probe, peer, setting.lab, case.workload)
+        stack.callback(traffic.release)
+        nic = traffic.start(deadline)
+        setting.say(f"the guest is ready on {domain.host}; measuring the floor")
+        _must_run(case.workload.floor_s, listener)
+        seen = Seen(begin_ns, (traffic.began_ns, now_ns()), start_ms, nic)
+        seen.files["source.xml"] = domain.xml()
+        yield Stage(case, setting, pair, domain, traffic, listener, module.adapt(*backends), seen)
+
+
+@dataclass(slots=True)
+class Stage:
+    """A running guest under load; ``domain`` is where it runs now."""
+
+    case: Case
+    setting: Setting
+    pair: tuple[Host, Host]
+    domain: Domain
+    traffic: Traffic
+    listener: Listener
+    rewrites: tuple[Rewrite, ...]
+    seen: Seen
+
+    def move(self) -> Moved:
+        """Move the guest to the other host, once, by the case's policy and with its faults."""
+        source, target = self._direction()
+        self.setting.say(f"moving the guest from {source.name} to {target.name}")
+        begin_ns = now_ns()
+        with ExitStack() as stack:
+            ends = [End(host, stack.enter_context(host.connect())) for host in (source, target)]
+            moving = Move(
+                source=ends[0],
+                target=ends[1],
+                policy=self.case.policy,
+                rewrites=self.rewrites,
+                saves=self.setting.lab.shared / "warm",
+            )
+            hosts = {"source": source, "target": target}
+            with (
+                armed(self.case.faults, hosts, self.listener) as faults,
+                sampling(self.domain, self.setting.on_sample) as samples,
+            ):
+                acted = act(self.domain, moving, self.listener, faults.react)
+            self.seen.samples += samples
+            self.seen.notes += faults.not_done()
+            self.seen.notes += acted.notes
+            moved = judged(acted, holders((source, target)), moving)
+        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, now_ns()))
+        if moved.held_by == (target.name,):
+            self._follow(target)
+        return moved
+
+    def _direction(self) -> tuple[Host, Host]:
+        first, second = self.pair
+        return (first, second) if self.domain.host == first.name else (second, first)
+
+    def _follow(self, target: Host) -> None:
+        hypervisor = target.connect()
+        domain = hypervisor.find(NAME)
+        if domain is None:
+            hypervisor.close()
+            raise GuestError("find the guest", host=target.name, said="it ran, and is gone now")
+        self.domain = domain
+        self.traffic.follow(hypervisor, domain, Deadline.after(START_S))
+        self.seen.files["target.xml"] = domain.xml()
+
+    def listen(self, seconds: float) -> None:
+        """Let the streams run on."""
+        self.listener.wait(lambda _event: False, Deadline.after(seconds))
+
+    def end(self) -> Seen:
+        """End the workload, and read back all that was seen."""
+        held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
+        deadline = Deadline.after(TAKE_S)
+        self.seen.taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
+        self.seen.events = (*self.listener.events(), *self.traffic.announcements())
+        for host, side in zip(self.pair, ("source", "target"), strict=True):
+            for name, path in (("qemu", QEMU_LOG), ("console", CONSOLE)):
+                log = host.run(["cat", path], Deadline.after(10), check=False)
+                if log.status == 0:
+                    self.seen.files[f"logs/{side}-{name}.log"] = log.out
+        return self.seen
+
+
+def _must_run(seconds: float, listener: Listener) -> None:
+    """Let the streams run for their floor: the guest has to run all the while."""
+    ended = listener.wait(
+        lambda event: event.name in ("STOP", "SHUTDOWN"), Deadline.after(seconds), listener.mark()
+    )
+    if ended is not None:
+        raise GuestError(
+            "measure the floor",
+            host=ended.host,
+            said=f"the guest stopped by itself ({ended.name})",
+            remedy="its console and QEMU's log are on the host",
+        )
+
+
+def guest_image(case: Case, setting: Setting) -> Image | Disk:
+    """What the case's guest boots, built or copied if it has to be."""
+    name = case.guest.image
+    if not is_disk(name):
+        return ensure_image(name, setting.lab.shared, setting.say)
+    if case.guest.start == "warm":
+        raise ConfigurationError(
+            f"start a guest from the disk {name}, key guest.start",
+            said="a disk can't be started warm: a saved state goes with one content of its disk",
+            remedy='guest.start = "cold"',
+        )
+    return ensure_disk(name, setting.lab.shared, setting.say)
+
+
+def _xml(
+    case: Case, setting: Setting, boot: Image | Path, ends: Sequence[End], backend: Backend
+) -> str:
+    # The older of the two: a machine type that both know.
+    machine = min(
+        (end.hypervisor.machine(case.guest.machine) for end in ends), key=_version_of_machine
+    )
+    return domain_xml(
+        case.guest,
+        case.interface,
+        boot,
+        module_for(case.interface.mode).describe(case.interface, backend),
+        machine=machine,
+        accelerator=setting.accelerator,
+    )
+
+
+def _version_of_machine(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.rpartition("-")[2].split(".") if part.isdigit())
+
+
+def _preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Domain], None]:
+    """Once after a cold boot; a saved state remembers it."""
+
+    def prepare(domain: Domain) -> None:
+        if isinstance(image, Disk):
+            bring_probe(domain, image.probe, deadline)
+        with guest_probe(domain, deadline) as probe:
+            probe.address(lab.guest_address, lab.prefix)
+
+    return prepare

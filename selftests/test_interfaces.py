@@ -1,0 +1,196 @@
+"""Backends on real hosts of a local lab, and what is left when one can't be had."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from migrate.clock import Deadline
+from migrate.domain import NAME, domain_xml
+from migrate.errors import ConfigurationError, GuestError, HostError
+from migrate.image import ensure_image
+from migrate.interfaces import MODES, module_for, vhost_user
+from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, stop_switch
+from migrate.interfaces.virtio import Virtio
+from migrate.lab import local
+from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab.hosts import Host
+from migrate.model import GuestSpec, Interface, Nic
+
+BACKED_BY_OVS = Interface(mode="vhost-user")
+NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Host, Host]]:
+    """The second one is left without a switch."""
+    name = f"i{os.getpid() % 10**6}"
+    config = LabConfig(name=name, hosts={"a": HostConfig(), "b": HostConfig(huge_pages=0)})
+    lab = local.up(config, lambda _text: None)
+    try:
+        if lab.record.note:
+            pytest.skip(lab.record.note)
+        yield lab.hosts["a"], lab.hosts["b"]
+    finally:
+        local.down(name)
+
+
+def soon() -> Deadline:
+    return Deadline.after(30)
+
+
+def ports(host: Host) -> list[str]:
+    db = f"--db=unix:{vhost_user.RUN}/db.sock"
+    return host.run(["ovs-vsctl", db, "list-ports", BRIDGE], soon()).out.split()
+
+
+def processes(host: Host) -> list[str]:
+    return host.run(["ps", "-e", "-o", "comm="], soon()).out.split()
+
+
+def ovs_processes(host: Host) -> list[str]:
+    return [name for name in processes(host) if name.startswith("ovs")]
+
+
+# --- vhost-user ---------------------------------------------------------------------------------
+
+
+@needs_root
+def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend:
+        assert PORT in ports(host)
+        assert backend["shared_memory"], "OVS reads the guest's memory"
+        first = host.run(["cat", SWITCH_PID], soon()).out
+    assert PORT not in ports(host)
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        assert PORT in ports(host)
+        assert host.run(["cat", SWITCH_PID], soon()).out == first
+    assert len(ovs_processes(host)) == 2
+
+
+@needs_root
+def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with pytest.raises(ZeroDivisionError), VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        raise ZeroDivisionError
+    assert PORT not in ports(host)
+
+
+@needs_root
+def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        stop_switch(host, soon())
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        assert PORT in ports(host)
+    assert len(ovs_processes(host)) == 2, "no second database"
+
+
+@needs_root
+def test_no_huge_pages_is_told_in_the_words_of_the_switch(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are the machine's, and others may have left some free: so more than can be is asked."""
+    _, host = hosts
+    deadline = soon()
+    too_much = "other_config:dpdk-socket-mem=16777216"
+    settings = [too_much if "socket-mem" in word else word for word in vhost_user.SETTINGS]
+    monkeypatch.setattr(vhost_user, "SETTINGS", settings)
+    with (
+        pytest.raises(HostError) as refused,
+        VhostUser().provide(host, BACKED_BY_OVS, deadline),
+    ):
+        pass
+    assert not deadline.passed()
+    assert "huge" in refused.value.said.lower()
+    assert "doctor" in refused.value.remedy
+    assert refused.value.host == host.name
+    assert ovs_processes(host) == []
+
+
+@needs_root
+def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> None:
+    _, host = hosts
+    with (
+        pytest.raises(HostError, match="no end after"),
+        VhostUser().provide(host, BACKED_BY_OVS, Deadline.after(0)),
+    ):
+        pass
+    assert ovs_processes(host) == []
+
+
+@needs_root
+def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, Host]) -> None:
+    """QEMU listens for the switch before it answers libvirt, and would do so for ever."""
+    host, _ = hosts
+    with (
+        host.connect() as hypervisor,
+        VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend,
+    ):
+        image = ensure_image("tiny", local.cache_folder(), lambda _text: None)
+        machine = hypervisor.machine("q35")
+        xml = domain_xml(
+            GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"
+        )
+        stop_switch(host, soon())
+        with pytest.raises(GuestError, match="before the deadline") as hung:
+            hypervisor.create(xml, Deadline.after(5))
+        assert "backend" in hung.value.remedy
+        assert "did not end it" not in hung.value.said
+        assert hypervisor.find(NAME) is None
+        assert not any("qemu" in name for name in processes(host))
+
+
+# --- virtio, and modes without a module ---------------------------------------------------------
+
+
+@needs_root
+def test_the_bridge_of_the_lab_is_used(hosts: tuple[Host, Host]) -> None:
+    with Virtio().provide(hosts[0], Interface(), soon()) as backend:
+        assert f"master {backend['bridge']}" in hosts[0].run(["ip", "link"], soon()).out
+
+
+@needs_root
+def test_a_bridge_that_is_not_there_is_told(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrate.interfaces.virtio.DATA_BRIDGE", "nowhere")
+    with (
+        pytest.raises(HostError, match="no link nowhere"),
+        Virtio().provide(hosts[0], Interface(), soon()),
+    ):
+        pass
+
+
+class Named:
+    """As much of a host as a mode without a module asks for."""
+
+    name = "a"
+
+
+@pytest.mark.parametrize("mode", ["vdpa", "hostdev", "failover"])
+def test_a_mode_without_a_module_says_so(mode: str) -> None:
+    module = MODES[mode]  # type: ignore[index]
+    assert module.needs
+    interface = Interface(mode=mode)  # type: ignore[arg-type]
+    with pytest.raises(HostError, match=f"{mode}.*no module for it yet"):
+        module.provide(Named(), interface, soon())  # type: ignore[arg-type]
+
+
+def test_a_mode_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no such mode") as refused:
+        module_for("carrier-pigeon")  # type: ignore[arg-type]
+    assert "vhost-user" in refused.value.remedy
+
+
+@pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
+def test_all_of_a_virtio_device_is_evidence(mode: str) -> None:
+    module = MODES[mode]  # type: ignore[index]
+    same = module.evidence(NIC)
+    for changed in ({"driver": "vfio"}, {"mac": "52:54:00:00:00:01"}, {"features": "1"}):
+        assert module.evidence(NIC.model_copy(update=changed)) != same
