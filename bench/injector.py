@@ -28,8 +28,8 @@ EXACT_NS = 1_000_000
 PID_FILE = "/run/libvirt/qemu/guest.pid"
 PATIENCE_S = 10.0
 
-Ways = Mapping[Direction, tuple[str, str]]
-"""For each direction the MAC that its frames go to, and the port that they come in by."""
+Ways = Mapping[Direction, tuple[str, str, str]]
+"""For each direction the MAC that its frames go to, its port, and the port that they come in by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,8 @@ def ways_of(lab: LocalLab, guest_mac: str) -> Ways:
     table = json.loads(
         run(lab.in_fabric(["bridge", "-json", "fdb", "show", "br", DATA_BRIDGE]), deadline).out
     )
-    return {
-        "egress": (peer_mac, _port(table, guest_mac)),
-        "ingress": (guest_mac, _port(table, peer_mac)),
-    }
+    peer, guest = _port(table, peer_mac), _port(table, guest_mac)
+    return {"egress": (peer_mac, peer, guest), "ingress": (guest_mac, guest, peer)}
 
 
 def _port(table: Sequence[Mapping[str, object]], mac: str) -> str:

@@ -9,7 +9,8 @@ used: what counts is the moment of the system call, and netlink does its work in
 A way is closed in the bridge's forwarding table: a frame is never sent out of the port that it
 came in by, so a MAC that is pinned to the *other* end's port can't be reached, and the opposite
 direction goes on undisturbed. Pinned: ``NTF_STICKY``, else the bridge would learn the truth from
-the next frame.
+the next frame. The kernel moves an entry before it makes it sticky, and a frame can come in
+between; so it is made sticky where it is, then moved. Nothing is pinned while all ways are open.
 
 Every line is answered by one line. ``stamps`` are CLOCK_MONOTONIC in ns from right before a
 system call to right after it; of a stop, to when all threads of the process were seen stopped.
@@ -41,48 +42,67 @@ PRIORITY = 30
 Stamps = tuple[int, int]
 
 
-def pinned(mac: str, port: str) -> tuple[bytes, bytes]:
-    """The netlink messages that pin ``mac`` to ``port`` and take that away."""
-    index = socket.if_nametoindex(port)
-    address = struct.pack("=HH6sxx", 10, NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+class Way:
+    """The netlink messages that close one way and open it again."""
 
-    def message(kind: int, flags: int) -> bytes:
-        entry = struct.pack(
-            "=BxxxiHBB", socket.AF_BRIDGE, index, NUD_NOARP, NTF_MASTER | NTF_STICKY, 0
-        )
-        size = 16 + len(entry) + len(address)
-        flags |= NLM_F_REQUEST | NLM_F_ACK
-        return struct.pack("=IHHII", size, kind, flags, 0, 0) + entry + address
+    def __init__(self, mac: str, port: str, astray: str) -> None:
+        address = struct.pack("=HH6sxx", 10, NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
 
-    return message(RTM_NEWNEIGH, NLM_F_REPLACE | NLM_F_CREATE), message(RTM_DELNEIGH, 0)
+        def message(kind: int, flags: int, at: str) -> bytes:
+            index = socket.if_nametoindex(at)
+            entry = struct.pack(
+                "=BxxxiHBB", socket.AF_BRIDGE, index, NUD_NOARP, NTF_MASTER | NTF_STICKY, 0
+            )
+            flags |= NLM_F_REQUEST | NLM_F_ACK
+            size = 16 + len(entry) + len(address)
+            return struct.pack("=IHHII", size, kind, flags, 0, 0) + entry + address
+
+        pin = NLM_F_REPLACE | NLM_F_CREATE
+        self.shut = [message(RTM_NEWNEIGH, pin, port), message(RTM_NEWNEIGH, pin, astray)]
+        self.open = [message(RTM_DELNEIGH, 0, astray)]
+        self.forget = [message(RTM_DELNEIGH, 0, port)]
 
 
 class Table:
-    """The bridge's forwarding table; a way is a pair of messages that close and open it."""
+    """The bridge's forwarding table, by its ways: ``{name: (MAC, its port, the other port)}``."""
 
-    def __init__(self, ways: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, ways: dict[str, tuple[str, str, str]]) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
-        self._ways = {name: pinned(mac, port) for name, (mac, port) in ways.items()}
+        self._ways = {name: Way(*places) for name, places in ways.items()}
 
-    def set(self, names: list[str], *, shut: bool) -> Stamps:
-        """Shut or open ways, all in one system call."""
-        both = b"".join(self._ways[name][0 if shut else 1] for name in names)
-        before = time.monotonic_ns()
-        if both:  # to close no way at all is a way to wait
-            self._socket.send(both)
-        after = time.monotonic_ns()
-        for name in names:
-            refused = -struct.unpack_from("=i", self._socket.recv(1 << 12), 16)[0]
-            if refused:
-                raise OSError(refused, f"{os.strerror(refused)} (way {name}, shut {shut})")
-        return before, after
+    def shut(self, names: list[str]) -> Stamps:
+        """Close ways, all in one system call."""
+        return self._tell([message for name in names for message in self._ways[name].shut])
+
+    def open(self, names: list[str]) -> Stamps:
+        """Open them, all in one system call."""
+        return self._tell([message for name in names for message in self._ways[name].open])
 
     def tidy(self) -> None:
-        """Open what an earlier valve left shut."""
-        for name in self._ways:
-            with contextlib.suppress(FileNotFoundError):
-                self.set([name], shut=False)
+        """Open all that was left shut, or half shut; what is not there is fine."""
+        wrong: list[OSError] = []
+        for way in self._ways.values():
+            for messages in (way.open, way.forget):
+                try:
+                    self._tell(messages)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    wrong.append(error)  # told when all has been tried
+        if wrong:
+            raise wrong[0]
+
+    def _tell(self, messages: list[bytes]) -> Stamps:
+        before = time.monotonic_ns()
+        if messages:  # to close no way at all is a way to wait
+            self._socket.send(b"".join(messages))
+        after = time.monotonic_ns()
+        answers = [self._socket.recv(1 << 12) for _ in messages]
+        refused = [-number for a in answers if (number := struct.unpack_from("=i", a, 16)[0])]
+        if refused:
+            raise OSError(refused[0], f"the bridge refused: {os.strerror(refused[0])}")
+        return before, after
 
 
 def stop(descriptor: int, threads: list[int]) -> Stamps:
@@ -132,9 +152,9 @@ def wait(until_ns: int) -> bool:
 def cut(table: Table, names: list[str], length_ns: int) -> tuple[bool, list[Stamps]]:
     """Close the ways for a time."""
     try:
-        begin = table.set(names, shut=True)
+        begin = table.shut(names)
         attended = wait(begin[0] + length_ns)
-        return attended, [begin, table.set(names, shut=False)]
+        return attended, [begin, table.open(names)]
     except BaseException:
         table.tidy()
         raise
@@ -172,7 +192,7 @@ def _hurry() -> bool:
 
 
 def main() -> None:
-    """Serve until the input ends. The ways are the only argument: ``{name: [mac, port]}``."""
+    """Serve until the input ends. The ways are the only argument, as JSON."""
     table = Table(json.loads(sys.argv[1]))
     table.tidy()
     print(json.dumps({"fifo": _hurry()}), flush=True)

@@ -26,8 +26,8 @@ from migrate.image import (
     ensure_image,
     initramfs,
     kernel_modules,
-    kernel_of,
     once,
+    only_one,
     read_recipe,
     recipe_path,
     run_tool,
@@ -82,9 +82,7 @@ def ensure_disk(image: str, cache: Path, progress: Callable[[str], None]) -> Dis
     digest = digest_of(path, *(FILES / name for name in ("initramfs", "inittab", "rc")))
     folder = cache / "images" / f"{path.stem}-{digest}"
     once(folder, lambda beside: _build(recipe, path, beside, progress))
-    return Disk(
-        name=path.stem, digest=digest, path=folder / "disk.raw", format="raw", probe=probe
-    )
+    return Disk(name=path.stem, digest=digest, path=folder / "disk.raw", format="raw", probe=probe)
 
 
 # --- a user's own -------------------------------------------------------------------------------
@@ -164,7 +162,8 @@ def _build(recipe: Recipe, path: Path, beside: Path, progress: Callable[[str], N
     disk.write_bytes(_first_sector(recipe.size_mib))
     with disk.open("r+b") as file:
         file.truncate(recipe.size_mib << 20)
-    _boot_partition(disk, kernel_of(parts), beside / "initramfs", recipe.cmdline)
+    kernel = only_one(parts / "boot", "vmlinuz-*")
+    _boot_partition(disk, kernel, beside / "initramfs", recipe.cmdline)
     _system_partition(disk, system, recipe.size_mib)
     listed = [package.model_dump() for package in packages]
     (beside / "image.json").write_text(json.dumps({"packages": listed}, indent=2) + "\n")

@@ -1,8 +1,7 @@
 """Guest images: a recipe becomes a kernel, an initramfs and the probe, once, and is kept.
 
 An image's folder is named by a digest of all that goes into it (recipe, first process, the probe's
-sources, this builder). It is made beside its place and renamed when it is whole, so a half-made one
-is never found; a lock keeps two builders of one image apart.
+sources, this builder), so that a change of any makes another image.
 """
 
 from __future__ import annotations
@@ -175,10 +174,6 @@ def recipe_path(name_or_path: str) -> Path:
     return RECIPES / f"{name_or_path}.toml"
 
 
-def _sources() -> list[Path]:
-    return sorted((RECIPES / "probe").glob("*.[ch]"))
-
-
 def digest_of(*paths: Path) -> str:
     """A short name for what an image is made of."""
     whole = hashlib.sha256(BUILDER.encode())
@@ -216,11 +211,12 @@ def _build(path: Path, recipe: Recipe, digest: str, beside: Path, progress: Prog
     root = beside / "root"
     packages = download(recipe, root, path)
     progress("packing kernel and initramfs")
-    kernel = kernel_of(root).read_bytes()
+    kernel = only_one(root / "boot", "vmlinuz-*").read_bytes()
     (beside / "vmlinuz").write_bytes(kernel)
     (beside / "vmlinux").write_bytes(uncompressed_kernel(kernel))
     modules = kernel_modules(recipe, root, path)
-    archive = initramfs(RECIPES / "init", root, modules, {"probe": (beside / "probe").read_bytes()})
+    probe = (beside / "probe").read_bytes()
+    archive = initramfs(RECIPES / "init", root, modules, {"probe": probe})
     (beside / "initramfs").write_bytes(archive)
     manifest = Manifest(
         name=path.stem,
@@ -232,6 +228,10 @@ def _build(path: Path, recipe: Recipe, digest: str, beside: Path, progress: Prog
     )
     (beside / "image.json").write_text(manifest.model_dump_json(indent=2) + "\n")
     shutil.rmtree(root)
+
+
+def _sources() -> list[Path]:
+    return sorted((RECIPES / "probe").glob("*.[ch]"))
 
 
 def compile_probe(target: Path, *extra: str) -> None:
@@ -296,12 +296,7 @@ def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None
             )
 
 
-def kernel_of(root: Path) -> Path:
-    """The one kernel image among the recipe's packages."""
-    return _one(root / "boot", "vmlinuz-*")
-
-
-def _one(folder: Path, pattern: str) -> Path:
+def only_one(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise HostError(
@@ -368,7 +363,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def kernel_modules(recipe: Recipe, root: Path, path: Path) -> dict[str, bytes]:
     """Modules by name, in the order of loading; what is built in or absent is left out."""
-    tree = _one(root / "usr/lib/modules", "*")
+    tree = only_one(root / "usr/lib/modules", "*")
     files = {plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")}
     listed = (tree / "modules.builtin").read_text().splitlines()
     builtin = {plain(Path(line).name) for line in listed}

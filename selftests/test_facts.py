@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import signal
@@ -17,7 +18,7 @@ from migrate.clock import Deadline
 from migrate.lab import facts, local
 from migrate.lab.config import HostConfig, LabConfig, state_folder
 from migrate.lab.facts import BOOT_S, CAPABILITIES, INIT_REACHED, LOOK, Boot, Look, gather, judge
-from migrate.lab.hosts import Host
+from migrate.lab.hosts import Host, NamespaceHost
 from migrate.model import Capability, HostFacts
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
@@ -210,9 +211,10 @@ def lab() -> Iterator[local.LocalLab]:
 
 
 @pytest.fixture
-def host(lab: local.LocalLab, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setenv("PATH", f"{STAND_INS}:/usr/sbin:/usr/bin:/sbin:/bin")
+def host(lab: local.LocalLab) -> Host:
     host = lab.hosts["a"]
+    assert isinstance(host, NamespaceHost)
+    host = dataclasses.replace(host, path=f"{STAND_INS}:{host.path}")
     host.file(STAND_INS).mkdir(exist_ok=True)
     return host
 

@@ -18,7 +18,8 @@ import pytest
 
 from migrate import image as builder
 from migrate.errors import ConfigurationError, HostError
-from migrate.image import cpio, dependencies, ensure_image, read_recipe, uncompressed_kernel
+from migrate.image import ensure_image, read_recipe
+from migrate.kernel_image import cpio, dependencies, uncompressed_kernel
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
 RECIPE = """

@@ -12,11 +12,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
-from bench.injector import Injected, Ways, injecting, qemu_of, ways_of
-from bench.meter_accuracy import Episode, Session, samples
+from bench import meter_accuracy
+from bench.injector import Injected, Injector, Ways, injecting, qemu_of, ways_of
+from bench.meter_accuracy import Episode, Said, Sample, Session, samples
+from bench.others import Numbered, empty_bins
 from bench.world import local_lab, pair_of, setting
 from migrate.clock import Deadline, now_ns
 from migrate.errors import MeasurementError
@@ -28,7 +32,7 @@ from migrate.shell import run
 from migrate.stage import staged
 
 PEER, GUEST = "52:54:00:6d:6c:aa", "52:54:00:6d:6c:bb"
-WAYS: Ways = {"egress": (PEER, "right"), "ingress": (GUEST, "left")}
+WAYS: Ways = {"egress": (PEER, "left", "right"), "ingress": (GUEST, "right", "left")}
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces take root")
 
@@ -137,7 +141,7 @@ def test_a_held_process_goes_on_when_the_controller_is_gone(bridge: list[str]) -
 def test_a_refused_cut_says_why_and_leaves_nothing(bridge: list[str]) -> None:
     with injecting(bridge, WAYS) as injector:
         run([*bridge, "ip", "link", "set", "left", "nomaster"], Deadline.after(10))
-        with pytest.raises(MeasurementError, match="ingress"):
+        with pytest.raises(MeasurementError, match="refused"):
             injector.cut(["egress", "ingress"], 20)
         assert pins(bridge) == {}
 
@@ -145,7 +149,7 @@ def test_a_refused_cut_says_why_and_leaves_nothing(bridge: list[str]) -> None:
 def test_a_valve_that_does_not_start_is_an_error_and_not_a_wait(bridge: list[str]) -> None:
     with (
         pytest.raises(MeasurementError, match="valve"),
-        injecting(bridge, {"egress": (PEER, "nosuch")}),
+        injecting(bridge, {"egress": (PEER, "left", "nosuch")}),
     ):
         raise AssertionError("there is no such port")
 
@@ -154,6 +158,56 @@ def test_a_valve_that_does_not_start_is_an_error_and_not_a_wait(bridge: list[str
 def test_a_slow_system_call_makes_no_sample(took: int, *, exact: bool) -> None:
     assert Injected((0, 10), (20_000_000, 20_000_000 + took)).exact is exact
     assert Injected((0, took), (20_000_000, 20_000_010)).exact is exact
+
+
+class Sloppy:
+    """An injector whose system calls take too long, the first ``times`` times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def cut(self, _directions: object, length_ms: float) -> Injected:
+        self.left -= 1
+        end = round(length_ms * 1e6)
+        return Injected((0, 10**7 if self.left >= 0 else 10), (end, end + 10))
+
+
+def test_a_sample_of_unknown_length_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_accuracy, "_rest", lambda _seconds=0.0: None)
+    again = meter_accuracy.episode(cast("Injector", Sloppy(2)), 0, "both cut", 20)
+    assert [cut.length_ns for cut in again.cuts] == [20_000_000]
+    with pytest.raises(MeasurementError, match="longer than a millisecond"):
+        meter_accuracy.episode(cast("Injector", Sloppy(99)), 0, "both cut", 20)
+
+
+def sample(kind: str, injected_ms: float, measured_ms: float | None) -> Sample:
+    return Sample(kind, 20, "egress", injected_ms, 0.01, measured_ms, floor_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("judged", "passed"),
+    [
+        (sample("egress cut", 20.0, 22.9), True),
+        (sample("egress cut", 20.0, 23.1), False),
+        (sample("egress cut", 20.0, 16.9), False),
+        (sample("egress cut", 20.0, None), False),
+        (sample("ingress cut", 0.0, 2.9), True),
+        (sample("none", 0.0, 3.1), False),
+    ],
+)
+def test_the_criterion_can_fail(judged: Sample, *, passed: bool) -> None:
+    told = [Said(kind, 20, {"meter": 20.0}) for kind in meter_accuracy.CUTS]
+    assert meter_accuracy.tell([judged], told) is passed
+
+
+def test_others_count_losses_and_empty_seconds() -> None:
+    at = np.array([0, 1, 5, 6, 9], dtype=np.int64) * 10**9
+    seen = Numbered(np.array([0, 1, 5, 6, 9], dtype=np.int64), at)
+    assert seen.lost((2 * 10**9, 3 * 10**9)) == 3, "the hole that the window lies in"
+    assert seen.lost((5 * 10**9 + 1, 6 * 10**9 - 1)) == 0
+    assert seen.lost((0, 10 * 10**9)) == 5
+    assert empty_bins(at, (0, 10 * 10**9), (2 * 10**9 + 1, 3 * 10**9 - 1)) == 1
+    assert empty_bins(at, (0, 10 * 10**9), (0, 10 * 10**9)) == 5
 
 
 # --- on a lab -----------------------------------------------------------------------------------
@@ -191,10 +245,10 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
     )
     window = seen.floor[0], now_ns()
     judged = list(samples(Session(episodes, seen.taken, found, (), window)))
-    for sample in judged:
-        assert sample.measured_ms is not None
-        if sample.injected_ms:
-            assert sample.measured_ms > 0.9 * sample.injected_ms
+    for one in judged:
+        assert one.measured_ms is not None
+        if one.injected_ms:
+            assert one.measured_ms > 0.9 * one.injected_ms
         else:
-            assert sample.measured_ms < 200, "half of what the other direction was cut for"
-    assert sum(sample.injected_ms == 0 for sample in judged) == 2
+            assert one.measured_ms < 200, "half of what the other direction was cut for"
+    assert sum(one.injected_ms == 0 for one in judged) == 2

@@ -15,7 +15,7 @@ from migrate.interfaces import MODES, module_for, vhost_user
 from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, stop_switch
 from migrate.interfaces.virtio import Virtio
 from migrate.lab import local
-from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host
 from migrate.model import GuestSpec, Interface, Nic
 
@@ -132,7 +132,7 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
         host.connect() as hypervisor,
         VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend,
     ):
-        image = ensure_image("tiny", local.cache_folder(), lambda _text: None)
+        image = ensure_image("tiny", cache_folder(), lambda _text: None)
         machine = hypervisor.machine("q35")
         xml = domain_xml(
             GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"
@@ -190,7 +190,7 @@ def test_a_mode_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
 def test_all_of_a_virtio_device_is_evidence(mode: str) -> None:
-    module = MODES[mode]  # type: ignore[index]
+    module = MODES[mode]
     same = module.evidence(NIC)
     for changed in ({"driver": "vfio"}, {"mac": "52:54:00:00:00:01"}, {"features": "1"}):
         assert module.evidence(NIC.model_copy(update=changed)) != same

@@ -106,11 +106,10 @@ def ensure_switch(host: Host, deadline: Deadline) -> None:
     try:
         _start(host, deadline)
     except HostError as error:
-        log = host.run(["tail", "-n", "8", LOG], Deadline.after(5), check=False).out
         raise HostError(
             "start OVS-DPDK",
             host=host.name,
-            said=f"{error.tried}: {error.said}\n{log}",
+            said=_complaints(host) or error.said,
             remedy="`migrate-lab doctor` tells whether huge pages and OVS-DPDK can be had",
         ) from error
 
@@ -146,6 +145,13 @@ def _start(host: Host, deadline: Deadline) -> None:
             *("--", "--may-exist", "add-port", BRIDGE, OVS_UPLINK),
         )
         undo.pop_all()
+
+
+def _complaints(host: Host) -> str:
+    """What went wrong by the switch's own log; empty where it says nothing."""
+    log = host.run(["cat", LOG], Deadline.after(5), check=False).out
+    worst = [line for line in log.splitlines() if "|ERR|" in line or "|EMER|" in line]
+    return "\n".join(worst[:6])
 
 
 def _end(host: Host) -> None:

@@ -22,13 +22,6 @@ OVS_UPLINK = "up-ovs"
 """On each host: the port that OVS-DPDK carries to the fabric."""
 
 
-CLEAN = (
-    *("env", "-i", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"),
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-)
-"""The controller's environment means nothing on a host."""
-
-
 class Host(Protocol):
     """What the verbs may ask of a host."""
 
@@ -104,6 +97,7 @@ class NamespaceHost:
     root: str
     migration_address: str
     init_pid: int
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
     @property
     def libvirt_target(self) -> str:
@@ -122,8 +116,9 @@ class NamespaceHost:
         return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
 
     def enter(self, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a program on the host."""
-        return ["nsenter", "--target", str(self.init_pid), "--all", "--", *CLEAN, *argv]
+        """The argument list that runs a program on the host, without our environment."""
+        clean = ["env", "-i", f"PATH={self.path}", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"]
+        return ["nsenter", "--target", str(self.init_pid), "--all", "--", *clean, *argv]
 
     def file(self, path: str) -> Path:
         """The host's file as this machine sees it."""
