@@ -115,6 +115,8 @@ def measured(attempt: Attempt) -> Verdict:
     return Verdict(
         check="measured",
         result="pass",
+        measured=", ".join(parts),
+        limit=", ".join(parts),
         evidence=f"floor {floor.egress_ms:.1f} ms egress, {floor.ingress_ms:.1f} ms ingress",
     )
 

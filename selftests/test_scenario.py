@@ -39,7 +39,8 @@ def test_the_scenarios_that_are_shipped_are_right_and_their_ids_differ() -> None
     scenarios = load_all(SCENARIOS)
     assert {scenario.name for scenario in scenarios} >= {"quickstart", "modes", "versions"}
     quick = next(scenario for scenario in scenarios if scenario.name == "quickstart")
-    assert [case.id for case in quick.cases] == ["quickstart-virtio", "quickstart-vhost-user"]
+    modes = ["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
+    assert [case.id for case in quick.cases] == [f"quickstart-{mode}" for mode in modes]
     assert all(path.stem == load(path).name for path in SCENARIOS)
 
 

@@ -155,11 +155,14 @@ def _lanes(drawn: Any, go: Any, seen: Seen, move: tuple[float, float]) -> None:
         _bar(drawn, go, Bar("downtime", 0.0, reported, REPORTED, told, f"{reported:.1f} ms"))
     if attempt.stalls is None:
         _missing(drawn, "y", LANES["stall"], "not measured")
+    longest = max(attempt.stalls or (), key=lambda stall: stall.length_ns, default=None)
     for stall in attempt.stalls or ():
         begin, length = seen.ms(stall.begin_ns), stall.length_ns / 1e6
         text = f"{length:.1f} ± {stall.error_ns / 1e6:.1f} ms"
         told = f"the guest's tick {stall.kind.replace('-', ' ')}<br>{text}"
-        _bar(drawn, go, Bar("stall", begin, begin + length, STALL, told, text))
+        # Stalls crowd around the stop: only the longest has its length written beside it.
+        beside = text if stall is longest else ""
+        _bar(drawn, go, Bar("stall", begin, begin + length, STALL, told, beside))
 
 
 @dataclass(frozen=True, slots=True)

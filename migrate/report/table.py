@@ -194,6 +194,8 @@ def _notes(groups: dict[str, list[Attempt]]) -> Iterator[str]:
         "the meter shows with no migration going on. Floor: the worse way."
     )
     several = [label for label, group in groups.items() if len(group) >= SEVERAL]
+    if len(several) < len(groups):
+        yield f"Rows with n below {SEVERAL} have no spread worth the name: they can't be ranked."
     for one, other in combinations(several, 2) if len(several) <= COMPARED else ():
         alike = [
             head.removesuffix(", ms")

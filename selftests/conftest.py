@@ -1,0 +1,208 @@
+"""One lab for all tests that need a guest, and the command line as its users start it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from migrate import session
+from migrate.clock import Deadline
+from migrate.lab import local
+from migrate.lab.config import LabConfig, state_folder
+from migrate.lab.local import LocalLab
+from migrate.session import Session
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parent.parent
+SCENARIOS = ROOT / "testcases" / "scenarios"
+PATIENCE_S = 100.0
+"""For a command to say a line or to end: it would otherwise be waited for in vain."""
+
+
+def new_name() -> str:
+    """A lab's name that no one else uses."""
+    return f"t{secrets.token_hex(3)}"
+
+
+def remove_lab(name: str) -> None:
+    """Take it down, with the lock that its name leaves."""
+    local.down(name)
+    (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def shared_lab() -> Iterator[LocalLab]:
+    """Two hosts that are up for the whole run: tests put back what they break."""
+    name = new_name()
+    try:
+        yield local.up(LabConfig(name=name), lambda _text: None)
+    finally:
+        remove_lab(name)
+
+
+@pytest.fixture
+def lab_name() -> Iterator[str]:
+    """The name of a lab that is not up; whatever is up under it at the end is taken down."""
+    name = new_name()
+    yield name
+    remove_lab(name)
+
+
+@dataclass(slots=True)
+class Told:
+    """What a session said while it went on."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __contains__(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def going(shared_lab: LocalLab, tmp_path: Path, told: Told) -> Session:
+    """A session on the shared lab, with a run folder of its own."""
+    watcher = session.Watcher(say=told.lines.append)
+    return session.begin(shared_lab, tmp_path / "results", (), watcher)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Command:
+    """``migrate-lab`` in a process group of its own, as a shell starts it."""
+
+    def __init__(self, argv: Sequence[str], prefix: Sequence[str] = ()) -> None:
+        self.err: list[str] = []
+        self._changed = threading.Condition()
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "migrate.cli", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            cwd=ROOT,
+            process_group=0,
+        )
+        self._out: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, into), daemon=True)
+            for stream, into in (
+                (self._process.stdout, self._out),
+                (self._process.stderr, self.err),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: Iterator[str], into: list[str]) -> None:
+        for line in stream:
+            with self._changed:
+                into.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def await_line(self, text: str) -> None:
+        """Wait until a line on standard error has ``text``."""
+        deadline = Deadline.after(PATIENCE_S)
+        with self._changed:
+            while not any(text in line for line in self.err):
+                ended = self._process.poll() is not None
+                assert not ended, f"it ended before it said {text!r}: {''.join(self.err)}"
+                assert self._changed.wait(deadline.left()), f"never said {text!r}: {self.err}"
+
+    def kill(self) -> None:
+        """``kill -9`` of the controller alone."""
+        self._process.kill()
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the terminal tells the whole process group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
+    def terminate(self) -> None:
+        """SIGTERM to the controller, as a service manager does it."""
+        self._process.terminate()
+
+    def wait(self) -> Ended:
+        """Wait for its end."""
+        try:
+            status = self._process.wait(PATIENCE_S)
+        finally:
+            self.end()
+        for reader in self._readers:
+            reader.join(PATIENCE_S)
+        return Ended(status, "".join(self._out), "".join(self.err))
+
+    def end(self) -> None:
+        """End it, if it goes on."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@contextmanager
+def started(*argv: object, prefix: Sequence[str] = ()) -> Iterator[Command]:
+    """A command that goes on while the block runs."""
+    command = Command([str(word) for word in argv], prefix)
+    try:
+        yield command
+    finally:
+        command.end()
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def migrate_lab() -> Run:
+    """Run ``migrate-lab`` with words as arguments, to its end."""
+
+    def run(*argv: object, prefix: Sequence[str] = ()) -> Ended:
+        with started(*argv, prefix=prefix) as command:
+            return command.wait()
+
+    return run
+
+
+def traces(name: str) -> list[str]:
+    """All that a lab can leave on this machine, seen from outside of its journal."""
+    marks = (f"mlab-{name}", f"{state_folder()}/{name}/")
+    found = [str(path) for path in Path("/run/netns").glob(f"mlab-{name}*")]
+    if (state_folder() / name).exists():
+        found.append(f"the folder {name}")
+    ledger = state_folder() / "huge-pages.json"
+    if ledger.exists() and f'"{name}"' in ledger.read_text():
+        found.append("huge pages")
+    for process in Path("/proc").glob("[0-9]*"):
+        for file in ("mountinfo", "cmdline"):
+            try:
+                text = (process / file).read_text(errors="replace")
+            except OSError:
+                continue  # it ended while we looked
+            if process.name != str(os.getpid()) and any(mark in text for mark in marks):
+                found.append(f"{process.name} {file}")
+    if any(mark in Path("/proc/self/mountinfo").read_text() for mark in marks):
+        found.append("a mount of this machine")
+    return found
