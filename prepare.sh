@@ -6,6 +6,8 @@ packages=(
     mmdebstrap tini iproute2 ethtool util-linux procps debian-archive-keyring
     # the guest image and its probe
     gcc libc6-dev zstd
+    # a guest that boots from a disk of its own
+    syslinux syslinux-common mtools e2fsprogs
     # libvirt's Python binding is built from source
     python3 python3-dev python3-venv libvirt-dev pkg-config
 )

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-from bench.world import Bare, bare_guest, figure, keep, local_lab, options, say, show
+from bench.world import Bare, bare_guest, ended, figure, keep, local_lab, options, say, show
 from migrate.clock import Deadline
 from migrate.domain import NAME, rewritten
 from migrate.errors import MeasurementError
@@ -108,9 +108,8 @@ def _account(host: Host) -> tuple[float, float]:
 
 
 def turns(rounds: int) -> list[tuple[int, str]]:
-    """All arms in every round; each comes first, second and last equally often."""
-    shift: Callable[[int], Sequence[str]] = lambda n: ARMS[n % 3 :] + ARMS[: n % 3]  # noqa: E731
-    return [(number, arm) for number in range(rounds) for arm in shift(number)]
+    """All arms in every round; who comes first changes from one to the next."""
+    return [(number, ARMS[(number + place) % 3]) for number in range(rounds) for place in range(3)]
 
 
 # --- telling ------------------------------------------------------------------------------------
@@ -166,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -121,11 +121,12 @@ def ways_of(lab: LocalLab, guest_mac: str) -> Ways:
     table = json.loads(
         run(lab.in_fabric(["bridge", "-json", "fdb", "show", "br", DATA_BRIDGE]), deadline).out
     )
-    peer, guest = _port(table, peer_mac), _port(table, guest_mac)
+    peer, guest = port_of(table, peer_mac), port_of(table, guest_mac)
     return {"egress": (peer_mac, peer, guest), "ingress": (guest_mac, guest, peer)}
 
 
-def _port(table: Sequence[Mapping[str, object]], mac: str) -> str:
+def port_of(table: Sequence[Mapping[str, object]], mac: str) -> str:
+    """Where a bridge's table, as iproute2 prints it, has a MAC from frames that it saw."""
     for entry in table:
         if entry["mac"] == mac and entry.get("state") != "permanent":
             return str(entry["ifname"])

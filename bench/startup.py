@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.world import bare_guest, figure, keep, local_lab, options, say, show
+from bench.world import bare_guest, ended, figure, keep, local_lab, options, say, show
 from migrate.clock import Deadline, now_ns
 from migrate.errors import ConfigurationError
 from migrate.lab import local
@@ -90,4 +90,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -8,8 +8,7 @@ import json
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,21 +18,20 @@ from rich.table import Table
 
 from migrate.clock import Deadline, now_ns
 from migrate.domain import Rewrite, domain_xml
+from migrate.errors import LabError
 from migrate.guest import Order, running
 from migrate.image import ensure_image
 from migrate.interfaces import module_for
 from migrate.lab import local
 from migrate.lab.config import LabConfig
-from migrate.lab.hosts import DATA_BRIDGE, Host, Lab
+from migrate.lab.hosts import Host, Lab
 from migrate.lab.local import LocalLab
 from migrate.libvirt_client import Domain
 from migrate.migration import End
-from migrate.model import Case, Run
+from migrate.model import Case
 from migrate.observe.traffic import guest_probe
 from migrate.probe import Probe
-from migrate.results import RunWriter, run_name
-from migrate.shell import run
-from migrate.stage import START_S, Setting
+from migrate.stage import START_S
 
 MODES = ("virtio", "vhost-user")
 
@@ -49,9 +47,6 @@ def local_lab(name: str) -> Iterator[LocalLab]:
     was_up = local.find(name) is not None
     lab = local.up(LabConfig(name=name), say)
     try:
-        # The peer's address is one of the fabric's, so its bridge answers for it as well, and who
-        # asks may get the wrong MAC: then egress comes in by the bridge and not by the peer's port.
-        run(lab.in_fabric(["ip", "link", "set", DATA_BRIDGE, "arp", "off"]), Deadline.after(5))
         yield lab
     finally:
         local.keep_capabilities(lab)
@@ -63,23 +58,6 @@ def pair_of(lab: Lab) -> tuple[Host, Host]:
     """Source and target."""
     first, second = list(lab.hosts.values())[:2]
     return first, second
-
-
-@contextmanager
-def setting(lab: Lab) -> Iterator[Setting]:
-    """For a stage; a bench keeps no run folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(
-            name=run_name(),
-            began="",
-            lab=lab.name,
-            command=(),
-            controller={},
-            hosts=(),
-            scenarios={},
-            seed=0,
-        )
-        yield Setting(lab, RunWriter.create(Path(folder), run))
 
 
 class Bare(NamedTuple):
@@ -137,6 +115,15 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", type=Path, help="write every sample here, too")
     return parser
+
+
+def ended(main: Callable[[], int]) -> int:
+    """Run a bench; what goes wrong is one line and the exit status of its kind."""
+    try:
+        return main()
+    except LabError as error:
+        say(str(error))
+        return error.exit_code
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

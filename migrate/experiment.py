@@ -16,13 +16,16 @@ from migrate.lab.hosts import Host
 from migrate.lab.lease import leased
 from migrate.model import Attempt, Case, Phase, Reported
 from migrate.outage import Measurement, measure
+from migrate.results import RunWriter
 from migrate.stage import Seen, Setting, staged
 from migrate.timeline import Arrivals, GuestClock, phases
 
 LEASE_S = 600.0
 
 
-def attempt(case: Case, number: int, setting: Setting, pair: tuple[Host, Host]) -> Attempt:
+def attempt(
+    case: Case, number: int, setting: Setting, pair: tuple[Host, Host], writer: RunWriter
+) -> Attempt:
     """Try ``case`` once on ``pair`` (source, target) and write all of it down.
 
     A migration that fails is an attempt; an exception means that there is none to record.
@@ -36,24 +39,23 @@ def attempt(case: Case, number: int, setting: Setting, pair: tuple[Host, Host]) 
             stage.listen(case.workload.settle_s)
             seen = stage.end()
         leftovers = setting.lab.leftovers(hosts)
-    return judged(case, number, setting, pair, seen, leftovers)
+    record = judged(case, number, pair, seen, leftovers)
+    writer.write_attempt(record, seen.events, seen.samples, _on_axis(seen), seen.files)
+    return record
 
 
 def judged(
     case: Case,
     number: int,
-    setting: Setting,
     pair: tuple[Host, Host],
     seen: Seen,
     leftovers: tuple[str, ...] | None,
 ) -> Attempt:
-    """Measure what was seen, judge it by what the case expects, and write it down."""
+    """Measure what was seen, and judge it by what the case expects."""
     moved = _phases(seen)
     record = _record(case, number, pair, seen, _measured(case, seen, moved))
     record = record.model_copy(update={"leftovers": leftovers, "phases": moved})
-    record = record.model_copy(update={"verdicts": checks.judge(record)})
-    setting.writer.write_attempt(record, seen.events, seen.samples, _on_axis(seen), seen.files)
-    return record
+    return record.model_copy(update={"verdicts": checks.judge(record)})
 
 
 def _phases(seen: Seen) -> tuple[Phase, ...]:

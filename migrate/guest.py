@@ -19,7 +19,7 @@ from migrate.domain import NAME, digest
 from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.image import Image
 from migrate.lab.hosts import Host
-from migrate.libvirt_client import CHANNEL, Domain, Hypervisor
+from migrate.libvirt_client import CHANNEL, Call, Domain, Hypervisor
 
 Prepare = Callable[[Domain], None]
 """Called once a guest has been started cold: waits for its probe, and gives it its address."""
@@ -156,19 +156,47 @@ def _execute(domain: Domain, deadline: Deadline, path: str, *words: str) -> None
         raise HostError(f"run {path} in the guest", host=domain.host, said=f"it ended as {status}")
 
 
+END_S = 20.0
+"""For libvirt to end a guest: it asks QEMU first, and kills it after some 15 s."""
+PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
+
+
 def _end_everywhere(hosts: Sequence[Host]) -> None:
     """By connections of its own: those of the attempt may have broken in it."""
     reasons: list[Exception] = []
     for host in hosts:
         try:
-            with host.connect() as hypervisor:
-                domain = hypervisor.find(NAME)
-                if domain is not None:
-                    domain.destroy()
+            _end(host)
         except LabError as error:
             reasons.append(error)
     if reasons:
         raise CleanupError("end the guest", reasons)
+
+
+def _end(host: Host) -> None:
+    """By libvirt; where that does not answer in time, by the id of QEMU that it wrote down."""
+    try:
+        with host.connect() as hypervisor:
+            domain = hypervisor.find(NAME)
+            if domain is not None:
+                _destroy(domain, host)
+    except HostError:
+        _kill(host)
+        raise
+
+
+def _destroy(domain: Domain, host: Host) -> None:
+    ending = Call("end the guest", domain.destroy)
+    if not ending.wait(Deadline.after(END_S)):
+        _kill(host)
+    if not ending.wait(Deadline.after(END_S)):
+        raise HostError("end the guest", host=host.name, said="libvirt does not answer")
+    ending.result()
+
+
+def _kill(host: Host) -> None:
+    killing = ["pkill", "-KILL", "--pidfile", PID_FILE, "^qemu"]
+    host.run(killing, Deadline.after(END_S), check=False)
 
 
 def holders(hosts: Sequence[Host]) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ from migrate.errors import GuestError, HostError
 
 CHANNEL = "org.migrate-lab.probe.0"
 """The virtio-serial port that the in-guest probe is controlled by."""
+NO_FILE_DESCRIPTORS = 11_000_000
+"""QEMU from this version on reads no state from the descriptor of a file, which is what libvirt
+11.3 hands it; past the cache libvirt hands it a pipe."""
 UNDO_S = 10.0
 """For libvirt to end a guest whose start hangs."""
 
@@ -139,8 +142,13 @@ class Hypervisor:
     def restore(self, path: str, name: str, deadline: Deadline) -> Domain:
         """Start a domain from a saved state (a path on the host); ended at the deadline, too."""
 
+        flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
+        with self._said("ask for QEMU's version"):
+            if self._connection.getVersion() >= NO_FILE_DESCRIPTORS:
+                flags |= libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE
+
         def start() -> libvirt.virDomain:
-            self._connection.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            self._connection.restoreFlags(path, None, flags)
             return self._connection.lookupByName(name)
 
         return self._start(f"restore the guest from {path}", name, deadline, start)

@@ -6,10 +6,9 @@ are deadlines, and what then happens is the policy's.
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,16 +71,17 @@ def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event],
     ``react`` is called with every new event while the move goes on: faults come from there.
     """
     since = listener.mark()
-    aborted = threading.Event()
+    watch = _Watch(listener, since, react)
     if move.policy.method == "save-restore":
         call = Call("save and restore", lambda: _save_restore(domain, move))
     else:
         call = _begin(domain, move)
-    _attend(domain, move, call, _Watch(listener, since, react, aborted))
+    _attend(domain, move, call, watch)
     reported = _reported(listener, since, move.source.host.name)
-    notes = ("libvirt reports on the save alone, not on the restore",)
-    saved = move.policy.method == "save-restore"
-    return Acted(call, aborted.is_set(), reported, notes if saved else ())
+    notes = watch.refused()
+    if move.policy.method == "save-restore":
+        notes = (*notes, "libvirt reports on the save alone, not on the restore")
+    return Acted(call, watch.aborted, reported, notes)
 
 
 def judged(acted: Acted, held: tuple[str, ...], move: Move) -> Moved:
@@ -94,12 +94,26 @@ def judged(acted: Acted, held: tuple[str, ...], move: Move) -> Moved:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Watch:
     listener: Listener
     since: int
     react: Callable[[Event], None]
-    aborted: threading.Event
+    aborted: bool = False
+    orders: list[Call] = field(default_factory=list)
+
+    def order(self, tried: str, function: Callable[[], None]) -> None:
+        """Ask libvirt for something; its answer is not waited for: QEMU may answer no more."""
+        self.orders.append(Call(tried, function))
+
+    def abort(self, domain: Domain) -> None:
+        """Ask for the move to be given up."""
+        self.aborted = True
+        self.order("give up the move", domain.abort_job)
+
+    def refused(self) -> tuple[str, ...]:
+        """What libvirt did not do, in its words."""
+        return tuple(f"{order.tried}: {order.words()}" for order in self.orders if order.error)
 
 
 def _begin(domain: Domain, move: Move) -> Call:
@@ -155,18 +169,17 @@ def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
             if timed_out:
                 return  # even the grace has passed: the holders will tell
             timed_out = True
-            _on_timeout(domain, policy, watch.aborted)
-            deadline = Deadline.after(GRACE_S if watch.aborted.is_set() else policy.timeout_s)
+            _on_timeout(domain, policy, watch)
+            deadline = Deadline.after(GRACE_S if watch.aborted else policy.timeout_s)
             continue
         since += 1
         if event.name == "call-ended":
             return
         watch.react(event)
         if policy.abort_at is not None and phase_of(event, source) == policy.abort_at:
-            watch.aborted.set()
-            domain.abort_job()
+            watch.abort(domain)
         if _postcopy_is_due(event, policy, source):
-            domain.start_postcopy()
+            watch.order("switch to post-copy", domain.start_postcopy)
 
 
 def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
@@ -179,14 +192,13 @@ def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
     )
 
 
-def _on_timeout(domain: Domain, policy: Policy, aborted: threading.Event) -> None:
+def _on_timeout(domain: Domain, policy: Policy, watch: _Watch) -> None:
     if policy.on_timeout == "suspend":
-        domain.suspend()
+        watch.order("suspend the guest", domain.suspend)
     elif policy.on_timeout == "postcopy":
-        domain.start_postcopy()
+        watch.order("switch to post-copy", domain.start_postcopy)
     else:
-        aborted.set()
-        domain.abort_job()
+        watch.abort(domain)
 
 
 def _ended(source: str) -> Event:

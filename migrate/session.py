@@ -129,7 +129,6 @@ class Session:
         kvm = all(found.capability("kvm").able for found in self.facts if found.host in chosen)
         return Setting(
             self.lab,
-            self.writer,
             accelerator="kvm" if kvm else "qemu",
             say=self.watcher.say,
             on_sample=self.watcher.on_sample,
@@ -146,7 +145,7 @@ class Session:
     def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
         """One try; a LabError is noted in the run before it goes on to the caller."""
         try:
-            done = attempt(case, number, self._setting(pair), pair)
+            done = attempt(case, number, self._setting(pair), pair, self.writer)
         except LabError as error:
             self._note(case, number, error)
             raise

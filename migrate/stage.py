@@ -13,7 +13,7 @@ from pathlib import Path
 from migrate.clock import Deadline, now_ns
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
 from migrate.domain import CONSOLE, NAME, QEMU_LOG, Rewrite, domain_xml
-from migrate.errors import ConfigurationError, GuestError
+from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import armed
 from migrate.guest import Order, bring_probe, holders, running
 from migrate.image import Image, ensure_image
@@ -25,7 +25,6 @@ from migrate.model import Case, Event, Nic, Sample
 from migrate.observe.events import Listener, listening
 from migrate.observe.progress import sampling
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
-from migrate.results import RunWriter
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -40,7 +39,6 @@ class Setting:
     """Where an attempt happens, and who wants to hear of it."""
 
     lab: Lab
-    writer: RunWriter
     accelerator: str = "qemu"
     say: Callable[[str], None] = lambda _text: None
     on_sample: Callable[[Sample], None] = lambda _sample: None
@@ -152,21 +150,31 @@ class Stage:
         self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, now_ns()))
         if moved.held_by == (target.name,):
             self._follow(target)
+            self.seen.files["target.xml"] = self.domain.xml()
+        elif moved.held_by == (source.name,) and self._out_of_sight():
+            self._follow(source)
         return moved
+
+    def _out_of_sight(self) -> bool:
+        """Whether the connection broke over which the guest was followed: libvirtd is new."""
+        try:
+            self.domain.state()
+        except HostError:
+            return True
+        return False
 
     def _direction(self) -> tuple[Host, Host]:
         first, second = self.pair
         return (first, second) if self.domain.host == first.name else (second, first)
 
-    def _follow(self, target: Host) -> None:
-        hypervisor = target.connect()
+    def _follow(self, host: Host) -> None:
+        hypervisor = host.connect()
         domain = hypervisor.find(NAME)
         if domain is None:
             hypervisor.close()
-            raise GuestError("find the guest", host=target.name, said="it ran, and is gone now")
+            raise GuestError("find the guest", host=host.name, said="it ran, and is gone now")
         self.domain = domain
         self.traffic.follow(hypervisor, domain, Deadline.after(START_S))
-        self.seen.files["target.xml"] = domain.xml()
 
     def listen(self, seconds: float) -> None:
         """Let the streams run on."""
@@ -174,6 +182,7 @@ class Stage:
 
     def end(self) -> Seen:
         """End the workload, and read back all that was seen."""
+        self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
         deadline = Deadline.after(TAKE_S)
         self.seen.taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)

@@ -53,12 +53,13 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "queues": {"queues": 4},
     "mtu": {"mtu": 9000},
     "no-offloads": {"offloads": False},
-    "all": {"ring": "packed", "queues": 2, "mtu": 1400, "offloads": False},
+    "all": {"ring": "packed", "queues": 2, "offloads": False},
 }
 INTERFACES = {
     f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
     for mode in BACKENDS
     for name, options in VARIANTS.items()
+    if not (mode == "vhost-user" and "mtu" in options)  # libvirt can't: see scenario.rules
 }
 CASES = [*INTERFACES, "virtio-disk", "virtio-kvm"]
 

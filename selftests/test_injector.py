@@ -17,13 +17,13 @@ from typing import cast
 import numpy as np
 import pytest
 
-from bench import meter_accuracy
+from bench import cost_of_looking, injector, meter_accuracy
 from bench.injector import Injected, Injector, Ways, injecting, qemu_of, ways_of
 from bench.meter_accuracy import Episode, Said, Sample, Session, samples
 from bench.others import Numbered, empty_bins
-from bench.world import local_lab, pair_of, setting
+from bench.world import ended, local_lab, pair_of, setting
 from migrate.clock import Deadline, now_ns
-from migrate.errors import MeasurementError
+from migrate.errors import HostError, MeasurementError
 from migrate.experiment import PEER_CLOCK
 from migrate.lab.config import state_folder
 from migrate.model import Case, Workload
@@ -91,8 +91,8 @@ def begin_long_cut(valve: subprocess.Popen[bytes], enter: list[str]) -> None:
 
 
 def test_a_cut_is_as_long_as_it_was_asked_to_be_and_then_gone(bridge: list[str]) -> None:
-    with injecting(bridge, WAYS) as injector:
-        done = injector.cut(["egress"], 20)
+    with injecting(bridge, WAYS) as valve:
+        done = valve.cut(["egress"], 20)
         assert done.begin[0] <= done.begin[1] < done.end[0] <= done.end[1]
         assert done.end[0] - done.begin[0] >= 20_000_000
         assert abs(done.length_ns - (done.end[0] - done.begin[0])) <= 2 * done.error_ns
@@ -139,10 +139,10 @@ def test_a_held_process_goes_on_when_the_controller_is_gone(bridge: list[str]) -
 
 
 def test_a_refused_cut_says_why_and_leaves_nothing(bridge: list[str]) -> None:
-    with injecting(bridge, WAYS) as injector:
+    with injecting(bridge, WAYS) as valve:
         run([*bridge, "ip", "link", "set", "left", "nomaster"], Deadline.after(10))
         with pytest.raises(MeasurementError, match="refused"):
-            injector.cut(["egress", "ingress"], 20)
+            valve.cut(["egress", "ingress"], 20)
         assert pins(bridge) == {}
 
 
@@ -158,6 +158,25 @@ def test_a_valve_that_does_not_start_is_an_error_and_not_a_wait(bridge: list[str
 def test_a_slow_system_call_makes_no_sample(took: int, *, exact: bool) -> None:
     assert Injected((0, 10), (20_000_000, 20_000_000 + took)).exact is exact
     assert Injected((0, took), (20_000_000, 20_000_010)).exact is exact
+
+
+def test_a_guest_that_was_not_heard_has_no_port() -> None:
+    with pytest.raises(HostError, match="not heard"):
+        injector.port_of([{"mac": GUEST, "ifname": "left", "state": "permanent"}], GUEST)
+
+
+def test_every_arm_comes_first_in_its_turn() -> None:
+    order = cost_of_looking.turns(3)
+    assert sorted(order) == sorted((n, arm) for n in range(3) for arm in cost_of_looking.ARMS)
+    assert {arm for _, arm in order[::3]} == set(cost_of_looking.ARMS)
+
+
+def test_what_goes_wrong_in_a_bench_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        raise HostError("find it", host="a", said="it is not there")
+
+    assert ended(fails) == HostError.exit_code
+    assert capsys.readouterr().err == "find it on host a: it is not there\n"
 
 
 class Sloppy:
@@ -191,6 +210,7 @@ def sample(kind: str, injected_ms: float, measured_ms: float | None) -> Sample:
         (sample("egress cut", 20.0, 23.1), False),
         (sample("egress cut", 20.0, 16.9), False),
         (sample("egress cut", 20.0, None), False),
+        (sample("held, by the stop alone", 20.0, 40.0), True),
         (sample("ingress cut", 0.0, 2.9), True),
         (sample("none", 0.0, 3.1), False),
     ],
@@ -198,6 +218,12 @@ def sample(kind: str, injected_ms: float, measured_ms: float | None) -> Sample:
 def test_the_criterion_can_fail(judged: Sample, *, passed: bool) -> None:
     told = [Said(kind, 20, {"meter": 20.0}) for kind in meter_accuracy.CUTS]
     assert meter_accuracy.tell([judged], told) is passed
+
+
+def test_an_outage_below_the_floor_is_not_missed() -> None:
+    assert sample("both cut", 1.0, None).is_below_floor
+    assert not sample("both cut", 1.1, None).is_below_floor
+    assert not sample("both cut", 0.9, 1.2).is_below_floor
 
 
 def test_others_count_losses_and_empty_seconds() -> None:
@@ -229,13 +255,13 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
         staged(case, place, pair_of(lab)) as stage,
     ):
         enter, ways = lab.in_fabric([]), ways_of(lab, case.interface.mac)
-        with injecting(enter, ways) as injector:
-            cuts["egress cut"] = injector.cut(["egress"], 400)
+        with injecting(enter, ways) as valve:
+            cuts["egress cut"] = valve.cut(["egress"], 400)
             stage.listen(0.5)
-            cuts["ingress cut"] = injector.cut(["ingress"], 400)
+            cuts["ingress cut"] = valve.cut(["ingress"], 400)
             stage.listen(0.5)
             qemu = qemu_of(lab, stage.domain.host)
-            cuts["held, flushed late"] = injector.hold(qemu, 400)
+            cuts["held, flushed late"] = valve.hold(qemu, 400)
         stage.listen(0.5)
         seen = stage.end()
     assert seen.taken

@@ -252,6 +252,7 @@ NONSENSE = {
     "memory that nobody writes": ("", "", "[workload]\ndirty_mib=0", "memory can't"),
     "connections that nobody opens": ("", "", "[workload]\ntcp_connections=0", "connections can't"),
     "more memory than there is": ("", "", "[workload]\ndirty_mib=100", "not that much"),
+    "an MTU of a vhost-user port": ("mode='vhost-user'\nmtu=9000", "", "", "a link of the host"),
     "a multicast address": ("mac='53:54:00:00:00:01'", "", "", "multicast"),
 }
 

@@ -150,8 +150,10 @@ def _start(host: Host, deadline: Deadline) -> None:
 def _complaints(host: Host) -> str:
     """What went wrong by the switch's own log; empty where it says nothing."""
     log = host.run(["cat", LOG], Deadline.after(5), check=False).out
-    worst = [line for line in log.splitlines() if "|ERR|" in line or "|EMER|" in line]
-    return "\n".join(worst[:6])
+    # A line is date|number|module|level|text.
+    lines = (line.split("|", 4) for line in log.splitlines())
+    worst = [part[4] for part in lines if len(part) == 5 and part[3] in ("ERR", "EMER")]
+    return "; ".join(worst[:4])
 
 
 def _end(host: Host) -> None:

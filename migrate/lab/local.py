@@ -248,7 +248,8 @@ def _network(record: LabRecord) -> None:
         *(
             line
             for bridge in (DATA_BRIDGE, "mig")
-            for line in (f"link add {bridge} type bridge", f"link set {bridge} up")
+            # A bridge would answer for the peer's address, and take its packets past its port.
+            for line in (f"link add {bridge} type bridge", f"link set {bridge} arp off up")
         ),
         "link add peer type veth peer name peer-port",
         f"link set peer-port master {DATA_BRIDGE} up",
@@ -377,6 +378,8 @@ def _down(name: str) -> None:
         functools.partial(_remove_namespace, namespace, deadline) for namespace in record.namespaces
     ]
     steps.append(functools.partial(journal.give_back_huge_pages, state_folder(), name))
+    overlays = (cache_folder() / "warm").glob(f"overlay-{name}-*.qcow2")
+    steps += [functools.partial(path.unlink, missing_ok=True) for path in overlays]
     # The journal goes last: a controller that is killed in here leaves one that tells of the rest.
     hosts = (folder / host.name for host in record.hosts)
     steps += [functools.partial(shutil.rmtree, host) for host in hosts if host.exists()]

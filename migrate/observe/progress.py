@@ -12,6 +12,7 @@ from migrate.libvirt_client import Domain
 from migrate.model import Sample
 
 INTERVAL_S = 0.05
+PATIENCE_S = 2.0
 
 
 def to_sample(host: str, job: dict[str, Any]) -> Sample:
@@ -48,4 +49,5 @@ def sampling(domain: Domain, on_sample: Callable[[Sample], None]) -> Iterator[li
         yield samples
     finally:
         ended.set()
-        thread.join()
+        # libvirt asks QEMU, and one that hangs answers when it has been ended, which comes later.
+        thread.join(PATIENCE_S)

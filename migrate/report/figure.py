@@ -38,6 +38,8 @@ LANES = {"phase": 2, "downtime": 1, "stall": 0}
 ROWS: dict[Direction, int] = {"egress": 2, "ingress": 3}
 LOST_MOST = 2000
 """Stretches without an arrival that are drawn of a direction."""
+LABELS_MOST = 60
+"""Gaps of a direction that are labelled with their length: the longest. All are shaded."""
 PX = 1000
 """Roughly the width of the panels, to tell whether a label has room."""
 UNIT_PX, LEVEL, PANEL_PX = 24, 0.62, 190
@@ -249,8 +251,7 @@ def _direction(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
             row=row, col=1,
         )  # fmt: skip
         _lost(drawn, go, seen, direction)
-    for number, gap in enumerate(gaps):
-        _gap(drawn, seen, gap, row, number)
+    _gaps(drawn, seen, gaps, row)
 
 
 def _lost(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
@@ -270,18 +271,34 @@ def _lost(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
         )  # fmt: skip
 
 
-def _gap(drawn: Any, seen: Seen, gap: Gap, row: int, number: int) -> None:
+def _gaps(drawn: Any, seen: Seen, gaps: tuple[Gap, ...], row: int) -> None:
+    """Each gap shaded; the longest labelled. All at once: one by one plotly copies all before."""
+    by_length = sorted(gaps, key=lambda gap: gap.length_ns, reverse=True)
+    labelled = sorted(by_length[:LABELS_MOST], key=lambda gap: gap.begin_ns)
+    drawn.layout.shapes += tuple(_shade(seen, gap, row) for gap in gaps)
+    drawn.layout.annotations += tuple(
+        _label(seen, gap, row, number) for number, gap in enumerate(labelled)
+    )
+
+
+def _shade(seen: Seen, gap: Gap, row: int) -> dict[str, Any]:
     begin, end = seen.ms(gap.begin_ns), seen.ms(gap.begin_ns + gap.length_ns)
+    return {
+        "type": "rect", "x0": begin, "x1": end, "y0": 0, "y1": 1, "xref": "x",
+        "yref": f"y{row} domain", "layer": "below", "fillcolor": "rgba(213,94,0,.24)",
+        "line": {"width": 1, "color": GAP},
+    }  # fmt: skip
+
+
+def _label(seen: Seen, gap: Gap, row: int, number: int) -> dict[str, Any]:
     bound = "≥ " if gap.open_ended else ""
-    drawn.add_shape(
-        type="rect", x0=begin, x1=end, y0=0, y1=1, xref="x", yref=f"y{row} domain",
-        fillcolor="rgba(213,94,0,.24)", line={"width": 1, "color": GAP}, layer="below",
-    )  # fmt: skip
-    drawn.add_annotation(
-        x=(begin + end) / 2, y=1 - 0.12 * (number % 3), xref="x", yref=f"y{row} domain",
-        text=f"<b>{bound}{gap.length_ms:.1f} ± {gap.error_ns / 1e6:.1f} ms</b>", showarrow=False,
-        yanchor="top", font={"size": 12, "color": "#a04000"}, bgcolor="rgba(255,255,255,.75)",
-    )  # fmt: skip
+    return {
+        "x": seen.ms(gap.begin_ns + gap.length_ns // 2), "y": 1 - 0.12 * (number % 3), "xref": "x",
+        "yref": f"y{row} domain", "showarrow": False, "yanchor": "top",
+        "text": f"<b>{bound}{gap.length_ms:.1f} ± {gap.error_ns / 1e6:.1f} ms</b>",
+        "bgcolor": "rgba(255,255,255,.75)",
+        "font": {"size": 12, "color": "#a04000"},
+    }  # fmt: skip
 
 
 def _progress(drawn: Any, go: Any, seen: Seen) -> None:

@@ -147,6 +147,12 @@ RULES: tuple[Rule, ...] = (
         "at most guest.memory_mib - 64",
     ),
     Rule(
+        "interface.mtu",
+        lambda case: case.interface.mode == "vhost-user" and case.interface.mtu != 1500,
+        "libvirt sets the MTU on a link of the host, too, and a vhost-user port has none",
+        "mtu = 1500, or mode = 'virtio'",
+    ),
+    Rule(
         "interface.mac",
         lambda case: bool(int(case.interface.mac[:2], 16) & 1),
         "this is a multicast address",

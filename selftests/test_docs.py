@@ -1,0 +1,320 @@
+"""The documentation is true: examples load, commands parse, links lead somewhere, nothing is left
+out. No lab is touched."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from migrate import checks, model, pytest_plugin
+from migrate.cli import cli
+from migrate.errors import ConfigurationError
+from migrate.image import read_recipe
+from migrate.interfaces import MODES
+from migrate.lab.config import load_lab
+from migrate.lab.facts import CAPABILITIES
+from migrate.scenario import parse
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    page
+    for place in ("*.md", "docs/*.md", "guest-images/*.md", "results/README.md")
+    for page in ROOT.glob(place)
+)
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
+
+
+class Block(NamedTuple):
+    """A fenced block: where it is, its language, what else its fence says, its text."""
+
+    place: str
+    language: str
+    about: str
+    text: str
+
+
+def blocks(page: Path, text: str) -> Iterator[Block]:
+    for found in re.finditer(r"^```(\w*) ?(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(f"{page.relative_to(ROOT)}:{line}", *found.groups())
+
+
+def of(*languages: str) -> list[Block]:
+    every = (block for page, text in TEXT.items() for block in blocks(page, text))
+    return [block for block in every if block.language in languages]
+
+
+def place(block: Block) -> str:
+    return block.place
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+# --- examples -----------------------------------------------------------------------------------
+
+
+def load_example(block: Block, folder: Path) -> object:
+    """By the loader of what it is: a lab, a guest image's recipe, else a scenario."""
+    keys = tomllib.loads(block.text)
+    path = folder / "example.toml"
+    path.write_text(block.text)
+    if "hosts" in keys or "kind" in keys:
+        return load_lab(path)
+    return read_recipe(path) if "suite" in keys else parse(block.text, block.place)
+
+
+@pytest.mark.parametrize("block", of("toml"), ids=place)
+def test_a_toml_example_is_loaded_by_the_real_loader(block: Block, tmp_path: Path) -> None:
+    assert load_example(block, tmp_path)
+
+
+@pytest.mark.parametrize("text", ['nmae = "x"', 'kind = "rack"', 'suite = "x"\nkernle = "y"'])
+def test_a_wrong_toml_example_is_noticed(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        load_example(Block("x", "toml", "", text), tmp_path)
+
+
+@pytest.mark.parametrize("block", of("json"), ids=place)
+def test_a_json_example_is_what_it_says(block: Block) -> None:
+    """The fence names the type: ```json Gap."""
+    kind = getattr(model, block.about)
+    assert kind.model_validate_json(block.text, strict=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_json_in_a_sentence_is_json(page: Path) -> None:
+    for text in re.findall(r'`(\{".*?\})`', without_blocks(TEXT[page])):
+        if "..." not in text:
+            json.loads(text)
+
+
+def unresolved(source: str) -> list[str]:
+    """Names that an example imports and that are not there; SyntaxError if it is not Python."""
+    missing = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module or "")
+            missing += [a.name for a in node.names if not hasattr(module, a.name)]
+    return missing
+
+
+@pytest.mark.parametrize("block", of("python"), ids=place)
+def test_a_python_example_compiles_and_its_imports_resolve(block: Block) -> None:
+    compile(block.text, block.place, "exec")
+    assert unresolved(block.text) == []
+
+
+def test_a_wrong_import_is_noticed() -> None:
+    assert unresolved("from migrate.model import Case, Csae") == ["Csae"]
+
+
+def test_the_tests_of_the_examples_have_their_fixtures(tmp_path: Path) -> None:
+    """pytest plans them without running them: a fixture that is not there is an error."""
+    examples = [block for block in of("python") if "def test_" in block.text]
+    assert len(examples) > 2
+    for number, block in enumerate(examples):
+        (tmp_path / f"test_example_{number}.py").write_text(block.text)
+    argv = ["-m", "pytest", "--setup-plan", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every `migrate-lab …` of a page, in sentences and in console blocks; as words."""
+    said = re.findall(r"`(migrate-lab [^`]*)`", without_blocks(text))
+    for block in blocks(ROOT / "x", text):
+        if block.language == "console":
+            said += re.findall(r"^[$#] (migrate-lab .*)$", block.text, re.MULTILINE)
+    for line in said:
+        yield shlex.split(line)[1:]
+
+
+COMMANDS = [(page.name, words) for page, text in TEXT.items() for words in commands(text)]
+
+
+def leaves(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by the words that lead to it."""
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from leaves(child, (*path, name))
+    else:
+        yield " ".join(path), command
+
+
+LEAVES = dict(leaves(cli))
+
+
+@pytest.fixture
+def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are parsed as ever, and then do nothing."""
+    for command in LEAVES.values():
+        monkeypatch.setattr(command, "callback", lambda **_options: None)
+
+
+@pytest.mark.usefixtures("harmless")
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=f"{page}-{' '.join(words)}") for page, words in COMMANDS]
+)
+def test_a_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
+    if " ".join(words) not in LEAVES:  # a sentence may name a command without its arguments
+        cli(words, standalone_mode=False)
+
+
+@pytest.mark.usefixtures("harmless")
+@pytest.mark.parametrize(
+    "line", ["runn x.toml", "run", "run x --repaet 2", "compare", "lab shell", "run x --repeat 0"]
+)
+def test_a_wrong_command_is_noticed(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        cli(shlex.split(line), standalone_mode=False)
+
+
+def test_files_that_commands_name_are_there() -> None:
+    for page, words in COMMANDS:
+        for word in words:
+            if word.endswith(".toml"):
+                assert (ROOT / word).is_file(), f"{page}: {word}"
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_and_option_is_in_the_documentation(name: str) -> None:
+    everything = "\n".join(TEXT.values())
+    assert f"`migrate-lab {name}" in everything
+    for option in LEAVES[name].params:
+        if isinstance(option, click.Option):
+            assert any(f"`{flag}" in everything for flag in option.opts), option.name
+
+
+class Recorder:
+    """As much of pytest's parser as a plugin asks for."""
+
+    def __init__(self) -> None:
+        self.options: list[str] = []
+
+    def getgroup(self, _name: str) -> Recorder:
+        return self
+
+    def addoption(self, name: str, **_how: object) -> None:
+        self.options.append(name)
+
+
+def test_every_option_and_fixture_of_pytest_is_in_its_page() -> None:
+    text = (ROOT / "docs/pytest.md").read_text()
+    recorder = Recorder()
+    pytest_plugin.pytest_addoption(recorder)  # type: ignore[arg-type]
+    assert recorder.options
+    fixtures = ["lab", "pair", "scenario", "boot", "verdicts"]
+    assert all(hasattr(pytest_plugin, name) for name in fixtures)
+    for name in (*recorder.options, *fixtures):
+        assert re.search(rf"^\| `{name}[ `]", text, re.MULTILINE), name
+
+
+# --- what must be told --------------------------------------------------------------------------
+
+
+def test_every_capability_is_explained() -> None:
+    text = (ROOT / "docs/doctor.md").read_text()
+    assert re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE) == list(CAPABILITIES)
+
+
+def test_the_needs_of_a_mode_are_told_with_the_capability() -> None:
+    text = (ROOT / "docs/doctor.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \|(.*)$", text, re.MULTILINE))
+    for mode, module in MODES.items():
+        for need in module.needs:
+            assert f"`{mode}`" in rows[need], (mode, need)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])
+def test_every_mode_is_named(page: str) -> None:
+    assert all(f"`{mode}`" in (ROOT / page).read_text() for mode in MODES)
+
+
+def test_modes_without_a_backend_are_said_to_have_none() -> None:
+    """And the other way round: once there is a backend, the page has to say so."""
+    text = (ROOT / "README.md").read_text()
+    unbuilt = {m for m, module in MODES.items() if type(module).__name__ == "Unbuilt"}
+    told = set(re.findall(r"^\| `([a-z-]+)` \|.*no backend", text, re.MULTILINE))
+    assert told == unbuilt
+
+
+def test_every_phase_is_explained() -> None:
+    text = (ROOT / "docs/how-the-meter-works.md").read_text()
+    for name in model.PhaseName.__args__:  # type: ignore[attr-defined]
+        assert re.search(rf"`{name}(\(n\))?`", text), name
+
+
+def test_every_limit_is_a_key_that_the_page_names() -> None:
+    text = (ROOT / "docs/scenario-files.md").read_text()
+    assert all(f"`{key}`" in text for key in model.Expect.model_fields)
+    assert len(checks.CHECKS) >= len(model.Expect.model_fields) - 1
+
+
+# --- links --------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """Headings, as GitHub turns them into anchors."""
+    headings = re.findall(r"^#+ (.*)$", without_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def broken(page: Path, text: str) -> list[str]:
+    """Links to files or headings that are not there."""
+    found = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(text)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name) if name else page
+        inside = path.suffix != ".md" or not anchor or anchor in anchors(path.read_text())
+        if not path.exists() or not inside:
+            found.append(target)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken(page, TEXT[page]) == []
+
+
+def test_a_broken_link_is_noticed() -> None:
+    text = "[a](nowhere.md) [b](README.md#nothing) [c](README.md) [d](https://example.org)"
+    assert broken(ROOT / "x.md", text) == ["nowhere.md", "README.md#nothing"]
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]
+    assert pages
+    assert [name for name in pages if f"]({name})" not in index] == []
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "docs/images").iterdir())
+    assert pictures
+    assert all(picture.stat().st_size < 300_000 for picture in pictures)

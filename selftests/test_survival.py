@@ -1,0 +1,346 @@
+"""What goes wrong on a lab: it is said clearly, nothing hangs, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from migrate import checks, experiment, guest, migration, session, stage
+from migrate.clock import Deadline
+from migrate.errors import CleanupError, GuestError, HostError
+from migrate.faults import stop_libvirtd
+from migrate.interfaces import vhost_user
+from migrate.lab import local
+from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab.hosts import Host, NamespaceHost
+from migrate.lab.lease import leased
+from migrate.lab.local import LocalLab
+from migrate.libvirt_client import Domain
+from migrate.model import Attempt, Case, Fault, Mode
+from migrate.session import Session, Watcher
+from selftests.conftest import SCENARIOS, Run, Told, started, traces
+
+QUICK = SCENARIOS / "quickstart.toml"
+ONE = (QUICK, "--set", "interface.mode=virtio")
+"""One case that every lab can run."""
+SLOW = (*ONE, "--set", "policy.bandwidth_mib_s=4")
+"""A move that goes on for half a minute unless something happens."""
+
+
+def case(mode: Mode = "virtio", **fields: object) -> Case:
+    return Case.model_validate({"id": f"case-{mode}", "interface": {"mode": mode}, **fields})
+
+
+def tried(going: Session, wanted: Case) -> Attempt:
+    place = going.place(wanted)
+    assert isinstance(place, tuple)
+    return going.attempt(wanted, going.next_number(wanted), place)
+
+
+def results(attempt: Attempt) -> dict[str, str]:
+    return {verdict.check: verdict.result for verdict in attempt.verdicts}
+
+
+# --- hosts ---
+
+
+def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
+    config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
+    lab = local.up(config, lambda _text: None)
+    going = session.begin(lab, tmp_path, (), Watcher())
+    init = lab.record.hosts[1].init
+    assert init is not None
+    init.end(Deadline.after(10))
+    with pytest.raises(HostError) as caught:
+        tried(going, case())
+    assert caught.value.host == "b"
+    assert [mishap.exit_code for mishap in going.run.mishaps] == [3]
+    assert going.exit_code == 3
+    assert going.finish().exists()
+    assert lab.leftovers(["a"]) == ()
+    assert local.find(lab_name) is None, "half a lab is no lab"
+    local.down(lab_name)
+    assert traces(lab_name) == []
+
+
+@contextmanager
+def no_libvirtd(host: Host) -> Iterator[None]:
+    """A host whose libvirtd has crashed, and is started again afterwards."""
+    start = stop_libvirtd(host)
+    try:
+        yield
+    finally:
+        start()
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_host_without_libvirtd_is_named(going: Session, side: str) -> None:
+    with no_libvirtd(going.lab.hosts[side]), pytest.raises(HostError) as caught:
+        tried(going, case())
+    assert (caught.value.host, caught.value.exit_code) == (side, 3)
+    assert "libvirtd" in caught.value.remedy
+    assert going.lab.leftovers(["a", "b"]) == ()
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_libvirtd_crashes_in_the_middle_and_the_guest_stays(going: Session, side: str) -> None:
+    fault = Fault.model_validate({"at": "precopy", "do": "stop-libvirtd", "on": side})
+    expect = {"outcome": "failed", "held_by": ["source"]}
+    attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
+    assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
+    assert attempt.error is not None
+    assert attempt.passed, "memory, connections and interface are asked about, too"
+
+
+# --- the guest ---
+
+
+def test_the_guest_crashes_in_the_middle(going: Session) -> None:
+    fault = Fault(at="precopy", do="kill-guest", on="source")
+    expect = {"outcome": "lost", "held_by": []}
+    attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
+    assert (attempt.outcome, attempt.held_by) == ("lost", ())
+    assert any("receipts" in note for note in attempt.notes)
+    open_ended = {gap.direction for gap in attempt.gaps or () if gap.open_ended}
+    assert open_ended == {"egress", "ingress"}
+    assert attempt.leftovers == ()
+    assert attempt.passed
+    unexpected = attempt.model_copy(update={"case": case()})
+    assert results(unexpected)["outcome"] == "pass"
+    judged = {v.check: v for v in checks.judge(unexpected)}
+    assert judged["held-by"].evidence == "THE GUEST RUNS NOWHERE"
+    assert (judged["outcome"].result, judged["memory"].result) == ("fail", "unmeasured")
+
+
+def test_the_incoming_guest_crashes_and_the_source_goes_on(going: Session) -> None:
+    fault = Fault(at="precopy", do="kill-guest", on="target")
+    expect = {"outcome": "failed", "held_by": ["source"]}
+    attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
+    assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
+    assert attempt.passed
+
+
+Running = Callable[..., AbstractContextManager[Domain]]
+
+
+def test_a_probe_that_does_not_answer_ends_the_attempt(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: Running = guest.running
+
+    @contextmanager
+    def suspended(*words: Any) -> Iterator[Domain]:
+        with running(*words) as domain:
+            domain.suspend()
+            yield domain
+
+    tried(going, case())  # the saved state is there: what follows is the restored guest alone
+    monkeypatch.setattr(stage, "running", suspended)
+    monkeypatch.setattr(stage, "START_S", 4.0)
+    with pytest.raises(GuestError) as caught:
+        tried(going, case())
+    assert (caught.value.host, caught.value.exit_code) == ("guest on a", 4)
+    assert caught.value.remedy
+    assert going.exit_code == 4
+    assert going.lab.leftovers(["a", "b"]) == ()
+
+
+def test_a_backend_that_is_down_at_the_guests_start_does_not_hang(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: Running = guest.running
+    if isinstance(going.place(case("vhost-user")), tuple):
+        tried(going, case("vhost-user"))
+    else:
+        pytest.skip("no OVS-DPDK on this machine")
+
+    @contextmanager
+    def without_switch(*words: Any) -> Iterator[Domain]:
+        vhost_user.stop_switch(going.lab.hosts["a"], Deadline.after(10))
+        with running(*words) as domain:
+            yield domain
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "running", without_switch)
+        patch.setattr(stage, "START_S", 5.0)
+        with pytest.raises(GuestError) as caught:
+            tried(going, case("vhost-user"))
+    assert caught.value.host == "a"
+    assert "backend" in caught.value.remedy
+    assert going.lab.leftovers(["a", "b"]) == ()
+    assert tried(going, case("vhost-user")).passed, "the switch is started again when needed"
+
+
+def no_answer(_domain: Domain) -> None:
+    """libvirt waits for a QEMU that hangs; whoever waits for this is a daemon's thread."""
+    threading.Event().wait(20)
+
+
+def test_a_guest_that_libvirt_does_not_end_is_ended_by_its_id(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = going.place(case())
+    assert isinstance(place, tuple)
+    monkeypatch.setattr(guest, "END_S", 0.5)
+    monkeypatch.setattr(Domain, "destroy", no_answer)
+    with pytest.raises(CleanupError, match="libvirt does not answer"), going.staged(case(), place):
+        pass
+    monkeypatch.undo()
+    processes = going.lab.hosts["a"].run(["ps", "-e", "-o", "comm="], Deadline.after(10)).out
+    assert "qemu-system" not in processes
+
+
+def test_a_call_that_does_not_end_is_an_attempt_and_poisons_nothing(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "GRACE_S", 0.5)
+    monkeypatch.setattr(migration, "ACCOUNT_S", 0.1)
+    monkeypatch.setattr(Domain, "abort_job", no_answer)
+    policy = {"bandwidth_mib_s": 1, "timeout_s": 0.5}
+    attempt = tried(going, case(policy=policy))
+    assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
+    assert attempt.error is not None
+    assert attempt.error.said == "libvirt's call did not end"
+    assert attempt.leftovers == ()
+    monkeypatch.undo()
+    assert tried(going, case()).passed
+
+
+# --- the controller ---
+
+MOMENTS = {
+    "the lab comes up": "starting the hosts",
+    "the guest boots": "[1/1]",
+    "the guest moves": "iteration",
+    "the logs are read back": "reading the probes' logs back",
+}
+
+
+@pytest.mark.parametrize("line", MOMENTS.values(), ids=list(MOMENTS))
+def test_killed_at_any_moment_then_lab_down(
+    line: str, lab_name: str, tmp_path: Path, migrate_lab: Run
+) -> None:
+    scenario = SLOW if line == "iteration" else ONE
+    with started("run", *scenario, "--name", lab_name, "--results", tmp_path) as command:
+        command.await_line(line)
+        command.kill()
+        command.wait()
+    assert traces(lab_name), "a kill leaves what there was"
+    assert migrate_lab("lab", "down", "--name", lab_name).status == 0
+    assert traces(lab_name) == []
+    shown = migrate_lab("show", "--results", tmp_path)
+    if any(tmp_path.iterdir()):
+        assert shown.status == 0, shown.err
+    else:
+        assert "there are 0 runs" in shown.err
+
+
+@pytest.mark.parametrize("how", ["interrupt", "terminate"])
+def test_interrupted_in_the_middle_of_a_move(
+    how: str, lab_name: str, tmp_path: Path, migrate_lab: Run
+) -> None:
+    with started("run", *SLOW, "--name", lab_name, "--results", tmp_path) as command:
+        command.await_line("iteration")
+        getattr(command, how)()
+        ended = command.wait()
+    assert ended.status == 130, ended.err
+    assert ended.err.splitlines()[-1].startswith("migrate-lab: interrupted")
+    assert "Traceback" not in ended.err
+    assert traces(lab_name) == []
+    assert migrate_lab("show", "--results", tmp_path).status == 0
+
+
+def test_interrupted_in_a_lab_that_was_up_leaves_it_clean(
+    shared_lab: LocalLab, tmp_path: Path
+) -> None:
+    with started("run", *SLOW, "--name", shared_lab.name, "--results", tmp_path) as command:
+        command.await_line("iteration")
+        command.interrupt()
+        assert command.wait().status == 130
+    assert shared_lab.leftovers(["a", "b"]) == ()
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(
+    shared_lab: LocalLab, tmp_path: Path, migrate_lab: Run
+) -> None:
+    mount = f'mount -t tmpfs -o size=64k none {tmp_path} && exec "$@"'
+    ended = migrate_lab(
+        *("run", *ONE, "--name", shared_lab.name, "--results", tmp_path),
+        prefix=["unshare", "--mount", "sh", "-c", mount, "sh"],
+    )
+    assert ended.status == 5, ended.err
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("migrate-lab: results could not be written: ")
+    assert "make room there" in last
+    assert "Traceback" not in ended.err
+    assert shared_lab.leftovers(["a", "b"]) == ()
+
+
+# --- others ---
+
+
+def test_two_labs_at_once(shared_lab: LocalLab, lab_name: str, tmp_path: Path) -> None:
+    names = (shared_lab.name, lab_name)
+    with contextlib.ExitStack() as stack:
+        commands = [
+            stack.enter_context(
+                started("run", *ONE, "--json", "--name", name, "--results", tmp_path / name)
+            )
+            for name in names
+        ]
+        ended = [command.wait() for command in commands]
+    assert [one.status for one in ended] == [0, 0], [one.err for one in ended]
+    assert [json.loads(one.out)["run"]["lab"] for one in ended] == list(names)
+    assert local.find(shared_lab.name) is not None
+    assert traces(lab_name) == []
+
+
+def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
+    shared_lab: LocalLab, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as first:
+        first.enter_context(leased(shared_lab.leases, ["b"], Deadline.after(10), print))
+        words = ("run", *ONE, "--name", shared_lab.name, "--results", tmp_path)
+        with started(*words) as command:
+            command.await_line("waiting for host b, held by process")
+            first.close()
+            assert command.wait().status == 0
+
+
+def test_a_second_job_gives_up_at_its_deadline(
+    going: Session, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "LEASE_S", 0.2)
+    with (
+        leased(going.lab.leases, ["a"], Deadline.after(10), print),
+        pytest.raises(HostError, match="held by process") as caught,
+    ):
+        tried(going, case())
+    assert caught.value.host == "a"
+    assert "waiting for host a, held by process" in told
+    assert going.exit_code == 3
+
+
+def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), leased(tmp_path, "ab", Deadline.after(1), print):
+        raise KeyboardInterrupt
+    with leased(tmp_path, "ba", Deadline.after(1), pytest.fail):
+        pass
+
+
+def test_leftovers_name_themselves(shared_lab: LocalLab) -> None:
+    host = shared_lab.hosts["a"]
+    assert isinstance(host, NamespaceHost)
+    deadline = Deadline.after(10)
+    host.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
+    try:
+        assert shared_lab.leftovers(["a", "b"]) == ("link vnet7 on a",)
+    finally:
+        host.run(["ip", "link", "del", "vnet7"], deadline)
