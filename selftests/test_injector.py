@@ -21,7 +21,7 @@ from bench import cost_of_looking, injector, meter_accuracy
 from bench.injector import Injected, Injector, Ways, injecting, qemu_of, ways_of
 from bench.meter_accuracy import Episode, Said, Sample, Session, samples
 from bench.others import Numbered, empty_bins
-from bench.world import ended, local_lab, pair_of, setting
+from bench.world import ended, local_lab, pair_of
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError, MeasurementError
 from migrate.experiment import PEER_CLOCK
@@ -29,7 +29,7 @@ from migrate.lab.config import state_folder
 from migrate.model import Case, Workload
 from migrate.outage import measure
 from migrate.shell import run
-from migrate.stage import staged
+from migrate.stage import Setting, staged
 
 PEER, GUEST = "52:54:00:6d:6c:aa", "52:54:00:6d:6c:bb"
 WAYS: Ways = {"egress": (PEER, "left", "right"), "ingress": (GUEST, "right", "left")}
@@ -251,8 +251,7 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
     cuts = {}
     with (
         local_lab(lab_name) as lab,
-        setting(lab) as place,
-        staged(case, place, pair_of(lab)) as stage,
+        staged(case, Setting(lab), pair_of(lab)) as stage,
     ):
         enter, ways = lab.in_fabric([]), ways_of(lab, case.interface.mac)
         with injecting(enter, ways) as valve:
