@@ -193,7 +193,9 @@ def _run(
 
     config = _config(lab_file, name)
     progress = _progress()
-    watcher = session.Watcher(progress.say, progress.on_sample, progress.on_attempt)
+    watcher = session.Watcher(
+        progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
+    )
     cases = [case for scenario in scenarios for case in scenario.cases]
     with session.lab_up(config, progress.say, keep=keep_lab) as found:
         going = session.begin(found, results, scenarios, watcher, sys.argv)

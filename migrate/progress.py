@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from migrate.model import Attempt, Sample
+from migrate.model import Attempt, PhaseName, Sample
 
 EVERY_S = 1.0
 """Between two plain lines about the same move."""
@@ -22,10 +22,15 @@ class Progress:
         self._began = time.monotonic()
         self._last_sample = 0.0
         self._open_line = False
+        self._phase: PhaseName | None = None
 
     def say(self, text: str) -> None:
         """A line that stays."""
         self._write(f"[{time.monotonic() - self._began:6.1f} s] {text}", stays=True)
+
+    def on_phase(self, phase: PhaseName) -> None:
+        """What the migration is doing from now on."""
+        self._phase = phase
 
     def on_sample(self, sample: Sample) -> None:
         """How far a migration is: a terminal sees each, a log one a second."""
@@ -33,7 +38,8 @@ class Progress:
         if not self._terminal and now - self._last_sample < EVERY_S:
             return
         self._last_sample = now
-        self._write(f"{'':11}{describe(sample)}", stays=not self._terminal)
+        phase = f"{self._phase}, " if self._phase else ""
+        self._write(f"{'':11}{phase}{describe(sample)}", stays=not self._terminal)
 
     def on_attempt(self, attempt: Attempt) -> None:
         """How an attempt ended."""

@@ -50,7 +50,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Session]:
     option = request.config.getoption
     config = load_lab(option("--lab"), option("--lab-name"))
     progress = Progress(quiet=request.config.get_verbosity() < 1)
-    watcher = session.Watcher(progress.say, progress.on_sample, progress.on_attempt)
+    watcher = session.Watcher(
+        progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
+    )
     with session.lab_up(config, progress.say) as found:
         going = session.begin(found, option("--results"), (), watcher, sys.argv)
         try:

@@ -21,7 +21,18 @@ from migrate.interfaces import MODES, module_for
 from migrate.lab import facts, local
 from migrate.lab.config import LabConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
-from migrate.model import Attempt, Capability, Case, HostFacts, Mishap, Problem, Run, Sample, Skip
+from migrate.model import (
+    Attempt,
+    Capability,
+    Case,
+    HostFacts,
+    Mishap,
+    PhaseName,
+    Problem,
+    Run,
+    Sample,
+    Skip,
+)
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.results import RunWriter, run_name
@@ -39,6 +50,7 @@ class Watcher:
 
     say: Callable[[str], None] = lambda _text: None
     on_sample: Callable[[Sample], None] = lambda _sample: None
+    on_phase: Callable[[PhaseName], None] = lambda _phase: None
     on_attempt: Callable[[Attempt], None] = lambda _attempt: None
 
 
@@ -132,6 +144,7 @@ class Session:
             accelerator="kvm" if kvm else "qemu",
             say=self.watcher.say,
             on_sample=self.watcher.on_sample,
+            on_phase=self.watcher.on_phase,
         )
 
     def next_number(self, case: Case) -> int:

@@ -14,15 +14,15 @@ from migrate.clock import Deadline, now_ns
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
 from migrate.domain import CONSOLE, NAME, QEMU_LOG, Rewrite, domain_xml
 from migrate.errors import ConfigurationError, GuestError, HostError
-from migrate.faults import armed
+from migrate.faults import Armed, armed
 from migrate.guest import Order, bring_probe, holders, running
 from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, act, judged
-from migrate.model import Case, Event, Nic, Sample
-from migrate.observe.events import Listener, listening
+from migrate.model import Case, Event, Nic, PhaseName, Sample
+from migrate.observe.events import Listener, listening, phase_of
 from migrate.observe.progress import sampling
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 
@@ -42,6 +42,7 @@ class Setting:
     accelerator: str = "qemu"
     say: Callable[[str], None] = lambda _text: None
     on_sample: Callable[[Sample], None] = lambda _sample: None
+    on_phase: Callable[[PhaseName], None] = lambda _phase: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class Stage:
                 armed(self.case.faults, hosts, self.listener) as faults,
                 sampling(self.domain, self.setting.on_sample) as samples,
             ):
-                acted = act(self.domain, moving, self.listener, faults.react)
+                acted = act(self.domain, moving, self.listener, self._heard(source, faults))
             self.seen.samples += samples
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
@@ -162,6 +163,15 @@ class Stage:
         except HostError:
             return True
         return False
+
+    def _heard(self, source: Host, faults: Armed) -> Callable[[Event], None]:
+        def hear(event: Event) -> None:
+            phase = phase_of(event, source.name)
+            if phase is not None:
+                self.setting.on_phase(phase)
+            faults.react(event)
+
+        return hear
 
     def _direction(self) -> tuple[Host, Host]:
         first, second = self.pair
