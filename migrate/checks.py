@@ -232,7 +232,9 @@ def memory(attempt: Attempt) -> Verdict | None:
         return _unmeasured("memory", f"{found.writes} writes to {found.pages} pages prove nothing")
     if found.wrong_page is None:
         evidence = f"all {found.pages} pages are right after {found.writes} writes"
-        return Verdict(check="memory", result="pass", measured="intact", evidence=evidence)
+        return Verdict(
+            check="memory", result="pass", measured="intact", limit="intact", evidence=evidence
+        )
     return Verdict(
         check="memory",
         result="fail",

@@ -43,9 +43,17 @@ LAB = _options(
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 RUN_OPTIONS = _options(
     LAB,
-    click.option("--repeat", default=1, show_default=True, type=click.IntRange(1, 1000)),
+    click.option(
+        "--repeat",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1, 1000),
+        help="Attempts of each case.",
+    ),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key."),
-    click.option("--results", type=PATH, default=RESULTS, show_default=True),
+    click.option(
+        "--results", type=PATH, default=RESULTS, show_default=True, help="Where runs are kept."
+    ),
     click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards."),
     AS_JSON,
 )
@@ -91,7 +99,9 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
         click.echo(found.record.model_dump_json(indent=1) if found else json.dumps(None))
     elif found is None:
         left = (
-            "; something of it is left: `migrate-lab lab down`" if wanted in local.names() else ""
+            f"; something of it is left: `migrate-lab lab down --name {wanted}`"
+            if wanted in local.names()
+            else ""
         )
         click.echo(f"{wanted} is not up{left}")
     else:
@@ -127,7 +137,9 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
     found = local.find(wanted)
     if found is None:
         raise ConfigurationError(
-            f"open a shell in the lab {wanted}", said="it is not up", remedy="`migrate-lab lab up`"
+            f"open a shell in the lab {wanted}",
+            said="it is not up",
+            remedy=f"`migrate-lab lab up --name {wanted}`",
         )
     if host not in found.hosts:
         raise ConfigurationError(
@@ -137,7 +149,7 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
     sys.exit(done.returncode)
 
 
-@cli.command()
+@cli.command(short_help="What each host of a lab can do, mode by mode.")
 @LAB
 @click.option("--fresh", is_flag=True, help="Try KVM again, whatever was found last time.")
 @AS_JSON
@@ -152,13 +164,13 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
     if as_json:
         click.echo(json.dumps([host.model_dump() for host in facts], indent=1))
     else:
-        click.echo(health.plain(facts, session.needs_of_modes()))
+        click.echo(health.plain(facts, session.needs_of_modes(), session.without_backend()))
 
 
 # --- running --------------------------------------------------------------------------------------
 
 
-@cli.command()
+@cli.command(short_help="Run every case of scenario files.")
 @click.argument("scenarios", nargs=-1, required=True, type=PATH)
 @RUN_OPTIONS
 def run(scenarios: Sequence[Path], overrides: Sequence[str], **options: Any) -> None:
@@ -174,8 +186,13 @@ def run(scenarios: Sequence[Path], overrides: Sequence[str], **options: Any) -> 
 @RUN_OPTIONS
 def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **options: Any) -> None:
     """One workload over several modes, in one table."""
+    from migrate.errors import ConfigurationError
     from migrate.scenario import for_modes
 
+    if any(override.startswith("interface.mode=") for override in overrides):
+        raise ConfigurationError(
+            "compare modes", said="--set interface.mode speaks against --modes", remedy="give one"
+        )
     _run((for_modes(modes.split(","), scenario, overrides),), **options)
 
 
@@ -198,7 +215,8 @@ def _run(
     )
     cases = [case for scenario in scenarios for case in scenario.cases]
     with session.lab_up(config, progress.say, keep=keep_lab) as found:
-        going = session.begin(found, results, scenarios, watcher, sys.argv)
+        command = ("migrate-lab", *sys.argv[1:])
+        going = session.begin(found, results, scenarios, watcher, command)
         try:
             going.try_all(cases, repeat)
         finally:
@@ -210,9 +228,11 @@ def _run(
     sys.exit(going.exit_code)
 
 
-@cli.command()
+@cli.command(short_help="Print the table of a run.")
 @click.argument("run_name", default="latest", metavar="[RUN]")
-@click.option("--results", type=PATH, default=RESULTS, show_default=True)
+@click.option(
+    "--results", type=PATH, default=RESULTS, show_default=True, help="Where runs are kept."
+)
 @AS_JSON
 def show(run_name: str, results: Path, as_json: bool) -> None:
     """The table of RUN, and what spoke against each attempt that failed."""
@@ -223,7 +243,9 @@ def show(run_name: str, results: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run_name", default="latest", metavar="[RUN]")
-@click.option("--results", type=PATH, default=RESULTS, show_default=True)
+@click.option(
+    "--results", type=PATH, default=RESULTS, show_default=True, help="Where runs are kept."
+)
 @AS_JSON
 def report(run_name: str, results: Path, as_json: bool) -> None:
     """Make report.html of RUN anew, and say where it is."""
@@ -267,7 +289,9 @@ def _print(folder: Path, *, as_json: bool) -> None:
         return
     attempts = [found.attempt for found in record.attempts]
     made = table.table(record.run, attempts)
-    if sys.stdout.isatty():
+    if not attempts:
+        click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
+    elif sys.stdout.isatty():
         from rich.console import Console
 
         Console().print(table.rich(made))

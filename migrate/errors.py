@@ -33,7 +33,9 @@ class LabError(Exception):
         where = f" on host {self.host}" if self.host else ""
         said = f": {self.said}" if self.said else ""
         remedy = f" -- {self.remedy}" if self.remedy else ""
-        return f"{self.tried}{where}{said}{remedy}"
+        text = f"{self.tried}{where}{said}{remedy}"
+        # It may quote a guest's console or a log, and a terminal would obey what is in there.
+        return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 class ConfigurationError(LabError):

@@ -34,6 +34,8 @@ class Progress:
 
     def on_sample(self, sample: Sample) -> None:
         """How far a migration is: a terminal sees each, a log one a second."""
+        if not sample.transferred_bytes and not sample.remaining_bytes:
+            return  # asked before there was anything to tell
         now = time.monotonic()
         if not self._terminal and now - self._last_sample < EVERY_S:
             return

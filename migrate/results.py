@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,8 +32,8 @@ Model = TypeVar("Model", bound=Value)
 
 
 def run_name() -> str:
-    """UTC date and time, and three random bytes: sorts by age, e.g. ``20260102-030405-9f31c2``."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    """UTC date and time to the microsecond: sorts by age, e.g. ``20260102-030405-678901``."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
 
 
 class RunWriter:
@@ -282,7 +281,7 @@ def find_run(root: Path, name: str = "latest") -> Path:
             return folder
     raise MeasurementError(
         f"find run {name} in {root}",
-        said=f"there are {len(names)} runs" + (f", the latest is {names[-1]}" if names else ""),
+        said=f"runs there: {len(names)}" + (f", the latest is {names[-1]}" if names else ""),
         remedy="name a run folder, or run something first",
     )
 

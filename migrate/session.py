@@ -17,7 +17,7 @@ from migrate import __version__
 from migrate.errors import LabError
 from migrate.experiment import attempt
 from migrate.image import ensure_image
-from migrate.interfaces import MODES, module_for
+from migrate.interfaces import MODES, InterfaceModule, module_for
 from migrate.lab import facts, local
 from migrate.lab.config import LabConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
@@ -81,9 +81,17 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
         return tuple(pool.map(ask, lab.hosts.values()))
 
 
+NO_BACKEND = "this version of migrate-lab has no backend for it yet"
+
+
 def needs_of_modes() -> dict[str, tuple[str, ...]]:
     """What each mode takes, by the names of capabilities."""
     return {mode: module.needs for mode, module in MODES.items()}
+
+
+def without_backend() -> dict[str, str]:
+    """Modes that run nowhere in this version, and why."""
+    return {mode: NO_BACKEND for mode, module in MODES.items() if not module.built}
 
 
 @dataclass(slots=True)
@@ -120,7 +128,8 @@ class Session:
                 reason=f"it wants hosts with the roots {' and '.join(case.roots)}; here are {has}",
                 remedy="a lab file with such hosts, e.g. --lab labs/versions.toml",
             )
-        needs = [*module_for(case.interface.mode).needs, *case.needs]
+        module = module_for(case.interface.mode)
+        needs = [*module.needs, *case.needs]
         if has_postcopy(case):
             needs.append("userfaultfd")
         for host in (source, target):
@@ -128,8 +137,19 @@ class Session:
             for need in needs:
                 capability = known.capability(need)
                 if not capability.able:
-                    return capability
+                    return self._also(module, capability)
+        if not module.built:
+            return self._also(module, Capability(name="backend", able=False))
         return None
+
+    @staticmethod
+    def _also(module: InterfaceModule, lacking: Capability) -> Capability:
+        """A mode without a backend would not run with the hardware either: both are said."""
+        if module.built:
+            return lacking
+        reason = f"{lacking.reason}, and {NO_BACKEND}" if lacking.reason else NO_BACKEND
+        remedy = f"{lacking.remedy}, and a newer version" if lacking.remedy else "a newer version"
+        return lacking.model_copy(update={"reason": reason, "remedy": remedy})
 
     def skip(self, skip: Skip) -> None:
         """Say once that a case can't run here."""
@@ -191,6 +211,7 @@ class Session:
 
     def finish(self) -> Path:
         """Write the report and JUnit's file; returns the report's path."""
+        self.watcher.say("writing the report")
         self.writer.write("junit.xml", junit(self.run, self.attempts))
         return write_report(self.writer.folder)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -116,11 +117,13 @@ class Command:
         for reader in self._readers:
             reader.start()
 
-    def _read(self, stream: Iterator[str], into: list[str]) -> None:
-        for line in stream:
-            with self._changed:
-                into.append(line)
-                self._changed.notify_all()
+    def _read(self, stream: IO[str] | None, into: list[str]) -> None:
+        assert stream is not None
+        with stream:
+            for line in stream:
+                with self._changed:
+                    into.append(line)
+                    self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
 
@@ -151,8 +154,6 @@ class Command:
             status = self._process.wait(PATIENCE_S)
         finally:
             self.end()
-        for reader in self._readers:
-            reader.join(PATIENCE_S)
         return Ended(status, "".join(self._out), "".join(self.err))
 
     def end(self) -> None:
@@ -160,6 +161,8 @@ class Command:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        for reader in self._readers:
+            reader.join(PATIENCE_S)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Progress: one changing line on a terminal, plain lines elsewhere, nothing that a log could inject."""
+"""Progress: one changing line on a terminal, plain lines elsewhere, no escape codes from a log."""
 
 from __future__ import annotations
 
@@ -80,10 +80,13 @@ def test_doctor_tells_reason_and_remedy_and_what_a_mode_lacks() -> None:
             Capability(name="sriov", able=False, reason="no such device", remedy="buy one"),
         ),
     )
-    text = plain([facts], {"virtio": ("tun",), "hostdev": ("sriov", "iommu")})
+    twin = facts.model_copy(update={"host": "b"})
+    needs = {"virtio": ("tun",), "hostdev": ("sriov", "iommu")}
+    text = plain([facts, twin], needs, {"hostdev": "not built"})
+    assert text.splitlines()[0].startswith("a, b (root debian-13)")
     lines = {line.split()[0]: line for line in text.splitlines()[1:3]}
     assert "yes" in lines["tun"]
     assert "no such device; it takes: buy one" in lines["sriov"]
     virtio, hostdev = text.splitlines()[3:]
     assert virtio.split() == ["mode", "virtio", "yes"]
-    assert "it lacks sriov, iommu" in hostdev
+    assert "it lacks sriov, iommu; not built" in hostdev

@@ -94,6 +94,7 @@ def test_a_run_of_the_same_name_gets_another_one(tmp_path: Path) -> None:
 def test_names_of_runs_sort_by_age_and_differ() -> None:
     names = [run_name() for _ in range(50)]
     assert len(set(names)) == 50
+    assert names == sorted(names)
     assert all(re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", name) for name in names)
 
 
@@ -103,9 +104,9 @@ def test_a_run_is_found_by_name_by_path_and_as_the_latest(tmp_path: Path) -> Non
     assert find_run(tmp_path) == newer
     assert find_run(tmp_path, older.name) == older
     assert find_run(tmp_path / "elsewhere", str(older)) == older
-    with pytest.raises(MeasurementError, match="2 runs"):
+    with pytest.raises(MeasurementError, match="runs there: 2"):
         find_run(tmp_path, "nothing")
-    with pytest.raises(MeasurementError, match="0 runs"):
+    with pytest.raises(MeasurementError, match="runs there: 0"):
         find_run(tmp_path / "elsewhere")
 
 

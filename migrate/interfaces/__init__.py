@@ -28,6 +28,10 @@ class InterfaceModule(Protocol):
     """The five questions."""
 
     @property
+    def built(self) -> bool:
+        """Whether this version has a backend for the mode."""
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of capabilities (see ``migrate-lab doctor``) that a host must show."""
 

@@ -16,6 +16,8 @@ from migrate.model import Interface, Nic
 class Unbuilt:
     """Says so instead of pretending."""
 
+    built = False
+
     def __init__(self, mode: str, needs: tuple[str, ...]) -> None:
         self.mode = mode
         self.needs = needs

@@ -48,6 +48,7 @@ SETTINGS = (
 class VhostUser:
     """One port of the host's OVS for the guest."""
 
+    built = True
     needs = ("huge-pages", "ovs-dpdk")
 
     @contextmanager

@@ -16,6 +16,7 @@ from migrate.model import Interface, Nic
 class Virtio:
     """libvirt makes the tap and takes it away with the domain."""
 
+    built = True
     needs = ("tun",)
 
     @contextmanager

@@ -49,6 +49,12 @@ def load_lab(path: Path | None, name: str | None = None) -> LabConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if key == "name" and name is not None:
+            raise ConfigurationError(
+                f"use --name {name}",
+                said="that is no name for a lab",
+                remedy="a small letter, then at most seven small letters or digits",
+            ) from error
         raise ConfigurationError(
             f"read the lab file {path}, key {key}",
             said=first["msg"],

@@ -29,7 +29,6 @@ BOOT_S = 15.0
 """A kernel that KVM can run is at its init in about one second."""
 HUGE_PAGES = 64
 """Of 2 MiB: what OVS-DPDK and one guest's rings need at the least."""
-NESTED = "use the nested lab"
 
 VARIANTS = frozenset(
     {
@@ -299,7 +298,7 @@ def _huge_pages(look: Look) -> _Judged:
         return _Yes("held by the host's OVS-DPDK, which is running")
     free = int(look.first("huge-free"))
     if free >= HUGE_PAGES:
-        return _Yes(f"{free} free, of 2 MiB")
+        return _Yes(f"{free} pages of 2 MiB are free")
     return _No(
         f"{free} huge pages of 2 MiB are free, and {HUGE_PAGES} are needed",
         f"free memory, then `sysctl vm.nr_hugepages={HUGE_PAGES}`, or huge_pages in the lab file",
@@ -330,9 +329,7 @@ def _userfaultfd(look: Look) -> _Judged:
 def _no_vdpa_bus(look: Look) -> _No | None:
     if "vdpa" in look.all("bus"):
         return None
-    return _No(
-        "this kernel has no vDPA bus", f"a kernel with CONFIG_VDPA and a vDPA device, or {NESTED}"
-    )
+    return _No("this kernel has no vDPA bus", "a kernel with CONFIG_VDPA and a vDPA device")
 
 
 def _vhost_vdpa(look: Look) -> _Judged:
@@ -340,7 +337,7 @@ def _vhost_vdpa(look: Look) -> _Judged:
         return _Yes(", ".join(f"/dev/{name}" for name in found))
     return _no_vdpa_bus(look) or _No(
         "no vDPA device is bound to vhost_vdpa",
-        f"`modprobe vhost_vdpa`, then `vdpa dev add` on a management device, or {NESTED}",
+        "`modprobe vhost_vdpa`, then `vdpa dev add` on a management device",
     )
 
 
@@ -357,7 +354,7 @@ def _vdpa_management(look: Look) -> _Judged:
         return _Yes(", ".join(devices))
     return _No(
         "no driver offers a vDPA management device",
-        f"load the vDPA driver of the network card (mlx5_vdpa, ...), or {NESTED}",
+        "load the vDPA driver of the network card (mlx5_vdpa, ...)",
     )
 
 
@@ -367,7 +364,7 @@ def _sriov(look: Look) -> _Judged:
     if not able:
         return _No(
             "no PCI device here can make virtual functions",
-            f"a network card with SR-IOV, turned on in the firmware, or {NESTED}",
+            "a network card with SR-IOV, turned on in the firmware",
         )
     detail = ", ".join(f"{name}: {free} of {total} free" for name, total, free in able)
     if any(free for _, _, free in able):
@@ -384,8 +381,7 @@ def _iommu(look: Look) -> _Judged:
         return _Yes(f"{len(groups)} groups")
     return _No(
         "the kernel made no IOMMU groups",
-        "turn on VT-d or AMD-Vi in the firmware and boot with intel_iommu=on; "
-        f"without an IOMMU, {NESTED}",
+        "turn on VT-d or AMD-Vi in the firmware and boot with intel_iommu=on",
     )
 
 
@@ -398,8 +394,7 @@ def _vfio_variant(look: Look) -> _Judged:
         return _Yes(f"modules that can be loaded: {', '.join(sorted(there))}")
     return _No(
         "this kernel has no VFIO driver that can carry a device's state",
-        "a card with such a driver (mlx5_vfio_pci, virtio_vfio_pci, ...) and a kernel with it; "
-        "mode failover migrates without one",
+        "a card with such a driver (mlx5_vfio_pci, virtio_vfio_pci, ...) and a kernel with it",
     )
 
 

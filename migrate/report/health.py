@@ -7,21 +7,36 @@ from collections.abc import Mapping, Sequence
 from migrate.model import HostFacts
 
 
-def plain(hosts: Sequence[HostFacts], needs: Mapping[str, tuple[str, ...]]) -> str:
-    """Text; ``needs`` are the capabilities that each mode takes."""
-    lines: list[str] = []
+def plain(
+    hosts: Sequence[HostFacts],
+    needs: Mapping[str, tuple[str, ...]],
+    unbuilt: Mapping[str, str],
+) -> str:
+    """Text; hosts that are alike are told of once.
+
+    ``needs`` are the capabilities that each mode takes; ``unbuilt`` the modes that run nowhere in
+    this version, and why.
+    """
+    alike: dict[str, list[HostFacts]] = {}
     for facts in hosts:
+        alike.setdefault(facts.model_copy(update={"host": ""}).model_dump_json(), []).append(facts)
+    lines: list[str] = []
+    for group in alike.values():
+        facts = group[0]
+        names = ", ".join(one.host for one in group)
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-        lines.append(f"{facts.host} (root {facts.root}): {versions}")
+        lines.append(f"{names} (root {facts.root}): {versions}")
         for found in facts.capabilities:
             if found.able:
                 lines.append(f"  {found.name:18} yes  {found.detail}".rstrip())
             else:
-                lines.append(f"  {found.name:18} no   {found.reason}; it takes: {found.remedy}")
+                said = f" ({found.detail})" if found.detail else ""
+                why = f"{found.reason}{said}; it takes: {found.remedy}"
+                lines.append(f"  {found.name:18} no   {why}")
         for mode, wanted in needs.items():
             lacking = [found for name in wanted if not (found := facts.capability(name)).able]
-            verdict = (
-                f"no   it lacks {', '.join(one.name for one in lacking)}" if lacking else "yes"
-            )
+            against = [f"it lacks {', '.join(one.name for one in lacking)}"] if lacking else []
+            against += [unbuilt[mode]] if mode in unbuilt else []
+            verdict = f"no   {'; '.join(against)}" if against else "yes"
             lines.append(f"  mode {mode:13} {verdict}")
     return "\n".join(lines)

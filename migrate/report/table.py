@@ -191,7 +191,8 @@ def _notes(groups: dict[str, list[Attempt]]) -> Iterator[str]:
     yield (
         "A figure is the median of n attempts, [smallest..largest] beside it. Outage: the longest "
         "gap of an attempt that way; egress is guest to peer. In the floor: no gap longer than "
-        "the meter shows with no migration going on. Floor: the worse way."
+        "the meter shows with no migration going on. Guest stall: the longest that the guest's "
+        "own tick stood still or came late. Floor: the worse way."
     )
     several = [label for label, group in groups.items() if len(group) >= SEVERAL]
     if len(several) < len(groups):

@@ -55,6 +55,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"read scenario {path}", said="it does not exist", remedy="see testcases/scenarios/"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"read scenario {path}", said=str(error), remedy="name a readable TOML file"

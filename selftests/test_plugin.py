@@ -1,0 +1,160 @@
+"""pytest's door, by tests of its users: what they see when a case passes, fails, or can't run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from migrate.lab.local import LocalLab
+from selftests.conftest import ROOT, SCENARIOS
+
+MADE_UP = '''
+"""A session without a lab: its attempts are made up."""
+import contextlib
+import pytest
+from migrate import session
+from migrate.model import Case, Problem, Skip, Verdict
+from selftests import synthetic
+
+class Session:
+    def __init__(self):
+        self.skipped, self.attempts, self.finished = [], [], False
+
+    def place(self, case):
+        if case.interface.mode == "virtio":
+            return "a", "b"
+        return Skip(case=case, reason="no such card here", remedy="plug one in")
+
+    def skip(self, skip):
+        self.skipped.append(skip)
+
+    def next_number(self, case):
+        return len(self.attempts) + 1
+
+    def attempt(self, case, number, pair):
+        passes = case.policy.hops == 1
+        verdict = Verdict(
+            check="held-by", result="pass" if passes else "fail", measured="nobody", limit="b",
+            evidence="THE GUEST RUNS NOWHERE",
+        )
+        done = synthetic.attempt(case, number, outcome="completed" if passes else "lost")
+        error = None if passes else Problem(tried="migrate to b", host="a", said="it burns")
+        self.attempts.append(done.model_copy(update={"verdicts": (verdict,), "error": error}))
+        return self.attempts[-1]
+
+    @contextlib.contextmanager
+    def staged(self, case, pair):
+        yield f"{case.interface.mode} on {pair}"
+
+    def finish(self):
+        print("the report is written")
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lab():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "lab_up", lambda config, say: contextlib.nullcontext(config.name))
+        patch.setattr(session, "begin", lambda *_: Session())
+        yield
+'''
+SCENARIO = 'name = "one"\n'
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project of a user, with a scenario file and no lab."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    pytester.makeconftest(MADE_UP)
+    pytester.path.joinpath("one.toml").write_text(SCENARIO)
+    return pytester
+
+
+def outcome_of(inner: pytest.Pytester, test: str, *words: str) -> pytest.RunResult:
+    inner.makepyfile(f"from pathlib import Path\nONE = Path('one.toml')\n{test}")
+    return inner.runpytest_inprocess("-p", "no:cacheprovider", *words)
+
+
+def test_a_case_that_passes(inner: pytest.Pytester) -> None:
+    result = outcome_of(
+        inner, "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE))\n", "-s"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the report is written*"])
+
+
+def test_a_case_that_fails_shows_its_verdicts_and_no_code(inner: pytest.Pytester) -> None:
+    result = outcome_of(
+        inner, "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE, 'policy.hops=3'))\n"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "one/1: lost, held by*",
+            "*held-by*fail*nobody against b: THE GUEST RUNS NOWHERE",
+            "migrate to b on a: it burns",
+        ]
+    )
+    assert "def judge" not in result.stdout.str()
+
+
+def test_a_case_that_cannot_run_here_is_skipped_with_reason_and_remedy(
+    inner: pytest.Pytester,
+) -> None:
+    test = (
+        "def test_it(scenario):\n    scenario(ONE, 'interface.mode=vdpa')\n"
+        "def test_staged(boot):\n    with boot(ONE, 'interface.mode=vdpa'):\n        pass\n"
+        "def test_noted(lab):\n    assert [s.reason for s in lab.skipped] == 2 * "
+        "['no such card here']\n"
+    )
+    result = outcome_of(inner, test, "-rs")
+    result.assert_outcomes(skipped=2, passed=1)
+    result.stdout.fnmatch_lines(["SKIPPED*no such card here; it takes: plug one in"])
+
+
+def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
+    test = (
+        "from migrate.model import Case\n"
+        "def test_it(boot):\n    with boot(Case(id='mine')) as stage:\n"
+        "        assert stage == \"virtio on ('a', 'b')\"\n"
+    )
+    outcome_of(inner, test).assert_outcomes(passed=1)
+
+
+def test_a_file_of_several_cases_has_to_be_narrowed(inner: pytest.Pytester) -> None:
+    inner.path.joinpath("one.toml").write_text(
+        SCENARIO + '[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
+    )
+    result = outcome_of(inner, "def test_it(scenario):\n    scenario(ONE)\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*it makes 2: one-virtio, one-vdpa -- narrow it by overrides*"])
+
+
+def test_an_unknown_lab_file_is_named(inner: pytest.Pytester) -> None:
+    result = outcome_of(inner, "def test_it(lab):\n    pass\n", "--lab", "nothing.toml")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*read the lab file nothing.toml: it does not exist*"])
+
+
+def test_the_options_are_told(inner: pytest.Pytester) -> None:
+    result = inner.runpytest_inprocess("--help")
+    result.stdout.fnmatch_lines(["migrate-lab:", "*--lab=LAB*", "*--lab-name=*", "*--results=*"])
+
+
+def test_a_real_guest_on_a_real_lab(
+    pytester: pytest.Pytester, shared_lab: LocalLab, tmp_path: Path
+) -> None:
+    quick = SCENARIOS / "quickstart.toml"
+    pytester.makepyfile(
+        f"from pathlib import Path\nQUICK = Path({str(quick)!r})\n"
+        "def test_it(scenario, verdicts, lab):\n"
+        "    attempt = scenario(QUICK, 'interface.mode=virtio')\n"
+        "    verdicts(attempt)\n"
+        "    assert attempt.held_by == ('b',)\n"
+        "def test_absent(scenario):\n    scenario(QUICK, 'interface.mode=failover')\n"
+    )
+    options = ("-p", "no:cacheprovider", "--lab-name", shared_lab.name, "--results", str(tmp_path))
+    result = pytester.runpytest_subprocess("-rs", *options)
+    result.assert_outcomes(passed=1, skipped=1)
+    (run,) = (path for path in tmp_path.iterdir() if path.joinpath("run.json").exists())
+    assert (run / "report.html").exists()
+    assert (run / "junit.xml").exists()

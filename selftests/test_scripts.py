@@ -1,0 +1,153 @@
+"""./quickstart and ./check on a machine that is not fit: one clear line, and nothing half made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selftests.conftest import ROOT, Ended
+
+SCRIPTS = ("quickstart", "check")
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder that is looked into before all others for programs."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    return folder
+
+
+def put(tools: Path, name: str, text: str) -> Path:
+    """A program that does as ``text`` says in place of the machine's own."""
+    path = tools / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+Start = Callable[..., Ended]
+
+
+@pytest.fixture
+def start(tmp_path: Path, tools: Path) -> Start:
+    """Run a script with other tools, and variables that stand in for another machine."""
+    release = tmp_path / "os-release"
+    release.write_text('PRETTY_NAME="Debian"\nID=debian\nVERSION_ID="13"\n')
+
+    def run(script: str, **variables: object) -> Ended:
+        told = {
+            "MIGRATE_LAB_OS_RELEASE": release,
+            "MIGRATE_LAB_VENV": tmp_path / "venv",
+            "MIGRATE_LAB_NEED_KIB": 1,
+            "TMPDIR": tmp_path,
+            **variables,
+        }
+        done = subprocess.run(
+            [ROOT / script],
+            env={
+                **os.environ,
+                "PATH": f"{tools}:{os.environ['PATH']}",
+                **{name: str(value) for name, value in told.items()},
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=60,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def refused(ended: Ended, script: str, tmp_path: Path) -> str:
+    """The one line that says what to do; nothing was made."""
+    assert ended.status == 3, ended.err
+    assert ended.out == ""
+    *_, last = ended.err.splitlines()
+    assert last.startswith(f"{script}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["os-release", "tools"]
+    return last
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_root(script: str, start: Start, tools: Path, tmp_path: Path) -> None:
+    put(tools, "id", "echo 1000")
+    ended = start(script)
+    assert "run it with sudo" in refused(ended, script, tmp_path)
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('ID=ubuntu\nVERSION_ID="24.04"\n', "ubuntu 24.04"),
+        ("ID=debian\nVERSION_ID=11\n", "debian 11"),
+        ("", "unknown"),
+    ],
+)
+def test_on_another_distribution(text: str, named: str, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "os-release").write_text(text)
+    ended = start("quickstart")
+    line = refused(ended, "quickstart", tmp_path)
+    assert f"made for Debian 12 and 13, this is {named}" in line
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_on_another_processor(start: Start, tools: Path, tmp_path: Path) -> None:
+    put(tools, "uname", "echo aarch64")
+    assert "this is aarch64" in refused(start("check"), "check", tmp_path)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_with_a_full_disk(script: str, start: Start, tmp_path: Path) -> None:
+    ended = start(script, MIGRATE_LAB_NEED_KIB=10**12)
+    assert "make room" in refused(ended, script, tmp_path)
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_offline_for_apt(start: Start, tools: Path, tmp_path: Path) -> None:
+    put(tools, "dpkg-query", "exit 1")
+    put(tools, "apt-get", "echo 'E: Failed to fetch'; exit 100")
+    ended = start("quickstart")
+    assert "is a Debian mirror within reach" in refused(ended, "quickstart", tmp_path)
+    assert "E: Failed to fetch" in ended.err
+
+
+def test_offline_for_pip(start: Start, tools: Path, tmp_path: Path) -> None:
+    put(tools, "dpkg-query", "echo install ok installed")
+    python = put(
+        tools,
+        "python",
+        'mkdir -p "$4/bin" && cp "$0-pip" "$4/bin/pip"',  # -m venv --clear FOLDER
+    )
+    put(tools, "python-pip", "echo 'ERROR: No matching distribution found'; exit 1")
+    ended = start("quickstart", MIGRATE_LAB_PYTHON=python)
+    assert "is PyPI within reach" in refused(ended, "quickstart", tmp_path)
+    assert "No matching distribution" in ended.err
+
+
+def test_a_prepared_machine_is_not_prepared_again(
+    start: Start, tools: Path, tmp_path: Path
+) -> None:
+    put(tools, "dpkg-query", "echo install ok installed")
+    put(tools, "apt-get", "echo apt-get was called; exit 1")
+    python = put(
+        tools,
+        "python",
+        'mkdir -p "$4/bin" && cp "$0-pip" "$4/bin/pip" && cp "$0-run" "$4/bin/migrate-lab"',
+    )
+    put(tools, "python-pip", "exit 0")
+    put(tools, "python-run", 'echo "$@"')
+    first = start("quickstart", MIGRATE_LAB_PYTHON=python)
+    assert first.status == 0, first.err
+    assert first.out.split() == ["run", "testcases/scenarios/quickstart.toml", "--repeat", "5"]
+    assert "making the virtual environment" in first.err
+    again = start("quickstart", MIGRATE_LAB_PYTHON=tools / "none")
+    assert (again.status, again.err) == (0, "")
+    assert (tmp_path / "venv").is_dir()

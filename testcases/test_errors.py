@@ -1,0 +1,72 @@
+"""What goes wrong while a guest moves: who runs it now, and is it whole? Each test is three
+sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from migrate.errors import HostError
+from migrate.faults import stop_libvirtd
+from migrate.pytest_plugin import Boot, Scenario, Verdicts
+from migrate.scenario import load
+from migrate.session import Session
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+MODES = SCENARIOS / "modes.toml"
+SPLIT = "interface.ring=split"
+FAULTS = {
+    case.id: case
+    for case in load(SCENARIOS / "faults.toml").cases
+    if case.id != "faults-cut-migration-link"  # libvirt's keepalive takes half a minute to notice
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_leaves_the_guest_where_it_belongs(
+    name: str, scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(FAULTS[name])
+    verdicts(attempt)
+
+
+@pytest.mark.parametrize("phase", ["setup", "precopy"])
+def test_a_move_that_is_called_off_leaves_the_guest_on_the_source(
+    phase: str, scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(
+        SCENARIOS / "abort.toml", "interface.mode=virtio", f"policy.abort_at={phase}"
+    )
+    verdicts(attempt)
+
+
+def test_a_move_that_cannot_begin_is_refused_and_the_guest_stays(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    refused = next(c for c in load(SCENARIOS / "policies.toml").cases if "refused" in c.id)
+    attempt = scenario(refused)
+    verdicts(attempt)
+
+
+def test_a_move_that_takes_too_long_is_given_up(scenario: Scenario) -> None:
+    attempt = scenario(
+        MODES, "interface.mode=virtio", SPLIT, "policy.bandwidth_mib_s=2", "policy.timeout_s=1"
+    )
+    assert (attempt.outcome, attempt.held_by) == ("aborted", (attempt.source,))
+
+
+def test_a_host_without_libvirt_is_named(lab: Session, scenario: Scenario) -> None:
+    start = stop_libvirtd(lab.lab.hosts["b"])
+    try:
+        with pytest.raises(HostError, match="connect to libvirt on host b"):
+            scenario(MODES, "interface.mode=virtio", SPLIT)
+    finally:
+        start()
+
+
+def test_a_guest_can_be_moved_again_after_a_move_that_failed(boot: Boot) -> None:
+    with boot(FAULTS["faults-kill-incoming"]) as stage:
+        assert stage.move().outcome == "failed"
+        stage.case = load(MODES, ("interface.mode=virtio", SPLIT)).cases[0]
+        assert stage.move().outcome == "completed"
