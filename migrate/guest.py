@@ -13,13 +13,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.disk_image import Disk
 from migrate.domain import NAME, digest
 from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.image import Image
 from migrate.lab.hosts import Host
-from migrate.libvirt_client import CHANNEL, Call, Domain, Hypervisor
+from migrate.libvirt_client import CHANNEL, Domain, Hypervisor
 
 Prepare = Callable[[Domain], None]
 """Called once a guest has been started cold: waits for its probe, and gives it its address."""

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import libvirt
 import libvirt_qemu
 
+from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.errors import GuestError, HostError
 
@@ -351,56 +352,6 @@ class Domain:
                 self._domain, text, max(1, int(deadline.left())), 0
             )
         return json.loads(answer)["return"]
-
-
-class Call:
-    """A libvirt call that goes on in a thread of its own, so that the caller can act meanwhile."""
-
-    def __init__(self, tried: str, function: Callable[[], Any]) -> None:
-        self.tried = tried
-        self.error: Exception | None = None
-        self._value: Any = None
-        self._done = threading.Event()
-        self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] = []
-        threading.Thread(target=self._run, args=(function,), daemon=True).start()
-
-    def _run(self, function: Callable[[], Any]) -> None:
-        try:
-            self._value = function()
-        except Exception as error:  # noqa: BLE001  handed to the caller by result() and .error
-            self.error = error
-        with self._lock:
-            self._done.set()
-        for callback in self._callbacks:
-            callback()
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        return self._done.is_set()
-
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when it has ended: at once if it has already."""
-        with self._lock:
-            if not self._done.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
-
-    def wait(self, deadline: Deadline) -> bool:
-        """Whether it ended by the deadline."""
-        return self._done.wait(deadline.left())
-
-    def result(self) -> Any:
-        """What it returned; raises what it raised."""
-        if self.error is not None:
-            raise self.error
-        return self._value
-
-    def words(self) -> str | None:
-        """What libvirt said when it failed; None when it did not."""
-        return None if self.error is None else str(self.error)
 
 
 class Channel:

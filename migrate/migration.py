@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from migrate.call import Call
 from migrate.clock import Deadline, now_ns
 from migrate.domain import NAME, Rewrite, rewritten
 from migrate.errors import LabError
 from migrate.lab.hosts import Host
-from migrate.libvirt_client import Call, Domain, Hypervisor
+from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, Outcome, Policy, Problem, Reported
 from migrate.observe.events import Listener, phase_of
 
