@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +60,8 @@ def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -
     path = saved_state(order, on)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            making = path.with_name(f".{uuid.uuid4().hex}.sav")
+            making = path.with_suffix(".making")
+            making.unlink(missing_ok=True)  # of a controller that was killed
             try:
                 _cold(order, on, prepare, deadline).save(str(making))
                 making.rename(path)

@@ -6,7 +6,6 @@ are deadlines, and what then happens is the policy's.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from migrate.model import Event, Outcome, Policy, Problem, Reported
 from migrate.observe.events import Listener, phase_of
 
 ACCOUNT_S = 2.0
-"""For libvirt's account of a job to arrive after the job; a failed one may have none."""
+"""For libvirt's account of a job to arrive after the job."""
 GRACE_S = 45.0
 """After an abort libvirt may wait for a peer that is gone until its keepalive gives up."""
 
@@ -42,8 +41,8 @@ class Move:
     target: End
     policy: Policy
     rewrites: tuple[Rewrite, ...]
-    saves: Path
-    """A folder that both hosts see under the same path: where a saved guest lies in between."""
+    save: Path
+    """A file that both hosts see under the same path: where a saved guest lies in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event],
     else:
         call = _begin(domain, move)
     _attend(domain, move, call, watch)
-    reported = _reported(listener, since, move.source.host.name)
+    reported = _reported(listener, since, move.source.host.name, call)
     notes = watch.refused()
     if move.policy.method == "save-restore":
         notes = (*notes, "libvirt reports on the save alone, not on the restore")
@@ -148,7 +147,8 @@ def _begin(domain: Domain, move: Move) -> Call:
 
 
 def _save_restore(domain: Domain, move: Move) -> None:
-    path = move.saves / f"{uuid.uuid4().hex}.sav"
+    path = move.save
+    path.unlink(missing_ok=True)  # of a controller that was killed
     try:
         domain.save(str(path))
         deadline = Deadline.after(move.policy.timeout_s)
@@ -228,14 +228,16 @@ def _problem(call: Call, move: Move) -> Problem | None:
     return Problem(tried=call.tried, host=host, said=str(error))
 
 
-def _reported(listener: Listener, since: int, source: str) -> Reported:
+def _reported(listener: Listener, since: int, source: str, call: Call) -> Reported:
     """libvirt's account of the job, as the source tells it when the job has ended.
 
-    The event comes over another connection than the end of the call, so it may come later.
+    The event comes over another connection than the end of the call, so it may come later; of a
+    job that failed there is none.
     """
+    succeeded = call.ended and call.error is None
     ended = listener.wait(
         lambda event: event.name == "job-completed" and event.host == source,
-        Deadline.after(ACCOUNT_S),
+        Deadline.after(ACCOUNT_S if succeeded else 0),
         since,
     )
     if ended is None:

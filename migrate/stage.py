@@ -136,7 +136,7 @@ class Stage:
                 target=ends[1],
                 policy=self.case.policy,
                 rewrites=self.rewrites,
-                saves=self.setting.lab.shared / "warm",
+                save=self._shared(f"saved-{self.setting.lab.name}-{source.name}.sav"),
             )
             hosts = {"source": source, "target": target}
             with (
@@ -172,6 +172,10 @@ class Stage:
             faults.react(event)
 
         return hear
+
+    def _shared(self, name: str) -> Path:
+        """A file that both hosts see. The lab's name is in its own: `lab down` finds it by that."""
+        return self.setting.lab.shared / "warm" / name
 
     def _direction(self) -> tuple[Host, Host]:
         first, second = self.pair

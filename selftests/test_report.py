@@ -221,6 +221,17 @@ def test_the_zero_of_the_picture_is_the_stop() -> None:
     assert [(shape["x0"], shape["x1"]) for shape in gaps] == [(-5.0, 145.0), (-3.0, 807.0)]
 
 
+def test_of_many_gaps_all_are_shaded_and_the_longest_labelled() -> None:
+    gaps = [synthetic.gap("egress", 10.0 * number, number / 100) for number in range(1, 501)]
+    drawn = picture(synthetic.attempt(synthetic.case(), gaps=gaps))
+    shaded = [s for s in drawn["layout"]["shapes"] if s["line"].get("color") == "#d55e00"]
+    assert len(shaded) == 500
+    said = words(drawn)
+    assert "5.0 \\u00b1" in said
+    assert "4.4 \\u00b1 2.0" in said
+    assert "4.3 \\u00b1 2.0" not in said
+
+
 def test_without_a_stop_the_zero_is_the_begin() -> None:
     drawn = picture(synthetic.attempt(synthetic.case(), phases=(), outcome="failed"))
     assert "begin of the attempt" in drawn["layout"]["xaxis4"]["title"]["text"]

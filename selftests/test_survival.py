@@ -18,7 +18,7 @@ from migrate.errors import CleanupError, GuestError, HostError
 from migrate.faults import stop_libvirtd
 from migrate.interfaces import vhost_user
 from migrate.lab import local
-from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host, NamespaceHost
 from migrate.lab.lease import leased
 from migrate.lab.local import LocalLab
@@ -141,7 +141,10 @@ def test_a_probe_that_does_not_answer_ends_the_attempt(
             domain.suspend()
             yield domain
 
-    tried(going, case())  # the saved state is there: what follows is the restored guest alone
+    place = going.place(case())
+    assert isinstance(place, tuple)
+    with going.staged(case(), place):
+        pass  # the saved state is there: what follows is the restored guest alone
     monkeypatch.setattr(stage, "running", suspended)
     monkeypatch.setattr(stage, "START_S", 4.0)
     with pytest.raises(GuestError) as caught:
@@ -156,9 +159,7 @@ def test_a_backend_that_is_down_at_the_guests_start_does_not_hang(
     going: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running: Running = guest.running
-    if isinstance(going.place(case("vhost-user")), tuple):
-        tried(going, case("vhost-user"))
-    else:
+    if not isinstance(going.place(case("vhost-user")), tuple):
         pytest.skip("no OVS-DPDK on this machine")
 
     @contextmanager
@@ -172,7 +173,7 @@ def test_a_backend_that_is_down_at_the_guests_start_does_not_hang(
         patch.setattr(stage, "START_S", 5.0)
         with pytest.raises(GuestError) as caught:
             tried(going, case("vhost-user"))
-    assert caught.value.host == "a"
+    assert (caught.value.host, caught.value.exit_code) == ("a", 4)
     assert "backend" in caught.value.remedy
     assert going.lab.leftovers(["a", "b"]) == ()
     assert tried(going, case("vhost-user")).passed, "the switch is started again when needed"
@@ -201,7 +202,6 @@ def test_a_call_that_does_not_end_is_an_attempt_and_poisons_nothing(
     going: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "GRACE_S", 0.5)
-    monkeypatch.setattr(migration, "ACCOUNT_S", 0.1)
     monkeypatch.setattr(Domain, "abort_job", no_answer)
     policy = {"bandwidth_mib_s": 1, "timeout_s": 0.5}
     attempt = tried(going, case(policy=policy))
@@ -239,7 +239,27 @@ def test_killed_at_any_moment_then_lab_down(
     if any(tmp_path.iterdir()):
         assert shown.status == 0, shown.err
     else:
-        assert "there are 0 runs" in shown.err
+        assert "run something first" in shown.err
+
+
+def test_lab_down_takes_a_saved_guest_along(
+    lab_name: str, tmp_path: Path, migrate_lab: Run
+) -> None:
+    words = (SCENARIOS / "save-restore.toml", "--set", "interface.mode=virtio")
+    with started("run", *words, "--name", lab_name, "--results", tmp_path) as command:
+        command.await_line("moving the guest")
+        command.kill()
+        command.wait()
+    left = cache_folder() / "warm" / f"saved-{lab_name}-a.sav"
+    left.touch()  # the kill came before or after the save
+    other = left.with_name(f"saved-{lab_name}x-a.sav")
+    other.touch()
+    try:
+        assert migrate_lab("lab", "down", "--name", lab_name).status == 0
+        assert (left.exists(), other.exists()) == (False, True)
+    finally:
+        other.unlink()
+    assert traces(lab_name) == []
 
 
 @pytest.mark.parametrize("how", ["interrupt", "terminate"])

@@ -378,8 +378,9 @@ def _down(name: str) -> None:
         functools.partial(_remove_namespace, namespace, deadline) for namespace in record.namespaces
     ]
     steps.append(functools.partial(journal.give_back_huge_pages, state_folder(), name))
-    overlays = (cache_folder() / "warm").glob(f"overlay-{name}-*.qcow2")
-    steps += [functools.partial(path.unlink, missing_ok=True) for path in overlays]
+    for kind in ("overlay", "saved"):
+        ours = (cache_folder() / "warm").glob(f"{kind}-{name}-*")
+        steps += [functools.partial(path.unlink, missing_ok=True) for path in ours]
     # The journal goes last: a controller that is killed in here leaves one that tells of the rest.
     hosts = (folder / host.name for host in record.hosts)
     steps += [functools.partial(shutil.rmtree, host) for host in hosts if host.exists()]

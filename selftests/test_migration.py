@@ -1,0 +1,123 @@
+"""Acting on a move that goes on: by a libvirt that refuses, or that answers no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from migrate import migration
+from migrate.call import Call
+from migrate.clock import now_ns
+from migrate.errors import HostError
+from migrate.libvirt_client import Domain
+from migrate.migration import Acted, End, Move, act, judged
+from migrate.model import Event, Policy
+from migrate.observe.events import Listener
+
+
+class Hung:
+    """A guest whose move goes on until ``ended``; orders are counted, and may be refused."""
+
+    def __init__(self, refuses: str = "", begin: Callable[[], None] = lambda: None) -> None:
+        self._begin = begin
+        self.ended = threading.Event()
+        self.orders: list[str] = []
+        self._refuses = refuses
+
+    def migrate(self, *_words: Any) -> Call:
+        self._begin()
+        return Call("migrate to b", self.ended.wait)
+
+    def _ordered(self, order: str) -> None:
+        self.orders.append(order)
+        if order == self._refuses:
+            raise HostError(order, host="a", said="not now")
+
+    def abort_job(self) -> None:
+        self._ordered("abort")
+        self.ended.set()
+
+    def start_postcopy(self) -> None:
+        self._ordered("postcopy")
+        self.ended.set()
+
+    def suspend(self) -> None:
+        self._ordered("suspend")
+        self.ended.set()
+
+
+def end(name: str) -> End:
+    host = SimpleNamespace(name=name, migration_address="", libvirt_target="")
+    return End(cast("Any", host), cast("Any", None))
+
+
+def moving(**policy: object) -> Move:
+    wanted = Policy.model_validate({"timeout_s": 0.05, **policy})
+    return Move(end("a"), end("b"), wanted, (), Path())
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "GRACE_S", 0.1)
+    monkeypatch.setattr(migration, "ACCOUNT_S", 0.1)
+
+
+def acted(guest: Hung, listener: Listener, move: Move) -> Acted:
+    done = act(cast("Domain", guest), move, listener, lambda _event: None)
+    guest.ended.set()
+    return done
+
+
+@pytest.mark.parametrize(
+    ("then", "order", "gave_up"),
+    [("abort", "abort", True), ("suspend", "suspend", False), ("postcopy", "postcopy", False)],
+)
+def test_what_the_policy_says_is_ordered_at_the_time_limit(
+    then: str, order: str, gave_up: bool, listener: Listener
+) -> None:
+    guest = Hung()
+    done = acted(guest, listener, moving(on_timeout=then))
+    assert (guest.orders, done.aborted, done.call.ended) == ([order], gave_up, True)
+
+
+def test_an_order_that_is_refused_is_a_note_and_the_move_an_attempt(listener: Listener) -> None:
+    guest = Hung(refuses="postcopy")
+    move = moving(on_timeout="postcopy")
+    done = acted(guest, listener, move)
+    assert done.notes == ("switch to post-copy: postcopy on host a: not now",)
+    moved = judged(done, ("a",), move)
+    assert (moved.outcome, moved.held_by) == ("failed", ("a",))
+    assert moved.error is not None
+    assert moved.error.said == "libvirt's call did not end"
+
+
+def test_a_phase_to_abort_at_is_acted_on_when_it_is_seen(listener: Listener) -> None:
+    data = {"status": "active"}
+    begun = Event(at_ns=now_ns(), source="qemu", host="a", name="MIGRATION", data=data)
+    guest = Hung(begin=lambda: listener.add(begun))
+    move = moving(abort_at="precopy", timeout_s=30)
+    done = acted(guest, listener, move)
+    assert guest.orders == ["abort"]
+    assert judged(done, ("a",), move).outcome == "aborted"
+
+
+@pytest.mark.parametrize(
+    ("held", "outcome"), [((), "lost"), (("a", "b"), "failed"), (("b",), "completed")]
+)
+def test_the_holders_decide_how_it_ended(
+    held: tuple[str, ...], outcome: str, listener: Listener
+) -> None:
+    guest = Hung()
+    guest.ended.set()
+    move = moving()
+    assert judged(acted(guest, listener, move), held, move).outcome == outcome
