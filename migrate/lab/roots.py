@@ -53,6 +53,11 @@ RECIPES = {
         backports=True,
     ),
     "debian-12": Recipe("bookworm", (*PACKAGES, "librte-mempool-ring23")),
+    "debian-12-backports": Recipe(
+        "bookworm",
+        (*PACKAGES, "librte-mempool-ring23"),
+        backports=True,
+    ),
 }
 
 PROGRAMS = ("libvirtd", "qemu-system-x86_64", "ip")
