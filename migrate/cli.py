@@ -6,7 +6,6 @@ Heavy modules are imported by the commands that need them, so that ``--help`` is
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -320,11 +319,19 @@ def _as_json(record: RunRecord) -> str:
     return json.dumps(document, indent=1)
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    """The first one ends what is going on; a second one must not end the undoing of it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: click.echo("migrate-lab: still undoing", err=True))
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The entry point: errors of our tree become one clear line and their exit code."""
     from migrate.errors import LabError
 
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         cli(standalone_mode=False)
     except LabError as error:

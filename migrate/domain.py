@@ -23,6 +23,8 @@ NAME = "guest"
 UUID = "6d6c6162-0000-4000-8000-000000000001"
 CONSOLE = "/var/log/libvirt/guest-console.log"
 QEMU_LOG = f"/var/log/libvirt/qemu/{NAME}.log"
+LOGS = {"qemu": QEMU_LOG, "console": CONSOLE, "libvirt": "/var/log/libvirt/libvirtd.log"}
+"""Of a guest and its libvirt, on every host that has had it."""
 
 Rewrite = Callable[[ET.Element], None]
 
@@ -65,10 +67,10 @@ def domain_xml(
     )
 
 
-def rewritten(xml: str, rewrites: Mapping[str, Rewrite] | tuple[Rewrite, ...]) -> str:
+def rewritten(xml: str, rewrites: tuple[Rewrite, ...]) -> str:
     """``xml`` after each rewrite; they see the root element and change it in place."""
     root = ET.fromstring(xml)  # noqa: S314  our own XML, or libvirt's
-    for rewrite in rewrites.values() if isinstance(rewrites, Mapping) else rewrites:
+    for rewrite in rewrites:
         rewrite(root)
     return ET.tostring(root, encoding="unicode")
 

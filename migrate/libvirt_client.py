@@ -23,6 +23,8 @@ from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.errors import GuestError, HostError
 
+OPEN_S = 20.0
+"""For a libvirtd to answer: one that hangs would be waited for without end."""
 CHANNEL = "org.migrate-lab.probe.0"
 """The virtio-serial port that the in-guest probe is controlled by."""
 NO_FILE_DESCRIPTORS = 11_000_000
@@ -80,8 +82,13 @@ class Hypervisor:
     def open(cls, uri: str, host: str) -> Hypervisor:
         """Connect; raises :class:`HostError` with libvirt's words."""
         _event_loop()
+        opening = Call("connect to libvirt", lambda: libvirt.open(uri))
+        if not opening.wait(Deadline.after(OPEN_S)):
+            raise HostError(
+                "connect to libvirt", host=host, said=f"no answer in {OPEN_S:.0f} s: it hangs"
+            )
         try:
-            connection = libvirt.open(uri)
+            connection = opening.result()
             connection.setKeepAlive(5, 3)
         except libvirt.libvirtError as error:
             raise HostError(

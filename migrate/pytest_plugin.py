@@ -80,10 +80,16 @@ def pair(lab: Session) -> Pair:
 @pytest.fixture
 def scenario(lab: Session, pair: Pair) -> Scenario:
     """Run a case, or the only case that a scenario file makes with the given overrides."""
+    from migrate.errors import LabError
 
     def run(what: Case | Path, *overrides: str) -> Attempt:
+        """What leaves no attempt fails the test in one line."""
         case = _case(what, overrides)
-        return lab.attempt(case, lab.next_number(case), pair(case))
+        place = pair(case)
+        try:
+            return lab.attempt(case, lab.next_number(case), place)
+        except LabError as error:
+            pytest.fail(f"{case.id}: no attempt: {error}", pytrace=False)
 
     return run
 

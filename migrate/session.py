@@ -38,7 +38,7 @@ from migrate.report.junit import junit
 from migrate.results import RunWriter, run_name
 from migrate.scenario import Scenario
 from migrate.scenario.rules import has_postcopy
-from migrate.stage import Setting, Stage, staged
+from migrate.stage import Setting, Stage, logs_of, staged
 
 NOTHING_RAN = 3
 """Exit code where no case could run here: nothing was proved."""
@@ -181,10 +181,22 @@ class Session:
             done = attempt(case, number, self._setting(pair), pair, self.writer)
         except LabError as error:
             self._note(case, number, error)
+            self._keep_logs(case, number, pair)
             raise
         self.attempts.append(done)
         self.watcher.on_attempt(done)
         return done
+
+    def _keep_logs(self, case: Case, number: int, pair: tuple[Host, Host]) -> None:
+        """Without an attempt there is no folder for them: they lie beside ``run.json``."""
+        for host in pair:
+            try:
+                logs = logs_of(host, case)
+            except LabError as error:
+                self.watcher.say(f"no logs of host {host.name}: {error}")
+                continue
+            for name, text in logs.items():
+                self.writer.write(f"mishap-{case.id}-{number}-{host.name}-{name}.log", text)
 
     def _note(self, case: Case, number: int, error: LabError) -> None:
         problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)

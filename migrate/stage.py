@@ -12,7 +12,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline, now_ns
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
-from migrate.domain import CONSOLE, NAME, QEMU_LOG, Rewrite, domain_xml
+from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
 from migrate.guest import Order, bring_probe, holders, running
@@ -30,6 +30,8 @@ START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
 DISK_START_S = 240.0
 """For a disk to boot by its own loader, its agent to answer, and the probe to be brought in."""
+LOG_LINES = 2000
+"""Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 TAKE_S = 60.0
 """For the probes' logs to be read back."""
 
@@ -202,11 +204,20 @@ class Stage:
         self.seen.taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
         self.seen.events = (*self.listener.events(), *self.traffic.announcements())
         for host, side in zip(self.pair, ("source", "target"), strict=True):
-            for name, path in (("qemu", QEMU_LOG), ("console", CONSOLE)):
-                log = host.run(["cat", path], Deadline.after(10), check=False)
-                if log.status == 0:
-                    self.seen.files[f"logs/{side}-{name}.log"] = log.out
+            for name, text in logs_of(host, self.case).items():
+                self.seen.files[f"logs/{side}-{name}.log"] = text
         return self.seen
+
+
+def logs_of(host: Host, case: Case) -> dict[str, str]:
+    """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
+    paths = {**LOGS, **module_for(case.interface.mode).logs}
+    last = f"--lines={LOG_LINES}"
+    said = {
+        name: host.run(["tail", last, path], Deadline.after(10), check=False)
+        for name, path in paths.items()
+    }
+    return {name: log.out for name, log in said.items() if log.status == 0}
 
 
 def _must_run(seconds: float, listener: Listener) -> None:

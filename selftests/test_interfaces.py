@@ -190,11 +190,3 @@ def test_a_mode_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no such mode") as refused:
         module_for("carrier-pigeon")  # type: ignore[arg-type]
     assert "vhost-user" in refused.value.remedy
-
-
-@pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
-def test_all_of_a_virtio_device_is_evidence(mode: Mode) -> None:
-    module = MODES[mode]
-    same = module.evidence(NIC)
-    for changed in ({"driver": "vfio"}, {"mac": "52:54:00:00:00:01"}, {"features": "1"}):
-        assert module.evidence(NIC.model_copy(update=changed)) != same

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from migrate import checks, experiment, guest, migration, session, stage
+from migrate import checks, experiment, guest, libvirt_client, migration, session, stage
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, GuestError, HostError
 from migrate.faults import stop_libvirtd
@@ -151,6 +151,8 @@ def test_a_probe_that_does_not_answer_ends_the_attempt(
         tried(going, case())
     assert (caught.value.host, caught.value.exit_code) == ("guest on a", 4)
     assert caught.value.remedy
+    (log,) = going.writer.folder.glob("mishap-*-a-qemu.log")
+    assert "qemu-system-x86_64" in log.read_text(), "the lab goes, what its QEMU said stays"
     assert going.exit_code == 4
     assert going.lab.leftovers(["a", "b"]) == ()
 
@@ -275,6 +277,34 @@ def test_interrupted_in_the_middle_of_a_move(
     assert "Traceback" not in ended.err
     assert traces(lab_name) == []
     assert migrate_lab("show", "--results", tmp_path).status == 0
+
+
+def test_a_second_interrupt_does_not_end_the_undoing_of_the_first(
+    lab_name: str, tmp_path: Path
+) -> None:
+    with started("run", *SLOW, "--name", lab_name, "--results", tmp_path) as command:
+        command.await_line("iteration")
+        command.interrupt()
+        command.await_line("writing the report")
+        command.interrupt()
+        ended = command.wait()
+    assert ended.status == 130, ended.err
+    assert "still undoing" in ended.err
+    assert traces(lab_name) == []
+
+
+def test_a_libvirtd_that_hangs_is_not_waited_for(
+    shared_lab: LocalLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = shared_lab.hosts["b"]
+    pid = host.run(["cat", "/run/libvirtd.pid"], Deadline.after(5)).out.strip()
+    monkeypatch.setattr(libvirt_client, "OPEN_S", 0.5)
+    host.run(["kill", "-STOP", pid], Deadline.after(5))
+    try:
+        with pytest.raises(HostError, match="it hangs"):
+            host.connect()
+    finally:
+        host.run(["kill", "-CONT", pid], Deadline.after(5))
 
 
 def test_interrupted_in_a_lab_that_was_up_leaves_it_clean(

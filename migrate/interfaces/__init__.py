@@ -1,8 +1,8 @@
 """How a guest's interface can be backed: one module a mode, and this table of them.
 
-A module answers five questions: what facts a host must show (``needs``), how to make the backend on
-a host (``provide``), what the domain's template must know (``describe``), how the target's XML
-differs (``adapt``), and what to compare across the handoff (``evidence``).
+A module answers four questions: what facts a host must show (``needs``), how to make the backend on
+a host (``provide``), what the domain's template must know (``describe``), and how the target's XML
+differs (``adapt``). What the guest sees of its device is compared alike for every mode.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from migrate.interfaces.unbuilt import Unbuilt
 from migrate.interfaces.vhost_user import VhostUser
 from migrate.interfaces.virtio import Virtio
 from migrate.lab.hosts import Host
-from migrate.model import Interface, Mode, Nic
+from migrate.model import Interface, Mode
 
 Backend = Mapping[str, Any]
 """What a host's backend is called there: a bridge, a socket, a VF's address."""
 
 
 class InterfaceModule(Protocol):
-    """The five questions."""
+    """The four questions."""
 
     @property
     def built(self) -> bool:
         """Whether this version has a backend for the mode."""
+
+    @property
+    def logs(self) -> Mapping[str, str]:
+        """Logs of the backend by name, as paths on the host."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -45,9 +49,6 @@ class InterfaceModule(Protocol):
 
     def adapt(self, source: Backend, target: Backend) -> tuple[Rewrite, ...]:
         """Rewrites that make the source's XML the target's; none where both are the same."""
-
-    def evidence(self, nic: Nic) -> Mapping[str, object]:
-        """What of the guest's view must be the same before and after."""
 
 
 MODES: Mapping[Mode, InterfaceModule] = {

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 from migrate.clock import Deadline
 from migrate.domain import Rewrite
 from migrate.errors import HostError
 from migrate.lab.hosts import Host
-from migrate.model import Interface, Nic
+from migrate.model import Interface
 
 
 class Unbuilt:
     """Says so instead of pretending."""
 
     built = False
+    logs: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, mode: str, needs: tuple[str, ...]) -> None:
         self.mode = mode
@@ -43,7 +45,3 @@ class Unbuilt:
         """Nothing."""
         del source, target
         return ()
-
-    def evidence(self, nic: Nic) -> Mapping[str, object]:
-        """All of it."""
-        return nic.model_dump()

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from migrate.clock import Deadline
 from migrate.domain import Rewrite
 from migrate.errors import HostError
 from migrate.lab.hosts import OVS_UPLINK, Host
-from migrate.model import Interface, Nic
+from migrate.model import Interface
 
 RUN = "/run/openvswitch"
 LOG = "/var/log/openvswitch/ovs-vswitchd.log"
@@ -49,6 +50,7 @@ class VhostUser:
     """One port of the host's OVS for the guest."""
 
     built = True
+    logs: Mapping[str, str] = MappingProxyType({"ovs": LOG})
     needs = ("huge-pages", "ovs-dpdk")
 
     @contextmanager
@@ -90,10 +92,6 @@ class VhostUser:
                     element.set("path", target["socket"])
 
         return (move,)
-
-    def evidence(self, nic: Nic) -> Mapping[str, object]:
-        """All that the guest sees of a virtio device stays as it was."""
-        return nic.model_dump()
 
 
 def ensure_switch(host: Host, deadline: Deadline) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from migrate.clock import Deadline
 from migrate.domain import Rewrite
 from migrate.errors import HostError
 from migrate.lab.hosts import DATA_BRIDGE, Host
-from migrate.model import Interface, Nic
+from migrate.model import Interface
 
 
 class Virtio:
     """libvirt makes the tap and takes it away with the domain."""
 
     built = True
+    logs: Mapping[str, str] = MappingProxyType({})
     needs = ("tun",)
 
     @contextmanager
@@ -48,7 +50,3 @@ class Virtio:
                     element.set("bridge", target["bridge"])
 
         return (rename,)
-
-    def evidence(self, nic: Nic) -> Mapping[str, object]:
-        """All that the guest sees of a virtio device stays as it was."""
-        return nic.model_dump()
