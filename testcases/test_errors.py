@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from migrate.errors import HostError
 from migrate.faults import stop_libvirtd
 from migrate.pytest_plugin import Boot, Scenario, Verdicts
 from migrate.scenario import load
@@ -56,7 +55,7 @@ def test_a_move_that_takes_too_long_is_given_up(scenario: Scenario) -> None:
 def test_a_host_without_libvirt_is_named(lab: Session, scenario: Scenario) -> None:
     start = stop_libvirtd(lab.lab.hosts["b"])
     try:
-        with pytest.raises(HostError, match="connect to libvirt on host b"):
+        with pytest.raises(pytest.fail.Exception, match="connect to libvirt on host b"):
             scenario(MODES, "interface.mode=virtio", SPLIT)
     finally:
         start()
