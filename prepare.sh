@@ -3,7 +3,7 @@
 
 packages=(
     # the local lab and its roots
-    mmdebstrap tini iproute2 ethtool util-linux procps debian-archive-keyring
+    mmdebstrap tini iproute2 ethtool util-linux mount procps debian-archive-keyring
     # the guest image and its probe
     gcc libc6-dev zstd
     # a guest that boots from a disk of its own
