@@ -23,7 +23,8 @@ from migrate.observe.events import Listener, phase_of
 ACCOUNT_S = 2.0
 """For libvirt's account of a job to arrive after the job."""
 GRACE_S = 45.0
-"""After an abort libvirt may wait for a peer that is gone until its keepalive gives up."""
+"""After an abort libvirt may wait for a peer that is gone until its keepalive gives up; a guest
+that was suspended, or went over to post-copy, still has memory to send."""
 
 
 class End(NamedTuple):
@@ -163,15 +164,18 @@ def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
     call.then(lambda: watch.listener.add(_ended(source)))
     deadline = Deadline.after(policy.timeout_s)
     since = watch.since
-    timed_out = False
+    overdue = False
     while True:
         event = watch.listener.wait(lambda _event: True, deadline, since)
         if event is None:
-            if timed_out:
+            if watch.aborted and overdue:
                 return  # even the grace has passed: the holders will tell
-            timed_out = True
-            _on_timeout(domain, policy, watch)
-            deadline = Deadline.after(GRACE_S if watch.aborted else policy.timeout_s)
+            if overdue:
+                watch.abort(domain)  # what the policy wanted did not end it either
+            else:
+                _on_timeout(domain, policy, watch)
+            overdue = True
+            deadline = Deadline.after(GRACE_S if watch.aborted else policy.timeout_s + GRACE_S)
             continue
         since += 1
         if event.name == "call-ended":

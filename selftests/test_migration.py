@@ -91,14 +91,23 @@ def test_what_the_policy_says_is_ordered_at_the_time_limit(
 
 
 def test_an_order_that_is_refused_is_a_note_and_the_move_an_attempt(listener: Listener) -> None:
-    guest = Hung(refuses="postcopy")
-    move = moving(on_timeout="postcopy")
+    guest = Hung(refuses="abort")
+    move = moving()
     done = acted(guest, listener, move)
-    assert done.notes == ("switch to post-copy: postcopy on host a: not now",)
+    assert done.notes == ("give up the move: abort on host a: not now",)
     moved = judged(done, ("a",), move)
     assert (moved.outcome, moved.held_by) == ("failed", ("a",))
     assert moved.error is not None
     assert moved.error.said == "libvirt's call did not end"
+
+
+@pytest.mark.parametrize("then", ["suspend", "postcopy"])
+def test_what_does_not_end_by_the_policy_is_given_up(then: str, listener: Listener) -> None:
+    guest = Hung(refuses=then)
+    move = moving(on_timeout=then)
+    done = acted(guest, listener, move)
+    assert guest.orders == [then, "abort"]
+    assert judged(done, ("a",), move).outcome == "aborted"
 
 
 def test_a_phase_to_abort_at_is_acted_on_when_it_is_seen(listener: Listener) -> None:
