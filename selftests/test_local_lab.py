@@ -24,6 +24,7 @@ from migrate.lab.hosts import Host
 from migrate.lab.journal import ProcessId, read_record
 from migrate.lab.local import LocalLab
 from migrate.shell import run
+from selftests.conftest import traces
 
 
 def quiet(_: str) -> None:
@@ -58,25 +59,6 @@ def name(make_name: Callable[[], str]) -> str:
 @pytest.fixture
 def lab(name: str) -> LocalLab:
     return local.up(config(name), quiet)
-
-
-def traces(name: str) -> list[str]:
-    """All that a lab can leave on this machine, seen from outside of its journal."""
-    marks = (f"mlab-{name}", f"{state_folder()}/{name}/")
-    found = [str(path) for path in Path("/run/netns").glob(f"mlab-{name}*")]
-    if (state_folder() / name).exists():
-        found.append(f"the folder {name}")
-    for process in Path("/proc").glob("[0-9]*"):
-        for file in ("mountinfo", "cmdline"):
-            try:
-                text = (process / file).read_text(errors="replace")
-            except (FileNotFoundError, ProcessLookupError, OSError):
-                continue  # it ended while we looked
-            if process.name != str(os.getpid()) and any(mark in text for mark in marks):
-                found.append(f"{process.name} {file}")
-    if any(mark in Path("/proc/self/mountinfo").read_text() for mark in marks):
-        found.append("a mount of this machine")
-    return found
 
 
 def own_huge_pages() -> int:
