@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ from migrate.errors import LabError
 from migrate.guest import Order, running
 from migrate.image import ensure_image
 from migrate.interfaces import module_for
-from migrate.lab import local
 from migrate.lab.config import LabConfig
 from migrate.lab.hosts import Host, Lab
 from migrate.lab.local import LocalLab
@@ -31,7 +30,8 @@ from migrate.migration import End
 from migrate.model import Case
 from migrate.observe.traffic import guest_probe
 from migrate.probe import Probe
-from migrate.stage import START_S
+from migrate.session import lab_up
+from migrate.stage import START_S, preparing
 
 MODES = ("virtio", "vhost-user")
 
@@ -41,17 +41,9 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def local_lab(name: str) -> Iterator[LocalLab]:
+def local_lab(name: str) -> AbstractContextManager[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    was_up = local.find(name) is not None
-    lab = local.up(LabConfig(name=name), say)
-    try:
-        yield lab
-    finally:
-        local.keep_capabilities(lab)
-        if not was_up:
-            local.down(name)
+    return lab_up(LabConfig(name=name), say)
 
 
 def pair_of(lab: Lab) -> tuple[Host, Host]:
@@ -78,11 +70,7 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
     image = ensure_image(case.guest.image, lab.shared, say)
     module = module_for(case.interface.mode)
     pair = pair_of(lab)
-
-    def prepare(domain: Domain) -> None:
-        with guest_probe(domain, deadline) as probe:
-            probe.address(lab.guest_address, lab.prefix)
-
+    prepare = preparing(lab, image, deadline)
     with ExitStack() as stack:
         source, target = (End(host, stack.enter_context(host.connect())) for host in pair)
         backends = [

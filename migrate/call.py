@@ -53,7 +53,3 @@ class Call:
         if self.error is not None:
             raise self.error
         return self._value
-
-    def words(self) -> str | None:
-        """What was said when it failed; None when it did not."""
-        return None if self.error is None else str(self.error)

@@ -67,6 +67,19 @@ def domain_xml(
     )
 
 
+def moved_source(kind: str, key: str, source: str, target: str) -> tuple[Rewrite, ...]:
+    """What makes an interface's ``<source key=source>`` that of the target; none if it is one."""
+    if source == target:
+        return ()
+
+    def move(root: ET.Element) -> None:
+        for element in root.iterfind(f"./devices/interface[@type='{kind}']/source"):
+            if element.get(key) == source:
+                element.set(key, target)
+
+    return (move,)
+
+
 def rewritten(xml: str, rewrites: tuple[Rewrite, ...]) -> str:
     """``xml`` after each rewrite; they see the root element and change it in place."""
     root = ET.fromstring(xml)  # noqa: S314  our own XML, or libvirt's

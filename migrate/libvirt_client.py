@@ -281,11 +281,6 @@ class Domain:
             ):
                 raise HostError("end the guest", host=self.host, said=str(error)) from error
 
-    def resume(self) -> None:
-        """Let it run on."""
-        with self._said("resume the guest"):
-            self._domain.resume()
-
     def limit_downtime(self, milliseconds: int) -> None:
         """How long the guest may be stopped for the switchover, before a migration begins."""
         with self._said("limit the downtime"):
@@ -318,12 +313,6 @@ class Domain:
         """Switch the migration going on to post-copy."""
         with self._said("switch to post-copy"):
             self._domain.migrateStartPostCopy(0)
-
-    def monitor(self, command: str, **arguments: Any) -> Any:
-        """A QMP command through libvirt's monitor."""
-        text = json.dumps({"execute": command, "arguments": arguments})
-        with self._said(f"ask QEMU for {command}"):
-            return json.loads(libvirt_qemu.qemuMonitorCommand(self._domain, text, 0))["return"]
 
     def migrate(
         self,

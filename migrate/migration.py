@@ -114,7 +114,7 @@ class _Watch:
 
     def refused(self) -> tuple[str, ...]:
         """What libvirt did not do, in its words."""
-        return tuple(f"{order.tried}: {order.words()}" for order in self.orders if order.error)
+        return tuple(f"{order.tried}: {order.error}" for order in self.orders if order.error)
 
 
 def _begin(domain: Domain, move: Move) -> Call:

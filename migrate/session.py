@@ -21,6 +21,7 @@ from migrate.interfaces import MODES, InterfaceModule, module_for
 from migrate.lab import facts, local
 from migrate.lab.config import LabConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
+from migrate.lab.local import LocalLab
 from migrate.model import (
     Attempt,
     Capability,
@@ -55,7 +56,9 @@ class Watcher:
 
 
 @contextmanager
-def lab_up(config: LabConfig, say: Callable[[str], None], *, keep: bool = False) -> Iterator[Lab]:
+def lab_up(
+    config: LabConfig, say: Callable[[str], None], *, keep: bool = False
+) -> Iterator[LocalLab]:
     """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
     was_up = local.find(config.name) is not None
     lab = local.up(config, say)

@@ -99,7 +99,7 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
             boot = image
         xml = _xml(case, setting, boot, ends, backends[0])
         order = Order(xml, image, case.guest.start == "warm", setting.lab.shared)
-        prepare = _preparing(setting.lab, image, deadline)
+        prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
         start_ms = (now_ns() - asked_ns) / 1e6
@@ -269,7 +269,7 @@ def _version_of_machine(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in name.rpartition("-")[2].split(".") if part.isdigit())
 
 
-def _preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Domain], None]:
+def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Domain], None]:
     """Once after a cold boot; a saved state remembers it."""
 
     def prepare(domain: Domain) -> None:

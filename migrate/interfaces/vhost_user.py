@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from migrate.clock import Deadline
-from migrate.domain import Rewrite
+from migrate.domain import Rewrite, moved_source
 from migrate.errors import HostError
 from migrate.lab.hosts import OVS_UPLINK, Host
 from migrate.model import Interface
@@ -83,15 +83,7 @@ class VhostUser:
 
     def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
         """Sockets may have other paths on other hosts."""
-        if source["socket"] == target["socket"]:
-            return ()
-
-        def move(root: Any) -> None:
-            for element in root.iterfind("./devices/interface[@type='vhostuser']/source"):
-                if element.get("path") == source["socket"]:
-                    element.set("path", target["socket"])
-
-        return (move,)
+        return moved_source("vhostuser", "path", source["socket"], target["socket"])
 
 
 def ensure_switch(host: Host, deadline: Deadline) -> None:

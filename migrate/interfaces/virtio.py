@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from migrate.clock import Deadline
-from migrate.domain import Rewrite
+from migrate.domain import Rewrite, moved_source
 from migrate.errors import HostError
 from migrate.lab.hosts import DATA_BRIDGE, Host
 from migrate.model import Interface
@@ -41,12 +41,4 @@ class Virtio:
 
     def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
         """Bridges may have other names on other hosts."""
-        if source["bridge"] == target["bridge"]:
-            return ()
-
-        def rename(root: Any) -> None:
-            for element in root.iterfind("./devices/interface[@type='bridge']/source"):
-                if element.get("bridge") == source["bridge"]:
-                    element.set("bridge", target["bridge"])
-
-        return (rename,)
+        return moved_source("bridge", "bridge", source["bridge"], target["bridge"])
