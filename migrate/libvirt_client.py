@@ -218,10 +218,18 @@ class Hypervisor:
         def completed(*args: Any) -> None:
             on_libvirt("job-completed", dict(args[2]))
 
+        def added(*args: Any) -> None:
+            on_libvirt("device-added", {"device": args[2]})
+
+        def removed(*args: Any) -> None:
+            on_libvirt("device-removed", {"device": args[2]})
+
         kinds = {
             libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lifecycle,
             libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION: iteration,
             libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: completed,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: added,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: removed,
         }
         with contextlib.ExitStack() as undo, self._said("listen to events"):
             number = libvirt_qemu.qemuMonitorEventRegister(connection, None, None, qemu, None, 0)
@@ -285,6 +293,16 @@ class Domain:
         """How long the guest may be stopped for the switchover, before a migration begins."""
         with self._said("limit the downtime"):
             self._domain.migrateSetMaxDowntime(milliseconds, 0)
+
+    def attach(self, device_xml: str) -> None:
+        """Plug a device into the running guest; returns when QEMU has it, not yet the guest."""
+        with self._said("plug the device in"):
+            self._domain.attachDeviceFlags(device_xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def detach(self, device_xml: str) -> None:
+        """Ask the guest to let a device go; libvirt waits a few seconds for that."""
+        with self._said("take the device out"):
+            self._domain.detachDeviceFlags(device_xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def suspend(self) -> None:
         """Stop its processors."""

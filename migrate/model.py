@@ -24,6 +24,8 @@ Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
 Direction = Literal["egress", "ingress"]
 PhaseName = Literal[
     "setup",
+    "wait-unplug",
+    "standby",
     "precopy",
     "pre-switchover",
     "stopped",
@@ -31,6 +33,7 @@ PhaseName = Literal[
     "postcopy",
     "resumed",
     "announce",
+    "replug",
     "settled",
 ]
 Part = Literal["start", "switchover", "tail", "none"]
@@ -45,6 +48,26 @@ NotNegative = Annotated[float, Field(ge=0)]
 # --- what a scenario asks for -------------------------------------------------------------------
 
 
+class Vdpa(Value):
+    """Which vDPA device backs the interface, and how its rings are followed in a migration."""
+
+    device: Literal["auto", "vp_vdpa", "vdpasim_net", "vendor"] = "auto"
+    """Of the host's management devices; auto: the first that has a network behind it."""
+    shadow: Literal["auto", "on", "off"] = "auto"
+    """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
+
+
+class VirtualFunction(Value):
+    """What the physical function is told of the VF, and who binds it; None leaves it alone."""
+
+    vlan: int | None = Field(default=None, ge=1, le=4094)
+    spoof_check: bool | None = None
+    trust: bool | None = None
+    link: Literal["auto", "enable", "disable"] | None = None
+    managed: bool = True
+    """libvirt binds it to vfio-pci and back; else we do."""
+
+
 class Interface(Value):
     """How the guest's interface is backed, and what the guest is offered on it."""
 
@@ -54,6 +77,8 @@ class Interface(Value):
     ring: Literal["split", "packed"] = "split"
     mtu: int = Field(default=1500, ge=576, le=9000)
     offloads: bool = True
+    vdpa: Vdpa = Vdpa()
+    vf: VirtualFunction = VirtualFunction()
 
 
 class GuestSpec(Value):
@@ -69,7 +94,8 @@ class GuestSpec(Value):
 class Policy(Value):
     """How it is moved; None leaves the hypervisor's own default alone."""
 
-    method: Literal["precopy", "postcopy", "save-restore"] = "precopy"
+    method: Literal["precopy", "postcopy", "save-restore", "reattach"] = "precopy"
+    """``reattach``: the interface is taken out, the guest is moved, and gets the target's."""
     transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
     hops: int = Field(default=1, ge=1, le=10)
     """Moves in one attempt: 2 is there and back (ping-pong)."""

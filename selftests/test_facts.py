@@ -18,7 +18,7 @@ from migrate.clock import Deadline
 from migrate.lab import facts, local
 from migrate.lab.config import HostConfig, LabConfig, state_folder
 from migrate.lab.facts import BOOT_S, CAPABILITIES, INIT_REACHED, LOOK, Boot, Look, gather, judge
-from migrate.lab.hosts import Host, NamespaceHost
+from migrate.lab.hosts import NamespaceHost
 from migrate.model import Capability, HostFacts
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
@@ -211,15 +211,14 @@ def lab() -> Iterator[local.LocalLab]:
 
 
 @pytest.fixture
-def host(lab: local.LocalLab) -> Host:
+def host(lab: local.LocalLab) -> NamespaceHost:
     host = lab.hosts["a"]
-    assert isinstance(host, NamespaceHost)
     host = dataclasses.replace(host, path=f"{STAND_INS}:{host.path}")
     host.file(STAND_INS).mkdir(exist_ok=True)
     return host
 
 
-def stand_in(host: Host, script: str) -> None:
+def stand_in(host: NamespaceHost, script: str) -> None:
     """A QEMU whose doings are known; it notes that it was started, and how."""
     program = host.file(f"{STAND_INS}/qemu-system-x86_64")
     program.write_text(f'#!/bin/sh\necho "$@" >>/root/started\n{script}\n')
@@ -227,11 +226,11 @@ def stand_in(host: Host, script: str) -> None:
     host.file("/root/started").write_text("")
 
 
-def starts(host: Host) -> list[str]:
+def starts(host: NamespaceHost) -> list[str]:
     return host.file("/root/started").read_text().splitlines()
 
 
-def left(host: Host) -> list[str]:
+def left(host: NamespaceHost) -> list[str]:
     """What runs in the host beside its own daemons, once what was killed had time to go."""
     own = ("/run/lab-init", "/bin/sleep infinity", "libvirtd", "ps ")
     deadline = Deadline.after(5)
@@ -242,7 +241,7 @@ def left(host: Host) -> list[str]:
             return found
 
 
-def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: Host) -> None:
+def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: NamespaceHost) -> None:
     stand_in(host, f"echo booting; echo '{INIT_REACHED}'; exec sleep 1000")
     boot = facts.boot(host, Image(), seconds=60)
     assert boot.reached
@@ -254,7 +253,7 @@ def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: Host) -> None:
     assert "-kernel /kernel -initrd /initrd -append console=ttyS0" in arguments
 
 
-def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: Host) -> None:
+def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: NamespaceHost) -> None:
     stand_in(host, "echo Booting from ROM..; exec sleep 1000")
     boot = facts.boot(host, Image(), seconds=0.3)
     assert not boot.reached
@@ -263,20 +262,20 @@ def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: Host) -> None:
     assert left(host) == []
 
 
-def test_a_qemu_that_does_not_listen_is_ended_all_the_same(host: Host) -> None:
+def test_a_qemu_that_does_not_listen_is_ended_all_the_same(host: NamespaceHost) -> None:
     stand_in(host, "trap '' TERM; exec sleep 1000")
     assert not facts.boot(host, Image(), seconds=0.3).reached
     assert left(host) == []
 
 
-def test_a_qemu_that_gives_up_is_quoted(host: Host) -> None:
+def test_a_qemu_that_gives_up_is_quoted(host: NamespaceHost) -> None:
     stand_in(host, "echo 'qemu-system-x86_64: failed to initialize kvm' >&2; exit 1")
     boot = facts.boot(host, Image(), seconds=60)
     assert boot.gave_up
     assert boot.said == "qemu-system-x86_64: failed to initialize kvm"
 
 
-def test_an_interrupted_try_leaves_no_process(host: Host) -> None:
+def test_an_interrupted_try_leaves_no_process(host: NamespaceHost) -> None:
     stand_in(host, "echo up >/root/up; exec sleep 1000")
     up = host.file("/root/up")
     os.mkfifo(up)
@@ -294,13 +293,15 @@ def test_an_interrupted_try_leaves_no_process(host: Host) -> None:
     assert left(host) == []
 
 
-def gathered(host: Host, cache: Path, image: Image | None, *, fresh: bool = False) -> HostFacts:
+def gathered(
+    host: NamespaceHost, cache: Path, image: Image | None, *, fresh: bool = False
+) -> HostFacts:
     with host.connect() as hypervisor:
         return gather(host, hypervisor, cache, image, fresh=fresh)
 
 
 def test_the_try_is_kept_for_next_time_unless_asked_anew(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: NamespaceHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "kvm" not in facts.parse(host.run(["sh", "-c", LOOK], Deadline.after(20)).out).get(
         "device", ()
@@ -325,7 +326,9 @@ def test_the_try_is_kept_for_next_time_unless_asked_anew(
     assert len(starts(host)) == 3, "another kernel is another finding"
 
 
-def test_without_an_image_kvm_is_not_tried_and_not_counted(host: Host, tmp_path: Path) -> None:
+def test_without_an_image_kvm_is_not_tried_and_not_counted(
+    host: NamespaceHost, tmp_path: Path
+) -> None:
     stand_in(host, f"echo '{INIT_REACHED}'")
     seen = gathered(host, tmp_path, None)
     assert not seen.capability("kvm").able
@@ -333,7 +336,7 @@ def test_without_an_image_kvm_is_not_tried_and_not_counted(host: Host, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_host_tells_its_versions(host: Host, tmp_path: Path) -> None:
+def test_a_host_tells_its_versions(host: NamespaceHost, tmp_path: Path) -> None:
     seen = gathered(host, tmp_path, None)
     assert (seen.host, seen.root, seen.kernel) == ("a", "debian-13", os.uname().release)
     assert seen.versions["qemu"].startswith("10.0.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, s
 from migrate.interfaces.virtio import Virtio
 from migrate.lab import local
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
-from migrate.lab.hosts import Host
+from migrate.lab.hosts import Host, Lends, NamespaceHost
 from migrate.model import GuestSpec, Interface, Mode, Nic
 from selftests.conftest import new_name, remove_lab
 
@@ -164,12 +165,13 @@ def test_the_bridge_of_the_lab_is_used(hosts: tuple[Host, Host]) -> None:
 
 @needs_root
 def test_a_bridge_that_is_not_there_is_told(
-    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+    hosts: tuple[Host, Host],
 ) -> None:
-    monkeypatch.setattr("migrate.interfaces.virtio.DATA_BRIDGE", "nowhere")
+    assert isinstance(hosts[0], NamespaceHost)
+    elsewhere = dataclasses.replace(hosts[0], lends=Lends(bridge="nowhere"))
     with (
         pytest.raises(HostError, match="no link nowhere"),
-        Virtio().provide(hosts[0], Interface(), soon()),
+        Virtio().provide(elsewhere, Interface(), soon()),
     ):
         pass
 

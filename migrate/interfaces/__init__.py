@@ -1,8 +1,10 @@
 """How a guest's interface can be backed: one module a mode, and this table of them.
 
-A module answers four questions: what facts a host must show (``needs``), how to make the backend on
-a host (``provide``), what the domain's template must know (``describe``), and how the target's XML
-differs (``adapt``). What the guest sees of its device is compared alike for every mode.
+A module answers six questions: what facts a host must show (``needs``), how to make the backend on
+a host (``provide``), what the domain's template must know (``describe``), what is plugged in once
+the guest runs (``plugs``), how the target's XML differs (``adapt``), and which lines of QEMU's log
+tell that the backend failed it (``complaints``). What the guest sees of its device is compared
+alike for every mode.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ Backend = Mapping[str, Any]
 
 
 class InterfaceModule(Protocol):
-    """The four questions."""
+    """The six questions."""
 
     @property
     def built(self) -> bool:
@@ -46,6 +48,15 @@ class InterfaceModule(Protocol):
 
     def describe(self, interface: Interface, backend: Backend) -> Backend:
         """What the template must know."""
+
+    def plugs(self, interface: Interface, backend: Backend) -> str | None:
+        """A device's XML that is plugged in once the guest runs: one that no saved state can hold.
+
+        It is none of the domain's as it is started, and part of it from then on.
+        """
+
+    def complaints(self, log: str) -> tuple[str, ...]:
+        """The lines of QEMU's log by which the backend failed the guest, though it runs on."""
 
     def adapt(self, source: Backend, target: Backend) -> tuple[Rewrite, ...]:
         """Rewrites that make the source's XML the target's; none where both are the same."""

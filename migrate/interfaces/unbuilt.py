@@ -41,6 +41,16 @@ class Unbuilt:
         del interface
         return backend
 
+    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
+        """Nothing."""
+        del interface, backend
+        return None
+
+    def complaints(self, log: str) -> tuple[str, ...]:
+        """None that are known."""
+        del log
+        return ()
+
     def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
         """Nothing."""
         del source, target

@@ -16,7 +16,7 @@ from typing import Any
 from migrate.clock import Deadline
 from migrate.domain import Rewrite, moved_source
 from migrate.errors import HostError
-from migrate.lab.hosts import OVS_UPLINK, Host
+from migrate.lab.hosts import Host
 from migrate.model import Interface
 
 RUN = "/run/openvswitch"
@@ -81,6 +81,16 @@ class VhostUser:
         del interface
         return backend
 
+    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
+        """Nothing."""
+        del interface, backend
+        return None
+
+    def complaints(self, log: str) -> tuple[str, ...]:
+        """None that are known."""
+        del log
+        return ()
+
     def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
         """Sockets may have other paths on other hosts."""
         return moved_source("vhostuser", "path", source["socket"], target["socket"])
@@ -133,7 +143,7 @@ def _start(host: Host, deadline: Deadline) -> None:
             deadline,
             *("--may-exist", "add-br", BRIDGE),
             *("--", "set", "bridge", BRIDGE, "datapath_type=netdev"),
-            *("--", "--may-exist", "add-port", BRIDGE, OVS_UPLINK),
+            *("--", "--may-exist", "add-port", BRIDGE, host.lends.ovs_uplink),
         )
         undo.pop_all()
 

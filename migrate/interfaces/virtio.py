@@ -10,7 +10,7 @@ from typing import Any
 from migrate.clock import Deadline
 from migrate.domain import Rewrite, moved_source
 from migrate.errors import HostError
-from migrate.lab.hosts import DATA_BRIDGE, Host
+from migrate.lab.hosts import Host
 from migrate.model import Interface
 
 
@@ -27,7 +27,7 @@ class Virtio:
     ) -> Iterator[Mapping[str, Any]]:
         """The bridge must be there; it belongs to the lab."""
         del interface
-        bridge = DATA_BRIDGE
+        bridge = host.lends.bridge
         if host.run(["ip", "link", "show", bridge], deadline, check=False).status != 0:
             raise HostError(
                 "use the data bridge", host=host.name, said=f"no link {bridge}", remedy="lab up"
@@ -38,6 +38,16 @@ class Virtio:
         """The bridge."""
         del interface
         return backend
+
+    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
+        """Nothing."""
+        del interface, backend
+        return None
+
+    def complaints(self, log: str) -> tuple[str, ...]:
+        """None that are known."""
+        del log
+        return ()
 
     def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
         """Bridges may have other names on other hosts."""

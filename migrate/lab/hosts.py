@@ -12,6 +12,7 @@ from typing import Protocol
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.errors import HostError
 from migrate.libvirt_client import Hypervisor
+from migrate.model import Value
 from migrate.shell import Completed, run, tail
 
 DATA_BRIDGE = "data"
@@ -20,6 +21,19 @@ MIGRATION_LINK = "up-mig"
 """On each host: its port on the migration network."""
 OVS_UPLINK = "up-ovs"
 """On each host: the port that OVS-DPDK carries to the fabric."""
+
+
+class Lends(Value):
+    """What of a host the guests' interfaces may be made of, all of it joined to the fabric."""
+
+    bridge: str = DATA_BRIDGE
+    """Where the taps of ``virtio`` go."""
+    ovs_uplink: str = OVS_UPLINK
+    pf: str | None = None
+    """The link of a physical function, whose VFs may be had; e.g. ``up-pf``."""
+    vdpa: tuple[str, ...] = ()
+    """vDPA management devices, e.g. ``pci/0000:00:10.0``. One on a PCI device that a virtio driver
+    has at the moment is had by binding that device to ``vp-vdpa`` for the time of its use."""
 
 
 class Host(Protocol):
@@ -38,6 +52,10 @@ class Host(Protocol):
         """Where it listens for guests that come in."""
 
     @property
+    def lends(self) -> Lends:
+        """What backends may be made of."""
+
+    @property
     def libvirt_target(self) -> str:
         """The URI by which the *other* host's libvirt reaches this one."""
 
@@ -50,9 +68,6 @@ class Host(Protocol):
         check: bool = True,
     ) -> Completed:
         """Run a program on the host."""
-
-    def file(self, path: str) -> Path:
-        """A path of the host, as the controller can open it."""
 
     def connect(self) -> Hypervisor:
         """A connection to the host's libvirt; the caller closes it."""
@@ -68,11 +83,14 @@ class Lab(Protocol):
     """What the verbs may ask of a lab."""
 
     name: str
-    hosts: Mapping[str, Host]
     peer_address: str
     peer_interface: str
     guest_address: str
     prefix: int
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """By name, in the lab file's order."""
 
     @property
     def shared(self) -> Path:
@@ -89,6 +107,10 @@ class Lab(Protocol):
         """What an attempt on ``hosts`` should have taken with it."""
 
 
+LENDS = Lends()
+"""Of a host that has no special hardware."""
+
+
 @dataclass(frozen=True, slots=True)
 class NamespaceHost:
     """A host of the local lab: namespaces on this machine, found by its process 1."""
@@ -97,6 +119,7 @@ class NamespaceHost:
     root: str
     migration_address: str
     init_pid: int
+    lends: Lends = LENDS
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
     @property

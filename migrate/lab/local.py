@@ -26,7 +26,7 @@ from migrate.errors import CleanupError, HostError, LabError
 from migrate.image import ensure_image
 from migrate.lab import journal
 from migrate.lab.config import LabConfig, cache_folder, state_folder
-from migrate.lab.hosts import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK, Host, NamespaceHost
+from migrate.lab.hosts import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK, NamespaceHost
 from migrate.lab.journal import HostRecord, LabRecord, ProcessId
 from migrate.lab.roots import ensure_root, init_program
 from migrate.shell import run, tail
@@ -69,13 +69,12 @@ class LocalLab:
     def __init__(self, record: LabRecord) -> None:
         self.record = record
         self.name = record.config.name
-        self._hosts = {
+        self.hosts: Mapping[str, NamespaceHost] = {
             host.name: NamespaceHost(
                 host.name, host.root, host.address, host.init.pid if host.init else 0
             )
             for host in record.hosts
         }
-        self.hosts: Mapping[str, Host] = self._hosts
 
     @property
     def shared(self) -> Path:
@@ -93,7 +92,7 @@ class LocalLab:
 
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on a host."""
-        return self._hosts[host].enter(argv)
+        return self.hosts[host].enter(argv)
 
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -29,11 +29,13 @@ def has_postcopy(case: Case) -> bool:
 def phases_of(case: Case) -> frozenset[PhaseName]:
     """The phases that a move by this policy can have."""
     never: set[PhaseName] = set() if has_postcopy(case) else {"postcopy"}
+    if case.interface.mode != "failover":
+        never |= {"wait-unplug", "standby", "replug"}
     if case.policy.method == "save-restore":
         never |= {"precopy", "pre-switchover", "postcopy"}
     every: tuple[PhaseName, ...] = (
-        *("setup", "precopy", "pre-switchover", "stopped", "device"),
-        *("postcopy", "resumed", "announce", "settled"),
+        *("setup", "wait-unplug", "standby", "precopy", "pre-switchover", "stopped"),
+        *("device", "postcopy", "resumed", "announce", "replug", "settled"),
     )
     return frozenset(every) - never
 
@@ -43,6 +45,12 @@ def _saved(case: Case) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "policy.method",
+        lambda case: case.policy.method == "reattach" and case.interface.mode != "hostdev",
+        "only mode hostdev is taken out and put back: the others move with their device",
+        "mode = 'hostdev', or another method",
+    ),
     Rule(
         "policy.method",
         lambda case: case.interface.mode == "hostdev" and has_postcopy(case),
