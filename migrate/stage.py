@@ -262,6 +262,7 @@ def _xml(
         module_for(case.interface.mode).describe(case.interface, backend),
         machine=machine,
         accelerator=setting.accelerator,
+        cpu_model=setting.lab.cpu_model,
     )
 
 
