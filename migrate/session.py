@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import overload
 
 from migrate import __version__
 from migrate.errors import LabError
@@ -20,11 +19,9 @@ from migrate.experiment import attempt
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, InterfaceModule, module_for
 from migrate.lab import facts, labs
-from migrate.lab.config import AnyConfig, LabConfig, NestedConfig, cache_folder
+from migrate.lab.config import AnyConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
 from migrate.lab.labs import AnyLab
-from migrate.lab.local import LocalLab
-from migrate.lab.nested import NestedLab
 from migrate.model import (
     Attempt,
     Capability,
@@ -58,14 +55,6 @@ class Watcher:
     on_attempt: Callable[[Attempt], None] = lambda _attempt: None
 
 
-@overload
-def lab_up(
-    config: LabConfig, say: Callable[[str], None], *, keep: bool = False
-) -> AbstractContextManager[LocalLab]: ...
-@overload
-def lab_up(
-    config: NestedConfig, say: Callable[[str], None], *, keep: bool = False
-) -> AbstractContextManager[NestedLab]: ...
 @contextmanager
 def lab_up(
     config: AnyConfig, say: Callable[[str], None], *, keep: bool = False

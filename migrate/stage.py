@@ -103,7 +103,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
         start_ms = (now_ns() - asked_ns) / 1e6
-        traffic = Traffic(probe, peer, setting.lab, case.workload)
+        loops = bool(backends[0].get("loops"))
+        traffic = Traffic(probe, peer, setting.lab, case.workload, loops=loops)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         setting.say(f"the guest is ready on {domain.host}; measuring the floor")
@@ -130,6 +131,7 @@ class Stage:
         """Move the guest to the other host, once, by the case's policy and with its faults."""
         source, target = self._direction()
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
+        self.traffic.look()
         begin_ns = now_ns()
         with ExitStack() as stack:
             ends = [End(host, stack.enter_context(host.connect())) for host in (source, target)]
@@ -201,8 +203,14 @@ class Stage:
         self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
         deadline = Deadline.after(TAKE_S)
-        self.seen.taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
-        self.seen.events = (*self.listener.events(), *self.traffic.announcements())
+        stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
+        taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
+        self.seen.taken = taken
+        self.seen.events = (
+            *self.listener.events(),
+            *self.traffic.announcements(),
+            *taken.lower_events(),
+        )
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             for name, text in logs_of(host, self.case).items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
