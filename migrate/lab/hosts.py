@@ -83,6 +83,8 @@ class Lab(Protocol):
     """What the verbs may ask of a lab."""
 
     name: str
+    kind: str
+    """What its hosts are made of, as lab files call it: ``local``, ``nested``."""
     peer_address: str
     peer_interface: str
     guest_address: str

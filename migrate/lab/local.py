@@ -61,6 +61,7 @@ max_core = 0
 class LocalLab:
     """A lab that is up."""
 
+    kind = "local"
     peer_address = PEER_ADDRESS
     peer_interface = "peer"
     guest_address = GUEST_ADDRESS
