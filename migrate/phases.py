@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from migrate.model import Event, Phase, PhaseName
+from migrate.model import Event, Part, Phase, PhaseName
 
 
 def label(phase: Phase) -> str:
     """A phase's name as people read it: ``precopy(2)``, ``stopped``."""
     return f"{phase.name}({phase.number})" if phase.number else phase.name
+
+
+_PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
+    ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
+    ("start", frozenset({"setup", "wait-unplug", "precopy"})),
+    ("tail", frozenset({"postcopy", "resumed", "announce", "replug", "settled"})),
+    # It spans the stop, so it tells nothing as long as another phase does; alone it is a move
+    # that was given up while the primary was on its way out.
+    ("start", frozenset({"standby"})),
+)
+"""In the order in which they win."""
+
+
+def parts(moved: Iterable[Phase]) -> frozenset[Part]:
+    """The parts that a move had: one that was given up before the stop has no switchover."""
+    names = {phase.name for phase in moved}
+    return frozenset(part for part, members in _PARTS if names & members)
+
+
+def part(touched: Iterable[Phase]) -> Part:
+    """Of a gap that touches these phases: around the stop wins, then before it, then after it.
+
+    An interface that was taken out before the move and put back after it makes one gap, which lies
+    over all three: it is of the switchover.
+    """
+    names = {phase.name for phase in touched}
+    return next((part for part, members in _PARTS if names & members), "none")
 
 
 def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tuple[Phase, ...]:
@@ -208,12 +235,17 @@ def _replug(
         signs = [event for event in signs if event.at_ns >= unplugged.at_ns]
     sign = min(signs, key=_at, default=None)
     begin = max(sign, back, key=_at) if sign else None
-    carried = (e for e in ordered if str(e.data.get("driver", "")) not in ("", STANDBY_DRIVER))
-    return begin, _first(carried, begin or back, "carried-by")
+    return begin, _first(filter(primary_carries, ordered), begin or back, "carried-by")
 
 
 STANDBY_DRIVER = "virtio_net"
 """In the guest; a lower device with another driver is the primary."""
+
+
+def primary_carries(event: Event) -> bool:
+    """Whether the probe says by this event that the primary carries the guest's traffic."""
+    driver = str(event.data.get("driver", ""))
+    return event.name == "carried-by" and driver not in ("", STANDBY_DRIVER)
 
 
 def _from(out: Event | None, statuses: list[Event]) -> list[Event]:
