@@ -201,9 +201,12 @@ def _failover(
     Where the probe says what carries the traffic it is believed: a primary that never carried any
     again did not come back, whatever was plugged in.
     """
-    unplugged = next((b for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), None)
-    begin, primary = _replug(ordered, statuses, back, unplugged)
-    told = any(event.name == "carried-by" for event in ordered)
+    asked, unplugged = next(
+        ((a, b) for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), (None, None)
+    )
+    told = [event for event in ordered if event.name == "carried-by"]
+    begin = _replug(ordered, statuses, back, unplugged)
+    primary = _primary(told, asked, begin or back)
     found = []
     if unplugged:
         ends = begin if primary or not told else None
@@ -217,16 +220,15 @@ def _failover(
 
 def _replug(
     ordered: Sequence[Event], statuses: Sequence[Event], back: Event, unplugged: Event | None
-) -> tuple[Event | None, Event | None]:
-    """Where the primary's coming back begins, and the first event by which it carries traffic.
+) -> Event | None:
+    """Where the primary's coming back begins.
 
-    It begins with the FAILOVER_NEGOTIATED of the host on which the guest runs on, or libvirt's
+    With the FAILOVER_NEGOTIATED of the host on which the guest runs on, or libvirt's
     ``device-added`` there, whichever is first; on the source QEMU says neither, and plugs the
     primary in again with the status that ended the move. The target negotiates while it loads the
     guest's state: the begin is laid on the resume then, since nothing can come to a guest that
-    stands still. It ends with the first ``carried-by`` after it whose driver is not virtio_net (a
-    primary that is a virtio device itself can't be told from its standby). Without any such event
-    it ends with ``device-added``; where that is its begin, too, its length is not known.
+    stands still. It ends with :func:`_primary`; without any word of the probe with
+    ``device-added``, and where that is its begin, too, its length is not known.
     """
     names = ("FAILOVER_NEGOTIATED", *(("device-added",) if unplugged else ()))
     signs = [event for event in ordered if event.host == back.host and event.name in names]
@@ -234,8 +236,23 @@ def _replug(
         signs += [e for e in statuses if e.host == back.host and _status(e) in GAVE_UP]
         signs = [event for event in signs if event.at_ns >= unplugged.at_ns]
     sign = min(signs, key=_at, default=None)
-    begin = max(sign, back, key=_at) if sign else None
-    return begin, _first(filter(primary_carries, ordered), begin or back, "carried-by")
+    return max(sign, back, key=_at) if sign else None
+
+
+def _primary(told: Sequence[Event], asked: Event | None, since: Event) -> Event | None:
+    """The first event of the probe from ``since`` on that says that the primary carries again.
+
+    Its driver is not virtio_net; or, for a primary that is a virtio device itself, it is another
+    device than the one that took over when QEMU ``asked`` for the unplug.
+    """
+    over = [e for e in told if asked and asked.at_ns <= e.at_ns < since.at_ns]
+    standby = {e.data.get("device") for e in over[-1:] if not primary_carries(e)}
+    for event in told:
+        device = event.data.get("device")
+        other = bool(standby and device) and device not in standby
+        if event.at_ns >= since.at_ns and (other or primary_carries(event)):
+            return event
+    return None
 
 
 STANDBY_DRIVER = "virtio_net"

@@ -596,7 +596,7 @@ def test_the_page_tells_the_outcome_the_table_and_the_evidence(tmp_path: Path) -
         "no vDPA management device",
         "qemu 10.0.2",
         "logs/alpha-qemu.log",
-        "outage egress 151.0 ms",
+        "outage egress 151.0 ms (switchover)",
     ):
         assert wanted in text
 

@@ -23,6 +23,7 @@ class Measured:
     ms: float
     at_least: bool = False
     error_ms: float = 0.0
+    part: Part = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def longest(attempt: Attempt, direction: Direction, part: Part | None = None) ->
         most.length_ms,
         at_least=any(gap.open_ended for gap in found),
         error_ms=most.error_ns / 1e6,
+        part=most.part,
     )
 
 

@@ -87,7 +87,9 @@ def headline(attempt: Attempt) -> str:
     directions: tuple[Direction, ...] = ("egress", "ingress")
     for direction in directions:
         seen = longest(attempt, direction)
-        parts.append(f"outage {direction} {_told(seen.ms, seen.at_least) if seen else _NOT}")
+        where = f" ({seen.part})" if seen and seen.part != "none" else ""
+        length = _told(seen.ms, seen.at_least) if seen else _NOT
+        parts.append(f"outage {direction} {length}{where}")
     reported = attempt.reported.downtime_ms
     parts.append(f"downtime reported {_told(reported) if reported is not None else _NOT}")
     wrong = [verdict.check for verdict in against(attempt)]
