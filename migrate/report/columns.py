@@ -137,9 +137,9 @@ def ranking(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
         yield f"{_listed(labels)} are indistinguishable in {'; '.join(names)}."
     if found:
         yield (
-            "Indistinguishable: the intervals of their medians touch (95 %, or the widest that so "
-            "few attempts give: of five the smallest to the largest, 94 %), each widened by the "
-            "meter's error."
+            "Indistinguishable: the intervals of their medians touch (95 %, or smallest to largest "
+            "where that is all that so few attempts give: 75 % of three, 94 % of five), each "
+            "widened by the meter's error."
         )
 
 
