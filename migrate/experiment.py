@@ -16,9 +16,10 @@ from migrate.lab.hosts import Host
 from migrate.lab.lease import leased
 from migrate.model import Attempt, Case, Phase, Reported
 from migrate.outage import Measurement, measure
+from migrate.phases import phases
 from migrate.results import RunWriter
 from migrate.stage import Seen, Setting, staged
-from migrate.timeline import Arrivals, GuestClock, phases
+from migrate.timeline import Arrivals, GuestClock
 
 LEASE_S = 600.0
 

@@ -18,7 +18,7 @@ from migrate.errors import LabError
 from migrate.lab.hosts import Host
 from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, Outcome, Policy, Problem, Reported
-from migrate.observe.events import Listener, phase_of
+from migrate.observe.events import Begins, Listener
 
 ACCOUNT_S = 2.0
 """For libvirt's account of a job to arrive after the job."""
@@ -164,6 +164,7 @@ def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
     call.then(lambda: watch.listener.add(_ended(source)))
     deadline = Deadline.after(policy.timeout_s)
     since = watch.since
+    begins = Begins(source)
     overdue = False
     while True:
         event = watch.listener.wait(lambda _event: True, deadline, since)
@@ -181,7 +182,7 @@ def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
         if event.name == "call-ended":
             return
         watch.react(event)
-        if policy.abort_at is not None and phase_of(event, source) == policy.abort_at:
+        if policy.abort_at in begins.phases(event):
             watch.abort(domain)
         if _postcopy_is_due(event, policy, source):
             watch.order("switch to post-copy", domain.start_postcopy)

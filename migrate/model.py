@@ -430,6 +430,8 @@ class Run(Value):
     began: str
     """Wall clock, ISO 8601 with zone."""
     lab: str
+    lab_kind: str = "local"
+    """What its hosts are made of; it decides what a figure can tell."""
     command: tuple[str, ...]
     controller: dict[str, str]
     hosts: tuple[HostFacts, ...]

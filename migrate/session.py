@@ -255,6 +255,7 @@ def begin(
         name=run_name(),
         began=datetime.now(UTC).isoformat(timespec="seconds"),
         lab=lab.name,
+        lab_kind=lab.kind,
         command=tuple(command),
         controller={
             "migrate-lab": __version__,

@@ -22,7 +22,7 @@ from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, act, judged
 from migrate.model import Case, Event, Nic, PhaseName, Sample
-from migrate.observe.events import Listener, listening, phase_of
+from migrate.observe.events import Begins, Listener, listening
 from migrate.observe.progress import sampling
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 
@@ -169,9 +169,10 @@ class Stage:
         return False
 
     def _heard(self, source: Host, faults: Armed) -> Callable[[Event], None]:
+        begins = Begins(source.name)
+
         def hear(event: Event) -> None:
-            phase = phase_of(event, source.name)
-            if phase is not None:
+            for phase in begins.phases(event):
                 self.setting.on_phase(phase)
             faults.react(event)
 

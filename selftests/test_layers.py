@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "pure",
         (
-            *("evidence", "timeline", "outage", "checks", "virtqueue", "stats"),
+            *("evidence", "timeline", "phases", "outage", "checks", "virtqueue", "stats"),
             *("scenario", "results"),
         ),
     ),

@@ -84,6 +84,7 @@ class Lab(Protocol):
 
     name: str
     kind: str
+    """What its hosts are made of, as lab files call it: ``local``, ``nested``."""
     cpu_model: str | None
     """Of guests under KVM; None: as the host's."""
     kvm_patience_s: float

@@ -102,7 +102,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "policy.abort_at",
         lambda case: (
-            case.policy.abort_at in ("postcopy", "resumed", "announce", "settled")
+            case.policy.abort_at in ("postcopy", "resumed", "announce", "replug", "settled")
             or (case.policy.abort_at is not None and case.policy.abort_at not in phases_of(case))
         ),
         "at this phase there is nothing that could be aborted",
