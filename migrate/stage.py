@@ -117,6 +117,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         seen = Seen(begin_ns, (traffic.began_ns, now_ns()), start_ms, nic)
         seen.files["source.xml"] = domain.xml()
         seen.notes += [note for backend in backends for note in backend.get("notes", ())]
+        if case.guest.start == "warm" and not warm:
+            seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
         yield Stage(case, setting, pair, domain, traffic, listener, rewrites, seen)
 
 
