@@ -115,6 +115,9 @@ class Kernel:
 
     def tee(self, words: list[str], text: str | None) -> tuple[int, str, str]:
         path, value = words[0], (text or "").strip()
+        if not path.startswith("/sys/"):
+            self.files[path] = text or ""
+            return 0, "", ""
         ours = vdpa_bus.NAME in path or value == vdpa_bus.NAME
         if path.endswith("driver_override"):
             self.override = value or "(null)"
@@ -148,9 +151,13 @@ class Kernel:
         del words
         return 1, "", "not found: they are built in"
 
-    def install(self, words: list[str], text: str | None) -> tuple[int, str, str]:
-        assert words[-2] == "/dev/stdin"
-        self.files[words[-1]] = text or ""
+    def chmod(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
+        assert words[0] == "755"
+        assert words[1] in self.files
+        return 0, "", ""
+
+    def mv(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
+        self.files[words[1]] = self.files.pop(words[0])
         return 0, "", ""
 
 
@@ -398,7 +405,7 @@ def test_the_script_is_put_once_and_mended() -> None:
     kernel.files[SHADOW_EMULATOR] = "of another version"
     had(kernel)
     assert kernel.files[SHADOW_EMULATOR] == SHADOW_SOURCE.read_text()
-    kernel.install = lambda *_: pytest.fail("it is there")  # type: ignore[method-assign]
+    kernel.mv = lambda *_: pytest.fail("it is there")  # type: ignore[method-assign]
     had(kernel)
 
 

@@ -282,6 +282,9 @@ def _must_be(host: Host, interface: Interface, has: vdpa_bus.Config) -> None:
 def _put_script(host: Host, deadline: Deadline) -> None:
     """Once for a host; it stays: an emulator that libvirt has looked at once is quick to start."""
     text = SHADOW_SOURCE.read_text()
-    if host.run(["cat", SHADOW_EMULATOR], deadline, check=False).out != text:
-        install = ["install", "-D", "-m", "755", "/dev/stdin", SHADOW_EMULATOR]
-        host.run(install, deadline, text=text)
+    if host.run(["cat", SHADOW_EMULATOR], deadline, check=False).out == text:
+        return
+    making = f"{SHADOW_EMULATOR}.making"
+    host.run(["tee", making], deadline, text=text)
+    host.run(["chmod", "755", making], deadline)
+    host.run(["mv", making, SHADOW_EMULATOR], deadline)
