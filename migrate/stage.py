@@ -5,7 +5,7 @@ A :class:`Stage` is there while its ``with`` block runs, and everything that it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,7 @@ class Seen:
     samples: list[Sample] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    backend_failed: tuple[str, ...] | None = None
 
 
 @contextmanager
@@ -89,6 +90,10 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         backends = [
             stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
         ]
+        rewrites = {
+            pair[0].name: module.adapt(*backends),
+            pair[1].name: module.adapt(*reversed(backends)),
+        }
         peer = stack.enter_context(peer_probe(setting.lab, deadline))
         asked_ns = now_ns()
         boot: Image | Path
@@ -98,7 +103,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         else:
             boot = image
         xml = _xml(case, setting, boot, ends, backends[0])
-        order = Order(xml, image, case.guest.start == "warm", setting.lab.shared)
+        warm = case.guest.start == "warm" and backends[0].get("savable", True)
+        order = Order(xml, image, warm, setting.lab.shared)
         prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
@@ -111,7 +117,10 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         _must_run(case.workload.floor_s, listener)
         seen = Seen(begin_ns, (traffic.began_ns, now_ns()), start_ms, nic)
         seen.files["source.xml"] = domain.xml()
-        yield Stage(case, setting, pair, domain, traffic, listener, module.adapt(*backends), seen)
+        seen.notes += [note for backend in backends for note in backend.get("notes", ())]
+        if case.guest.start == "warm" and not warm:
+            seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
+        yield Stage(case, setting, pair, domain, traffic, listener, rewrites, seen)
 
 
 @dataclass(slots=True)
@@ -124,7 +133,8 @@ class Stage:
     domain: Domain
     traffic: Traffic
     listener: Listener
-    rewrites: tuple[Rewrite, ...]
+    rewrites: Mapping[str, tuple[Rewrite, ...]]
+    """By the host that the guest is moved from."""
     seen: Seen
 
     def move(self) -> Moved:
@@ -139,7 +149,7 @@ class Stage:
                 source=ends[0],
                 target=ends[1],
                 policy=self.case.policy,
-                rewrites=self.rewrites,
+                rewrites=self.rewrites[source.name],
                 save=self._shared(f"saved-{self.setting.lab.name}-{source.name}.sav"),
             )
             hosts = {"source": source, "target": target}
@@ -215,6 +225,9 @@ class Stage:
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             for name, text in logs_of(host, self.case).items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
+                if name == "qemu" and held == (host.name,):
+                    complaints = module_for(self.case.interface.mode).complaints(text)
+                    self.seen.backend_failed = complaints
         return self.seen
 
 

@@ -23,6 +23,7 @@ from lxml import etree
 from migrate.domain import TEMPLATES, digest, domain_xml, rewritten
 from migrate.image import Image, Manifest
 from migrate.interfaces import module_for
+from migrate.interfaces.vdpa import SHADOW_EMULATOR
 from migrate.lab.config import cache_folder
 from migrate.model import GuestSpec, Interface
 
@@ -38,11 +39,20 @@ IMAGE = Image(
     cmdline="console=ttyS0 quiet",
     manifest=Manifest(name="tiny", digest="0123", builder="1", cmdline="", modules=(), packages=()),
 )
+VDPA = {
+    "emulator": SHADOW_EMULATOR,
+    "iommu": True,
+    "features": frozenset({"access_platform", "version_1"}),
+}
 BACKENDS: Mapping[str, tuple[dict[str, object], dict[str, object]]] = {
     "virtio": ({"bridge": "data"}, {"bridge": "data2"}),
     "vhost-user": (
         {"socket": "/run/openvswitch/vhu0.sock", "shared_memory": True},
         {"socket": "/run/openvswitch/vhu7.sock", "shared_memory": True},
+    ),
+    "vdpa": (
+        {"device": "/dev/vhost-vdpa-0", **VDPA},
+        {"device": "/dev/vhost-vdpa-2", **VDPA},
     ),
 }
 """A backend of each mode on the source, and one of another name on the target."""
@@ -59,7 +69,7 @@ INTERFACES = {
     f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
     for mode in BACKENDS
     for name, options in VARIANTS.items()
-    if not (mode == "vhost-user" and "mtu" in options)  # libvirt can't: see scenario.rules
+    if not (mode != "virtio" and "mtu" in options)  # libvirt can't: see scenario.rules
 }
 CASES = [*INTERFACES, "virtio-disk", "virtio-kvm"]
 

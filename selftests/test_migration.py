@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from xml.etree.ElementTree import Element
 
 import pytest
 
@@ -184,3 +185,44 @@ def test_the_holders_decide_how_it_ended(
     guest.ended.set()
     move = moving()
     assert judged(acted(guest, listener, move), held, move).outcome == outcome
+
+
+def test_a_refusal_by_number_comes_with_what_would_lift_it(listener: Listener) -> None:
+    def refuse() -> None:
+        raise RuntimeError("unable to execute 'migrate': vdpa svq does not work with features 0x40")
+
+    guest = Hung()
+    guest.migrate = lambda *_: Call("migrate to b", refuse)  # type: ignore[method-assign]
+    move = moving(timeout_s=30)
+    moved = judged(acted(guest, listener, move), ("a",), move)
+    assert (moved.outcome, moved.held_by) == ("failed", ("a",))
+    assert moved.error is not None
+    assert "features 0x40" in moved.error.said
+    assert "features_off = ['gso']" in moved.error.remedy
+
+
+def test_a_saved_guest_is_restored_with_what_backs_it_on_the_target(
+    listener: Listener, tmp_path: Path
+) -> None:
+    restored: list[tuple[object, ...]] = []
+    target = SimpleNamespace(restore=lambda *words: restored.append(words))
+
+    class Saved(Hung):
+        def xml(self, *, migratable: bool) -> str:
+            assert migratable
+            return "<domain><devices><emulator>x</emulator></devices></domain>"
+
+        def save(self, path: str) -> None:
+            Path(path).touch()
+
+    def other(root: Element) -> None:
+        root.set("type", "kvm")
+
+    wanted = Policy(method="save-restore")
+    there = End(end("b").host, cast("Any", target))
+    for rewrites in ((), (other,)):
+        move = Move(end("a"), there, wanted, rewrites, tmp_path / "saved")
+        acted(Saved(), listener, move)
+    (plain, changed) = [words[3] for words in restored]
+    assert plain is None
+    assert 'type="kvm"' in str(changed)
