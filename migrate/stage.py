@@ -202,8 +202,13 @@ class Stage:
         self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
         deadline = Deadline.after(TAKE_S)
-        self.seen.taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
-        self.seen.events = (*self.listener.events(), *self.traffic.announcements())
+        taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
+        self.seen.taken = taken
+        self.seen.events = (
+            *self.listener.events(),
+            *self.traffic.announcements(),
+            *taken.lower_events(),
+        )
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             for name, text in logs_of(host, self.case).items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text

@@ -20,8 +20,8 @@ from migrate.lab.hosts import Lab
 from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, MemoryCheck, Nic, TcpCheck, Workload
 from migrate.outage import Observation
-from migrate.probe import PipeTransport, Probe, StreamCounts
-from migrate.timeline import Arrivals
+from migrate.probe import LowerChange, PipeTransport, Probe, StreamCounts
+from migrate.timeline import Arrivals, GuestClock
 
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
@@ -63,6 +63,7 @@ class Traffic:
         """Start it all; returns the guest's interface when packets have arrived both ways."""
         wanted, guest, peer = self._workload, self.guest, self.peer
         before = guest.nic()
+        guest.lower_start()
         if wanted.dirty_mib:
             guest.dirty_start(wanted.dirty_mib, wanted.dirty_mib_s)
         peer.capture(self._lab.peer_interface)
@@ -135,6 +136,8 @@ class Taken:
     tcp: TcpCheck | None
     nic: Nic | None
     from_receipts: bool
+    lowers: tuple[LowerChange, ...] | None
+    """Stamps by the guest's clock."""
     notes: tuple[str, ...] = ()
 
     def observation(
@@ -152,6 +155,28 @@ class Taken:
             window=(begin_ns, self.end_ns),
             jumps=self.jumps,
             from_receipts=self.from_receipts,
+        )
+
+    def lower_events(self) -> tuple[Event, ...]:
+        """Which of the guest's devices came, went and carried its traffic, on the axis.
+
+        None without a packet: the guest's clock can't be laid on the axis then.
+        """
+        if not self.lowers or not (len(self.egress) or len(self.ingress)):
+            return ()
+        clock = GuestClock.fit(self.egress, self.ingress)
+        places = clock.to_axis(np.array([change.at_ns for change in self.lowers])).tolist()
+        return tuple(
+            Event(
+                at_ns=at_ns,
+                error_ns=clock.error_across(at_ns, at_ns),
+                clock="guest.mono",
+                source="probe",
+                host="guest",
+                name="carried-by" if change.what == "carries" else f"lower-{change.what}",
+                data={"device": change.device, "driver": change.driver},
+            )
+            for at_ns, change in zip(places, self.lowers, strict=True)
         )
 
 
@@ -184,8 +209,14 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> Taken:
         tcp=tcp,
         nic=guest.nic(),
         from_receipts=False,
+        lowers=_lowers(guest),
         notes=_complaints(guest.stream_status(), peer.stream_status()),
     )
+
+
+def _lowers(guest: Probe) -> tuple[LowerChange, ...]:
+    guest.lower_stop()
+    return guest.lower_log()
 
 
 def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None:
@@ -231,5 +262,6 @@ def _without_guest(traffic: Traffic, end_ns: int, why: str) -> Taken:
         tcp=None,
         nic=None,
         from_receipts=True,
+        lowers=None,
         notes=(why,),
     )
