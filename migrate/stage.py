@@ -5,14 +5,15 @@ A :class:`Stage` is there while its ``with`` block runs, and everything that it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrate.clock import Deadline, now_ns
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
-from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml
+from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, has_interface
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
 from migrate.guest import Order, bring_probe, holders, running
@@ -20,11 +21,12 @@ from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
-from migrate.migration import End, Move, Moved, act, judged
-from migrate.model import Case, Event, Nic, PhaseName, Sample
+from migrate.migration import End, Move, Moved, Swap, act, judged
+from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.events import Begins, Listener, listening
 from migrate.observe.progress import sampling
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
+from migrate.plugging import put_in, until_it_carries
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -34,6 +36,8 @@ LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 TAKE_S = 60.0
 """For the probes' logs to be read back."""
+BACK_S = 30.0
+"""For an interface that was plugged in to work in the guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,14 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         backends = [
             stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
         ]
+        rewrites = {
+            pair[0].name: module.adapt(*backends),
+            pair[1].name: module.adapt(*reversed(backends)),
+        }
+        plugs = {
+            host.name: module.plugs(case.interface, backend)
+            for host, backend in zip(pair, backends, strict=True)
+        }
         peer = stack.enter_context(peer_probe(setting.lab, deadline))
         asked_ns = now_ns()
         boot: Image | Path
@@ -102,6 +114,11 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
+        if (device := plugs[pair[0].name]) is not None:
+            probe.lower_start()
+            known = len(probe.lower_log())
+            put_in(domain, device, listener)
+            until_it_carries(probe, known, setting.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
         traffic = Traffic(probe, peer, setting.lab, case.workload)
         stack.callback(traffic.release)
@@ -110,7 +127,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         _must_run(case.workload.floor_s, listener)
         seen = Seen(begin_ns, (traffic.began_ns, now_ns()), start_ms, nic)
         seen.files["source.xml"] = domain.xml()
-        yield Stage(case, setting, pair, domain, traffic, listener, module.adapt(*backends), seen)
+        seen.notes += [note for backend in backends for note in backend.get("notes", ())]
+        yield Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen)
 
 
 @dataclass(slots=True)
@@ -123,13 +141,18 @@ class Stage:
     domain: Domain
     traffic: Traffic
     listener: Listener
-    rewrites: tuple[Rewrite, ...]
+    rewrites: Mapping[str, tuple[Rewrite, ...]]
+    """By the host that the guest is moved from."""
+    plugs: Mapping[str, str | None]
+    """By host: the device that the guest is plugged in there."""
     seen: Seen
 
     def move(self) -> Moved:
         """Move the guest to the other host, once, by the case's policy and with its faults."""
         source, target = self._direction()
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
+        swap = self._swap(source, target)
+        known = len(self.traffic.guest.lower_log()) if swap else 0
         begin_ns = now_ns()
         with ExitStack() as stack:
             ends = [End(host, stack.enter_context(host.connect())) for host in (source, target)]
@@ -137,8 +160,9 @@ class Stage:
                 source=ends[0],
                 target=ends[1],
                 policy=self.case.policy,
-                rewrites=self.rewrites,
+                rewrites=self.rewrites[source.name],
                 save=self._shared(f"saved-{self.setting.lab.name}-{source.name}.sav"),
+                swap=swap,
             )
             hosts = {"source": source, "target": target}
             with (
@@ -150,12 +174,33 @@ class Stage:
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
             moved = judged(acted, holders((source, target)), moving)
-        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, now_ns()))
+        end_ns = now_ns()
         if moved.held_by == (target.name,):
             self._follow(target)
             self.seen.files["target.xml"] = self.domain.xml()
         elif moved.held_by == (source.name,) and self._out_of_sight():
             self._follow(source)
+        if swap is not None and len(moved.held_by) == 1:
+            device = swap.into if moved.held_by == (target.name,) else swap.out
+            moved = moved if device is None else self._until_back(moved, known)
+        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns))
+        return moved
+
+    def _swap(self, source: Host, target: Host) -> Swap | None:
+        """A device stays behind if that is how it is moved, or if only one host has one."""
+        swap = Swap(self.plugs[source.name], self.plugs[target.name])
+        alone = (swap.out is None) != (swap.into is None)
+        return swap if alone or self.case.policy.method == "reattach" else None
+
+    def _until_back(self, moved: Moved, known: int) -> Moved:
+        """An interface that was taken out has to come back: else the guest is there, and deaf."""
+        guest = self.traffic.guest
+        try:
+            if any(change.what == "gone" for change in guest.lower_log()[known:]):
+                until_it_carries(guest, known, self.setting.lab, Deadline.after(BACK_S))
+        except GuestError as error:
+            problem = Problem(tried=error.tried, said=error.said, remedy=error.remedy)
+            return dataclasses.replace(moved, outcome="failed", error=moved.error or problem)
         return moved
 
     def _out_of_sight(self) -> bool:
@@ -282,6 +327,7 @@ def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Do
         if isinstance(image, Disk):
             bring_probe(domain, image.probe, deadline)
         with guest_probe(domain, deadline) as probe:
-            probe.address(lab.guest_address, lab.prefix)
+            if has_interface(domain.xml()):  # else it gets its address when it is plugged in
+                probe.address(lab.guest_address, lab.prefix)
 
     return prepare

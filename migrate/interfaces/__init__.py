@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from migrate.clock import Deadline
 from migrate.domain import Rewrite
 from migrate.errors import ConfigurationError
+from migrate.interfaces.failover import Failover
+from migrate.interfaces.hostdev import Hostdev
 from migrate.interfaces.unbuilt import Unbuilt
 from migrate.interfaces.vhost_user import VhostUser
 from migrate.interfaces.virtio import Virtio
@@ -66,8 +68,8 @@ MODES: Mapping[Mode, InterfaceModule] = {
     "virtio": Virtio(),
     "vhost-user": VhostUser(),
     "vdpa": Unbuilt("vdpa", ("vhost-vdpa",)),
-    "hostdev": Unbuilt("hostdev", ("sriov", "iommu")),
-    "failover": Unbuilt("failover", ("sriov", "iommu")),
+    "hostdev": Hostdev(),
+    "failover": Failover(),
 }
 
 
