@@ -21,6 +21,7 @@ from migrate.errors import HostError
 from migrate.interfaces.sriov import Function, Physical, VfSettings, look
 from migrate.lab.facts import VARIANTS
 from migrate.lab.hosts import Host
+from migrate.lab.journal import ProcessId
 from migrate.model import Interface, Value
 
 RUN = "/run/migrate-lab"
@@ -137,7 +138,7 @@ def _free(host: Host, found: Physical, ledger: Ledger) -> Function:
             said=f"none of the {len(found.functions)} of {found.link} is free",
             remedy=f"end the guests that hold them, or make more: it can have {found.total}",
         )
-    alone = [one for one in free if not one.group_has]
+    alone = [one for one in free if one.group and not one.group_has]
     if not alone:
         one = free[0]
         raise HostError(
@@ -263,7 +264,8 @@ def _put_one_back(host: Host, pf: str, found: Function, now: Function, deadline:
 
 
 def _owner() -> str:
-    return f"{platform.node()}/{os.getpid()}"
+    """This process, by its start time, too: an id is used again."""
+    return f"{platform.node()}/{os.getpid()}/{ProcessId.of(os.getpid()).started}"
 
 
 def _file(pf: str) -> str:
