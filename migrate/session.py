@@ -17,7 +17,7 @@ from migrate import __version__
 from migrate.errors import LabError
 from migrate.experiment import attempt
 from migrate.image import ensure_image
-from migrate.interfaces import MODES, InterfaceModule, module_for
+from migrate.interfaces import MODES, TO_MIGRATE, InterfaceModule, module_for
 from migrate.lab import facts, local
 from migrate.lab.config import LabConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
@@ -90,6 +90,11 @@ NO_BACKEND = "this version of migrate-lab has no backend for it yet"
 def needs_of_modes() -> dict[str, tuple[str, ...]]:
     """What each mode takes, by the names of capabilities."""
     return {mode: module.needs for mode, module in MODES.items()}
+
+
+def needs_to_migrate() -> dict[str, tuple[str, ...]]:
+    """What a mode takes beside its needs for its guest to be migrated as it is."""
+    return {str(mode): names for mode, names in TO_MIGRATE.items()}
 
 
 def without_backend() -> dict[str, str]:

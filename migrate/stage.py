@@ -24,7 +24,7 @@ from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.progress import sampling
+from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
 
@@ -153,6 +153,7 @@ class Stage:
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
         swap = self._swap(source, target)
         known = len(self.traffic.guest.lower_log()) if swap else 0
+        has_vf = swap is None and self.plugs[source.name] is not None
         begin_ns = now_ns()
         with ExitStack() as stack:
             ends = [End(host, stack.enter_context(host.connect())) for host in (source, target)]
@@ -167,13 +168,15 @@ class Stage:
             hosts = {"source": source, "target": target}
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                sampling(self.domain, self.setting.on_sample) as samples,
+                sampling(self.domain, self.setting.on_sample, has_vf=has_vf) as samples,
             ):
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
             self.seen.samples += samples
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
             moved = judged(acted, holders((source, target)), moving)
+            reported = with_vfio(moved.reported, samples, self.listener.events())
+            moved = dataclasses.replace(moved, reported=reported)
         end_ns = now_ns()
         if moved.held_by == (target.name,):
             self._follow(target)

@@ -280,6 +280,13 @@ def test_a_shared_group_is_refused_with_its_devices(tmp_path: Path) -> None:
     assert "IOMMU group 10 has 0000:02:00.0" in error.said
 
 
+def test_a_card_that_can_not_be_told_a_mac_is_refused(host: Machine) -> None:
+    links = json.loads(host.sysfs.links.read_text())
+    del links[0]["vfinfo_list"]
+    host.sysfs.links.write_text(json.dumps(links))
+    assert "can't be told the MAC" in refused(host).said
+
+
 def test_no_iommu_is_refused(tmp_path: Path) -> None:
     host = machine(tmp_path, made=1)
     (host.sysfs.vf(0) / "iommu_group").unlink()

@@ -72,6 +72,10 @@ MODES: Mapping[Mode, InterfaceModule] = {
     "failover": Failover(),
 }
 
+TO_MIGRATE: Mapping[Mode, tuple[str, ...]] = {"hostdev": ("vfio-variant",)}
+"""What a mode takes, beside its needs, for its guest to be migrated as it is. A case that asks for
+that is tried all the same: the hypervisor's own refusal is a finding."""
+
 
 def module_for(mode: Mode) -> InterfaceModule:
     """The module of ``mode``."""

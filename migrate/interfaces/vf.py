@@ -151,6 +151,13 @@ def _free(host: Host, found: Physical, ledger: Ledger) -> Function:
             if one.group
             else "turn on the IOMMU in the firmware and boot with intel_iommu=on",
         )
+    if alone[0].settings.mac is None:
+        raise HostError(
+            f"pass {alone[0].address} to a guest",
+            host=host.name,
+            said=f"the driver of {found.link} can't be told the MAC of a virtual function",
+            remedy="a card whose driver can (`ip link show` lists its VFs), e.g. igb or mlx5",
+        )
     return alone[0]
 
 
