@@ -183,9 +183,8 @@ class Stage:
             self.seen.files["target.xml"] = self.domain.xml()
         elif moved.held_by == (source.name,) and self._out_of_sight():
             self._follow(source)
-        if swap is not None and len(moved.held_by) == 1:
-            device = swap.into if moved.held_by == (target.name,) else swap.out
-            moved = moved if device is None else self._until_back(moved, known)
+        if len(moved.held_by) == 1 and self._was_plugged_in(begin_ns):
+            moved = self._until_back(moved, known)
         self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns))
         return moved
 
@@ -195,12 +194,15 @@ class Stage:
         alone = (swap.out is None) != (swap.into is None)
         return swap if alone or self.case.policy.method == "reattach" else None
 
+    def _was_plugged_in(self, since_ns: int) -> bool:
+        events = self.listener.events()
+        return any(event.name == "attached" and event.at_ns >= since_ns for event in events)
+
     def _until_back(self, moved: Moved, known: int) -> Moved:
-        """An interface that was taken out has to come back: else the guest is there, and deaf."""
+        """What was plugged in has to work in the guest: else it is there, and deaf."""
         guest = self.traffic.guest
         try:
-            if any(change.what == "gone" for change in guest.lower_log()[known:]):
-                until_it_carries(guest, known, self.setting.lab, Deadline.after(BACK_S))
+            until_it_carries(guest, known, self.setting.lab, Deadline.after(BACK_S))
         except GuestError as error:
             problem = Problem(tried=error.tried, said=error.said, remedy=error.remedy)
             return dataclasses.replace(moved, outcome="failed", error=moved.error or problem)
