@@ -163,7 +163,8 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
     if as_json:
         click.echo(json.dumps([host.model_dump() for host in facts], indent=1))
     else:
-        click.echo(health.plain(facts, session.needs_of_modes(), session.without_backend()))
+        needs, to_migrate = session.needs_of_modes(), session.needs_to_migrate()
+        click.echo(health.plain(facts, needs, to_migrate))
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("adapters", ("shell", "netns", "ssh", "libvirt_client", "qmp_client")),
     ("nouns", ("kernel_image", "image", "domain", "lab", "disk_image", "interfaces", "guest")),
-    ("verbs", ("probe", "observe", "migration", "faults")),
+    ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
     ("the story", ("stage", "experiment", "session")),
     ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
