@@ -8,6 +8,8 @@ packages=(
     gcc libc6-dev zstd
     # a guest that boots from a disk of its own
     syslinux syslinux-common mtools e2fsprogs
+    # a nested host's image, and a shell on it
+    squashfs-tools kmod openssh-client
     # libvirt's Python binding is built from source
     python3 python3-dev python3-venv libvirt-dev pkg-config
 )

@@ -177,7 +177,8 @@ def run(scenarios: Sequence[Path], overrides: Sequence[str], **options: Any) -> 
     """Run every case of SCENARIOS; exit 0 if all passed, 1 if a verdict failed."""
     from migrate.scenario import load_all
 
-    _run(load_all(scenarios, overrides), **options)
+    config = _config(options.pop("lab_file"), options.pop("name"))
+    _run(config, load_all(scenarios, overrides, config.scenario_defaults()), **options)
 
 
 @cli.command()
@@ -193,14 +194,15 @@ def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **optio
         raise ConfigurationError(
             "compare modes", said="--set interface.mode speaks against --modes", remedy="give one"
         )
-    _run((for_modes(modes.split(","), scenario, overrides),), **options)
+    config = _config(options.pop("lab_file"), options.pop("name"))
+    defaults = config.scenario_defaults()
+    _run(config, (for_modes(modes.split(","), scenario, overrides, defaults),), **options)
 
 
 def _run(
+    config: AnyConfig,
     scenarios: tuple[Scenario, ...],
     *,
-    lab_file: Path | None,
-    name: str | None,
     repeat: int,
     results: Path,
     keep_lab: bool,
@@ -208,7 +210,6 @@ def _run(
 ) -> None:
     from migrate import session
 
-    config = _config(lab_file, name)
     progress = _progress()
     watcher = session.Watcher(
         progress.say, progress.on_sample, progress.on_phase, progress.on_attempt

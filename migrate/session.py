@@ -78,7 +78,12 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
     def ask(host: Host) -> HostFacts:
         with host.connect() as hypervisor:
             return facts.gather(
-                host, hypervisor, cache_folder(), image, fresh=fresh, seconds=lab.kvm_patience_s
+                host,
+                hypervisor,
+                cache_folder(),
+                image,
+                fresh=fresh,
+                seconds=facts.BOOT_S * lab.patience,
             )
 
     say("asking the hosts what they can do")

@@ -50,6 +50,10 @@ class Setting:
     on_sample: Callable[[Sample], None] = lambda _sample: None
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
 
+    def deadline(self, seconds: float) -> Deadline:
+        """So far off as a real host would need, times the lab's patience."""
+        return Deadline.after(seconds * self.lab.patience)
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -84,7 +88,7 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
     """Bring ``case``'s world about on ``pair`` (source, target), with its floor measured."""
     begin_ns = now_ns()
     image = guest_image(case, setting)
-    deadline = Deadline.after(DISK_START_S if isinstance(image, Disk) else START_S)
+    deadline = setting.deadline(DISK_START_S if isinstance(image, Disk) else START_S)
     with ExitStack() as stack:
         ends = [End(host, stack.enter_context(host.connect())) for host in pair]
         for host in pair:
@@ -208,7 +212,7 @@ class Stage:
         """What was plugged in has to work in the guest: else it is there, and deaf."""
         guest = self.traffic.guest
         try:
-            until_it_carries(guest, known, self.setting.lab, Deadline.after(BACK_S))
+            until_it_carries(guest, known, self.setting.lab, self.setting.deadline(BACK_S))
         except GuestError as error:
             problem = Problem(tried=error.tried, said=error.said, remedy=error.remedy)
             return dataclasses.replace(moved, outcome="failed", error=moved.error or problem)
@@ -247,7 +251,7 @@ class Stage:
             hypervisor.close()
             raise GuestError("find the guest", host=host.name, said="it ran, and is gone now")
         self.domain = domain
-        self.traffic.follow(hypervisor, domain, Deadline.after(START_S))
+        self.traffic.follow(hypervisor, domain, self.setting.deadline(START_S))
 
     def listen(self, seconds: float) -> None:
         """Let the streams run on."""
@@ -257,7 +261,7 @@ class Stage:
         """End the workload, and read back all that was seen."""
         self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
-        deadline = Deadline.after(TAKE_S)
+        deadline = self.setting.deadline(TAKE_S)
         stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
         taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
         self.seen.taken = taken

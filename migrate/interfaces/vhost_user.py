@@ -29,6 +29,9 @@ SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "dpu"
 PORT = "vhu0"
 SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+UNDO_S = 15.0
+SWITCH_S = 60.0
+"""For the switch to take on what it is told: one that starts in an emulated host is slow."""
 MEMORY_MIB = 128
 """Of huge pages for one OVS: 64 pages of 2 MiB hold the buffers of a few ports."""
 
@@ -72,8 +75,8 @@ class VhostUser:
         try:
             yield {"socket": socket, "shared_memory": True}
         finally:
-            if is_running(host, Deadline.after(5)):
-                _vsctl(host, Deadline.after(5), "--if-exists", "del-port", BRIDGE, PORT)
+            if is_running(host, Deadline.after(UNDO_S)):
+                _vsctl(host, Deadline.after(UNDO_S), "--if-exists", "del-port", BRIDGE, PORT)
 
     def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
         """The socket; and the guest's memory must be shared with OVS."""
@@ -149,7 +152,7 @@ def _start(host: Host, deadline: Deadline) -> None:
 
 def _complaints(host: Host) -> str:
     """What went wrong by the switch's own log; empty where it says nothing."""
-    log = host.run(["cat", LOG], Deadline.after(5), check=False).out
+    log = host.run(["cat", LOG], Deadline.after(UNDO_S), check=False).out
     # A line is date|number|module|level|text.
     lines = (line.split("|", 4) for line in log.splitlines())
     worst = [part[4] for part in lines if len(part) == 5 and part[3] in ("ERR", "EMER")]
@@ -160,7 +163,7 @@ def _end(host: Host) -> None:
     """End switch and database, if they run: by the ids that they wrote down, and their name."""
     for file in (SWITCH_PID, DATABASE_PID):
         ending = ["pkill", "-KILL", "--pidfile", file, "^ovs"]
-        host.run(ending, Deadline.after(5), check=False)
+        host.run(ending, Deadline.after(UNDO_S), check=False)
 
 
 def is_running(host: Host, deadline: Deadline) -> bool:
@@ -178,6 +181,6 @@ def stop_switch(host: Host, deadline: Deadline) -> None:
 
 
 def _vsctl(host: Host, deadline: Deadline, *words: str) -> None:
-    seconds = max(1, int(min(deadline.left(), 10)))
+    seconds = max(1, int(min(deadline.left(), SWITCH_S)))
     command = ["ovs-vsctl", f"--timeout={seconds}", f"--db=unix:{RUN}/db.sock"]
     host.run([*command, *words], deadline)

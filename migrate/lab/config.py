@@ -47,6 +47,10 @@ class _LabFile(Value):
         Workload.model_validate(workload)
         return workload
 
+    def scenario_defaults(self) -> dict[str, dict[str, int | float]]:
+        """As tables of a scenario, which the scenario's own values come over."""
+        return {"workload": self.workload} if self.workload else {}
+
 
 class LabConfig(_LabFile):
     """A lab file of the kind ``local`` as read."""

@@ -87,8 +87,8 @@ class Lab(Protocol):
     """What its hosts are made of, as lab files call it: ``local``, ``nested``."""
     cpu_model: str | None
     """Of guests under KVM; None: as the host's."""
-    kvm_patience_s: float
-    """For Linux to reach its init under KVM, where that is tried."""
+    patience: float
+    """How many times longer than real ones its hosts may take to start a guest, and to tell."""
     peer_address: str
     peer_interface: str
     guest_address: str

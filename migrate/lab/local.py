@@ -25,7 +25,7 @@ class LocalLab(FabricLab):
 
     kind = "local"
     cpu_model: str | None = None
-    kvm_patience_s = 15.0
+    patience = 1.0
 
     def __init__(self, record: LabRecord) -> None:
         self.hosts: Mapping[str, NamespaceHost] = {

@@ -68,7 +68,7 @@ class NestedLab(FabricLab):
     kind = "nested"
     cpu_model: str | None = "qemu64"
     """host-model has features that libvirt can't verify in a nested host without asking for all."""
-    kvm_patience_s = 90.0
+    patience = 4.0
 
     def __init__(self, record: LabRecord) -> None:
         self.carriers = {host.name: _carrier(host) for host in record.hosts}

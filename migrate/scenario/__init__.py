@@ -31,6 +31,8 @@ __all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "sche
 MAX_ID = 120
 """Characters of a case's id: it names a folder, and paths below it must stay usable."""
 
+NOTHING: Mapping[str, Any] = {}
+
 LISTS = frozenset({("roots",), ("needs",), ("faults",)}) | {
     ("expect", "held_by"),
     ("expect", "allow_unmeasured"),
@@ -49,8 +51,12 @@ class Scenario:
     cases: tuple[Case, ...]
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+def load(
+    path: Path, overrides: Sequence[str] = (), defaults: Mapping[str, Any] = NOTHING
+) -> Scenario:
     """Read ``path``; ``overrides`` are ``key=value`` with a TOML value, or a bare word.
+
+    ``defaults`` are a lab's, for what the scenario leaves open: tables as in a scenario.
 
     Raises ConfigurationError.
     """
@@ -64,12 +70,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Scenario:
         raise ConfigurationError(
             f"read scenario {path}", said=str(error), remedy="name a readable TOML file"
         ) from error
-    return parse(text, str(path), overrides)
+    return parse(text, str(path), overrides, defaults)
 
 
-def load_all(paths: Iterable[Path], overrides: Sequence[str] = ()) -> tuple[Scenario, ...]:
+def load_all(
+    paths: Iterable[Path], overrides: Sequence[str] = (), defaults: Mapping[str, Any] = NOTHING
+) -> tuple[Scenario, ...]:
     """Read several files; an id that two of them make is refused."""
-    scenarios = tuple(load(path, overrides) for path in paths)
+    scenarios = tuple(load(path, overrides, defaults) for path in paths)
     seen: dict[str, str] = {}
     for case in itertools.chain.from_iterable(scenario.cases for scenario in scenarios):
         if case.id in seen:
@@ -83,16 +91,24 @@ def load_all(paths: Iterable[Path], overrides: Sequence[str] = ()) -> tuple[Scen
 
 
 def for_modes(
-    modes: Sequence[str], base: Path | None = None, overrides: Sequence[str] = ()
+    modes: Sequence[str],
+    base: Path | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] = NOTHING,
 ) -> Scenario:
     """The cases of ``compare --modes``: one a mode, all else as in ``base`` or the defaults."""
     if base is not None:
-        return load(base, (*overrides, f"interface.mode={json.dumps(list(modes))}"))
+        return load(base, (*overrides, f"interface.mode={json.dumps(list(modes))}"), defaults)
     text = f'name = "compare"\n[matrix]\n"interface.mode" = {json.dumps(list(modes))}\n'
-    return parse(text, "--modes", overrides)
+    return parse(text, "--modes", overrides, defaults)
 
 
-def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Scenario:
+def parse(
+    text: str,
+    source: str,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] = NOTHING,
+) -> Scenario:
     """The scenario in ``text``; ``source`` is what refusals call it. Raises ConfigurationError."""
     try:
         document = tomllib.loads(text)
@@ -105,7 +121,7 @@ def parse(text: str, source: str, overrides: Sequence[str] = ()) -> Scenario:
     name = document.get("name", Path(source).stem)
     if not isinstance(name, str) or not name:
         raise origin.refuse(("name",), "the name is no text", 'for example name = "modes"')
-    rows = tuple(expand(document, origin, overrides))
+    rows = tuple(expand(_merge(dict(defaults), document), origin, overrides))
     if not rows:
         raise origin.refuse(("matrix_exclude",), "no case is left", "exclude less")
     return Scenario(name, source, text, tuple(_cases(name, source, rows)))

@@ -1,0 +1,187 @@
+"""Programs on a host over ssh, tried on a real sshd in a host of the local lab."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migrate import netns
+from migrate.clock import Deadline, now_ns
+from migrate.errors import HostError
+from migrate.image import ensure_image
+from migrate.lab.config import cache_folder
+from migrate.lab.hosts import Lends, NamespaceHost
+from migrate.lab.local import LocalLab
+from migrate.lab.remote import RemoteHost
+from migrate.ssh import Address, Connection, key_pair
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
+
+
+def soon(seconds: float = 20) -> Deadline:
+    return Deadline.after(seconds)
+
+
+@pytest.fixture(scope="module")
+def place(shared_lab: LocalLab) -> NamespaceHost:
+    return shared_lab.hosts["a"]
+
+
+@pytest.fixture(scope="module")
+def address(
+    shared_lab: LocalLab, place: NamespaceHost, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Address]:
+    """An sshd on the loopback of the host's own network namespace."""
+    host_private, host_public = key_pair()
+    private, public = key_pair()
+    key_file = tmp_path_factory.mktemp("keys") / "key"
+    key_file.write_text(private)
+    for path, text in {
+        "/run/sshd/key": host_private,
+        "/root/.ssh/authorized_keys": public,
+        "/run/sshd/config": "HostKey /run/sshd/key\nListenAddress 127.0.0.1\nUsePAM no\n"
+        "PidFile /run/sshd/pid\n",
+    }.items():
+        place.file(path).parent.mkdir(mode=0o700, exist_ok=True)
+        place.file(path).write_text(text)
+        place.file(path).chmod(0o600)
+    place.run(["/usr/sbin/sshd", "-f", "/run/sshd/config"], soon())
+    try:
+        yield Address(
+            host="a",
+            ip="127.0.0.1",
+            host_key=host_public,
+            key_file=key_file,
+            namespace=Path("/run/netns", shared_lab.record.hosts[0].namespace),
+        )
+    finally:
+        place.run(["pkill", "-F", "/run/sshd/pid"], soon(), check=False)
+
+
+@pytest.fixture
+def connection(address: Address) -> Iterator[Connection]:
+    made = Connection(address)
+    yield made
+    made.close()
+
+
+def test_a_program_runs_on_the_host_and_nowhere_else(connection: Connection) -> None:
+    assert connection.run(["hostname"], soon()).out == "a\n"
+
+
+def test_what_it_is_told_and_what_it_says_is_kept_apart(connection: Connection) -> None:
+    done = connection.run(["sh", "-c", "cat; echo no >&2; exit 3"], soon(), text="yes", check=False)
+    assert (done.status, done.out, done.err) == (3, "yes", "no\n")
+
+
+def test_a_failure_has_the_programs_own_words(connection: Connection) -> None:
+    with pytest.raises(HostError, match="No such file") as caught:
+        connection.run(["cat", "/nowhere"], soon())
+    assert caught.value.host == "a"
+
+
+@pytest.mark.parametrize("hostile", ["$(id)", "; reboot", "a b", "'", "`id`", "\n", "--", "*"])
+def test_no_word_is_read_by_a_shell(connection: Connection, hostile: str) -> None:
+    assert connection.run(["printf", "%s", hostile], soon()).out == hostile
+
+
+def test_much_is_read_on_both_streams(connection: Connection) -> None:
+    script = "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2"
+    done = connection.run(["sh", "-c", script], soon())
+    assert (len(done.out), len(done.err)) == (300000, 300000)
+
+
+def test_a_program_does_not_outlive_its_deadline(
+    connection: Connection, place: NamespaceHost
+) -> None:
+    with pytest.raises(HostError, match="no end before the deadline"):
+        connection.run(["sleep", "4711"], soon(1))
+    gone = ["sh", "-c", "while pgrep -f '[s]leep 4711' >/dev/null; do sleep 0.1; done"]
+    place.run(gone, soon())
+
+
+def test_another_host_key_is_refused(address: Address) -> None:
+    other = dataclasses.replace(address, host_key=key_pair()[1])
+    with pytest.raises(HostError, match="host key is another one") as caught:
+        Connection(other).run(["true"], soon())
+    assert "accepted" in caught.value.remedy
+
+
+def test_a_key_that_is_not_let_in_is_told(address: Address, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(key_pair()[0])
+    stranger = dataclasses.replace(address, key_file=tmp_path / "key")
+    with pytest.raises(HostError, match="the ssh connection broke"):
+        Connection(stranger).run(["true"], soon())
+
+
+def test_a_host_that_does_not_answer_is_told(address: Address) -> None:
+    with pytest.raises(HostError, match="refused"):
+        Connection(dataclasses.replace(address, port=1)).run(["true"], soon())
+
+
+def test_a_connection_that_broke_is_made_anew(connection: Connection) -> None:
+    connection.run(["true"], soon())
+    with pytest.raises(HostError):
+        # Ends what serves this very connection.
+        connection.run(["sh", "-c", "kill -KILL $(ps -o ppid= -p $PPID)"], soon())
+    assert connection.run(["hostname"], soon()).out == "a\n"
+
+
+def test_a_program_answers_line_by_line_until_it_ends(connection: Connection) -> None:
+    with connection.talking(["sh", "-c", "read x; echo $x$x; read x"], soon()) as lines:
+        assert lines.ask("ha", soon()) == "haha"
+        with pytest.raises(HostError, match="it ended"):
+            lines.ask("gone", soon())
+
+
+def test_a_line_that_never_comes_is_not_waited_for(connection: Connection) -> None:
+    with (
+        connection.talking(["sh", "-c", "read x; exec sleep 5"], soon()) as lines,
+        pytest.raises(HostError),
+    ):
+        lines.ask("hello", soon(0.2))
+
+
+def test_a_thread_alone_enters_a_namespace(address: Address) -> None:
+    def links() -> set[str]:
+        text = Path("/proc/thread-self/net/dev").read_text()
+        return {line.split(":")[0].strip() for line in text.splitlines()}
+
+    before = links()
+    there = netns.inside(address.namespace, "look", links, soon())
+    assert "up-mig" in there
+    assert links() == before
+
+
+def test_what_hangs_in_a_namespace_is_left_at_the_deadline(address: Address) -> None:
+    end = Deadline.after(0.2)
+    with pytest.raises(HostError, match="hangs"):
+        netns.inside(address.namespace, "wait", lambda: threading.Event().wait(2), end)
+
+
+# --- a host that is nothing but an address --------------------------------------------------------
+
+
+@pytest.fixture
+def remote(address: Address) -> Iterator[RemoteHost]:
+    probe = ensure_image("tiny", cache_folder(), lambda _text: None).probe
+    host = RemoteHost(address, "debian-13", "10.78.0.1", Lends(), str(probe))
+    yield host
+    host.close()
+
+
+def test_its_libvirt_answers_out_of_the_namespace(remote: RemoteHost) -> None:
+    with remote.connect() as hypervisor:
+        assert hypervisor.domains() == ()
+
+
+def test_its_clock_is_found_with_an_error_that_holds(remote: RemoteHost) -> None:
+    offset = remote.wall_clock()
+    real, axis = time.time_ns(), now_ns()
+    assert abs(offset.to_axis(real) - axis) <= offset.error_ns + 1_000_000
