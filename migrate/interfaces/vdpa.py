@@ -65,6 +65,11 @@ class Place:
         return "vp_vdpa" if self.driver in ("vp-vdpa", "virtio-pci", "") else "vendor"
 
     @property
+    def maker(self) -> str:
+        """What makes the device, in a word: the driver of a vendor's, else the sort."""
+        return self.driver if self.sort == "vendor" else self.sort
+
+    @property
     def pci(self) -> str | None:
         """The address of a PCI device."""
         bus, _, address = self.name.partition("/")
@@ -100,8 +105,9 @@ class Vdpa:
                 "emulator": SHADOW_EMULATOR if shadow else EMULATOR,
                 "iommu": "access_platform" in features,
                 "features": features,
+                "saved_with": f"{mask_of(features):#x}",
                 "savable": _savable(place, shadow, features),
-                "notes": (f"{host.name}: {place.name} ({place.driver or place.sort}), {how}",),
+                "notes": (f"{host.name}: {place.name} ({place.maker}), {how}",),
             }
 
     def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -208,6 +214,7 @@ def _management(host: Host, place: Place, deadline: Deadline) -> Iterator[Manage
             # Built in, or loaded by hand, there is no file to load: what counts is seen below.
             host.run(["modprobe", "--quiet", module], deadline, check=False)
         if place.sort == "vp_vdpa" and place.pci:
+            stack.enter_context(vdpa_bus.link_kept(host, place.pci, deadline))
             stack.enter_context(vdpa_bus.bound(host, "pci", place.pci, "vp-vdpa", deadline))
         found = vdpa_bus.managements(host, deadline)
         if place.name not in found:
