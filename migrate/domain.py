@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from migrate.image import Image
 from migrate.libvirt_client import CHANNEL
@@ -37,21 +37,14 @@ def domain_xml(
     *,
     machine: str,
     accelerator: str,
+    cpu_model: str | None = None,
 ) -> str:
     """The domain of ``guest``; ``backend`` is what the interface's module describes.
 
     It boots the kernel of an image, or by its own loader the qcow2 disk at a path of the host.
     ``machine`` is a versioned machine type that both hosts know; ``accelerator`` kvm or qemu.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("guest.xml.j2").render(
+    return _template("guest.xml.j2").render(
         name=NAME,
         uuid=UUID,
         console=CONSOLE,
@@ -62,9 +55,32 @@ def domain_xml(
         shared_memory=bool(backend.get("shared_memory")),
         machine=machine,
         accelerator=accelerator,
+        cpu_model=cpu_model,
         image=None if isinstance(boot, Path) else boot,
         disk=boot if isinstance(boot, Path) else None,
     )
+
+
+def device_xml(template: str, interface: Interface, backend: Mapping[str, Any]) -> str:
+    """A device that is plugged into a guest that runs already."""
+    return _template(template).render(interface=interface, backend=backend)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
+
+
+def has_interface(xml: str) -> bool:
+    """Whether a domain has a network interface from its start on."""
+    return ET.fromstring(xml).find("./devices/interface") is not None  # noqa: S314  our own XML
 
 
 def moved_source(kind: str, key: str, source: str, target: str) -> tuple[Rewrite, ...]:

@@ -16,9 +16,10 @@ from migrate.lab.hosts import Host
 from migrate.lab.lease import leased
 from migrate.model import Attempt, Case, Phase, Reported
 from migrate.outage import Measurement, measure
+from migrate.phases import phases
 from migrate.results import RunWriter
 from migrate.stage import Seen, Setting, staged
-from migrate.timeline import Arrivals, GuestClock, phases
+from migrate.timeline import Arrivals, GuestClock
 
 LEASE_S = 600.0
 
@@ -74,7 +75,7 @@ PEER_CLOCK = Offset("peer", 0, 0)
 
 
 def _measured(case: Case, seen: Seen, moved: tuple[Phase, ...]) -> Measurement | None:
-    if seen.taken is None:
+    if seen.taken is None or seen.taken.nothing_logged:
         return None
     interval_ns = case.workload.interval_us * 1000
     observed = seen.taken.observation(PEER_CLOCK, interval_ns, seen.floor, seen.floor[0])

@@ -11,7 +11,7 @@ from migrate.domain import NAME
 from migrate.interfaces.vhost_user import stop_switch
 from migrate.lab.hosts import MIGRATION_LINK, Host
 from migrate.model import Event, Fault
-from migrate.observe.events import Listener, phase_of
+from migrate.observe.events import Begins, Listener
 
 PATIENCE_S = 10.0
 
@@ -27,11 +27,12 @@ class Armed:
     """By side: source and target."""
     listener: Listener
     undo: ExitStack
+    begins: Begins
 
     def react(self, event: Event) -> None:
         """Do what is due at this event, once."""
-        phase = phase_of(event, self.hosts["source"].name)
-        for fault in [fault for fault in self.faults if fault.at == phase]:
+        begun = self.begins.phases(event)
+        for fault in [fault for fault in self.faults if fault.at in begun]:
             self.faults = [other for other in self.faults if other is not fault]
             host = self.hosts[fault.on]
             self.undo.callback(_DO[fault.do](host))
@@ -52,7 +53,7 @@ def armed(
 ) -> Iterator[Armed]:
     """Have ``faults`` happen while the block runs, and put back what can be put back after it."""
     with ExitStack() as undo:
-        yield Armed(faults, hosts, listener, undo)
+        yield Armed(faults, hosts, listener, undo, Begins(hosts["source"].name))
 
 
 def kill_guest(host: Host) -> Undo:

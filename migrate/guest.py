@@ -35,7 +35,7 @@ class Order:
     cache: Path
     """Where saved states are kept; the hosts see it under the same path."""
     saved_with: str = ""
-    """What else a saved state depends on, e.g. the features of a device: they are not in the XML."""
+    """What else a saved state depends on, e.g. a device's features: they are not in the XML."""
 
 
 def saved_state(order: Order, hypervisor: Hypervisor) -> Path:

@@ -13,12 +13,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import libvirt
 import libvirt_qemu
 
+from migrate import netns
 from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.errors import GuestError, HostError
@@ -80,10 +82,19 @@ class Hypervisor:
         self.host = host
 
     @classmethod
-    def open(cls, uri: str, host: str) -> Hypervisor:
-        """Connect; raises :class:`HostError` with libvirt's words."""
+    def open(cls, uri: str, host: str, namespace: Path | None = None) -> Hypervisor:
+        """Connect, out of a network namespace of this machine if one is named.
+
+        Raises :class:`HostError` with libvirt's words.
+        """
         _event_loop()
-        opening = Call("connect to libvirt", lambda: libvirt.open(uri))
+
+        def connect() -> libvirt.virConnect:
+            if namespace is not None:
+                netns.enter(namespace)  # the call's own thread, and it alone
+            return libvirt.open(uri)
+
+        opening = Call("connect to libvirt", connect)
         if not opening.wait(Deadline.after(OPEN_S)):
             raise HostError(
                 "connect to libvirt", host=host, said=f"no answer in {OPEN_S:.0f} s: it hangs"
@@ -328,6 +339,17 @@ class Domain:
         except libvirt.libvirtError:  # the domain moved away between two samples
             return {}
         return stats if stats.get("type") else {}
+
+    def vfio_transferred(self) -> int | None:
+        """Bytes of VFIO devices' state that the migration going on has sent; None: QEMU tells of
+        none. Source: qapi/migration.json, VfioStats."""
+        command = json.dumps({"execute": "query-migrate"})
+        try:
+            said = json.loads(libvirt_qemu.qemuMonitorCommand(self._domain, command, 0))
+        except libvirt.libvirtError:  # the domain moved away between two samples
+            return None
+        sent = said.get("return", {}).get("vfio", {}).get("transferred")
+        return None if sent is None else int(sent)
 
     def abort_job(self) -> None:
         """Ask for the migration to be given up; too late is no error: its outcome will tell."""

@@ -1,4 +1,5 @@
-"""Moving a guest: libvirt's migration with typed parameters, or saved here and restored there.
+"""Moving a guest: libvirt's migration with typed parameters, or saved here and restored there; with
+its interface, or without: then it is taken out here and another one is plugged in there.
 
 Whoever moves has its listener on before. What phase it is is known from QEMU's events; time limits
 are deadlines, and what then happens is the policy's.
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 from migrate.call import Call
 from migrate.clock import Deadline, now_ns
 from migrate.domain import NAME, Rewrite, rewritten
-from migrate.errors import LabError
+from migrate.errors import HostError, LabError
 from migrate.lab.hosts import Host
 from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, Outcome, Policy, Problem, Reported
-from migrate.observe.events import Listener, phase_of
+from migrate.observe.events import Begins, Listener
+from migrate.plugging import put_in, take_out
 from migrate.virtio_features import lifts
 
 ACCOUNT_S = 2.0
@@ -35,6 +37,15 @@ class End(NamedTuple):
     hypervisor: Hypervisor
 
 
+class Swap(NamedTuple):
+    """Devices, as XML, that can't come along; None: there is none on that side."""
+
+    out: str | None
+    """Taken out before the move, and put back if that fails."""
+    into: str | None
+    """Plugged in on the target."""
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """What is to be moved from where to where, and how."""
@@ -45,6 +56,7 @@ class Move:
     rewrites: tuple[Rewrite, ...]
     save: Path
     """A file that both hosts see under the same path: where a saved guest lies in between."""
+    swap: Swap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,9 @@ def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event],
     watch = _Watch(listener, since, react)
     if move.policy.method == "save-restore":
         call = Call("save and restore", lambda: _save_restore(domain, move))
+    elif (swap := move.swap) is not None:
+        tried = f"take the interface out and migrate to {move.target.host.name}"
+        call = Call(tried, lambda: _swap(domain, move, swap, listener))
     else:
         call = _begin(domain, move)
     _attend(domain, move, call, watch)
@@ -160,12 +175,39 @@ def _save_restore(domain: Domain, move: Move) -> None:
         path.unlink(missing_ok=True)
 
 
+def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
+    if swap.out is not None:
+        take_out(domain, swap.out, listener)
+    call = _begin(domain, move)
+    # Whoever attends to the move has it given up before that.
+    call.wait(Deadline.after(2 * (move.policy.timeout_s + GRACE_S)))
+    if call.error is not None:
+        _put_back(domain, swap, listener, call.error)
+        raise call.error
+    moved = move.target.hypervisor.find(NAME)
+    if moved is None:
+        raise HostError(call.tried, host=move.target.host.name, said="the guest is not there")
+    if swap.into is not None:
+        put_in(moved, swap.into, listener)
+
+
+def _put_back(domain: Domain, swap: Swap, listener: Listener, why: Exception) -> None:
+    if swap.out is None or domain.state() != "running":
+        return
+    try:
+        put_in(domain, swap.out, listener)
+    except HostError as error:
+        said = f"{error.said}; it was taken out for a move that failed: {why}"
+        raise HostError(error.tried, host=error.host, said=said) from error
+
+
 def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
     """Act on phases, passes and the time limit until the call has ended."""
     policy, source = move.policy, move.source.host.name
     call.then(lambda: watch.listener.add(_ended(source)))
     deadline = Deadline.after(policy.timeout_s)
     since = watch.since
+    begins = Begins(source)
     overdue = False
     while True:
         event = watch.listener.wait(lambda _event: True, deadline, since)
@@ -183,7 +225,7 @@ def _attend(domain: Domain, move: Move, call: Call, watch: _Watch) -> None:
         if event.name == "call-ended":
             return
         watch.react(event)
-        if policy.abort_at is not None and phase_of(event, source) == policy.abort_at:
+        if policy.abort_at in begins.phases(event):
             watch.abort(domain)
         if _postcopy_is_due(event, policy, source):
             watch.order("switch to post-copy", domain.start_postcopy)

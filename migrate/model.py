@@ -301,6 +301,8 @@ class Sample(Value):
     dirty_pages_s: int | None = None
     throttle_percent: int | None = None
     postcopy_requests: int | None = None
+    vfio_bytes: int | None = None
+    """Of a device's state, by QEMU; only where a VF moves with its guest."""
 
 
 class Reported(Value):
@@ -311,6 +313,10 @@ class Reported(Value):
     setup_ms: NotNegative | None = None
     transferred_bytes: int | None = None
     iterations: int | None = None
+    vfio_precopy_bytes: int | None = None
+    """Of a VF's state, what was sent before the guest was stopped."""
+    vfio_stopcopy_bytes: int | None = None
+    """What was sent after that, as far as it was seen: QEMU ends when the move has."""
 
 
 class Nic(Value):
@@ -436,6 +442,8 @@ class Run(Value):
     began: str
     """Wall clock, ISO 8601 with zone."""
     lab: str
+    lab_kind: str = "local"
+    """What its hosts are made of; it decides what a figure can tell."""
     command: tuple[str, ...]
     controller: dict[str, str]
     hosts: tuple[HostFacts, ...]

@@ -23,8 +23,9 @@ import numpy as np
 from migrate.clock import Offset
 from migrate.errors import MeasurementError
 from migrate.evidence import Column, Flags
-from migrate.model import Direction, Floor, Gap, Part, Phase, Stall, Stream
-from migrate.timeline import Arrivals, GuestClock, label, stalls
+from migrate.model import Direction, Floor, Gap, Phase, Stall, Stream
+from migrate.phases import label, part
+from migrate.timeline import Arrivals, GuestClock, stalls
 
 LATE_NS = 20_000_000
 LEAST_PACKETS = 100
@@ -238,19 +239,6 @@ def overlapped(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
         if gap.begin_ns - (slack := gap.error_ns + phase.error_ns) <= phase.end_ns
         and phase.begin_ns <= end_ns + slack
     )
-
-
-_PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
-    ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
-    ("start", frozenset({"setup", "precopy"})),
-    ("tail", frozenset({"postcopy", "resumed", "announce", "settled"})),
-)
-
-
-def part(touched: Iterable[Phase]) -> Part:
-    """Of the move in which the gap lies: around the stop wins, then before it, then after it."""
-    names = {phase.name for phase in touched}
-    return next((part for part, members in _PARTS if names & members), "none")
 
 
 def longest(found: Iterable[Gap] | None, direction: Direction) -> Gap | None:

@@ -14,7 +14,7 @@ import os
 import selectors
 import subprocess
 from collections.abc import Collection
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from migrate.errors import GuestError
 from migrate.model import MemoryCheck, Nic, TcpCheck, Value
 from migrate.timeline import Arrivals
 
-PROTOCOL = 1
+PROTOCOL = 2
 PATIENCE_S = 10.0
 """How long a call may take that was handed no deadline."""
 PAGE_RECORDS = 5000
@@ -137,6 +137,17 @@ class Announcement(Value):
     mac: str
     """Of the sender, from the Ethernet header."""
     length: int
+
+
+class LowerChange(Value):
+    """Something changed about a device that can carry the guest's traffic."""
+
+    at_ns: int
+    device: str
+    driver: str
+    """Its own, by ethtool: ``virtio_net``, ``igbvf``; empty if that could not be told."""
+    what: Literal["appeared", "gone", "up", "down", "carries"]
+    """``up``: it has carrier. ``carries``: of all of them it sends most, from now on."""
 
 
 Reply = dict[str, Any]
@@ -273,12 +284,35 @@ class Probe:
         return offset_of(clock, lambda: int(self.call("clock")["mono_ns"]), rounds)
 
     def nic(self, name: str | None = None) -> Nic:
-        """The interface ``name``, or the first that is not the loopback."""
+        """The interface ``name``, or the first that is not the loopback and has no master."""
         return self._shaped(Nic, self.call("net", **_given(name=name)))
 
     def address(self, ip: str, prefix: int, name: str | None = None) -> None:
         """Give the interface its IPv4 address and bring it up."""
         self.call("addr", ip=ip, prefix=prefix, **_given(name=name))
+
+    # --- which device carries the traffic -------------------------------------------------------
+
+    def lower_start(self) -> None:
+        """Begin to note what happens to the interface's lower devices; the log begins anew.
+
+        They are those of a failover pair, say. An interface that has none counts itself.
+        """
+        self.call("lower.start")
+
+    def lower_log(self) -> tuple[LowerChange, ...]:
+        """The newest 1000 changes, oldest first; stamps by the probe's clock.
+
+        Carrier and packets are looked at every 20 ms: so much later is a stamp at most.
+        """
+        return tuple(
+            self._shaped(LowerChange, dict(zip(LowerChange.model_fields, change, strict=False)))
+            for change in self.call("lower.log")["changes"]
+        )
+
+    def lower_stop(self) -> None:
+        """Note no more; the log stays."""
+        self.call("lower.stop")
 
     # --- streams --------------------------------------------------------------------------------
 
@@ -289,6 +323,17 @@ class Probe:
     def send_stream(self, to: str, port: int, interval_us: int, payload: int) -> None:
         """Begin to send; ``payload`` in bytes, at least 224."""
         self.call("stream.send", to=to, to_port=port, interval_us=interval_us, payload=payload)
+
+    def loop_stream(
+        self, stream_id: int, interval_us: int, payload: int, name: str | None = None
+    ) -> None:
+        """Open a stream to ourselves and send it; what comes back is the stream that is received.
+
+        For a network that returns what it gets. It is in frames of its own to the interface's MAC,
+        so no address is needed; both stamps of :meth:`arrivals` are this probe's.
+        """
+        given = _given(stream=stream_id, interval_us=interval_us, payload=payload, name=name)
+        self.call("loop.start", **given)
 
     def stream_status(self) -> StreamCounts:
         """The account so far."""

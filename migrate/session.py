@@ -17,11 +17,11 @@ from migrate import __version__
 from migrate.errors import LabError
 from migrate.experiment import attempt
 from migrate.image import ensure_image
-from migrate.interfaces import MODES, InterfaceModule, module_for
-from migrate.lab import facts, local
-from migrate.lab.config import LabConfig, cache_folder
+from migrate.interfaces import MODES, TO_MIGRATE, module_for
+from migrate.lab import facts, labs
+from migrate.lab.config import AnyConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
-from migrate.lab.local import LocalLab
+from migrate.lab.labs import AnyLab
 from migrate.model import (
     Attempt,
     Capability,
@@ -57,18 +57,18 @@ class Watcher:
 
 @contextmanager
 def lab_up(
-    config: LabConfig, say: Callable[[str], None], *, keep: bool = False
-) -> Iterator[LocalLab]:
+    config: AnyConfig, say: Callable[[str], None], *, keep: bool = False
+) -> Iterator[AnyLab]:
     """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
-    was_up = local.find(config.name) is not None
-    lab = local.up(config, say)
+    was_up = labs.find(config.name) is not None
+    lab = labs.up(config, say)
     try:
         yield lab
     finally:
-        local.keep_capabilities(lab)
+        lab.keep()
         if not was_up and not keep:
             say("taking the lab down")
-            local.down(config.name)
+            labs.down(config.name)
 
 
 def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[HostFacts, ...]:
@@ -77,14 +77,13 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
 
     def ask(host: Host) -> HostFacts:
         with host.connect() as hypervisor:
-            return facts.gather(host, hypervisor, cache_folder(), image, fresh=fresh)
+            return facts.gather(
+                host, hypervisor, cache_folder(), image, fresh=fresh, seconds=lab.kvm_patience_s
+            )
 
     say("asking the hosts what they can do")
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(ask, lab.hosts.values()))
-
-
-NO_BACKEND = "this version of migrate-lab has no backend for it yet"
 
 
 def needs_of_modes() -> dict[str, tuple[str, ...]]:
@@ -92,9 +91,9 @@ def needs_of_modes() -> dict[str, tuple[str, ...]]:
     return {mode: module.needs for mode, module in MODES.items()}
 
 
-def without_backend() -> dict[str, str]:
-    """Modes that run nowhere in this version, and why."""
-    return {mode: NO_BACKEND for mode, module in MODES.items() if not module.built}
+def needs_to_migrate() -> dict[str, tuple[str, ...]]:
+    """What a mode takes beside its needs for its guest to be migrated as it is."""
+    return {str(mode): names for mode, names in TO_MIGRATE.items()}
 
 
 @dataclass(slots=True)
@@ -140,19 +139,8 @@ class Session:
             for need in needs:
                 capability = known.capability(need)
                 if not capability.able:
-                    return self._also(module, capability)
-        if not module.built:
-            return self._also(module, Capability(name="backend", able=False))
+                    return capability
         return None
-
-    @staticmethod
-    def _also(module: InterfaceModule, lacking: Capability) -> Capability:
-        """A mode without a backend would not run with the hardware either: both are said."""
-        if module.built:
-            return lacking
-        reason = f"{lacking.reason}, and {NO_BACKEND}" if lacking.reason else NO_BACKEND
-        remedy = f"{lacking.remedy}, and a newer version" if lacking.remedy else "a newer version"
-        return lacking.model_copy(update={"reason": reason, "remedy": remedy})
 
     def skip(self, skip: Skip) -> None:
         """Say once that a case can't run here."""
@@ -253,6 +241,7 @@ def begin(
         name=run_name(),
         began=datetime.now(UTC).isoformat(timespec="seconds"),
         lab=lab.name,
+        lab_kind=lab.kind,
         command=tuple(command),
         controller={
             "migrate-lab": __version__,

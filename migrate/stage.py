@@ -5,6 +5,7 @@ A :class:`Stage` is there while its ``with`` block runs, and everything that it 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline, now_ns
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
-from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml
+from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, has_interface
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
 from migrate.guest import Order, bring_probe, holders, running
@@ -20,11 +21,12 @@ from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
-from migrate.migration import End, Move, Moved, act, judged
-from migrate.model import Case, Event, Nic, PhaseName, Sample
-from migrate.observe.events import Listener, listening, phase_of
-from migrate.observe.progress import sampling
+from migrate.migration import End, Move, Moved, Swap, act, judged
+from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
+from migrate.observe.events import Begins, Listener, listening
+from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
+from migrate.plugging import put_in, until_it_carries
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -34,6 +36,8 @@ LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 TAKE_S = 60.0
 """For the probes' logs to be read back."""
+BACK_S = 30.0
+"""For an interface that was plugged in to work in the guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,10 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
             pair[0].name: module.adapt(*backends),
             pair[1].name: module.adapt(*reversed(backends)),
         }
+        plugs = {
+            host.name: module.plugs(case.interface, backend)
+            for host, backend in zip(pair, backends, strict=True)
+        }
         peer = stack.enter_context(peer_probe(setting.lab, deadline))
         asked_ns = now_ns()
         boot: Image | Path
@@ -109,8 +117,14 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
+        if (device := plugs[pair[0].name]) is not None:
+            probe.lower_start()
+            known = len(probe.lower_log())
+            put_in(domain, device, listener)
+            until_it_carries(probe, known, setting.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
-        traffic = Traffic(probe, peer, setting.lab, case.workload)
+        loops = bool(backends[0].get("loops"))
+        traffic = Traffic(probe, peer, setting.lab, case.workload, loops=loops)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         setting.say(f"the guest is ready on {domain.host}; measuring the floor")
@@ -120,7 +134,7 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         seen.notes += [note for backend in backends for note in backend.get("notes", ())]
         if case.guest.start == "warm" and not warm:
             seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
-        yield Stage(case, setting, pair, domain, traffic, listener, rewrites, seen)
+        yield Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen)
 
 
 @dataclass(slots=True)
@@ -135,12 +149,18 @@ class Stage:
     listener: Listener
     rewrites: Mapping[str, tuple[Rewrite, ...]]
     """By the host that the guest is moved from."""
+    plugs: Mapping[str, str | None]
+    """By host: the device that the guest is plugged in there."""
     seen: Seen
 
     def move(self) -> Moved:
         """Move the guest to the other host, once, by the case's policy and with its faults."""
         source, target = self._direction()
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
+        self.traffic.look()
+        swap = self._swap(source, target)
+        known = len(self.traffic.guest.lower_log()) if swap else 0
+        has_vf = swap is None and self.plugs[source.name] is not None
         begin_ns = now_ns()
         with ExitStack() as stack:
             ends = [End(host, stack.enter_context(host.connect())) for host in (source, target)]
@@ -150,23 +170,49 @@ class Stage:
                 policy=self.case.policy,
                 rewrites=self.rewrites[source.name],
                 save=self._shared(f"saved-{self.setting.lab.name}-{source.name}.sav"),
+                swap=swap,
             )
             hosts = {"source": source, "target": target}
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                sampling(self.domain, self.setting.on_sample) as samples,
+                sampling(self.domain, self.setting.on_sample, has_vf=has_vf) as samples,
             ):
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
             self.seen.samples += samples
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
             moved = judged(acted, holders((source, target)), moving)
-        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, now_ns()))
+            reported = with_vfio(moved.reported, samples, self.listener.events())
+            moved = dataclasses.replace(moved, reported=reported)
+        end_ns = now_ns()
         if moved.held_by == (target.name,):
             self._follow(target)
             self.seen.files["target.xml"] = self.domain.xml()
         elif moved.held_by == (source.name,) and self._out_of_sight():
             self._follow(source)
+        if len(moved.held_by) == 1 and self._was_plugged_in(begin_ns):
+            moved = self._until_back(moved, known)
+        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns))
+        return moved
+
+    def _swap(self, source: Host, target: Host) -> Swap | None:
+        """A device stays behind if that is how it is moved, or if only one host has one."""
+        swap = Swap(self.plugs[source.name], self.plugs[target.name])
+        alone = (swap.out is None) != (swap.into is None)
+        return swap if alone or self.case.policy.method == "reattach" else None
+
+    def _was_plugged_in(self, since_ns: int) -> bool:
+        events = self.listener.events()
+        return any(event.name == "attached" and event.at_ns >= since_ns for event in events)
+
+    def _until_back(self, moved: Moved, known: int) -> Moved:
+        """What was plugged in has to work in the guest: else it is there, and deaf."""
+        guest = self.traffic.guest
+        try:
+            until_it_carries(guest, known, self.setting.lab, Deadline.after(BACK_S))
+        except GuestError as error:
+            problem = Problem(tried=error.tried, said=error.said, remedy=error.remedy)
+            return dataclasses.replace(moved, outcome="failed", error=moved.error or problem)
         return moved
 
     def _out_of_sight(self) -> bool:
@@ -178,9 +224,10 @@ class Stage:
         return False
 
     def _heard(self, source: Host, faults: Armed) -> Callable[[Event], None]:
+        begins = Begins(source.name)
+
         def hear(event: Event) -> None:
-            phase = phase_of(event, source.name)
-            if phase is not None:
+            for phase in begins.phases(event):
                 self.setting.on_phase(phase)
             faults.react(event)
 
@@ -212,8 +259,14 @@ class Stage:
         self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
         deadline = Deadline.after(TAKE_S)
-        self.seen.taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
-        self.seen.events = (*self.listener.events(), *self.traffic.announcements())
+        stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
+        taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
+        self.seen.taken = taken
+        self.seen.events = (
+            *self.listener.events(),
+            *self.traffic.announcements(),
+            *taken.lower_events(),
+        )
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             for name, text in logs_of(host, self.case).items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
@@ -276,6 +329,7 @@ def _xml(
         module_for(case.interface.mode).describe(case.interface, backend),
         machine=machine,
         accelerator=setting.accelerator,
+        cpu_model=setting.lab.cpu_model,
     )
 
 
@@ -290,6 +344,7 @@ def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Do
         if isinstance(image, Disk):
             bring_probe(domain, image.probe, deadline)
         with guest_probe(domain, deadline) as probe:
-            probe.address(lab.guest_address, lab.prefix)
+            if has_interface(domain.xml()):  # else it gets its address when it is plugged in
+                probe.address(lab.guest_address, lab.prefix)
 
     return prepare

@@ -18,7 +18,8 @@ import pytest
 
 from migrate import session
 from migrate.clock import Deadline
-from migrate.lab import local
+from migrate.image import compile_probe
+from migrate.lab import labs
 from migrate.lab.config import LabConfig, state_folder
 from migrate.lab.local import LocalLab
 from migrate.session import Session
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 SCENARIOS = ROOT / "testcases" / "scenarios"
 PATIENCE_S = 100.0
 """For a command to say a line or to end: it would otherwise be waited for in vain."""
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 
 def new_name() -> str:
@@ -38,8 +40,16 @@ def new_name() -> str:
 
 def remove_lab(name: str) -> None:
     """Take it down, with the lock that its name leaves."""
-    local.down(name)
+    labs.down(name)
     (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The probe with the sanitizers in it: what they find ends it, and its test."""
+    path = tmp_path_factory.mktemp("probe") / "probe"
+    compile_probe(path, *SANITIZED)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +57,7 @@ def shared_lab() -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield local.up(LabConfig(name=name), lambda _text: None)
+        yield labs.up(LabConfig(name=name), lambda _text: None)
     finally:
         remove_lab(name)
 

@@ -11,6 +11,7 @@ and read the difference before you commit it.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -20,9 +21,11 @@ import pytest
 from jinja2 import UndefinedError
 from lxml import etree
 
-from migrate.domain import TEMPLATES, digest, domain_xml, rewritten
+from migrate.domain import TEMPLATES, digest, domain_xml, has_interface, rewritten
 from migrate.image import Image, Manifest
 from migrate.interfaces import module_for
+from migrate.interfaces.failover import STANDBY
+from migrate.interfaces.hostdev import VF, pci
 from migrate.interfaces.vdpa import SHADOW_EMULATOR
 from migrate.lab.config import cache_folder
 from migrate.model import GuestSpec, Interface
@@ -44,6 +47,12 @@ VDPA = {
     "iommu": True,
     "features": frozenset({"access_platform", "version_1"}),
 }
+
+
+def of_vf(address: str) -> dict[str, object]:
+    return {"vf": pci(address), "alias": VF, "spare_ports": 4}
+
+
 BACKENDS: Mapping[str, tuple[dict[str, object], dict[str, object]]] = {
     "virtio": ({"bridge": "data"}, {"bridge": "data2"}),
     "vhost-user": (
@@ -54,8 +63,20 @@ BACKENDS: Mapping[str, tuple[dict[str, object], dict[str, object]]] = {
         {"device": "/dev/vhost-vdpa-0", **VDPA},
         {"device": "/dev/vhost-vdpa-2", **VDPA},
     ),
+    "hostdev": (of_vf("0000:01:10.0"), of_vf("0000:81:10.0")),
+    "failover": (
+        {"bridge": "data", "standby": STANDBY, **of_vf("0000:01:10.0")},
+        {"bridge": "data", "standby": STANDBY, **of_vf("0000:81:10.0")},
+    ),
 }
 """A backend of each mode on the source, and one of another name on the target."""
+
+
+def name_of(backend: Mapping[str, object]) -> str:
+    """What is called otherwise on the other host."""
+    vf = backend.get("vf")
+    return str(vf["bus"] if isinstance(vf, Mapping) else next(iter(backend.values())))
+
 
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     "split": {},
@@ -67,14 +88,30 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 }
 INTERFACES = {
     f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
-    for mode in BACKENDS
+    for mode in ("virtio", "vhost-user", "vdpa")
     for name, options in VARIANTS.items()
     if not (mode != "virtio" and "mtu" in options)  # libvirt can't: see scenario.rules
+} | {
+    f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
+    for mode, name, options in (
+        ("hostdev", "split", {}),
+        ("hostdev", "vlan", {"vf": {"vlan": 42, "managed": False}}),
+        ("failover", "split", {}),
+        ("failover", "all", {**VARIANTS["all"], "vf": {"vlan": 42}}),
+    )
 }
 CASES = [*INTERFACES, "virtio-disk", "virtio-kvm"]
 
 
 def source_of(case: str) -> str:
+    """The domain as it runs: with what was plugged in."""
+    interface = INTERFACES.get(case, Interface())
+    device = module_for(interface.mode).plugs(interface, BACKENDS[interface.mode][0])
+    end = "  </devices>\n"
+    return started(case).replace(end, textwrap.indent(f"{device or ''}", "    ") + end)
+
+
+def started(case: str) -> str:
     interface = INTERFACES.get(case, Interface())
     module = module_for(interface.mode)
     return domain_xml(
@@ -143,7 +180,7 @@ def test_the_target_is_the_source_after_its_modes_rewrites(case: str) -> None:
 def test_nothing_but_the_backends_name_differs(case: str) -> None:
     source, target = (golden(case, side).read_text() for side in ("source", "target"))
     mode = INTERFACES.get(case, Interface()).mode
-    here, there = (next(iter(backend.values())) for backend in BACKENDS[mode])
+    here, there = (name_of(backend) for backend in BACKENDS[mode])
     renamed = source.replace(f'"{here}"', f'"{there}"')
     assert renamed != source
     assert etree.tostring(etree.fromstring(renamed), method="c14n") == etree.tostring(
@@ -160,7 +197,7 @@ def test_the_same_backend_on_both_hosts_needs_no_rewrite(mode: str) -> None:
 @pytest.mark.parametrize("mode", BACKENDS)
 def test_a_rewrite_leaves_other_interfaces_alone(mode: str) -> None:
     source = source_of(f"{mode}-split")
-    here, there = (str(next(iter(backend.values()))) for backend in BACKENDS[mode])
+    here, there = (name_of(backend) for backend in BACKENDS[mode])
     other = source.replace(f'"{here}"', '"another"')
     target = target_of(f"{mode}-split", other)
     assert there not in target
@@ -203,6 +240,26 @@ def test_a_disk_boots_by_its_own_loader_and_bypasses_the_hosts_cache() -> None:
     assert driver.get("cache") == "none"
     names = [target.get("name") for target in root.iterfind("./devices/channel/target")]
     assert "org.qemu.guest_agent.0" in names
+
+
+@pytest.mark.parametrize("case", ["hostdev-split", "failover-split"])
+def test_a_vf_is_in_no_domain_that_is_started_or_saved(case: str) -> None:
+    """It comes later, into a port that waits for it."""
+    root = ET.fromstring(started(case))
+    assert root.find("./devices/interface[@type='hostdev']") is None
+    controllers = [(one.get("index"), one.get("model")) for one in root.iter("controller")]
+    assert ("0", "pcie-root") in controllers
+    assert controllers.count((None, "pcie-root-port")) == 4
+    assert has_interface(started(case)) == case.startswith("failover")
+
+
+def test_a_target_without_a_vf_gets_the_standby_alone() -> None:
+    here, there = (dict(backend) for backend in BACKENDS["failover"])
+    there |= {"vf": None, "bridge": "data2"}
+    module = module_for("failover")
+    assert module.plugs(Interface(mode="failover"), there) is None
+    target = rewritten(source_of("failover-split"), module.adapt(here, there))
+    assert 'bridge="data2"' in target
 
 
 HOSTILE = "a \"b\" 'c' <d> & e ]]> {{ f }} &amp; é"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrate.errors import MeasurementError
-from migrate.model import Direction, Gap, Phase
+from migrate.model import Direction, Gap, Phase, PhaseName
 from migrate.outage import (
     Ruler,
     baseline,
@@ -20,10 +20,10 @@ from migrate.outage import (
     judge,
     longest,
     measure,
-    part,
     threshold,
     total,
 )
+from migrate.phases import part, parts
 from migrate.timeline import Arrivals
 from selftests.wire import MS, Trouble, Wire, cut, frozen, held, look, of, on_axis
 
@@ -168,6 +168,57 @@ def test_start_switchover_and_tail_are_told_apart() -> None:
         ("switchover", ("precopy(1)",)),
         ("tail", ("announce",)),
     ]
+
+
+def phase(name: PhaseName, begin: float, end: float) -> Phase:
+    return Phase(name=name, begin_ns=on_axis(begin), end_ns=on_axis(end))
+
+
+FAILOVER = (
+    phase("wait-unplug", 1100, 1400),
+    phase("standby", 1400, 2800),
+    phase("precopy", 1400, 2000),
+    phase("stopped", 2000, 2300),
+    phase("resumed", 2300, 4000),
+    phase("replug", 2800, 3200),
+)
+
+
+def test_the_gaps_of_unplug_switchover_and_replug_are_told_apart() -> None:
+    measurement = look(
+        cut("ingress", 1300, 150),
+        cut("ingress", 1600, 100),
+        frozen(2000, 300),
+        cut("ingress", 2500, 100),
+        cut("ingress", 2900, 200),
+        phases=FAILOVER,
+    )
+    found = [(gap.part, gap.phases) for gap in of(measurement, "ingress")]
+    assert found == [
+        ("start", ("wait-unplug", "standby", "precopy")),
+        ("start", ("standby", "precopy")),
+        ("switchover", ("standby", "precopy", "stopped", "resumed")),
+        ("tail", ("standby", "resumed")),
+        ("tail", ("resumed", "replug")),
+    ]
+
+
+def test_one_gap_from_the_unplug_to_after_the_stop_is_the_switchovers() -> None:
+    (gap,) = of(look(cut("ingress", 1300, 1200), phases=FAILOVER), "ingress")
+    assert gap.part == "switchover"
+    assert gap.phases[0] == "wait-unplug"
+
+
+def test_the_unplugs_gap_of_a_move_that_was_given_up_is_of_the_start() -> None:
+    given_up = (phase("wait-unplug", 1100, 1200), phase("standby", 1200, 1600))
+    (gap,) = of(look(cut("ingress", 1300, 150), phases=given_up), "ingress")
+    assert (gap.part, gap.phases) == ("start", ("standby",))
+
+
+def test_a_move_has_the_parts_that_its_phases_make() -> None:
+    assert parts(FAILOVER) == {"start", "switchover", "tail"}
+    assert parts(FAILOVER[:1]) == {"start"}
+    assert parts(()) == frozenset()
 
 
 def test_without_migration_a_gap_is_part_of_none() -> None:

@@ -27,18 +27,10 @@ from migrate.clock import Deadline
 from migrate.errors import GuestError
 from migrate.image import compile_probe
 from migrate.probe import PipeTransport, Probe
+from selftests.conftest import SANITIZED
 
-SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 LOOPBACK = "127.0.0.1"
 STREAM = 0xFEEDF00D
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The probe with the sanitizers in it: what they find ends it, and its test."""
-    path = tmp_path_factory.mktemp("probe") / "probe"
-    compile_probe(path, *SANITIZED)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -277,7 +269,7 @@ def test_a_late_answer_to_ready_counts() -> None:
     first: list[object] = []
 
     def late(_: dict[str, object]) -> bytes:
-        return json.dumps({"id": first[0], "ok": True, "protocol": 1, **GREETING}).encode() + b"\n"
+        return ok(protocol=client.PROTOCOL, **GREETING)({"id": first[0]})
 
     probe = Probe(Scripted([lambda request: first.append(request["id"]), late]), "alpha")
     assert probe.ready(Deadline.after(10)).pid == 1
@@ -290,8 +282,9 @@ def test_an_answer_to_an_earlier_request_is_dropped() -> None:
 
 
 def test_a_probe_of_another_protocol_is_refused() -> None:
-    probe = Probe(Scripted([ok(protocol=2, **GREETING)]), "alpha")
-    with pytest.raises(GuestError, match="speaks protocol 2") as refused:
+    other = client.PROTOCOL + 1
+    probe = Probe(Scripted([ok(protocol=other, **GREETING)]), "alpha")
+    with pytest.raises(GuestError, match=f"speaks protocol {other}") as refused:
         probe.ready(Deadline.after(5))
     assert "image" in refused.value.remedy
 

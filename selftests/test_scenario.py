@@ -234,6 +234,12 @@ NONSENSE = {
     "convergence of a file": ("", "method='save-restore'\nauto_converge=true", "", "converge"),
     "post-copy's bandwidth alone": ("", "postcopy_bandwidth_mib_s=3", "", "no post-copy"),
     "an abort too late": ("", "abort_at='resumed'", "outcome='aborted'", "nothing that could"),
+    "an abort when it has come back": (
+        "mode='failover'",
+        "abort_at='replug'",
+        "outcome='aborted'",
+        "nothing that could",
+    ),
     "an abort of a pass that never is": (
         "",
         "method='save-restore'\nabort_at='precopy'",
@@ -253,6 +259,16 @@ NONSENSE = {
     "connections that nobody opens": ("", "", "[workload]\ntcp_connections=0", "connections can't"),
     "more memory than there is": ("", "", "[workload]\ndirty_mib=100", "not that much"),
     "an MTU of a vhost-user port": ("mode='vhost-user'\nmtu=9000", "", "", "a link of the host"),
+    "options of a VF that is none": ("mode='virtio'\nvf.trust=true", "", "", "no VF"),
+    "packed rings of a VF": ("mode='hostdev'\nring='packed'", "", "", "driver's own"),
+    "a saved VF": ("mode='failover'", "method='save-restore'", "", "can't be saved"),
+    "virtio taken out": ("", "method='reattach'", "", "taken out"),
+    "a failover on plain PCI": (
+        "mode='failover'",
+        "",
+        "[guest]\nmachine='pc'",
+        "PCI Express",
+    ),
     "a multicast address": ("mac='53:54:00:00:00:01'", "", "", "multicast"),
 }
 
@@ -274,6 +290,8 @@ def test_what_can_be_done_is_not_called_nonsense() -> None:
         "[policy]\nhops=2\n[expect]\nheld_by=['source']",
         "[policy]\nparallel_connections=2\ncompression='zlib'",
         "[interface]\nqueues=4",
+        "[interface]\nmode='failover'\nring='packed'\nvf.vlan=42",
+        "[interface]\nmode='hostdev'\nvf.managed=false\n[policy]\nmethod='reattach'",
         "[policy]\non_timeout='postcopy'\npostcopy_bandwidth_mib_s=3\n"
         "[[faults]]\nat='postcopy'\ndo='kill-guest'",
     ):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrate.errors import MeasurementError
-from migrate.model import Event, Phase, Stall
-from migrate.timeline import UNKNOWN_DELAY_NS, Arrivals, GuestClock, label, phases
+from migrate.model import Stall
+from migrate.timeline import UNKNOWN_DELAY_NS, Arrivals, GuestClock
 from selftests.wire import (
     AXIS_ZERO,
     GUEST_ZERO,
@@ -166,109 +166,3 @@ def test_without_any_round_trip_the_error_says_so(dead: str) -> None:
 def test_no_packet_at_all_makes_no_clock() -> None:
     with pytest.raises(MeasurementError, match="no packet arrived in either direction"):
         GuestClock.fit(Arrivals.empty(), Arrivals.empty())
-
-
-# --- phases
-
-SAID = {
-    "setup": ("MIGRATION", {"status": "setup"}),
-    "active": ("MIGRATION", {"status": "active"}),
-    "pre": ("MIGRATION", {"status": "pre-switchover"}),
-    "device": ("MIGRATION", {"status": "device"}),
-    "postcopy": ("MIGRATION", {"status": "postcopy-active"}),
-    "completed": ("MIGRATION", {"status": "completed"}),
-    "failed": ("MIGRATION", {"status": "failed"}),
-    "cancelling": ("MIGRATION", {"status": "cancelling"}),
-    "cancelled": ("MIGRATION", {"status": "cancelled"}),
-    "pass1": ("MIGRATION_PASS", {"pass": 1}),
-    "pass2": ("MIGRATION_PASS", {"pass": 2}),
-    "pass3": ("MIGRATION_PASS", {"pass": 3}),
-    "STOP": ("STOP", {}),
-    "RESUME": ("RESUME", {}),
-}
-
-
-def events(script: str) -> list[Event]:
-    """``10 a:setup`` is said by the host a at 10; ``announce`` is heard on the fabric."""
-    found = []
-    for line in script.split(", "):
-        at, what = line.split()
-        if what == "announce":
-            found.append(Event(at_ns=int(at), source="fabric", host="fabric", name="announce"))
-            continue
-        host, word = what.split(":")
-        name, data = SAID[word]
-        found.append(
-            Event(at_ns=int(at), error_ns=2, source="qemu", host=host, name=name, data=data)
-        )
-    return found
-
-
-def drawn(found: tuple[Phase, ...]) -> str:
-    return ", ".join(f"{label(phase)} {phase.begin_ns}-{phase.end_ns}" for phase in found)
-
-
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [
-        pytest.param(
-            "10 a:setup, 11 a:pass1, 20 a:active, 20 b:active, 30 a:pass2, 40 a:STOP, "
-            "41 a:pre, 45 a:pass3, 50 a:device, 60 a:completed, 61 b:RESUME, "
-            "62 announce, 70 announce, 90 announce",
-            "setup 10-20, precopy(1) 20-30, precopy(2) 30-40, stopped 40-61, "
-            "pre-switchover 41-50, device 50-60, resumed 61-62, announce 62-90, settled 90-100",
-            id="precopy",
-        ),
-        pytest.param(
-            "10 a:setup, 20 a:active, 40 a:STOP, 42 a:device, 50 a:postcopy, 55 b:RESUME, "
-            "56 announce, 80 a:completed",
-            "setup 10-20, precopy 20-40, stopped 40-55, device 42-50, postcopy 50-80, "
-            "resumed 55-56, announce 56-56, settled 80-100",
-            id="postcopy-settles-when-it-is-complete",
-        ),
-        pytest.param(
-            "10 a:setup, 20 a:active, 40 a:STOP, 50 a:device, 55 b:RESUME, 70 a:completed",
-            "setup 10-20, precopy 20-40, stopped 40-55, device 50-55, resumed 55-100",
-            id="device-ends-at-the-resume-and-nobody-announced",
-        ),
-        pytest.param(
-            "10 a:setup, 20 a:active, 40 a:STOP, 50 a:device, 60 a:failed, 65 a:RESUME",
-            "setup 10-20, precopy 20-40, stopped 40-65, device 50-60, resumed 65-100",
-            id="failed-and-the-source-resumes",
-        ),
-        pytest.param(
-            "10 a:setup, 20 a:active, 40 a:cancelling, 45 a:cancelled",
-            "setup 10-20, precopy 20-40, settled 45-100",
-            id="aborted-before-the-stop",
-        ),
-        pytest.param(
-            "10 a:STOP, 11 a:setup, 12 a:active, 13 a:pass1, 30 a:completed, 60 b:RESUME",
-            "stopped 10-60, setup 11-12, precopy(1) 13-30, resumed 60-100",
-            id="save-and-restore",
-        ),
-        pytest.param(
-            "1 a:STOP, 5 a:RESUME, 10 a:setup, 20 a:active, 40 a:STOP, 61 b:RESUME, 70 b:STOP",
-            "setup 10-20, precopy 20-40, stopped 40-61, resumed 61-100",
-            id="paused-before",
-        ),
-        pytest.param("40 a:STOP", "", id="never-resumed"),
-        pytest.param("40 b:RESUME, 50 announce", "", id="resume-without-stop"),
-        pytest.param("20 a:active, 30 a:pass1", "", id="nothing-after-active"),
-        pytest.param(
-            "30 announce, 40 a:STOP, 60 b:RESUME",
-            "stopped 40-60, resumed 60-100",
-            id="an-announcement-before-the-move-is-not-its",
-        ),
-    ],
-)
-def test_phases_are_read_from_events(script: str, expected: str) -> None:
-    assert drawn(phases(reversed(events(script)), "a", "b", 100)) == expected
-
-
-def test_no_event_makes_no_phase() -> None:
-    assert phases([], "a", "b", 100) == ()
-
-
-def test_phases_carry_the_error_of_their_events() -> None:
-    (stopped, resumed) = phases(events("40 a:STOP, 60 b:RESUME"), "a", "b", 100)
-    assert (stopped.error_ns, resumed.error_ns) == (2, 2)

@@ -345,18 +345,27 @@ def test_a_sort_that_the_host_does_not_lend_is_told_with_what_it_lends() -> None
 @pytest.mark.parametrize(
     ("lent", "wanted", "said"),
     [
-        ("vdpasim_net", "vdpasim_net", "sends a guest's packets back"),
-        ("vdpasim_net", "auto", "sends a guest's packets back"),
+        ("vdpasim_net", "auto", "it must be asked for by name"),
         ("vduse", "auto", "QEMU blocks its migration"),
+        ("vduse", "vendor", "QEMU blocks its migration"),
     ],
 )
-def test_a_sort_that_is_no_use_is_refused_with_the_reason(
+def test_what_has_no_network_behind_it_is_not_taken_unasked(
     lent: str, wanted: str, said: str
 ) -> None:
     kernel = Kernel(lends=Lends(vdpa=(lent,)))
     error = refused(kernel, vdpa={"device": wanted})
     assert said in error.said
     assert error.remedy
+
+
+def test_the_simulator_has_no_peer_and_can_be_suspended() -> None:
+    kernel = Kernel(lends=Lends(vdpa=("vdpasim_net",)), driver="vdpasim_net", refuses=("max_vqp",))
+    backend = had(kernel, vdpa={"device": "vdpasim_net"})
+    assert backend["loops"]
+    assert backend["emulator"] == EMULATOR
+    assert kernel.added == [["mac", MAC]]
+    assert not had(Kernel())["loops"]
 
 
 def test_auto_takes_the_first_with_a_network_behind_it() -> None:

@@ -224,7 +224,13 @@ void put_raw(struct reply *reply, const char *format, ...)
 
 void put_text(struct reply *reply, const char *key, const char *value)
 {
-    put_raw(reply, ",\"%s\":\"", key);
+    put_raw(reply, ",\"%s\":", key);
+    put_string(reply, value);
+}
+
+void put_string(struct reply *reply, const char *value)
+{
+    put_raw(reply, "\"");
     for (; *value; value++) {
         unsigned char letter = (unsigned char)*value;
         if (letter == '"' || letter == '\\')

@@ -41,19 +41,27 @@ static int count_entries(const char *name, const char *folder, const char *prefi
     return count;
 }
 
-/* The driver that moves the packets: of a failover pair that is net_failover, which the device link
- * in sysfs does not tell. */
-static void read_driver(int fd, const char *name, char *out, size_t room)
+/* Of a failover pair that is net_failover's own name, which the device link in sysfs does not tell. */
+void net_driver(const char *name, char driver[MAX_DRIVER])
 {
     struct ethtool_drvinfo info = {.cmd = ETHTOOL_GDRVINFO};
     struct ifreq ask = {.ifr_data = (char *)&info};
     snprintf(ask.ifr_name, sizeof ask.ifr_name, "%s", name);
-    bool known = ioctl(fd, SIOCETHTOOL, &ask) == 0;
-    snprintf(out, room, "%.*s", (int)sizeof info.driver, known ? info.driver : "");
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool known = fd >= 0 && ioctl(fd, SIOCETHTOOL, &ask) == 0;
+    snprintf(driver, MAX_DRIVER, "%.*s", MAX_DRIVER - 1, known ? info.driver : "");
+    if (fd >= 0)
+        close(fd);
 }
 
-/* The interface that was named, or the first one that is not the loopback. */
-static bool find_interface(const struct request *request, struct reply *reply, char *name)
+static bool has_master(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof path, "/sys/class/net/%s/master", name);
+    return access(path, F_OK) == 0;
+}
+
+bool net_choose(const struct request *request, struct reply *reply, char *name)
 {
     const char *asked = text_or(request, "name", NULL);
     if (asked) {
@@ -65,7 +73,9 @@ static bool find_interface(const struct request *request, struct reply *reply, c
     struct if_nameindex *all = if_nameindex();
     unsigned best = 0;
     for (struct if_nameindex *one = all; one && one->if_index; one++) {
-        if (strcmp(one->if_name, "lo") != 0 && (!best || one->if_index < best)) {
+        if (strcmp(one->if_name, "lo") == 0 || has_master(one->if_name))
+            continue;
+        if (!best || one->if_index < best) {
             best = one->if_index;
             snprintf(name, IF_NAMESIZE, "%s", one->if_name);
         }
@@ -80,13 +90,9 @@ static bool find_interface(const struct request *request, struct reply *reply, c
 void net_show(const struct request *request, struct reply *reply)
 {
     char name[IF_NAMESIZE], text[128];
-    if (!find_interface(request, reply, name))
+    if (!net_choose(request, reply, name))
         return;
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return fail(reply, "socket: %s", strerror(errno));
-    read_driver(fd, name, text, sizeof text);
-    close(fd);
+    net_driver(name, text);
     put_text(reply, "name", name);
     put_text(reply, "driver", text);
     read_sysfs(name, "address", text, sizeof text);
@@ -122,7 +128,7 @@ void net_address(const struct request *request, struct reply *reply)
     char name[IF_NAMESIZE];
     struct in_addr address;
     int64_t prefix = REQUIRED;
-    if (!find_interface(request, reply, name) || !take_address(request, reply, "ip", &address) ||
+    if (!net_choose(request, reply, name) || !take_address(request, reply, "ip", &address) ||
         !take_integer(request, reply, "prefix", 0, 32, &prefix))
         return;
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

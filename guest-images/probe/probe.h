@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define PROTOCOL 1
+#define PROTOCOL 2
 #define VERSION "1.0"
 
 /* --- json.c: a flat object a line each way ---------------------------------------------------- */
@@ -50,6 +50,7 @@ void put_integer(struct reply *reply, const char *key, int64_t value);
 void put_real(struct reply *reply, const char *key, double value);
 void put_bool(struct reply *reply, const char *key, bool value);
 void put_text(struct reply *reply, const char *key, const char *value);
+void put_string(struct reply *reply, const char *value); /* the value alone */
 void put_base64(struct reply *reply, const char *key, const void *bytes, size_t length);
 void put_raw(struct reply *reply, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -76,6 +77,30 @@ struct msghdr;
 /* The kernel's receive stamp (SO_TIMESTAMPNS) of a message as CLOCK_MONOTONIC; now if it has none. */
 int64_t received_at(struct msghdr *message, int64_t offset);
 
+/* --- net.c ------------------------------------------------------------------------------------ */
+
+enum { MAX_DRIVER = 32 };
+
+/* The driver that moves an interface's packets; empty if that can't be told. */
+void net_driver(const char *name, char driver[MAX_DRIVER]);
+/* The interface that was named, or the one of the lowest index that is not the loopback and has no
+ * master: of a failover pair, the one that has the address. False: reply failed. */
+bool net_choose(const struct request *, struct reply *, char *name);
+
+/* --- stream.c: what a loop needs of it -------------------------------------------------------- */
+
+struct pace {
+    int64_t interval_ns;
+    size_t payload;
+};
+
+bool stream_take_pace(const struct request *, struct reply *, struct pace *);
+/* Ends the stream before and begins the logs of the one that is asked for. False: reply failed. */
+bool stream_prepare(const struct request *, struct reply *);
+bool stream_equip(int fd); /* room, receive stamps and the count of drops for a socket */
+bool stream_receive(int fd, struct reply *); /* takes the socket, also if it fails */
+void stream_begin(const void *to, size_t length, struct pace pace); /* to send, once received */
+
 /* --- the parts -------------------------------------------------------------------------------- */
 
 typedef void command(const struct request *, struct reply *);
@@ -86,6 +111,8 @@ command stream_open, stream_send, stream_stop, stream_close, stream_status, stre
 command dirty_start, dirty_status, dirty_verify, dirty_corrupt, dirty_stop;
 command tcp_listen, tcp_open, tcp_status, tcp_close;
 command net_show, net_address;
+command loop_start;
+command lower_start, lower_log, lower_stop;
 command capture_start, capture_log, capture_stop;
 
 #endif

@@ -71,14 +71,13 @@ static struct {
     pthread_t thread;
     bool open;
     int socket;
-    uint16_t port;
     uint32_t id;
     int fifo;
 
     /* Set by the control thread before it raises `sending`. */
-    struct sockaddr_in to;
-    int64_t interval_ns;
-    size_t payload;
+    struct sockaddr_storage to;
+    socklen_t to_length;
+    struct pace pace;
     pthread_mutex_t send_lock; /* held for a packet, so that no packet follows a stop */
     atomic_bool sending, quit;
 
@@ -205,7 +204,8 @@ static void send_one(void)
     int64_t now = monotonic_ns();
     packet->sent_ns = htole64((uint64_t)now);
     /* A number that could not be sent is used up: to the network's user it is a lost packet. */
-    if (sendto(s.socket, bytes, s.payload, MSG_DONTWAIT, (struct sockaddr *)&s.to, sizeof s.to) < 0)
+    const struct sockaddr *to = (const struct sockaddr *)&s.to;
+    if (sendto(s.socket, bytes, s.pace.payload, MSG_DONTWAIT, to, s.to_length) < 0)
         s.send_errors++;
     if (seq == 0)
         s.first_sent_ns = now;
@@ -227,7 +227,7 @@ static void *stream_thread(void *unused)
     int64_t due = monotonic_ns(), last = due;
     while (!s.quit) {
         bool sending = s.sending;
-        int64_t interval = sending ? s.interval_ns : IDLE_INTERVAL_NS;
+        int64_t interval = sending ? s.pace.interval_ns : IDLE_INTERVAL_NS;
         int64_t now = monotonic_ns();
         if (sending != was_sending)
             due = now;
@@ -296,19 +296,23 @@ static void close_stream(void)
     s.open = false;
 }
 
-static int bind_socket(uint16_t *port)
+bool stream_equip(int fd)
 {
     int on = 1, size = RECEIVE_BUFFER;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) != 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0 &&
+           setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof on) == 0;
+}
+
+static int bind_socket(uint16_t *port)
+{
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(*port)};
     socklen_t length = sizeof here;
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) != 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-    if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) == 0 &&
-        setsockopt(fd, SOL_SOCKET, SO_RXQ_OVFL, &on, sizeof on) == 0 &&
-        bind(fd, (struct sockaddr *)&here, sizeof here) == 0 &&
+    if (stream_equip(fd) && bind(fd, (struct sockaddr *)&here, sizeof here) == 0 &&
         getsockname(fd, (struct sockaddr *)&here, &length) == 0) {
         *port = ntohs(here.sin_port);
         return fd;
@@ -334,47 +338,77 @@ static int start_thread(void)
     return why;
 }
 
-void stream_open(const struct request *request, struct reply *reply)
+bool stream_prepare(const struct request *request, struct reply *reply)
 {
-    int64_t port = 0, id = REQUIRED;
-    if (!take_integer(request, reply, "port", 0, 65535, &port) ||
-        !take_integer(request, reply, "stream", 0, UINT32_MAX, &id))
-        return;
+    int64_t id = REQUIRED;
+    if (!take_integer(request, reply, "stream", 0, UINT32_MAX, &id))
+        return false;
     close_stream();
     if (!reset_logs())
-        return fail(reply, "no address space for the logs");
+        return fail(reply, "no address space for the logs"), false;
     s.id = (uint32_t)id;
-    s.port = (uint16_t)port;
-    s.socket = bind_socket(&s.port);
-    if (s.socket < 0)
-        return fail(reply, "UDP port %d: %s", (int)port, strerror(errno));
+    return true;
+}
+
+bool stream_receive(int fd, struct reply *reply)
+{
+    s.socket = fd;
     int why = start_thread();
+    s.open = !why;
     if (why) {
         close(s.socket);
-        return fail(reply, "stream thread: %s", strerror(why));
+        fail(reply, "stream thread: %s", strerror(why));
     }
-    s.open = true;
-    put_integer(reply, "port", s.port);
+    return s.open;
+}
+
+bool stream_take_pace(const struct request *request, struct reply *reply, struct pace *pace)
+{
+    int64_t interval_us = 1000, payload = 256;
+    if (!take_integer(request, reply, "interval_us", 10, 1000000, &interval_us) ||
+        !take_integer(request, reply, "payload", sizeof(struct packet), MAX_PAYLOAD, &payload))
+        return false;
+    *pace = (struct pace){interval_us * 1000, (size_t)payload};
+    return true;
+}
+
+void stream_begin(const void *to, size_t length, struct pace pace)
+{
+    memcpy(&s.to, to, length);
+    s.to_length = (socklen_t)length;
+    s.pace = pace;
+    s.sending = true;
+}
+
+void stream_open(const struct request *request, struct reply *reply)
+{
+    int64_t port = 0;
+    if (!take_integer(request, reply, "port", 0, 65535, &port) || !stream_prepare(request, reply))
+        return;
+    uint16_t bound = (uint16_t)port;
+    int fd = bind_socket(&bound);
+    if (fd < 0)
+        return fail(reply, "UDP port %d: %s", (int)port, strerror(errno));
+    if (stream_receive(fd, reply))
+        put_integer(reply, "port", bound);
 }
 
 void stream_send(const struct request *request, struct reply *reply)
 {
-    int64_t port = REQUIRED, interval_us = 1000, payload = 256;
-    struct in_addr to;
-    if (!take_address(request, reply, "to", &to) ||
+    int64_t port = REQUIRED;
+    struct in_addr address;
+    struct pace pace;
+    if (!take_address(request, reply, "to", &address) ||
         !take_integer(request, reply, "to_port", 1, 65535, &port) ||
-        !take_integer(request, reply, "interval_us", 10, 1000000, &interval_us) ||
-        !take_integer(request, reply, "payload", sizeof(struct packet), MAX_PAYLOAD, &payload))
+        !stream_take_pace(request, reply, &pace))
         return;
     if (!s.open)
         return fail(reply, "no stream is open");
     if (s.sending || s.sent)
         return fail(reply, "this stream has been sent already: open a new one");
-    s.to = (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = to};
-    s.interval_ns = interval_us * 1000;
-    s.payload = (size_t)payload;
-    s.sending = true;
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = address};
+    stream_begin(&to, sizeof to, pace);
 }
 
 void stream_status(const struct request *request, struct reply *reply)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from migrate.clock import Deadline
 from migrate.domain import Rewrite
 from migrate.errors import ConfigurationError
-from migrate.interfaces.unbuilt import Unbuilt
+from migrate.interfaces.failover import Failover
+from migrate.interfaces.hostdev import Hostdev
 from migrate.interfaces.vdpa import Vdpa
 from migrate.interfaces.vhost_user import VhostUser
 from migrate.interfaces.virtio import Virtio
@@ -25,16 +26,14 @@ from migrate.model import Interface, Mode
 
 Backend = Mapping[str, Any]
 """What a host's backend is called there: a bridge, a socket, a VF's address. Of every mode it may
-have ``notes`` for the attempt, ``savable``: False where a saved state can't be gone on with, and
-``saved_with``: what such a state depends on that is not in the domain's XML."""
+have ``notes`` for the attempt; ``savable``: False where a saved state can't be gone on with;
+``saved_with``: what such a state depends on that is not in the domain's XML; and ``loops``: True of
+one that returns what the guest sends and has no peer.
+"""
 
 
 class InterfaceModule(Protocol):
     """The six questions."""
-
-    @property
-    def built(self) -> bool:
-        """Whether this version has a backend for the mode."""
 
     @property
     def logs(self) -> Mapping[str, str]:
@@ -69,9 +68,13 @@ MODES: Mapping[Mode, InterfaceModule] = {
     "virtio": Virtio(),
     "vhost-user": VhostUser(),
     "vdpa": Vdpa(),
-    "hostdev": Unbuilt("hostdev", ("sriov", "iommu")),
-    "failover": Unbuilt("failover", ("sriov", "iommu")),
+    "hostdev": Hostdev(),
+    "failover": Failover(),
 }
+
+TO_MIGRATE: Mapping[Mode, tuple[str, ...]] = {"hostdev": ("vfio-variant",)}
+"""What a mode takes, beside its needs, for its guest to be migrated as it is. A case that asks for
+that is tried all the same: the hypervisor's own refusal is a finding."""
 
 
 def module_for(mode: Mode) -> InterfaceModule:

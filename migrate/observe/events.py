@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from migrate.clock import Deadline, now_ns
@@ -18,6 +19,7 @@ from migrate.model import Event, PhaseName
 
 STATUS_PHASES: Mapping[str, PhaseName] = {
     "setup": "setup",
+    "wait-unplug": "wait-unplug",
     "active": "precopy",
     "pre-switchover": "pre-switchover",
     "device": "device",
@@ -108,15 +110,41 @@ def _libvirt_to(listener: Listener, host: str) -> Callable[[str, dict[str, Any]]
 
 
 def phase_of(event: Event, source: str) -> PhaseName | None:
-    """The phase that an event begins, None for most events."""
+    """The phase that an event begins by itself, None for most events.
+
+    The target negotiates failover while it loads the guest's state, so ``replug`` is seen at the
+    end of the stop: :func:`migrate.phases.phases` lays its begin on the resume.
+    """
     if event.source != "qemu":
         return None
     if event.name == "RESUME":
         return "resumed"
     if event.host != source:
-        return None
+        return "replug" if event.name == "FAILOVER_NEGOTIATED" else None
     if event.name == "STOP":
         return "stopped"
     if event.name == "MIGRATION":
         return STATUS_PHASES.get(str(event.data.get("status")))
     return None
+
+
+@dataclass(slots=True)
+class Begins:
+    """The phases that the events of one move begin: asked event by event, in their order.
+
+    One status can begin two: ``active`` after ``wait-unplug`` is ``standby`` and ``precopy``.
+    """
+
+    source: str
+    _unplugging: bool = False
+
+    def phases(self, event: Event) -> tuple[PhaseName, ...]:
+        """All that ``event`` begins; none for most events."""
+        found = phase_of(event, self.source)
+        begun: tuple[PhaseName, ...] = (found,) if found else ()
+        status = (event.source, event.host, event.name) == ("qemu", self.source, "MIGRATION")
+        if status and self._unplugging:
+            begun = ("standby", *begun)
+        if status:
+            self._unplugging = found == "wait-unplug"
+        return begun

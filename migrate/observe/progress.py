@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from migrate.clock import now_ns
 from migrate.libvirt_client import Domain
-from migrate.model import Sample
+from migrate.model import Event, Reported, Sample
 
 INTERVAL_S = 0.05
 PATIENCE_S = 2.0
@@ -30,9 +30,31 @@ def to_sample(host: str, job: dict[str, Any]) -> Sample:
     )
 
 
+def with_vfio(reported: Reported, samples: Sequence[Sample], events: Sequence[Event]) -> Reported:
+    """``reported``, and how much of a VF's state was sent before and after the guest's stop.
+
+    Both stay None where none of it was seen: of a VF that was unplugged QEMU says 0.
+    """
+    sent = [(one.at_ns, one.host, one.vfio_bytes) for one in samples if one.vfio_bytes]
+    if not sent:
+        return reported
+    first_ns, source, _ = sent[0]
+    stops = [e.at_ns for e in events if (e.name, e.host) == ("STOP", source)]
+    stop_ns = next((at_ns for at_ns in stops if at_ns >= first_ns), first_ns)
+    before = max((size for at_ns, _, size in sent if at_ns < stop_ns), default=0)
+    after = max(size for _, _, size in sent) - before
+    sizes = {"vfio_precopy_bytes": before, "vfio_stopcopy_bytes": after}
+    return reported.model_copy(update=sizes)
+
+
 @contextmanager
-def sampling(domain: Domain, on_sample: Callable[[Sample], None]) -> Iterator[list[Sample]]:
-    """Sample ``domain``'s job in a thread while the block runs; the list grows meanwhile."""
+def sampling(
+    domain: Domain, on_sample: Callable[[Sample], None], *, has_vf: bool = False
+) -> Iterator[list[Sample]]:
+    """Sample ``domain``'s job in a thread while the block runs; the list grows meanwhile.
+
+    ``has_vf``: QEMU is asked about the state of the guest's VF, too.
+    """
     samples: list[Sample] = []
     ended = threading.Event()
 
@@ -40,7 +62,10 @@ def sampling(domain: Domain, on_sample: Callable[[Sample], None]) -> Iterator[li
         while not ended.wait(INTERVAL_S):
             job = domain.job()
             if job:
-                samples.append(to_sample(domain.host, job))
+                sample = to_sample(domain.host, job)
+                if has_vf:
+                    sample = sample.model_copy(update={"vfio_bytes": domain.vfio_transferred()})
+                samples.append(sample)
                 on_sample(samples[-1])
 
     thread = threading.Thread(target=look, name="progress", daemon=True)

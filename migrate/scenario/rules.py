@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from migrate.model import Case, PhaseName
+from migrate.model import Case, PhaseName, VirtualFunction
 from migrate.virtio_features import NAMES
 
 
@@ -59,6 +59,12 @@ RULES: tuple[Rule, ...] = (
         "method = 'precopy' and on_timeout = 'abort' or 'suspend', or another mode",
     ),
     Rule(
+        "policy.method",
+        lambda case: _saved(case) and case.interface.mode in ("hostdev", "failover"),
+        "a domain that has a VF can't be saved: no file holds the state of a device",
+        "another method, or another mode",
+    ),
+    Rule(
         "policy.parallel_connections",
         lambda case: case.policy.parallel_connections is not None and has_postcopy(case),
         "parallel connections and post-copy exclude each other",
@@ -103,7 +109,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "policy.abort_at",
         lambda case: (
-            case.policy.abort_at in ("postcopy", "resumed", "announce", "settled")
+            case.policy.abort_at in ("postcopy", "resumed", "announce", "replug", "settled")
             or (case.policy.abort_at is not None and case.policy.abort_at not in phases_of(case))
         ),
         "at this phase there is nothing that could be aborted",
@@ -154,6 +160,35 @@ RULES: tuple[Rule, ...] = (
         lambda case: case.workload.dirty_mib > case.guest.memory_mib - 64,
         "the guest has not that much memory to write to",
         "at most guest.memory_mib - 64",
+    ),
+    Rule(
+        "interface.vf",
+        lambda case: (
+            case.interface.vf != VirtualFunction()
+            and case.interface.mode not in ("hostdev", "failover")
+        ),
+        "options of a VF, but no VF",
+        "mode = 'hostdev' or 'failover', or leave them out",
+    ),
+    Rule(
+        "interface.mode",
+        lambda case: (
+            case.interface.mode == "hostdev"
+            and (
+                case.interface.ring != "split"
+                or case.interface.queues != 1
+                or case.interface.mtu != 1500
+                or not case.interface.offloads
+            )
+        ),
+        "rings, queues, MTU and offloads of a VF are its driver's own, in the guest",
+        "leave out ring, queues, mtu and offloads, or another mode",
+    ),
+    Rule(
+        "guest.machine",
+        lambda case: case.interface.mode == "failover" and case.guest.machine != "q35",
+        "QEMU takes a failover pair's primary on PCI Express only",
+        "guest.machine = 'q35'",
     ),
     Rule(
         "interface.mtu",

@@ -1,0 +1,75 @@
+"""``failover``: a VF carries the traffic, and a virtio device stands by while the guest is moved.
+
+QEMU unplugs the VF when a migration begins, which then goes on as one of a virtio guest, and plugs
+the target's in when the guest runs there. In the guest net_failover makes one interface of the two.
+See https://www.qemu.org/docs/master/system/virtio-net-failover.html, and ``<teaming>`` in
+https://libvirt.org/formatdomain.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import Any
+
+from migrate.clock import Deadline
+from migrate.domain import Rewrite, device_xml, moved_source
+from migrate.interfaces.hostdev import SPARE_PORTS, VF, moved_vf, pci
+from migrate.interfaces.vf import NoFunctionError, leased
+from migrate.interfaces.virtio import Virtio
+from migrate.lab.hosts import Host
+from migrate.model import Interface
+
+STANDBY = "ua-standby"
+"""The virtio device's name in the domain."""
+
+
+class Failover:
+    """The standby on the data bridge, and a VF that is plugged in once the guest runs."""
+
+    logs: Mapping[str, str] = MappingProxyType({})
+    needs = ("tun", "sriov", "iommu")
+
+    @contextmanager
+    def provide(
+        self, host: Host, interface: Interface, deadline: Deadline
+    ) -> Iterator[Mapping[str, Any]]:
+        """Bridge and VF. Without a free VF the guest may come here all the same, on its standby:
+        ``vf`` is None then, and ``lacks`` is why."""
+        with ExitStack() as stack:
+            backend = dict(stack.enter_context(Virtio().provide(host, interface, deadline)))
+            backend |= {"standby": STANDBY, "alias": VF, "spare_ports": SPARE_PORTS, "vf": None}
+            try:
+                vf = stack.enter_context(leased(host, interface, deadline))
+                backend["vf"] = pci(vf.address)
+            except NoFunctionError as error:
+                alone = f"host {host.name} has no VF for the guest: {error.said}"
+                backend |= {"lacks": error, "notes": (f"{alone}; it is on its standby there",)}
+            yield backend
+
+    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The standby. Where a guest begins it needs a VF: NoFunctionError."""
+        del interface
+        if backend["vf"] is None:
+            lacks: NoFunctionError = backend["lacks"]
+            raise lacks
+        return backend
+
+    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
+        """The VF, where there is one."""
+        if backend["vf"] is None:
+            return None
+        return device_xml("plug-vf.xml.j2", interface, backend)
+
+    def complaints(self, log: str) -> tuple[str, ...]:
+        """None that are known."""
+        del log
+        return ()
+
+    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+        """Bridge and VF have other names there."""
+        bridge = moved_source("bridge", "bridge", source["bridge"], target["bridge"])
+        if source["vf"] is None or target["vf"] is None:
+            return bridge
+        return (*bridge, *moved_vf(source["vf"], target["vf"]))

@@ -1,0 +1,285 @@
+"""The phases of a move, read from what QEMU, libvirt, the fabric and the probe said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from migrate.model import Event, Part, Phase, PhaseName
+
+
+def label(phase: Phase) -> str:
+    """A phase's name as people read it: ``precopy(2)``, ``stopped``."""
+    return f"{phase.name}({phase.number})" if phase.number else phase.name
+
+
+_PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
+    ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
+    ("start", frozenset({"setup", "wait-unplug", "precopy"})),
+    ("tail", frozenset({"postcopy", "resumed", "announce", "replug", "settled"})),
+    # It spans the stop, so it tells nothing as long as another phase does; alone it is a move
+    # that was given up while the primary was on its way out.
+    ("start", frozenset({"standby"})),
+)
+"""In the order in which they win."""
+
+
+def parts(moved: Iterable[Phase]) -> frozenset[Part]:
+    """The parts that a move had: one that was given up before the stop has no switchover."""
+    names = {phase.name for phase in moved}
+    return frozenset(part for part, members in _PARTS if names & members)
+
+
+def part(touched: Iterable[Phase]) -> Part:
+    """Of a gap that touches these phases: around the stop wins, then before it, then after it.
+
+    An interface that was taken out before the move and put back after it makes one gap, which lies
+    over all three: it is of the switchover.
+    """
+    names = {phase.name for phase in touched}
+    return next((part for part, members in _PARTS if names & members), "none")
+
+
+def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tuple[Phase, ...]:
+    """The phases of one move, by begin; of an attempt of several hops, ask hop by hop.
+
+    Read from QEMU's own events (MIGRATION, MIGRATION_PASS, STOP, RESUME, FAILOVER_NEGOTIATED), the
+    fabric's ``announce``, and what the probe says carries the traffic; the statuses are the
+    source's.
+
+    - ``setup``, ``wait-unplug``, ``pre-switchover``, ``device``, ``postcopy``: from their status to
+      the next one; ``device`` at most to the resume. ``setup`` begins with the controller's
+      ``detached`` if the interface was taken out before.
+    - ``precopy(n)``: from pass n to the next pass or the end of pre-copy; without passes one
+      stretch with no number.
+    - ``stopped``: from the source's STOP to the first RESUME on the target after it, else to the
+      source's own. The phases between lie inside it; phases may overlap.
+    - ``resumed``: from that RESUME to the first announcement, or to ``end_ns`` if there was none.
+    - ``announce``: from the first announcement after the resume to the last.
+    - ``standby``: from the end of wait-unplug (the primary is unplugged) to the begin of replug; to
+      ``end_ns`` if there was none, or if the probe tells of carriers and of no primary any more.
+    - ``replug``: see :func:`_replug`; for an interface that was taken out, from the resume (or from
+      the status that ended the move) to the controller's ``attached``.
+    - ``settled``: after the last announcement and the last status; without a stop, from the status
+      ``failed`` or ``cancelled`` to ``end_ns``.
+
+    An event that is missing makes no phase rather than a wrong one.
+    """
+    ordered = sorted(events, key=lambda event: event.at_ns)
+    qemu = [event for event in ordered if event.source == "qemu"]
+    ours = [event for event in qemu if event.host == source]
+    out = next((event for event in ordered if event.name == "detached"), None)
+    statuses = _from(out, [event for event in ours if event.name == "MIGRATION"])
+    end = Event(at_ns=end_ns, source="controller", host="", name="end")
+    stop, resume = _switchover(qemu, source, target)
+    gave_up = statuses[-1] if statuses and _status(statuses[-1]) in GAVE_UP else None
+    back = resume or (None if stop else gave_up)
+    found = [*_by_status(statuses, resume), *_precopy(ours, statuses, stop)]
+    if stop and resume:
+        found.append(_phase("stopped", stop, resume))
+    if resume:
+        found += _after_resume(ordered, statuses, resume, end)
+    elif not stop and gave_up:
+        found.append(_phase("settled", gave_up, end))
+    if out:
+        found += _reattached(ordered, out, statuses, back)
+    elif back:
+        found += _failover(ordered, statuses, back, end)
+    return tuple(
+        sorted(
+            (phase for phase in found if phase.begin_ns <= phase.end_ns),
+            key=lambda phase: phase.begin_ns,
+        )
+    )
+
+
+_BY_STATUS: dict[str, PhaseName] = {
+    "setup": "setup",
+    "wait-unplug": "wait-unplug",
+    "pre-switchover": "pre-switchover",
+    "device": "device",
+    "postcopy-active": "postcopy",
+}
+
+GAVE_UP = ("failed", "cancelled")
+"""Statuses after which the guest stays where it was."""
+
+
+def _status(event: Event) -> str:
+    return str(event.data.get("status", ""))
+
+
+def _phase(name: PhaseName, begin: Event, end: Event, number: int = 0) -> Phase:
+    error = max(begin.error_ns, end.error_ns)
+    return Phase(name=name, number=number, begin_ns=begin.at_ns, end_ns=end.at_ns, error_ns=error)
+
+
+def _switchover(
+    qemu: Sequence[Event], source: str, target: str
+) -> tuple[Event | None, Event | None]:
+    """The source's last STOP before the guest ran again, and the RESUME that made it run."""
+    stops = [event for event in qemu if event.host == source and event.name == "STOP"]
+    resumes = [event for event in qemu if event.name == "RESUME"]
+    if not stops:
+        return None, None
+    on_target = [e for e in resumes if e.host == target and e.at_ns >= stops[0].at_ns]
+    if on_target:
+        before = [event for event in stops if event.at_ns <= on_target[0].at_ns]
+        return before[-1], on_target[0]
+    again = [e for e in resumes if e.host == source and e.at_ns >= stops[-1].at_ns]
+    return stops[-1], again[0] if again else None
+
+
+def _after_resume(
+    ordered: Sequence[Event], statuses: Sequence[Event], resume: Event, end: Event
+) -> list[Phase]:
+    heard = [e for e in ordered if e.name == "announce" and e.at_ns >= resume.at_ns]
+    if not heard:
+        return [_phase("resumed", resume, end)]
+    last = max([heard[-1], *statuses], key=_at)
+    return [
+        _phase("resumed", resume, heard[0]),
+        _phase("announce", heard[0], heard[-1]),
+        _phase("settled", last, end),
+    ]
+
+
+def _by_status(statuses: Sequence[Event], resume: Event | None) -> list[Phase]:
+    found = []
+    for event, following in pairwise(statuses):
+        name = _BY_STATUS.get(_status(event))
+        if name is None:
+            continue
+        ends = [following]
+        if name == "device" and resume and resume.at_ns >= event.at_ns:
+            ends.append(resume)
+        found.append(_phase(name, event, min(ends, key=lambda end: end.at_ns)))
+    return found
+
+
+def _precopy(ours: Sequence[Event], statuses: Sequence[Event], stop: Event | None) -> list[Phase]:
+    """Pass 1 may be announced while still in setup: it begins with the status ``active``."""
+    active = next((event for event in statuses if _status(event) == "active"), None)
+    if active is None:
+        return []
+    enders = [event for event in statuses if event.at_ns > active.at_ns]
+    if stop and stop.at_ns > active.at_ns:
+        enders.append(stop)
+    if not enders:
+        return []
+    last = min(enders, key=lambda event: event.at_ns)
+    passes = [
+        event
+        for event in ours
+        if event.name == "MIGRATION_PASS" and event.at_ns < last.at_ns and event.data.get("pass")
+    ]
+    if not passes:
+        return [_phase("precopy", active, last)]
+    found = []
+    for event, following in pairwise([*passes, last]):
+        begin = max(event, active, key=lambda candidate: candidate.at_ns)
+        found.append(_phase("precopy", begin, following, int(event.data["pass"])))
+    return found
+
+
+# --- phases of an interface that goes and comes back --------------------------------------------
+
+
+def _at(event: Event) -> int:
+    return event.at_ns
+
+
+def _first(events: Iterable[Event], since: Event, *names: str) -> Event | None:
+    return next((e for e in events if e.name in names and e.at_ns >= since.at_ns), None)
+
+
+def _failover(
+    ordered: Sequence[Event], statuses: Sequence[Event], back: Event, end: Event
+) -> list[Phase]:
+    """``standby`` and ``replug``; ``back`` is the resume, or the status by which the guest stayed.
+
+    Where the probe says what carries the traffic it is believed: a primary that never carried any
+    again did not come back, whatever was plugged in.
+    """
+    asked, unplugged = next(
+        ((a, b) for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), (None, None)
+    )
+    told = [event for event in ordered if event.name == "carried-by"]
+    begin = _replug(ordered, statuses, back, unplugged)
+    primary = _primary(told, asked, begin or back)
+    found = []
+    if unplugged:
+        ends = begin if primary or not told else None
+        found.append(_phase("standby", unplugged, ends or primary or end))
+    if begin and not told:
+        primary = _first((e for e in ordered if e.host == back.host), begin, "device-added")
+    if begin and primary and primary.at_ns > begin.at_ns:
+        found.append(_phase("replug", begin, primary))
+    return found
+
+
+def _replug(
+    ordered: Sequence[Event], statuses: Sequence[Event], back: Event, unplugged: Event | None
+) -> Event | None:
+    """Where the primary's coming back begins.
+
+    With the FAILOVER_NEGOTIATED of the host on which the guest runs on, or libvirt's
+    ``device-added`` there, whichever is first; on the source QEMU says neither, and plugs the
+    primary in again with the status that ended the move. The target negotiates while it loads the
+    guest's state: the begin is laid on the resume then, since nothing can come to a guest that
+    stands still. It ends with :func:`_primary`; without any word of the probe with
+    ``device-added``, and where that is its begin, too, its length is not known.
+    """
+    names = ("FAILOVER_NEGOTIATED", *(("device-added",) if unplugged else ()))
+    signs = [event for event in ordered if event.host == back.host and event.name in names]
+    if unplugged:
+        signs += [e for e in statuses if e.host == back.host and _status(e) in GAVE_UP]
+        signs = [event for event in signs if event.at_ns >= unplugged.at_ns]
+    sign = min(signs, key=_at, default=None)
+    return max(sign, back, key=_at) if sign else None
+
+
+def _primary(told: Sequence[Event], asked: Event | None, since: Event) -> Event | None:
+    """The first event of the probe from ``since`` on that says that the primary carries again.
+
+    Its driver is not virtio_net; or, for a primary that is a virtio device itself, it is another
+    device than the one that took over when QEMU ``asked`` for the unplug.
+    """
+    over = [e for e in told if asked and asked.at_ns <= e.at_ns < since.at_ns]
+    standby = {e.data.get("device") for e in over[-1:] if not primary_carries(e)}
+    for event in told:
+        device = event.data.get("device")
+        other = bool(standby and device) and device not in standby
+        if event.at_ns >= since.at_ns and (other or primary_carries(event)):
+            return event
+    return None
+
+
+STANDBY_DRIVER = "virtio_net"
+"""In the guest; a lower device with another driver is the primary."""
+
+
+def primary_carries(event: Event) -> bool:
+    """Whether the probe says by this event that the primary carries the guest's traffic."""
+    driver = str(event.data.get("driver", ""))
+    return event.name == "carried-by" and driver not in ("", STANDBY_DRIVER)
+
+
+def _from(out: Event | None, statuses: list[Event]) -> list[Event]:
+    """A move whose interface was taken out before is set up from then on."""
+    if out is None or not statuses or _status(statuses[0]) != "setup":
+        return statuses
+    begin = statuses[0].model_copy(update={"at_ns": min(out.at_ns, statuses[0].at_ns)})
+    return [begin, *statuses[1:]]
+
+
+def _reattached(
+    ordered: Sequence[Event], out: Event, statuses: Sequence[Event], back: Event | None
+) -> list[Phase]:
+    """From ``detached`` to ``attached``; a move that was refused at once has no other phase."""
+    attached = _first(ordered, out, "attached")
+    if attached is None:
+        return []
+    if not statuses:
+        return [_phase("setup", out, attached)]
+    return [_phase("replug", back, attached)] if back else []
