@@ -116,7 +116,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
             boot = image
         xml = _xml(case, setting, boot, ends, backends[0])
         warm = case.guest.start == "warm" and backends[0].get("savable", True)
-        order = Order(xml, image, warm, setting.lab.shared)
+        saved_with = backends[0].get("saved_with", "")
+        order = Order(xml, image, warm, setting.lab.shared, saved_with)
         prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))

@@ -10,13 +10,15 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from migrate.clock import Deadline
 from migrate.domain import rewritten
 from migrate.errors import HostError
+from migrate.guest import Order, saved_state
 from migrate.interfaces import vdpa_bus
 from migrate.interfaces.vdpa import EMULATOR, SHADOW_EMULATOR, SHADOW_SOURCE, Vdpa
 from migrate.lab.hosts import Lends
@@ -41,6 +43,8 @@ class Kernel:
     lends: Lends = field(default_factory=lambda: Lends(vdpa=(PLACE,)))
     driver: str = "virtio-pci"
     override: str = "(null)"
+    link: str = "up-vdpa"
+    up: bool = True
     native: str = "virtio-pci"
     """The driver that a probe finds where there is no override."""
     features: list[str | int] = field(default_factory=lambda: list(FEATURES))
@@ -110,6 +114,8 @@ class Kernel:
     def cat(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
         if words[0].endswith("driver_override"):
             return 0, f"{self.override}\n", ""
+        if words[0].startswith("/sys/class/net/"):
+            return 0, "0x1003\n" if self.up else "0x1002\n", ""
         found = self.files.get(words[0])
         return (0, found, "") if found is not None else (1, "", "no such file")
 
@@ -125,6 +131,7 @@ class Kernel:
             self.vdpa_driver = ""
         elif path.endswith("unbind"):
             self.driver = ""
+            self.link, self.up = "eth0", False
         else:
             assert path.endswith("drivers_probe")
             driver = self.native if self.override == "(null)" else self.override
@@ -144,8 +151,19 @@ class Kernel:
         return (0 if self.node_comes else 1), "", ""
 
     def find(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
+        if words[0] == f"/sys/bus/pci/devices/{ADDRESS}/":
+            there = self.driver == "virtio-pci" and self.link
+            return 0, f"{words[0]}virtio5/net/{self.link}\n" if there else "", ""
         assert words[-1] == "/dev/vhost-vdpa-3"
         return (1, f"/proc/{self.user}/fd/24\n", "") if self.user else (1, "", "")
+
+    def ip(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
+        assert words[:4] == ["link", "set", "dev", self.link]
+        if words[4] == "name":
+            self.link = words[5]
+        else:
+            self.up = words[4] == "up"
+        return 0, "", ""
 
     def modprobe(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
         del words
@@ -197,6 +215,13 @@ def test_a_virtio_device_becomes_vdpa_for_the_time_of_its_use_and_goes_back() ->
         assert backend["device"] == "/dev/vhost-vdpa-3"
         assert backend["iommu"]
     assert (kernel.driver, kernel.override) == ("virtio-pci", "(null)")
+    assert (kernel.link, kernel.up) == ("up-vdpa", True), "the kernel made eth0, and left it down"
+
+
+def test_a_link_that_was_down_stays_down() -> None:
+    kernel = Kernel(up=False)
+    had(kernel)
+    assert (kernel.link, kernel.up) == ("up-vdpa", False)
 
 
 def test_it_goes_back_when_the_block_fails() -> None:
@@ -320,18 +345,27 @@ def test_a_sort_that_the_host_does_not_lend_is_told_with_what_it_lends() -> None
 @pytest.mark.parametrize(
     ("lent", "wanted", "said"),
     [
-        ("vdpasim_net", "vdpasim_net", "sends a guest's packets back"),
-        ("vdpasim_net", "auto", "sends a guest's packets back"),
+        ("vdpasim_net", "auto", "it must be asked for by name"),
         ("vduse", "auto", "QEMU blocks its migration"),
+        ("vduse", "vendor", "QEMU blocks its migration"),
     ],
 )
-def test_a_sort_that_is_no_use_is_refused_with_the_reason(
+def test_what_has_no_network_behind_it_is_not_taken_unasked(
     lent: str, wanted: str, said: str
 ) -> None:
     kernel = Kernel(lends=Lends(vdpa=(lent,)))
     error = refused(kernel, vdpa={"device": wanted})
     assert said in error.said
     assert error.remedy
+
+
+def test_the_simulator_has_no_peer_and_can_be_suspended() -> None:
+    kernel = Kernel(lends=Lends(vdpa=("vdpasim_net",)), driver="vdpasim_net", refuses=("max_vqp",))
+    backend = had(kernel, vdpa={"device": "vdpasim_net"})
+    assert backend["loops"]
+    assert backend["emulator"] == EMULATOR
+    assert kernel.added == [["mac", MAC]]
+    assert not had(Kernel())["loops"]
 
 
 def test_auto_takes_the_first_with_a_network_behind_it() -> None:
@@ -377,7 +411,8 @@ def test_shadow_or_not_is_decided_and_told(
     backend = had(kernel, vdpa={"shadow": wanted})
     assert backend["emulator"] == (SHADOW_EMULATOR if shadow else EMULATOR)
     assert said in backend["notes"][0]
-    assert backend["notes"][0].startswith(f"a: {PLACE} ({driver})")
+    maker = "vp_vdpa" if driver == "vp-vdpa" else driver
+    assert backend["notes"][0].startswith(f"a: {PLACE} ({maker})")
     assert (SHADOW_EMULATOR in kernel.files) == shadow
 
 
@@ -469,3 +504,18 @@ def test_a_backend_that_failed_is_told_in_the_words_of_qemu_once() -> None:
         "qemu-system-x86_64: vhost VQ 0 ring restore failed: -1: Not permitted (1)",
     )
     assert Vdpa().complaints("2026-11-22T10:00:00.000Z: starting up\n") == ()
+
+
+def test_a_saved_guest_goes_with_the_features_of_its_device() -> None:
+    class Libvirt:
+        def versions(self) -> dict[str, str]:
+            return {"qemu": "11.1.3", "libvirt": "11.3.0"}
+
+    def place(**options: Any) -> Path:
+        saved_with = str(had(Kernel(), **options)["saved_with"])
+        image = SimpleNamespace(name="tiny", digest="0123")
+        order = Order("<domain/>", cast("Any", image), True, Path("/cache"), saved_with)
+        return saved_state(order, cast("Any", Libvirt()))
+
+    assert place() == place()
+    assert place(vdpa={"features_off": ["csum"]}) != place()

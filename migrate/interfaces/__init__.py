@@ -26,8 +26,9 @@ from migrate.model import Interface, Mode
 
 Backend = Mapping[str, Any]
 """What a host's backend is called there: a bridge, a socket, a VF's address. Of every mode it may
-have ``notes`` for the attempt; ``savable``: False where a saved state can't be gone on with; and
-``loops``: True of one that returns what the guest sends and has no peer.
+have ``notes`` for the attempt; ``savable``: False where a saved state can't be gone on with;
+``saved_with``: what such a state depends on that is not in the domain's XML; and ``loops``: True of
+one that returns what the guest sends and has no peer.
 """
 
 

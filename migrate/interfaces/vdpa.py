@@ -37,17 +37,11 @@ SUSPENDING = frozenset({"vdpasim_net", "mlx5_core", "snet-vdpa-driver"})
 """Drivers with a ``suspend`` operation, linux 6.12: drivers/vdpa. The tool does not tell: it would
 be VHOST_BACKEND_F_SUSPEND of an opened device. vp_vdpa, ifcvf, pds, octep have none."""
 
-REFUSED: Mapping[str, tuple[str, str]] = {
-    "vduse": (
-        "QEMU blocks its migration (vdpa svq does not work with features 0x40: gso)",
-        "a management device of hardware, or a virtio device by vp_vdpa",
-    ),
-    "vdpasim_net": (
-        "it sends a guest's packets back to the guest: no peer can be reached over it",
-        "a virtio device by vp_vdpa, which has a network behind it",
-    ),
+NO_NETWORK: Mapping[str, str] = {
+    "vduse": "QEMU blocks its migration: vdpa svq does not work with features 0x40 (gso)",
+    "vdpasim_net": "it returns what the guest sends and has no peer: it must be asked for by name",
 }
-"""Sorts that a case can't be had with: what is said, and the remedy."""
+"""Sorts that ``auto`` does not take, and why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,11 @@ class Place:
         if "/" not in self.name:
             return self.name
         return "vp_vdpa" if self.driver in ("vp-vdpa", "virtio-pci", "") else "vendor"
+
+    @property
+    def maker(self) -> str:
+        """What makes the device, in a word: the driver of a vendor's, else the sort."""
+        return self.driver if self.sort == "vendor" else self.sort
 
     @property
     def pci(self) -> str | None:
@@ -99,8 +98,10 @@ class Vdpa:
                 "emulator": SHADOW_EMULATOR if shadow else EMULATOR,
                 "iommu": "access_platform" in features,
                 "features": features,
+                "saved_with": f"{mask_of(features):#x}",
                 "savable": _savable(place, shadow, features),
-                "notes": (f"{host.name}: {place.name} ({place.driver or place.sort}), {how}",),
+                "loops": place.sort == "vdpasim_net",
+                "notes": (f"{host.name}: {place.name} ({place.maker}), {how}",),
             }
 
     def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -157,21 +158,16 @@ def chosen(host: Host, interface: Interface, deadline: Deadline) -> Place:
     places = [_place(host, name, deadline) for name in host.lends.vdpa]
     wanted = interface.vdpa.device
     for place in places:
-        if place.sort == wanted or (wanted == "auto" and place.sort not in REFUSED):
-            break
-    else:
-        said = ", ".join(f"{place.name} ({place.sort})" for place in places) or "none"
-        refused = [REFUSED[place.sort][0] for place in places if place.sort in REFUSED]
-        raise HostError(
-            f"choose a vDPA management device, interface.vdpa.device = {wanted!r}",
-            host=host.name,
-            said="; ".join([f"the host lends {said}", *refused]),
-            remedy="another interface.vdpa.device, or name one in the lab file",
-        )
-    if place.sort in REFUSED:
-        said, remedy = REFUSED[place.sort]
-        raise HostError(f"use {place.name}", host=host.name, said=said, remedy=remedy)
-    return place
+        if place.sort == wanted or (wanted == "auto" and place.sort not in NO_NETWORK):
+            return place
+    lent = ", ".join(f"{place.name} ({place.sort})" for place in places) or "none"
+    why = [NO_NETWORK[place.sort] for place in places if place.sort in NO_NETWORK]
+    raise HostError(
+        f"choose a vDPA management device, interface.vdpa.device = {wanted!r}",
+        host=host.name,
+        said="; ".join([f"the host lends {lent}", *why]),
+        remedy="another interface.vdpa.device, or name a management device in the lab file",
+    )
 
 
 def _place(host: Host, name: str, deadline: Deadline) -> Place:
@@ -207,6 +203,7 @@ def _management(host: Host, place: Place, deadline: Deadline) -> Iterator[Manage
             # Built in, or loaded by hand, there is no file to load: what counts is seen below.
             host.run(["modprobe", "--quiet", module], deadline, check=False)
         if place.sort == "vp_vdpa" and place.pci:
+            stack.enter_context(vdpa_bus.link_kept(host, place.pci, deadline))
             stack.enter_context(vdpa_bus.bound(host, "pci", place.pci, "vp-vdpa", deadline))
         found = vdpa_bus.managements(host, deadline)
         if place.name not in found:

@@ -139,6 +139,37 @@ def _write(host: Host, path: str, text: str, deadline: Deadline) -> None:
     host.run(["tee", path], deadline, text=f"{text}\n")
 
 
+@contextmanager
+def link_kept(host: Host, address: str, deadline: Deadline) -> Iterator[None]:
+    """A PCI device's link gets its name back, and is up if it was, when its driver came back.
+
+    Its addresses are not kept: a link that the host itself uses is none to be lent.
+    """
+    name = _link_of(host, address, deadline)
+    up = bool(name) and _is_up(host, name, deadline)
+    try:
+        yield
+    finally:
+        undone = Deadline.after(UNDO_S)
+        now = _link_of(host, address, undone)
+        if name and now and now != name:
+            host.run(["ip", "link", "set", "dev", now, "name", name], undone)
+        if now and up:
+            host.run(["ip", "link", "set", "dev", name, "up"], undone)
+
+
+def _link_of(host: Host, address: str, deadline: Deadline) -> str:
+    """The link of a virtio PCI device; empty where no driver made one."""
+    links = ["find", f"/sys/bus/pci/devices/{address}/", "-mindepth", "3", "-maxdepth", "3"]
+    found = host.run([*links, "-path", "*/net/*"], deadline, check=False).out.split()
+    return found[0].rpartition("/")[2] if found else ""
+
+
+def _is_up(host: Host, link: str, deadline: Deadline) -> bool:
+    flags = host.run(["cat", f"/sys/class/net/{link}/flags"], deadline).out
+    return bool(int(flags, 16) & 1)
+
+
 # --- a device of our own ------------------------------------------------------------------------
 
 
