@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.world import bare_guest, ended, figure, keep, local_lab, options, say, show
 from migrate.clock import Deadline, now_ns
 from migrate.errors import ConfigurationError
-from migrate.lab import local
+from migrate.lab import labs
 from migrate.lab.config import LabConfig
 from migrate.model import Case, GuestSpec, Interface
 from migrate.shell import run
@@ -24,11 +24,11 @@ Times = dict[str, list[float]]
 def of_lab(name: str, times: Times) -> None:
     """Up and down again."""
     begin = now_ns()
-    lab = local.up(LabConfig(name=name), say)
+    lab = labs.up(LabConfig(name=name), say)
     times.setdefault("lab up", []).append(_since(begin))
-    local.keep_capabilities(lab)
+    lab.keep()
     begin = now_ns()
-    local.down(name)
+    labs.down(name)
     times.setdefault("lab down", []).append(_since(begin))
 
 
@@ -60,7 +60,7 @@ def _since(begin_ns: int) -> float:
 def main() -> int:
     """Always 0: nothing here is judged."""
     chosen = options(__doc__, rounds=5).parse_args()
-    if local.find(chosen.lab) is not None:
+    if labs.find(chosen.lab) is not None:
         raise ConfigurationError(
             f"time the lab {chosen.lab}", said="it is up already", remedy="give another --lab"
         )

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +41,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def local_lab(name: str) -> AbstractContextManager[LocalLab]:
+@contextmanager
+def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    return lab_up(LabConfig(name=name), say)
+    with lab_up(LabConfig(name=name), say) as lab:
+        assert isinstance(lab, LocalLab)
+        yield lab
 
 
 def pair_of(lab: Lab) -> tuple[Host, Host]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from migrate.lab.config import LabConfig
+    from migrate.lab.config import AnyConfig
     from migrate.results import RunRecord
     from migrate.scenario import Scenario
 
@@ -76,12 +76,12 @@ def lab() -> None:
 @LAB
 def up(lab_file: Path | None, name: str | None) -> None:
     """Bring the lab up; does nothing when it is up."""
-    from migrate.lab import local
+    from migrate.lab import labs
 
     config = _config(lab_file, name)
     progress = _progress()
-    found = local.up(config, progress.say)
-    local.keep_capabilities(found)
+    found = labs.up(config, progress.say)
+    found.keep()
     click.echo(f"{found.name} is up: {', '.join(found.hosts)}")
 
 
@@ -90,16 +90,16 @@ def up(lab_file: Path | None, name: str | None) -> None:
 @AS_JSON
 def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     """What is up; exit code 3 if the lab is not."""
-    from migrate.lab import local
+    from migrate.lab import labs
 
     wanted = _config(lab_file, name).name
-    found = local.find(wanted)
+    found = labs.find(wanted)
     if as_json:
         click.echo(found.record.model_dump_json(indent=1) if found else json.dumps(None))
     elif found is None:
         left = (
             f"; something of it is left: `migrate-lab lab down --name {wanted}`"
-            if wanted in local.names()
+            if wanted in labs.names()
             else ""
         )
         click.echo(f"{wanted} is not up{left}")
@@ -116,10 +116,10 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 @LAB
 def down(lab_file: Path | None, name: str | None) -> None:
     """Remove all of the lab, also what a killed controller left."""
-    from migrate.lab import local
+    from migrate.lab import labs
 
     wanted = _config(lab_file, name).name
-    local.down(wanted)
+    labs.down(wanted)
     click.echo(f"{wanted} is down")
 
 
@@ -130,10 +130,10 @@ def down(lab_file: Path | None, name: str | None) -> None:
 def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
     """A shell on HOST, or COMMAND there (after --)."""
     from migrate.errors import ConfigurationError
-    from migrate.lab import local
+    from migrate.lab import labs
 
     wanted = _config(lab_file, name).name
-    found = local.find(wanted)
+    found = labs.find(wanted)
     if found is None:
         raise ConfigurationError(
             f"open a shell in the lab {wanted}",
@@ -267,7 +267,7 @@ def schema() -> None:
 # --- what the commands share ----------------------------------------------------------------------
 
 
-def _config(lab_file: Path | None, name: str | None) -> LabConfig:
+def _config(lab_file: Path | None, name: str | None) -> AnyConfig:
     from migrate.lab.config import load_lab
 
     return load_lab(lab_file, name)

@@ -37,6 +37,7 @@ def domain_xml(
     *,
     machine: str,
     accelerator: str,
+    cpu_model: str | None = None,
 ) -> str:
     """The domain of ``guest``; ``backend`` is what the interface's module describes.
 
@@ -54,6 +55,7 @@ def domain_xml(
         shared_memory=bool(backend.get("shared_memory")),
         machine=machine,
         accelerator=accelerator,
+        cpu_model=cpu_model,
         image=None if isinstance(boot, Path) else boot,
         disk=boot if isinstance(boot, Path) else None,
     )

@@ -75,7 +75,7 @@ PEER_CLOCK = Offset("peer", 0, 0)
 
 
 def _measured(case: Case, seen: Seen, moved: tuple[Phase, ...]) -> Measurement | None:
-    if seen.taken is None:
+    if seen.taken is None or seen.taken.nothing_logged:
         return None
     interval_ns = case.workload.interval_us * 1000
     observed = seen.taken.observation(PEER_CLOCK, interval_ns, seen.floor, seen.floor[0])

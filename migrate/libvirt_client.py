@@ -13,12 +13,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import libvirt
 import libvirt_qemu
 
+from migrate import netns
 from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.errors import GuestError, HostError
@@ -79,10 +81,19 @@ class Hypervisor:
         self.host = host
 
     @classmethod
-    def open(cls, uri: str, host: str) -> Hypervisor:
-        """Connect; raises :class:`HostError` with libvirt's words."""
+    def open(cls, uri: str, host: str, namespace: Path | None = None) -> Hypervisor:
+        """Connect, out of a network namespace of this machine if one is named.
+
+        Raises :class:`HostError` with libvirt's words.
+        """
         _event_loop()
-        opening = Call("connect to libvirt", lambda: libvirt.open(uri))
+
+        def connect() -> libvirt.virConnect:
+            if namespace is not None:
+                netns.enter(namespace)  # the call's own thread, and it alone
+            return libvirt.open(uri)
+
+        opening = Call("connect to libvirt", connect)
         if not opening.wait(Deadline.after(OPEN_S)):
             raise HostError(
                 "connect to libvirt", host=host, said=f"no answer in {OPEN_S:.0f} s: it hangs"

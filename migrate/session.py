@@ -18,10 +18,10 @@ from migrate.errors import LabError
 from migrate.experiment import attempt
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, TO_MIGRATE, InterfaceModule, module_for
-from migrate.lab import facts, local
-from migrate.lab.config import LabConfig, cache_folder
+from migrate.lab import facts, labs
+from migrate.lab.config import AnyConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
-from migrate.lab.local import LocalLab
+from migrate.lab.labs import AnyLab
 from migrate.model import (
     Attempt,
     Capability,
@@ -57,18 +57,18 @@ class Watcher:
 
 @contextmanager
 def lab_up(
-    config: LabConfig, say: Callable[[str], None], *, keep: bool = False
-) -> Iterator[LocalLab]:
+    config: AnyConfig, say: Callable[[str], None], *, keep: bool = False
+) -> Iterator[AnyLab]:
     """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
-    was_up = local.find(config.name) is not None
-    lab = local.up(config, say)
+    was_up = labs.find(config.name) is not None
+    lab = labs.up(config, say)
     try:
         yield lab
     finally:
-        local.keep_capabilities(lab)
+        lab.keep()
         if not was_up and not keep:
             say("taking the lab down")
-            local.down(config.name)
+            labs.down(config.name)
 
 
 def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[HostFacts, ...]:
@@ -77,7 +77,9 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
 
     def ask(host: Host) -> HostFacts:
         with host.connect() as hypervisor:
-            return facts.gather(host, hypervisor, cache_folder(), image, fresh=fresh)
+            return facts.gather(
+                host, hypervisor, cache_folder(), image, fresh=fresh, seconds=lab.kvm_patience_s
+            )
 
     say("asking the hosts what they can do")
     with ThreadPoolExecutor() as pool:

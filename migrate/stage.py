@@ -120,7 +120,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
             put_in(domain, device, listener)
             until_it_carries(probe, known, setting.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
-        traffic = Traffic(probe, peer, setting.lab, case.workload)
+        loops = bool(backends[0].get("loops"))
+        traffic = Traffic(probe, peer, setting.lab, case.workload, loops=loops)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         setting.say(f"the guest is ready on {domain.host}; measuring the floor")
@@ -151,6 +152,7 @@ class Stage:
         """Move the guest to the other host, once, by the case's policy and with its faults."""
         source, target = self._direction()
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
+        self.traffic.look()
         swap = self._swap(source, target)
         known = len(self.traffic.guest.lower_log()) if swap else 0
         has_vf = swap is None and self.plugs[source.name] is not None
@@ -252,7 +254,8 @@ class Stage:
         self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
         deadline = Deadline.after(TAKE_S)
-        taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline)
+        stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
+        taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
         self.seen.taken = taken
         self.seen.events = (
             *self.listener.events(),
@@ -318,6 +321,7 @@ def _xml(
         module_for(case.interface.mode).describe(case.interface, backend),
         machine=machine,
         accelerator=setting.accelerator,
+        cpu_model=setting.lab.cpu_model,
     )
 
 

@@ -19,7 +19,7 @@ import pytest
 from migrate import session
 from migrate.clock import Deadline
 from migrate.image import compile_probe
-from migrate.lab import local
+from migrate.lab import labs
 from migrate.lab.config import LabConfig, state_folder
 from migrate.lab.local import LocalLab
 from migrate.session import Session
@@ -40,7 +40,7 @@ def new_name() -> str:
 
 def remove_lab(name: str) -> None:
     """Take it down, with the lock that its name leaves."""
-    local.down(name)
+    labs.down(name)
     (state_folder() / f"{name}.lock").unlink(missing_ok=True)
 
 
@@ -57,7 +57,7 @@ def shared_lab() -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield local.up(LabConfig(name=name), lambda _text: None)
+        yield labs.up(LabConfig(name=name), lambda _text: None)
     finally:
         remove_lab(name)
 

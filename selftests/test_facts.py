@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from migrate.clock import Deadline
-from migrate.lab import facts, local
+from migrate.lab import facts, labs
 from migrate.lab.config import HostConfig, LabConfig, state_folder
 from migrate.lab.facts import BOOT_S, CAPABILITIES, INIT_REACHED, LOOK, Boot, Look, gather, judge
 from migrate.lab.hosts import NamespaceHost
+from migrate.lab.local import LocalLab
 from migrate.model import Capability, HostFacts
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
@@ -200,18 +201,18 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[local.LocalLab]:
+def lab() -> Iterator[LocalLab]:
     name = f"t{secrets.token_hex(2)}"
     hosts = {host: HostConfig(huge_pages=0) for host in "ab"}
     try:
-        yield local.up(LabConfig(name=name, hosts=hosts), lambda _: None)
+        yield labs.up(LabConfig(name=name, hosts=hosts), lambda _: None)
     finally:
-        local.down(name)
+        labs.down(name)
         (state_folder() / f"{name}.lock").unlink(missing_ok=True)
 
 
 @pytest.fixture
-def host(lab: local.LocalLab) -> NamespaceHost:
+def host(lab: LocalLab) -> NamespaceHost:
     host = lab.hosts["a"]
     host = dataclasses.replace(host, path=f"{STAND_INS}:{host.path}")
     host.file(STAND_INS).mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from migrate.image import ensure_image
 from migrate.interfaces import MODES, module_for, vhost_user
 from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, stop_switch
 from migrate.interfaces.virtio import Virtio
-from migrate.lab import local
+from migrate.lab import labs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host, Lends, NamespaceHost
 from migrate.model import GuestSpec, Interface, Mode, Nic
@@ -33,7 +33,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     there, goes with the lab."""
     name = new_name()
     config = LabConfig(name=name, hosts={"a": HostConfig(), "b": HostConfig(huge_pages=0)})
-    lab = local.up(config, lambda _text: None)
+    lab = labs.up(config, lambda _text: None)
     try:
         if lab.record.note:
             pytest.skip(lab.record.note)

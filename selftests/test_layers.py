@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("scenario", "results"),
         ),
     ),
-    ("adapters", ("shell", "ssh", "libvirt_client", "qmp_client")),
+    ("adapters", ("shell", "netns", "ssh", "libvirt_client", "qmp_client")),
     ("nouns", ("kernel_image", "image", "domain", "lab", "disk_image", "interfaces", "guest")),
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
@@ -41,7 +41,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "paramiko": ("ssh",),
     "qemu": ("qmp_client",),
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
-    "subprocess": ("shell", "lab.local", "lab.hosts", "kernel_image", "image", "probe", "cli"),
+    "subprocess": (
+        *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "kernel_image", "image"),
+        *("probe", "cli"),
+    ),
     "click": ("cli",),
     "jinja2": ("domain", "report.html"),
     "plotly": ("report",),
@@ -153,7 +156,7 @@ def test_a_violation_is_told(tmp_path: Path, module: str, text: str, said: str) 
     ("module", "text"),
     [
         ("report/figure", "from plotly import graph_objects\nfrom migrate.results import read_run"),
-        ("lab/local", "from migrate.lab.journal import read_record\nimport subprocess"),
+        ("lab/carrier", "from migrate.lab.journal import read_record\nimport subprocess"),
         ("experiment", "from migrate import checks\nfrom migrate.guest import boot"),
         ("__init__", "import anything"),
     ],

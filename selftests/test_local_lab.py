@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from filelock import FileLock
 
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, ConfigurationError, HostError
-from migrate.lab import journal, local
+from migrate.lab import carrier, journal, labs
 from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.fabric import PEER_ADDRESS
 from migrate.lab.hosts import Host
 from migrate.lab.journal import ProcessId, read_record
 from migrate.lab.local import LocalLab
@@ -47,7 +48,7 @@ def make_name() -> Iterator[Callable[[], str]]:
 
     yield name
     for one in given:
-        local.down(one)
+        labs.down(one)
         (state_folder() / f"{one}.lock").unlink(missing_ok=True)
 
 
@@ -58,7 +59,7 @@ def name(make_name: Callable[[], str]) -> str:
 
 @pytest.fixture
 def lab(name: str) -> LocalLab:
-    return local.up(config(name), quiet)
+    return labs.up(config(name), quiet)
 
 
 def own_huge_pages() -> int:
@@ -94,51 +95,51 @@ def hears(here: Host, there: Host) -> str:
 def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
     before = own_huge_pages()
     told: list[str] = []
-    lab = local.up(config(name), told.append)
+    lab = labs.up(config(name), told.append)
     assert told, "something is said while it comes up"
-    assert name in local.names()
+    assert name in labs.names()
     a, b = lab.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
     assert own_huge_pages() == before
     peer = run(lab.in_fabric(["ip", "-brief", "addr", "show", "peer"]), Deadline.after(10)).out
-    assert local.PEER_ADDRESS in peer
+    assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
-    local.down(name)
+    labs.down(name)
     assert traces(name) == []
     assert not any(process.alive() for process in inside)
     assert own_huge_pages() == before
-    assert local.find(name) is None
-    assert name not in local.names()
-    local.down(name)  # a lab that is down stays down
+    assert labs.find(name) is None
+    assert name not in labs.names()
+    labs.down(name)  # a lab that is down stays down
 
 
 def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
-    again = local.up(lab.record.config, quiet)
+    again = labs.up(lab.record.config, quiet)
     assert again.record == lab.record
-    assert local.find(lab.name) is not None
+    assert labs.find(lab.name) is not None
 
 
 def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
     with pytest.raises(HostError, match="with other hosts") as caught:
-        local.up(config(lab.name, huge_pages=3), quiet)
+        labs.up(config(lab.name, huge_pages=3), quiet)
     assert f"down --name {lab.name}" in caught.value.remedy
-    assert local.find(lab.name) is not None
+    assert labs.find(lab.name) is not None
 
 
 def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) -> None:
-    first, second = (local.up(config(make_name()), quiet) for _ in range(2))
+    first, second = (labs.up(config(make_name()), quiet) for _ in range(2))
     a, b = first.hosts.values()
-    local.down(second.name)
+    labs.down(second.name)
     assert hears(a, b) == "b"
     assert traces(second.name) == []
-    assert local.find(first.name) is not None
+    assert labs.find(first.name) is not None
 
 
 def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
     roots = {"a": HostConfig(root="debian-12", huge_pages=0), "b": HostConfig(huge_pages=0)}
-    lab = local.up(LabConfig(name=name, hosts=roots), quiet)
+    lab = labs.up(LabConfig(name=name, hosts=roots), quiet)
     found = []
     for host in lab.hosts.values():
         with host.connect() as hypervisor:
@@ -152,7 +153,7 @@ def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
 
 DRIVER = """
 import subprocess, sys, types
-from migrate.lab import journal, local
+from migrate.lab import carrier, fabric, journal, labs, local
 from migrate.lab.config import LabConfig
 
 command, step, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -161,10 +162,11 @@ class Pages:
     exists, read_text = journal.HUGE_PAGES.exists, journal.HUGE_PAGES.read_text
     write_text = journal.HUGE_PAGES.write_text
 
-local.subprocess = types.SimpleNamespace(**vars(subprocess))
+carrier.subprocess = types.SimpleNamespace(**vars(subprocess))
 places = {
-    "journal": journal, "local": local, "host": local.NamespaceHost, "pages": Pages,
-    "programs": local.subprocess, "files": local.shutil,
+    "journal": journal, "local": local, "labs": labs, "carrier": carrier, "fabric": fabric,
+    "host": local.NamespaceHost, "pages": Pages,
+    "programs": carrier.subprocess, "files": labs.shutil,
 }
 place, _, name = step.partition(".")
 owner = places[place]
@@ -182,9 +184,9 @@ def pausing(*args, **kwargs):
 setattr(owner, name, staticmethod(pausing) if owner is Pages else pausing)
 journal.HUGE_PAGES = Pages
 if command == "up":
-    local.up(LabConfig.model_validate_json(sys.argv[4]), lambda _: None)
+    labs.up(LabConfig.model_validate_json(sys.argv[4]), lambda _: None)
 else:
-    local.down(sys.argv[4])
+    labs.down(sys.argv[4])
 """
 
 
@@ -203,20 +205,20 @@ def killed_at(command: str, step: str, count: int, argument: str) -> None:
     [
         pytest.param("journal.write_record", 1, id="journal-written"),
         pytest.param("pages.write_text", 1, id="huge-pages-taken"),
-        pytest.param("local.run", 1, id="one-namespace-made"),
+        pytest.param("fabric.run", 1, id="one-namespace-made"),
         pytest.param("local._network", 1, id="fabric-made"),
         pytest.param("programs.Popen", 1, id="first-host-starting"),
-        pytest.param("local._start_host", 1, id="first-host-started"),
+        pytest.param("carrier.start_host", 1, id="first-host-started"),
         pytest.param("journal.write_record", 2, id="hosts-in-journal"),
         pytest.param("host.start_libvirt", 1, id="libvirt-started"),
-        pytest.param("local.up", 1, id="up"),
+        pytest.param("labs.up", 1, id="up"),
     ],
 )
 def test_down_removes_what_a_killed_controller_left(name: str, step: str, count: int) -> None:
     before = own_huge_pages()
     killed_at("up", step, count, config(name).model_dump_json())
-    assert name in local.names(), "what is half up is listed"
-    local.down(name)
+    assert name in labs.names(), "what is half up is listed"
+    labs.down(name)
     assert traces(name) == []
     assert own_huge_pages() == before
 
@@ -224,22 +226,22 @@ def test_down_removes_what_a_killed_controller_left(name: str, step: str, count:
 @pytest.mark.parametrize(
     ("step", "count"),
     [
-        pytest.param("local._remove_namespace", 1, id="one-namespace-removed"),
+        pytest.param("labs._remove_namespace", 1, id="one-namespace-removed"),
         pytest.param("files.rmtree", 1, id="one-folder-removed"),
         pytest.param("files.rmtree", 2, id="both-hosts-folders-removed"),
     ],
 )
 def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: int) -> None:
     killed_at("down", step, count, lab.name)
-    assert lab.name in local.names()
-    local.down(lab.name)
+    assert lab.name in labs.names()
+    labs.down(lab.name)
     assert traces(lab.name) == []
 
 
 def test_up_after_a_killed_controller_is_a_whole_lab(name: str) -> None:
-    killed_at("up", "local._start_host", 1, config(name).model_dump_json())
-    assert local.find(name) is None
-    lab = local.up(config(name), quiet)
+    killed_at("up", "carrier.start_host", 1, config(name).model_dump_json())
+    assert labs.find(name) is None
+    lab = labs.up(config(name), quiet)
     a, b = lab.hosts.values()
     assert hears(a, b) == "b"
 
@@ -248,8 +250,8 @@ def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: Lo
     init = lab.record.hosts[0].init
     assert init is not None
     init.end(Deadline.after(10))
-    assert local.find(lab.name) is None
-    again = local.up(lab.record.config, quiet)
+    assert labs.find(lab.name) is None
+    again = labs.up(lab.record.config, quiet)
     a, b = again.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert again.record.hosts[0].init != init
@@ -260,16 +262,18 @@ def test_up_that_is_broken_off_leaves_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     before = own_huge_pages()
-    real = local._start_host
+    real = carrier.start_host
 
-    def second_fails(host: journal.HostRecord, record: journal.LabRecord) -> journal.HostRecord:
+    def second_fails(
+        host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[str]
+    ) -> journal.HostRecord:
         if host.name == "b":
             raise error
-        return real(host, record)
+        return real(host, record, shared)
 
-    monkeypatch.setattr(local, "_start_host", second_fails)
+    monkeypatch.setattr(carrier, "start_host", second_fails)
     with pytest.raises(type(error)):
-        local.up(config(name), quiet)
+        labs.up(config(name), quiet)
     assert traces(name) == []
     assert own_huge_pages() == before
 
@@ -282,10 +286,10 @@ def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
     name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
     if file == "QEMU":  # the daemon's parent has returned by then: the log tells
-        text += getattr(local, file)
-    monkeypatch.setattr(local, file, text)
+        text += getattr(carrier, file)
+    monkeypatch.setattr(carrier, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
-        local.up(config(name), quiet)
+        labs.up(config(name), quiet)
     assert caught.value.host in {"a", "b"}
     assert traces(name) == []
 
@@ -293,12 +297,12 @@ def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
 def test_a_root_that_can_not_be_entered_is_told_with_the_log(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(local, "ensure_root", lambda *_: tmp_path)
+    monkeypatch.setattr("migrate.lab.local.ensure_root", lambda *_: tmp_path)
     (tmp_path / "etc").mkdir()
     for file in ("passwd", "group"):
         (tmp_path / "etc" / file).touch()
     with pytest.raises(HostError, match="mount") as caught:
-        local.up(config(name), quiet)
+        labs.up(config(name), quiet)
     assert caught.value.host == "a"
     assert traces(name) == []
 
@@ -307,10 +311,10 @@ def test_without_huge_pages_the_lab_is_up_and_says_so(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
-    lab = local.up(config(name), quiet)
+    lab = labs.up(config(name), quiet)
     assert lab.record.huge_pages == 0
     assert "4 huge pages of 2 MiB could not be had" in lab.record.note
-    found = local.find(name)
+    found = labs.find(name)
     assert found is not None
     assert found.record.note == lab.record.note
 
@@ -322,7 +326,7 @@ def test_without_root_it_is_told_what_to_do(
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(HostError, match="needs root") as caught:
-            local.up(config(name), quiet) if command == "up" else local.down(name)
+            labs.up(config(name), quiet) if command == "up" else labs.down(name)
     assert "sudo" in caught.value.remedy
     assert caught.value.exit_code == 3
     assert traces(name) == []
@@ -331,7 +335,7 @@ def test_without_root_it_is_told_what_to_do(
 def test_a_root_that_is_none_touches_nothing(name: str) -> None:
     hosts = {"a": HostConfig(), "b": HostConfig(root="debian-1")}
     with pytest.raises(ConfigurationError, match="debian-1'"):
-        local.up(LabConfig(name=name, hosts=hosts), quiet)
+        labs.up(LabConfig(name=name, hosts=hosts), quiet)
     assert traces(name) == []
 
 
@@ -343,9 +347,9 @@ def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
         monkeypatch.context() as patch,
         pytest.raises(HostError, match="another command"),
     ):
-        patch.setattr(local, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
-        local.down(lab.name)
-    assert local.find(lab.name) is not None
+        patch.setattr(labs, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
+        labs.down(lab.name)
+    assert labs.find(lab.name) is not None
 
 
 def test_every_step_of_down_runs_and_every_reason_is_told(
@@ -361,13 +365,13 @@ def test_every_step_of_down_runs_and_every_reason_is_told(
         patch.setattr(ProcessId, "end", stuck)
         patch.setattr(shutil, "rmtree", full)
         with pytest.raises(CleanupError) as caught:
-            local.down(lab.name)
+            labs.down(lab.name)
     assert len(caught.value.reasons) >= 4
     assert "it is stuck" in str(caught.value)
     assert "Input/output error" in str(caught.value)
     assert caught.value.exit_code == 6
     assert read_record(state_folder() / lab.name) is not None, "so that another try can follow"
-    local.down(lab.name)
+    labs.down(lab.name)
     assert traces(lab.name) == []
 
 

@@ -9,11 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from migrate.clock import Deadline, Offset, now_ns
 from migrate.errors import GuestError
+from migrate.lab.hosts import Lab
+from migrate.model import Workload
+from migrate.observe.traffic import LOOPED, Traffic, take
+from migrate.outage import measure
 from migrate.probe import Probe
 from selftests.test_probe import STREAM, Running, received, running, wait_until
 
@@ -334,3 +341,46 @@ def test_a_loop_that_can_not_be_is_told(guest: Running) -> None:
         guest.loop_stream(STREAM, 1000, 256, name="nowhere0")
     with pytest.raises(GuestError, match="payload must be 224"):
         guest.loop_stream(STREAM, 1000, 20, name="lo")
+
+
+def workload_in_a_loop(guest: Probe, peer: Probe) -> Traffic:
+    lab = cast("Lab", SimpleNamespace(peer_interface="lo"))
+    return Traffic(guest, peer, lab, Workload(dirty_mib=0), loops=True)
+
+
+def test_a_workload_without_a_peer_is_measured_by_the_guest(looped: Running, peer: Running) -> None:
+    traffic = workload_in_a_loop(looped, peer)
+    with mirror(looped):
+        traffic.start(Deadline.after(20))
+        wait_until(received(looped, 300))
+        floor = traffic.began_ns, now_ns()
+    had = looped.stream_status().sent
+    wait_until(lambda: looped.stream_status().sent > had + 200)
+    with mirror(looped):
+        wait_until(received(looped, looped.stream_status().received + 100))
+        seen = take(traffic, guest_is_there=True, deadline=Deadline.after(20))
+    found = measure(seen.observation(Offset("peer", 0, 0), 1_000_000, floor, floor[0]))
+    longest = {gap.direction: gap for gap in sorted(found.gaps, key=lambda gap: gap.length_ns)}
+    assert sorted(longest) == ["egress", "ingress"]
+    assert all(gap.length_ms > 200 and gap.lost > 100 for gap in longest.values())
+    assert (seen.tcp, seen.notes[0]) == (None, LOOPED)
+    assert "carried-by" in {event.name for event in seen.lower_events()}
+
+
+def test_a_loop_that_returns_nothing_ends_the_start(looped: Running, peer: Running) -> None:
+    with pytest.raises(GuestError, match="no packets arrived"):
+        workload_in_a_loop(looped, peer).start(Deadline.after(0.3))
+
+
+def test_of_a_guest_without_a_peer_nothing_is_left_to_measure(
+    looped: Running, peer: Running
+) -> None:
+    traffic = workload_in_a_loop(looped, peer)
+    with mirror(looped):
+        traffic.start(Deadline.after(20))
+    looped.process.kill()
+    looped.process.wait()
+    for there in (True, False):
+        seen = take(traffic, guest_is_there=there, deadline=Deadline.after(20))
+        assert seen.nothing_logged
+        assert seen.lower_events() == ()

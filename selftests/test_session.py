@@ -9,7 +9,7 @@ import pytest
 from migrate import session
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
 from migrate.interfaces import module_for
-from migrate.lab import local
+from migrate.lab import labs
 from migrate.lab.config import LabConfig
 from migrate.lab.hosts import Host
 from migrate.lab.journal import HostRecord, LabRecord
@@ -179,37 +179,36 @@ def test_the_end_leaves_a_report_and_junit(going: Session) -> None:
 
 
 @pytest.fixture
-def labs(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
+def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
     """A machine on which labs only seem to come up and go down."""
     there: dict[str, object] = {}
 
     def up(config: LabConfig, _say: object) -> object:
         return there.setdefault(config.name, going.lab)
 
-    monkeypatch.setattr(local, "find", there.get)
-    monkeypatch.setattr(local, "up", up)
-    monkeypatch.setattr(local, "down", there.pop)
-    monkeypatch.setattr(local, "keep_capabilities", lambda _lab: None)
+    monkeypatch.setattr(labs, "find", there.get)
+    monkeypatch.setattr(labs, "up", up)
+    monkeypatch.setattr(labs, "down", there.pop)
     return there
 
 
-def test_a_lab_goes_down_with_who_brought_it_up(labs: dict[str, object], told: Told) -> None:
+def test_a_lab_goes_down_with_who_brought_it_up(known: dict[str, object], told: Told) -> None:
     with session.lab_up(LabConfig(name="x"), told.lines.append):
-        assert "x" in labs
-    assert labs == {}
+        assert "x" in known
+    assert known == {}
     assert "taking the lab down" in told
 
 
-def test_a_lab_goes_down_when_its_user_fails(labs: dict[str, object], told: Told) -> None:
+def test_a_lab_goes_down_when_its_user_fails(known: dict[str, object], told: Told) -> None:
     with pytest.raises(KeyboardInterrupt), session.lab_up(LabConfig(name="x"), told.lines.append):
         raise KeyboardInterrupt
-    assert labs == {}
+    assert known == {}
 
 
-def test_a_lab_that_was_up_or_is_to_be_kept_stays(labs: dict[str, object], told: Told) -> None:
+def test_a_lab_that_was_up_or_is_to_be_kept_stays(known: dict[str, object], told: Told) -> None:
     with session.lab_up(LabConfig(name="x"), told.lines.append, keep=True):
         pass
     with session.lab_up(LabConfig(name="x"), told.lines.append):
         pass
-    assert list(labs) == ["x"]
+    assert list(known) == ["x"]
     assert "taking the lab down" not in told

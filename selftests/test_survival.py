@@ -17,7 +17,7 @@ from migrate.clock import Deadline
 from migrate.errors import CleanupError, GuestError, HostError
 from migrate.faults import stop_libvirtd
 from migrate.interfaces import vhost_user
-from migrate.lab import local
+from migrate.lab import labs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host, NamespaceHost
 from migrate.lab.lease import leased
@@ -53,7 +53,7 @@ def results(attempt: Attempt) -> dict[str, str]:
 
 def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
     config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
-    lab = local.up(config, lambda _text: None)
+    lab = labs.up(config, lambda _text: None)
     going = session.begin(lab, tmp_path, (), Watcher())
     init = lab.record.hosts[1].init
     assert init is not None
@@ -65,8 +65,8 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     assert going.exit_code == 3
     assert going.finish().exists()
     assert lab.leftovers(["a"]) == ()
-    assert local.find(lab_name) is None, "half a lab is no lab"
-    local.down(lab_name)
+    assert labs.find(lab_name) is None, "half a lab is no lab"
+    labs.down(lab_name)
     assert traces(lab_name) == []
 
 
@@ -348,7 +348,7 @@ def test_two_labs_at_once(shared_lab: LocalLab, lab_name: str, tmp_path: Path) -
         ended = [command.wait() for command in commands]
     assert [one.status for one in ended] == [0, 0], [one.err for one in ended]
     assert [json.loads(one.out)["run"]["lab"] for one in ended] == list(names)
-    assert local.find(shared_lab.name) is not None
+    assert labs.find(shared_lab.name) is not None
     assert traces(lab_name) == []
 
 

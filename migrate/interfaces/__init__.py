@@ -25,7 +25,10 @@ from migrate.lab.hosts import Host
 from migrate.model import Interface, Mode
 
 Backend = Mapping[str, Any]
-"""What a host's backend is called there: a bridge, a socket, a VF's address."""
+"""What a host's backend is called there: a bridge, a socket, a VF's address.
+
+``loops``: True of one that returns what the guest sends and has no peer; the stream is measured so.
+"""
 
 
 class InterfaceModule(Protocol):

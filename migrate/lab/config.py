@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from migrate.errors import ConfigurationError
-from migrate.model import Value
+from migrate.model import Value, Workload
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
 
@@ -23,8 +23,33 @@ class HostConfig(Value):
     """Of 2 MiB, lent to this host's OVS-DPDK while the lab is up; 0: none."""
 
 
-class LabConfig(Value):
-    """A lab file as read."""
+class MachineConfig(HostConfig):
+    """One host of a nested lab: a machine that is booted from a root, by that root's QEMU."""
+
+    root: str = "debian-13-backports"
+    huge_pages: int = Field(default=64, ge=0)
+    """Of 2 MiB, inside the machine."""
+    memory_mib: int = Field(default=1280, ge=768, le=2752)
+    """Above 2752 the firmware puts the VFs' BARs where nested guests never reach them."""
+    nic: Literal["igb", "virtio"] = "igb"
+    """What has the virtual functions: an igb, or QEMU's own virtio-net (QEMU 10.1 or newer)."""
+
+
+class _LabFile(Value):
+    """What every lab file may have."""
+
+    workload: dict[str, int | float] = Field(default={})
+    """What scenarios leave open of their workload: a slow lab can't bear the usual rates."""
+
+    @field_validator("workload")
+    @classmethod
+    def _is_one(cls, workload: dict[str, int | float]) -> dict[str, int | float]:
+        Workload.model_validate(workload)
+        return workload
+
+
+class LabConfig(_LabFile):
+    """A lab file of the kind ``local`` as read."""
 
     kind: Literal["local"] = "local"
     name: Name = "local"
@@ -33,12 +58,27 @@ class LabConfig(Value):
     )
 
 
-def load_lab(path: Path | None, name: str | None = None) -> LabConfig:
+class NestedConfig(_LabFile):
+    """A lab file of the kind ``nested`` as read."""
+
+    kind: Literal["nested"] = "nested"
+    name: Name = "nested"
+    hosts: dict[Name, MachineConfig] = Field(
+        default={"a": MachineConfig(), "b": MachineConfig()}, min_length=2, max_length=8
+    )
+
+
+AnyConfig = LabConfig | NestedConfig
+
+
+def load_lab(path: Path | None, name: str | None = None) -> AnyConfig:
     """Read a lab file (None: two hosts of the default root); ``name`` overrides the lab's name."""
     try:
         data = tomllib.loads(path.read_text()) if path else {}
         if name is not None:
             data["name"] = name
+        if data.get("kind") == "nested":
+            return NestedConfig.model_validate(data)
         return LabConfig.model_validate(data)
     except FileNotFoundError as error:
         raise ConfigurationError(

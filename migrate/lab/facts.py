@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from migrate.lab.hosts import Host
 from migrate.lab.journal import write_atomically
 from migrate.libvirt_client import Hypervisor
 from migrate.model import Capability, HostFacts, Value
+from migrate.shell import Completed
 
 INIT_REACHED = "migrate-lab: init reached"
 """What the guest image's first process says on the console."""
@@ -115,6 +116,20 @@ class KernelImage(Protocol):
         """With the console on the first serial port."""
 
 
+class _Runs(Protocol):
+    """As much of a host as a try needs."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program on the host."""
+
+
 class Boot(Value):
     """One try at booting a kernel under KVM."""
 
@@ -149,8 +164,9 @@ def gather(
     image: KernelImage | None,
     *,
     fresh: bool = False,
+    seconds: float = BOOT_S,
 ) -> HostFacts:
-    """Look at a host; ``fresh``: try KVM again, whatever was found last time.
+    """Look at a host; ``fresh``: try KVM again, whatever was found last time, for ``seconds``.
 
     Without an image KVM is not tried, and not counted. Raises :class:`HostError` where the host
     can't be asked.
@@ -160,7 +176,7 @@ def gather(
     versions = {"kernel": look.first("kernel"), **hypervisor.versions(), **_switch_versions(look)}
     if image is not None and "kvm" in look.all("device"):
         key = (host.root, versions["kernel"], versions["qemu"], look.first("cpu"))
-        look = Look(said, _boot_once(host, cache, key, image, fresh=fresh))
+        look = Look(said, boot_once(host, cache, key, image, fresh=fresh, seconds=seconds))
     return HostFacts(
         host=host.name,
         root=host.root,
@@ -188,7 +204,7 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 # --- KVM is tried -------------------------------------------------------------------------------
 
 
-def boot(host: Host, image: KernelImage, seconds: float = BOOT_S) -> Boot:
+def boot(host: _Runs, image: KernelImage, seconds: float = BOOT_S) -> Boot:
     """Boot a kernel under KVM on the host until its init speaks; nothing of it is left."""
     argv = [
         *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35", "-m", "128"),
@@ -215,9 +231,22 @@ def boot(host: Host, image: KernelImage, seconds: float = BOOT_S) -> Boot:
     )
 
 
-def _boot_once(
-    host: Host, cache: Path, key: tuple[str, ...], image: KernelImage, *, fresh: bool
+def processor() -> str:
+    """The name of this machine's processor."""
+    match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def boot_once(
+    host: _Runs,
+    cache: Path,
+    key: tuple[str, ...],
+    image: KernelImage,
+    *,
+    fresh: bool = False,
+    seconds: float = BOOT_S,
 ) -> Boot:
+    """:func:`boot`, or what came of it the last time for the same ``key``."""
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     kept = cache / "facts" / f"kvm-{digest}.json"
     if not fresh and kept.exists():
@@ -225,7 +254,7 @@ def _boot_once(
             return Boot.model_validate_json(kept.read_text())
         except ValidationError:  # of another version: found out anew, and written over
             pass
-    found = boot(host, image)
+    found = boot(host, image, seconds)
     write_atomically(kept, found.model_dump_json(indent=2))
     return found
 

@@ -85,6 +85,10 @@ class Lab(Protocol):
     name: str
     kind: str
     """What its hosts are made of, as lab files call it: ``local``, ``nested``."""
+    cpu_model: str | None
+    """Of guests under KVM; None: as the host's."""
+    kvm_patience_s: float
+    """For Linux to reach its init under KVM, where that is tried."""
     peer_address: str
     peer_interface: str
     guest_address: str

@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.config import LabConfig
+from migrate.lab.config import AnyConfig
 from migrate.model import Value
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
@@ -71,6 +71,8 @@ class HostRecord(Value):
     """One host of a lab that is up."""
 
     name: str
+    number: int = 0
+    """From 1 on; it is in all its addresses."""
     root: str
     root_folder: Path
     namespace: str
@@ -81,7 +83,7 @@ class HostRecord(Value):
 class LabRecord(Value):
     """The journal of a lab: ``<state>/<lab>/lab.json``."""
 
-    config: LabConfig
+    config: AnyConfig
     folder: Path
     fabric: str
     hosts: tuple[HostRecord, ...]
@@ -93,7 +95,30 @@ class LabRecord(Value):
     @property
     def namespaces(self) -> tuple[str, ...]:
         """Every network namespace of the lab, the fabric's last."""
-        return (*(host.namespace for host in self.hosts), self.fabric)
+        own = (host.namespace for host in self.hosts if host.namespace != self.fabric)
+        return (*own, self.fabric)
+
+
+def new_record(
+    config: AnyConfig, roots: Mapping[str, Path], namespace: str, state: Path
+) -> LabRecord:
+    """The journal of a lab of which nothing has been made; ``namespace`` has a {} for a host."""
+    return LabRecord(
+        config=config,
+        folder=state / config.name,
+        fabric=f"mlab-{config.name}",
+        hosts=tuple(
+            HostRecord(
+                name=name,
+                number=number,
+                root=host.root,
+                root_folder=roots[host.root],
+                namespace=namespace.format(name),
+                address=f"10.78.0.{number}",
+            )
+            for number, (name, host) in enumerate(config.hosts.items(), 1)
+        ),
+    )
 
 
 def write_record(record: LabRecord) -> None:

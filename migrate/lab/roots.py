@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, HostError
 from migrate.shell import run
 
-VERSION = 2
+VERSION = 3
 """Of the way roots are made; a new number makes every root anew."""
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -32,6 +32,10 @@ PACKAGES = (
     "openvswitch-switch-dpdk",
     "iproute2",
     "procps",
+    # Of a nested host, which is reached over ssh, and has drivers and links of its own.
+    "openssh-server",
+    "ethtool",
+    "kmod",
 )
 
 
@@ -84,7 +88,8 @@ def ensure_root(name: str, cache: Path, progress: Callable[[str], None]) -> Path
     with FileLock(folder.with_suffix(".lock")), _fresh(folder) as making:
         if making is not None:
             progress(f"making the root {name} (once; about half a minute)")
-            _mmdebstrap(recipe, making)
+            suites = (recipe.suite, f"{recipe.suite}-backports")[: 1 + recipe.backports]
+            bootstrap(recipe.suite, suites, recipe.packages, making)
     return folder
 
 
@@ -104,8 +109,8 @@ def _fresh(folder: Path) -> Iterator[Path | None]:
         raise
 
 
-def _mmdebstrap(recipe: Recipe, folder: Path) -> None:
-    suites = (recipe.suite, f"{recipe.suite}-backports") if recipe.backports else (recipe.suite,)
+def bootstrap(suite: str, suites: Sequence[str], packages: Sequence[str], folder: Path) -> None:
+    """Make a root of ``suite`` with ``packages``; of several suites the last one is preferred."""
     sources = "".join(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n" for suite in suites)
     argv = [
         # Asked to end, it takes its children and mounts along: also when we were killed.
@@ -114,12 +119,12 @@ def _mmdebstrap(recipe: Recipe, folder: Path) -> None:
         "--variant=apt",
         '--aptopt=APT::Install-Recommends "false"',
         f'--aptopt=APT::Default-Release "{suites[-1]}"',
-        f"--include={','.join(recipe.packages)}",
+        f"--include={','.join(packages)}",
         # Docs and translations are of no use to a host, and a third of the files.
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
-        recipe.suite,
+        suite,
         str(folder),
         "-",
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -19,10 +19,15 @@ from migrate.errors import GuestError
 from migrate.lab.hosts import Lab
 from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, MemoryCheck, Nic, TcpCheck, Workload
+from migrate.observe.loop import Look, both_ways, clock_by_looks, look_at_clock
 from migrate.outage import Observation
 from migrate.probe import LowerChange, PipeTransport, Probe, StreamCounts
 from migrate.timeline import Arrivals, GuestClock
 
+LOOPED = (
+    "the network returns what it gets and has no peer: both directions are one, the way there and "
+    "back, stamped by the guest alone; no TCP connection was opened"
+)
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
@@ -49,11 +54,19 @@ def peer_probe(lab: Lab, deadline: Deadline) -> Iterator[Probe]:
 
 
 class Traffic:
-    """A workload that goes on between a guest and its peer."""
+    """A workload that goes on between a guest and its peer.
 
-    def __init__(self, guest: Probe, peer: Probe, lab: Lab, workload: Workload) -> None:
+    ``loops``: the guest's network has no peer and returns what it gets. There is one stream, and no
+    TCP; the peer only hears whether anything is announced on the fabric.
+    """
+
+    def __init__(
+        self, guest: Probe, peer: Probe, lab: Lab, workload: Workload, *, loops: bool = False
+    ) -> None:
         self.guest = guest
         self.peer = peer
+        self.loops = loops
+        self.looks: list[Look] = []
         self._lab = lab
         self._workload = workload
         self._followed = ExitStack()
@@ -67,25 +80,37 @@ class Traffic:
         if wanted.dirty_mib:
             guest.dirty_start(wanted.dirty_mib, wanted.dirty_mib_s)
         peer.capture(self._lab.peer_interface)
+        number = secrets.randbits(32)
+        if self.loops:
+            guest.loop_stream(number, wanted.interval_us, wanted.payload_bytes)
+        else:
+            self._start_both_ways(number)
+        self._await_first(deadline)
+        self.began_ns = now_ns()
+        self.look()
+        return before
+
+    def _start_both_ways(self, number: int) -> None:
+        wanted, guest, peer = self._workload, self.guest, self.peer
         if wanted.tcp_connections:
             port = peer.tcp_listen()
             guest.tcp_open(self._lab.peer_address, port, wanted.tcp_connections)
-        number = secrets.randbits(32)
         to_guest, to_peer = guest.open_stream(number), peer.open_stream(number)
         step = wanted.interval_us, wanted.payload_bytes
         peer.send_stream(self._lab.guest_address, to_guest, *step)
         guest.send_stream(self._lab.peer_address, to_peer, *step)
-        self._await_both(deadline)
-        self.began_ns = now_ns()
-        return before
 
-    def _await_both(self, deadline: Deadline) -> None:
+    def look(self) -> None:
+        """Look at the guest's clock, if nobody else's stamps say how it goes; at rest only."""
+        if self.loops:
+            self.looks.append(look_at_clock(self.guest))
+
+    def _await_first(self, deadline: Deadline) -> None:
         """The first packets are slow: addresses are resolved, code is translated."""
         never = threading.Event()
         settled = 100
-        while not all(
-            probe.stream_status().received >= settled for probe in (self.guest, self.peer)
-        ):
+        receivers = (self.guest,) if self.loops else (self.guest, self.peer)
+        while not all(probe.stream_status().received >= settled for probe in receivers):
             if deadline.passed():
                 raise GuestError(
                     "start the streams",
@@ -103,6 +128,7 @@ class Traffic:
         self._followed.callback(channel.close)
         self.guest.reconnect(channel)
         self.guest.ready(deadline)
+        self.look()
 
     def release(self) -> None:
         """Give back what :meth:`follow` opened."""
@@ -139,6 +165,10 @@ class Taken:
     lowers: tuple[LowerChange, ...] | None
     """Stamps by the guest's clock."""
     notes: tuple[str, ...] = ()
+    looped: Offset | None = None
+    """What stands in for the peer's clock where the network returned the guest's own stream."""
+    nothing_logged: bool = False
+    """The only log went with the guest."""
 
     def observation(
         self, peer: Offset, interval_ns: int, floor: tuple[int, int], begin_ns: int
@@ -147,7 +177,7 @@ class Taken:
         return Observation(
             egress=self.egress,
             ingress=self.ingress,
-            peer=peer,
+            peer=self.looped or peer,
             sent_egress=self.sent_egress,
             sent_ingress=self.sent_ingress,
             interval_ns=interval_ns,
@@ -165,11 +195,12 @@ class Taken:
         if not self.lowers or not (len(self.egress) or len(self.ingress)):
             return ()
         clock = GuestClock.fit(self.egress, self.ingress)
+        further_ns = self.looped.error_ns if self.looped else 0
         places = clock.to_axis(np.array([change.at_ns for change in self.lowers])).tolist()
         return tuple(
             Event(
                 at_ns=at_ns,
-                error_ns=clock.error_across(at_ns, at_ns),
+                error_ns=clock.error_across(at_ns, at_ns) + further_ns,
                 clock="guest.mono",
                 source="probe",
                 host="guest",
@@ -180,12 +211,19 @@ class Taken:
         )
 
 
-def take(traffic: Traffic, *, guest_is_there: bool, deadline: Deadline) -> Taken:
-    """End the workload and read everything back; a guest that is gone leaves its receipts."""
+def take(
+    traffic: Traffic, *, guest_is_there: bool, deadline: Deadline, stops: Sequence[int] = ()
+) -> Taken:
+    """End the workload and read everything back; a guest that is gone leaves its receipts.
+
+    ``stops``: when the guest was stopped, on the axis, in order.
+    """
     end_ns = now_ns()
     if not guest_is_there:
         return _without_guest(traffic, end_ns, "the guest is gone: its own log went with it")
     try:
+        if traffic.loops:
+            return _looped(traffic, end_ns, stops, deadline)
         return _with_guest(traffic, end_ns, deadline)
     except GuestError as error:
         return _without_guest(traffic, end_ns, str(error))
@@ -214,6 +252,31 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> Taken:
     )
 
 
+def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> Taken:
+    guest = traffic.guest
+    traffic.look()
+    out = guest.stop_stream()
+    _await_last(guest, out, deadline.sooner(0.5))
+    memory = guest.verify(deadline) if traffic._workload.dirty_mib else None
+    clock = clock_by_looks(traffic.looks, stops)
+    egress, ingress = both_ways(guest.arrivals(deadline), clock)
+    return Taken(
+        egress=egress,
+        ingress=ingress,
+        sent_egress=out.sent,
+        sent_ingress=out.sent,
+        end_ns=end_ns,
+        jumps=tuple((jump.at_ns, jump.delta_ns) for jump in guest.jumps()),
+        memory=memory,
+        tcp=None,
+        nic=guest.nic(),
+        from_receipts=False,
+        lowers=_lowers(guest),
+        notes=(LOOPED, *_complaints(guest.stream_status())),
+        looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
+    )
+
+
 def _lowers(guest: Probe) -> tuple[LowerChange, ...]:
     guest.lower_stop()
     return guest.lower_log()
@@ -233,7 +296,7 @@ def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None
 
 def _complaints(*sides: StreamCounts) -> tuple[str, ...]:
     notes = []
-    for where, side in zip(("guest", "peer"), sides, strict=True):
+    for where, side in zip(("guest", "peer"), sides, strict=False):
         if side.dropped_records:
             notes.append(f"the {where}'s log was full: {side.dropped_records} arrivals are missing")
         if side.socket_drops:
@@ -264,4 +327,5 @@ def _without_guest(traffic: Traffic, end_ns: int, why: str) -> Taken:
         from_receipts=True,
         lowers=None,
         notes=(why,),
+        nothing_logged=traffic.loops,
     )

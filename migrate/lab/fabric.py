@@ -1,0 +1,115 @@
+"""The fabric of a lab on this machine, and what every such lab is: a journal, leases, a peer.
+
+The fabric is one network namespace with a bridge for each network: ``data`` for the guests'
+traffic and ``mig`` for migration; the peer's interface is a port of ``data`` like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from migrate.clock import Deadline
+from migrate.image import ensure_image
+from migrate.lab.config import cache_folder
+from migrate.lab.hosts import DATA_BRIDGE, Host
+from migrate.lab.journal import LabRecord
+from migrate.shell import run
+
+PEER_ADDRESS = "10.77.0.1"
+GUEST_ADDRESS = "10.77.0.10"
+PREFIX = 24
+MANAGEMENT = "mgmt"
+"""The bridge by which the controller reaches the machines of a nested lab."""
+
+
+class FabricLab:
+    """A lab that is up, whatever its hosts are made of."""
+
+    peer_address = PEER_ADDRESS
+    peer_interface = "peer"
+    guest_address = GUEST_ADDRESS
+    prefix = PREFIX
+
+    def __init__(self, record: LabRecord, hosts: Mapping[str, Host]) -> None:
+        self.record = record
+        self.name = record.config.name
+        self._all = hosts
+
+    @property
+    def shared(self) -> Path:
+        """The cache: every host sees it at its own path."""
+        return cache_folder()
+
+    @property
+    def leases(self) -> Path:
+        """Beside the journal: they go with the lab."""
+        return self.record.folder
+
+    def in_fabric(self, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program in the fabric's network namespace."""
+        return ["ip", "netns", "exec", self.record.fabric, *argv]
+
+    @contextlib.contextmanager
+    def peer(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The peer ends when its input does: also when the controller is killed."""
+        image = ensure_image("tiny", cache_folder(), lambda _text: None)
+        process = subprocess.Popen(
+            self.in_fabric([str(image.probe), "--fifo", "20"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is for the controller: it still has to read the peer's log.
+            start_new_session=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """Domains and their processes, taps."""
+        found: list[str] = []
+        for host in (self._all[name] for name in hosts):
+            deadline = Deadline.after(10)
+            with host.connect() as hypervisor:
+                found += [f"domain {name} on {host.name}" for name in hypervisor.domains()]
+            processes = host.run(["ps", "-e", "-o", "pid=,comm="], deadline).out.splitlines()
+            found += [f"process {p.strip()} on {host.name}" for p in processes if "qemu-sys" in p]
+            links = host.run(["ip", "-brief", "link", "show", "type", "tun"], deadline).out
+            found += [
+                f"link {line.split()[0]} on {host.name}"
+                for line in links.splitlines()
+                if line.startswith("vnet")
+            ]
+        return tuple(found)
+
+
+def make_fabric(record: LabRecord, networks: Sequence[str], deadline: Deadline) -> None:
+    """The fabric's namespace with a bridge for each network, and the peer on ``data``."""
+    run(["ip", "netns", "add", record.fabric], deadline)
+    lines = [
+        "link set lo up",
+        *(
+            line
+            for bridge in networks
+            # A bridge would answer for the peer's address, and take its packets past its port.
+            for line in (f"link add {bridge} type bridge", f"link set {bridge} arp off up")
+        ),
+        "link add peer type veth peer name peer-port",
+        f"link set peer-port master {DATA_BRIDGE} up",
+        f"addr add {PEER_ADDRESS}/{PREFIX} dev peer",
+        "link set peer up",
+    ]
+    ip_batch(record.fabric, lines, deadline)
+    # A veth leaves checksums to a device that it hasn't got; OVS-DPDK hands them to the guest as
+    # they are, and the guest drops the packet. So the peer works them out itself.
+    enter = ["ip", "netns", "exec", record.fabric]
+    run([*enter, "ethtool", "-K", "peer", "tx", "off"], deadline, remedy="apt-get install ethtool")
+
+
+def ip_batch(namespace: str, lines: list[str], deadline: Deadline) -> None:
+    """Lines of `ip -batch` in a network namespace."""
+    run(["ip", "-netns", namespace, "-batch", "-"], deadline, text="\n".join(lines) + "\n")

@@ -1,0 +1,77 @@
+"""A host that is reached over ssh and libvirt alone: what it is made of is nobody's business."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from migrate.clock import Deadline, Offset, offset_of
+from migrate.lab.hosts import Lends
+from migrate.libvirt_client import Hypervisor
+from migrate.shell import Completed
+from migrate.ssh import Address, Connection
+
+CLOCK_ROUNDS = 24
+CLOCK_S = 10.0
+
+
+class RemoteHost:
+    """A host at an address; one ssh connection is kept, and closed by :meth:`close`."""
+
+    def __init__(
+        self,
+        address: Address,
+        root: str,
+        migration_address: str,
+        lends: Lends,
+        clock_program: str,
+    ) -> None:
+        self.name = address.host
+        self.root = root
+        self.migration_address = migration_address
+        self.lends = lends
+        self.address = address
+        self._clock_program = clock_program
+        self._ssh = Connection(address)
+
+    @property
+    def libvirt_target(self) -> str:
+        """TCP without authentication, on a network that exists inside the lab only."""
+        return f"qemu+tcp://{self.migration_address}/system"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program on the host."""
+        return self._ssh.run(argv, deadline, text=text, check=check)
+
+    def connect(self) -> Hypervisor:
+        """Over the management network."""
+        uri = f"qemu+tcp://{self.address.ip}/system"
+        return Hypervisor.open(uri, self.name, self.address.namespace)
+
+    def wall_clock(self) -> Offset:
+        """By round trips over ssh to the probe's program, which says its host's clock."""
+        deadline = Deadline.after(CLOCK_S)
+        with self._ssh.talking([self._clock_program], deadline) as lines:
+
+            def read() -> int:
+                answer = json.loads(lines.ask('{"id": 1, "do": "clock"}', deadline))
+                return int(answer["real_ns"])
+
+            return offset_of(f"{self.name}.wall", read, CLOCK_ROUNDS)
+
+    def start_libvirt(self, deadline: Deadline) -> None:
+        """libvirtd as a daemon: the command returns when its sockets listen."""
+        self.run(["libvirtd", "--daemon", "--listen", "--timeout", "0"], deadline)
+        with self.connect():
+            pass
+
+    def close(self) -> None:
+        """Let the ssh connection go."""
+        self._ssh.close()

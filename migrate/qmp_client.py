@@ -1,0 +1,88 @@
+"""The one door to QMP: a monitor of a QEMU of ours, asked from ordinary code.
+
+Source: QEMU docs/interop/qmp-spec; https://qemu.readthedocs.io/projects/python-qemu-qmp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from migrate.clock import Deadline
+from migrate.errors import HostError
+
+_Value = TypeVar("_Value")
+
+
+class Monitor:
+    """A connection to one QEMU's monitor; it belongs to the block that opened it."""
+
+    def __init__(self, client: QMPClient, runner: asyncio.Runner, host: str) -> None:
+        self._client = client
+        self._runner = runner
+        self._host = host
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        """One command and what it returns; HostError in QEMU's words."""
+        return self._run(
+            command, lambda: self._client.execute(command, arguments or None), deadline
+        )
+
+    def migrate(self, command: str, deadline: Deadline, **arguments: Any) -> None:
+        """``migrate`` or ``migrate-incoming``: returns when QEMU says that it is completed."""
+
+        async def work() -> str:
+            with self._client.listener("MIGRATION") as events:
+                await self._client.execute(command, arguments)
+                async for event in events:
+                    told: Any = event["data"]
+                    status = str(told["status"])
+                    if status in ("completed", "failed"):
+                        return status
+            return "no more events"
+
+        status = self._run(command, work, deadline)
+        if status != "completed":
+            told = self.execute("query-migrate", deadline)
+            raise HostError(command, host=self._host, said=told.get("error-desc", status))
+
+    def _run(self, tried: str, work: Callable[[], Awaitable[_Value]], deadline: Deadline) -> _Value:
+        return _run(self._runner, tried, self._host, work, deadline)
+
+
+@contextmanager
+def monitor(socket: Path, host: str, deadline: Deadline) -> Iterator[Monitor]:
+    """The monitor behind a unix socket while the block runs."""
+    client = QMPClient(host)
+    with asyncio.Runner() as runner:
+        _run(
+            runner, "connect to QEMU's monitor", host, lambda: client.connect(str(socket)), deadline
+        )
+        try:
+            yield Monitor(client, runner, host)
+        finally:
+            _run(runner, "leave QEMU's monitor", host, client.disconnect, Deadline.after(5))
+
+
+def _run(
+    runner: asyncio.Runner,
+    tried: str,
+    host: str,
+    work: Callable[[], Awaitable[_Value]],
+    deadline: Deadline,
+) -> _Value:
+    async def timed() -> _Value:
+        async with asyncio.timeout(deadline.left()):
+            return await work()
+
+    try:
+        return runner.run(timed())
+    except TimeoutError as late:
+        raise HostError(tried, host=host, said="QEMU did not answer before the deadline") from late
+    except (ExecuteError, QMPError, OSError, EOFError) as error:
+        raise HostError(tried, host=host, said=str(error) or type(error).__name__) from error

@@ -1,0 +1,239 @@
+"""The one door to paramiko: programs on a host over ssh, its key checked, never past a deadline.
+
+One connection is kept for each host, and made anew when it broke; every program is a channel of it.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import shlex
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from migrate.clock import Deadline
+from migrate.errors import HostError
+from migrate.netns import inside
+from migrate.shell import Completed
+
+CONNECT_S = 15.0
+"""For a host to answer and let us in."""
+CHUNK = 1 << 16
+GRACE_S = 1.0
+"""How much longer than its deadline a program may live on the host before it is killed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a host's sshd listens, and who it has to be."""
+
+    host: str
+    """The host's name, for errors."""
+    ip: str
+    host_key: str
+    """``ssh-ed25519 AAAA...``: a host that shows another one is refused."""
+    key_file: Path
+    """Our private key, in OpenSSH's format."""
+    user: str = "root"
+    port: int = 22
+    namespace: Path | None = None
+    """The network namespace of this machine from which the host can be reached."""
+
+
+def key_pair() -> tuple[str, str]:
+    """A new Ed25519 key: private in OpenSSH's format, public as one line."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return private.decode(), public.decode()
+
+
+class Connection:
+    """A host's programs; safe to use from several threads."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._transport: paramiko.Transport | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let the connection go; the next program makes a new one."""
+        with self._lock:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program to its end, as :func:`migrate.shell.run` does here.
+
+        It is quoted for the host's shell, and ended on the host as well when its time is up.
+        """
+        tried = " ".join(argv)
+        with self._channel(_timed(argv, deadline), deadline, tried) as channel:
+            try:
+                out, err = _communicate(channel, text or "", deadline)
+                status = _status(channel, deadline)
+            except TimeoutError as late:
+                raise HostError(
+                    tried, host=self.address.host, said="no end before the deadline"
+                ) from late
+            except (OSError, EOFError, paramiko.SSHException) as broken:
+                raise self._lost(tried, broken) from broken
+        done = Completed(tuple(argv), status, out, err)
+        if check and status != 0:
+            said = (err or out).strip() or f"exit status {status}"
+            raise HostError(tried, host=self.address.host, said=said[-2000:])
+        return done
+
+    @contextmanager
+    def talking(self, argv: Sequence[str], deadline: Deadline) -> Iterator[Lines]:
+        """A program that is spoken to line by line while the block runs."""
+        with self._channel(shlex.join(argv), deadline, " ".join(argv)) as channel:
+            yield Lines(channel, self.address.host)
+
+    @contextmanager
+    def _channel(self, command: str, deadline: Deadline, tried: str) -> Iterator[paramiko.Channel]:
+        channel = self._opened(tried, deadline)
+        try:
+            channel.exec_command(command)
+            yield channel
+        except paramiko.SSHException as broken:
+            raise self._lost(tried, broken) from broken
+        finally:
+            channel.close()
+
+    def _opened(self, tried: str, deadline: Deadline) -> paramiko.Channel:
+        """A channel of the connection, of a new one if that has broken meanwhile."""
+        fresh = self._transport is None
+        try:
+            return self._connected(deadline).open_session(timeout=max(deadline.left(), 0.1))
+        except (OSError, EOFError, paramiko.SSHException) as broken:
+            self.close()
+            if fresh:
+                raise self._lost(tried, broken) from broken
+        try:
+            return self._connected(deadline).open_session(timeout=max(deadline.left(), 0.1))
+        except (OSError, EOFError, paramiko.SSHException) as broken:
+            self.close()
+            raise self._lost(tried, broken) from broken
+
+    def _connected(self, deadline: Deadline) -> paramiko.Transport:
+        with self._lock:
+            if self._transport is None or not self._transport.is_active():
+                self._transport = _connect(self.address, deadline.sooner(CONNECT_S))
+            return self._transport
+
+    def _lost(self, tried: str, broken: Exception) -> HostError:
+        return HostError(
+            tried,
+            host=self.address.host,
+            said=f"the ssh connection broke: {broken or type(broken).__name__}",
+            remedy="does the host run, and its sshd?",
+        )
+
+
+class Lines:
+    """Both ends of a program that answers a line to each line."""
+
+    def __init__(self, channel: paramiko.Channel, host: str) -> None:
+        self._channel = channel
+        self._host = host
+        self._buffer = b""
+
+    def ask(self, line: str, deadline: Deadline) -> str:
+        """Send a line; the line that comes back. HostError where none does."""
+        said = "it ended"
+        try:
+            self._channel.settimeout(max(deadline.left(), 0.001))
+            self._channel.sendall(line.encode() + b"\n")
+            while b"\n" not in self._buffer and (data := self._channel.recv(CHUNK)):
+                self._buffer += data
+                self._channel.settimeout(max(deadline.left(), 0.001))
+        except OSError as broken:
+            said = str(broken) or "no answer before the deadline"
+        if b"\n" not in self._buffer:
+            raise HostError("talk to a program", host=self._host, said=said)
+        answer, _, self._buffer = self._buffer.partition(b"\n")
+        return answer.decode(errors="replace")
+
+
+def _timed(argv: Sequence[str], deadline: Deadline) -> str:
+    """The program under ``timeout``, so that it does not outlive us on the host."""
+    seconds = max(deadline.left(), 0.01) + GRACE_S
+    return shlex.join(["timeout", "--kill-after=1", f"{seconds:.2f}", *argv])
+
+
+def _connect(address: Address, deadline: Deadline) -> paramiko.Transport:
+    tried = f"connect to {address.ip} port {address.port}"
+    plug = inside(
+        address.namespace,
+        tried,
+        lambda: socket.create_connection((address.ip, address.port), max(deadline.left(), 0.1)),
+        deadline,
+    )
+    transport = paramiko.Transport(plug)
+    try:
+        transport.start_client(timeout=max(deadline.left(), 0.1))
+        _check_key(transport.get_remote_server_key(), address)
+        key = paramiko.Ed25519Key(file_obj=io.StringIO(address.key_file.read_text()))
+        transport.auth_publickey(address.user, key)
+    except BaseException:
+        transport.close()
+        raise
+    transport.set_keepalive(5)
+    return transport
+
+
+def _check_key(shown: paramiko.PKey, address: Address) -> None:
+    if f"{shown.get_name()} {shown.get_base64()}" != address.host_key:
+        raise HostError(
+            f"connect to {address.ip} port {address.port}",
+            host=address.host,
+            said=f"its host key is another one ({shown.get_name()} {shown.fingerprint})",
+            remedy="make sure that it is the right host before its key is accepted",
+        )
+
+
+def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tuple[str, str]:
+    """All that comes until both streams have ended; TimeoutError at the deadline."""
+    channel.settimeout(max(deadline.left(), 0.001))
+    if text:
+        with suppress(OSError):  # it ended without reading on: its status tells more
+            channel.sendall(text.encode())
+    channel.shutdown_write()
+    out, err = bytearray(), bytearray()
+    while True:
+        if channel.recv_ready():
+            out += channel.recv(CHUNK)
+        elif channel.recv_stderr_ready():
+            err += channel.recv_stderr(CHUNK)
+        elif channel.eof_received or channel.closed:
+            return out.decode(errors="replace"), err.decode(errors="replace")
+        elif not select.select([channel], [], [], deadline.left())[0]:
+            raise TimeoutError
+
+
+def _status(channel: paramiko.Channel, deadline: Deadline) -> int:
+    if not channel.status_event.wait(max(deadline.left(), 0.001)):
+        raise TimeoutError
+    return channel.recv_exit_status()
