@@ -15,6 +15,8 @@ memory          every page that was written reads back    ``memory``; not with `
 tcp             all connections are alive, none was reset ``tcp``; not with no connection
 device          features, MAC, queues, driver, MTU and    ``device``
                 carrier are as they were before
+backend         QEMU's log tells of no backend that       always (``backend_fails``: of one)
+                failed the guest
 clean           nothing was left over                     always
 =============== ========================================= ====================================
 
@@ -25,7 +27,7 @@ value and its error are within it, and is ``unmeasured`` if the limit lies betwe
 
 An attempt that is expected to abort is judged like any other: memory, tcp and device are asked of
 whoever holds the guest. Where the guest is expected to be gone (``held_by = []``), there is nobody
-to ask, and these three make no verdict.
+to ask, and these make no verdict, nor does backend.
 """
 
 from __future__ import annotations
@@ -298,6 +300,23 @@ def _change(name: str, before: Nic, after: Nic) -> str:
     return f"features differ in bits {_listed(tuple(map(str, bits)))}"
 
 
+def backend(attempt: Attempt) -> Verdict | None:
+    """A move may be a success to all who made it, and leave the interface dead."""
+    if not _asked(attempt, True):
+        return None
+    if attempt.backend_failed is None:
+        return _unmeasured("backend", "the log of the QEMU that has the guest was not read")
+    fails = attempt.case.expect.backend_fails
+    said = "; ".join(attempt.backend_failed)
+    return Verdict(
+        check="backend",
+        result="pass" if bool(said) == fails else "fail",
+        measured="failed" if said else "works",
+        limit="failed" if fails else "works",
+        evidence=said or "QEMU complains of nothing",
+    )
+
+
 # --- common to all ------------------------------------------------------------------------------
 
 
@@ -348,5 +367,6 @@ CHECKS: tuple[Check, ...] = (
     memory,
     tcp,
     device,
+    backend,
     clean,
 )

@@ -118,6 +118,7 @@ def _record(
         tcp=taken.tcp if taken else None,
         nic_before=seen.nic,
         nic_after=taken.nic if taken else None,
+        backend_failed=seen.backend_failed,
         error=last.error,
         notes=(*seen.notes, *(taken.notes if taken else ()), *(found.notes if found else ())),
     )

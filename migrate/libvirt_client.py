@@ -24,6 +24,7 @@ from migrate import netns
 from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.errors import GuestError, HostError
+from migrate.virtio_features import lifts
 
 OPEN_S = 20.0
 """For a libvirtd to answer: one that hangs would be waited for without end."""
@@ -126,7 +127,9 @@ class Hypervisor:
         try:
             yield
         except libvirt.libvirtError as error:
-            raise HostError(tried, host=self.host, said=str(error), remedy=remedy) from error
+            said = str(error)
+            remedy = remedy or lifts(said)
+            raise HostError(tried, host=self.host, said=said, remedy=remedy) from error
 
     # --- the host ---
 
@@ -158,8 +161,11 @@ class Hypervisor:
             "start the guest", name, deadline, lambda: self._connection.createXML(xml, validated)
         )
 
-    def restore(self, path: str, name: str, deadline: Deadline) -> Domain:
-        """Start a domain from a saved state (a path on the host); ended at the deadline, too."""
+    def restore(self, path: str, name: str, deadline: Deadline, xml: str | None = None) -> Domain:
+        """Start a domain from a saved state (a path on the host); ended at the deadline, too.
+
+        ``xml`` is used in the place of the saved one: on another host, what backs it differs.
+        """
 
         flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
         with self._said("ask for QEMU's version"):
@@ -167,7 +173,7 @@ class Hypervisor:
                 flags |= libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE
 
         def start() -> libvirt.virDomain:
-            self._connection.restoreFlags(path, None, flags)
+            self._connection.restoreFlags(path, xml, flags)
             return self._connection.lookupByName(name)
 
         return self._start(f"restore the guest from {path}", name, deadline, start)
@@ -192,7 +198,8 @@ class Hypervisor:
         try:
             return Domain(call.result(), self)
         except libvirt.libvirtError as error:
-            raise GuestError(tried, host=self.host, said=str(error)) from error
+            said = str(error)
+            raise GuestError(tried, host=self.host, said=said, remedy=lifts(said)) from error
 
     def find(self, name: str) -> Domain | None:
         """The domain called ``name``, or None."""

@@ -21,6 +21,7 @@ from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, Outcome, Policy, Problem, Reported
 from migrate.observe.events import Begins, Listener
 from migrate.plugging import put_in, take_out
+from migrate.virtio_features import lifts
 
 ACCOUNT_S = 2.0
 """For libvirt's account of a job to arrive after the job."""
@@ -165,10 +166,11 @@ def _begin(domain: Domain, move: Move) -> Call:
 def _save_restore(domain: Domain, move: Move) -> None:
     path = move.save
     path.unlink(missing_ok=True)  # of a controller that was killed
+    xml = rewritten(domain.xml(migratable=True), move.rewrites) if move.rewrites else None
     try:
         domain.save(str(path))
         deadline = Deadline.after(move.policy.timeout_s)
-        move.target.hypervisor.restore(str(path), NAME, deadline)
+        move.target.hypervisor.restore(str(path), NAME, deadline, xml)
     finally:
         path.unlink(missing_ok=True)
 
@@ -270,8 +272,9 @@ def _problem(call: Call, move: Move) -> Problem | None:
     if error is None:
         return None
     if isinstance(error, LabError):
-        return Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
-    return Problem(tried=call.tried, host=host, said=str(error))
+        remedy = error.remedy or lifts(error.said)
+        return Problem(tried=error.tried, host=error.host, said=error.said, remedy=remedy)
+    return Problem(tried=call.tried, host=host, said=str(error), remedy=lifts(str(error)))
 
 
 def _reported(listener: Listener, since: int, source: str, call: Call) -> Reported:

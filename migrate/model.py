@@ -55,6 +55,8 @@ class Vdpa(Value):
     """Of the host's management devices; auto: the first that has a network behind it."""
     shadow: Literal["auto", "on", "off"] = "auto"
     """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
+    features_off: tuple[str, ...] = ()
+    """Left out when the device is made, by virtio's names in small letters: ``guest_announce``."""
 
 
 class VirtualFunction(Value):
@@ -149,6 +151,8 @@ class Expect(Value):
     memory: bool = True
     tcp: bool = True
     device: bool = True
+    backend_fails: bool = False
+    """It is known that the guest arrives with a dead interface; a pass is QEMU saying so."""
     allow_unmeasured: tuple[str, ...] = ()
 
 
@@ -396,6 +400,8 @@ class Attempt(Value):
     nic_before: Nic | None = None
     nic_after: Nic | None = None
     leftovers: tuple[str, ...] | None = None
+    backend_failed: tuple[str, ...] | None = None
+    """By the log of QEMU where the guest ended: lines that say so; None: it was not read."""
     error: Problem | None = None
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()

@@ -23,8 +23,8 @@ import numpy as np
 from migrate.clock import Offset
 from migrate.errors import MeasurementError
 from migrate.evidence import Column, Flags
-from migrate.model import Direction, Floor, Gap, Part, Phase, Stall, Stream
-from migrate.phases import label
+from migrate.model import Direction, Floor, Gap, Phase, Stall, Stream
+from migrate.phases import label, part
 from migrate.timeline import Arrivals, GuestClock, stalls
 
 LATE_NS = 20_000_000
@@ -239,33 +239,6 @@ def overlapped(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
         if gap.begin_ns - (slack := gap.error_ns + phase.error_ns) <= phase.end_ns
         and phase.begin_ns <= end_ns + slack
     )
-
-
-_PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
-    ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
-    ("start", frozenset({"setup", "wait-unplug", "precopy"})),
-    ("tail", frozenset({"postcopy", "resumed", "announce", "replug", "settled"})),
-    # It spans the stop, so it tells nothing as long as another phase does; alone it is a move
-    # that was given up while the primary was on its way out.
-    ("start", frozenset({"standby"})),
-)
-"""In the order in which they win."""
-
-
-def parts(moved: Iterable[Phase]) -> frozenset[Part]:
-    """The parts that a move had: one that was given up before the stop has no switchover."""
-    names = {phase.name for phase in moved}
-    return frozenset(part for part, members in _PARTS if names & members)
-
-
-def part(touched: Iterable[Phase]) -> Part:
-    """Of the move in which the gap lies: around the stop wins, then before it, then after it.
-
-    An interface that was taken out before the move and put back after it makes one gap, which lies
-    over all three: it is of the switchover.
-    """
-    names = {phase.name for phase in touched}
-    return next((part for part, members in _PARTS if names & members), "none")
 
 
 def longest(found: Iterable[Gap] | None, direction: Direction) -> Gap | None:

@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from migrate.model import Event, Phase, PhaseName
+from migrate.model import Event, Part, Phase, PhaseName
 
 
 def label(phase: Phase) -> str:
     """A phase's name as people read it: ``precopy(2)``, ``stopped``."""
     return f"{phase.name}({phase.number})" if phase.number else phase.name
+
+
+_PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
+    ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
+    ("start", frozenset({"setup", "wait-unplug", "precopy"})),
+    ("tail", frozenset({"postcopy", "resumed", "announce", "replug", "settled"})),
+    # It spans the stop, so it tells nothing as long as another phase does; alone it is a move
+    # that was given up while the primary was on its way out.
+    ("start", frozenset({"standby"})),
+)
+"""In the order in which they win."""
+
+
+def parts(moved: Iterable[Phase]) -> frozenset[Part]:
+    """The parts that a move had: one that was given up before the stop has no switchover."""
+    names = {phase.name for phase in moved}
+    return frozenset(part for part, members in _PARTS if names & members)
+
+
+def part(touched: Iterable[Phase]) -> Part:
+    """Of a gap that touches these phases: around the stop wins, then before it, then after it.
+
+    An interface that was taken out before the move and put back after it makes one gap, which lies
+    over all three: it is of the switchover.
+    """
+    names = {phase.name for phase in touched}
+    return next((part for part, members in _PARTS if names & members), "none")
 
 
 def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tuple[Phase, ...]:
@@ -174,9 +201,12 @@ def _failover(
     Where the probe says what carries the traffic it is believed: a primary that never carried any
     again did not come back, whatever was plugged in.
     """
-    unplugged = next((b for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), None)
-    begin, primary = _replug(ordered, statuses, back, unplugged)
-    told = any(event.name == "carried-by" for event in ordered)
+    asked, unplugged = next(
+        ((a, b) for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), (None, None)
+    )
+    told = [event for event in ordered if event.name == "carried-by"]
+    begin = _replug(ordered, statuses, back, unplugged)
+    primary = _primary(told, asked, begin or back)
     found = []
     if unplugged:
         ends = begin if primary or not told else None
@@ -190,16 +220,15 @@ def _failover(
 
 def _replug(
     ordered: Sequence[Event], statuses: Sequence[Event], back: Event, unplugged: Event | None
-) -> tuple[Event | None, Event | None]:
-    """Where the primary's coming back begins, and the first event by which it carries traffic.
+) -> Event | None:
+    """Where the primary's coming back begins.
 
-    It begins with the FAILOVER_NEGOTIATED of the host on which the guest runs on, or libvirt's
+    With the FAILOVER_NEGOTIATED of the host on which the guest runs on, or libvirt's
     ``device-added`` there, whichever is first; on the source QEMU says neither, and plugs the
     primary in again with the status that ended the move. The target negotiates while it loads the
     guest's state: the begin is laid on the resume then, since nothing can come to a guest that
-    stands still. It ends with the first ``carried-by`` after it whose driver is not virtio_net (a
-    primary that is a virtio device itself can't be told from its standby). Without any such event
-    it ends with ``device-added``; where that is its begin, too, its length is not known.
+    stands still. It ends with :func:`_primary`; without any word of the probe with
+    ``device-added``, and where that is its begin, too, its length is not known.
     """
     names = ("FAILOVER_NEGOTIATED", *(("device-added",) if unplugged else ()))
     signs = [event for event in ordered if event.host == back.host and event.name in names]
@@ -207,13 +236,33 @@ def _replug(
         signs += [e for e in statuses if e.host == back.host and _status(e) in GAVE_UP]
         signs = [event for event in signs if event.at_ns >= unplugged.at_ns]
     sign = min(signs, key=_at, default=None)
-    begin = max(sign, back, key=_at) if sign else None
-    carried = (e for e in ordered if str(e.data.get("driver", "")) not in ("", STANDBY_DRIVER))
-    return begin, _first(carried, begin or back, "carried-by")
+    return max(sign, back, key=_at) if sign else None
+
+
+def _primary(told: Sequence[Event], asked: Event | None, since: Event) -> Event | None:
+    """The first event of the probe from ``since`` on that says that the primary carries again.
+
+    Its driver is not virtio_net; or, for a primary that is a virtio device itself, it is another
+    device than the one that took over when QEMU ``asked`` for the unplug.
+    """
+    over = [e for e in told if asked and asked.at_ns <= e.at_ns < since.at_ns]
+    standby = {e.data.get("device") for e in over[-1:] if not primary_carries(e)}
+    for event in told:
+        device = event.data.get("device")
+        other = bool(standby and device) and device not in standby
+        if event.at_ns >= since.at_ns and (other or primary_carries(event)):
+            return event
+    return None
 
 
 STANDBY_DRIVER = "virtio_net"
 """In the guest; a lower device with another driver is the primary."""
+
+
+def primary_carries(event: Event) -> bool:
+    """Whether the probe says by this event that the primary carries the guest's traffic."""
+    driver = str(event.data.get("driver", ""))
+    return event.name == "carried-by" and driver not in ("", STANDBY_DRIVER)
 
 
 def _from(out: Event | None, statuses: list[Event]) -> list[Event]:

@@ -76,6 +76,7 @@ class Seen:
     samples: list[Sample] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    backend_failed: tuple[str, ...] | None = None
 
 
 @contextmanager
@@ -110,7 +111,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         else:
             boot = image
         xml = _xml(case, setting, boot, ends, backends[0])
-        order = Order(xml, image, case.guest.start == "warm", setting.lab.shared)
+        warm = case.guest.start == "warm" and backends[0].get("savable", True)
+        order = Order(xml, image, warm, setting.lab.shared)
         prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
@@ -129,6 +131,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         seen = Seen(begin_ns, (traffic.began_ns, now_ns()), start_ms, nic)
         seen.files["source.xml"] = domain.xml()
         seen.notes += [note for backend in backends for note in backend.get("notes", ())]
+        if case.guest.start == "warm" and not warm:
+            seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
         yield Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen)
 
 
@@ -265,6 +269,9 @@ class Stage:
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             for name, text in logs_of(host, self.case).items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
+                if name == "qemu" and held == (host.name,):
+                    complaints = module_for(self.case.interface.mode).complaints(text)
+                    self.seen.backend_failed = complaints
         return self.seen
 
 

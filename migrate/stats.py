@@ -7,7 +7,8 @@ to maximum covers the median at 93.75 %; the level that was reached is part of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,14 +63,34 @@ def _interval(known: Sequence[float], level: float) -> tuple[float, float, float
     return low, high, reached
 
 
-def indistinguishable(a: Spread, b: Spread, error: float = 0.0) -> bool:
-    """Whether the two may not be ranked: their intervals touch, given the error of each value.
+Span = tuple[float, float]
+"""From the least to the most that a row's value may be."""
 
-    A spread without an interval can't be ranked against anything.
+
+def span(of: Spread, error: float = 0.0) -> Span | None:
+    """Its interval, given the error of each value: all that there is without one; None of none."""
+    if not of.n:
+        return None
+    if of.low is None or of.high is None:
+        return -math.inf, math.inf
+    return of.low - error, of.high + error
+
+
+def together(spans: Mapping[str, Span]) -> tuple[tuple[str, ...], ...]:
+    """The largest sets of two and more whose spans all touch: none in a set may be ranked.
+
+    Touching is no chain: if b touches a and c, but a does not touch c, there are two sets. Spans
+    that all touch one another share a point, and it can be the begin of one of them.
     """
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return True
-    return a.low - error <= b.high + error and b.low - error <= a.high + error
+    sets = {
+        tuple(name for name, (begin, end) in spans.items() if begin <= point <= end)
+        for point, _ in spans.values()
+    }
+    largest = [one for one in sets if not any(set(one) < set(other) for other in sets)]
+    order = list(spans)
+    return tuple(
+        sorted((one for one in largest if len(one) > 1), key=lambda one: [*map(order.index, one)])
+    )
 
 
 @dataclass(frozen=True, slots=True)

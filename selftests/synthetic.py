@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from migrate.model import (
     Interface,
     MemoryCheck,
     Mode,
+    Part,
     Phase,
     PhaseName,
     Policy,
@@ -48,19 +50,20 @@ def case(mode: Mode = "virtio", name: str = "synthetic", **fields: object) -> Ca
     )
 
 
-def arrivals(begin_ns: int, length_ns: int, *, flushed: bool, seed: int = 1) -> Arrivals:
-    """A packet a millisecond; inside the gap all are lost, or all arrive when it ends."""
+def arrivals(gaps: list[tuple[int, int]], *, flushed: bool, seed: int = 1) -> Arrivals:
+    """A packet a millisecond; inside a gap all are lost, or all arrive when it ends."""
     random = np.random.default_rng(seed)
     sent = np.arange(BEGIN, END, MS, dtype=np.int64)
     seq = np.arange(len(sent), dtype=np.int64)
     received = sent + (0.4 * MS + random.gamma(2.0, 0.2 * MS, len(sent))).astype(np.int64)
-    inside = (sent > begin_ns) & (sent < begin_ns + length_ns)
-    if flushed:
+    lost = np.zeros(len(sent), dtype=np.bool_)
+    for begin_ns, length_ns in gaps:
+        inside = (sent > begin_ns) & (sent < begin_ns + length_ns)
         released = begin_ns + length_ns + (np.cumsum(inside) * 20_000)
-        received = np.where(inside, released, received)
-        inside = np.zeros_like(inside)
-    order = np.argsort(received[~inside], kind="stable")
-    return Arrivals(seq[~inside][order], sent[~inside][order], received[~inside][order])
+        received = np.where(inside & flushed, released, received)
+        lost |= inside & (not flushed)
+    order = np.argsort(received[~lost], kind="stable")
+    return Arrivals(seq[~lost][order], sent[~lost][order], received[~lost][order])
 
 
 def phases() -> tuple[Phase, ...]:
@@ -89,7 +92,7 @@ def phases() -> tuple[Phase, ...]:
     )
 
 
-def gap(direction: Direction, begin_ms: float, length_ms: float) -> Gap:
+def gap(direction: Direction, begin_ms: float, length_ms: float, part: Part = "switchover") -> Gap:
     """A gap that begins some milliseconds after the stop."""
     return Gap(
         direction=direction,
@@ -97,9 +100,17 @@ def gap(direction: Direction, begin_ms: float, length_ms: float) -> Gap:
         length_ns=round(length_ms * MS),
         error_ns=2 * MS,
         lost=round(length_ms),
-        phases=("stopped", "device", "resumed"),
-        part="switchover",
+        phases=_PHASES[part],
+        part=part,
     )
+
+
+_PHASES: dict[Part, tuple[str, ...]] = {
+    "start": ("wait-unplug", "standby"),
+    "switchover": ("stopped", "device", "resumed"),
+    "tail": ("announce", "replug"),
+    "none": (),
+}
 
 
 def attempt(of: Case, number: int = 1, *, length_ms: float = 150.0, **fields: object) -> Attempt:
@@ -144,12 +155,75 @@ def attempt(of: Case, number: int = 1, *, length_ms: float = 150.0, **fields: ob
     return Attempt.model_validate(good | fields)
 
 
+FAILOVER_LENGTHS = {"start": 420.0, "switchover": 300.0, "tail": 260.0}
+"""Of the egress gaps of :func:`failover`, in ms."""
+
+
+def failover(number: int = 1, **fields: object) -> Attempt:
+    """A primary is unplugged 900 ms before the stop, and carries traffic again 1200 ms after it."""
+    edges: list[tuple[PhaseName, int, float, float]] = [
+        ("setup", 0, 1960, 1980),
+        ("wait-unplug", 0, 1980, 2240),
+        ("standby", 0, 2240, 3700),
+        ("precopy", 1, 2240, 2900),
+        ("precopy", 2, 2900, 2990),
+        ("pre-switchover", 0, 2990, 3000),
+        ("stopped", 0, 3000, 3260),
+        ("device", 0, 3045, 3260),
+        ("resumed", 0, 3260, 3300),
+        ("announce", 0, 3300, 4100),
+        ("replug", 0, 3700, 4200),
+        ("settled", 0, 4100, 5400),
+    ]
+    moved = tuple(
+        Phase(
+            name=name,
+            number=pass_,
+            begin_ns=BEGIN + round(begin * MS),
+            end_ns=BEGIN + round(end * MS),
+        )
+        for name, pass_, begin, end in edges
+    )
+    begins: dict[Part, float] = {"start": -830, "switchover": -20, "tail": 940}
+    ways: dict[Direction, int] = {"egress": 0, "ingress": 4}
+    gaps = tuple(
+        gap(way, begin + late, FAILOVER_LENGTHS[part] + number - late, part)
+        for way, late in ways.items()
+        for part, begin in begins.items()
+    )
+    good: dict[str, object] = {
+        "phases": moved,
+        "gaps": gaps,
+        "notes": ("net_failover: the primary is eth2 (igbvf)",),
+        "reported": Reported(downtime_ms=240.0 + number, total_ms=1420.0, setup_ms=4),
+    }
+    return attempt(case("failover"), number).model_copy(update=good | fields)
+
+
+def carried() -> list[Event]:
+    """What the probe says carries the traffic of :func:`failover`."""
+    told = [(0.0, "eth2", "igbvf"), (2210.0, "eth1", "virtio_net"), (4200.0, "eth2", "igbvf")]
+    return [
+        Event(
+            at_ns=BEGIN + round(at * MS),
+            error_ns=MS,
+            source="probe",
+            host="guest",
+            name="carried-by",
+            data={"device": device, "driver": driver},
+        )
+        for at, device, driver in told
+    ]
+
+
 def logs(of: Attempt) -> dict[str, Arrivals]:
     """Arrivals that fit the gaps of :func:`attempt`: egress is lost, ingress is flushed late."""
     found: dict[str, Arrivals] = {}
+    ways: dict[str, list[tuple[int, int]]] = {}
     for one in of.gaps or ():
-        flushed = one.direction == "ingress"
-        found[one.direction] = arrivals(one.begin_ns, one.length_ns, flushed=flushed)
+        ways.setdefault(one.direction, []).append((one.begin_ns, one.length_ns))
+    for way, gaps in ways.items():
+        found[way] = arrivals(gaps, flushed=way == "ingress")
     return found
 
 
@@ -212,10 +286,11 @@ def run(name: str = "20260102-030405-abcdef", **fields: object) -> Run:
     return Run.model_validate(good | fields)
 
 
-def write_run(root: Path, attempts: list[Attempt]) -> RunWriter:
+def write_run(root: Path, attempts: list[Attempt], **fields: Any) -> RunWriter:
     """A whole run folder below ``root``."""
-    writer = RunWriter.create(root, run())
+    writer = RunWriter.create(root, run(**fields))
     for one in attempts:
         files = {"source.xml": "<domain/>", "logs/alpha-qemu.log": "started\n"}
-        writer.write_attempt(one, events(), samples(), logs(one), files)
+        told = carried() if one.case.interface.mode == "failover" else []
+        writer.write_attempt(one, [*events(), *told], samples(), logs(one), files)
     return writer

@@ -88,6 +88,7 @@ def attempt(
         "nic_before": NIC,
         "nic_after": NIC,
         "leftovers": (),
+        "backend_failed": (),
         **changes,
     }
     return Attempt(**fields)
@@ -110,7 +111,7 @@ def test_a_good_attempt_passes_every_check() -> None:
 
 
 def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
-    names = "gaps streams stalls floor memory tcp nic_before nic_after leftovers"
+    names = "gaps streams stalls floor memory tcp nic_before nic_after leftovers backend_failed"
     nothing = dict.fromkeys(names.split())
     verdicts = judge(attempt(expect=ALL_LIMITS, reported=Reported(), **nothing))
     results = {verdict.check: verdict.result for verdict in verdicts}
@@ -122,7 +123,7 @@ def test_what_was_not_asked_makes_no_verdict() -> None:
     off = attempt(
         expect={"memory": False, "tcp": False, "device": False},
     )
-    assert asked(off) == {"outcome", "held-by", "measured", "clean"}
+    assert asked(off) == {"outcome", "held-by", "measured", "backend", "clean"}
     assert {"memory", "tcp"} & asked(attempt(workload={"tcp_connections": 0})) == {"memory"}
     assert {"memory", "tcp"} & asked(attempt(workload={"dirty_mib": 0})) == {"tcp"}
 
@@ -165,7 +166,7 @@ def test_the_wrong_holder_fails_and_both_or_none_are_said_loudly(
 def test_a_guest_expected_to_be_gone_is_asked_nothing() -> None:
     found = attempt(expect={"outcome": "lost", "held_by": ()}, outcome="lost", held_by=())
     assert verdict("held-by", found).result == "pass"
-    assert not {"memory", "tcp", "device"} & asked(found)
+    assert not {"memory", "tcp", "device", "backend"} & asked(found)
 
 
 def test_leftovers_fail_and_name_themselves() -> None:
@@ -326,3 +327,25 @@ def test_a_device_that_changed_fails(change: dict[str, Any], said: str) -> None:
 def test_a_device_that_was_not_read_is_unmeasured(when: str) -> None:
     found = verdict("device", attempt(**{f"nic_{when}": None}))
     assert (found.result, f"not read {when} the move" in found.evidence) == ("unmeasured", True)
+
+
+DEAD = ("qemu-system-x86_64: unable to start vhost net: 95: falling back on userspace virtio",)
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected", "result", "evidence"),
+    [
+        ((), False, "pass", "QEMU complains of nothing"),
+        (DEAD, False, "fail", DEAD[0]),
+        (None, False, "unmeasured", "the log of the QEMU that has the guest was not read"),
+        (DEAD, True, "pass", DEAD[0]),
+        ((), True, "fail", "QEMU complains of nothing"),
+        (None, True, "unmeasured", "the log of the QEMU that has the guest was not read"),
+    ],
+)
+def test_a_backend_that_failed_the_guest_is_told_in_the_words_of_qemu(
+    failed: tuple[str, ...] | None, expected: bool, result: str, evidence: str
+) -> None:
+    done = attempt(expect={"backend_fails": expected}, backend_failed=failed)
+    found = verdict("backend", done)
+    assert (found.result, found.evidence) == (result, evidence)

@@ -26,6 +26,7 @@ from migrate.image import Image, Manifest
 from migrate.interfaces import module_for
 from migrate.interfaces.failover import STANDBY
 from migrate.interfaces.hostdev import VF, pci
+from migrate.interfaces.vdpa import SHADOW_EMULATOR
 from migrate.lab.config import cache_folder
 from migrate.model import GuestSpec, Interface
 
@@ -41,6 +42,11 @@ IMAGE = Image(
     cmdline="console=ttyS0 quiet",
     manifest=Manifest(name="tiny", digest="0123", builder="1", cmdline="", modules=(), packages=()),
 )
+VDPA = {
+    "emulator": SHADOW_EMULATOR,
+    "iommu": True,
+    "features": frozenset({"access_platform", "version_1"}),
+}
 
 
 def of_vf(address: str) -> dict[str, object]:
@@ -52,6 +58,10 @@ BACKENDS: Mapping[str, tuple[dict[str, object], dict[str, object]]] = {
     "vhost-user": (
         {"socket": "/run/openvswitch/vhu0.sock", "shared_memory": True},
         {"socket": "/run/openvswitch/vhu7.sock", "shared_memory": True},
+    ),
+    "vdpa": (
+        {"device": "/dev/vhost-vdpa-0", **VDPA},
+        {"device": "/dev/vhost-vdpa-2", **VDPA},
     ),
     "hostdev": (of_vf("0000:01:10.0"), of_vf("0000:81:10.0")),
     "failover": (
@@ -78,9 +88,9 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 }
 INTERFACES = {
     f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
-    for mode in ("virtio", "vhost-user")
+    for mode in ("virtio", "vhost-user", "vdpa")
     for name, options in VARIANTS.items()
-    if not (mode == "vhost-user" and "mtu" in options)  # libvirt can't: see scenario.rules
+    if not (mode != "virtio" and "mtu" in options)  # libvirt can't: see scenario.rules
 } | {
     f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
     for mode, name, options in (

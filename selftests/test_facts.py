@@ -23,7 +23,20 @@ from migrate.lab.local import LocalLab
 from migrate.model import Capability, HostFacts
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
-MANAGEMENT = '{"mgmtdev":{"pci/0000:01:00.0":{"supported_classes":["net"]}}}'
+MANAGEMENT = (
+    '{"mgmtdev":{"pci/0000:01:00.0":{"supported_classes":["net"],"max_supported_vqs":3,'
+    '"dev_features":["MAC","GUEST_ANNOUNCE","VERSION_1","ACCESS_PLATFORM"]}}}'
+)
+ONLY_SOFT = (
+    '{"mgmtdev":{"vdpasim_net":{"supported_classes":["net"]},'
+    '"vduse":{"supported_classes":["net","block"]}}}'
+)
+VDPA: dict[str, str | list[str]] = {
+    "bus": "vdpa",
+    "vdpa_tool": '{"mgmtdev":{}}',
+    "vdpa_module": "vhost_vdpa",
+}
+VP_VDPA = VDPA | {"vdpa_module": ["vhost_vdpa", "vp_vdpa"], "virtio_net": "0000:00:10.0"}
 REACHED = Boot(reached=True, seconds=1.2, said=INIT_REACHED)
 TIMED_OUT = Boot(reached=False, seconds=15.0, said="Booting from ROM..")
 STAND_INS = "/opt/stand-ins"
@@ -50,7 +63,9 @@ def found(name: str, boot: Boot | None = None, **said: str | list[str]) -> Capab
         ("huge-pages", None, {"huge_free": "64"}, "64 pages of 2 MiB are free"),
         ("ovs-dpdk", None, {"ovs": OVS, "huge_free": "64"}, "OVS 3.5.0, DPDK 24.11.4"),
         ("userfaultfd", None, {"userfaultfd": "0"}, "post-copy"),
-        ("vhost-vdpa", None, {"vhost_vdpa": ["vhost-vdpa-0"]}, "/dev/vhost-vdpa-0"),
+        ("vhost-vdpa", None, VDPA | {"vdpa_tool": MANAGEMENT}, "pci/0000:01:00.0"),
+        ("vhost-vdpa", None, VDPA | {"vdpa_tool": MANAGEMENT}, "shadows no guest_announce: see"),
+        ("vhost-vdpa", None, VP_VDPA, "pci/0000:00:10.0 by vp_vdpa"),
         ("vdpa-management", None, {"bus": "vdpa", "vdpa_tool": MANAGEMENT}, "pci/0000:01:00.0"),
         ("sriov", None, {"pf": ["0000:01:00.0 7 0", "0000:02:00.0 4 4"]}, "02:00.0: 4 of 4 free"),
         ("iommu", None, {"iommu_group": ["0", "1"]}, "2 groups"),
@@ -83,7 +98,10 @@ def test_what_a_host_can_do(
         ("ovs-dpdk", None, {"ovs": OVS, "huge_free": "0"}, "0 huge pages", "vm.nr_hugepages"),
         ("userfaultfd", None, {}, "no userfaultfd", "CONFIG_USERFAULTFD"),
         ("vhost-vdpa", None, {"bus": "pci"}, "this kernel has no vDPA bus", "CONFIG_VDPA"),
-        ("vhost-vdpa", None, {"bus": "vdpa"}, "no vDPA device is bound", "vdpa dev add"),
+        ("vhost-vdpa", None, {"bus": "vdpa"}, "no `vdpa` program", "iproute2"),
+        ("vhost-vdpa", None, VDPA | {"vdpa_module": []}, "no module vhost_vdpa", "VHOST_VDPA"),
+        ("vhost-vdpa", None, VDPA | {"vdpa_tool": ONLY_SOFT}, "no management device", "vp_vdpa"),
+        ("vhost-vdpa", None, VDPA | {"virtio_net": "0000:00:10.0"}, "virtio device", "vp_vdpa"),
         ("vdpa-management", None, {}, "no vDPA bus", "CONFIG_VDPA"),
         ("vdpa-management", None, {"bus": "vdpa"}, "no `vdpa` program", "iproute2"),
         ("vdpa-management", None, {"bus": "vdpa", "vdpa_tool": ""}, "no driver offers", "driver"),
@@ -153,7 +171,6 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
     for device in ("kvm", "net/tun"):
         link(tmp_path, f"dev/{device}", "/dev/null")
     put(tmp_path, "dev/vhost-net")  # no device
-    put(tmp_path, "dev/vhost-vdpa-3")
     put(tmp_path, "proc/cpuinfo", "model name\t: A 1\nmodel name\t: A 2\n")
     put(tmp_path, "proc/sys/vm/unprivileged_userfaultfd", "0")
     put(tmp_path, "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "77\n")
@@ -161,6 +178,10 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
     put(tmp_path, "sys/kernel/iommu_groups/1/x")
     put(tmp_path, "sys/bus/vdpa/x")
     put(tmp_path, "sys/bus/pci/drivers/mlx5_vfio_pci/x")
+    put(tmp_path, "sys/module/vp_vdpa/x")
+    for address, model in (("0000:00:10.0", "0x1041"), ("0000:00:11.0", "0x1042")):
+        put(tmp_path, f"sys/bus/pci/devices/{address}/vendor", "0x1af4\n")
+        put(tmp_path, f"sys/bus/pci/devices/{address}/device", f"{model}\n")
     modules = f"lib/modules/{release}/kernel/drivers/vfio"
     put(tmp_path, f"{modules}/pci/qat/qat_vfio_pci.ko.xz")
     for address, total, made in (("0000:01:00.0", 4, 0), ("0000:02:00.0", 2, 2)):
@@ -173,7 +194,8 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
     assert said["kernel"] == (release,)
     assert said["cpu"] == ("A 1",)
     assert said["device"] == ("kvm", "net/tun")
-    assert said["vhost-vdpa"] == ("vhost-vdpa-3",)
+    assert said["vdpa-module"] == ("vp_vdpa",)
+    assert said["virtio-net"] == ("0000:00:10.0",)
     assert said["userfaultfd"] == ("0",)
     assert said["huge-free"] == ("77",)
     assert said["iommu-group"] == ("0", "1")

@@ -12,13 +12,13 @@ from migrate.clock import Deadline
 from migrate.domain import NAME, domain_xml
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.image import ensure_image
-from migrate.interfaces import MODES, module_for, vhost_user
+from migrate.interfaces import module_for, vhost_user
 from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, stop_switch
 from migrate.interfaces.virtio import Virtio
 from migrate.lab import labs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host, Lends, NamespaceHost
-from migrate.model import GuestSpec, Interface, Mode, Nic
+from migrate.model import GuestSpec, Interface, Nic
 from selftests.conftest import new_name, remove_lab
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
@@ -174,21 +174,6 @@ def test_a_bridge_that_is_not_there_is_told(
         Virtio().provide(elsewhere, Interface(), soon()),
     ):
         pass
-
-
-class Named:
-    """As much of a host as a mode without a module asks for."""
-
-    name = "a"
-
-
-@pytest.mark.parametrize("mode", ["vdpa"])
-def test_a_mode_without_a_module_says_so(mode: Mode) -> None:
-    module = MODES[mode]
-    assert module.needs
-    interface = Interface(mode=mode)
-    with pytest.raises(HostError, match=f"{mode}.*no module for it yet"):
-        module.provide(Named(), interface, soon())  # type: ignore[arg-type]
 
 
 def test_a_mode_that_is_none_is_refused() -> None:

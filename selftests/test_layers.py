@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "migrate"
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("leaves", ("errors", "clock", "call", "model")),
+    ("leaves", ("errors", "clock", "call", "virtio_features", "model")),
     (
         "pure",
         (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from xml.etree.ElementTree import Element
 
 import pytest
 
@@ -14,9 +15,10 @@ from migrate import migration
 from migrate.call import Call
 from migrate.clock import now_ns
 from migrate.errors import HostError
+from migrate.faults import armed
 from migrate.libvirt_client import Domain
 from migrate.migration import Acted, End, Move, act, judged
-from migrate.model import Event, Policy
+from migrate.model import Event, Fault, PhaseName, Policy
 from migrate.observe.events import Listener
 
 
@@ -120,6 +122,59 @@ def test_a_phase_to_abort_at_is_acted_on_when_it_is_seen(listener: Listener) -> 
     assert judged(done, ("a",), move).outcome == "aborted"
 
 
+def said(status: str) -> Event:
+    data = {"status": status}
+    return Event(at_ns=now_ns(), source="qemu", host="a", name="MIGRATION", data=data)
+
+
+@pytest.mark.parametrize(("phase", "statuses"), [("wait-unplug", 1), ("standby", 2)])
+def test_a_move_is_given_up_while_the_primary_is_on_its_way_out_or_gone(
+    phase: PhaseName, statuses: int, listener: Listener
+) -> None:
+    def begin() -> None:
+        for status in ("wait-unplug", "active")[:statuses]:
+            listener.add(said(status))
+
+    guest = Hung(begin=begin)
+    done = acted(guest, listener, moving(abort_at=phase, timeout_s=30))
+    assert guest.orders == ["abort"]
+    assert done.aborted
+
+
+def test_standby_does_not_begin_with_the_status_that_asks_for_the_unplug(
+    listener: Listener,
+) -> None:
+    guest = Hung(begin=lambda: listener.add(said("wait-unplug")))
+    acted(guest, listener, moving(abort_at="standby", on_timeout="suspend"))
+    assert guest.orders == ["suspend"]
+
+
+@pytest.mark.parametrize("at", ["wait-unplug", "standby", "replug"])
+def test_a_fault_waits_for_the_phases_of_a_primary(
+    at: PhaseName, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def kill(host: Any) -> Callable[[], None]:
+        done.append(host.name)
+        return lambda: None
+
+    monkeypatch.setattr("migrate.faults._DO", {"kill-guest": kill})
+    hosts = {"source": end("a").host, "target": end("b").host}
+    negotiated = said("").model_copy(update={"host": "b", "name": "FAILOVER_NEGOTIATED"})
+    script = {
+        "setup": said("setup"),
+        "wait-unplug": said("wait-unplug"),
+        "standby": said("active"),
+        "replug": negotiated,
+    }
+    with armed((Fault(at=at, do="kill-guest", on="target"),), hosts, listener) as faults:
+        for name, event in script.items():
+            faults.react(event)
+            assert done == ([] if list(script).index(name) < list(script).index(at) else ["b"])
+        assert faults.not_done() == ()
+
+
 @pytest.mark.parametrize(
     ("held", "outcome"), [((), "lost"), (("a", "b"), "failed"), (("b",), "completed")]
 )
@@ -130,3 +185,44 @@ def test_the_holders_decide_how_it_ended(
     guest.ended.set()
     move = moving()
     assert judged(acted(guest, listener, move), held, move).outcome == outcome
+
+
+def test_a_refusal_by_number_comes_with_what_would_lift_it(listener: Listener) -> None:
+    def refuse() -> None:
+        raise RuntimeError("unable to execute 'migrate': vdpa svq does not work with features 0x40")
+
+    guest = Hung()
+    guest.migrate = lambda *_: Call("migrate to b", refuse)  # type: ignore[method-assign]
+    move = moving(timeout_s=30)
+    moved = judged(acted(guest, listener, move), ("a",), move)
+    assert (moved.outcome, moved.held_by) == ("failed", ("a",))
+    assert moved.error is not None
+    assert "features 0x40" in moved.error.said
+    assert "features_off = ['gso']" in moved.error.remedy
+
+
+def test_a_saved_guest_is_restored_with_what_backs_it_on_the_target(
+    listener: Listener, tmp_path: Path
+) -> None:
+    restored: list[tuple[object, ...]] = []
+    target = SimpleNamespace(restore=lambda *words: restored.append(words))
+
+    class Saved(Hung):
+        def xml(self, *, migratable: bool) -> str:
+            assert migratable
+            return "<domain><devices><emulator>x</emulator></devices></domain>"
+
+        def save(self, path: str) -> None:
+            Path(path).touch()
+
+    def other(root: Element) -> None:
+        root.set("type", "kvm")
+
+    wanted = Policy(method="save-restore")
+    there = End(end("b").host, cast("Any", target))
+    for rewrites in ((), (other,)):
+        move = Move(end("a"), there, wanted, rewrites, tmp_path / "saved")
+        acted(Saved(), listener, move)
+    (plain, changed) = [words[3] for words in restored]
+    assert plain is None
+    assert 'type="kvm"' in str(changed)

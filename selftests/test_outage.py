@@ -20,11 +20,10 @@ from migrate.outage import (
     judge,
     longest,
     measure,
-    part,
-    parts,
     threshold,
     total,
 )
+from migrate.phases import part, parts
 from migrate.timeline import Arrivals
 from selftests.wire import MS, Trouble, Wire, cut, frozen, held, look, of, on_axis
 

@@ -43,6 +43,13 @@ ELSE = {
         name="carried-by",
         data={"device": "eth1", "driver": "virtio_net"},
     ),
+    "virtio_vf": Event(
+        at_ns=0,
+        source="probe",
+        host="guest",
+        name="carried-by",
+        data={"device": "eth2", "driver": "virtio_net"},
+    ),
     "nothing": Event(at_ns=0, source="probe", host="guest", name="carried-by", data={"driver": ""}),
     "a-added": Event(at_ns=0, source="libvirt", host="a", name="device-added"),
     "b-added": Event(at_ns=0, source="libvirt", host="b", name="device-added"),
@@ -166,6 +173,11 @@ STOPPED = "stopped 30-40, device 31-38"
             f"{UNPLUG}, 37 b:negotiated, 38 a:completed, 40 b:RESUME, 41 virtio_net, 50 nothing",
             f"{BEGUN}, standby 18-100, {STOPPED}, resumed 40-100",
             id="ends-on-the-standby-whatever-was-negotiated",
+        ),
+        pytest.param(
+            f"{UNPLUG}, 37 b:negotiated, 38 a:completed, 40 b:RESUME, 42 virtio_net, 55 virtio_vf",
+            f"{BEGUN}, standby 18-40, {STOPPED}, resumed 40-100, replug 40-55",
+            id="a-primary-that-is-a-virtio-device-is-another-device",
         ),
         pytest.param(
             f"{UNPLUG}, 38 a:completed, 40 b:RESUME, 55 igbvf",

@@ -8,16 +8,31 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from migrate.model import Attempt, Event, Expect, Gap, Problem, Reported, Skip, Verdict
-from migrate.report.figure import Seen, figure, labels, windows
-from migrate.report.html import headline, write_report
-from migrate.report.table import IN_FLOOR, NOT_MEASURED, Table, longest, plain, rich, table
+from migrate.model import (
+    Attempt,
+    Event,
+    Expect,
+    Gap,
+    Mode,
+    PhaseName,
+    Policy,
+    Problem,
+    Reported,
+    Skip,
+    Verdict,
+)
+from migrate.report.axis import Seen, windows
+from migrate.report.columns import COMPARED, longest
+from migrate.report.figure import figure
+from migrate.report.html import GAPS, headline, write_report
+from migrate.report.lanes import PHASES, labels
+from migrate.report.table import IN_FLOOR, NO_PHASE, NOT_MEASURED, Table, plain, rich, table
 from migrate.report.thin import edges, lost, thinned
 from migrate.results import RunWriter
 from migrate.timeline import Arrivals
@@ -111,15 +126,186 @@ def test_what_lies_within_each_others_error_is_called_indistinguishable() -> Non
         synthetic.attempt(synthetic.case("vhost-user"), number, length_ms=500.0 + number)
         for number in range(1, 6)
     ]
-    (note,) = table(synthetic.run(), [*many(), *slow]).notes[1:]
-    assert note.startswith("virtio and vhost-user are indistinguishable in downtime reported")
-    assert "outage" not in note
+    (note,) = ranked([*many(), *slow])
+    assert note == (
+        "virtio and vhost-user are indistinguishable in downtime reported; guest stall; total time."
+    )
+
+
+def ranked(attempts: list[Attempt]) -> list[str]:
+    """The lines that say which rows can't be told apart."""
+    notes = table(synthetic.run(), attempts).notes
+    return [note for note in notes if " are indistinguishable in " in note]
+
+
+def lengths(mode: Mode, length_ms: float, **fields: Any) -> list[Attempt]:
+    """Five attempts whose outages are within a millisecond of ``length_ms``."""
+    case = synthetic.case(mode)
+    return [
+        synthetic.attempt(case, number, length_ms=length_ms + number / 5, **fields)
+        for number in range(1, 6)
+    ]
+
+
+def test_five_modes_are_compared_in_sets_and_not_in_ten_pairs() -> None:
+    attempts = [
+        *lengths("virtio", 150),
+        *lengths("vhost-user", 151),
+        *lengths("vdpa", 152),
+        *lengths("hostdev", 900),
+        *lengths("failover", 901),
+    ]
+    everything, fast, slow = ranked(attempts)
+    assert everything.startswith("virtio, vhost-user, vdpa, hostdev and failover are")
+    assert "downtime reported" in everything
+    assert fast.startswith("virtio, vhost-user and vdpa are")
+    assert slow.startswith("hostdev and failover are")
+    for line in (fast, slow):
+        assert "outage seen, egress; outage seen, ingress" in line
+        assert "switchover, egress" in line
+
+
+def test_the_error_of_the_gaps_themselves_counts() -> None:
+    """Half a millisecond of spread, but the meter is right to 2 ms only."""
+    near, far = lengths("vhost-user", 153.5), lengths("vhost-user", 156)
+    assert "outage seen, egress" in ranked([*lengths("virtio", 150), *near])[0]
+    assert "outage seen, egress" not in "".join(ranked([*lengths("virtio", 150), *far]))
+
+
+def test_an_outage_in_the_floor_is_not_ranked_above_one_that_is_as_short_as_the_floor() -> None:
+    short = (synthetic.gap("egress", 0, 2.5),)
+    quiet = lengths("virtio", 0, gaps=())
+    assert "outage seen, egress" in ranked([*quiet, *lengths("vhost-user", 0, gaps=short)])[0]
+
+
+def test_an_outage_that_did_not_end_is_not_ranked_below_a_longer_one() -> None:
+    cut = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
+    open_ended = lengths("virtio", 0, gaps=(cut,))
+    assert "outage seen, egress" in ranked([*open_ended, *lengths("vhost-user", 2000)])[0]
+
+
+def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> None:
+    attempts = [
+        synthetic.attempt(synthetic.case(name=f"case{number}"), turn)
+        for number in range(COMPARED + 1)
+        for turn in range(1, 4)
+    ]
+    assert ranked(attempts) == []
+    assert "More than 12 rows are not compared" in table(synthetic.run(), attempts).notes[-1]
 
 
 def test_single_attempts_can_not_be_ranked() -> None:
     attempts = [*many(count=1), *many("vhost-user", count=1)]
-    (_, note) = table(synthetic.run(), attempts).notes
-    assert "can't be ranked" in note
+    assert "can't be ranked" in table(synthetic.run(), attempts).notes[-1]
+    assert ranked(attempts) == []
+
+
+# --- the outage by part -------------------------------------------------------------------------
+
+
+def by_part(attempts: list[Attempt], number: int = 0) -> dict[str, str]:
+    parts = table(synthetic.run(), attempts).parts
+    cells = parts.rows[number]
+    return {head: cell.line() for head, cell in zip(parts.heads, cells, strict=True)}
+
+
+def test_the_gaps_of_unplug_switchover_and_replug_stand_apart() -> None:
+    told = by_part([synthetic.failover(number) for number in range(1, 6)])
+    assert told == {
+        "mode": "failover",
+        "start, egress, ms": "423 [421..425]",
+        "switchover, egress, ms": "303 [301..305]",
+        "tail, egress, ms": "263 [261..265]",
+        "start, ingress, ms": "419 [417..421]",
+        "switchover, ingress, ms": "299 [297..301]",
+        "tail, ingress, ms": "259 [257..261]",
+    }
+
+
+def test_gaps_of_a_part_are_never_added_up() -> None:
+    gaps = (synthetic.gap("egress", 0, 100, "tail"), synthetic.gap("egress", 300, 120, "tail"))
+    assert by_part(many(count=1, gaps=gaps))["tail, egress, ms"] == "120"
+
+
+def test_a_part_in_which_nothing_rose_above_the_floor_says_so() -> None:
+    told = by_part(many())
+    assert told["start, egress, ms"] == IN_FLOOR
+    mixed = [*many(count=1), *many(count=1, gaps=(synthetic.gap("egress", -500, 9.0, "start"),))]
+    assert by_part(mixed)["start, egress, ms"] == "4.5 [floor..9.0]"
+
+
+def test_a_move_that_was_given_up_has_no_switchover_which_is_no_zero() -> None:
+    given_up = [p for p in synthetic.phases() if p.name in ("setup", "precopy", "settled")]
+    told = by_part(many(count=1, phases=given_up, gaps=()))
+    assert told["switchover, egress, ms"] == NO_PHASE
+    assert (told["start, egress, ms"], told["tail, egress, ms"]) == (IN_FLOOR, IN_FLOOR)
+
+
+def test_a_part_that_was_not_measured_says_so() -> None:
+    assert set(by_part(many(count=1, gaps=None)).values()) == {"virtio", NOT_MEASURED}
+
+
+def test_a_longest_gap_that_no_part_has_is_told() -> None:
+    outside = (synthetic.gap("egress", -2500, 143, "none"), synthetic.gap("egress", 0, 60))
+    notes = table(synthetic.run(), [*many(count=1), *many(count=1, gaps=outside)]).notes
+    (note,) = [note for note in notes if "in no phase" in note]
+    assert note.startswith("virtio: the longest gap lies in no phase of the move in 1 of 2 (up to")
+    assert "143 ms, egress" in note
+
+
+def test_an_interface_that_is_away_during_the_move_is_told_to_be_one_gap() -> None:
+    case = synthetic.case("hostdev", policy=Policy(method="reattach"))
+    (note,) = [
+        n for n in table(synthetic.run(), [synthetic.attempt(case)]).notes if "reattach" in n
+    ]
+    assert note.startswith("hostdev: moved by reattach")
+    assert "one gap over all parts" in note
+
+
+# --- the lab, and what backends say -------------------------------------------------------------
+
+
+def shown(of: Table, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(rich(of))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_what_a_nested_lab_can_not_tell_is_said_wherever_its_figures_stand(tmp_path: Path) -> None:
+    of = table(synthetic.run(lab_kind="nested"), many())
+    page = write_report(synthetic.write_run(tmp_path, many(), lab_kind="nested").folder).read_text()
+    for text in (plain(of), " ".join(shown(of).split()), page.replace("&#39;", "'")):
+        assert "It can tell the order and the parts of an outage" in text
+        assert "It can't tell the milliseconds of a product's silicon" in text
+
+
+def test_a_local_lab_has_no_such_line() -> None:
+    assert "silicon" not in plain(table(synthetic.run(), many()))
+
+
+def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them() -> None:
+    svq = "shadow virtqueues all the time"
+    ended = "target had no VF: ends on the standby"
+    attempts = [
+        synthetic.attempt(synthetic.case("vdpa"), number, notes=(svq, ended)[: 1 + number // 2])
+        for number in range(1, 4)
+    ]
+    of = table(synthetic.run(), attempts)
+    assert of.remarks == (f"vdpa, every attempt: {svq}", f"vdpa, attempts 2, 3: {ended}")
+    for line in of.remarks:
+        assert line in plain(of).splitlines()
+        assert line in shown(of)
+
+
+@pytest.mark.parametrize("width", [120, 160])
+def test_five_modes_fit_a_terminal(width: int) -> None:
+    modes: list[Mode] = ["virtio", "vhost-user", "vdpa", "hostdev"]
+    attempts = [one for mode in modes for one in lengths(mode, 1500)]
+    of = table(synthetic.run(), [*attempts, *(synthetic.failover(n) for n in range(1, 6))])
+    lines = shown(of, width).splitlines()
+    assert sum("switchover, egress, ms" in line for line in lines) == (width == 160)
+    assert max(map(len, lines)) <= width
+    assert len(plain(of).partition("\n\n")[2].splitlines()[2]) <= 160
 
 
 def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
@@ -219,6 +405,67 @@ def test_the_zero_of_the_picture_is_the_stop() -> None:
     assert "first stop" in drawn["layout"]["xaxis4"]["title"]["text"]
     gaps = [shape for shape in drawn["layout"]["shapes"] if shape["line"].get("color") == "#d55e00"]
     assert [(shape["x0"], shape["x1"]) for shape in gaps] == [(-5.0, 145.0), (-3.0, 807.0)]
+
+
+def failover_picture(**fields: Any) -> dict[str, Any]:
+    attempt = synthetic.failover()
+    seen = Seen(attempt, synthetic.logs(attempt), (), **({"events": synthetic.carried()} | fields))
+    return dict(json.loads(figure(seen)))
+
+
+def heights(drawn: dict[str, Any]) -> dict[str, float]:
+    axis = drawn["layout"]["yaxis"]
+    return dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
+
+
+def test_the_primary_and_the_carrier_of_the_traffic_have_lanes_of_their_own() -> None:
+    drawn = failover_picture()
+    at = heights(drawn)
+    assert list(at) == [
+        "phase",
+        "primary",
+        "traffic goes over",
+        "downtime reported",
+        "guest stall",
+    ]
+    assert list(at.values()) == [4, 3, 2, 1, 0]
+    written = {note["text"].strip(): note["y"] for note in drawn["layout"]["annotations"]}
+    assert written["standby"] == written["replug"] == at["primary"]
+    assert written["eth2 (igbvf)"] == written["eth1 (virtio_net)"] == at["traffic goes over"]
+    assert written["wait-unplug"] > at["phase"]
+
+
+def test_each_carrier_lasts_until_the_next_one_and_the_last_to_the_end() -> None:
+    drawn = failover_picture()
+    bars = [
+        (one["text"].partition("<br>")[0], min(one["x"]), max(one["x"]))
+        for one in drawn["data"]
+        if "begin ±" in str(one.get("text"))
+    ]
+    assert bars == [
+        ("eth2 (igbvf)", -3000, -790),
+        ("eth1 (virtio_net)", -790, 1200),
+        ("eth2 (igbvf)", 1200, 2499),
+    ]
+
+
+def test_a_move_without_a_primary_has_no_lane_for_it() -> None:
+    lanes = ["phase", "downtime reported", "guest stall"]
+    assert list(heights(picture(synthetic.attempt(synthetic.case())))) == lanes
+    assert "primary" in heights(failover_picture(events=()))
+    assert "traffic goes over" not in heights(failover_picture(events=()))
+
+
+def test_the_name_of_a_device_comes_from_the_guest_and_is_no_markup() -> None:
+    (event, *_) = synthetic.carried()
+    hostile = event.model_copy(update={"data": {"device": "<b>x</b>", "driver": "<a href=x>"}})
+    said = json.dumps(failover_picture(events=[hostile]))
+    assert "<a href" not in said
+    assert "&lt;b&gt;x&lt;/b&gt; (&lt;a href=x&gt;)" in said
+
+
+def test_every_phase_has_a_colour() -> None:
+    assert set(PHASES) == set(get_args(PhaseName))
 
 
 def test_of_many_gaps_all_are_shaded_and_the_longest_labelled() -> None:
@@ -349,9 +596,27 @@ def test_the_page_tells_the_outcome_the_table_and_the_evidence(tmp_path: Path) -
         "no vDPA management device",
         "qemu 10.0.2",
         "logs/alpha-qemu.log",
-        "outage egress 151.0 ms",
+        "outage egress 151.0 ms (switchover)",
     ):
         assert wanted in text
+
+
+def test_the_page_lists_gaps_with_their_parts_and_what_the_backend_said(tmp_path: Path) -> None:
+    attempts = [synthetic.failover(number) for number in range(1, 4)]
+    text = write_report(synthetic.write_run(tmp_path, attempts).folder).read_text()
+    assert text.count("net_failover: the primary is eth2 (igbvf)") == 4
+    assert "failover, every attempt: net_failover" in text
+    assert "6 gaps" in text
+    for part, phases in (("start", "wait-unplug, standby"), ("tail", "announce, replug")):
+        assert re.search(rf"<td>egress</td><td>{part}</td>.*<td>{phases}</td>", text)
+
+
+def test_of_very_many_gaps_the_page_says_how_many_it_leaves_out(tmp_path: Path) -> None:
+    gaps = tuple(synthetic.gap("egress", 2 * number, 1) for number in range(GAPS + 7))
+    attempt = synthetic.attempt(synthetic.case(), gaps=gaps)
+    text = write_report(synthetic.write_run(tmp_path, [attempt]).folder).read_text()
+    assert f"{GAPS + 7} gaps" in text
+    assert "7 more are in attempt.json" in text
 
 
 def test_a_run_without_attempts_is_no_pass(tmp_path: Path) -> None:

@@ -270,6 +270,13 @@ def test_an_older_schema_is_read_with_what_it_had(tmp_path: Path) -> None:
     assert record.attempts[0].attempt.stalls is None
 
 
+def test_a_run_that_does_not_say_what_its_lab_was_is_of_a_local_one(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, [], lab_kind="nested").folder
+    assert read_run(folder).run.lab_kind == "nested"
+    changed(folder / "run.json", lab_kind="gone")
+    assert read_run(folder).run.lab_kind == "local"
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"schema_number": "x"}', ""])
 def test_a_file_that_is_none_of_ours_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)

@@ -234,6 +234,12 @@ NONSENSE = {
     "convergence of a file": ("", "method='save-restore'\nauto_converge=true", "", "converge"),
     "post-copy's bandwidth alone": ("", "postcopy_bandwidth_mib_s=3", "", "no post-copy"),
     "an abort too late": ("", "abort_at='resumed'", "outcome='aborted'", "nothing that could"),
+    "an abort when it has come back": (
+        "mode='failover'",
+        "abort_at='replug'",
+        "outcome='aborted'",
+        "nothing that could",
+    ),
     "an abort of a pass that never is": (
         "",
         "method='save-restore'\nabort_at='precopy'",

@@ -39,7 +39,7 @@ def start(tmp_path: Path, tools: Path) -> Start:
     release = tmp_path / "os-release"
     release.write_text('PRETTY_NAME="Debian"\nID=debian\nVERSION_ID="13"\n')
 
-    def run(script: str, **variables: object) -> Ended:
+    def run(script: str, *options: str, **variables: object) -> Ended:
         told = {
             "MIGRATE_LAB_OS_RELEASE": release,
             "MIGRATE_LAB_VENV": tmp_path / "venv",
@@ -48,7 +48,7 @@ def start(tmp_path: Path, tools: Path) -> Start:
             **variables,
         }
         done = subprocess.run(
-            [ROOT / script],
+            [ROOT / script, *options],
             env={
                 **os.environ,
                 "PATH": f"{tools}:{os.environ['PATH']}",
@@ -151,3 +151,40 @@ def test_a_prepared_machine_is_not_prepared_again(
     again = start("quickstart", MIGRATE_LAB_PYTHON=tools / "none")
     assert (again.status, again.err) == (0, "")
     assert (tmp_path / "venv").is_dir()
+
+
+@pytest.fixture
+def prepared(tools: Path, tmp_path: Path, start: Start) -> Path:
+    """A machine on which all is there; the migrate-lab of it says what it was asked for."""
+    put(tools, "dpkg-query", "echo install ok installed")
+    python = put(
+        tools,
+        "python",
+        'mkdir -p "$4/bin" && cp "$0-pip" "$4/bin/pip" && cp "$0-run" "$4/bin/migrate-lab"',
+    )
+    put(tools, "python-pip", "exit 0")
+    put(tools, "python-run", 'echo "$@"')
+    assert start("quickstart", MIGRATE_LAB_PYTHON=python).status == 0
+    return tmp_path / "venv/bin/migrate-lab"
+
+
+LOCAL = "run testcases/scenarios/quickstart.toml --repeat 5"
+NESTED = "run testcases/scenarios/all-modes.toml --lab labs/nested.toml --repeat 3"
+
+
+@pytest.mark.usefixtures("prepared")
+def test_quickstart_runs_the_nested_lab_only_if_asked(start: Start) -> None:
+    assert start("quickstart").out.splitlines() == [LOCAL]
+    asked = start("quickstart", "--keep-lab", "--all-modes")
+    assert asked.status == 0, asked.err
+    assert asked.out.splitlines() == [f"{LOCAL} --keep-lab", f"{NESTED} --keep-lab"]
+
+
+@pytest.mark.parametrize("wrong", ["quickstart", "all-modes"])
+def test_all_modes_are_run_whatever_came_of_the_local_lab(
+    wrong: str, start: Start, prepared: Path
+) -> None:
+    put(prepared.parent, "migrate-lab", f'echo "$@"; case $2 in *{wrong}*) exit 1 ;; esac')
+    ended = start("quickstart", "--all-modes")
+    assert ended.status == 1
+    assert ended.out.splitlines() == [LOCAL, NESTED]

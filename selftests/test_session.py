@@ -58,6 +58,16 @@ def names(place: tuple[Host, Host] | Skip) -> tuple[str, str]:
     return place[0].name, place[1].name
 
 
+def test_a_run_says_what_its_lab_was_made_of(
+    going: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "look", lambda _lab, _say: going.facts)
+    assert session.begin(going.lab, tmp_path / "local", (), going.watcher).run.lab_kind == "local"
+    monkeypatch.setattr(LocalLab, "kind", "nested")
+    begun = session.begin(going.lab, tmp_path / "nested", (), going.watcher)
+    assert read_run(begun.writer.folder).run.lab_kind == "nested"
+
+
 # --- placing ---
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.stats import Errors, Spread, errors, indistinguishable, spread
+from migrate.stats import Errors, Span, Spread, errors, span, spread, together
 
 
 def test_five_values_reach_minimum_to_maximum_at_their_own_level() -> None:
@@ -43,15 +45,49 @@ def test_an_interval_holds_the_median_and_states_a_level_it_reaches(values: list
 
 def test_ranked_only_outside_of_intervals_and_error() -> None:
     fast, slow = spread([10, 11, 12, 13, 14]), spread([20, 21, 22, 23, 24])
-    assert not indistinguishable(fast, slow)
-    assert not indistinguishable(slow, fast, error=2.9)
-    assert indistinguishable(fast, slow, error=3)
-    assert indistinguishable(fast, spread([1, 14, 30, 40, 50]))
+    wide = spread([1, 14, 30, 40, 50])
+
+    def alike(one: Spread, other: Spread, error: float = 0.0) -> bool:
+        spans = {"one": span(one, error), "other": span(other, error)}
+        return together({k: v for k, v in spans.items() if v}) == (("one", "other"),)
+
+    assert not alike(fast, slow)
+    assert not alike(slow, fast, error=2.9)
+    assert alike(fast, slow, error=3)
+    assert alike(fast, wide)
+    assert alike(spread([1]), fast), "what has no interval is never ranked"
 
 
-def test_what_has_no_interval_is_never_ranked() -> None:
-    assert indistinguishable(spread([1]), spread([100, 101, 102]))
-    assert indistinguishable(spread([100, 101, 102]), spread([]))
+def test_what_was_not_measured_has_no_span() -> None:
+    assert span(spread([])) is None
+    assert span(spread([None])) is None
+
+
+def test_touching_is_no_chain() -> None:
+    spans: dict[str, Span] = {"a": (0, 10), "b": (9, 20), "c": (19, 30), "d": (40, 50)}
+    assert together(spans) == (("a", "b"), ("b", "c"))
+    assert together({**spans, "e": (0, 60)}) == (
+        ("a", "b", "e"),
+        ("b", "c", "e"),
+        ("d", "e"),
+    )
+    assert together({"a": (0, 1)}) == ()
+    assert together({}) == ()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdefg"), st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=7
+    )
+)
+def test_every_pair_that_touches_is_in_a_set_and_no_other_is(
+    drawn: dict[str, tuple[int, int]],
+) -> None:
+    spans: dict[str, Span] = {name: (begin, begin + more) for name, (begin, more) in drawn.items()}
+    found = together(spans)
+    for one, other in combinations(spans, 2):
+        touch = spans[one][0] <= spans[other][1] and spans[other][0] <= spans[one][1]
+        assert touch == any({one, other} <= set(names) for names in found)
 
 
 def test_errors_keep_the_sign_of_the_bias_and_count_the_missed() -> None:

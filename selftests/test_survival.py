@@ -17,6 +17,7 @@ from migrate.clock import Deadline
 from migrate.errors import CleanupError, GuestError, HostError
 from migrate.faults import stop_libvirtd
 from migrate.interfaces import vhost_user
+from migrate.interfaces.virtio import Virtio
 from migrate.lab import labs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host, NamespaceHost
@@ -97,6 +98,24 @@ def test_libvirtd_crashes_in_the_middle_and_the_guest_stays(going: Session, side
     assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
     assert attempt.error is not None
     assert attempt.passed, "memory, connections and interface are asked about, too"
+
+
+def test_a_move_that_loses_the_backend_is_a_failure_in_the_words_of_the_targets_qemu(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What QEMU says at its start stands for what it says of a device that it lost."""
+
+    def complaints(_self: Virtio, log: str) -> tuple[str, ...]:
+        return tuple(line for line in log.splitlines() if "starting up libvirt" in line)
+
+    monkeypatch.setattr(Virtio, "complaints", complaints)
+    attempt = tried(going, case())
+    assert (attempt.outcome, attempt.held_by) == ("completed", ("b",))
+    assert attempt.backend_failed is not None
+    assert "hostname: b" in attempt.backend_failed[0]
+    (verdict,) = [one for one in attempt.verdicts if one.check == "backend"]
+    assert (verdict.result, verdict.evidence) == ("fail", attempt.backend_failed[0])
+    assert not attempt.passed
 
 
 # --- the guest ---

@@ -18,16 +18,16 @@ from migrate.domain import Rewrite
 from migrate.errors import ConfigurationError
 from migrate.interfaces.failover import Failover
 from migrate.interfaces.hostdev import Hostdev
-from migrate.interfaces.unbuilt import Unbuilt
+from migrate.interfaces.vdpa import Vdpa
 from migrate.interfaces.vhost_user import VhostUser
 from migrate.interfaces.virtio import Virtio
 from migrate.lab.hosts import Host
 from migrate.model import Interface, Mode
 
 Backend = Mapping[str, Any]
-"""What a host's backend is called there: a bridge, a socket, a VF's address.
-
-``loops``: True of one that returns what the guest sends and has no peer; the stream is measured so.
+"""What a host's backend is called there: a bridge, a socket, a VF's address. Of every mode it may
+have ``notes`` for the attempt; ``savable``: False where a saved state can't be gone on with; and
+``loops``: True of one that returns what the guest sends and has no peer.
 """
 
 
@@ -70,7 +70,7 @@ class InterfaceModule(Protocol):
 MODES: Mapping[Mode, InterfaceModule] = {
     "virtio": Virtio(),
     "vhost-user": VhostUser(),
-    "vdpa": Unbuilt("vdpa", ("vhost-vdpa",)),
+    "vdpa": Vdpa(),
     "hostdev": Hostdev(),
     "failover": Failover(),
 }

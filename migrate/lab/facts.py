@@ -23,6 +23,7 @@ from migrate.lab.journal import write_atomically
 from migrate.libvirt_client import Hypervisor
 from migrate.model import Capability, HostFacts, Value
 from migrate.shell import Completed
+from migrate.virtio_features import canonical, unshadowed
 
 INIT_REACHED = "migrate-lab: init reached"
 """What the guest image's first process says on the console."""
@@ -55,7 +56,17 @@ for device in kvm vhost-net net/tun userfaultfd; do
     [ ! -c "/dev/$device" ] || say device "$device"
 done
 names bus /sys/bus/*
-names vhost-vdpa /dev/vhost-vdpa-*
+for module in vhost_vdpa vp_vdpa; do
+    if [ -e "/sys/module/$module" ] || modinfo "$module" >/dev/null 2>&1; then
+        say vdpa-module "$module"
+    fi
+done
+for device in /sys/bus/pci/devices/*; do
+    [ -r "$device/vendor" ] || continue
+    case $(cat "$device/vendor" "$device/device" | tr -d '\n') in
+    0x1af40x1041) say virtio-net "${device##*/}" ;;
+    esac
+done
 names iommu-group /sys/kernel/iommu_groups/*
 names vfio-driver /sys/bus/pci/drivers/*vfio*
 for path in $(find "/lib/modules/$release/kernel/drivers/vfio" -name '*.ko*' 2>/dev/null); do
@@ -355,31 +366,63 @@ def _userfaultfd(look: Look) -> _Judged:
     return _Yes("post-copy is possible")
 
 
-def _no_vdpa_bus(look: Look) -> _No | None:
-    if "vdpa" in look.all("bus"):
-        return None
-    return _No("this kernel has no vDPA bus", "a kernel with CONFIG_VDPA and a vDPA device")
+def _no_vdpa(look: Look) -> _No | None:
+    """What is missing before any vDPA device could be had."""
+    if "vdpa" not in look.all("bus") and not look.all("vdpa-module"):
+        return _No("this kernel has no vDPA bus", "a kernel with CONFIG_VDPA and a vDPA device")
+    if "vdpa-tool" not in look.said:
+        return _No("the host has no `vdpa` program to ask with", "apt-get install iproute2")
+    return None
+
+
+def _managements(look: Look) -> dict[str, tuple[str, ...]]:
+    """Management devices for networks, each with its features."""
+    try:
+        shown = json.loads(look.first("vdpa-tool"))["mgmtdev"]
+        return {
+            name: tuple(canonical(told) for told in one.get("dev_features", ()))
+            for name, one in shown.items()
+            if "net" in one.get("supported_classes", ())
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # it prints nothing, or a complaint
+        return {}
 
 
 def _vhost_vdpa(look: Look) -> _Judged:
-    if found := look.all("vhost-vdpa"):
-        return _Yes(", ".join(f"/dev/{name}" for name in found))
-    return _no_vdpa_bus(look) or _No(
-        "no vDPA device is bound to vhost_vdpa",
-        "`modprobe vhost_vdpa`, then `vdpa dev add` on a management device",
+    """A vDPA device for a guest could be made: on a management device, or on what becomes one."""
+    if missing := _no_vdpa(look):
+        return missing
+    modules = look.all("vdpa-module")
+    if "vhost_vdpa" not in modules:
+        return _No("this kernel has no module vhost_vdpa", "a kernel with CONFIG_VHOST_VDPA")
+    # What is no hardware is no use: migrate.interfaces.vdpa says why.
+    found = {
+        name: features
+        for name, features in _managements(look).items()
+        if name not in ("vduse", "vdpasim_net")
+    }
+    able = [_with_doubts(name, features) for name, features in found.items()]
+    if "vp_vdpa" in modules:
+        bindable = (f"pci/{address}" for address in look.all("virtio-net"))
+        able += [f"{name} by vp_vdpa" for name in bindable if name not in found]
+    if able:
+        return _Yes(", ".join(able))
+    return _No(
+        "no management device has a network behind it, and no virtio device can become one",
+        "load the vDPA driver of the network card (mlx5_vdpa, ...); for a virtio device: vp_vdpa",
     )
 
 
+def _with_doubts(name: str, features: tuple[str, ...]) -> str:
+    """QEMU blocks the migration of what it can't follow: that is said beforehand."""
+    off = unshadowed(features)
+    return f"{name} (QEMU 10 shadows no {', '.join(off)}: see features_off)" if off else name
+
+
 def _vdpa_management(look: Look) -> _Judged:
-    if missing := _no_vdpa_bus(look):
+    if missing := _no_vdpa(look):
         return missing
-    if "vdpa-tool" not in look.said:
-        return _No("the host has no `vdpa` program to ask with", "apt-get install iproute2")
-    try:
-        devices = list(json.loads(look.first("vdpa-tool"))["mgmtdev"])
-    except (ValueError, KeyError, TypeError):  # it prints nothing, or a complaint
-        devices = []
-    if devices:
+    if devices := _managements(look):
         return _Yes(", ".join(devices))
     return _No(
         "no driver offers a vDPA management device",

@@ -8,68 +8,27 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from migrate.model import Attempt, Direction, Gap, Phase, Sample
+from migrate.model import Direction, Gap
+from migrate.report.axis import INK, Seen, missing, windows
+from migrate.report.lanes import LANE_PX, bands, draw, lanes, top
 from migrate.report.thin import edges, lost, thinned
-from migrate.timeline import Arrivals
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
-EGRESS, INGRESS, GAP, STALL, RATE = "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#0072b2"
-REMAINING, REPORTED, LOST, INK, RULE = "#e69f00", "#1f2933", "#b00020", "#1f2933", "#e3e8ee"
-PHASES = {
-    "setup": "#d8dee6",
-    "precopy": "#bcdcf0",
-    "pre-switchover": "#8fc3e3",
-    "stopped": "#f6c8a4",
-    "device": "#ef9d62",
-    "postcopy": "#d9c2e6",
-    "resumed": "#c3e6d8",
-    "announce": "#93d1bb",
-    "settled": "#eceff3",
-}
+EGRESS, INGRESS, GAP, RATE = "#0072b2", "#009e73", "#d55e00", "#0072b2"
+REMAINING, LOST, RULE = "#e69f00", "#b00020", "#e3e8ee"
 LEAST_DELAY_MS = 0.05
 """Points below are drawn here: the axis is logarithmic, and a clock's error can make them less."""
-LANES = {"phase": 2, "downtime": 1, "stall": 0}
 ROWS: dict[Direction, int] = {"egress": 2, "ingress": 3}
 LOST_MOST = 2000
 """Stretches without an arrival that are drawn of a direction."""
 LABELS_MOST = 60
 """Gaps of a direction that are labelled with their length: the longest. All are shaded."""
-PX = 1000
-"""Roughly the width of the panels, to tell whether a label has room."""
-UNIT_PX, LEVEL, PANEL_PX = 24, 0.62, 190
-"""Height of a lane; of a label above them, in lanes; of each panel below."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """All that a picture is made of."""
-
-    attempt: Attempt
-    arrivals: dict[str, Arrivals]
-    samples: Sequence[Sample]
-    points: int = 4000
-    """Of each direction that are drawn, at most, besides edges and extremes."""
-
-    @property
-    def zero_ns(self) -> int:
-        """The first stop."""
-        stops = [p.begin_ns for p in self.attempt.phases if p.name in ("stopped", "device")]
-        return min(stops, default=self.attempt.begin_ns)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the guest ever stopped."""
-        return any(phase.name in ("stopped", "device") for phase in self.attempt.phases)
-
-    def ms(self, at_ns: float) -> float:
-        """A point of the axis in the picture."""
-        return (at_ns - self.zero_ns) / 1e6
+PANEL_PX = 190
+"""Height of each panel below the lanes."""
 
 
 def figure(seen: Seen) -> str:
@@ -78,7 +37,7 @@ def figure(seen: Seen) -> str:
     from plotly.subplots import make_subplots  # noqa: PLC0415 - heavy
 
     whole, move, stop = windows(seen)
-    lanes_px = UNIT_PX * _top(seen, move)
+    lanes_px = LANE_PX * top(seen, move)
     drawn = make_subplots(
         rows=4,
         shared_xaxes=True,
@@ -87,7 +46,7 @@ def figure(seen: Seen) -> str:
         specs=[[{}], [{}], [{}], [{"secondary_y": True}]],
     )
     _bands(drawn, seen)
-    _lanes(drawn, go, seen, move)
+    draw(drawn, go, seen, move)
     for direction in ROWS:
         _direction(drawn, go, seen, direction)
     _progress(drawn, go, seen)
@@ -95,123 +54,7 @@ def figure(seen: Seen) -> str:
     return str(drawn.to_json())
 
 
-def windows(seen: Seen) -> tuple[tuple[float, float], ...]:
-    """What the three buttons show, in ms: all that was seen, the move, and around the stop."""
-    attempt = seen.attempt
-    spans = [(seen.ms(p.begin_ns), seen.ms(p.end_ns)) for p in attempt.phases]
-    gaps = [(seen.ms(g.begin_ns), seen.ms(g.begin_ns + g.length_ns)) for g in attempt.gaps or ()]
-    sent = [seen.ms(at) for log in seen.arrivals.values() if len(log) for at in _ends(log.sent_ns)]
-    points = [*(x for span in (*spans, *gaps) for x in span), *sent]
-    if not points:
-        points = [seen.ms(attempt.begin_ns), seen.ms(attempt.end_ns)]
-    working = [
-        span
-        for phase, span in zip(attempt.phases, spans, strict=True)
-        if phase.name not in ("settled", "setup")
-    ]
-    stop = [
-        x
-        for phase, span in zip(attempt.phases, spans, strict=True)
-        if phase.name in ("pre-switchover", "stopped", "device")
-        for x in span
-    ]
-    whole = _padded(points, 0.02)
-    move = _padded([x for span in (*working, *gaps) for x in span] or points, 0.06)
-    if not stop:
-        return whole, move, move
-    length = max(max(stop) - min(stop), 20.0)
-    near = (min(stop) - 2 * length, max(stop) + 6 * length)
-    return whole, move, (max(near[0], whole[0]), min(near[1], whole[1]))
-
-
-def _ends(times: Any) -> tuple[float, float]:
-    return float(times.min()), float(times.max())
-
-
-def _padded(points: Sequence[float], share: float) -> tuple[float, float]:
-    low, high = min(points), max(points)
-    pad = max((high - low) * share, 5.0)
-    return low - pad, high + pad
-
-
 # --- the panels ---------------------------------------------------------------------------------
-
-
-def _lanes(drawn: Any, go: Any, seen: Seen, move: tuple[float, float]) -> None:
-    """What the hypervisor and the guest say: phases, reported downtime, the guest's stall."""
-    attempt = seen.attempt
-    for phase in attempt.phases:
-        span = (seen.ms(phase.begin_ns), seen.ms(phase.end_ns))
-        told = f"{_name(phase)}<br>{span[1] - span[0]:.1f} ms"
-        _bar(drawn, go, Bar("phase", *span, PHASES[phase.name], told))
-    for x, level, text in labels(seen, move):
-        drawn.add_annotation(
-            x=x, y=2.45 + LEVEL * level, xref="x", yref="y", text=text, showarrow=False,
-            xanchor="left", yanchor="bottom", font={"size": 11, "color": INK},
-        )  # fmt: skip
-    reported = attempt.reported.downtime_ms
-    if reported is None:
-        _missing(drawn, "y", LANES["downtime"], "not reported")
-    else:
-        told = f"downtime as reported: {reported:.1f} ms<br>a length only, drawn from the stop"
-        _bar(drawn, go, Bar("downtime", 0.0, reported, REPORTED, told, f"{reported:.1f} ms"))
-    if attempt.stalls is None:
-        _missing(drawn, "y", LANES["stall"], "not measured")
-    longest = max(attempt.stalls or (), key=lambda stall: stall.length_ns, default=None)
-    for stall in attempt.stalls or ():
-        begin, length = seen.ms(stall.begin_ns), stall.length_ns / 1e6
-        text = f"{length:.1f} ± {stall.error_ns / 1e6:.1f} ms"
-        told = f"the guest's tick {stall.kind.replace('-', ' ')}<br>{text}"
-        # Stalls crowd around the stop: only the longest has its length written beside it.
-        beside = text if stall is longest else ""
-        _bar(drawn, go, Bar("stall", begin, begin + length, STALL, told, beside))
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A stretch in a lane; ``told`` when pointed at, ``text`` written beside it."""
-
-    lane: str
-    begin: float
-    end: float
-    colour: str
-    told: str
-    text: str = ""
-
-
-def _bar(drawn: Any, go: Any, bar: Bar) -> None:
-    y = LANES[bar.lane]
-    low, high = y - 0.36, y + 0.36
-    x = [bar.begin, bar.end, bar.end, bar.begin, bar.begin]
-    drawn.add_trace(
-        go.Scatter(
-            x=x, y=[low, low, high, high, low], fill="toself", fillcolor=bar.colour, mode="lines",
-            line={"width": 1, "color": bar.colour}, hoveron="fills", hoverinfo="text",
-            text=bar.told, showlegend=False,
-        ),
-        row=1, col=1,
-    )  # fmt: skip
-    if bar.text:
-        drawn.add_annotation(
-            x=bar.end, y=y, xref="x", yref="y", text=f" {bar.text}", showarrow=False,
-            xanchor="left", font={"size": 11, "color": INK},
-        )  # fmt: skip
-
-
-def _name(phase: Phase) -> str:
-    return f"{phase.name} {phase.number}" if phase.name == "precopy" else phase.name
-
-
-def labels(seen: Seen, window: tuple[float, float]) -> Iterator[tuple[float, int, str]]:
-    """x, level and text of the phases' names, stacked so that none hides another."""
-    per_px = (window[1] - window[0]) / PX
-    taken: list[float] = []
-    for phase in seen.attempt.phases:
-        x, text = seen.ms(phase.begin_ns), _name(phase)
-        level = next((n for n, end in enumerate(taken) if end <= x), len(taken))
-        end = x + (7 * len(text) + 8) * per_px
-        taken[level : level + 1] = [end]
-        yield x, level, text
 
 
 def _delays(seen: Seen) -> list[float]:
@@ -224,11 +67,6 @@ def _delays(seen: Seen) -> list[float]:
     return [math.log10(LEAST_DELAY_MS * 0.6), math.log10(max([10.0, *longest])) + 0.8]
 
 
-def _top(seen: Seen, window: tuple[float, float]) -> float:
-    """Of the lanes' panel, in lanes: room for the labels above."""
-    return 2.6 + LEVEL * (1 + max((level for _, level, _ in labels(seen, window)), default=0))
-
-
 def _direction(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
     """Each packet's delay by the time at which it was sent; what never arrived; the gaps."""
     row, colour = ROWS[direction], EGRESS if direction == "egress" else INGRESS
@@ -236,7 +74,7 @@ def _direction(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
     log = seen.arrivals.get(direction)
     drawn.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), row=row, col=1)
     if log is None or not len(log):
-        _missing(drawn, f"y{row}", None, "not measured" if log is None else "nothing arrived")
+        missing(drawn, f"y{row}", None, "not measured" if log is None else "nothing arrived")
     else:
         sent = (log.sent_ns - seen.zero_ns) / 1e6
         delay = np.maximum((log.received_ns - log.sent_ns) / 1e6, LEAST_DELAY_MS)
@@ -310,7 +148,7 @@ def _progress(drawn: Any, go: Any, seen: Seen) -> None:
         s.remaining_bytes / mib if s.remaining_bytes is not None else None for s in seen.samples
     ]
     if all(value is None for value in (*rate, *left)):
-        _missing(drawn, "y4", None, "not measured")
+        missing(drawn, "y4", None, "not measured")
     for name, values, colour, dash, second in (
         ("transfer rate", rate, RATE, "solid", False),
         ("memory left to copy", left, REMAINING, "dot", True),
@@ -326,24 +164,16 @@ def _progress(drawn: Any, go: Any, seen: Seen) -> None:
         )  # fmt: skip
 
 
-def _missing(drawn: Any, axis: str, y: float | None, text: str) -> None:
-    where = {"y": 0.5, "yref": f"{axis} domain"} if y is None else {"y": y, "yref": axis}
-    drawn.add_annotation(
-        x=0.5, xref="x domain", text=f"<i>{text}</i>", showarrow=False,
-        font={"size": 13, "color": "#6b7785"}, **where,
-    )  # fmt: skip
-
-
 # --- what is common -----------------------------------------------------------------------------
 
 
 def _bands(drawn: Any, seen: Seen) -> None:
     """The phases behind the three lower panels, and the stop as a line through all of them."""
-    for phase in seen.attempt.phases:
+    for phase, colour in bands(seen):
         for axis in ("y2", "y3", "y4"):
             drawn.add_shape(
                 type="rect", x0=seen.ms(phase.begin_ns), x1=seen.ms(phase.end_ns), y0=0, y1=1,
-                xref="x", yref=f"{axis} domain", fillcolor=PHASES[phase.name], opacity=0.16,
+                xref="x", yref=f"{axis} domain", fillcolor=colour, opacity=0.16,
                 line={"width": 0}, layer="below",
             )  # fmt: skip
     if seen.stopped:
@@ -354,13 +184,13 @@ def _bands(drawn: Any, seen: Seen) -> None:
 
 
 def _layout(drawn: Any, seen: Seen, shown: dict[str, tuple[float, float]]) -> None:
-    top = _top(seen, shown["the move"])
+    height = top(seen, shown["the move"])
     buttons = [
         {"label": name, "method": "relayout", "args": [{"xaxis4.range": list(window)}]}
         for name, window in shown.items()
     ]
     drawn.update_layout(
-        template="plotly_white", height=round(UNIT_PX * top + 3 * PANEL_PX + 190),
+        template="plotly_white", height=round(LANE_PX * height + 3 * PANEL_PX + 190),
         margin={"l": 130, "r": 70, "t": 50, "b": 90},
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
         legend={"orientation": "h", "y": -0.09, "x": 0, "yanchor": "top", "itemsizing": "constant"},
@@ -377,12 +207,12 @@ def _layout(drawn: Any, seen: Seen, shown: dict[str, tuple[float, float]]) -> No
         range=list(shown["the move"]), gridcolor=RULE, zeroline=False, ticks="outside"
     )
     drawn.update_yaxes(gridcolor=RULE, zeroline=False)
+    at = lanes(seen)
     zero = "first stop of the guest" if seen.stopped else "begin of the attempt"
     drawn.update_xaxes(title_text=f"time from the {zero}, ms", row=4, col=1)
     drawn.update_yaxes(
-        row=1, col=1, tickvals=list(LANES.values()), showgrid=False, fixedrange=True,
-        ticktext=["phase", "downtime reported", "guest stall"],
-        range=[-0.6, top],
+        row=1, col=1, tickvals=list(at.values()), showgrid=False, fixedrange=True,
+        ticktext=list(at), range=[-0.6, height],
     )  # fmt: skip
     for direction, row in ROWS.items():
         way = "guest → peer" if direction == "egress" else "peer → guest"

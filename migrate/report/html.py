@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from migrate.model import Attempt, Direction
-from migrate.report.figure import Seen, figure
-from migrate.report.table import against, longest, table
+from migrate.report.axis import Seen
+from migrate.report.columns import longest
+from migrate.report.figure import figure
+from migrate.report.table import PARTS_TITLE, against, table
 from migrate.results import AttemptRecord, RunRecord, RunWriter, read_run
 
 POINTS = 80_000
 """Of all figures together, one way: many attempts get fewer points each."""
 EVENTS = 500
 """Listed for an attempt; ``events.jsonl`` has them all."""
+GAPS = 300
+"""Listed for an attempt; ``attempt.json`` has them all."""
 _NOT = "not measured"
 
 
@@ -44,6 +48,7 @@ def render(record: RunRecord) -> str:
         run=record.run,
         unfinished=record.unfinished,
         table=table(record.run, attempts),
+        parts_title=PARTS_TITLE,
         passed=sum(attempt.passed for attempt in attempts),
         attempts=[_section(one, points) for one in record.attempts],
         plotly=get_plotlyjs(),
@@ -52,13 +57,16 @@ def render(record: RunRecord) -> str:
 
 def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
     attempt, events, arrivals = record.attempt, record.events(), record.arrivals()
-    seen = Seen(attempt, arrivals, record.samples(), points)
+    gaps = attempt.gaps or ()
+    seen = Seen(attempt, arrivals, record.samples(), events, points)
     return {
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,
         "headline": headline(attempt),
         "figure": _in_script(figure(seen)),
         "thinned": any(len(log) > points for log in arrivals.values()),
+        "gaps": [{"ms": f"{seen.ms(gap.begin_ns):+.1f}", "gap": gap} for gap in gaps[:GAPS]],
+        "more_gaps": max(0, len(gaps) - GAPS),
         "events": [
             {
                 "ms": f"{seen.ms(event.at_ns):+.3f}",
@@ -79,7 +87,9 @@ def headline(attempt: Attempt) -> str:
     directions: tuple[Direction, ...] = ("egress", "ingress")
     for direction in directions:
         seen = longest(attempt, direction)
-        parts.append(f"outage {direction} {_told(seen.ms, seen.at_least) if seen else _NOT}")
+        where = f" ({seen.part})" if seen and seen.part != "none" else ""
+        length = _told(seen.ms, seen.at_least) if seen else _NOT
+        parts.append(f"outage {direction} {length}{where}")
     reported = attempt.reported.downtime_ms
     parts.append(f"downtime reported {_told(reported) if reported is not None else _NOT}")
     wrong = [verdict.check for verdict in against(attempt)]

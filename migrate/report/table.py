@@ -1,33 +1,37 @@
 """One table, from one pure value: for a terminal, a pipe and the HTML report.
 
 A cell is the median of a case's attempts with the smallest and the largest beside it. What was
-not measured says so; an outage that did not rise above the meter's floor says that.
+not measured says so; an outage that did not rise above the meter's floor says that. Below it stands
+the outage by part of the move, in rows of the same order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from migrate.model import Attempt, Direction, Run, Verdict
+from migrate.model import Attempt, Gap, Run, Verdict
+from migrate.report.columns import BY_PART, COLUMNS, Column, ranking
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
-    from migrate.stats import Spread
+    from rich.console import Group, RenderableType
+    from rich.table import Table as RichTable
 
 NOT_MEASURED = "not measured"
 IN_FLOOR = "in the floor"
+NO_PHASE = "no such phase"
 
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A length in milliseconds, or its lower bound if the observation ended before it did."""
-
-    ms: float
-    at_least: bool = False
+PARTS_TITLE = "Outage by part of the move: the longest gap of each part, never a sum"
+ABOUT: Mapping[str, str] = {
+    "nested": (
+        "This lab is nested: its hosts are virtual machines, their cards and vDPA devices emulated "
+        "or simulated. It can tell the order and the parts of an outage, what the protocols do, "
+        "and bugs. It can't tell the milliseconds of a product's silicon: take no figure of it for "
+        "one."
+    ),
+}
+"""By the kind of a lab: what its figures can tell, and what not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +47,30 @@ class Cell:
         return f"{self.text} {self.spread}".rstrip()
 
 
+Row = tuple[Cell, ...]
+
+
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Heads, rows of as many cells, and the lines below: how to read it, skips, comparisons."""
+class Grid:
+    """Heads, and rows of as many cells."""
 
     heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Grid):
+    """The figures, the outage by part in rows of the same order, and the lines below both."""
+
+    parts: Grid
+    about: str = ""
+    """What a lab of this kind can tell and what not; empty where the lab's docs say enough."""
     notes: tuple[str, ...] = ()
+    """How to read it, and what can't be ranked."""
     skips: tuple[str, ...] = ()
     """Cases that can't run in this lab, and tries that left no attempt: a line each."""
-
-
-def longest(attempt: Attempt, direction: Direction) -> Measured | None:
-    """The longest gap in a direction; 0 if none rose above the floor, None if not measured."""
-    if attempt.gaps is None:
-        return None
-    found = [gap for gap in attempt.gaps if gap.direction == direction]
-    if not found:
-        return Measured(0.0)
-    return Measured(
-        max(gap.length_ms for gap in found), at_least=any(gap.open_ended for gap in found)
-    )
-
-
-def _stall(attempt: Attempt) -> Measured | None:
-    if attempt.stalls is None:
-        return None
-    return Measured(max((stall.length_ns / 1e6 for stall in attempt.stalls), default=0.0))
-
-
-def _floor(attempt: Attempt) -> Measured | None:
-    """The worse of the two ways."""
-    floor = attempt.floor
-    return None if floor is None else Measured(max(floor.egress_ms, floor.ingress_ms))
-
-
-def _plain(value: float | None) -> Measured | None:
-    return None if value is None else Measured(value)
-
-
-COLUMNS: tuple[tuple[str, Callable[[Attempt], Measured | None]], ...] = (
-    ("downtime reported, ms", lambda attempt: _plain(attempt.reported.downtime_ms)),
-    ("outage seen, egress, ms", lambda attempt: longest(attempt, "egress")),
-    ("outage seen, ingress, ms", lambda attempt: longest(attempt, "ingress")),
-    ("guest stall, ms", _stall),
-    ("total time, ms", lambda attempt: _plain(attempt.reported.total_ms)),
-    ("floor, ms", _floor),
-)
-COMPARED = 6
-"""More rows than this are not compared pair by pair: the table is no comparison then."""
-SEVERAL = 3
-"""Fewer attempts than this have no spread to compare."""
-OUTAGES = frozenset({"outage seen, egress, ms", "outage seen, ingress, ms"})
+    remarks: tuple[str, ...] = ()
+    """What the backends and the meter had to say of attempts."""
 
 
 def table(run: Run, attempts: Sequence[Attempt]) -> Table:
@@ -103,12 +79,22 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
     for attempt in attempts:
         groups.setdefault(attempt.case.id, []).append(attempt)
     labels = _labels(groups)
-    rows = tuple(_row(labels[case], group) for case, group in groups.items())
+    named = {labels[case]: group for case, group in groups.items()}
+    first = "mode" if _by_mode(groups) else "case"
     return Table(
-        heads=("mode" if _by_mode(groups) else "case", "n", *(h for h, _ in COLUMNS), "verdict"),
-        rows=rows,
-        notes=tuple(_notes({labels[case]: group for case, group in groups.items()})),
+        heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
+        rows=tuple(
+            (Cell(label), Cell(str(len(group))), *_cells(group, COLUMNS), _verdict(group))
+            for label, group in named.items()
+        ),
+        parts=Grid(
+            (first, *(column.head for column in BY_PART)),
+            tuple((Cell(label), *_cells(group, BY_PART)) for label, group in named.items()),
+        ),
+        about=ABOUT.get(run.lab_kind, ""),
+        notes=(*_notes(named), *ranking(named)),
         skips=(*_told(run),),
+        remarks=(*_remarks(named),),
     )
 
 
@@ -137,26 +123,28 @@ def _labels(groups: dict[str, list[Attempt]]) -> dict[str, str]:
     }
 
 
-def _row(label: str, group: Sequence[Attempt]) -> tuple[Cell, ...]:
-    values = (
-        _cell([measure(attempt) for attempt in group], outage=head in OUTAGES)
-        for head, measure in COLUMNS
-    )
-    return (Cell(label), Cell(str(len(group))), *values, _verdict(group))
+def _cells(group: Sequence[Attempt], columns: Sequence[Column]) -> Iterator[Cell]:
+    for column in columns:
+        yield _cell([attempt for attempt in group if column.there(attempt)], column)
 
 
-def _cell(values: Sequence[Measured | None], *, outage: bool) -> Cell:
+def _cell(group: Sequence[Attempt], column: Column) -> Cell:
     from migrate.stats import spread  # noqa: PLC0415 - numpy is heavy
 
-    known = [value for value in values if value is not None]
+    if not group:
+        return Cell(NO_PHASE)
+    known = [value for attempt in group if (value := column.measure(attempt)) is not None]
     if not known:
         return Cell(NOT_MEASURED)
     found = spread(value.ms for value in known)
     bound = "≥ " if any(value.at_least for value in known) else ""
-    text = bound + _figure(found.median, outage=outage)
-    shown = f"[{_figure(found.minimum, outage=outage)}..{_figure(found.maximum, outage=outage)}]"
-    missing = f" {len(known)}/{len(values)} measured" if len(known) < len(values) else ""
-    return Cell(text, (shown if len(known) > 1 else "") + missing)
+    middle, least, most = (
+        _figure(ms, outage=column.outage) for ms in (found.median, found.minimum, found.maximum)
+    )
+    shown = f"[{least}..{most}]".replace(IN_FLOOR, "floor")
+    shown = shown if len(known) > 1 and most != IN_FLOOR else ""
+    missing = f" {len(known)}/{len(group)} measured" if len(known) < len(group) else ""
+    return Cell(bound + middle, (shown + missing).strip())
 
 
 def _figure(ms: float | None, *, outage: bool) -> str:
@@ -187,36 +175,54 @@ def against(attempt: Attempt) -> tuple[Verdict, ...]:
     )
 
 
-def _notes(groups: dict[str, list[Attempt]]) -> Iterator[str]:
+def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     yield (
         "A figure is the median of n attempts, [smallest..largest] beside it. Outage: the longest "
         "gap of an attempt that way; egress is guest to peer. In the floor: no gap longer than "
         "the meter shows with no migration going on. Guest stall: the longest that the guest's "
         "own tick stood still or came late. Floor: the worse way."
     )
-    several = [label for label, group in groups.items() if len(group) >= SEVERAL]
-    if len(several) < len(groups):
-        yield f"Rows with n below {SEVERAL} have no spread worth the name: they can't be ranked."
-    for one, other in combinations(several, 2) if len(several) <= COMPARED else ():
-        alike = [
-            head.removesuffix(", ms")
-            for head, measure in COLUMNS[:-1]
-            if _alike(_spread(groups[one], measure), _spread(groups[other], measure))
-        ]
-        if alike:
-            yield f"{one} and {other} are indistinguishable in {'; '.join(alike)}."
+    if groups:
+        yield (
+            "Parts: start is before the stop (a primary unplugged, shadow virtqueues switched on), "
+            "switchover touches it, tail is after the resume (announcements, a primary plugged in "
+            "again)."
+        )
+    for label, group in groups.items():
+        outside = [gap for attempt in group if (gap := _outside(attempt)) is not None]
+        if outside:
+            most = max(outside, key=lambda gap: gap.length_ns)
+            yield (
+                f"{label}: the longest gap lies in no phase of the move in {len(outside)} of "
+                f"{len(group)} (up to {most.length_ms:.0f} ms, {most.direction}): the lab's own "
+                "noise, or the target's QEMU that starts meanwhile."
+            )
+    out = [label for label, of in groups.items() if of[0].case.policy.method == "reattach"]
+    if out:
+        yield (
+            f"{', '.join(out)}: moved by reattach. There is no interface from before the move "
+            "until after it, so its outage is one gap over all parts; it stands under switchover."
+        )
 
 
-def _spread(group: Sequence[Attempt], measure: Callable[[Attempt], Measured | None]) -> Spread:
-    from migrate.stats import spread  # noqa: PLC0415 - numpy is heavy
+def _outside(attempt: Attempt) -> Gap | None:
+    """The longest gap, if no part of the move has it."""
+    most = max(attempt.gaps or (), key=lambda gap: gap.length_ns, default=None)
+    return most if most and most.part == "none" else None
 
-    return spread(value.ms if (value := measure(attempt)) else None for attempt in group)
 
-
-def _alike(one: Spread, other: Spread) -> bool:
-    from migrate.stats import indistinguishable  # noqa: PLC0415 - numpy is heavy
-
-    return bool(one.n and other.n) and indistinguishable(one, other)
+def _remarks(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
+    for label, group in groups.items():
+        said: dict[str, list[str]] = {}
+        for attempt in group:
+            for note in dict.fromkeys(attempt.notes):
+                said.setdefault(note, []).append(str(attempt.number))
+        for note, numbers in said.items():
+            if len(numbers) == len(group):
+                which = "every attempt" if len(group) > 1 else f"attempt {numbers[0]}"
+            else:
+                which = f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+            yield f"{label}, {which}: {note}"
 
 
 # --- rendering ----------------------------------------------------------------------------------
@@ -224,6 +230,13 @@ def _alike(one: Spread, other: Spread) -> bool:
 
 def plain(of: Table) -> str:
     """Columns of fixed width for a pipe; nothing is cut off."""
+    lines = _fixed(of)
+    if of.parts.rows:
+        lines += ["", PARTS_TITLE, *_fixed(of.parts), ""]
+    return "\n".join(map(clean, (*lines, *_below(of)))) + "\n"
+
+
+def _fixed(of: Grid) -> list[str]:
     lines = [of.heads, *(tuple(cell.line() for cell in row) for row in of.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(of.heads))]
     body = [
@@ -231,18 +244,33 @@ def plain(of: Table) -> str:
         for line in lines
     ]
     body.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(clean(line) for line in (*body, *of.skips, *of.notes)) + "\n"
+    return body
+
+
+def _below(of: Table) -> tuple[str, ...]:
+    return (*of.skips, *of.remarks, *((of.about,) if of.about else ()), *of.notes)
 
 
 def rich(of: Table) -> Group:
     """The same for a terminal, spread below the figure; markup in it means nothing."""
     from rich.console import Group  # noqa: PLC0415 - only for a terminal
+    from rich.text import Text  # noqa: PLC0415 - only for a terminal
+
+    below: list[RenderableType] = []
+    if of.parts.rows:
+        below = [Text(f"\n{PARTS_TITLE}", "bold"), _drawn(of.parts), Text("")]
+    loud = [Text(clean(line), "yellow") for line in (*of.skips, *of.remarks)]
+    about = [Text(of.about, "bold")] if of.about else []
+    return Group(_drawn(of), *below, *loud, *about, *(Text(clean(n), "dim") for n in of.notes))
+
+
+def _drawn(of: Grid) -> RichTable:
     from rich.table import Table as RichTable  # noqa: PLC0415 - only for a terminal
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
     drawn = RichTable(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for number, head in enumerate(of.heads):
-        drawn.add_column(Text(head), justify=_side(number, len(of.heads)), overflow="fold")
+        drawn.add_column(Text(head), justify=_side(number, of.heads), overflow="fold")
     for row in of.rows:
         drawn.add_row(
             *(
@@ -253,12 +281,11 @@ def rich(of: Table) -> Group:
                 for cell in row
             )
         )
-    below = [Text(clean(line), "yellow") for line in of.skips]
-    return Group(drawn, *below, *(Text(clean(line), "dim") for line in of.notes))
+    return drawn
 
 
-def _side(number: int, columns: int) -> Literal["left", "right"]:
-    return "left" if number in (0, columns - 1) else "right"
+def _side(number: int, heads: Sequence[str]) -> Literal["left", "right"]:
+    return "left" if number == 0 or heads[number] == "verdict" else "right"
 
 
 def clean(text: str) -> str:

@@ -34,6 +34,7 @@ MAX_ID = 120
 LISTS = frozenset({("roots",), ("needs",), ("faults",)}) | {
     ("expect", "held_by"),
     ("expect", "allow_unmeasured"),
+    ("interface", "vdpa", "features_off"),
 }
 """Keys whose one value is a list: only a list of lists is an axis of these."""
 

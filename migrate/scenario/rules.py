@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from migrate.model import Case, PhaseName, VirtualFunction
+from migrate.virtio_features import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,34 @@ RULES: tuple[Rule, ...] = (
         lambda case: case.interface.mode == "vhost-user" and case.interface.mtu != 1500,
         "libvirt sets the MTU on a link of the host, too, and a vhost-user port has none",
         "mtu = 1500, or mode = 'virtio'",
+    ),
+    Rule(
+        "interface.mtu",
+        lambda case: case.interface.mode == "vdpa" and case.interface.mtu != 1500,
+        "libvirt sets no MTU on an interface of type vdpa",
+        "mtu = 1500, or mode = 'virtio'",
+    ),
+    Rule(
+        "interface.vdpa.features_off",
+        lambda case: not set(case.interface.vdpa.features_off) <= set(NAMES.values()),
+        "this is no feature of a virtio network device",
+        "names in small letters, as virtio has them: " + ", ".join(NAMES.values()),
+    ),
+    Rule(
+        "interface.vdpa.shadow",
+        lambda case: (
+            case.interface.mode == "vdpa"
+            and case.interface.vdpa.shadow == "on"
+            and case.interface.ring == "packed"
+        ),
+        "QEMU's shadow virtqueues are split rings",
+        "ring = 'split'",
+    ),
+    Rule(
+        "expect.backend_fails",
+        lambda case: case.expect.backend_fails and not case.expect.held_by,
+        "a guest that is gone has no interface that could be dead",
+        "backend_fails = false, or name who holds the guest",
     ),
     Rule(
         "interface.mac",

@@ -1,0 +1,144 @@
+"""Features of a virtio network device: their names by number, and what a refusal by number means.
+
+Numbers and names: virtio 1.3, sections 5.1.3 (network device) and 6 (reserved feature bits); names
+are in small letters without ``VIRTIO_NET_F_``, ``VIRTIO_F_`` and ``VIRTIO_RING_F_``, but those of
+the ring itself are ``ring_packed`` and ``ring_reset``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+NAMES: Mapping[int, str] = {
+    0: "csum",
+    1: "guest_csum",
+    2: "ctrl_guest_offloads",
+    3: "mtu",
+    5: "mac",
+    6: "gso",
+    7: "guest_tso4",
+    8: "guest_tso6",
+    9: "guest_ecn",
+    10: "guest_ufo",
+    11: "host_tso4",
+    12: "host_tso6",
+    13: "host_ecn",
+    14: "host_ufo",
+    15: "mrg_rxbuf",
+    16: "status",
+    17: "ctrl_vq",
+    18: "ctrl_rx",
+    19: "ctrl_vlan",
+    20: "ctrl_rx_extra",
+    21: "guest_announce",
+    22: "mq",
+    23: "ctrl_mac_addr",
+    24: "notify_on_empty",
+    27: "any_layout",
+    28: "indirect_desc",
+    29: "event_idx",
+    32: "version_1",
+    33: "access_platform",
+    34: "ring_packed",
+    35: "in_order",
+    36: "order_platform",
+    37: "sr_iov",
+    38: "notification_data",
+    39: "notif_config_data",
+    40: "ring_reset",
+    41: "admin_vq",
+    50: "device_stats",
+    51: "hash_tunnel",
+    52: "vq_notf_coal",
+    53: "notf_coal",
+    54: "guest_uso4",
+    55: "guest_uso6",
+    56: "host_uso",
+    57: "hash_report",
+    59: "guest_hdrlen",
+    60: "rss",
+    61: "rsc_ext",
+    62: "standby",
+    63: "speed_duplex",
+}
+NUMBERS: Mapping[str, int] = {
+    **{name: number for number, name in NAMES.items()},
+    # As the `vdpa` tool of iproute2 spells them.
+    "ring_indirect_desc": 28,
+    "ring_event_idx": 29,
+}
+
+SHADOWED = frozenset(
+    (
+        *("csum", "guest_csum", "ctrl_guest_offloads", "mtu", "mac", "guest_tso4", "guest_tso6"),
+        *("guest_ecn", "guest_ufo", "host_tso4", "host_tso6", "host_ecn", "host_ufo", "mrg_rxbuf"),
+        *("status", "ctrl_vq", "ctrl_rx", "ctrl_vlan", "ctrl_rx_extra", "mq", "ctrl_mac_addr"),
+        *("any_layout", "event_idx", "version_1", "access_platform", "hash_report", "rss"),
+        *("rsc_ext", "standby", "speed_duplex"),
+    )
+)
+"""What QEMU 10 can follow in shadow virtqueues (net/vhost-vdpa.c ``vdpa_svq_device_features``,
+hw/virtio/vhost-shadow-virtqueue.c ``vhost_svq_valid_features``); later ones can follow more."""
+
+
+def names(mask: int) -> tuple[str, ...]:
+    """Of the features in ``mask``, lowest first; one without a name is told by its number."""
+    bits = (bit for bit in range(mask.bit_length()) if mask >> bit & 1)
+    return tuple(NAMES.get(bit, f"bit {bit}") for bit in bits)
+
+
+def mask_of(features: Iterable[str]) -> int:
+    """The features by number, of names as :func:`canonical` gives them."""
+    numbers = (NUMBERS[name] if name in NUMBERS else int(name.split()[-1]) for name in features)
+    return sum(1 << number for number in set(numbers))
+
+
+def canonical(told: str | int) -> str:
+    """The name of a feature as a tool tells it: by name in any case, or by its number."""
+    if isinstance(told, int):
+        return NAMES.get(told, f"bit {told}")
+    name = told.lower()
+    return NAMES.get(NUMBERS.get(name, -1), name)
+
+
+def unshadowed(features: Iterable[str]) -> tuple[str, ...]:
+    """Of a device's features, those for which QEMU 10 refuses shadow virtqueues."""
+    return tuple(sorted(set(features) - SHADOWED, key=lambda name: mask_of([name])))
+
+
+# --- a refusal, and what would lift it ----------------------------------------------------------
+
+_HEX = r"0x([0-9a-fA-F]+)"
+_NOT_SHADOWED = re.compile(rf"vdpa svq does not work with features {_HEX}")
+_RINGS = re.compile(rf"SVQ Invalid device feature flags, offer: {_HEX}, ok: {_HEX}")
+_LOADED = re.compile(rf"Features {_HEX} unsupported\. Allowed features: {_HEX}")
+_NO_LOG = re.compile(r"vhost lacks VHOST_F_LOG_ALL feature")
+
+
+def lifts(said: str) -> str:
+    """What would lift a refusal that names features; empty for other words of QEMU."""
+    if found := _NOT_SHADOWED.search(said):
+        return _without(int(found[1], 16))
+    if found := _RINGS.search(said):
+        offer, right = (int(group, 16) for group in found.groups())
+        lacking = names(right & ~offer)
+        more = f"; the device has to offer {', '.join(lacking)}" if lacking else ""
+        return _without(offer & ~right) + more if offer & ~right else more.removeprefix("; ")
+    if found := _LOADED.search(said):
+        wanted, allowed = (int(group, 16) for group in found.groups())
+        lost = ", ".join(names(wanted & ~allowed))
+        return f"the target's device has no {lost}: switch that off at the source, or on there"
+    if _NO_LOG.search(said):
+        return "interface.vdpa.shadow = 'on', or a backend that can log what it writes"
+    return ""
+
+
+def _without(mask: int) -> str:
+    """Features that shadow virtqueues do not follow."""
+    off = names(mask)
+    listed = ", ".join(f"'{name}'" for name in off)
+    return (
+        f"shadow virtqueues of this QEMU can't follow {', '.join(off)}: switch that off by "
+        f"interface.vdpa.features_off = [{listed}] or on the device itself, or use a newer QEMU"
+    )
