@@ -164,7 +164,7 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
         click.echo(json.dumps([host.model_dump() for host in facts], indent=1))
     else:
         needs, to_migrate = session.needs_of_modes(), session.needs_to_migrate()
-        click.echo(health.plain(facts, needs, session.without_backend(), to_migrate))
+        click.echo(health.plain(facts, needs, to_migrate))
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from migrate import __version__
 from migrate.errors import LabError
 from migrate.experiment import attempt
 from migrate.image import ensure_image
-from migrate.interfaces import MODES, TO_MIGRATE, InterfaceModule, module_for
+from migrate.interfaces import MODES, TO_MIGRATE, module_for
 from migrate.lab import facts, labs
 from migrate.lab.config import AnyConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
@@ -86,9 +86,6 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
         return tuple(pool.map(ask, lab.hosts.values()))
 
 
-NO_BACKEND = "this version of migrate-lab has no backend for it yet"
-
-
 def needs_of_modes() -> dict[str, tuple[str, ...]]:
     """What each mode takes, by the names of capabilities."""
     return {mode: module.needs for mode, module in MODES.items()}
@@ -97,11 +94,6 @@ def needs_of_modes() -> dict[str, tuple[str, ...]]:
 def needs_to_migrate() -> dict[str, tuple[str, ...]]:
     """What a mode takes beside its needs for its guest to be migrated as it is."""
     return {str(mode): names for mode, names in TO_MIGRATE.items()}
-
-
-def without_backend() -> dict[str, str]:
-    """Modes that run nowhere in this version, and why."""
-    return {mode: NO_BACKEND for mode, module in MODES.items() if not module.built}
 
 
 @dataclass(slots=True)
@@ -147,19 +139,8 @@ class Session:
             for need in needs:
                 capability = known.capability(need)
                 if not capability.able:
-                    return self._also(module, capability)
-        if not module.built:
-            return self._also(module, Capability(name="backend", able=False))
+                    return capability
         return None
-
-    @staticmethod
-    def _also(module: InterfaceModule, lacking: Capability) -> Capability:
-        """A mode without a backend would not run with the hardware either: both are said."""
-        if module.built:
-            return lacking
-        reason = f"{lacking.reason}, and {NO_BACKEND}" if lacking.reason else NO_BACKEND
-        remedy = f"{lacking.remedy}, and a newer version" if lacking.remedy else "a newer version"
-        return lacking.model_copy(update={"reason": reason, "remedy": remedy})
 
     def skip(self, skip: Skip) -> None:
         """Say once that a case can't run here."""

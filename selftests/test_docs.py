@@ -254,14 +254,6 @@ def test_every_mode_is_named(page: str) -> None:
     assert all(f"`{mode}`" in (ROOT / page).read_text() for mode in MODES)
 
 
-def test_modes_without_a_backend_are_said_to_have_none() -> None:
-    """And the other way round: once there is a backend, the page has to say so."""
-    text = (ROOT / "README.md").read_text()
-    unbuilt = {m for m, module in MODES.items() if type(module).__name__ == "Unbuilt"}
-    told = set(re.findall(r"^\| `([a-z-]+)` \|.*no backend", text, re.MULTILINE))
-    assert told == unbuilt
-
-
 def test_every_phase_is_explained() -> None:
     text = (ROOT / "docs/how-the-meter-works.md").read_text()
     for name in model.PhaseName.__args__:  # type: ignore[attr-defined]

@@ -35,10 +35,6 @@ class InterfaceModule(Protocol):
     """The six questions."""
 
     @property
-    def built(self) -> bool:
-        """Whether this version has a backend for the mode."""
-
-    @property
     def logs(self) -> Mapping[str, str]:
         """Logs of the backend by name, as paths on the host."""
 

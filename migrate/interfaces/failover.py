@@ -28,7 +28,6 @@ STANDBY = "ua-standby"
 class Failover:
     """The standby on the data bridge, and a VF that is plugged in once the guest runs."""
 
-    built = True
     logs: Mapping[str, str] = MappingProxyType({})
     needs = ("tun", "sriov", "iommu")
 

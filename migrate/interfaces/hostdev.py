@@ -33,7 +33,6 @@ VF = "ua-vf"
 class Hostdev:
     """A VF, and nothing else."""
 
-    built = True
     logs: Mapping[str, str] = MappingProxyType({})
     needs = ("sriov", "iommu")
 

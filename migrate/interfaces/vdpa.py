@@ -74,7 +74,6 @@ class Place:
 class Vdpa:
     """One vDPA device for the guest."""
 
-    built = True
     logs: Mapping[str, str] = MappingProxyType({})
     needs = ("vhost-vdpa",)
 

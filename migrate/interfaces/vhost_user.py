@@ -49,7 +49,6 @@ SETTINGS = (
 class VhostUser:
     """One port of the host's OVS for the guest."""
 
-    built = True
     logs: Mapping[str, str] = MappingProxyType({"ovs": LOG})
     needs = ("huge-pages", "ovs-dpdk")
 

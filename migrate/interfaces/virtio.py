@@ -17,7 +17,6 @@ from migrate.model import Interface
 class Virtio:
     """libvirt makes the tap and takes it away with the domain."""
 
-    built = True
     logs: Mapping[str, str] = MappingProxyType({})
     needs = ("tun",)
 

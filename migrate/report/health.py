@@ -10,14 +10,12 @@ from migrate.model import HostFacts
 def plain(
     hosts: Sequence[HostFacts],
     needs: Mapping[str, tuple[str, ...]],
-    unbuilt: Mapping[str, str],
     to_migrate: Mapping[str, tuple[str, ...]],
 ) -> str:
     """Text; hosts that are alike are told of once.
 
-    ``needs`` are the capabilities that each mode takes; ``unbuilt`` the modes that run nowhere in
-    this version, and why; ``to_migrate`` what a mode takes beside its needs for its guest to be
-    migrated as it is.
+    ``needs`` are the capabilities that each mode takes; ``to_migrate`` what a mode takes beside its
+    needs for its guest to be migrated as it is.
     """
     alike: dict[str, list[HostFacts]] = {}
     for facts in hosts:
@@ -37,10 +35,9 @@ def plain(
                 lines.append(f"  {found.name:18} no   {why}")
         for mode, wanted in needs.items():
             lacking = [found for name in wanted if not (found := facts.capability(name)).able]
-            against = [f"it lacks {', '.join(one.name for one in lacking)}"] if lacking else []
-            against += [unbuilt[mode]] if mode in unbuilt else []
+            against = f"it lacks {', '.join(one.name for one in lacking)}" if lacking else ""
             stays = [one for one in to_migrate.get(mode, ()) if not facts.capability(one).able]
             but = f"  but not migrated as it is: it lacks {', '.join(stays)}" if stays else ""
-            verdict = f"no   {'; '.join(against)}" if against else f"yes{but}"
+            verdict = f"no   {against}" if against else f"yes{but}"
             lines.append(f"  mode {mode:13} {verdict}")
     return "\n".join(lines)
