@@ -53,29 +53,30 @@ def _step(domain: Domain, name: str) -> Event:
     return Event(at_ns=now_ns(), source="controller", host=domain.host, name=name)
 
 
-def until_it_carries(probe: Probe, known: int, lab: Lab, deadline: Deadline) -> None:
+def until_it_carries(probe: Probe, known: int, lab: Lab | None, deadline: Deadline) -> None:
     """Wait for a device that was plugged in to appear in the guest and to have carrier.
 
-    ``known`` is how long the guest's log of lower devices was before. The guest's interface gets
-    its address as soon as the device is there: one that is new has none. GuestError if it does not
-    come up by the deadline.
+    ``known`` is how long the guest's log of lower devices was before. With a ``lab`` the guest's
+    interface gets its address as soon as the device is there: one that is new has none. GuestError
+    if it does not come up by the deadline.
     """
     never = threading.Event()
-    addressed = False
+    appeared = False
     while True:
         seen = [change.what for change in probe.lower_log()[known:]]
-        if "appeared" in seen and not addressed:
-            probe.address(lab.guest_address, lab.prefix)
-            addressed = True
-        if addressed and "up" in seen[seen.index("appeared") :]:
+        if "appeared" in seen and not appeared:
+            appeared = True
+            if lab is not None:
+                probe.address(lab.guest_address, lab.prefix)
+        if appeared and "up" in seen[seen.index("appeared") :]:
             return
         if deadline.passed():
             raise GuestError(
                 "use the device that was plugged in",
                 host=probe.where,
-                said="it has no carrier" if addressed else "it did not appear in the guest",
+                said="it has no carrier" if appeared else "it did not appear in the guest",
                 remedy="is the link of the host's PF up?"
-                if addressed
+                if appeared
                 else "has the guest's image a driver for it, and its kernel PCIe hotplug?",
             )
         never.wait(POLL_S)

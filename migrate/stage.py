@@ -36,8 +36,8 @@ LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 TAKE_S = 60.0
 """For the probes' logs to be read back."""
-BACK_S = 30.0
-"""For an interface that was plugged in to work in the guest."""
+BACK_S = 60.0
+"""For a device that was plugged in to carry in the guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Stage:
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
         self.traffic.look()
         swap = self._swap(source, target)
-        known = len(self.traffic.guest.lower_log()) if swap else 0
+        known = len(self.traffic.guest.lower_log()) if any(self.plugs.values()) else 0
         has_vf = swap is None and self.plugs[source.name] is not None
         begin_ns = now_ns()
         with ExitStack() as stack:
@@ -194,8 +194,8 @@ class Stage:
             self.seen.files["target.xml"] = self.domain.xml()
         elif moved.held_by == (source.name,) and self._out_of_sight():
             self._follow(source)
-        if len(moved.held_by) == 1 and self._was_plugged_in(begin_ns):
-            moved = self._until_back(moved, known)
+        if len(moved.held_by) == 1 and self.plugs[moved.held_by[0]] is not None:
+            moved = self._until_back(moved, swap, known)
         self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns))
         return moved
 
@@ -205,16 +205,21 @@ class Stage:
         alone = (swap.out is None) != (swap.into is None)
         return swap if alone or self.case.policy.method == "reattach" else None
 
-    def _was_plugged_in(self, since_ns: int) -> bool:
-        events = self.listener.events()
-        return any(event.name == "attached" and event.at_ns >= since_ns for event in events)
+    def _until_back(self, moved: Moved, swap: Swap | None, known: int) -> Moved:
+        """Wait for the host's device if the guest lost one, or had none.
 
-    def _until_back(self, moved: Moved, known: int) -> Moved:
-        """What was plugged in has to work in the guest: else it is there, and deaf."""
-        guest = self.traffic.guest
+        One that does not come is a note if there is a standby, and else the move has failed.
+        """
+        guest, lab = self.traffic.guest, self.setting.lab
         try:
-            until_it_carries(guest, known, self.setting.lab, self.setting.deadline(BACK_S))
+            lost = any(change.what == "gone" for change in guest.lower_log()[known:])
+            if lost or (swap is not None and swap.out is None):
+                address = lab if swap is not None else None
+                until_it_carries(guest, known, address, self.setting.deadline(BACK_S))
         except GuestError as error:
+            if swap is None:
+                self.seen.notes.append(str(error))
+                return moved
             problem = Problem(tried=error.tried, said=error.said, remedy=error.remedy)
             return dataclasses.replace(moved, outcome="failed", error=moved.error or problem)
         return moved

@@ -50,7 +50,7 @@ VDPA = {
 
 
 def of_vf(address: str) -> dict[str, object]:
-    return {"vf": pci(address), "alias": VF, "spare_ports": 4}
+    return {"vf": pci(address), "is_told": True, "alias": VF, "spare_ports": 4}
 
 
 BACKENDS: Mapping[str, tuple[dict[str, object], dict[str, object]]] = {
@@ -251,6 +251,18 @@ def test_a_vf_is_in_no_domain_that_is_started_or_saved(case: str) -> None:
     assert ("0", "pcie-root") in controllers
     assert controllers.count((None, "pcie-root-port")) == 4
     assert has_interface(started(case)) == case.startswith("failover")
+
+
+def test_a_vf_whose_card_can_not_be_told_its_mac_is_a_plain_device() -> None:
+    """libvirt would try to tell it; the target's XML names the target's all the same."""
+    here, there = ({**backend, "is_told": False} for backend in BACKENDS["failover"])
+    interface = Interface(mode="failover")
+    device = module_for("failover").plugs(interface, here)
+    assert device is not None
+    domain = started("failover-split").replace("  </devices>", f"{device}  </devices>")
+    assert complaints(domain) == ""
+    target = rewritten(domain, module_for("failover").adapt(here, there))
+    assert ET.fromstring(target).find("./devices/hostdev/source/address[@bus='0x81']") is not None
 
 
 def test_a_target_without_a_vf_gets_the_standby_alone() -> None:

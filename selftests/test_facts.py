@@ -184,12 +184,16 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
         put(tmp_path, f"sys/bus/pci/devices/{address}/device", f"{model}\n")
     modules = f"lib/modules/{release}/kernel/drivers/vfio"
     put(tmp_path, f"{modules}/pci/qat/qat_vfio_pci.ko.xz")
-    for address, total, made in (("0000:01:00.0", 4, 0), ("0000:02:00.0", 2, 2)):
+    for address, total, made in (("0000:01:00.0", 4, 0), ("0000:02:00.0", 3, 3)):
         put(tmp_path, f"sys/bus/pci/devices/{address}/sriov_totalvfs", f"{total}\n")
         put(tmp_path, f"sys/bus/pci/devices/{address}/sriov_numvfs", f"{made}\n")
     used = "sys/bus/pci/devices/0000:02:00.0"
     link(tmp_path, f"{used}/virtfn0/driver", "../drivers/vfio-pci")
+    link(tmp_path, f"{used}/virtfn0/iommu_group", "../groups/10")
+    link(tmp_path, "proc/7/fd/3", f"{tmp_path}/dev/vfio/10")
     link(tmp_path, f"{used}/virtfn1/driver", "../drivers/igbvf")
+    link(tmp_path, f"{used}/virtfn2/driver", "../drivers/vfio-pci")  # opened by nobody
+    link(tmp_path, f"{used}/virtfn2/iommu_group", "../groups/12")
     said = look_at(tmp_path)
     assert said["kernel"] == (release,)
     assert said["cpu"] == ("A 1",)
@@ -202,7 +206,7 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
     assert said["vfio-driver"] == ("mlx5_vfio_pci",)
     assert said["vfio-module"] == ("qat_vfio_pci.ko.xz",)
     assert "vdpa" in said["bus"]
-    assert said["pf"] == ("0000:01:00.0 4 4", "0000:02:00.0 2 1")
+    assert said["pf"] == ("0000:01:00.0 4 4", "0000:02:00.0 3 2")
 
 
 def test_the_look_at_a_bare_machine_says_little(tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ from typing import Any, cast
 
 import pytest
 
-from migrate import migration, plugging
+from migrate import migration, plugging, stage
 from migrate.call import Call
 from migrate.clock import Deadline, now_ns
 from migrate.errors import GuestError, HostError
 from migrate.libvirt_client import Domain
-from migrate.migration import Acted, End, Move, Swap, act, judged
-from migrate.model import Event, Policy
+from migrate.migration import Acted, End, Move, Moved, Swap, act, judged
+from migrate.model import Event, Policy, Reported
 from migrate.observe.events import Listener
 from migrate.plugging import take_out, until_it_carries
 from migrate.probe import LowerChange, Probe
+from migrate.stage import Stage
 
 HERE = '<interface type="hostdev"><alias name="ua-vf"/></interface>'
 THERE = '<interface type="hostdev"><alias name="ua-there"/></interface>'
@@ -206,6 +207,12 @@ def test_a_new_device_gets_its_address_at_once_and_is_waited_for() -> None:
     assert len(inside.lower_log()) == 6, "it was waited for until it was up, and no longer"
 
 
+def test_a_primary_that_comes_back_leaves_the_address_alone() -> None:
+    inside = Inside("up", "gone", "appeared", "up")
+    until_it_carries(cast("Probe", inside), 1, None, Deadline.after(10))
+    assert inside.addresses == []
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [(("up", "gone"), "did not appear"), (("up", "appeared", "down"), "no carrier")],
@@ -214,3 +221,46 @@ def test_a_device_that_does_not_come_up_is_told(told: tuple[str, ...], said: str
     with pytest.raises(GuestError, match=said) as error:
         waiting(Inside(*told), 0.2)()
     assert error.value.remedy
+
+
+# --- after a move -------------------------------------------------------------------------------
+
+DONE = Moved("completed", ("b",), Reported())
+
+
+def stage_of(inside: Inside) -> Stage:
+    """As much of a stage as waits."""
+    part = Stage.__new__(Stage)
+    part.traffic = cast("Any", SimpleNamespace(guest=inside))
+    part.setting = cast("Any", SimpleNamespace(lab=LAB))
+    part.seen = cast("Any", SimpleNamespace(notes=[]))
+    return part
+
+
+@pytest.mark.parametrize("swap", [Swap(HERE, THERE), Swap(None, THERE)])
+def test_a_guest_that_stays_deaf_was_not_moved(swap: Swap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "BACK_S", 0.1)
+    after = stage_of(Inside("up", "gone"))._until_back(DONE, swap, 1)
+    assert after.outcome == "failed"
+    assert after.error is not None
+    assert "did not appear" in after.error.said
+
+
+def test_a_primary_that_stays_away_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest has its network by the standby."""
+    monkeypatch.setattr(stage, "BACK_S", 0.1)
+    after = stage_of(Inside("up", "gone"))
+    assert after._until_back(DONE, None, 1) is DONE
+    assert "did not appear" in after.seen.notes[0]
+
+
+def test_a_device_that_never_went_is_not_waited_for() -> None:
+    after = stage_of(Inside("up", "carries"))
+    assert after._until_back(DONE, None, 1) is DONE
+    assert after.seen.notes == []
+
+
+def test_an_interface_that_came_back_has_its_address() -> None:
+    inside = Inside("up", "gone", "appeared", "up")
+    assert stage_of(inside)._until_back(DONE, Swap(HERE, THERE), 1) is DONE
+    assert [address for address, _, _ in inside.addresses] == ["10.0.0.2"]

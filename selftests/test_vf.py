@@ -284,7 +284,12 @@ def test_a_card_that_can_not_be_told_a_mac_is_refused(host: Machine) -> None:
     links = json.loads(host.sysfs.links.read_text())
     del links[0]["vfinfo_list"]
     host.sysfs.links.write_text(json.dumps(links))
-    assert "can't be told the MAC" in refused(host).said
+    assert "can't be told a VF's MAC, and no free VF has that one" in refused(host).said
+    links[2]["address"] = Interface().mac
+    host.sysfs.links.write_text(json.dumps(links))
+    with lease(host) as fitting:
+        assert (fitting.number, fitting.is_told) == (1, False)
+    assert "nor its VLAN 42" in refused(host, vlan=42).said
 
 
 def test_no_iommu_is_refused(tmp_path: Path) -> None:

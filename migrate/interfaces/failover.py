@@ -15,7 +15,7 @@ from typing import Any
 
 from migrate.clock import Deadline
 from migrate.domain import Rewrite, device_xml, moved_source
-from migrate.interfaces.hostdev import SPARE_PORTS, VF, moved_vf, pci
+from migrate.interfaces.hostdev import SPARE_PORTS, moved_vf, of_vf
 from migrate.interfaces.vf import NoFunctionError, leased
 from migrate.interfaces.virtio import Virtio
 from migrate.lab.hosts import Host
@@ -39,10 +39,9 @@ class Failover:
         ``vf`` is None then, and ``lacks`` is why."""
         with ExitStack() as stack:
             backend = dict(stack.enter_context(Virtio().provide(host, interface, deadline)))
-            backend |= {"standby": STANDBY, "alias": VF, "spare_ports": SPARE_PORTS, "vf": None}
+            backend |= {"standby": STANDBY, "spare_ports": SPARE_PORTS, "vf": None}
             try:
-                vf = stack.enter_context(leased(host, interface, deadline))
-                backend["vf"] = pci(vf.address)
+                backend |= of_vf(stack.enter_context(leased(host, interface, deadline)))
             except NoFunctionError as error:
                 alone = f"host {host.name} has no VF for the guest: {error.said}"
                 backend |= {"lacks": error, "notes": (f"{alone}; it is on its standby there",)}

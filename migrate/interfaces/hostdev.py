@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 
 from migrate.clock import Deadline
 from migrate.domain import Rewrite, device_xml
+from migrate.interfaces.sriov import Function
 from migrate.interfaces.vf import leased
 from migrate.lab.hosts import Host
 from migrate.model import Interface
@@ -41,7 +42,7 @@ class Hostdev:
     ) -> Iterator[Mapping[str, Any]]:
         """A VF that nobody else has."""
         with leased(host, interface, deadline) as vf:
-            yield {"vf": pci(vf.address), "alias": VF, "spare_ports": SPARE_PORTS}
+            yield {**of_vf(vf), "spare_ports": SPARE_PORTS}
 
     def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
         """Ports for what comes later."""
@@ -62,6 +63,11 @@ class Hostdev:
         return moved_vf(source["vf"], target["vf"])
 
 
+def of_vf(vf: Function) -> dict[str, Any]:
+    """What a device's template must know of the VF."""
+    return {"vf": pci(vf.address), "is_told": vf.is_told, "alias": VF}
+
+
 def pci(address: str) -> dict[str, str]:
     """``0000:01:10.0`` as libvirt's ``<address type='pci'>`` has it, e.g. ``bus`` is ``0x01``."""
     parts = re.fullmatch(r"(\w+):(\w+):(\w+)\.(\w+)", address)
@@ -77,7 +83,8 @@ def moved_vf(source: Mapping[str, str], target: Mapping[str, str]) -> tuple[Rewr
         return ()
 
     def move(root: ET.Element) -> None:
-        for address in root.iterfind("./devices/interface[@type='hostdev']/source/address"):
+        of_interfaces = root.iterfind("./devices/interface[@type='hostdev']/source/address")
+        for address in [*of_interfaces, *root.iterfind("./devices/hostdev/source/address")]:
             if all(address.get(key) == value for key, value in source.items()):
                 address.attrib.update(target)
 

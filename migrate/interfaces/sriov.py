@@ -101,7 +101,14 @@ class Function(Value):
     """Who has it, as far as can be seen; "" is nobody."""
     vfio_modules: tuple[str, ...] = ()
     """VFIO drivers that say they fit, by their aliases."""
+    mac: str = ""
+    """Of its link on the host."""
     settings: VfSettings = VfSettings()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the PF's driver can be told its MAC; else it has one for good."""
+        return self.settings.mac is not None
 
 
 class Physical(Value):
@@ -185,6 +192,7 @@ def _function(
         links=netdevs,
         used_by=used,
         vfio_modules=of.get("module", ()),
+        mac=next((links[name].get("address", "") for name in netdevs if name in links), ""),
         settings=told.get(int(number), VfSettings()),
     )
 

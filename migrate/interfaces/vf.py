@@ -78,7 +78,7 @@ def leased(host: Host, interface: Interface, deadline: Deadline) -> Iterator[Fun
         if not found.made:
             _write(host, pf, ledger, deadline)
             found = _make(host, found, deadline)
-        chosen = _free(host, found, ledger)
+        chosen = _free(host, found, ledger, interface)
         mine.add(chosen.address)
         _write(host, pf, ledger.with_one(chosen), deadline)
         _tell(host, pf, chosen.number, _wanted(interface), deadline)
@@ -126,8 +126,9 @@ def _make(host: Host, found: Physical, deadline: Deadline) -> Physical:
     return found
 
 
-def _free(host: Host, found: Physical, ledger: Ledger) -> Function:
-    """The first that nobody uses and that shares its IOMMU group with nothing."""
+def _free(host: Host, found: Physical, ledger: Ledger, interface: Interface) -> Function:
+    """The first that nobody uses, that shares its IOMMU group with nothing, and that has the
+    guest's MAC or can be given it."""
     free = [
         one for one in found.functions if not one.used_by and one.address not in ledger.addresses
     ]
@@ -151,14 +152,17 @@ def _free(host: Host, found: Physical, ledger: Ledger) -> Function:
             if one.group
             else "turn on the IOMMU in the firmware and boot with intel_iommu=on",
         )
-    if alone[0].settings.mac is None:
+    plain = interface.vf.vlan is None
+    fitting = [one for one in alone if one.is_told or (plain and one.mac == interface.mac)]
+    if not fitting:
+        vlan = "" if plain else f", nor its VLAN {interface.vf.vlan}"
         raise HostError(
-            f"pass {alone[0].address} to a guest",
+            f"give a VF of {found.link} the MAC {interface.mac}",
             host=host.name,
-            said=f"the driver of {found.link} can't be told the MAC of a virtual function",
+            said=f"its driver can't be told a VF's MAC{vlan}, and no free VF has that one",
             remedy="a card whose driver can (`ip link show` lists its VFs), e.g. igb or mlx5",
         )
-    return alone[0]
+    return fitting[0]
 
 
 # --- what it is told, and who has it ------------------------------------------------------------

@@ -84,7 +84,14 @@ for total in /sys/bus/pci/devices/*/sriov_totalvfs; do
     if [ "$made" -gt 0 ]; then
         free=0
         for vf in "$device"/virtfn*; do
-            case $(readlink "$vf/driver") in */vfio-pci) ;; *) free=$((free + 1)) ;; esac
+            group=$(readlink "$vf/iommu_group")
+            # One that is bound to VFIO is free as long as nobody has opened it.
+            case $(readlink "$vf/driver") in *vfio*)
+                opened=$(find /proc/[0-9]*/fd -lname "/dev/vfio/${group##*/}" 2>/dev/null)
+                [ -z "$opened" ] || continue
+                ;;
+            esac
+            free=$((free + 1))
         done
     fi
     say pf "${device##*/} $vfs $free"
