@@ -68,7 +68,9 @@ def until_it_carries(probe: Probe, known: int, lab: Lab | None, deadline: Deadli
             appeared = True
             if lab is not None:
                 probe.address(lab.guest_address, lab.prefix)
-        if appeared and "up" in seen[seen.index("appeared") :]:
+        # A link may come up, go down again at once and come back a second later (igbvf does).
+        carrier = [what for what in seen if what in ("appeared", "up", "down")]
+        if appeared and carrier[-1] == "up":
             return
         if deadline.passed():
             raise GuestError(

@@ -19,7 +19,7 @@ from migrate.model import Event, Policy, Reported
 from migrate.observe.events import Listener
 from migrate.plugging import take_out, until_it_carries
 from migrate.probe import LowerChange, Probe
-from migrate.stage import Stage
+from migrate.stage import Setting, Stage
 
 HERE = '<interface type="hostdev"><alias name="ua-vf"/></interface>'
 THERE = '<interface type="hostdev"><alias name="ua-there"/></interface>'
@@ -192,7 +192,7 @@ class Inside:
         self.addresses.append((ip, prefix, len(self._log)))
 
 
-LAB: Any = SimpleNamespace(guest_address="10.0.0.2", prefix=24)
+LAB: Any = SimpleNamespace(guest_address="10.0.0.2", prefix=24, patience=1.0)
 
 
 def waiting(inside: Inside, seconds: float = 10) -> Callable[[], None]:
@@ -205,6 +205,19 @@ def test_a_new_device_gets_its_address_at_once_and_is_waited_for() -> None:
     waiting(inside)()
     assert inside.addresses == [("10.0.0.2", 24, 3)]
     assert len(inside.lower_log()) == 6, "it was waited for until it was up, and no longer"
+
+
+def test_a_link_that_goes_down_again_at_once_is_not_up_yet() -> None:
+    class AtOnce(Inside):
+        def lower_log(self) -> tuple[LowerChange, ...]:
+            super().lower_log()
+            super().lower_log()
+            return super().lower_log()
+
+    inside = AtOnce("up", "gone", "down", "appeared", "up", "down", "carries", "up")
+    waiting(inside)()
+    assert [change.what for change in inside._log][-1] == "up"
+    assert len(inside._log) == 8
 
 
 def test_a_primary_that_comes_back_leaves_the_address_alone() -> None:
@@ -232,7 +245,7 @@ def stage_of(inside: Inside) -> Stage:
     """As much of a stage as waits."""
     part = Stage.__new__(Stage)
     part.traffic = cast("Any", SimpleNamespace(guest=inside))
-    part.setting = cast("Any", SimpleNamespace(lab=LAB))
+    part.setting = Setting(LAB)
     part.seen = cast("Any", SimpleNamespace(notes=[]))
     return part
 

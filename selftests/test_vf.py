@@ -303,6 +303,25 @@ def test_a_host_that_lends_no_pf_says_so(host: Machine) -> None:
     assert "lends no physical function" in refused(host).said
 
 
+def test_a_virtio_devices_functions_are_those_of_the_pci_device_above_it(host: Machine) -> None:
+    below = host.sysfs.pf / "virtio8"
+    below.mkdir()
+    (below / "driver").symlink_to(host.sysfs.pci / "drivers/igb")
+    place = host.root / "sys/class/net" / LINK / "device"
+    place.unlink()
+    place.symlink_to(below)
+    for number, mac in enumerate(("02:00:00:00:00:01", Interface().mac)):
+        (host.sysfs.vf(number) / "net").rename(host.sysfs.vf(number) / "virtio")
+        netdev = host.sysfs.vf(number) / f"virtio1{number}/net/eth{number}"
+        netdev.mkdir(parents=True)
+        links = json.loads(host.sysfs.links.read_text())
+        links[0].pop("vfinfo_list", None)
+        links[1 + number]["address"] = mac
+        host.sysfs.links.write_text(json.dumps(links))
+    with lease(host) as vf:
+        assert (vf.number, vf.mac, vf.is_told) == (1, Interface().mac, False)
+
+
 def _no_link(host: Machine) -> None:
     (host.root / "sys/class/net" / LINK / "device").unlink()
 

@@ -15,9 +15,10 @@ from migrate.model import Value
 LOOK = r"""
 say() { printf '%s\t%s\n' "$1" "$2"; }
 name() { path=$(readlink "$1") && echo "${path##*/}" || echo -; }
-cd "/sys/class/net/$1/device" 2>/dev/null || exit 0
-pwd=$(pwd -P)
-say address "${pwd##*/}"
+cd -P "/sys/class/net/$1/device" 2>/dev/null || exit 0
+# A virtio device is on a bus of its own, below the PCI device that has the functions.
+[ -e sriov_totalvfs ] || [ ! -e ../sriov_totalvfs ] || cd ..
+say address "${PWD##*/}"
 say driver "$(name driver)"
 [ -r sriov_totalvfs ] || exit 0
 say total "$(cat sriov_totalvfs)"
@@ -33,7 +34,7 @@ for vf in virtfn*; do
         case $(cat "$other/class" 2>/dev/null) in 0x0604*) continue ;; esac
         [ ! -e "$other" ] || say shares "$number ${other##*/}"
     done
-    for link in "$vf"/net/*; do
+    for link in "$vf"/net/* "$vf"/virtio*/net/*; do
         [ ! -e "$link" ] || say link "$number ${link##*/}"
     done
     for device in "$vf"/vfio-dev/*; do

@@ -107,7 +107,7 @@ def _make(host: Host, found: Physical, deadline: Deadline) -> Physical:
     take away all of them, and they may be somebody's."""
     wanted = min(MADE, found.total)
     try:
-        _count(host, found.link, wanted, deadline)
+        _count(host, found, wanted, deadline)
     except HostError as error:
         raise HostError(
             f"make {wanted} virtual functions of {found.link}",
@@ -229,8 +229,8 @@ def bind(host: Host, address: str, driver: str, override: str, deadline: Deadlin
         )
 
 
-def _count(host: Host, pf: str, number: int, deadline: Deadline) -> None:
-    file = f"/sys/class/net/{pf}/device/sriov_numvfs"
+def _count(host: Host, pf: Physical, number: int, deadline: Deadline) -> None:
+    file = f"/sys/bus/pci/devices/{pf.address}/sriov_numvfs"
     host.run(["tee", file], deadline, text=f"{number}\n")
 
 
@@ -260,8 +260,8 @@ def _put_back(host: Host, pf: str, ledger: Ledger, these: set[str], deadline: De
         return
     if now.made != ledger.made:
         if now.made and ledger.made:
-            _count(host, pf, 0, deadline)
-        _count(host, pf, ledger.made, deadline)
+            _count(host, now, 0, deadline)
+        _count(host, now, ledger.made, deadline)
     host.run(["rm", "-f", _file(pf)], deadline)
 
 
