@@ -429,6 +429,19 @@ def test_failover_goes_back_to_its_primary_where_there_is_one(
     assert not host.ledger.exists()
 
 
+def test_a_virtio_device_is_no_primary(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_bridge(monkeypatch)
+    (host.sysfs.pci / "drivers/virtio-pci").mkdir()
+    host.sysfs.bind(0, "virtio-pci")
+    with (
+        pytest.raises(HostError, match="Linux takes none as the primary") as error,
+        Failover().provide(as_host(host), Interface(mode="failover"), soon()),
+    ):
+        pass
+    assert error.value.remedy
+    assert not host.ledger.exists()
+
+
 def test_a_group_that_is_shared_is_no_reason_to_go_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 from migrate.clock import Deadline
 from migrate.domain import Rewrite, device_xml, moved_source
+from migrate.errors import HostError
 from migrate.interfaces.hostdev import SPARE_PORTS, moved_vf, of_vf
+from migrate.interfaces.sriov import Function
 from migrate.interfaces.vf import NoFunctionError, leased
 from migrate.interfaces.virtio import Virtio
 from migrate.lab.hosts import Host
@@ -41,7 +43,10 @@ class Failover:
             backend = dict(stack.enter_context(Virtio().provide(host, interface, deadline)))
             backend |= {"standby": STANDBY, "spare_ports": SPARE_PORTS, "vf": None}
             try:
-                backend |= of_vf(stack.enter_context(leased(host, interface, deadline)))
+                vf = stack.enter_context(leased(host, interface, deadline))
+                if vf.driver == "virtio-pci":
+                    raise _no_primary(host, vf)
+                backend |= of_vf(vf)
             except NoFunctionError as error:
                 alone = f"host {host.name} has no VF for the guest: {error.said}"
                 backend |= {"lacks": error, "notes": (f"{alone}; it is on its standby there",)}
@@ -72,3 +77,14 @@ class Failover:
         if source["vf"] is None or target["vf"] is None:
             return bridge
         return (*bridge, *moved_vf(source["vf"], target["vf"]))
+
+
+def _no_primary(host: Host, vf: Function) -> HostError:
+    """Source: linux drivers/net/net_failover.c, net_failover_slave_pre_register."""
+    return HostError(
+        f"use {vf.address} as a primary",
+        host=host.name,
+        said="it is a virtio device, and Linux takes none as the primary of a failover pair: "
+        "a primary's parent has to be a PCI device",
+        remedy="a card with VFs of its own kind (nic = 'igb' in a nested lab), or mode = 'hostdev'",
+    )
