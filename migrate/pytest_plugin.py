@@ -79,12 +79,15 @@ def pair(lab: Session) -> Pair:
 
 @pytest.fixture
 def scenario(lab: Session, pair: Pair) -> Scenario:
-    """Run a case, or the only case that a scenario file makes with the given overrides."""
+    """Run a case, or the only case that a scenario file makes with the given overrides.
+
+    ``variant`` names one of the file's variants; what the file leaves open is the lab's to say.
+    """
     from migrate.errors import LabError
 
-    def run(what: Case | Path, *overrides: str) -> Attempt:
+    def run(what: Case | Path, *overrides: str, variant: str = "") -> Attempt:
         """What leaves no attempt fails the test in one line."""
-        case = _case(what, overrides)
+        case = _case(what, overrides, variant, lab)
         place = pair(case)
         try:
             return lab.attempt(case, lab.next_number(case), place)
@@ -99,8 +102,8 @@ def boot(lab: Session, pair: Pair) -> Boot:
     """A case's world in a state; the test moves the guest, or does what else it wants."""
 
     @contextmanager
-    def start(what: Case | Path, *overrides: str) -> Iterator[Stage]:
-        case = _case(what, overrides)
+    def start(what: Case | Path, *overrides: str, variant: str = "") -> Iterator[Stage]:
+        case = _case(what, overrides, variant, lab)
         with lab.staged(case, pair(case)) as stage:
             yield stage
 
@@ -118,18 +121,20 @@ def verdicts() -> Verdicts:
     return judge
 
 
-def _case(what: Case | Path, overrides: tuple[str, ...]) -> Case:
+def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Session) -> Case:
     from migrate.errors import ConfigurationError
     from migrate.scenario import load
 
     if not isinstance(what, Path):
         return what
-    cases = load(what, overrides).cases
+    found = load(what, overrides, lab.lab.scenario_defaults)
+    wanted = f"{found.name}-{variant}"
+    cases = [case for case in found.cases if not variant or case.id == wanted]
     if len(cases) != 1:
         raise ConfigurationError(
             f"run the only case of {what}",
             said=f"it makes {len(cases)}: {', '.join(case.id for case in cases)}",
-            remedy="narrow it by overrides such as interface.mode=virtio",
+            remedy="narrow it by a variant, or by overrides such as interface.mode=virtio",
         )
     return cases[0]
 
