@@ -449,6 +449,14 @@ def test_each_carrier_lasts_until_the_next_one_and_the_last_to_the_end() -> None
     ]
 
 
+def test_a_carrier_that_is_taken_out_carries_until_then() -> None:
+    first, *rest = synthetic.carried()
+    gone = first.model_copy(update={"name": "lower-gone", "at_ns": rest[0].at_ns - 500 * MS})
+    drawn = failover_picture(events=[first, gone, *rest])
+    ends = [max(one["x"]) for one in drawn["data"] if "begin ±" in str(one.get("text"))]
+    assert ends == [-1290, 1200, 2499]
+
+
 def test_a_move_without_a_primary_has_no_lane_for_it() -> None:
     lanes = ["phase", "downtime reported", "guest stall"]
     assert list(heights(picture(synthetic.attempt(synthetic.case())))) == lanes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from migrate.model import Event, Phase, PhaseName
@@ -125,14 +124,29 @@ def _carriers(seen: Seen) -> Sequence[Event]:
     return [event for event in seen.events if event.name == "carried-by"]
 
 
+def _gone(seen: Seen, carrier: Event, until_ns: int) -> list[int]:
+    """When the device that carries was taken out, on the axis."""
+    device = carrier.data.get("device")
+    return [
+        event.at_ns
+        for event in seen.events
+        if event.name == "lower-gone"
+        and event.data.get("device") == device
+        and carrier.at_ns < event.at_ns < until_ns
+    ]
+
+
 def _carried(seen: Seen, at: dict[str, float], window: tuple[float, float]) -> Iterator[Bar]:
-    """Each lower device from the event that names it to the next; the last one to the end."""
+    """Each lower device from the event that names it to the next, or until it is gone."""
     told = _carriers(seen)
     if not told:
         return
     sent = [int(log.sent_ns.max()) for log in seen.arrivals.values() if len(log)]
     last = max([*(phase.end_ns for phase in seen.attempt.phases), *sent, told[-1].at_ns])
-    ends = [*(after.at_ns for _, after in pairwise(told)), last]
+    ends = [
+        min([after_ns, *_gone(seen, event, after_ns)])
+        for event, after_ns in zip(told, [*(later.at_ns for later in told[1:]), last], strict=True)
+    ]
     for event, end_ns in zip(told, ends, strict=True):
         device, driver = (str(event.data.get(key, "")) for key in ("device", "driver"))
         text = html.escape(f"{device} ({driver})" if device else driver or "nothing")
