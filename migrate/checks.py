@@ -15,6 +15,7 @@ memory          every page that was written reads back    ``memory``; not with `
 tcp             all connections are alive, none was reset ``tcp``; not with no connection
 device          features, MAC, queues, driver, MTU and    ``device``
                 carrier are as they were before
+network         packets arrive each way at the end        ``network``
 backend         QEMU's log tells of no backend that       always (``backend_fails``: of one)
                 failed the guest
 clean           nothing was left over                     always
@@ -300,6 +301,28 @@ def _change(name: str, before: Nic, after: Nic) -> str:
     return f"features differ in bits {_listed(tuple(map(str, bits)))}"
 
 
+def network(attempt: Attempt) -> Verdict | None:
+    """Packets arrive again, each way, before the listening ends.
+
+    A direction is dead if nothing was served in the last half of the time (``settle_s``) that was
+    listened after the move: a move may succeed, and leave it so.
+    """
+    if not _asked(attempt, attempt.case.expect.network):
+        return None
+    if attempt.gaps is None:
+        return _unmeasured("network", "no gaps")
+    least_ns = attempt.case.workload.settle_s * 1e9 / 2
+    dead = [gap for gap in attempt.gaps if gap.open_ended and gap.length_ns >= least_ns]
+    told = [f"{gap.direction} for at least {gap.length_ms:.0f} ms" for gap in dead]
+    return Verdict(
+        check="network",
+        result="fail" if dead else "pass",
+        measured="dead" if dead else "works",
+        limit="works",
+        evidence=f"nothing arrived any more: {_listed(tuple(told))}" if dead else "both ways",
+    )
+
+
 def backend(attempt: Attempt) -> Verdict | None:
     """A move may be a success to all who made it, and leave the interface dead."""
     if not _asked(attempt, True):
@@ -367,6 +390,7 @@ CHECKS: tuple[Check, ...] = (
     memory,
     tcp,
     device,
+    network,
     backend,
     clean,
 )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from migrate.clock import Deadline, now_ns
 from migrate.domain import NAME
+from migrate.errors import HostError
 from migrate.interfaces.vhost_user import stop_switch
-from migrate.lab.hosts import MIGRATION_LINK, Host
+from migrate.lab.hosts import MIGRATION_LINK, Host, Power
 from migrate.model import Event, Fault
 from migrate.observe.events import Begins, Listener
 
@@ -89,9 +90,39 @@ def stop_backend(host: Host) -> Undo:
     return lambda: None
 
 
+def kill_host(host: Host) -> Undo:
+    """Switch the host off with all that runs on it; another one takes its place afterwards."""
+    power = _power(host)
+    power.kill()
+    return power.replace
+
+
+def hang_host(host: Host) -> Undo:
+    """Have the host stand still; it goes on afterwards."""
+    power = _power(host)
+    power.hang()
+    return power.resume
+
+
+def _power(host: Host) -> Power:
+    if host.power is None:
+        raise HostError(
+            "switch the host off",
+            host=host.name,
+            said="this lab has no switch for it",
+            remedy="--lab labs/nested.toml",
+        )
+    return host.power
+
+
+NEEDS_POWER = frozenset({"kill-host", "hang-host"})
+"""Faults that only a lab can do whose hosts have a switch."""
+
 _DO: Mapping[str, Callable[[Host], Undo]] = {
     "kill-guest": kill_guest,
     "stop-libvirtd": stop_libvirtd,
     "cut-migration-link": cut_migration_link,
     "stop-backend": stop_backend,
+    "kill-host": kill_host,
+    "hang-host": hang_host,
 }

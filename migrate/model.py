@@ -134,7 +134,14 @@ class Fault(Value):
     """Something goes wrong on purpose, when a phase is first seen."""
 
     at: PhaseName
-    do: Literal["kill-guest", "stop-libvirtd", "cut-migration-link", "stop-backend"]
+    do: Literal[
+        "kill-guest",
+        "stop-libvirtd",
+        "cut-migration-link",
+        "stop-backend",
+        "kill-host",
+        "hang-host",
+    ]
     on: Side = "source"
 
 
@@ -151,6 +158,7 @@ class Expect(Value):
     memory: bool = True
     tcp: bool = True
     device: bool = True
+    network: bool = True
     backend_fails: bool = False
     """It is known that the guest arrives with a dead interface; a pass is QEMU saying so."""
     allow_unmeasured: tuple[str, ...] = ()

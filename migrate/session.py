@@ -16,6 +16,7 @@ from pathlib import Path
 from migrate import __version__
 from migrate.errors import LabError
 from migrate.experiment import attempt
+from migrate.faults import NEEDS_POWER
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, TO_MIGRATE, module_for
 from migrate.lab import facts, labs
@@ -135,6 +136,13 @@ class Session:
                 reason=f"it wants hosts with the roots {' and '.join(case.roots)}; here are {has}",
                 remedy="a lab file with such hosts, e.g. --lab labs/versions.toml",
             )
+        if source.power is None and any(fault.do in NEEDS_POWER for fault in case.faults):
+            return Capability(
+                name="power",
+                able=False,
+                reason="its hosts have no switch to turn them off by",
+                remedy="--lab labs/nested.toml",
+            )
         module = module_for(case.interface.mode)
         needs = [*module.needs, *case.needs]
         if has_postcopy(case):
@@ -178,6 +186,8 @@ class Session:
         except LabError as error:
             self._note(case, number, error)
             self._keep_logs(case, number, pair)
+            for name in self.lab.heal():
+                self.watcher.say(f"host {name} was off: it has been replaced")
             raise
         self.attempts.append(done)
         self.watcher.on_attempt(done)

@@ -26,7 +26,7 @@ class HostConfig(Value):
 class MachineConfig(HostConfig):
     """One host of a nested lab: a machine that is booted from a root, by that root's QEMU."""
 
-    root: str = "debian-13-backports"
+    root: str = "debian-12-backports"
     huge_pages: int = Field(default=64, ge=0)
     """Of 2 MiB, inside the machine."""
     memory_mib: int = Field(default=1280, ge=768, le=2752)

@@ -36,6 +36,22 @@ class Lends(Value):
     has at the moment is had by binding that device to ``vp-vdpa`` for the time of its use."""
 
 
+class Power(Protocol):
+    """The switch of a host that can be switched off: a machine of a nested lab, or a rack's BMC."""
+
+    def kill(self) -> None:
+        """Off at once, as if its cable were pulled."""
+
+    def hang(self) -> None:
+        """It stands still: nothing of it answers, and no connection is closed."""
+
+    def resume(self) -> None:
+        """What hung goes on."""
+
+    def replace(self) -> None:
+        """A host that is off comes back, with nothing on it that it had."""
+
+
 class Host(Protocol):
     """What the verbs may ask of a host."""
 
@@ -54,6 +70,10 @@ class Host(Protocol):
     @property
     def lends(self) -> Lends:
         """What backends may be made of."""
+
+    @property
+    def power(self) -> Power | None:
+        """Its switch; None where nobody but its users may switch it off."""
 
     @property
     def libvirt_target(self) -> str:
@@ -109,6 +129,9 @@ class Lab(Protocol):
     def peer(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """The probe as the guest's peer on the fabric, with pipes; ended with the block."""
 
+    def heal(self) -> tuple[str, ...]:
+        """Replace the hosts that are off; their names."""
+
     def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
         """What an attempt on ``hosts`` should have taken with it."""
 
@@ -126,6 +149,7 @@ class NamespaceHost:
     migration_address: str
     init_pid: int
     lends: Lends = LENDS
+    power: Power | None = None
     path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
     @property

@@ -40,6 +40,10 @@ class LocalLab(FabricLab):
         """The argument list that runs a program on a host."""
         return self.hosts[host].enter(argv)
 
+    def heal(self) -> tuple[str, ...]:
+        """None: a host that ended takes the lab with it, and the next `up` makes it anew."""
+        return ()
+
     def whole(self) -> bool:
         """Whether all of it still runs."""
         return all(host.init is not None and host.init.alive() for host in self.record.hosts)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -73,7 +74,7 @@ class NestedLab(FabricLab):
     def __init__(self, record: LabRecord) -> None:
         self.carriers = {host.name: _carrier(host) for host in record.hosts}
         self.hosts: Mapping[str, RemoteHost] = {
-            host.name: _remote(host, record) for host in record.hosts
+            host.name: _remote(host, record, MachinePower(self, host)) for host in record.hosts
         }
         super().__init__(record, self.hosts)
 
@@ -99,15 +100,65 @@ class NestedLab(FabricLab):
         looking = ["pgrep", "--pidfile", machine.PID_FILE, "^qemu"]
         return self.carriers[host].run(looking, Deadline.after(5), check=False).status == 0
 
+    def heal(self) -> tuple[str, ...]:
+        """Replace the machines that are gone."""
+        gone = tuple(name for name in self.hosts if not self.runs(name))
+        for name in gone:
+            self.replace(name)
+        return gone
+
+    def replace(self, name: str) -> None:
+        """Start the machine anew, from its saved state where there is one."""
+        record = next(host for host in self.record.hosts if host.name == name)
+        machines = [_machine(self, host, _quietly) for host in self.record.hosts]
+        found = machines[record.number - 1]
+        self.hosts[name].close()
+        _kill(self, found)
+        states = _states(self, machines)
+        if states.is_dir():
+            _restore(self, states, found)
+        else:
+            _boot(self, found)
+            _settle(self, found)
+
     def keep(self) -> None:
         """Nothing: what is worth keeping was saved when the lab came up."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePower:
+    """The switch of a machine; see :class:`migrate.lab.hosts.Power`."""
+
+    lab: NestedLab
+    host: HostRecord
+
+    def kill(self) -> None:
+        """See Power."""
+        self._signal("KILL")
+
+    def hang(self) -> None:
+        """See Power. Its clocks go on meanwhile, as those of a host that hangs do."""
+        self._signal("STOP")
+
+    def resume(self) -> None:
+        """See Power."""
+        self._signal("CONT")
+
+    def replace(self) -> None:
+        """See Power."""
+        self.lab.replace(self.host.name)
+
+    def _signal(self, name: str) -> None:
+        place = self.lab.carriers[self.host.name]
+        signalling = ["pkill", f"-{name}", "--pidfile", machine.PID_FILE, "^qemu"]
+        place.run(signalling, Deadline.after(5))
 
 
 def _carrier(host: HostRecord) -> NamespaceHost:
     return NamespaceHost(host.name, host.root, host.address, host.init.pid if host.init else 0)
 
 
-def _remote(host: HostRecord, record: LabRecord) -> RemoteHost:
+def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteHost:
     image = ensure_machine_image(host.root, cache_folder(), _quietly)
     probe = ensure_image("tiny", cache_folder(), _quietly).probe
     address = Address(
@@ -118,7 +169,7 @@ def _remote(host: HostRecord, record: LabRecord) -> RemoteHost:
         namespace=Path("/run/netns", record.fabric),
     )
     lends = Lends(pf="up-pf", vdpa=(f"pci/{machine.VDPA_SLOT}", "vdpasim_net"))
-    return RemoteHost(address, host.root, host.address, lends, str(probe))
+    return RemoteHost(address, host.root, host.address, lends, str(probe), power)
 
 
 def _quietly(_text: str) -> None:
@@ -200,7 +251,7 @@ def _accelerator(place: NamespaceHost, host: HostRecord, progress: Progress) -> 
 
 def _start(lab: NestedLab, machines: Sequence[Machine], progress: Progress) -> None:
     """From a state that was saved when they were first ready, else cold; then it is saved."""
-    states = cache_folder() / "nested" / f"states-{_key(lab, machines)}"
+    states = _states(lab, machines)
     with FileLock(states.with_suffix(".lock")):
         if states.is_dir():
             try:
@@ -220,10 +271,12 @@ def _start(lab: NestedLab, machines: Sequence[Machine], progress: Progress) -> N
         _each(machines, functools.partial(_settle, lab))
 
 
-def _key(lab: NestedLab, machines: Sequence[Machine]) -> str:
-    """Names all that a saved state depends on; not the lab's own name."""
+def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
+    """The folder of the machines' saved states: one for all that these depend on, which the lab's
+    own name is not."""
     told = [" ".join(found.arguments()) for found in machines]
-    return digest(*told, *(host.root_folder.name for host in lab.record.hosts))
+    key = digest(*told, *(host.root_folder.name for host in lab.record.hosts))
+    return cache_folder() / "nested" / f"states-{key}"
 
 
 def _each(machines: Sequence[Machine], do: Callable[[Machine], None]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from migrate.clock import Deadline, Offset, offset_of
-from migrate.lab.hosts import Lends
+from migrate.lab.hosts import Lends, Power
 from migrate.libvirt_client import Hypervisor
 from migrate.shell import Completed
 from migrate.ssh import Address, Connection
@@ -25,11 +25,13 @@ class RemoteHost:
         migration_address: str,
         lends: Lends,
         clock_program: str,
+        power: Power | None = None,
     ) -> None:
         self.name = address.host
         self.root = root
         self.migration_address = migration_address
         self.lends = lends
+        self.power = power
         self.address = address
         self._clock_program = clock_program
         self._ssh = Connection(address)
