@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from migrate.lab.config import AnyConfig
     from migrate.lab.hosts import Host
     from migrate.model import Attempt, Case, Verdict
     from migrate.session import Session
@@ -44,17 +45,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def lab(request: pytest.FixtureRequest) -> Iterator[Session]:
     """A lab that is up, with a run folder; taken down at the end if it was not up before."""
     from migrate import session
-    from migrate.lab.config import load_lab
     from migrate.progress import Progress
 
-    option = request.config.getoption
-    config = load_lab(option("--lab"), option("--lab-name"))
+    config = _lab_file(request)
     progress = Progress(quiet=request.config.get_verbosity() < 1)
     watcher = session.Watcher(
         progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
     )
     with session.lab_up(config, progress.say) as found:
-        going = session.begin(found, option("--results"), (), watcher, sys.argv)
+        results = request.config.getoption("--results")
+        going = session.begin(found, results, (), watcher, sys.argv)
         try:
             yield going
         finally:
@@ -78,13 +78,13 @@ def pair(lab: Session) -> Pair:
 
 
 @pytest.fixture
-def scenario(lab: Session, pair: Pair) -> Scenario:
+def scenario(request: pytest.FixtureRequest, lab: Session, pair: Pair) -> Scenario:
     """Run a case, or the only case that a scenario file makes with the given overrides."""
     from migrate.errors import LabError
 
     def run(what: Case | Path, *overrides: str) -> Attempt:
         """What leaves no attempt fails the test in one line."""
-        case = _case(what, overrides)
+        case = _case(what, overrides, _lab_file(request))
         place = pair(case)
         try:
             return lab.attempt(case, lab.next_number(case), place)
@@ -95,12 +95,12 @@ def scenario(lab: Session, pair: Pair) -> Scenario:
 
 
 @pytest.fixture
-def boot(lab: Session, pair: Pair) -> Boot:
+def boot(request: pytest.FixtureRequest, lab: Session, pair: Pair) -> Boot:
     """A case's world in a state; the test moves the guest, or does what else it wants."""
 
     @contextmanager
     def start(what: Case | Path, *overrides: str) -> Iterator[Stage]:
-        case = _case(what, overrides)
+        case = _case(what, overrides, _lab_file(request))
         with lab.staged(case, pair(case)) as stage:
             yield stage
 
@@ -118,13 +118,20 @@ def verdicts() -> Verdicts:
     return judge
 
 
-def _case(what: Case | Path, overrides: tuple[str, ...]) -> Case:
+def _lab_file(request: pytest.FixtureRequest) -> AnyConfig:
+    from migrate.lab.config import load_lab
+
+    option = request.config.getoption
+    return load_lab(option("--lab"), option("--lab-name"))
+
+
+def _case(what: Case | Path, overrides: tuple[str, ...], config: AnyConfig) -> Case:
     from migrate.errors import ConfigurationError
     from migrate.scenario import load
 
     if not isinstance(what, Path):
         return what
-    cases = load(what, overrides).cases
+    cases = load(what, overrides, config.scenario_defaults()).cases
     if len(cases) != 1:
         raise ConfigurationError(
             f"run the only case of {what}",

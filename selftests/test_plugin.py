@@ -120,6 +120,17 @@ def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
     outcome_of(inner, test).assert_outcomes(passed=1)
 
 
+def test_a_labs_own_workload_is_that_of_its_cases(inner: pytest.Pytester) -> None:
+    lab = inner.path.joinpath("slow.toml")
+    lab.write_text("[workload]\ninterval_us = 5000\nfloor_s = 3\n")
+    test = (
+        "def test_it(scenario):\n"
+        "    workload = scenario(ONE, 'workload.floor_s=2').case.workload\n"
+        "    assert (workload.interval_us, workload.floor_s) == (5000, 2)\n"
+    )
+    outcome_of(inner, test, "--lab", str(lab)).assert_outcomes(passed=1)
+
+
 def test_a_file_of_several_cases_has_to_be_narrowed(inner: pytest.Pytester) -> None:
     inner.path.joinpath("one.toml").write_text(
         SCENARIO + '[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
