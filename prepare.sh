@@ -1,5 +1,5 @@
 # Sourced by ./quickstart and ./check: has this machine ready, or says in one line what to do.
-# Needs: $here, the project's folder. Makes: apt packages, and a virtual environment in .venv.
+# Needs: $here, the project's folder; may have: $need_gb, free disk. Makes: apt packages, and a virtual environment in .venv.
 
 packages=(
     # the local lab and its roots
@@ -16,6 +16,7 @@ packages=(
 python=${MIGRATE_LAB_PYTHON:-/usr/bin/python3}
 os_release=${MIGRATE_LAB_OS_RELEASE:-/etc/os-release}
 venv=${MIGRATE_LAB_VENV:-$here/.venv}
+need_gb=${need_gb:-3}
 
 refuse() {
     printf '%s: %s\n' "$(basename "$0")" "$1" >&2
@@ -37,8 +38,8 @@ check_machine() {
     esac
     [ "$(uname -m)" = x86_64 ] || refuse "made for x86_64, this is $(uname -m): use such a machine"
     free=$(df --output=avail -k "$here" | tail -n 1)
-    [ "$free" -ge "${MIGRATE_LAB_NEED_KIB:-3000000}" ] ||
-        refuse "needs 3 GB of free disk for $here and /var/cache/migrate-lab, there are $((free / 1024)) MB: make room"
+    [ "$free" -ge "${MIGRATE_LAB_NEED_KIB:-$((need_gb * 1000000))}" ] ||
+        refuse "needs $need_gb GB of free disk for $here and /var/cache/migrate-lab, there are $((free / 1024)) MB: make room"
 }
 
 install_packages() {

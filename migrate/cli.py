@@ -74,6 +74,17 @@ def lab() -> None:
 
 @lab.command()
 @LAB
+def prepare(lab_file: Path | None, name: str | None) -> None:
+    """Have in the cache what the lab is made of; bring nothing up."""
+    from migrate.lab import labs
+
+    config = _config(lab_file, name)
+    labs.prepare(config, _progress().say)
+    click.echo(f"{config.name} can be brought up")
+
+
+@lab.command()
+@LAB
 def up(lab_file: Path | None, name: str | None) -> None:
     """Bring the lab up; does nothing when it is up."""
     from migrate.lab import labs
@@ -106,6 +117,7 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     else:
         for host in found.record.hosts:
             click.echo(f"{host.name}: root {host.root}, {host.address}, {host.namespace}")
+            click.echo(f"  lends {found.hosts[host.name].lends.told()}")
         lent = found.record.note or f"{found.record.huge_pages} huge pages of 2 MiB lent"
         click.echo(f"fabric: {found.record.fabric}, peer {found.peer_address}; {lent}")
     if found is None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
     from migrate.lab.hosts import Host
     from migrate.model import Attempt, Case, Verdict
     from migrate.session import Session
@@ -45,16 +44,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def lab(request: pytest.FixtureRequest) -> Iterator[Session]:
     """A lab that is up, with a run folder; taken down at the end if it was not up before."""
     from migrate import session
+    from migrate.lab.config import load_lab
     from migrate.progress import Progress
 
-    config = _lab_file(request)
+    option = request.config.getoption
+    config = load_lab(option("--lab"), option("--lab-name"))
     progress = Progress(quiet=request.config.get_verbosity() < 1)
     watcher = session.Watcher(
         progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
     )
     with session.lab_up(config, progress.say) as found:
-        results = request.config.getoption("--results")
-        going = session.begin(found, results, (), watcher, sys.argv)
+        going = session.begin(found, option("--results"), (), watcher, sys.argv)
         try:
             yield going
         finally:
@@ -78,13 +78,16 @@ def pair(lab: Session) -> Pair:
 
 
 @pytest.fixture
-def scenario(request: pytest.FixtureRequest, lab: Session, pair: Pair) -> Scenario:
-    """Run a case, or the only case that a scenario file makes with the given overrides."""
+def scenario(lab: Session, pair: Pair) -> Scenario:
+    """Run a case, or the only case that a scenario file makes with the given overrides.
+
+    ``variant`` names one of the file's variants; what the file leaves open is the lab's to say.
+    """
     from migrate.errors import LabError
 
-    def run(what: Case | Path, *overrides: str) -> Attempt:
+    def run(what: Case | Path, *overrides: str, variant: str = "") -> Attempt:
         """What leaves no attempt fails the test in one line."""
-        case = _case(what, overrides, _lab_file(request))
+        case = _case(what, overrides, variant, lab)
         place = pair(case)
         try:
             return lab.attempt(case, lab.next_number(case), place)
@@ -95,12 +98,12 @@ def scenario(request: pytest.FixtureRequest, lab: Session, pair: Pair) -> Scenar
 
 
 @pytest.fixture
-def boot(request: pytest.FixtureRequest, lab: Session, pair: Pair) -> Boot:
+def boot(lab: Session, pair: Pair) -> Boot:
     """A case's world in a state; the test moves the guest, or does what else it wants."""
 
     @contextmanager
-    def start(what: Case | Path, *overrides: str) -> Iterator[Stage]:
-        case = _case(what, overrides, _lab_file(request))
+    def start(what: Case | Path, *overrides: str, variant: str = "") -> Iterator[Stage]:
+        case = _case(what, overrides, variant, lab)
         with lab.staged(case, pair(case)) as stage:
             yield stage
 
@@ -118,25 +121,20 @@ def verdicts() -> Verdicts:
     return judge
 
 
-def _lab_file(request: pytest.FixtureRequest) -> AnyConfig:
-    from migrate.lab.config import load_lab
-
-    option = request.config.getoption
-    return load_lab(option("--lab"), option("--lab-name"))
-
-
-def _case(what: Case | Path, overrides: tuple[str, ...], config: AnyConfig) -> Case:
+def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Session) -> Case:
     from migrate.errors import ConfigurationError
     from migrate.scenario import load
 
     if not isinstance(what, Path):
         return what
-    cases = load(what, overrides, config.scenario_defaults()).cases
+    found = load(what, overrides, lab.lab.scenario_defaults)
+    wanted = f"{found.name}-{variant}"
+    cases = [case for case in found.cases if not variant or case.id == wanted]
     if len(cases) != 1:
         raise ConfigurationError(
             f"run the only case of {what}",
             said=f"it makes {len(cases)}: {', '.join(case.id for case in cases)}",
-            remedy="narrow it by overrides such as interface.mode=virtio",
+            remedy="narrow it by a variant, or by overrides such as interface.mode=virtio",
         )
     return cases[0]
 

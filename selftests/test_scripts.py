@@ -172,12 +172,19 @@ LOCAL = "run testcases/scenarios/quickstart.toml --repeat 5"
 NESTED = "run testcases/scenarios/all-modes.toml --lab labs/nested.toml --repeat 3"
 
 
+def prepared_and_run(ended: Ended) -> list[str]:
+    """What was run, after both labs were prepared side by side."""
+    lines = ended.out.splitlines()
+    assert sorted(lines[:2]) == ["lab prepare", "lab prepare --lab labs/nested.toml"]
+    return lines[2:]
+
+
 @pytest.mark.usefixtures("prepared")
 def test_quickstart_runs_the_nested_lab_only_if_asked(start: Start) -> None:
     assert start("quickstart").out.splitlines() == [LOCAL]
     asked = start("quickstart", "--keep-lab", "--all-modes")
     assert asked.status == 0, asked.err
-    assert asked.out.splitlines() == [f"{LOCAL} --keep-lab", f"{NESTED} --keep-lab"]
+    assert prepared_and_run(asked) == [f"{LOCAL} --keep-lab", f"{NESTED} --keep-lab"]
 
 
 @pytest.mark.parametrize("wrong", ["quickstart", "all-modes"])
@@ -187,4 +194,11 @@ def test_all_modes_are_run_whatever_came_of_the_local_lab(
     put(prepared.parent, "migrate-lab", f'echo "$@"; case $2 in *{wrong}*) exit 1 ;; esac')
     ended = start("quickstart", "--all-modes")
     assert ended.status == 1
-    assert ended.out.splitlines() == [LOCAL, NESTED]
+    assert prepared_and_run(ended) == [LOCAL, NESTED]
+
+
+def test_all_modes_end_where_a_lab_can_not_be_prepared(start: Start, prepared: Path) -> None:
+    put(prepared.parent, "migrate-lab", 'echo "$@"; case $* in *nested*) exit 3 ;; esac')
+    ended = start("quickstart", "--all-modes")
+    assert ended.status == 3
+    assert LOCAL not in ended.out

@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from migrate.clock import Deadline
 from migrate.image import ensure_image
@@ -21,8 +22,21 @@ from migrate.shell import run
 PEER_ADDRESS = "10.77.0.1"
 GUEST_ADDRESS = "10.77.0.10"
 PREFIX = 24
-MANAGEMENT = "mgmt"
-"""The bridge by which the controller reaches the machines of a nested lab."""
+# What an attempt makes on a host, a line each. vDPA devices of other names are not ours.
+LEFT = r"""
+ps -e -o pid=,comm= | while read -r pid name; do
+    case $name in qemu-sys*) echo "process $pid $name" ;; esac
+done
+ip -brief link show type tun | while read -r link _; do
+    case $link in vnet*) echo "link $link" ;; esac
+done
+for path in /sys/bus/vdpa/devices/mlab*; do
+    [ ! -e "$path" ] || echo "vDPA device ${path##*/}"
+done
+for path in /run/migrate-lab/vf-*.json; do
+    [ ! -e "$path" ] || echo "VFs by $path"
+done
+"""
 
 
 class FabricLab:
@@ -37,6 +51,11 @@ class FabricLab:
         self.record = record
         self.name = record.config.name
         self._all = hosts
+
+    @property
+    def scenario_defaults(self) -> Mapping[str, Any]:
+        """Of its lab file."""
+        return self.record.config.scenario_defaults()
 
     @property
     def shared(self) -> Path:
@@ -70,20 +89,13 @@ class FabricLab:
                 process.kill()
 
     def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """Domains and their processes, taps."""
+        """Domains and their processes, taps, vDPA devices, VFs that were not put back."""
         found: list[str] = []
         for host in (self._all[name] for name in hosts):
-            deadline = Deadline.after(10)
             with host.connect() as hypervisor:
                 found += [f"domain {name} on {host.name}" for name in hypervisor.domains()]
-            processes = host.run(["ps", "-e", "-o", "pid=,comm="], deadline).out.splitlines()
-            found += [f"process {p.strip()} on {host.name}" for p in processes if "qemu-sys" in p]
-            links = host.run(["ip", "-brief", "link", "show", "type", "tun"], deadline).out
-            found += [
-                f"link {line.split()[0]} on {host.name}"
-                for line in links.splitlines()
-                if line.startswith("vnet")
-            ]
+            looking = host.run(["sh", "-c", LEFT], Deadline.after(20))
+            found += [f"{line} on {host.name}" for line in looking.out.splitlines()]
         return tuple(found)
 
 

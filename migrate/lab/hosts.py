@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.errors import HostError
@@ -34,6 +34,13 @@ class Lends(Value):
     vdpa: tuple[str, ...] = ()
     """vDPA management devices, e.g. ``pci/0000:00:10.0``. One on a PCI device that a virtio driver
     has at the moment is had by binding that device to ``vp-vdpa`` for the time of its use."""
+
+    def told(self) -> str:
+        """On one line."""
+        parts = [f"bridge {self.bridge}", f"OVS uplink {self.ovs_uplink}"]
+        parts += [f"VFs of {self.pf}"] if self.pf else []
+        parts += [f"vDPA by {', '.join(self.vdpa)}"] if self.vdpa else []
+        return "; ".join(parts)
 
 
 class Power(Protocol):
@@ -117,6 +124,10 @@ class Lab(Protocol):
     @property
     def hosts(self) -> Mapping[str, Host]:
         """By name, in the lab file's order."""
+
+    @property
+    def scenario_defaults(self) -> Mapping[str, Any]:
+        """Tables of a scenario for what scenarios leave open."""
 
     @property
     def shared(self) -> Path:

@@ -48,10 +48,8 @@ def up(config: AnyConfig, progress: Progress) -> AnyLab:
                 said="it is up already, with other hosts",
                 remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
             )
-        if isinstance(config, NestedConfig):
-            record, make = nested.prepare(config, progress), nested.make
-        else:
-            record, make = local.prepare(config, progress), local.make
+        record = prepare(config, progress)
+        make = nested.make if isinstance(config, NestedConfig) else local.make
         _down(config.name)
         try:
             journal.write_record(record)
@@ -62,6 +60,14 @@ def up(config: AnyConfig, progress: Progress) -> AnyLab:
             _down(config.name)
             raise
         return _lab(record)
+
+
+def prepare(config: AnyConfig, progress: Progress) -> LabRecord:
+    """Have in the cache what the lab is made of; nothing of it is brought up."""
+    _must_be_root()
+    if isinstance(config, NestedConfig):
+        return nested.prepare(config, progress)
+    return local.prepare(config, progress)
 
 
 def find(name: str) -> AnyLab | None:
