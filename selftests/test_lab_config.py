@@ -43,12 +43,20 @@ def test_every_lab_file_that_is_shipped_can_be_used(path: Path) -> None:
         ("versions", ["debian-13", "debian-13-backports", "debian-12-backports"]),
         ("oldest", ["debian-12", "debian-13"]),
         ("nested", ["debian-12-backports", "debian-12-backports"]),
+        ("nested-virtio", ["debian-13-backports", "debian-13-backports"]),
     ],
 )
 def test_the_shipped_labs_hold_what_their_names_say(file: str, roots: list[str]) -> None:
     lab = load_lab(HERE / "labs" / f"{file}.toml")
     assert [host.root for host in lab.hosts.values()] == roots
     assert list(lab.hosts) == ["a", "b", "c"][: len(roots)]
+
+
+@pytest.mark.parametrize(("file", "nic"), [("nested", "igb"), ("nested-virtio", "virtio")])
+def test_the_shipped_nested_labs_have_both_kinds_of_card(file: str, nic: str) -> None:
+    lab = load_lab(HERE / "labs" / f"{file}.toml")
+    assert isinstance(lab, NestedConfig)
+    assert {host.nic for host in lab.hosts.values()} == {nic}
 
 
 def test_labs_that_are_shipped_can_be_up_at_once() -> None:
