@@ -64,8 +64,13 @@ def of_network(found: Machine, network: str) -> dict[str, str]:
 def test_an_igb_has_a_root_port_of_its_own() -> None:
     on_port = [device for device in devices(made()) if device.get("bus") == "pf-port"]
     assert [(device["kind"], device["netdev"]) for device in on_port] == [("igb", "pf")]
-    kinds = [device["kind"] for device in devices(made())]
-    assert kinds.index("pcie-root-port") < kinds.index("igb")
+
+
+@pytest.mark.parametrize("nic", ["igb", "virtio"])
+def test_a_root_port_is_there_before_its_card(nic: str) -> None:
+    found = devices(made(nic=nic))
+    (port,) = (n for n, device in enumerate(found) if device["kind"] == "pcie-root-port")
+    assert port < min(n for n, d in enumerate(found) if d.get("bus") == found[port]["id"])
 
 
 def test_a_virtio_card_has_its_virtual_functions_on_its_own_root_port() -> None:
