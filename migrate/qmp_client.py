@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
@@ -39,12 +39,11 @@ class Monitor:
         async def work() -> str:
             with self._client.listener("MIGRATION") as events:
                 await self._client.execute(command, arguments)
-                async for event in events:
-                    told: Any = event["data"]
-                    status = str(told["status"])
-                    if status in ("completed", "failed"):
-                        return status
-            return "no more events"
+                status = ""
+                while status not in ("completed", "failed"):
+                    told: Any = await _next(self._client, events)
+                    status = str(told["data"]["status"])
+            return status
 
         status = self._run(command, work, deadline)
         if status != "completed":
@@ -65,8 +64,30 @@ def monitor(socket: Path, host: str, deadline: Deadline) -> Iterator[Monitor]:
         )
         try:
             yield Monitor(client, runner, host)
-        finally:
-            _run(runner, "leave QEMU's monitor", host, client.disconnect, Deadline.after(5))
+        except BaseException:
+            with suppress(HostError):  # what the block says of it tells more
+                _leave(client, runner, host)
+            raise
+        _leave(client, runner, host)
+
+
+def _leave(client: QMPClient, runner: asyncio.Runner, host: str) -> None:
+    _run(runner, "leave QEMU's monitor", host, client.disconnect, Deadline.after(5))
+
+
+async def _next(client: QMPClient, events: EventListener) -> Message:
+    """The next event; EOFError where QEMU ends before it, of which a listener is not told."""
+    heard = asyncio.ensure_future(events.get())
+    ended = asyncio.ensure_future(client.runstate_changed())
+    try:
+        if client.runstate is Runstate.RUNNING or not events.empty():
+            await asyncio.wait((heard, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not heard.done():
+            raise EOFError("QEMU has ended")
+        return heard.result()
+    finally:
+        heard.cancel()
+        ended.cancel()
 
 
 def _run(

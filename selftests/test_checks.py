@@ -121,7 +121,7 @@ def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
 
 def test_what_was_not_asked_makes_no_verdict() -> None:
     off = attempt(
-        expect={"memory": False, "tcp": False, "device": False},
+        expect={"memory": False, "tcp": False, "device": False, "network": False},
     )
     assert asked(off) == {"outcome", "held-by", "measured", "backend", "clean"}
     assert {"memory", "tcp"} & asked(attempt(workload={"tcp_connections": 0})) == {"memory"}
@@ -166,7 +166,7 @@ def test_the_wrong_holder_fails_and_both_or_none_are_said_loudly(
 def test_a_guest_expected_to_be_gone_is_asked_nothing() -> None:
     found = attempt(expect={"outcome": "lost", "held_by": ()}, outcome="lost", held_by=())
     assert verdict("held-by", found).result == "pass"
-    assert not {"memory", "tcp", "device", "backend"} & asked(found)
+    assert not {"memory", "tcp", "device", "network", "backend"} & asked(found)
 
 
 def test_leftovers_fail_and_name_themselves() -> None:
@@ -327,6 +327,37 @@ def test_a_device_that_changed_fails(change: dict[str, Any], said: str) -> None:
 def test_a_device_that_was_not_read_is_unmeasured(when: str) -> None:
     found = verdict("device", attempt(**{f"nic_{when}": None}))
     assert (found.result, f"not read {when} the move" in found.evidence) == ("unmeasured", True)
+
+
+@pytest.mark.parametrize("way", ["egress", "ingress"])
+@pytest.mark.parametrize(
+    ("last", "result"),
+    [
+        pytest.param({"length": 900, "open_ended": True}, "fail", id="silent-to-the-end"),
+        pytest.param({"length": 500, "open_ended": True}, "fail", id="silent-for-the-last-half"),
+        pytest.param({"length": 499, "open_ended": True}, "pass", id="a-pause-at-the-end"),
+        pytest.param({"length": 900}, "pass", id="back-again"),
+    ],
+)
+def test_a_direction_must_not_be_dead_at_the_end(
+    way: str, last: dict[str, Any], result: str
+) -> None:
+    gaps = (gap(300), gap(direction=way, **last))
+    found = verdict("network", attempt(workload={"settle_s": 1}, gaps=gaps))
+    works = result == "pass"
+    assert (found.result, found.measured) == (result, "works" if works else "dead")
+    assert (f"{way} for at least {last['length']} ms" in found.evidence) != works
+
+
+def test_both_directions_are_named_where_both_are_dead() -> None:
+    gaps = [gap(2000, direction=way, open_ended=True) for way in ("egress", "ingress")]
+    evidence = verdict("network", attempt(gaps=tuple(gaps))).evidence
+    assert "egress for" in evidence
+    assert "ingress for" in evidence
+
+
+def test_a_network_that_was_not_measured_does_not_pass() -> None:
+    assert verdict("network", attempt(gaps=None)).result == "unmeasured"
 
 
 DEAD = ("qemu-system-x86_64: unable to start vhost net: 95: falling back on userspace virtio",)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from migrate import cli
 from migrate.errors import GuestError
 from migrate.lab.local import LocalLab
-from migrate.model import Mishap, Problem
+from migrate.model import Case, Mishap, Problem
 from selftests import synthetic
 from selftests.conftest import SCENARIOS, Run
 
@@ -39,6 +40,30 @@ def test_a_run_that_passes(in_lab: tuple[object, ...], tmp_path: Path, migrate_l
     assert (shown.status, shown.out) == (0, ended.out.partition("run folder:")[0])
     reported = migrate_lab("report", "--json", "--results", tmp_path)
     assert json.loads(reported.out) == {"report": str(folder / "report.html")}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", SCENARIOS / "modes.toml"),
+        ("compare", "--modes", "virtio"),
+        ("compare", "--modes", "virtio", "--scenario", SCENARIOS / "modes.toml"),
+    ],
+)
+def test_a_labs_own_workload_is_that_of_its_cases(
+    words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lab = tmp_path / "slow.toml"
+    lab.write_text('kind = "nested"\n[workload]\ninterval_us = 7000\nsettle_s = 5\n')
+    cases: list[Case] = []
+    monkeypatch.setattr(
+        cli, "_run", lambda _config, files, **_: cases.extend(c for f in files for c in f.cases)
+    )
+    line = [*map(str, words), "--lab", str(lab), "--set", "workload.settle_s=2"]
+    cli.cli(line, standalone_mode=False)
+    assert cases
+    found = {(case.workload.interval_us, case.workload.settle_s) for case in cases}
+    assert found == {(7000, 2)}
 
 
 def test_a_verdict_that_fails_is_exit_code_1(in_lab: tuple[object, ...], migrate_lab: Run) -> None:

@@ -17,8 +17,13 @@ from migrate import session
 from migrate.model import Case, Problem, Skip, Verdict
 from selftests import synthetic
 
+class Lab:
+    def __init__(self, config):
+        self.scenario_defaults = config.scenario_defaults()
+
 class Session:
-    def __init__(self):
+    def __init__(self, lab):
+        self.lab = lab
         self.skipped, self.attempts, self.finished = [], [], False
 
     def place(self, case):
@@ -53,8 +58,8 @@ class Session:
 @pytest.fixture(scope="session", autouse=True)
 def no_lab():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "lab_up", lambda config, say: contextlib.nullcontext(config.name))
-        patch.setattr(session, "begin", lambda *_: Session())
+        patch.setattr(session, "lab_up", lambda config, say: contextlib.nullcontext(Lab(config)))
+        patch.setattr(session, "begin", lambda lab, *_: Session(lab))
         yield
 '''
 SCENARIO = 'name = "one"\n'
@@ -120,13 +125,40 @@ def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
     outcome_of(inner, test).assert_outcomes(passed=1)
 
 
+def test_a_labs_own_workload_is_that_of_its_cases(inner: pytest.Pytester) -> None:
+    lab = inner.path.joinpath("slow.toml")
+    lab.write_text("[workload]\ninterval_us = 5000\nfloor_s = 3\n")
+    test = (
+        "def test_it(scenario):\n"
+        "    workload = scenario(ONE, 'workload.floor_s=2').case.workload\n"
+        "    assert (workload.interval_us, workload.floor_s) == (5000, 2)\n"
+    )
+    outcome_of(inner, test, "--lab", str(lab)).assert_outcomes(passed=1)
+
+
 def test_a_file_of_several_cases_has_to_be_narrowed(inner: pytest.Pytester) -> None:
     inner.path.joinpath("one.toml").write_text(
         SCENARIO + '[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
     )
     result = outcome_of(inner, "def test_it(scenario):\n    scenario(ONE)\n")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*it makes 2: one-virtio, one-vdpa -- narrow it by overrides*"])
+    result.stdout.fnmatch_lines(
+        ["*it makes 2: one-virtio, one-vdpa -- narrow it by a variant, or by*"]
+    )
+
+
+def test_a_file_is_narrowed_by_a_variant(inner: pytest.Pytester) -> None:
+    there, back = '[[variants]]\nname = "there"\n', '[[variants]]\nname = "back"\n'
+    hops = 'policy.hops = 2\nexpect.held_by = ["source"]\n'
+    inner.path.joinpath("one.toml").write_text(SCENARIO + there + back + hops)
+    test = (
+        "def test_it(scenario):\n"
+        "    assert scenario(ONE, variant='back').case.policy.hops == 2\n"
+        "def test_none(scenario):\n    scenario(ONE, variant='nowhere')\n"
+    )
+    result = outcome_of(inner, test)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*run the only case of one.toml: it makes 0*"])
 
 
 def test_an_unknown_lab_file_is_named(inner: pytest.Pytester) -> None:

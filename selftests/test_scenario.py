@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import ConfigurationError
+from migrate.lab.config import load_lab
 from migrate.model import Case
 from migrate.scenario import for_modes, load, load_all, parse, schema
 
@@ -330,6 +331,53 @@ def test_two_files_that_make_the_same_case_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder / "same.toml").write_text("")
     with pytest.raises(ConfigurationError, match="also made by"):
         load_all([tmp_path / "a" / "same.toml", tmp_path / "b" / "same.toml"])
+
+
+# --- a lab's own defaults ---
+
+SLOW = {"workload": {"interval_us": 5000, "floor_s": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "workload"),
+    [
+        pytest.param("", (), (5000, 3, 8), id="nothing-is-said"),
+        pytest.param("[workload]\ndirty_mib = 4\n", (), (5000, 3, 4), id="of-another-key"),
+        pytest.param("[workload]\nfloor_s = 2\n", (), (5000, 2, 8), id="the-scenario"),
+        pytest.param("", ("workload.interval_us=2000",), (2000, 3, 8), id="--set"),
+        pytest.param('[matrix]\n"workload.floor_s" = [2]\n', (), (5000, 2, 8), id="its-matrix"),
+        pytest.param(
+            '[[variants]]\nname = "v"\nworkload.floor_s = 2\n', (), (5000, 2, 8), id="a-variant"
+        ),
+    ],
+)
+def test_a_lab_says_only_what_is_left_open(
+    text: str, overrides: tuple[str, ...], workload: tuple[int, float, int]
+) -> None:
+    (case,) = parse(text, "f.toml", overrides, SLOW).cases
+    asked = case.workload
+    assert (asked.interval_us, asked.floor_s, asked.dirty_mib) == workload
+    assert SLOW == {"workload": {"interval_us": 5000, "floor_s": 3}}, "it serves other files, too"
+
+
+def test_a_labs_defaults_are_no_part_of_what_is_compared(tmp_path: Path) -> None:
+    base = tmp_path / "base.toml"
+    base.write_text("[workload]\nfloor_s = 2\n")
+    alone = for_modes(["virtio", "vdpa"], None, ("workload.dirty_mib=4",), SLOW)
+    on_a_scenario = for_modes(["virtio", "vdpa"], base, (), SLOW)
+    assert [case.id for case in alone.cases] == ["compare-virtio", "compare-vdpa"]
+    assert [case.id for case in on_a_scenario.cases] == ["base-virtio", "base-vdpa"]
+    found = [(case.workload.interval_us, case.workload.floor_s) for case in alone.cases]
+    assert found == [(5000, 3), (5000, 3)]
+    found = [(case.workload.interval_us, case.workload.floor_s) for case in on_a_scenario.cases]
+    assert found == [(5000, 2), (5000, 2)]
+
+
+def test_every_shipped_scenario_can_be_had_with_the_nested_labs_defaults() -> None:
+    defaults = load_lab(ROOT / "labs" / "nested.toml").scenario_defaults()
+    cases = [case for scenario in load_all(SCENARIOS, (), defaults) for case in scenario.cases]
+    assert len(cases) == sum(len(scenario.cases) for scenario in load_all(SCENARIOS))
+    assert {case.workload.interval_us for case in cases} >= {5000}
 
 
 def test_the_schema_for_editors_is_current() -> None:

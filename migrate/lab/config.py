@@ -34,6 +34,13 @@ class MachineConfig(HostConfig):
     nic: Literal["igb", "virtio"] = "igb"
     """What has the virtual functions: an igb, or QEMU's own virtio-net (QEMU 10.1 or newer)."""
 
+    @field_validator("root")
+    @classmethod
+    def _is_made(cls, root: str) -> str:
+        if root == "/":
+            raise ValueError("a nested host is booted from a root that was made for it")
+        return root
+
 
 class _LabFile(Value):
     """What every lab file may have."""
@@ -44,7 +51,7 @@ class _LabFile(Value):
     @field_validator("workload")
     @classmethod
     def _is_one(cls, workload: dict[str, int | float]) -> dict[str, int | float]:
-        Workload.model_validate(workload)
+        Workload.model_validate(workload, strict=True)  # as scenarios are read
         return workload
 
     def scenario_defaults(self) -> dict[str, dict[str, int | float]]:
