@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,10 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from migrate.clock import Deadline, now_ns
-from migrate.lab.hosts import Host
+from migrate.lab.hosts import Host, Runs
 from migrate.lab.journal import write_atomically
 from migrate.libvirt_client import Hypervisor
 from migrate.model import Capability, HostFacts, Value
-from migrate.shell import Completed
 from migrate.virtio_features import canonical, unshadowed
 
 INIT_REACHED = "migrate-lab: init reached"
@@ -134,20 +133,6 @@ class KernelImage(Protocol):
         """With the console on the first serial port."""
 
 
-class _Runs(Protocol):
-    """As much of a host as a try needs."""
-
-    def run(
-        self,
-        argv: Sequence[str],
-        deadline: Deadline,
-        *,
-        text: str | None = None,
-        check: bool = True,
-    ) -> Completed:
-        """Run a program on the host."""
-
-
 class Boot(Value):
     """One try at booting a kernel under KVM."""
 
@@ -222,7 +207,7 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 # --- KVM is tried -------------------------------------------------------------------------------
 
 
-def boot(host: _Runs, image: KernelImage, seconds: float = BOOT_S) -> Boot:
+def boot(host: Runs, image: KernelImage, seconds: float = BOOT_S) -> Boot:
     """Boot a kernel under KVM on the host until its init speaks; nothing of it is left."""
     argv = [
         *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35", "-m", "128"),
@@ -256,7 +241,7 @@ def processor() -> str:
 
 
 def boot_once(
-    host: _Runs,
+    host: Runs,
     cache: Path,
     key: tuple[str, ...],
     image: KernelImage,

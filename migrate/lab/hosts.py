@@ -59,7 +59,21 @@ class Power(Protocol):
         """A host that is off comes back, with nothing on it that it had."""
 
 
-class Host(Protocol):
+class Runs(Protocol):
+    """Where programs can be run."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program on the host."""
+
+
+class Host(Runs, Protocol):
     """What the verbs may ask of a host."""
 
     @property
@@ -85,16 +99,6 @@ class Host(Protocol):
     @property
     def libvirt_target(self) -> str:
         """The URI by which the *other* host's libvirt reaches this one."""
-
-    def run(
-        self,
-        argv: Sequence[str],
-        deadline: Deadline,
-        *,
-        text: str | None = None,
-        check: bool = True,
-    ) -> Completed:
-        """Run a program on the host."""
 
     def connect(self) -> Hypervisor:
         """A connection to the host's libvirt; the caller closes it."""
