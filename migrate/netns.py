@@ -31,7 +31,12 @@ def enter(namespace: Path) -> None:
 
 
 def inside(
-    namespace: Path | None, tried: str, function: Callable[[], _Value], deadline: Deadline
+    namespace: Path | None,
+    tried: str,
+    function: Callable[[], _Value],
+    deadline: Deadline,
+    *,
+    host: str = "",
 ) -> _Value:
     """What ``function`` returns, called in a thread inside ``namespace`` (None: this one).
 
@@ -45,6 +50,6 @@ def inside(
 
     call = Call(tried, work)
     if not call.wait(deadline):
-        raise HostError(tried, said="no answer before the deadline: it hangs")
+        raise HostError(tried, host=host, said="no answer before the deadline: it hangs")
     value: _Value = call.result()
     return value

@@ -129,7 +129,7 @@ class Connection:
             return self._connected(deadline).open_session(timeout=max(deadline.left(), 0.1))
         except (OSError, EOFError, paramiko.SSHException) as broken:
             self.close()
-            if fresh:
+            if fresh or deadline.passed():
                 raise self._lost(tried, broken) from broken
         try:
             return self._connected(deadline).open_session(timeout=max(deadline.left(), 0.1))
@@ -185,12 +185,15 @@ def _timed(argv: Sequence[str], deadline: Deadline) -> str:
 
 def _connect(address: Address, deadline: Deadline) -> paramiko.Transport:
     tried = f"connect to {address.ip} port {address.port}"
-    plug = inside(
-        address.namespace,
-        tried,
-        lambda: socket.create_connection((address.ip, address.port), max(deadline.left(), 0.1)),
-        deadline,
-    )
+
+    def plugged() -> socket.socket:
+        plug = socket.create_connection((address.ip, address.port), max(deadline.left(), 0.1))
+        if deadline.passed():  # nobody waits for it any more
+            plug.close()
+            raise TimeoutError("no answer before the deadline")
+        return plug
+
+    plug = inside(address.namespace, tried, plugged, deadline, host=address.host)
     transport = paramiko.Transport(plug)
     try:
         transport.start_client(timeout=max(deadline.left(), 0.1))
