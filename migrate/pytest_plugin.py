@@ -130,6 +130,12 @@ def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Sess
     found = load(what, overrides, lab.lab.scenario_defaults)
     wanted = f"{found.name}-{variant}"
     cases = [case for case in found.cases if not variant or case.id == wanted]
+    if not cases:
+        raise ConfigurationError(
+            f"run the variant {variant!r} of {what}",
+            said="there is no such case",
+            remedy=", ".join(case.id for case in found.cases),
+        )
     if len(cases) != 1:
         raise ConfigurationError(
             f"run the only case of {what}",

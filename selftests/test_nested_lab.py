@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from migrate.clock import Deadline, now_ns
+from migrate.domain import domain_xml
 from migrate.errors import HostError
+from migrate.image import ensure_image
 from migrate.lab import labs, machine, nested
-from migrate.lab.config import MachineConfig, NestedConfig
+from migrate.lab.config import MachineConfig, NestedConfig, cache_folder
 from migrate.lab.machine import Machine
 from migrate.lab.nested import NestedLab
 from migrate.lab.remote import RemoteHost
+from migrate.model import GuestSpec, Interface
 from migrate.shell import run
 from selftests.conftest import new_name, remove_lab, traces
 
@@ -203,8 +206,20 @@ def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: 
         assert not any("booting" in line for line in told)
 
 
-def test_down_leaves_nothing(up: Up, lab: NestedLab) -> None:
+def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None:
     inside = [host.init for host in lab.record.hosts]
+    image = ensure_image("tiny", cache_folder(), lambda _text: None)
+    with lab.hosts["a"].connect() as hypervisor:
+        xml = domain_xml(
+            GuestSpec(),
+            Interface(),
+            image,
+            {"bridge": lab.hosts["a"].lends.bridge},
+            machine=hypervisor.machine("q35"),
+            accelerator="kvm",
+            cpu_model=lab.cpu_model,
+        )
+        assert hypervisor.create(xml, Deadline.after(60)).state() == "running"
     labs.down(lab.name)
     assert traces(lab.name) == []
     assert not any(init is None or init.alive() for init in inside)
