@@ -63,6 +63,9 @@ class VirtualFunction(Value):
     """What the physical function is told of the VF, and who binds it; None leaves it alone."""
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
+    port_profile: str | None = Field(default=None, pattern=r"^[\w.:-]{1,39}$")
+    """Of the switch port, by 802.1Qbh (libvirt's ``<virtualport>``): the card's firmware asks for
+    it. 39 characters are all that libvirt takes."""
     spoof_check: bool | None = None
     trust: bool | None = None
     link: Literal["auto", "enable", "disable"] | None = None

@@ -95,6 +95,7 @@ INTERFACES = {
     f"{mode}-{name}": Interface.model_validate({"mode": mode, **options})
     for mode, name, options in (
         ("hostdev", "split", {}),
+        ("hostdev", "profile", {"vf": {"port_profile": "gold"}}),
         ("hostdev", "vlan", {"vf": {"vlan": 42, "managed": False}}),
         ("failover", "split", {}),
         ("failover", "all", {**VARIANTS["all"], "vf": {"vlan": 42}}),

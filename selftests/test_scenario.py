@@ -261,6 +261,12 @@ NONSENSE = {
     "more memory than there is": ("", "", "[workload]\ndirty_mib=100", "not that much"),
     "an MTU of a vhost-user port": ("mode='vhost-user'\nmtu=9000", "", "", "a link of the host"),
     "options of a VF that is none": ("mode='virtio'\nvf.trust=true", "", "", "no VF"),
+    "a port profile and a VLAN": (
+        "mode='hostdev'\nvf.vlan=2\nvf.port_profile='gold'",
+        "",
+        "",
+        "exclude each other",
+    ),
     "packed rings of a VF": ("mode='hostdev'\nring='packed'", "", "", "driver's own"),
     "a saved VF": ("mode='failover'", "method='save-restore'", "", "can't be saved"),
     "virtio taken out": ("", "method='reattach'", "", "taken out"),

@@ -47,6 +47,14 @@ def _saved(case: Case) -> bool:
 
 RULES: tuple[Rule, ...] = (
     Rule(
+        "interface.vf.port_profile",
+        lambda case: (
+            case.interface.vf.port_profile is not None and case.interface.vf.vlan is not None
+        ),
+        "a port profile and a VLAN exclude each other: the profile says which VLAN it is",
+        "one of the two",
+    ),
+    Rule(
         "policy.method",
         lambda case: case.policy.method == "reattach" and case.interface.mode != "hostdev",
         "only mode hostdev is taken out and put back: the others move with their device",
