@@ -33,6 +33,11 @@ PATIENCE_S = 100.0
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 
+def pytest_configure() -> None:
+    """Ctrl-C is tested, and a shell has it ignored in what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def new_name() -> str:
     """A lab's name that no one else uses."""
     return f"t{secrets.token_hex(3)}"
