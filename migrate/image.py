@@ -14,8 +14,9 @@ import signal
 import subprocess
 import tomllib
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -361,28 +362,42 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- the initramfs ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleTree:
+    """What a kernel package brings besides the kernel, by the modules' plain names."""
+
+    files: Mapping[str, Path]
+    builtin: frozenset[str]
+
+    @classmethod
+    def of(cls, tree: Path) -> ModuleTree:
+        """``tree`` is ``usr/lib/modules/VERSION``."""
+        listed = (tree / "modules.builtin").read_text().splitlines()
+        return cls(
+            files={plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")},
+            builtin=frozenset(plain(Path(line).name) for line in listed),
+        )
+
+    def load(self, name: str) -> bytes | None:
+        """The module, unpacked; None for what is built in."""
+        if name in self.builtin:
+            return None
+        return unpacked_module(self.files[name].name, self.files[name].read_bytes())
+
+
 def kernel_modules(recipe: Recipe, root: Path, path: Path) -> dict[str, bytes]:
     """Modules by name, in the order of loading; what is built in or absent is left out."""
-    tree = only_one(root / "usr/lib/modules", "*")
-    files = {plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")}
-    listed = (tree / "modules.builtin").read_text().splitlines()
-    builtin = {plain(Path(line).name) for line in listed}
+    tree = ModuleTree.of(only_one(root / "usr/lib/modules", "*"))
     wanted = [plain(name) for name in recipe.modules]
     for name in wanted:
-        if name not in files and name not in builtin:
+        if name not in tree.files and name not in tree.builtin:
             raise ConfigurationError(
                 f"read guest image recipe {path}, key modules",
                 said=f"{recipe.kernel} of {recipe.suite} has no module {name}",
                 remedy="take another kernel package, or move it to optional_modules",
             )
-    wanted += [plain(name) for name in recipe.optional_modules if plain(name) in files]
-
-    def load(name: str) -> bytes | None:
-        if name in builtin:
-            return None
-        return unpacked_module(files[name].name, files[name].read_bytes())
-
-    return in_order(wanted, load)
+    wanted += [plain(name) for name in recipe.optional_modules if plain(name) in tree.files]
+    return in_order(wanted, tree.load)
 
 
 def initramfs(init: Path, root: Path, modules: dict[str, bytes], more: dict[str, bytes]) -> bytes:

@@ -17,8 +17,8 @@ from pathlib import Path
 from migrate.clock import Deadline
 from migrate.domain import digest
 from migrate.errors import HostError
-from migrate.image import Recipe, download, once, only_one
-from migrate.kernel_image import in_order, plain, uncompressed_kernel, unpacked_module
+from migrate.image import ModuleTree, Recipe, download, once, only_one
+from migrate.kernel_image import in_order, plain, uncompressed_kernel
 from migrate.lab.roots import MIRROR, bootstrap
 from migrate.shell import run
 
@@ -145,14 +145,11 @@ def _pack(root: Path, version: str, built: Mapping[str, bytes], folder: Path) ->
             said=f"the mirror has {KERNEL} {tree.name}, but sources and headers of {version}",
             remedy="try again when the mirror has both of one version",
         )
-    files = {plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")}
-    listed = (tree / "modules.builtin").read_text().splitlines()
-    builtin = {plain(Path(line).name) for line in listed}
+    shipped = ModuleTree.of(tree)
 
     def load(name: str) -> bytes | None:
-        if name in builtin:
-            return None
-        return built.get(name) or unpacked_module(files[name].name, files[name].read_bytes())
+        is_ours = name in built and name not in shipped.builtin
+        return built[name] if is_ours else shipped.load(name)
 
     modules = in_order([plain(name) for name in MODULES], load)
     for name, content in modules.items():
