@@ -21,6 +21,14 @@ from migrate.model import GuestSpec, Interface
 TEMPLATES = Path(__file__).parents[1] / "domains"
 NAME = "guest"
 UUID = "6d6c6162-0000-4000-8000-000000000001"
+MONITOR = "/run/libvirt/qemu/migrate-lab.monitor"
+"""A monitor of our own beside libvirt's: it answers while libvirt migrates, and is told events."""
+TRACED = ("vmstate_downtime_*", "migration_completion_vm_stop", "migration_return_path_*")
+"""QEMU's trace points that are written to its log, with its own stamps."""
+QEMU_ARGUMENTS = (
+    *("-qmp", f"unix:{MONITOR},server=on,wait=off"),
+    *(word for event in TRACED for word in ("-trace", f"enable={event}")),
+)
 CONSOLE = "/var/log/libvirt/guest-console.log"
 QEMU_LOG = f"/var/log/libvirt/qemu/{NAME}.log"
 LOGS = {"qemu": QEMU_LOG, "console": CONSOLE, "libvirt": "/var/log/libvirt/libvirtd.log"}
@@ -57,6 +65,7 @@ def domain_xml(
         accelerator=accelerator,
         cpu_model=cpu_model,
         image=None if isinstance(boot, Path) else boot,
+        qemu_arguments=QEMU_ARGUMENTS,
         disk=boot if isinstance(boot, Path) else None,
     )
 

@@ -164,6 +164,16 @@ class Expect(Value):
     network: bool = True
     backend_fails: bool = False
     """It is known that the guest arrives with a dead interface; a pass is QEMU saying so."""
+    handoff: bool = False
+    """No unlawful difference in any device's state."""
+    rings: bool = False
+    """Every virtqueue was sound when the source had stopped."""
+    explained_share: float | None = Field(default=None, gt=0, le=1)
+    """Of the longest gap each way, at least so much is told by what was recorded."""
+    reported_within_ms: Positive | None = None
+    """Of the longest switchover gap, at most so far from the downtime that is reported."""
+    announce_within_ms: Positive | None = None
+    """After the resume the first announcement is heard by then, and none before it."""
     allow_unmeasured: tuple[str, ...] = ()
 
 
@@ -330,6 +340,99 @@ class Reported(Value):
     """What was sent after that, as far as it was seen: QEMU ends when the move has."""
 
 
+class Span(Value):
+    """A stretch of a gap, or of the guest's stop, and what went on in it."""
+
+    what: str
+    begin_ns: int
+    end_ns: int
+    error_ns: int = 0
+    host: str = ""
+    """Where it went on; empty: between the hosts, or on the network."""
+    explained: bool = True
+    """False: nothing that was recorded tells what went on."""
+
+    @property
+    def length_ms(self) -> float:
+        """Milliseconds."""
+        return (self.end_ns - self.begin_ns) / 1e6
+
+
+class Explained(Value):
+    """What a gap contains: spans in order that cover it from its begin to its end."""
+
+    direction: Direction
+    begin_ns: int
+    length_ns: int
+    spans: tuple[Span, ...]
+
+    @property
+    def unexplained_ms(self) -> float:
+        """Together, of all spans that nothing tells of."""
+        return sum(span.length_ms for span in self.spans if not span.explained)
+
+    @property
+    def share(self) -> float:
+        """Of the gap that is explained: 0 to 1."""
+        return 1 - self.unexplained_ms * 1e6 / self.length_ns if self.length_ns else 1.0
+
+
+class Difference(Value):
+    """One field of a device's state that is not the same on the two ends of a move."""
+
+    field: str
+    before: str
+    after: str
+    lawful: bool
+    why: str
+    """With the section of the virtio specification, or QEMU's own rule."""
+
+
+class DeviceHandoff(Value):
+    """A device's state as it left the source and arrived on the target."""
+
+    device: str
+    """QEMU's name of its section in the stream, e.g. ``0000:00:02.0/virtio-net``."""
+    save_ms: NotNegative | None = None
+    load_ms: NotNegative | None = None
+    size_bytes: int | None = None
+    compared: bool = False
+    """Whether its state was read at the source's stop and at the target before it ran on."""
+    differences: tuple[Difference, ...] = ()
+
+
+class RingAudit(Value):
+    """A virtqueue as it lay in the guest's memory when the source had stopped."""
+
+    device: str
+    queue: int
+    kind: Literal["split", "packed"]
+    size: int
+    broken: tuple[str, ...] = ()
+    """Rules that it breaks, each with the figures and the section of the specification."""
+    unchecked: tuple[str, ...] = ()
+    facts: dict[str, str] = {}
+    """Indices, flags and wrap counters by name, as people read them."""
+
+
+class Inside(Value):
+    """What went on inside of one move; None: it could not be seen."""
+
+    hop: int = 1
+    stop: tuple[Span, ...] | None = None
+    """The guest's stop by stage, from the source's STOP to the RESUME that ended it."""
+    devices: tuple[DeviceHandoff, ...] | None = None
+    rings: tuple[RingAudit, ...] | None = None
+    announced: int | None = None
+    """Announcements heard on the fabric after the resume."""
+    first_announce_ms: float | None = None
+    """After the resume; negative: before the target ran."""
+    blind: tuple[Span, ...] = ()
+    """When QEMU did not answer, and what was not seen meanwhile."""
+    unseen: tuple[str, ...] = ()
+    """What could not be seen, and why."""
+
+
 class Nic(Value):
     """The guest's interface as the guest sees it."""
 
@@ -403,6 +506,10 @@ class Attempt(Value):
     gaps: tuple[Gap, ...] | None = None
     streams: tuple[Stream, ...] | None = None
     stalls: tuple[Stall, ...] | None = None
+    explained: tuple[Explained, ...] | None = None
+    """The longest gap of each direction; None: no gaps or no events to explain them by."""
+    inside: tuple[Inside, ...] = ()
+    """Hop by hop."""
     floor: Floor | None = None
     start_ms: NotNegative | None = None
     """From the ask for a guest to its ready probe."""
