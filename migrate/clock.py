@@ -35,6 +35,10 @@ class Deadline:
         """Whether nothing is left."""
         return now_ns() >= self.at_ns
 
+    def later(self, seconds: float) -> Deadline:
+        """This deadline, and ``seconds`` more."""
+        return Deadline(self.at_ns + round(seconds * 1e9))
+
     def sooner(self, seconds: float) -> Deadline:
         """This deadline, or ``seconds`` from now, whichever comes first."""
         return Deadline(min(self.at_ns, Deadline.after(seconds).at_ns))

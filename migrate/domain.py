@@ -23,11 +23,10 @@ NAME = "guest"
 UUID = "6d6c6162-0000-4000-8000-000000000001"
 MONITOR = "/run/libvirt/qemu/migrate-lab.monitor"
 """A monitor of our own beside libvirt's: it answers while libvirt migrates, and is told events."""
-TRACED = ("vmstate_downtime_*", "migration_completion_vm_stop", "migration_return_path_*")
-"""QEMU's trace points that are written to its log, with its own stamps."""
 QEMU_ARGUMENTS = (
     *("-qmp", f"unix:{MONITOR},server=on,wait=off"),
-    *(word for event in TRACED for word in ("-trace", f"enable={event}")),
+    # Since QEMU 8.2, with its log backend: stages of the stop, each device's save and load.
+    *("-trace", "enable=vmstate_downtime_*"),
 )
 CONSOLE = "/var/log/libvirt/guest-console.log"
 QEMU_LOG = f"/var/log/libvirt/qemu/{NAME}.log"

@@ -12,6 +12,7 @@ import dataclasses
 
 from migrate import checks
 from migrate.clock import Deadline, Offset, now_ns
+from migrate.inside import explained_of, inside_of
 from migrate.lab.hosts import Host
 from migrate.lab.lease import leased
 from migrate.model import Attempt, Case, Phase, Reported
@@ -55,7 +56,8 @@ def judged(
     """Measure what was seen, and judge it by what the case expects."""
     moved = _phases(seen)
     record = _record(case, number, pair, seen, _measured(case, seen, moved))
-    record = record.model_copy(update={"leftovers": leftovers, "phases": moved})
+    inner = {"inside": inside_of(seen), "explained": explained_of(seen, record, _on_axis(seen))}
+    record = record.model_copy(update={"leftovers": leftovers, "phases": moved, **inner})
     return record.model_copy(update={"verdicts": checks.judge(record)})
 
 

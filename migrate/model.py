@@ -322,6 +322,11 @@ class Sample(Value):
     dirty_pages_s: int | None = None
     throttle_percent: int | None = None
     postcopy_requests: int | None = None
+    zero_pages: int | None = None
+    multifd_bytes: int | None = None
+    postcopy_blocktime_ms: int | None = None
+    ring_full_us: int | None = None
+    """Mean time in which a processor fills its dirty ring; only under a dirty limit."""
     vfio_bytes: int | None = None
     """Of a device's state, by QEMU; only where a VF moves with its guest."""
 

@@ -6,7 +6,7 @@ Source: QEMU docs/interop/qmp-spec; https://qemu.readthedocs.io/projects/python-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,34 @@ class Monitor:
         return self._run(
             command, lambda: self._client.execute(command, arguments or None), deadline
         )
+
+    def execute_all(
+        self, commands: Sequence[tuple[str, Mapping[str, Any]]], deadline: Deadline
+    ) -> list[Any]:
+        """Commands in one go, and what each returns: None where QEMU refused it."""
+
+        async def one(command: str, arguments: Mapping[str, Any]) -> Any:
+            with suppress(ExecuteError):
+                return await self._client.execute(command, dict(arguments) or None)
+            return None
+
+        async def work() -> list[Any]:
+            return await asyncio.gather(*(one(*command) for command in commands))
+
+        return self._run(f"{len(commands)} commands", work, deadline)
+
+    def event(self, deadline: Deadline) -> Message | None:
+        """The next event since the monitor was opened, in their order; None at the deadline."""
+
+        async def work() -> Message | None:
+            if not self._client.events.empty():
+                return await self._client.events.get()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline.left()):
+                    return await _next(self._client, self._client.events)
+            return None
+
+        return self._run("wait for an event", work, deadline.later(5))
 
     def migrate(self, command: str, deadline: Deadline, **arguments: Any) -> None:
         """``migrate`` or ``migrate-incoming``: returns when QEMU says that it is completed."""

@@ -24,9 +24,11 @@ from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.events import Begins, Listener, listening
+from migrate.observe.inside import Looked, Regions, looking
 from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
+from migrate.traces import of_ovs, of_qemu
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -49,6 +51,8 @@ class Setting:
     say: Callable[[str], None] = lambda _text: None
     on_sample: Callable[[Sample], None] = lambda _sample: None
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
+    regions: Regions = lambda _state: ()
+    """What of the guest's memory is read when it stops: where its rings lie."""
 
     def deadline(self, seconds: float) -> Deadline:
         """So far off as a real host would need, times the lab's patience."""
@@ -64,6 +68,8 @@ class Hop:
     moved: Moved
     begin_ns: int
     end_ns: int
+    looked: Looked | None
+    """Inside of both QEMUs; None: their monitors could not be reached."""
 
 
 @dataclass(slots=True)
@@ -177,10 +183,16 @@ class Stage:
                 swap=swap,
             )
             hosts = {"source": source, "target": target}
+            tell = self.setting.on_sample
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                sampling(self.domain, self.setting.on_sample, has_vf=has_vf) as samples,
+                looking(source, target, self.listener, tell, self.setting.regions) as looked,
+                ExitStack() as looks,
             ):
+                if looked is not None:
+                    samples = looked.samples
+                else:
+                    samples = looks.enter_context(sampling(self.domain, tell, has_vf=has_vf))
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
             self.seen.samples += samples
             self.seen.notes += faults.not_done()
@@ -196,7 +208,7 @@ class Stage:
             self._follow(source)
         if len(moved.held_by) == 1 and self.plugs[moved.held_by[0]] is not None:
             moved = self._until_back(moved, swap, known)
-        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns))
+        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns, looked))
         return moved
 
     def _swap(self, source: Host, target: Host) -> Swap | None:
@@ -271,17 +283,23 @@ class Stage:
         stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
         taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
         self.seen.taken = taken
-        self.seen.events = (
-            *self.listener.events(),
-            *self.traffic.announcements(),
-            *taken.lower_events(),
-        )
+        logged: list[Event] = []
         for host, side in zip(self.pair, ("source", "target"), strict=True):
-            for name, text in logs_of(host, self.case).items():
+            logs = logs_of(host, self.case)
+            wall = host.wall_clock()
+            logged += of_qemu(logs.get("qemu", ""), host.name, wall)
+            logged += of_ovs(logs.get("ovs", ""), host.name, wall)
+            for name, text in logs.items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
                 if name == "qemu" and held == (host.name,):
                     complaints = module_for(self.case.interface.mode).complaints(text)
                     self.seen.backend_failed = complaints
+        self.seen.events = (
+            *self.listener.events(),
+            *self.traffic.announcements(),
+            *taken.lower_events(),
+            *(event for event in logged if event.at_ns >= self.seen.begin_ns),
+        )
         return self.seen
 
 

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "pure",
         (
             *("evidence", "timeline", "phases", "outage", "checks", "virtqueue", "stats"),
+            *("traces", "explain"),
             *("scenario", "results"),
         ),
     ),
@@ -25,7 +26,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nouns", ("kernel_image", "image", "domain", "lab", "disk_image", "interfaces", "guest")),
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
-    ("the story", ("stage", "experiment", "session")),
+    ("the story", ("stage", "inside", "experiment", "session")),
     ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""

@@ -100,6 +100,9 @@ class Host(Runs, Protocol):
     def libvirt_target(self) -> str:
         """The URI by which the *other* host's libvirt reaches this one."""
 
+    def file(self, path: str) -> Path | None:
+        """The host's file as the controller sees it, a socket too; None where it sees none."""
+
     def connect(self) -> Hypervisor:
         """A connection to the host's libvirt; the caller closes it."""
 

@@ -52,6 +52,9 @@ class RemoteHost:
         """Run a program on the host."""
         return self._ssh.run(argv, deadline, text=text, check=check)
 
+    def file(self, path: str) -> None:
+        """What lies on another machine is not seen."""
+
     def connect(self) -> Hypervisor:
         """Over the management network."""
         uri = f"qemu+tcp://{self.address.ip}/system"

@@ -1,0 +1,292 @@
+"""Both QEMUs watched from inside while a guest moves, over monitors of our own.
+
+libvirt's monitor is busy with the migration; ours answers meanwhile. The source's is asked for the
+progress, and for the state of its virtio devices and rings when it has stopped; the target's for
+the state of its devices when it has loaded them, before libvirt lets the guest run. Events and
+answers come in one order over one connection: a state is the one before the guest ran on only if
+its last answer came before RESUME.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrate.clock import Deadline, now_ns
+from migrate.domain import MONITOR
+from migrate.errors import HostError
+from migrate.lab.hosts import Host
+from migrate.model import Event, Sample
+from migrate.observe.events import Listener
+from migrate.qmp_client import Monitor, monitor
+
+INTERVAL_S = 0.02
+"""Between two looks at the progress."""
+ANSWER_S = 5.0
+LEAVE_S = 2.0
+NOT_SEEN = "its monitor can't be reached from here: hosts over ssh are not looked into"
+VIRTIO_NET = "virtio-net"
+State = dict[str, Any]
+"""Of the virtio network devices, by path: QEMU's answers as they are."""
+
+
+@dataclass(slots=True)
+class Looked:
+    """What was seen inside of both QEMUs in one move; it grows while the move goes on."""
+
+    source: State | None = None
+    target: State | None = None
+    vhost: bool | None = None
+    """Whether a backend works the source's queues; None: not known."""
+    memory: dict[int, bytes] = field(default_factory=dict)
+    """Of the guest, at the source's stop: what its rings lie in, by address."""
+    samples: list[Sample] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+
+
+Regions = Callable[[State], Sequence[tuple[int, int]]]
+"""Address and length of the guest's memory that is wanted with a state."""
+
+
+@contextmanager
+def looking(
+    source: Host,
+    target: Host,
+    listener: Listener,
+    on_sample: Callable[[Sample], None],
+    regions: Regions,
+) -> Iterator[Looked | None]:
+    """Watch both ends while the block runs; None where a host's monitor can't be reached."""
+    places = [host.file(MONITOR) for host in (source, target)]
+    if places[0] is None or places[1] is None:
+        yield None
+        return
+    ended, looked = threading.Event(), Looked()
+    watches = (
+        _Source(source, places[0], ended, looked, on_sample, regions),
+        _Target(target, places[1], ended, looked, listener, listener.mark()),
+    )
+    threads = [threading.Thread(target=one.run, name="inside", daemon=True) for one in watches]
+    for thread in threads:
+        thread.start()
+    for watch in watches[:1]:  # the target's QEMU is not there yet
+        watch.ready.wait(ANSWER_S)
+    try:
+        yield looked
+    finally:
+        ended.set()
+        for thread in threads:
+            # A QEMU that hangs answers when it has been ended, which comes later.
+            thread.join(LEAVE_S)
+
+
+class _Watch:
+    def __init__(self, host: Host, socket: Path, ended: threading.Event, looked: Looked) -> None:
+        self.host, self.socket = host, socket
+        self.ended, self.looked = ended, looked
+        self.ready = threading.Event()
+
+    def run(self) -> None:
+        """In its thread; that a QEMU ends, or does not answer, is noted and nothing more."""
+        try:
+            if self.awaited():
+                with monitor(self.socket, self.host.name, Deadline.after(ANSWER_S)) as qemu:
+                    self.watch(qemu)
+        except HostError as error:
+            if not self.ended.is_set() and self.missing():
+                self.looked.unseen.append(f"{self.host.name}: {error.tried}: {error.said}")
+        finally:
+            self.ready.set()
+
+    def awaited(self) -> bool:
+        """Whether its QEMU came to be there."""
+        return True
+
+    def missing(self) -> bool:
+        """Whether what it was there for has not been had."""
+        raise NotImplementedError
+
+    def watch(self, qemu: Monitor) -> None:
+        """Until the end."""
+        raise NotImplementedError
+
+
+class _Source(_Watch):
+    def __init__(
+        self,
+        host: Host,
+        socket: Path,
+        ended: threading.Event,
+        looked: Looked,
+        on_sample: Callable[[Sample], None],
+        regions: Regions,
+    ) -> None:
+        super().__init__(host, socket, ended, looked)
+        self.on_sample, self.regions = on_sample, regions
+
+    def missing(self) -> bool:
+        return self.looked.source is None
+
+    def watch(self, qemu: Monitor) -> None:
+        questions = Questions.of(qemu, queues=True)
+        self.looked.vhost = questions.vhost
+        self.ready.set()
+        due = Deadline.after(INTERVAL_S)
+        while not self.ended.is_set():
+            event = qemu.event(due)
+            if event is None:
+                self._sample(qemu)
+                due = Deadline.after(INTERVAL_S)
+            elif event["event"] == "STOP":
+                self.looked.source = questions.state(qemu)
+                self._memory(qemu, self.looked.source)
+
+    def _sample(self, qemu: Monitor) -> None:
+        told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
+        if "ram" in told and told.get("status") != "completed":
+            sample = to_sample(self.host.name, told)
+            self.looked.samples.append(sample)
+            self.on_sample(sample)
+
+    def _memory(self, qemu: Monitor, state: State) -> None:
+        """QEMU writes it to a file of its host, which is read and taken away."""
+        name = MONITOR.replace(".monitor", ".memory")
+        place = self.host.file(name)
+        if place is None:
+            return
+        try:
+            for address, length in self.regions(state):
+                told = {"val": address, "size": length, "filename": name}
+                qemu.execute("pmemsave", Deadline.after(ANSWER_S), **told)
+                self.looked.memory[address] = place.read_bytes()
+        finally:
+            place.unlink(missing_ok=True)
+
+
+class _Target(_Watch):
+    def __init__(
+        self,
+        host: Host,
+        socket: Path,
+        ended: threading.Event,
+        looked: Looked,
+        listener: Listener,
+        since: int,
+    ) -> None:
+        super().__init__(host, socket, ended, looked)
+        self.listener, self.since = listener, since
+
+    def missing(self) -> bool:
+        return self.looked.target is None
+
+    def awaited(self) -> bool:
+        """QEMU is there when it says that it is about to take a guest in, or libvirt does."""
+        while not self.ended.is_set():
+            if self.listener.wait(self._is_there, Deadline.after(0.2), self.since):
+                return True
+        return False
+
+    def _is_there(self, event: Event) -> bool:
+        return event.host == self.host.name and event.name in ("started", "MIGRATION")
+
+    def watch(self, qemu: Monitor) -> None:
+        questions = Questions.of(qemu, queues=self.looked.vhost is False)
+        while not self.ended.is_set():
+            event = qemu.event(Deadline.after(0.2))
+            if event is None:
+                continue
+            if event["event"] == "RESUME" and self.looked.target is None:
+                said = "the guest ran on before its state could be read"
+                self.looked.unseen.append(f"{self.host.name}: {said}")
+                return
+            if event["event"] == "MIGRATION" and _status(event) == "completed":
+                self._look(qemu, questions)
+                return
+
+    def _look(self, qemu: Monitor, questions: Questions) -> None:
+        state = questions.state(qemu)
+        while (event := qemu.event(Deadline.after(0))) is not None:
+            if event["event"] == "RESUME":
+                said = "the guest ran on while its state was read: it is not compared"
+                self.looked.unseen.append(f"{self.host.name}: {said}")
+                return
+        self.looked.target = state
+
+
+def _status(event: Mapping[str, Any]) -> str:
+    return str(event["data"].get("status", ""))
+
+
+Question = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What is asked about the virtio network devices of a QEMU, all in one go."""
+
+    kinds: Mapping[str, str]
+    vhost: bool
+    """Whether a backend works a queue at the moment."""
+    asked: tuple[Question, ...]
+
+    @classmethod
+    def of(cls, qemu: Monitor, *, queues: bool) -> Questions:
+        """Those that fit its devices. Source: qapi/virtio.json.
+
+        ``queues``: of a vhost device that runs, QEMU asks the backend for a queue's base, and a
+        vhost-user backend *stops* the queue for that (GET_VRING_BASE): they may be asked only
+        where the device is known to stand still, or to be no vhost device.
+        """
+        deadline = Deadline.after(ANSWER_S)
+        told = qemu.execute("x-query-virtio", deadline)
+        kinds = {one["path"]: one["name"] for one in told if one["name"] == VIRTIO_NET}
+        asked: list[Question] = []
+        vhost = False
+        for path in sorted(kinds):
+            status = qemu.execute("x-query-virtio-status", deadline, path=path)
+            vhost = vhost or bool(status.get("vhost-started"))
+            asked.append(("x-query-virtio-status", {"path": path}))
+            for queue in range(int(status["num-vqs"]) if queues else 0):
+                place = {"path": path, "queue": queue}
+                asked.append(("x-query-virtio-queue-status", place))
+                asked.append(("x-query-virtio-vhost-queue-status", place))
+        return cls(kinds, vhost, tuple(asked))
+
+    def state(self, qemu: Monitor) -> State:
+        """The answers; of a backend that is no vhost, or not started, there are none."""
+        answers = qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
+        found: State = {}
+        for (command, place), answer in zip(self.asked, answers, strict=True):
+            empty: dict[str, Any] = {"kind": self.kinds[place["path"]], "queues": [], "vhost": []}
+            device = found.setdefault(place["path"], empty)
+            if command == "x-query-virtio-status":
+                device["status"] = answer
+            elif answer is not None:
+                device["vhost" if "vhost" in command else "queues"].append(answer)
+        return found
+
+
+def to_sample(host: str, told: Mapping[str, Any]) -> Sample:
+    """query-migrate's answer as a sample (qapi/migration.json, MigrationInfo)."""
+    ram = told["ram"]
+    mbps = ram.get("mbps")
+    return Sample(
+        at_ns=now_ns(),
+        host=host,
+        iteration=ram.get("dirty-sync-count"),
+        remaining_bytes=ram.get("remaining"),
+        transferred_bytes=ram.get("transferred"),
+        rate_bytes_s=None if mbps is None else round(mbps * 1e6 / 8),
+        dirty_pages_s=ram.get("dirty-pages-rate"),
+        throttle_percent=told.get("cpu-throttle-percentage"),
+        postcopy_requests=ram.get("postcopy-requests"),
+        zero_pages=ram.get("duplicate"),
+        multifd_bytes=ram.get("multifd-bytes"),
+        postcopy_blocktime_ms=told.get("postcopy-blocktime"),
+        ring_full_us=told.get("dirty-limit-ring-full-time"),
+        vfio_bytes=told.get("vfio", {}).get("transferred"),
+    )
