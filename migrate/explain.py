@@ -18,8 +18,9 @@ from migrate.model import DeviceHandoff, Direction, Event, Explained, Gap, Span
 from migrate.timeline import Arrivals
 from migrate.traces import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 
-_OVS_NS = 1_000_000
-"""OVS stamps its log by the millisecond."""
+_OVS_NS = 100_000_000
+"""Another thread of OVS says that a queue is enabled, and it may say so when packets pass already:
+until it is said, or they pass, the queue was not known to be enabled."""
 _FEW = 3
 """Packets before a gap that tell the sender's interval."""
 
@@ -184,7 +185,7 @@ def _marks(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Iterator[Mark]
     end_ns = gap.begin_ns + gap.length_ns
     stop, resume = told.stop(), told.resume()
     if stop is None or stop.at_ns > end_ns or (resume and resume.at_ns < gap.begin_ns):
-        yield from _running(gap, told, log, grain_ns)
+        yield Mark(end_ns, "the guest runs, and is not served", explained=False)
         return
     yield from _before(gap, told, stop, grain_ns)
     if resume is None:
@@ -239,10 +240,6 @@ def _after(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) ->
     yield from _tail(gap, told, log, since_ns, grain_ns)
 
 
-def _running(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Iterator[Mark]:
-    yield from _tail(gap, told, log, gap.begin_ns, grain_ns)
-
-
 def _tail(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) -> Iterator[Mark]:
     end_ns = gap.begin_ns + gap.length_ns
     if since_ns >= end_ns:
@@ -287,7 +284,7 @@ def _fabric_learns(told: Told, log: Arrivals, since_ns: int, end_ns: int) -> Ite
     if (heard_ns := told.heard(since_ns)) is not None and heard_ns < end_ns:
         yield Mark(heard_ns, "the fabric still sends to the source")
         begin_ns = heard_ns
-    late = (log.sent_ns >= begin_ns) & (log.sent_ns < end_ns)
+    late = (log.sent_ns > begin_ns) & (log.sent_ns < end_ns)
     if late.any() and _all_there(log, late):
         yield Mark(end_ns, "packets wait, and the guest takes them late", told.target)
 
