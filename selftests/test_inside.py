@@ -1,0 +1,177 @@
+"""Both QEMUs looked into while a guest moves: what is had, and what must never be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from migrate.clock import Deadline, now_ns
+from migrate.lab.hosts import Host
+from migrate.model import Event, Sample
+from migrate.observe.events import Listener
+from migrate.observe.inside import Looked, State, looking, to_sample
+from selftests.qmp import ENDS, PATIENCE_S, Message, Script, StandIn, event
+
+NIC = "/machine/nic"
+RAM = {"remaining": 5, "transferred": 7, "dirty-sync-count": 2, "mbps": 8.0, "duplicate": 3}
+ACTIVE: Message = {"return": {"status": "active", "ram": RAM}}
+NOTHING: Message = {"return": {}}
+STOP: Message = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
+RESUME: Message = {"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 1}}
+REFUSED: Message = {"error": {"class": "GenericError", "desc": "vhost device has not started"}}
+
+
+def status(*, vhost: bool = False) -> Message:
+    return {"return": {"name": "virtio-net", "num-vqs": 1, "vhost-started": vhost}}
+
+
+def script(**more: Sequence[Message]) -> Script:
+    """A QEMU with one network device of one queue."""
+    named = {name.replace("_", "-"): answers for name, answers in more.items()}
+    return {
+        "x-query-virtio": [
+            {"return": [{"path": NIC, "name": "virtio-net"}, {"path": "/c", "name": "virtio-c"}]}
+        ],
+        "x-query-virtio-status": [status()],
+        "x-query-virtio-queue-status": [{"return": {"queue-index": 0}}],
+        "x-query-virtio-vhost-queue-status": [REFUSED],
+        "query-migrate": [NOTHING],
+        "pmemsave": [NOTHING],
+        **named,
+    }
+
+
+@dataclass
+class Here:
+    """A host whose files are those of a folder; None: they can't be seen."""
+
+    name: str
+    folder: Path | None
+
+    def file(self, path: str) -> Path | None:
+        return self.folder / Path(path).name if self.folder else None
+
+
+def nic(state: State | None) -> Any:
+    """The network device of a state that was had."""
+    assert state is not None
+    return state[NIC]
+
+
+World = Callable[..., Looked]
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Iterator[World]:
+    """Looks into two stand-ins until ``until`` is true of what was looked at."""
+    made: list[StandIn] = []
+
+    def look(
+        source: Script,
+        target: Script | None,
+        until: Callable[[Looked], bool],
+        regions: Callable[[State], list[tuple[int, int]]] = lambda _state: [],
+    ) -> Looked:
+        listener = Listener()
+        hosts = []
+        for name, its in (("a", source), ("b", target)):
+            folder = tmp_path / name
+            folder.mkdir()
+            hosts.append(cast("Host", Here(name, folder)))
+            if its is not None:
+                made.append(StandIn(folder / "migrate-lab.monitor", its))
+        sampled: list[Sample] = []
+        with looking(hosts[0], hosts[1], listener, sampled.append, regions) as looked:
+            assert looked is not None
+            if target is not None:
+                arrival = Event(at_ns=now_ns(), source="libvirt", host="b", name="started")
+                listener.add(arrival)
+            deadline = Deadline.after(PATIENCE_S)
+            while not until(looked):
+                assert not deadline.passed()
+                listener.wait(lambda _event: False, Deadline.after(0.01))
+        return looked
+
+    yield look
+    for one in made:
+        one.close()
+
+
+def test_progress_is_sampled_and_the_source_is_read_at_its_stop(moved: World) -> None:
+    source = script(query_migrate=[ACTIVE, STOP])
+    found = moved(source, None, lambda looked: looked.source is not None and looked.samples)
+    assert found.samples[0].remaining_bytes == 5
+    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert nic(found.source)["vhost"] == []  # refused: there is no backend
+    assert list(found.source or ()) == [NIC]  # of network devices alone
+    assert found.vhost is False
+    assert not found.unseen
+
+
+def test_the_target_is_read_before_the_guest_runs_on(moved: World) -> None:
+    target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")])
+    found = moved(script(), target, lambda looked: looked.target is not None)
+    assert nic(found.target)["queues"] == [{"queue-index": 0}]
+
+
+def test_a_state_that_was_read_while_the_guest_ran_on_is_none(moved: World) -> None:
+    target = script(
+        x_query_virtio=[*script()["x-query-virtio"], event("completed")],
+        x_query_virtio_vhost_queue_status=[RESUME, REFUSED],
+    )
+    found = moved(script(), target, lambda looked: bool(looked.unseen))
+    assert found.target is None
+    assert found.unseen == ["b: the guest ran on while its state was read: it is not compared"]
+
+
+def test_a_guest_that_ran_on_before_is_told(moved: World) -> None:
+    target = script(x_query_virtio=[*script()["x-query-virtio"], RESUME])
+    found = moved(script(), target, lambda looked: bool(looked.unseen))
+    assert found.unseen == ["b: the guest ran on before its state could be read"]
+
+
+def test_queues_of_a_backend_that_may_run_are_never_asked_about(
+    moved: World, tmp_path: Path
+) -> None:
+    source = script(x_query_virtio_status=[status(vhost=True)])
+    target = script(
+        x_query_virtio=[*script()["x-query-virtio"], event("completed")],
+        x_query_virtio_queue_status=ENDS,
+    )
+    found = moved(source, target, lambda looked: looked.target is not None)
+    assert found.vhost is True
+    assert nic(found.target)["queues"] == []
+
+
+def test_a_source_that_ends_before_it_was_read_is_told(moved: World) -> None:
+    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
+    assert found.unseen[0].startswith("a: query-migrate: ")
+
+
+def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path: Path) -> None:
+    def regions(state: State) -> list[tuple[int, int]]:
+        assert state[NIC]["queues"]
+        (tmp_path / "a" / "migrate-lab.memory").write_bytes(b"rings")  # as QEMU would
+        return [(0x1000, 5)]
+
+    source = script(query_migrate=[NOTHING, STOP])
+    found = moved(source, None, lambda looked: bool(looked.memory), regions)
+    assert found.memory == {0x1000: b"rings"}
+    assert not (tmp_path / "a" / "migrate-lab.memory").exists()
+
+
+def test_hosts_whose_files_are_not_seen_are_not_looked_into() -> None:
+    here: Any = Here("a", None)
+    with looking(here, here, Listener(), lambda _sample: None, lambda _state: []) as looked:
+        assert looked is None
+
+
+def test_what_qemu_does_not_tell_is_not_measured() -> None:
+    found = to_sample("a", {"ram": {}})
+    assert found.remaining_bytes is None
+    assert found.rate_bytes_s is None
+    assert to_sample("a", ACTIVE["return"]).rate_bytes_s == 1_000_000
