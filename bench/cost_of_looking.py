@@ -5,7 +5,10 @@ same rate in all of them:
 
 - ``bare``: nothing else, the migration is one call to libvirt;
 - ``streams``: both streams and a TCP connection go on;
-- ``all``: and both hosts' events are listened to and the progress is sampled, as in an attempt.
+- ``all``: and both hosts' events are listened to, and both QEMUs are looked into, as in an attempt:
+  progress 50 times a second, the network device's state on both ends.
+
+QEMU's trace points of the stop are on in all arms: they are in the domain from its start.
 
 Both figures are libvirt's own account, asked for when the migration has ended.
 """
@@ -26,7 +29,7 @@ from migrate.lab.hosts import Host, Lab
 from migrate.migration import Move, act
 from migrate.model import Case, Interface, Policy, Workload
 from migrate.observe.events import listening
-from migrate.observe.progress import sampling
+from migrate.observe.inside import looking
 from migrate.observe.traffic import Traffic, peer_probe
 from migrate.stats import spread
 
@@ -89,7 +92,7 @@ def _watched(lab: Lab, case: Case, guest: Bare) -> None:
     move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
     with (
         listening({end.host.name: end for end in guest.ends}) as listener,
-        sampling(guest.domain, lambda _sample: None),
+        looking(source.host, target.host, listener, lambda _sample: None, lambda _state: ()),
     ):
         call = act(guest.domain, move, listener, lambda _event: None).call
     if call.ended:

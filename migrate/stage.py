@@ -6,6 +6,7 @@ A :class:`Stage` is there while its ``with`` block runs, and everything that it 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -294,6 +295,12 @@ class Stage:
                 if name == "qemu" and held == (host.name,):
                     complaints = module_for(self.case.interface.mode).complaints(text)
                     self.seen.backend_failed = complaints
+        states = [
+            {"hop": number, "source": hop.looked.source, "target": hop.looked.target}
+            for number, hop in enumerate(self.seen.hops, 1)
+            if hop.looked is not None
+        ]
+        self.seen.files["handoff.json"] = json.dumps(states, indent=1) + "\n"
         self.seen.events = (
             *self.listener.events(),
             *self.traffic.announcements(),
