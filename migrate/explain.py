@@ -21,6 +21,8 @@ from migrate.traces import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 _OVS_NS = 100_000_000
 """Another thread of OVS says that a queue is enabled, and it may say so when packets pass already:
 until it is said, or they pass, the queue was not known to be enabled."""
+_NEAR_NS = 30_000_000
+"""The probe asks for its devices' state a few times a second's tenth: it hears of them so late."""
 _FEW = 3
 """Packets before a gap that tell the sender's interval."""
 
@@ -45,6 +47,8 @@ class Told:
     target: str
     egress_ns: Column | None = None
     """When the guest's packets arrived at its peer, in order."""
+    mac: str = ""
+    """The guest's."""
 
     def heard(self, since_ns: int) -> int | None:
         """When the fabric first heard a frame of the guest from ``since_ns`` on."""
@@ -173,7 +177,7 @@ def explained(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Explained:
     packets from being served, is the meter's own.
     """
     end_ns = gap.begin_ns + gap.length_ns
-    marks = sorted(_marks(gap, told, log, grain_ns), key=lambda mark: mark.at_ns)
+    marks = _marks(gap, told, log, grain_ns)
     at = Event(at_ns=gap.begin_ns, error_ns=gap.error_ns, source="probe", host="", name="gap")
     spans = tuple(_covered(gap.begin_ns, end_ns, marks, at))
     return Explained(
@@ -185,7 +189,14 @@ def _marks(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Iterator[Mark]
     end_ns = gap.begin_ns + gap.length_ns
     stop, resume = told.stop(), told.resume()
     if stop is None or stop.at_ns > end_ns or (resume and resume.at_ns < gap.begin_ns):
-        yield Mark(end_ns, "the guest runs, and is not served", explained=False)
+        since_ns = gap.begin_ns
+        for mark in _devices_come_and_go(told, since_ns, end_ns):
+            yield mark
+            since_ns = mark.at_ns
+        if since_ns < end_ns:
+            short = since_ns > gap.begin_ns and end_ns - since_ns <= grain_ns
+            what = "within the meter's floor" if short else "the guest runs, and is not served"
+            yield Mark(end_ns, what, explained=short)
         return
     yield from _before(gap, told, stop, grain_ns)
     if resume is None:
@@ -242,6 +253,9 @@ def _after(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) ->
 
 def _tail(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) -> Iterator[Mark]:
     end_ns = gap.begin_ns + gap.length_ns
+    for mark in _devices_come_and_go(told, since_ns, end_ns):
+        yield mark
+        since_ns = mark.at_ns
     if since_ns >= end_ns:
         return
     if gap.direction == "egress":
@@ -253,8 +267,33 @@ def _tail(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) -> 
     yield Mark(end_ns, what, explained=short)
 
 
+_LOWER = {
+    "lower-gone": "the guest's device is taken out",
+    "lower-appeared": "a device is plugged in, and the guest finds it",
+    "lower-up": "its link comes up",
+    "carried-by": "the guest takes the other device into use",
+}
+"""What the probe says of the devices below the guest's interface, and what ended with it."""
+
+
+def _devices_come_and_go(told: Told, since_ns: int, end_ns: int) -> list[Mark]:
+    """The last word of each kind; a link that comes up while packets pass is cut to the end."""
+    last: dict[str, Mark] = {}
+    for event in told.events:
+        late_ns = end_ns + _NEAR_NS + event.error_ns
+        if event.name in _LOWER and since_ns < event.at_ns <= late_ns:
+            what = _LOWER[event.name]
+            last[event.name] = Mark(event.at_ns, what, "guest", event.error_ns)
+    return sorted(last.values(), key=lambda mark: mark.at_ns)
+
+
 def _guest_sends(told: Told, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
     """Nothing was lost since: the next packet has the stamp of when the guest came to send it."""
+    asked = [e for e in told.events if e.name == "arp" and e.data.get("mac") == told.mac]
+    first_asked = next((e for e in asked if since_ns <= e.at_ns < end_ns), None)
+    if first_asked is not None:
+        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", told.target)
+        since_ns = first_asked.at_ns
     before, after = log.sent_ns < since_ns, log.sent_ns >= since_ns
     if not after.any() or np.count_nonzero(before) < _FEW:
         return
@@ -301,7 +340,7 @@ def _all_there(log: Arrivals, rows: Flags) -> bool:
 def _covered(begin_ns: int, end_ns: int, marks: Iterable[Mark], at: Event) -> Iterator[Span]:
     """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered."""
     cut = [Mark(begin_ns, "", error_ns=at.error_ns)]
-    for mark in marks:
+    for mark in sorted(marks, key=lambda mark: mark.at_ns):
         if cut[-1].at_ns < mark.at_ns and cut[-1].at_ns < end_ns:
             at_ns = min(mark.at_ns, end_ns)
             cut.append(Mark(at_ns, mark.what, mark.host, mark.error_ns, mark.explained))

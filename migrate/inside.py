@@ -52,7 +52,8 @@ def _explained(
         gap = max(gaps, key=lambda one: one.length_ns, default=None)
         if gap is not None and way in arrivals:
             grain_ns = max(int(floors[way] * 1e6), 2000 * attempt.case.workload.interval_us)
-            told = replace(_of_gap(seen, gap), egress_ns=arrivals["egress"].received_ns)
+            heard_ns, mac = arrivals["egress"].received_ns, attempt.case.interface.mac
+            told = replace(_of_gap(seen, gap), egress_ns=heard_ns, mac=mac)
             yield explained(gap, told, arrivals[way], grain_ns)
 
 

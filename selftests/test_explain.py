@@ -193,6 +193,32 @@ def test_an_interface_that_is_taken_out_and_plugged_in_is_told() -> None:
     ]
 
 
+PLUGGED = (
+    at(700, "lower-appeared", "guest"),
+    *(at(705, "lower-up", "guest"), at(900, "lower-up", "guest")),
+    at(910, "carried-by", "guest", driver="igbvf"),
+)
+
+
+def test_a_device_that_comes_back_late_is_told_by_the_guest() -> None:
+    early = (replace_at(STOP, -500), replace_at(RESUME, -400))
+    found = of("ingress", 905, (*early, *PLUGGED), [(9, 905, 906)])
+    assert [what for _, what, _ in spans(found)] == [
+        "a device is plugged in, and the guest finds it",
+        "its link comes up",
+        "the guest takes the other device into use",
+    ]
+    assert found.share == 1
+
+
+def test_a_guest_that_asks_for_its_peer_first_is_told() -> None:
+    mine = at(70, "arp", "fabric", mac="52:54")
+    events = told(STOP, RESUME, at(60, "arp", "fabric", mac="of another"), mine)
+    rows = log(*BEFORE, (9, 71, 71.2))
+    found = explained(gap("egress", 71), replace(events, mac="52:54"), rows, GRAIN)
+    assert spans(found)[-2] == (20.0, "the guest asks for its peer's address", True)
+
+
 def test_a_gap_with_no_stop_in_it_is_unexplained() -> None:
     found = of("ingress", 30, (replace_at(STOP, 400), replace_at(RESUME, 500)), [(9, 30, 31)])
     assert found.share == 0
