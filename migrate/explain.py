@@ -214,7 +214,7 @@ def _before(gap: Gap, told: Told, stop: Event, grain_ns: int) -> Iterator[Mark]:
         yield Mark(stop.at_ns, "the guest runs without its interface", told.source)
         return
     begin = _begins_to_stop(told, stop)
-    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.error_ns
+    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.error_ns + gap.error_ns
     what = "the last packet before the stop" if near else "the guest runs, and is not served"
     yield Mark(begin.at_ns, what, told.source, begin.error_ns, explained=near)
     yield Mark(stop.at_ns, "the guest is stopped, and its backends", told.source, stop.error_ns)

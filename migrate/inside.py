@@ -13,8 +13,9 @@ from itertools import pairwise
 from typing import get_args
 
 from migrate.explain import Told, devices, explained, stages
-from migrate.model import Attempt, Direction, Explained, Gap, Inside, Sample, Span
-from migrate.observe.inside import NOT_SEEN
+from migrate.handoff import compare, fields, told_by_backend
+from migrate.model import Attempt, DeviceHandoff, Direction, Explained, Gap, Inside, Sample, Span
+from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
 from migrate.stage import Hop, Seen
 from migrate.timeline import Arrivals
 
@@ -86,18 +87,52 @@ def _of_hop(number: int, hop: Hop, told: Told) -> Inside:
     after = [event for event in heard if resume and event.at_ns >= told_stop(told)]
     first_ms = (after[0].at_ns - resume.at_ns) / 1e6 if after and resume else None
     spans, took = stages(told), devices(told)
+    compared = tuple(_compared(hop, told))
     unseen = list(hop.looked.unseen) if hop.looked else [NOT_SEEN]
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
     return Inside(
         hop=number,
         stop=spans,
-        devices=took,
+        devices=_joined(took or (), compared) if took or compared else None,
         announced=len([e for e in after if resume and e.at_ns >= resume.at_ns]) if moved else None,
         first_announce_ms=first_ms if moved else None,
         blind=tuple(_blind(hop.looked.samples)) if hop.looked else (),
         unseen=tuple(unseen),
     )
+
+
+def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
+    """Network devices by QEMU's path, of which something was had on both ends."""
+    looked = hop.looked
+    if looked is None or not looked.source or looked.target is None:
+        return
+    given = told_by_backend(told.events, hop.target) if looked.vhost else {}
+    for path, source in looked.source.items():
+        before = fields(source)
+        if looked.vhost and "ring_packed" in before.get("features", ""):
+            # QEMU keeps no used index of a packed ring that a backend works: it tells 0.
+            before = {name: one for name, one in before.items() if not name.endswith(": used")}
+        after = {**fields(looked.target.get(path, {})), **given}
+        if before.keys() & after.keys():
+            differences = compare(before, after)
+            yield DeviceHandoff(device=path, compared=True, differences=differences)
+
+
+def _joined(
+    took: tuple[DeviceHandoff, ...], compared: tuple[DeviceHandoff, ...]
+) -> tuple[DeviceHandoff, ...]:
+    """QEMU names a device by its section in the stream, and by its path: both in their order."""
+    left = list(compared)
+    found = []
+    for one in took:
+        if one.device.endswith(f"/{VIRTIO_NET}") and left:
+            more = left.pop(0)
+            told = {"compared": more.compared, "differences": more.differences}
+            found.append(one.model_copy(update=told))
+        else:
+            found.append(one)
+    return (*found, *left)
 
 
 def told_stop(told: Told) -> int:

@@ -35,15 +35,22 @@ class Monitor:
 
     def execute_all(
         self, commands: Sequence[tuple[str, Mapping[str, Any]]], deadline: Deadline
-    ) -> list[Any]:
-        """Commands in one go, and what each returns: None where QEMU refused it."""
+    ) -> list[tuple[Any, bool]]:
+        """Commands in one go: what each returns, and whether that came before any event.
 
-        async def one(command: str, arguments: Mapping[str, Any]) -> Any:
-            with suppress(ExecuteError):
-                return await self._client.execute(command, dict(arguments) or None)
-            return None
+        None for one that QEMU refused. Events and answers come over one connection in their order:
+        an event that was not taken by :meth:`event` yet when an answer comes, came before it.
+        """
+        events = self._client.events
 
-        async def work() -> list[Any]:
+        async def one(command: str, arguments: Mapping[str, Any]) -> tuple[Any, bool]:
+            try:
+                answer = await self._client.execute(command, dict(arguments) or None)
+            except ExecuteError:
+                return None, events.empty()
+            return answer, events.empty()
+
+        async def work() -> list[tuple[Any, bool]]:
             return await asyncio.gather(*(one(*command) for command in commands))
 
         return self._run(f"{len(commands)} commands", work, deadline)

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "pure",
         (
             *("evidence", "timeline", "phases", "outage", "checks", "virtqueue", "stats"),
-            *("traces", "explain"),
+            *("traces", "explain", "handoff"),
             *("scenario", "results"),
         ),
     ),

@@ -132,7 +132,7 @@ class _Source(_Watch):
         return self.looked.source is None
 
     def watch(self, qemu: Monitor) -> None:
-        questions = Questions.of(qemu, queues=True)
+        questions = Questions.of(qemu, queues=True, vhost=True)
         self.looked.vhost = questions.vhost
         self.ready.set()
         due = Deadline.after(INTERVAL_S)
@@ -142,7 +142,7 @@ class _Source(_Watch):
                 self._sample(qemu)
                 due = Deadline.after(INTERVAL_S)
             elif event["event"] == "STOP":
-                self.looked.source = questions.state(qemu)
+                self.looked.source, _ = questions.state(qemu, events_between=True)
                 self._memory(qemu, self.looked.source)
 
     def _sample(self, qemu: Monitor) -> None:
@@ -194,7 +194,7 @@ class _Target(_Watch):
         return event.host == self.host.name and event.name in ("started", "MIGRATION")
 
     def watch(self, qemu: Monitor) -> None:
-        questions = Questions.of(qemu, queues=self.looked.vhost is False)
+        questions = Questions.of(qemu, queues=self.looked.vhost is False, vhost=False)
         while not self.ended.is_set():
             event = qemu.event(Deadline.after(0.2))
             if event is None:
@@ -208,13 +208,10 @@ class _Target(_Watch):
                 return
 
     def _look(self, qemu: Monitor, questions: Questions) -> None:
-        state = questions.state(qemu)
-        while (event := qemu.event(Deadline.after(0))) is not None:
-            if event["event"] == "RESUME":
-                said = "the guest ran on while its state was read: it is not compared"
-                self.looked.unseen.append(f"{self.host.name}: {said}")
-                return
-        self.looked.target = state
+        self.looked.target, late = questions.state(qemu)
+        if late:
+            said = f"the guest ran on before {late} of {len(questions.asked)} answers came"
+            self.looked.unseen.append(f"{self.host.name}: {said}: these are not compared")
 
 
 def _status(event: Mapping[str, Any]) -> str:
@@ -234,40 +231,50 @@ class Questions:
     asked: tuple[Question, ...]
 
     @classmethod
-    def of(cls, qemu: Monitor, *, queues: bool) -> Questions:
+    def of(cls, qemu: Monitor, *, queues: bool, vhost: bool) -> Questions:
         """Those that fit its devices. Source: qapi/virtio.json.
 
         ``queues``: of a vhost device that runs, QEMU asks the backend for a queue's base, and a
         vhost-user backend *stops* the queue for that (GET_VRING_BASE): they may be asked only
-        where the device is known to stand still, or to be no vhost device.
+        where the device is known to stand still, or to be no vhost device. ``vhost``: a backend's
+        own account of its queues, if it works any. What changes first is asked first.
         """
         deadline = Deadline.after(ANSWER_S)
         told = qemu.execute("x-query-virtio", deadline)
         kinds = {one["path"]: one["name"] for one in told if one["name"] == VIRTIO_NET}
         asked: list[Question] = []
-        vhost = False
+        started = False
         for path in sorted(kinds):
             status = qemu.execute("x-query-virtio-status", deadline, path=path)
-            vhost = vhost or bool(status.get("vhost-started"))
-            asked.append(("x-query-virtio-status", {"path": path}))
+            started = started or bool(status.get("vhost-started"))
             for queue in range(int(status["num-vqs"]) if queues else 0):
                 place = {"path": path, "queue": queue}
                 asked.append(("x-query-virtio-queue-status", place))
-                asked.append(("x-query-virtio-vhost-queue-status", place))
-        return cls(kinds, vhost, tuple(asked))
+                if vhost:
+                    asked.append(("x-query-virtio-vhost-queue-status", place))
+            asked.append(("x-query-virtio-status", {"path": path}))
+        return cls(kinds, started, tuple(asked))
 
-    def state(self, qemu: Monitor) -> State:
-        """The answers; of a backend that is no vhost, or not started, there are none."""
+    def state(self, qemu: Monitor, *, events_between: bool = False) -> tuple[State, int]:
+        """The answers that came before any event, and how many did not.
+
+        Of a backend that is no vhost, or not started, there are none. A source that has stopped
+        goes on telling of its migration: there every answer holds (``events_between``).
+        """
         answers = qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
-        found: State = {}
-        for (command, place), answer in zip(self.asked, answers, strict=True):
-            empty: dict[str, Any] = {"kind": self.kinds[place["path"]], "queues": [], "vhost": []}
-            device = found.setdefault(place["path"], empty)
+        found: State = {
+            path: {"kind": kind, "status": None, "queues": [], "vhost": []}
+            for path, kind in self.kinds.items()
+        }
+        for (command, place), (answer, in_time) in zip(self.asked, answers, strict=True):
+            device = found[place["path"]]
+            if answer is None or not (in_time or events_between):
+                continue
             if command == "x-query-virtio-status":
                 device["status"] = answer
-            elif answer is not None:
+            else:
                 device["vhost" if "vhost" in command else "queues"].append(answer)
-        return found
+        return found, sum(not in_time for _, in_time in answers)
 
 
 def to_sample(host: str, told: Mapping[str, Any]) -> Sample:

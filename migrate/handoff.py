@@ -1,0 +1,153 @@
+"""Whether a network device arrived as it left: its state on both ends of a move, field by field.
+
+The states are QEMU's answers to ``x-query-virtio-status`` and ``x-query-virtio-queue-status``
+(qapi/virtio.json): the source's when the guest had stopped, the target's before it ran on. Where a
+vhost-user backend works the queues, the target's are known by what the backend was told of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from migrate.model import Difference, Event
+from migrate.virtio_features import canonical
+
+INDICES = 1 << 16
+_BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
+
+Fields = dict[str, Any]
+"""A device's state by name: ``features``, ``queue 0: size``, …"""
+
+_OF_QUEUE = {
+    "vring-num": "size",
+    "vring-desc": "descriptors at",
+    "vring-avail": "available at",
+    "vring-used": "used at",
+    "last-avail-idx": "last available",
+    "shadow-avail-idx": "available seen",
+    "used-idx": "used",
+    "signalled-used": "used notified",
+    "signalled-used-valid": "used notified is valid",
+    "inuse": "in flight",
+}
+
+
+def fields(device: Mapping[str, Any]) -> Fields:
+    """What of a device's state is compared; what was not had is not there."""
+    found: Fields = {}
+    status = device.get("status")
+    if status is not None:
+        found["status"] = _names(status["status"].get("statuses", ()), "VIRTIO_CONFIG_S_")
+        told = status["guest-features"]
+        words = [*told.get("transports", ()), *told.get("dev-features", ())]
+        found["features"] = _features(words)
+        found["unknown features"] = told.get("unknown-dev-features", 0)
+        found["queues"] = status["num-vqs"]
+        found["interrupt status"] = status["isr"]
+        found["broken"] = status["broken"]
+    for queue in device.get("queues", ()):
+        number = queue["queue-index"]
+        found |= {f"queue {number}: {_OF_QUEUE[key]}": queue[key] for key in _OF_QUEUE}
+    return found
+
+
+def _names(said: Any, prefix: str) -> str:
+    """``VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready`` is ``driver_ok``."""
+    words = (str(one).partition(":")[0].removeprefix(prefix).lower() for one in said)
+    return ", ".join(sorted(words))
+
+
+def _features(said: Any) -> str:
+    """By the names that the whole project uses: without ``VIRTIO_NET_F_`` and the like."""
+    words = [str(one).partition(":")[0] for one in said]
+    short = [re.sub(r"^VIRTIO_(NET_|RING_)?F_", "", word) for word in words]
+    return ", ".join(sorted(canonical(word) for word in short))
+
+
+def told_by_backend(events: Iterable[Event], host: str) -> Fields:
+    """Queues as a vhost-user backend was given them (SET_VRING_BASE), by its log; the last word."""
+    found: Fields = {}
+    for event in events:
+        told = _BASE.search(str(event.data.get("message", "")))
+        if told and event.host == host:
+            queue, used, avail = (int(group) for group in told.groups())
+            found[f"queue {queue}: last available"] = avail
+            found[f"queue {queue}: used"] = used
+    return found
+
+
+# --- what may differ ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A difference that is lawful if ``holds`` of (before, after, whole before, whole after)."""
+
+    field: str
+    holds: Callable[[Any, Any, Fields, str], bool]
+    why: str
+
+
+def _ahead(before: Any, after: Any, whole: Fields, queue: str) -> bool:
+    size = int(whole.get(f"{queue}size", 0))
+    return 0 <= (int(after) - int(before)) % INDICES <= size
+
+
+LAWS = (
+    Law(
+        "used notified is valid",
+        lambda before, after, _whole, _queue: bool(before) and not after,
+        "QEMU forgets it on load: the next used buffer is notified in any case, which virtio 1.3, "
+        "2.7.7.2 allows",
+    ),
+    Law(
+        "used notified",
+        lambda _before, after, _whole, _queue: after == 0,
+        "it means nothing until it is valid again (QEMU, hw/virtio/virtio.c virtio_load)",
+    ),
+    Law(
+        "available seen",
+        _ahead,
+        "the device's copy of what the driver made available, read anew from the guest's memory "
+        "(virtio 1.3, 2.7.6)",
+    ),
+    Law(
+        "interrupt status",
+        lambda before, after, _whole, _queue: (int(before) & ~int(after)) == 0,
+        "the target may raise an interrupt more, to have the guest announce itself (virtio 1.3, "
+        "5.1.6.5.4), and takes none back",
+    ),
+)
+_EQUAL = "it has to arrive as it left: the driver relies on it"
+_SECTIONS = {
+    "features": "virtio 1.3, 2.2: what was negotiated holds until the device is reset",
+    "status": "virtio 1.3, 2.1: only the driver sets it, and a reset clears it",
+    "last available": "virtio 1.3, 2.7.6: buffers would be lost, or taken twice",
+    "used": "virtio 1.3, 2.7.8: buffers would be returned twice, or never",
+}
+
+
+def compare(before: Fields, after: Fields) -> tuple[Difference, ...]:
+    """Of the fields that both ends told, those that differ, each judged."""
+    return tuple(_differences(before, after))
+
+
+def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
+    for field in before:
+        if field not in after or before[field] == after[field]:
+            continue
+        queue, _, name = field.rpartition(": ")
+        prefix = f"{queue}: " if queue else ""
+        law = next((law for law in LAWS if law.field == name), None)
+        lawful = law is not None and law.holds(before[field], after[field], before, prefix)
+        why = law.why if law is not None and lawful else _SECTIONS.get(name, _EQUAL)
+        yield Difference(
+            field=field,
+            before=str(before[field]),
+            after=str(after[field]),
+            lawful=lawful,
+            why=why,
+        )
