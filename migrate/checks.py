@@ -21,6 +21,20 @@ backend         QEMU's log tells of no backend that       always (``backend_fail
 clean           nothing was left over                     always
 =============== ========================================= ====================================
 
+And of what went on inside of the moves (:mod:`migrate.checks_inside`):
+
+================== ====================================== ====================================
+handoff.equal      no unlawful difference in the state of ``handoff``
+                   any device that was compared
+ring.sound         no virtqueue breaks a rule             ``rings``
+downtime.explained what was recorded tells of so much of  ``explained_share``
+                   the longest gap each way
+reported.agrees    reported downtime is near the longest  ``reported_within_ms``
+                   switchover gap
+announce.sent      the fabric hears the guest soon after  ``announce_within_ms``
+                   it runs, and not before
+================== ====================================== ====================================
+
 A limit that is not set makes no verdict. What could not be measured is ``unmeasured``, never a
 pass; it fails the attempt unless ``allow_unmeasured`` names the check. Nothing is ranked inside
 its own error: a check fails if the measured value less its error is over the limit, passes if the
@@ -36,6 +50,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from migrate.checks_inside import (
+    announce_sent,
+    downtime_explained,
+    handoff_equal,
+    reported_agrees,
+    ring_sound,
+)
 from migrate.model import Attempt, Direction, Nic, Stall, Verdict
 from migrate.outage import longest, total
 
@@ -392,5 +413,10 @@ CHECKS: tuple[Check, ...] = (
     device,
     network,
     backend,
+    handoff_equal,
+    ring_sound,
+    downtime_explained,
+    reported_agrees,
+    announce_sent,
     clean,
 )

@@ -246,12 +246,21 @@ def _run(
 @click.option(
     "--results", type=PATH, default=RESULTS, show_default=True, help="Where runs are kept."
 )
+@click.option("--inside", is_flag=True, help="And where each attempt's outage went, its handoff.")
 @AS_JSON
-def show(run_name: str, results: Path, as_json: bool) -> None:
+def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     """The table of RUN, and what spoke against each attempt that failed."""
-    from migrate.results import find_run
+    from migrate.results import find_run, read_run
 
-    _print(find_run(results, run_name), as_json=as_json)
+    folder = find_run(results, run_name)
+    _print(folder, as_json=as_json)
+    if inside and not as_json:
+        from migrate.report.inside import sections
+        from migrate.report.table import plain_sections
+
+        for one in read_run(folder).attempts:
+            click.echo(f"--- {one.attempt.case.id}, attempt {one.attempt.number}")
+            click.echo(plain_sections(sections(one.attempt)), nl=False)
 
 
 @cli.command()

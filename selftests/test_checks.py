@@ -10,13 +10,16 @@ from migrate.checks import CHECKS, judge
 from migrate.model import (
     Attempt,
     Case,
+    DeviceHandoff,
     Expect,
     Floor,
     Gap,
+    Inside,
     MemoryCheck,
     Nic,
     Problem,
     Reported,
+    RingAudit,
     Stall,
     Stream,
     TcpCheck,
@@ -35,6 +38,11 @@ ALL_LIMITS: dict[str, Any] = {
     "stall_ms": 500,
     "downtime_ms": 500,
     "total_ms": 5000,
+    "handoff": True,
+    "rings": True,
+    "explained_share": 0.95,
+    "reported_within_ms": 300,
+    "announce_within_ms": 50,
 }
 
 
@@ -89,6 +97,17 @@ def attempt(
         "nic_after": NIC,
         "leftovers": (),
         "backend_failed": (),
+        "explained": (),
+        "inside": (
+            Inside(
+                devices=(DeviceHandoff(device="nic", compared=True),),
+                rings=(
+                    RingAudit(device="nic", queue=0, kind="split", size=8, facts={"used": "1"}),
+                ),
+                announced=5,
+                first_announce_ms=1.0,
+            ),
+        ),
         **changes,
     }
     return Attempt(**fields)
@@ -112,7 +131,7 @@ def test_a_good_attempt_passes_every_check() -> None:
 
 def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
     names = "gaps streams stalls floor memory tcp nic_before nic_after leftovers backend_failed"
-    nothing = dict.fromkeys(names.split())
+    nothing: dict[str, Any] = {**dict.fromkeys((*names.split(), "explained")), "inside": ()}
     verdicts = judge(attempt(expect=ALL_LIMITS, reported=Reported(), **nothing))
     results = {verdict.check: verdict.result for verdict in verdicts}
     assert {name for name, result in results.items() if result == "pass"} == {"outcome", "held-by"}

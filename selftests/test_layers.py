@@ -17,7 +17,16 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "pure",
         (
-            *("evidence", "timeline", "phases", "outage", "checks", "virtqueue", "stats"),
+            *(
+                "evidence",
+                "timeline",
+                "phases",
+                "outage",
+                "checks_inside",
+                "checks",
+                "virtqueue",
+                "stats",
+            ),
             *("traces", "explain", "handoff"),
             *("scenario", "results"),
         ),

@@ -15,6 +15,7 @@ from migrate.model import Attempt, Direction
 from migrate.report.axis import Seen
 from migrate.report.columns import longest
 from migrate.report.figure import figure
+from migrate.report.inside import sections
 from migrate.report.table import PARTS_TITLE, against, table
 from migrate.results import AttemptRecord, RunRecord, RunWriter, read_run
 
@@ -76,6 +77,7 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
             for event in events[:EVENTS]
         ],
         "more_events": max(0, len(events) - EVENTS),
+        "inside": sections(attempt),
         "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
     }
 

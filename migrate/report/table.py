@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from migrate.model import Attempt, Gap, Run, Verdict
 from migrate.report.columns import BY_PART, COLUMNS, Column, ranking
+from migrate.report.grid import NOT_MEASURED, Cell, Grid
+from migrate.report.inside import Section, went
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table as RichTable
 
-NOT_MEASURED = "not measured"
 IN_FLOOR = "in the floor"
 NO_PHASE = "no such phase"
 
@@ -35,34 +36,12 @@ ABOUT: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """``text`` is the figure, ``spread`` what belongs below it; ``bad`` draws the eye."""
-
-    text: str
-    spread: str = ""
-    bad: bool = False
-
-    def line(self) -> str:
-        """Both on one line."""
-        return f"{self.text} {self.spread}".rstrip()
-
-
-Row = tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Heads, and rows of as many cells."""
-
-    heads: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Table(Grid):
     """The figures, the outage by part in rows of the same order, and the lines below both."""
 
     parts: Grid
+    went: tuple[Section, ...] = ()
+    """Where the longest outage each way went; empty where no gap was explained."""
     about: str = ""
     """What a lab of this kind can tell and what not; empty where the lab's docs say enough."""
     notes: tuple[str, ...] = ()
@@ -91,6 +70,7 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
             (first, *(column.head for column in BY_PART)),
             tuple((Cell(label), *_cells(group, BY_PART)) for label, group in named.items()),
         ),
+        went=went(named),
         about=ABOUT.get(run.lab_kind, ""),
         notes=(*_notes(named), *ranking(named)),
         skips=(*_told(run),),
@@ -233,6 +213,8 @@ def plain(of: Table) -> str:
     lines = _fixed(of)
     if of.parts.rows:
         lines += ["", PARTS_TITLE, *_fixed(of.parts), ""]
+    for section in of.went:
+        lines += [*_section_lines(section), ""]
     return "\n".join(map(clean, (*lines, *_below(of)))) + "\n"
 
 
@@ -247,6 +229,17 @@ def _fixed(of: Grid) -> list[str]:
     return body
 
 
+def _section_lines(section: Section) -> list[str]:
+    grid = _fixed(section.grid) if section.grid else []
+    return [section.title, *grid, *section.lines]
+
+
+def plain_sections(found: Sequence[Section]) -> str:
+    """Sections of one attempt for a pipe, or a terminal."""
+    lines = [line for section in found for line in (*_section_lines(section), "")]
+    return "\n".join(map(clean, lines)) + "\n"
+
+
 def _below(of: Table) -> tuple[str, ...]:
     return (*of.skips, *of.remarks, *((of.about,) if of.about else ()), *of.notes)
 
@@ -259,6 +252,10 @@ def rich(of: Table) -> Group:
     below: list[RenderableType] = []
     if of.parts.rows:
         below = [Text(f"\n{PARTS_TITLE}", "bold"), _drawn(of.parts), Text("")]
+    for section in of.went:
+        below += [Text(clean(section.title), "bold")]
+        below += [_drawn(section.grid)] if section.grid else []
+        below += [Text("")]
     loud = [Text(clean(line), "yellow") for line in (*of.skips, *of.remarks)]
     about = [Text(of.about, "bold")] if of.about else []
     return Group(_drawn(of), *below, *loud, *about, *(Text(clean(n), "dim") for n in of.notes))

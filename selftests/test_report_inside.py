@@ -1,0 +1,119 @@
+"""Where an outage went, as it is printed: in order, with what is unexplained and was not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from migrate.cli import cli
+from migrate.model import (
+    Attempt,
+    DeviceHandoff,
+    Difference,
+    Explained,
+    Inside,
+    Reported,
+    RingAudit,
+    Span,
+)
+from migrate.report.html import write_report
+from migrate.report.inside import sections
+from migrate.report.table import plain, plain_sections, table
+from selftests import synthetic
+from selftests.synthetic import HOSTILE, MS
+
+
+def span(what: str, begin: float, end: float, *, explained: bool = True) -> Span:
+    begin_ns, end_ns = round(begin * MS), round(end * MS)
+    return Span(what=what, begin_ns=begin_ns, end_ns=end_ns, host="a", explained=explained)
+
+
+def gap(dark_ms: float) -> Explained:
+    spans = (span("stopped", 0, 100 - dark_ms), span("dark", 100 - dark_ms, 100, explained=False))
+    return Explained(direction="egress", begin_ns=0, length_ns=100 * MS, spans=spans)
+
+
+UNLAWFUL = Difference(field="queue 0: used", before="5", after="6", lawful=False, why="2.7.8")
+HOP = Inside(
+    stop=(span("memory", 0, 30), span("devices", 30, 42)),
+    devices=(
+        DeviceHandoff(device="nic", save_ms=0.3, load_ms=4.5, compared=True),
+        DeviceHandoff(device="other nic", compared=True, differences=(UNLAWFUL,)),
+        DeviceHandoff(device="cpu", save_ms=0.01),
+        DeviceHandoff(device="rtc", save_ms=0.02),
+    ),
+    rings=(RingAudit(device="nic", queue=1, kind="packed", size=8, facts={"used": "7"}),),
+    announced=3,
+    first_announce_ms=0.25,
+    blind=(span("nothing was told", 0, 300),),
+    unseen=("b: it ran on",),
+)
+
+
+def attempt(number: int = 1, **fields: Any) -> Attempt:
+    told = {"explained": (gap(10),), "inside": (HOP,), "reported": Reported(downtime_ms=33)}
+    return synthetic.attempt(synthetic.case(), number).model_copy(update={**told, **fields})
+
+
+def printed(of: Attempt) -> str:
+    return plain_sections(sections(of))
+
+
+def test_a_gap_is_told_in_order_with_its_unexplained_rest() -> None:
+    text = printed(attempt())
+    assert "egress: 100.0 ms, 90.0% explained, 10.0 ms unexplained" in text
+    assert text.index("stopped") < text.index("UNEXPLAINED: dark")
+
+
+def test_the_stop_stands_beside_what_is_reported_and_what_was_seen() -> None:
+    text = printed(attempt())
+    assert "together 42.0 ms; reported 33.0 ms; seen around the stop: egress" in text
+    assert "reported not measured" in printed(attempt(reported=Reported()))
+
+
+def test_a_handoff_has_both_sides_of_a_difference_and_folds_what_was_quick() -> None:
+    text = printed(attempt())
+    assert "DIFFERS in 1" in text
+    assert "other nic: queue 0: used: 5 before, 6 after; UNLAWFUL: 2.7.8" in text
+    assert "2 others, less than 0.1 ms each" in text
+    assert "cpu" not in text
+
+
+def test_what_was_not_had_is_not_measured_with_its_reason() -> None:
+    text = printed(attempt(inside=(Inside(unseen=("hosts over ssh",)),)))
+    assert "not measured: neither trace points nor states were had" in text
+    assert "announcements: not measured" in text
+    assert "not seen: hosts over ssh" in text
+    text = printed(attempt())
+    assert "announcements heard on the fabric: 3, the first 0.25 ms after the resume" in text
+    assert "blind on a for 300 ms" in text
+
+
+def test_rings_are_told_with_what_they_break() -> None:
+    ring = RingAudit(device="nic", queue=1, kind="split", size=8, broken=("loop",))
+    broken = HOP.model_copy(update={"rings": (ring,)})
+    assert "used 7" in printed(attempt())
+    assert "BROKEN" in printed(attempt(inside=(broken,)))
+
+
+def test_a_run_has_medians_of_what_its_outages_contain() -> None:
+    run = synthetic.run()
+    text = plain(table(run, [attempt(1), attempt(2, explained=(gap(30),))]))
+    assert "Where the outage went, egress: medians over the attempts, ms" in text
+    assert "80.0 [70.0..90.0]" in text
+    assert "unexplained   20.0 [10.0..30.0]" in text
+    assert "Where the outage went" not in plain(table(run, [attempt(explained=None)]))
+
+
+def test_show_and_the_report_have_it_and_escape_it(tmp_path: Path) -> None:
+    hostile = HOP.model_copy(update={"unseen": (HOSTILE,)})
+    writer = synthetic.write_run(tmp_path, [attempt(inside=(hostile,))])
+    shown = CliRunner().invoke(cli, ["show", "latest", "--results", str(tmp_path), "--inside"])
+    assert shown.exit_code == 0
+    assert "The guest's stop by stage" in shown.output
+    assert "\x1b" not in shown.output
+    page = write_report(writer.folder).read_text()
+    assert "The guest&#39;s stop by stage" in page
+    assert "<script>alert(1)" not in page
