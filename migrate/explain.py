@@ -52,7 +52,11 @@ class Told:
 
     def heard(self, since_ns: int) -> int | None:
         """When the fabric first heard a frame of the guest from ``since_ns`` on."""
-        heard = [e.at_ns for e in self.events if e.name == "announce" and e.at_ns >= since_ns]
+        heard = [
+            event.at_ns
+            for event in self.events
+            if event.name in ("announce", "frame") and event.at_ns >= since_ns
+        ]
         if self.egress_ns is not None:
             after = self.egress_ns[self.egress_ns >= since_ns]
             heard += [int(after.min())] if len(after) else []
@@ -258,10 +262,10 @@ def _tail(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) -> 
         since_ns = mark.at_ns
     if since_ns >= end_ns:
         return
-    if gap.direction == "egress":
-        yield from _guest_sends(told, log, since_ns, end_ns)
-    else:
-        yield from _fabric_learns(told, log, since_ns, end_ns)
+    further = _guest_sends if gap.direction == "egress" else _fabric_learns
+    for mark in further(told, log, since_ns, end_ns):
+        yield mark
+        since_ns = max(since_ns, mark.at_ns)
     short = end_ns - since_ns <= grain_ns
     what = "within the meter's floor" if short else "served again, and nothing tells why not before"
     yield Mark(end_ns, what, explained=short)

@@ -133,7 +133,8 @@ class Announcement(Value):
 
     at_ns: int
     kind: str
-    """``rarp``, ``garp`` (gratuitous ARP), ``arp`` or ``na`` (IPv6 neighbour advertisement)."""
+    """``rarp``, ``garp`` (gratuitous ARP), ``arp``, ``na`` (IPv6 neighbour advertisement), or
+    ``tcp``: the first frame of TCP after 30 ms without any."""
     mac: str
     """Of the sender, from the Ethernet header."""
     length: int

@@ -160,6 +160,16 @@ def test_the_guests_own_packets_tell_the_fabric_too() -> None:
     assert spans(found)[-2][:2] == (3.0, "the fabric still sends to the source")
 
 
+@pytest.mark.parametrize("name", ["announce", "frame"])
+def test_any_frame_that_is_heard_tells_the_fabric(name: str) -> None:
+    heard = at(60, name, "fabric")
+    found = of("ingress", 61, (STOP, RESUME, heard), [(60, 61, 70)])
+    assert spans(found)[-2:] == [
+        (10.0, "the fabric still sends to the source", True),
+        (1.0, "within the meter's floor", True),
+    ]
+
+
 def test_ingress_that_is_lost_after_the_fabric_knows_is_unexplained() -> None:
     rows = [(60, 56, 70), (67, 63, 71)]
     found = of("ingress", 70, (STOP, RESUME, ANNOUNCED), rows)

@@ -402,7 +402,8 @@ def test_an_interface_gets_its_address_and_tells_announcements(program: Path) ->
     ordinary = to_all + b"\x08\x06" + arp + own + bytes(6) + bytes([10, 0, 0, 6])
     advertisement = to_all + b"\x86\xdd" + bytes(6) + b"\x3a\xff" + bytes(32) + b"\x88" + bytes(23)
     other = to_all + b"\x08\x00" + bytes(46)
-    frames = [rarp, gratuitous, other, ordinary, advertisement]
+    tcp = to_all + b"\x08\x00" + bytes(9) + b"\x06" + bytes(36)
+    frames = [rarp, gratuitous, other, ordinary, tcp, tcp, tcp, advertisement]
     with running(program, *alone) as probe:
         with pytest.raises(GuestError, match="no interface but the loopback"):
             probe.nic()
@@ -415,9 +416,9 @@ def test_an_interface_gets_its_address_and_tells_announcements(program: Path) ->
         enter += ["--user"] if os.geteuid() else []
         script = [sys.executable, "-c", ANNOUNCE, *(frame.hex() for frame in frames)]
         subprocess.run([*enter, *script], check=True)
-        wait_until(lambda: len(probe.captured()) >= 4)
+        wait_until(lambda: len(probe.captured()) >= 5)
         told = probe.captured()
-        assert [frame.kind for frame in told] == ["rarp", "garp", "arp", "na"]
+        assert [frame.kind for frame in told] == ["rarp", "garp", "arp", "tcp", "na"]
         assert {frame.mac for frame in told} == {"52:54:00:aa:bb:cc"}
         assert [frame.at_ns for frame in told] == sorted(frame.at_ns for frame in told)
         assert 0 < time.monotonic_ns() - told[0].at_ns < 60e9

@@ -1,4 +1,5 @@
-/* Announcements on the wire: RARP, ARP and IPv6 neighbour advertisements that come in. */
+/* Announcements on the wire: RARP, ARP and IPv6 neighbour advertisements that come in; and the first
+ * frame of TCP after a silence, which tells switches as much. */
 #include "probe.h"
 
 #include <arpa/inet.h>
@@ -15,7 +16,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_FRAMES = 1000, HEADER = 14, NEXT_HEADER = HEADER + 6, ICMP6_TYPE = HEADER + 40 };
+enum {
+    MAX_FRAMES = 1000,
+    HEADER = 14,
+    PROTOCOL_IP = HEADER + 9,
+    NEXT_HEADER = HEADER + 6,
+    ICMP6_TYPE = HEADER + 40,
+    SILENCE_NS = 30 * NS_PER_MS, /* connections send each 10 ms */
+};
 
 struct frame {
     int64_t at_ns;
@@ -29,6 +37,7 @@ static struct {
     bool open;
     int socket, wake;
     pthread_mutex_t lock;
+    int64_t tcp_at_ns;
     size_t total;
     struct frame frames[MAX_FRAMES];
 } c = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -38,9 +47,12 @@ static bool attach_filter(int fd)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_ARP, 6, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_REVARP, 5, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_IPV6, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_ARP, 9, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_REVARP, 8, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_IPV6, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_IP, 0, 7),
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, PROTOCOL_IP),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 4, 5),
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, NEXT_HEADER),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_ICMPV6, 0, 3),
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, ICMP6_TYPE),
@@ -60,6 +72,8 @@ static const char *kind_of(const unsigned char *frame, size_t length)
         return "rarp";
     if (type == ETHERTYPE_IPV6)
         return "na";
+    if (type == ETHERTYPE_IP)
+        return "tcp";
     bool whole = length >= HEADER + 28;
     return whole && memcmp(frame + HEADER + 14, frame + HEADER + 24, 4) == 0 ? "garp" : "arp";
 }
@@ -81,6 +95,12 @@ static void take_frame(void)
                           .kind = kind_of(bytes, kept),
                           .length = (unsigned)length};
     memcpy(frame.mac, bytes + 6, sizeof frame.mac);
+    if (strcmp(frame.kind, "tcp") == 0) {
+        int64_t silent_ns = frame.at_ns - c.tcp_at_ns;
+        c.tcp_at_ns = frame.at_ns;
+        if (silent_ns < SILENCE_NS)
+            return;
+    }
     pthread_mutex_lock(&c.lock);
     c.frames[c.total++ % MAX_FRAMES] = frame;
     pthread_mutex_unlock(&c.lock);
@@ -138,6 +158,7 @@ void capture_start(const struct request *request, struct reply *reply)
         return fail(reply, "no interface %s", name);
     close_capture();
     c.total = 0;
+    c.tcp_at_ns = 0;
     c.socket = open_socket(interface);
     if (c.socket < 0)
         return fail(reply, "capture on %s: %s", name, strerror(errno));

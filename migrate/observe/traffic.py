@@ -28,6 +28,8 @@ LOOPED = (
     "the network returns what it gets and has no peer: both directions are one, the way there and "
     "back, stamped by the guest alone; no TCP connection was opened"
 )
+_HEARD = {"rarp": "announce", "garp": "announce", "na": "announce", "tcp": "frame"}
+"""Events by the kind of a captured frame; the rest by their kind itself."""
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
@@ -141,7 +143,7 @@ class Traffic:
                 at_ns=frame.at_ns,
                 source="fabric",
                 host="fabric",
-                name="announce" if frame.kind in ("rarp", "garp", "na") else frame.kind,
+                name=_HEARD.get(frame.kind, frame.kind),
                 data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
             )
             for frame in self.peer.captured()
