@@ -56,7 +56,10 @@ def judged(
     """Measure what was seen, and judge it by what the case expects."""
     moved = _phases(seen)
     record = _record(case, number, pair, seen, _measured(case, seen, moved))
-    inner = {"inside": inside_of(seen), "explained": explained_of(seen, record, _on_axis(seen))}
+    inner = {
+        "inside": inside_of(seen, case.guest.memory_mib),
+        "explained": explained_of(seen, record, _on_axis(seen)),
+    }
     record = record.model_copy(update={"leftovers": leftovers, "phases": moved, **inner})
     return record.model_copy(update={"verdicts": checks.judge(record)})
 

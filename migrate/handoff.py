@@ -14,6 +14,7 @@ from typing import Any
 
 from migrate.model import Difference, Event
 from migrate.virtio_features import canonical
+from migrate.virtqueue import Memory, Ring, regions
 
 INDICES = 1 << 16
 _BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
@@ -77,6 +78,60 @@ def told_by_backend(events: Iterable[Event], host: str) -> Fields:
             found[f"queue {queue}: last available"] = avail
             found[f"queue {queue}: used"] = used
     return found
+
+
+# --- the rings ----------------------------------------------------------------------------------
+
+LOW_MIB = 2048
+"""So much memory lies in one piece from address 0, on either machine (hw/i386/pc_q35.c, pc_piix.c);
+of a guest with more the map is not known here."""
+_NO_USED = "used index: QEMU keeps none of a packed ring that a backend works"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue of a device, as the state and the captured memory tell it."""
+
+    device: str
+    number: int
+    ring: Ring
+    unchecked: tuple[str, ...] = ()
+
+
+def queues(
+    state: Mapping[str, Any], memory: Memory, memory_mib: int, *, vhost: bool
+) -> Iterator[Queue]:
+    """Of all devices of a source that has stopped; those that its driver set up."""
+    ranges = ((0, memory_mib << 20),) if memory_mib <= LOW_MIB else ()
+    for path, device in state.items():
+        features = fields(device).get("features", "").split(", ")
+        packed = "ring_packed" in features
+        for told in device["queues"]:
+            blind = packed and vhost
+            last = int(told["last-avail-idx"])
+            ring = Ring(
+                kind="packed" if packed else "split",
+                size=int(told["vring-num"]) if told["vring-desc"] else 0,
+                descriptors=int(told["vring-desc"]),
+                driver=int(told["vring-avail"]),
+                device=int(told["vring-used"]),
+                last_avail=last,
+                used=last if blind else int(told["used-idx"]),
+                shadow_avail=None if packed or vhost else int(told["shadow-avail-idx"]),
+                in_flight=None if vhost else int(told["inuse"]),
+                event_idx="event_idx" in features,
+                indirect="indirect_desc" in features,
+                ranges=ranges,
+                memory=memory,
+            )
+            if ring.size:
+                yield Queue(path, int(told["queue-index"]), ring, (_NO_USED,) if blind else ())
+
+
+def ring_regions(state: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """What of the guest's memory has to be captured for :func:`queues`."""
+    found = queues(state, {}, 0, vhost=False)
+    return tuple(place for queue in found for place in regions(queue.ring))
 
 
 # --- what may differ ----------------------------------------------------------------------------

@@ -13,21 +13,32 @@ from itertools import pairwise
 from typing import get_args
 
 from migrate.explain import Told, devices, explained, stages
-from migrate.handoff import compare, fields, told_by_backend
-from migrate.model import Attempt, DeviceHandoff, Direction, Explained, Gap, Inside, Sample, Span
+from migrate.handoff import Queue, compare, fields, queues, told_by_backend
+from migrate.model import (
+    Attempt,
+    DeviceHandoff,
+    Direction,
+    Explained,
+    Gap,
+    Inside,
+    RingAudit,
+    Sample,
+    Span,
+)
 from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
 from migrate.stage import Hop, Seen
 from migrate.timeline import Arrivals
+from migrate.virtqueue import audit
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
 NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downtime_* (since 8.2)"
 
 
-def inside_of(seen: Seen) -> tuple[Inside, ...]:
+def inside_of(seen: Seen, memory_mib: int) -> tuple[Inside, ...]:
     """Hop by hop."""
     return tuple(
-        _of_hop(number, hop, told)
+        _of_hop(number, hop, told, memory_mib)
         for number, (hop, told) in enumerate(zip(seen.hops, _told(seen), strict=True), 1)
     )
 
@@ -80,7 +91,7 @@ def _of_gap(seen: Seen, gap: Gap) -> Told:
     return begun[-1] if begun else told[0]
 
 
-def _of_hop(number: int, hop: Hop, told: Told) -> Inside:
+def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
     resume = told.resume()
     heard = [event for event in told.events if event.name == "announce"]
     moved = resume is not None and resume.host == hop.target
@@ -94,6 +105,7 @@ def _of_hop(number: int, hop: Hop, told: Told) -> Inside:
     return Inside(
         hop=number,
         stop=spans,
+        rings=_rings(hop, memory_mib),
         devices=_joined(took or (), compared) if took or compared else None,
         announced=len([e for e in after if resume and e.at_ns >= resume.at_ns]) if moved else None,
         first_announce_ms=first_ms if moved else None,
@@ -117,6 +129,28 @@ def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
         if before.keys() & after.keys():
             differences = compare(before, after)
             yield DeviceHandoff(device=path, compared=True, differences=differences)
+
+
+def _rings(hop: Hop, memory_mib: int) -> tuple[RingAudit, ...] | None:
+    """As they lay in memory when the source had stopped; None if that was not read."""
+    looked = hop.looked
+    if looked is None or not looked.source or not looked.memory:
+        return None
+    found = queues(looked.source, looked.memory, memory_mib, vhost=bool(looked.vhost))
+    return tuple(_audited(queue) for queue in found)
+
+
+def _audited(queue: Queue) -> RingAudit:
+    found = audit(queue.ring)
+    return RingAudit(
+        device=queue.device,
+        queue=queue.number,
+        kind=queue.ring.kind,
+        size=queue.ring.size,
+        broken=tuple(found.broken),
+        unchecked=(*queue.unchecked, *found.unchecked),
+        facts=found.facts,
+    )
 
 
 def _joined(

@@ -18,6 +18,7 @@ from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, h
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
 from migrate.guest import Order, bring_probe, holders, running
+from migrate.handoff import ring_regions
 from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
@@ -25,7 +26,7 @@ from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.inside import Looked, Regions, looking
+from migrate.observe.inside import Looked, looking
 from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
@@ -52,8 +53,6 @@ class Setting:
     say: Callable[[str], None] = lambda _text: None
     on_sample: Callable[[Sample], None] = lambda _sample: None
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
-    regions: Regions = lambda _state: ()
-    """What of the guest's memory is read when it stops: where its rings lie."""
 
     def deadline(self, seconds: float) -> Deadline:
         """So far off as a real host would need, times the lab's patience."""
@@ -185,9 +184,10 @@ class Stage:
             )
             hosts = {"source": source, "target": target}
             tell = self.setting.on_sample
+            wanted = ring_regions if self.case.expect.rings else lambda _state: ()
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                looking(source, target, self.listener, tell, self.setting.regions) as looked,
+                looking(source, target, self.listener, tell, wanted) as looked,
                 ExitStack() as looks,
             ):
                 if looked is not None:

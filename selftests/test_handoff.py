@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from migrate.handoff import compare, fields, told_by_backend
+from migrate.handoff import compare, fields, queues, ring_regions, told_by_backend
 from migrate.model import Event
+from migrate.virtqueue import regions
 
 QUEUE = {
     "queue-index": 0,
@@ -96,6 +97,23 @@ def test_unlawful_differences_have_both_sides(after: dict[str, Any], field: str)
     (found,) = compare(fields(device()), fields(after))
     assert (found.field, found.lawful) == (field, False)
     assert found.before != found.after
+
+
+@pytest.mark.parametrize("vhost", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) -> None:
+    features = {"transports": ["VIRTIO_F_RING_PACKED: x"] if packed else ["VIRTIO_F_VERSION_1: x"]}
+    state = {"nic": device({"last-avail-idx": 3, "used-idx": 2}, guest_features=features)}
+    state["nic"]["queues"].append({**QUEUE, "queue-index": 1, "vring-desc": 0})  # not set up
+    (found,) = queues(state, {}, 64, vhost=vhost)
+    assert (found.number, found.ring.size, found.ring.ranges) == (0, 256, ((0, 64 << 20),))
+    assert found.ring.kind == ("packed" if packed else "split")
+    assert (found.ring.used, bool(found.unchecked)) == (
+        (3, True) if packed and vhost else (2, False)
+    )
+    assert ring_regions(state) == regions(found.ring)
+    (large,) = queues(state, {}, 4096, vhost=vhost)
+    assert large.ring.ranges == ()
 
 
 def test_a_backend_tells_the_queues_that_it_was_given() -> None:
