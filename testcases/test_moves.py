@@ -39,6 +39,23 @@ def test_the_switchover_is_seen_each_way(scenario: Scenario) -> None:
     assert seen == {"egress", "ingress"}
 
 
+@pytest.mark.parametrize("ring", ["split", "packed"])
+@pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
+def test_where_the_outage_went_is_told(mode: str, ring: str, scenario: Scenario) -> None:
+    told = (f"interface.mode={mode}", f"interface.ring={ring}", "expect.rings=true")
+    attempt = scenario(MODES, *told)
+    contained = {
+        gap.direction: [span.what for span in gap.spans] for gap in attempt.explained or ()
+    }
+    assert contained.keys() == {"egress", "ingress"}
+    assert all("devices are loaded" in whats for whats in contained.values())
+    (inside,) = attempt.inside
+    assert {audit.queue for audit in inside.rings or ()} == {0, 1, 2}
+    assert not [audit.broken for audit in inside.rings or () if audit.broken]
+    unlawful = [d for one in inside.devices or () for d in one.differences if not d.lawful]
+    assert not unlawful
+
+
 def test_the_guest_can_be_acted_on_by_hand(boot: Boot) -> None:
     with boot(MODES, "interface.mode=virtio", "interface.ring=split") as stage:
         moved = stage.move()
