@@ -184,9 +184,9 @@ def test_nothing_but_the_backends_name_differs(case: str) -> None:
     here, there = (name_of(backend) for backend in BACKENDS[mode])
     renamed = source.replace(f'"{here}"', f'"{there}"')
     assert renamed != source
-    assert etree.tostring(etree.fromstring(renamed), method="c14n") == etree.tostring(
-        etree.fromstring(target), method="c14n"
-    )
+    # A rewrite names the prefix of QEMU's own elements anew, which means nothing.
+    before, after = (ET.canonicalize(xml, rewrite_prefixes=True) for xml in (renamed, target))
+    assert before == after
 
 
 @pytest.mark.parametrize("mode", BACKENDS)
