@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.world import ended, keep, local_lab, options, pair_of, say, show
 from migrate.boot_sector import PAGE, build, pages_written
 from migrate.clock import Deadline, now_ns
+from migrate.convergence import forecast
 from migrate.errors import GuestError, HostError, MeasurementError
 from migrate.lab.hosts import Host
 from migrate.observe.dirty_rate import METHODS, DirtyRate, limited, measure
@@ -27,6 +28,10 @@ MEMORY_MIB = 300
 SECONDS = 2
 BOOT_S = 60.0
 MOVE_S = 60.0
+WARM_S = 5
+"""So long the guest writes before it is moved."""
+BANDWIDTH_MIB_S, LIMIT_MS = 64, 100
+MOVED_MIB_S = (16, 48)
 PORT = 4444
 """In the network namespace of a host of our own."""
 ACCELERATORS = {
@@ -114,8 +119,25 @@ def limit(host: Host, sector: bytes, mib_s: int) -> float:
             return rate(begin, written(qemu))
 
 
+def foretold(mib_s: float, memory_mib: int) -> str:
+    """Of a move at the bandwidth and the limit that :func:`moved` sets."""
+    found = forecast(
+        memory=memory_mib << 20,
+        working_set=RANGE_MIB << 20,
+        dirty_per_s=mib_s * 2**20,
+        bandwidth_per_s=BANDWIDTH_MIB_S * 2**20,
+        downtime_s=LIMIT_MS / 1000,
+    )
+    passes = found.converges_in
+    return "it never converges" if passes is None else f"it converges in pass {passes}"
+
+
 def moved(source: Host, target: Host, sector: bytes) -> dict[str, float]:
-    """A live move with the ring on at both ends; QEMU's account, and the rate on the target."""
+    """A live move with the ring on at both ends; QEMU's account, and the rate on the target.
+
+    The guest has written to some seconds' worth of its range before; RAM that it never wrote to is
+    zero, and costs nothing.
+    """
     accelerator = ACCELERATORS["kvm, ring of 4096"]
     place = f"tcp:{target.migration_address}:{PORT}"
     with (
@@ -125,8 +147,9 @@ def moved(source: Host, target: Host, sector: bytes) -> dict[str, float]:
         await_sector(leaving, source)
         told_of = [{"capability": "events", "state": True}]
         leaving.execute("migrate-set-capabilities", Deadline.after(10), capabilities=told_of)
-        limits = {"max-bandwidth": 64 << 20, "downtime-limit": 300}
+        limits = {"max-bandwidth": BANDWIDTH_MIB_S << 20, "downtime-limit": LIMIT_MS}
         leaving.execute("migrate-set-parameters", Deadline.after(10), **limits)
+        measure(leaving, "page-sampling", WARM_S)
         leaving.migrate("migrate", Deadline.after(MOVE_S), uri=place)
         told = leaving.execute("query-migrate", Deadline.after(10))
         await_sector(arriving, target)
@@ -175,8 +198,11 @@ def main() -> int:
         fast = build(64, RANGE_MIB, tsc_hz())
         try:
             print(f"limited to 8 MiB/s: {limit(source, fast, 8):.1f} MiB/s of 64")
-            account = moved(source, target, build(16, RANGE_MIB, tsc_hz()))
-            print("a live move at 16 MiB/s: " + ", ".join(f"{k} {v}" for k, v in account.items()))
+            for mib_s in MOVED_MIB_S:
+                account = moved(source, target, build(mib_s, RANGE_MIB, tsc_hz()))
+                told = ", ".join(f"{name} {value:g}" for name, value in account.items())
+                written_mib = min(RANGE_MIB, mib_s * WARM_S)
+                print(f"a live move at {mib_s} MiB/s: {foretold(mib_s, written_mib)}; {told}")
         except HostError as error:
             print(f"not here: {error}")
     keep(chosen.json, {"rows": [asdict(row) for row in found]})

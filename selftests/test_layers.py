@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "virtqueue",
                 "stats",
             ),
-            *("traces", "explain", "handoff"),
+            *("traces", "explain", "handoff", "convergence"),
             *("scenario", "results"),
         ),
     ),
