@@ -67,7 +67,8 @@ class StandIn:
 
     def _serve(self) -> None:
         connection, _ = self._socket.accept()
-        with connection:
+        # A visitor may leave while it is answered.
+        with connection, suppress(ConnectionError):
             connection.settimeout(PATIENCE_S)
             for message in self._greeting:
                 connection.sendall(json.dumps(message).encode() + b"\n")
