@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from migrate.model import Attempt, Gap, Inside, Verdict
+import math
+from typing import get_args
+
+from migrate.model import Attempt, Direction, Explained, Inside, Verdict
+from migrate.outage import longest
 
 
 def handoff_equal(attempt: Attempt) -> Verdict | None:
     """No device's state differs in what has to arrive as it left."""
     if not attempt.case.expect.handoff:
         return None
-    compared = [one for hop in attempt.inside for one in hop.devices or () if one.compared]
+    compared = [(hop, one) for hop in attempt.inside for one in hop.devices or () if one.compared]
     if not compared:
         return _unmeasured("handoff.equal", _unseen(attempt, "no device was compared"))
     wrong = [
-        f"{one.device}, {difference.field}: {difference.before} before, {difference.after} after "
-        f"({difference.why})"
-        for one in compared
+        f"{_of_hop(attempt, hop)}{one.device}, {difference.field}: {difference.before} before, "
+        f"{difference.after} after ({difference.why})"
+        for hop, one in compared
         for difference in one.differences
         if not difference.lawful
     ]
-    names = ", ".join(dict.fromkeys(one.device for one in compared))
+    names = ", ".join(dict.fromkeys(_of_hop(attempt, hop) + one.device for hop, one in compared))
     return Verdict(
         check="handoff.equal",
         result="fail" if wrong else "pass",
@@ -51,72 +55,110 @@ def ring_sound(attempt: Attempt) -> Verdict | None:
 
 def downtime_explained(attempt: Attempt) -> Verdict | None:
     """Of the longest gap each way, what was recorded tells at least a share."""
-    limit = attempt.case.expect.explained_share
+    check, limit = "downtime.explained", attempt.case.expect.explained_share
     if limit is None:
         return None
     if attempt.explained is None:
-        return _unmeasured("downtime.explained", _unseen(attempt, "no gaps to explain"), limit)
-    least = min((one.share for one in attempt.explained), default=1.0)
+        return _unmeasured(check, _unseen(attempt, "no gaps to explain"), limit, "share")
+    told = {one.direction for one in attempt.explained}
+    untold = [way for way in get_args(Direction) if way not in told and longest(attempt.gaps, way)]
+    worst = min(attempt.explained, key=lambda one: one.share, default=None)
+    share, error = (worst.share, _share_error(worst)) if worst else (1.0, 0.0)
+    evidence = _dark(attempt.explained)
+    failed = share + error < limit
+    if untold and not failed:
+        reason = f"nothing tells of the longest gap of {', '.join(untold)}"
+        return _unmeasured(check, _unseen(attempt, reason), limit, "share")
+    within = failed or share - error >= limit
+    return Verdict(
+        check=check,
+        result="fail" if failed else "pass" if within else "unmeasured",
+        measured=f"{share:.3f} ± {error:.3f}" if error else f"{share:.3f}",
+        limit=f"{limit:g}",
+        unit="share",
+        evidence=evidence if within else f"{evidence}; the limit lies inside the error",
+    )
+
+
+def _share_error(one: Explained) -> float:
+    """How far the share may be off: unexplained spans are as long as their ends are right."""
+    error_ns = sum(span.error_ns for span in one.spans if not span.explained)
+    return error_ns / one.length_ns if one.length_ns else 0.0
+
+
+def _dark(explained: tuple[Explained, ...]) -> str:
+    """The longest spans that nothing tells of, the longest one first."""
     dark = [
         (span.length_ms, f"{one.direction}: {span.length_ms:.1f} ms, {span.what}")
-        for one in attempt.explained
+        for one in explained
         for span in one.spans
         if not span.explained
     ]
     told = "; ".join(text for _, text in sorted(dark, reverse=True)[:3])
-    nothing = "no gap beyond the floor" if not attempt.explained else "all of it is told"
-    return Verdict(
-        check="downtime.explained",
-        result="pass" if least >= limit else "fail",
-        measured=f"{least:.3f}",
-        limit=f"{limit:g}",
-        unit="share",
-        evidence=f"unexplained: {told}" if told else nothing,
-    )
+    nothing = "all of it is told" if explained else "no gap beyond the floor"
+    return f"unexplained: {told}" if told else nothing
 
 
 def reported_agrees(attempt: Attempt) -> Verdict | None:
-    """The downtime that is reported is near the outage that was seen around the stop."""
-    limit = attempt.case.expect.reported_within_ms
+    """The downtime that is reported is near the longest switchover gap, of the worse direction."""
+    check, limit = "reported.agrees", attempt.case.expect.reported_within_ms
     if limit is None:
         return None
     reported = attempt.reported.downtime_ms
     if reported is None or attempt.gaps is None:
         missing = "no downtime was reported" if reported is None else "there are no gaps on record"
-        return _unmeasured("reported.agrees", missing, limit, "ms")
-    seen = [gap for gap in attempt.gaps if gap.part == "switchover"]
-    worst: Gap | None = max(seen, key=lambda gap: abs(gap.length_ms - reported), default=None)
-    length = worst.length_ms if worst else 0.0
-    error = worst.error_ns / 1e6 if worst else _floor_ms(attempt)
-    apart = abs(length - reported)
-    way = f"{worst.direction} {length:.1f}" if worst else "no gap beyond the floor"
-    result = "pass" if apart + error <= limit else "fail" if apart - error > limit else None
-    evidence = f"reported {reported:.1f} ms, seen {way} ± {error:.1f} ms"
-    if worst is not None and worst.open_ended and result != "fail":
-        return _unmeasured("reported.agrees", f"{evidence}, or more", limit, "ms")
+        return _unmeasured(check, missing, limit, "ms")
+    ways = [_apart(attempt, way, reported) for way in get_args(Direction)]
+    least, most, seen = max(ways, key=lambda one: (one[0] > limit, one[1] > limit, one[1]))
+    evidence = f"reported {reported:.1f} ms, seen {seen}"
+    if least <= limit < most:
+        evidence += "; the limit lies inside the error"
+    middle, error = (least + most) / 2, (most - least) / 2
     return Verdict(
-        check="reported.agrees",
-        result=result or "unmeasured",
-        measured=f"{apart:.1f} ± {error:.1f}",
+        check=check,
+        result="fail" if least > limit else "pass" if most <= limit else "unmeasured",
+        measured=f"{middle:.1f} ± {error:.1f}" if math.isfinite(most) else f"≥ {least:.1f}",
         limit=f"{limit:g}",
         unit="ms",
-        evidence=evidence if result else f"{evidence}; the limit lies inside the error",
+        evidence=evidence,
     )
 
 
+def _apart(attempt: Attempt, way: Direction, reported: float) -> tuple[float, float, str]:
+    """The least and the most, in ms, that ``reported`` is off; and what was seen this way."""
+    gap = longest((one for one in attempt.gaps or () if one.part == "switchover"), way)
+    if gap is not None:
+        error = gap.error_ns / 1e6
+        shortest, length = gap.length_ms - error, gap.length_ms + error
+        seen = f"{way} {gap.length_ms:.1f} ± {error:.1f} ms"
+        if gap.open_ended:
+            length, seen = math.inf, f"{seen}, or more"
+    elif attempt.floor is not None:
+        floor = attempt.floor.egress_ms if way == "egress" else attempt.floor.ingress_ms
+        shortest, length = 0.0, max(floor, 2 * attempt.case.workload.interval_us / 1e3)
+        seen = f"{way} no switchover gap beyond the floor of {length:.1f} ms"
+    else:
+        shortest, length = 0.0, math.inf
+        seen = f"{way} no switchover gap, but no floor to say from which length on"
+    least = max(0.0, shortest - reported, reported - length)
+    return least, max(abs(shortest - reported), abs(length - reported)), seen
+
+
 def announce_sent(attempt: Attempt) -> Verdict | None:
-    """The fabric heard where the guest is soon after it ran, and not before."""
-    limit = attempt.case.expect.announce_within_ms
+    """The fabric heard where the guest is soon after it ran, and not before; on every hop."""
+    check, limit = "announce.sent", attempt.case.expect.announce_within_ms
     if limit is None:
         return None
-    hops = [hop for hop in attempt.inside if hop.announced is not None]
-    if not hops:
-        return _unmeasured("announce.sent", _unseen(attempt, "no guest ran on"), limit, "ms")
-    worst = max(hops, key=lambda hop: _lateness(hop, limit))
-    first, late = worst.first_announce_ms, _lateness(worst, limit)
+    heard = [(hop, late) for hop in attempt.inside if (late := _late_ms(hop, limit)) is not None]
+    worst, late = max(heard, key=lambda one: one[1], default=(None, 0.0))
+    if worst is None or (late <= 0 and len(heard) < len(attempt.inside)):
+        deaf = [str(hop.hop) for hop in attempt.inside if _late_ms(hop, limit) is None]
+        what = f"hop {', '.join(deaf)}: not measured" if deaf else "no move was looked into"
+        return _unmeasured(check, _unseen(attempt, what), limit, "ms")
+    first = worst.first_announce_ms
     told = f"hop {worst.hop}: {worst.announced} announcements after the resume"
     return Verdict(
-        check="announce.sent",
+        check=check,
         result="fail" if late > 0 else "pass",
         measured="none" if first is None else f"{first:.1f}",
         limit=f"0 to {limit:g}",
@@ -125,17 +167,17 @@ def announce_sent(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _lateness(hop: Inside, limit: float) -> float:
-    """Above 0 is a failure; one that was never heard is the worst."""
+def _late_ms(hop: Inside, limit: float) -> float | None:
+    """Above 0 is a failure; one that was never heard is the worst; None: nobody can say."""
     first = hop.first_announce_ms
     if first is None:
-        return float("inf")
+        return math.inf if hop.announced == 0 else None
     return -first if first < 0 else first - limit
 
 
-def _floor_ms(attempt: Attempt) -> float:
-    floor = attempt.floor
-    return max(floor.egress_ms, floor.ingress_ms) if floor else 0.0
+def _of_hop(attempt: Attempt, hop: Inside) -> str:
+    """Which hop, where there are several."""
+    return f"hop {hop.hop}: " if len(attempt.inside) > 1 else ""
 
 
 def _unseen(attempt: Attempt, what: str) -> str:

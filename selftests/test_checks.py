@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -11,7 +11,9 @@ from migrate.model import (
     Attempt,
     Case,
     DeviceHandoff,
+    Direction,
     Expect,
+    Explained,
     Floor,
     Gap,
     Inside,
@@ -20,6 +22,7 @@ from migrate.model import (
     Problem,
     Reported,
     RingAudit,
+    Span,
     Stall,
     Stream,
     TcpCheck,
@@ -97,7 +100,15 @@ def attempt(
         "nic_after": NIC,
         "leftovers": (),
         "backend_failed": (),
-        "explained": (),
+        "explained": tuple(
+            Explained(
+                direction=way,
+                begin_ns=1500 * MS,
+                length_ns=MS,
+                spans=(Span(what="stopped", begin_ns=1500 * MS, end_ns=1501 * MS),),
+            )
+            for way in get_args(Direction)
+        ),
         "inside": (
             Inside(
                 devices=(DeviceHandoff(device="nic", compared=True),),

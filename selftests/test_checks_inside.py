@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import pytest
 
@@ -11,6 +12,7 @@ from migrate.model import (
     Attempt,
     DeviceHandoff,
     Difference,
+    Direction,
     Expect,
     Explained,
     Gap,
@@ -88,41 +90,66 @@ def test_a_ring_is_sound(rings: Any, result: str, said: str) -> None:
     assert (found.result, said in found.evidence) == (result, True)
 
 
-def gone(dark_ms: int) -> Explained:
+def gone(dark_ms: int, error_ms: int = 0, direction: Direction = "egress") -> Explained:
     """A gap of 100 ms of which the last part is dark."""
     lit = Span(what="stopped", begin_ns=0, end_ns=(100 - dark_ms) * MS)
-    dark = Span(what="who knows", begin_ns=lit.end_ns, end_ns=100 * MS, explained=False)
-    return Explained(direction="egress", begin_ns=0, length_ns=100 * MS, spans=(lit, dark))
+    dark = Span(
+        what="who knows",
+        begin_ns=lit.end_ns,
+        end_ns=100 * MS,
+        error_ns=error_ms * MS,
+        explained=False,
+    )
+    return Explained(direction=direction, begin_ns=0, length_ns=100 * MS, spans=(lit, dark))
+
+
+WAYS: tuple[Direction, ...] = get_args(Direction)
+BACK = gone(0, direction="ingress")
 
 
 @pytest.mark.parametrize(
     ("explained", "result", "said"),
     [
-        ((gone(5),), "pass", "who knows"),
-        ((gone(5), gone(6)), "fail", "egress: 6.0 ms, who knows"),
-        ((), "pass", "no gap beyond the floor"),
+        ((gone(5), BACK), "pass", "who knows"),
+        ((gone(5), gone(6, direction="ingress")), "fail", "ingress: 6.0 ms, who knows"),
+        ((gone(6, 2), BACK), "unmeasured", "the limit lies inside the error"),
+        ((gone(6, 0),), "fail", "egress: 6.0 ms"),
+        ((gone(5),), "unmeasured", "nothing tells of the longest gap of ingress; b: it ran on"),
+        ((), "unmeasured", "nothing tells of the longest gap of egress, ingress"),
         (None, "unmeasured", "no gaps to explain"),
     ],
 )
 def test_an_outage_is_explained(explained: Any, result: str, said: str) -> None:
-    found = verdict("downtime.explained", {"explained_share": 0.95}, explained=explained)
+    told = {"explained": explained, **hop(unseen=HOW)}
+    found = verdict("downtime.explained", {"explained_share": 0.95}, **told)
     assert (found.result, said in found.evidence) == (result, True)
 
 
-def seen(length_ms: float, *, open_ended: bool = False) -> tuple[Gap, ...]:
-    gap = synthetic.gap("egress", 3000, length_ms)
-    return (gap.model_copy(update={"error_ns": 2 * MS, "open_ended": open_ended}),)
+def test_an_outage_in_the_floor_needs_no_words() -> None:
+    found = verdict("downtime.explained", {"explained_share": 0.95}, explained=(), gaps=())
+    assert (found.result, found.evidence) == ("pass", "no gap beyond the floor")
+
+
+def seen(length_ms: float, *, ways: Sequence[Direction] = WAYS, **fields: Any) -> tuple[Gap, ...]:
+    gaps = [synthetic.gap(way, 3000, length_ms) for way in ways]
+    return tuple(gap.model_copy(update={"error_ns": 2 * MS, **fields}) for gap in gaps)
 
 
 @pytest.mark.parametrize(
     ("gaps", "reported", "result", "said"),
     [
-        (seen(100), 95, "pass", "reported 95.0 ms, seen egress 100.0"),
-        (seen(820), 33, "fail", "reported 33.0 ms, seen egress 820.0"),
+        (seen(100), 95, "pass", "100.0 ± 2.0"),
+        (seen(820), 33, "fail", "reported 33.0 ms, seen"),
         (seen(20), 40, "fail", "reported 40.0"),
         (seen(100), 91, "unmeasured", "inside the error"),
         (seen(100, open_ended=True), 99, "unmeasured", "or more"),
-        ((), 2, "pass", "no gap beyond the floor"),
+        (seen(100, open_ended=True), 400, "unmeasured", "or more"),
+        (seen(400, open_ended=True), 100, "fail", "or more"),
+        ((), 2, "pass", "no switchover gap beyond the floor"),
+        (seen(100, ways=("egress",)), 99, "fail", "ingress no switchover gap"),
+        ((*seen(100), *seen(5)), 99, "pass", "100.0 ± 2.0"),
+        ((*seen(100), *seen(900, part="tail")), 99, "pass", "100.0 ± 2.0"),
+        ((*seen(100, ways=("egress",)), *seen(150, ways=("ingress",))), 99, "fail", "ingress 150"),
         (seen(100), None, "unmeasured", "no downtime was reported"),
         (None, 33, "unmeasured", "no gaps on record"),
     ],
@@ -135,19 +162,37 @@ def test_the_downtime_that_is_reported_agrees(
     assert (found.result, said in found.evidence) == (result, True)
 
 
+def test_no_gap_without_a_floor_agrees_with_nothing() -> None:
+    told = {"gaps": (), "floor": None, "reported": Reported(downtime_ms=2)}
+    found = verdict("reported.agrees", {"reported_within_ms": 10.0}, **told)
+    assert (found.result, "no floor" in found.evidence) == ("unmeasured", True)
+
+
+def heard(announced: int | None, first_ms: float | None, number: int = 1) -> Inside:
+    return Inside(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
+
+
 @pytest.mark.parametrize(
-    ("announced", "first_ms", "result", "said"),
+    ("hops", "result", "said"),
     [
-        (5, 0.1, "pass", "5 announcements"),
-        (5, 12.0, "fail", "5 announcements"),
-        (5, -3.0, "fail", "the first before it ran"),
-        (0, None, "fail", "0 announcements"),
-        (None, None, "unmeasured", "no guest ran on"),
+        ((heard(5, 0.1),), "pass", "5 announcements"),
+        ((heard(5, 12.0),), "fail", "5 announcements"),
+        ((heard(5, -3.0),), "fail", "the first before it ran"),
+        ((heard(0, -3.0),), "fail", "the first before it ran"),
+        ((heard(0, None),), "fail", "0 announcements"),
+        ((heard(None, None),), "unmeasured", "hop 1: not measured; b: it ran on"),
+        ((heard(5, None),), "unmeasured", "hop 1: not measured"),
+        ((heard(5, 0.1), heard(None, None, 2)), "unmeasured", "hop 2: not measured"),
+        ((heard(0, None), heard(None, None, 2)), "fail", "hop 1: 0 announcements"),
+        ((), "unmeasured", "no move was looked into"),
     ],
 )
-def test_the_guest_is_announced(
-    announced: int | None, first_ms: float | None, result: str, said: str
-) -> None:
-    inside = hop(announced=announced, first_announce_ms=first_ms)
-    found = verdict("announce.sent", {"announce_within_ms": 10.0}, **inside)
+def test_the_guest_is_announced(hops: Any, result: str, said: str) -> None:
+    found = verdict("announce.sent", {"announce_within_ms": 10.0}, inside=hops)
     assert (found.result, said in found.evidence) == (result, True)
+
+
+def test_a_difference_names_its_hop_where_there_are_several() -> None:
+    hops = (Inside(devices=(nic(),)), Inside(hop=2, devices=(nic(differs(lawful=False)),)))
+    found = verdict("handoff.equal", {"handoff": True}, inside=hops)
+    assert found.evidence.startswith("hop 2: 0000:01/virtio-net, queue 0: used")
