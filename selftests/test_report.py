@@ -30,10 +30,10 @@ from migrate.model import (
 from migrate.report.axis import Seen, windows
 from migrate.report.columns import COMPARED, longest
 from migrate.report.figure import figure
-from migrate.report.grid import NOT_MEASURED
+from migrate.report.grid import IN_FLOOR, NOT_MEASURED
 from migrate.report.html import GAPS, headline, write_report
 from migrate.report.lanes import PHASES, labels
-from migrate.report.table import IN_FLOOR, NO_PHASE, Table, plain, rich, table
+from migrate.report.table import NO_PHASE, Table, plain, rich, table
 from migrate.report.thin import edges, lost, thinned
 from migrate.results import RunWriter
 from migrate.timeline import Arrivals

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from migrate.cli import cli
@@ -18,6 +21,8 @@ from migrate.model import (
     RingAudit,
     Span,
 )
+from migrate.report.axis import Seen
+from migrate.report.figure import figure
 from migrate.report.html import write_report
 from migrate.report.inside import sections
 from migrate.report.table import plain, plain_sections, table
@@ -81,14 +86,55 @@ def test_a_handoff_has_both_sides_of_a_difference_and_folds_what_was_quick() -> 
     assert "cpu" not in text
 
 
+def test_a_device_that_nobody_timed_is_not_called_quick() -> None:
+    untimed = DeviceHandoff(device="untimed", size_bytes=64)
+    text = printed(attempt(inside=(Inside(devices=(untimed,)),)))
+    assert re.search(r"untimed +64 +not measured +not measured +not compared", text)
+    assert "others" not in text
+
+
+def test_what_was_quick_is_added_up_as_far_as_it_was_measured() -> None:
+    quick = [
+        DeviceHandoff(device="cpu", save_ms=0.01, load_ms=0.02, size_bytes=100),
+        DeviceHandoff(device="rtc", save_ms=0.03),
+    ]
+    text = printed(attempt(inside=(Inside(devices=tuple(quick)),)))
+    assert re.search(
+        r"2 others, .* each +100 1/2 measured +0\.04 +0\.02 1/2 measured +not compared", text
+    )
+
+
 def test_what_was_not_had_is_not_measured_with_its_reason() -> None:
     text = printed(attempt(inside=(Inside(unseen=("hosts over ssh",)),)))
-    assert "not measured: neither trace points nor states were had" in text
-    assert "announcements: not measured" in text
+    for what in (
+        "its STOP or its RESUME is not on record",
+        "neither trace points nor states were had",
+        "no ring was read",
+        "no guest ran on on the target",
+    ):
+        assert f"not measured: {what}; hosts over ssh" in text
     assert "not seen: hosts over ssh" in text
     text = printed(attempt())
     assert "announcements heard on the fabric: 3, the first 0.25 ms after the resume" in text
     assert "blind on a for 300 ms" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"explained": None}, "not measured: there is nothing on record to explain the gaps by"),
+        ({"explained": None, "gaps": None}, "not measured: there are no gaps on record"),
+        ({"explained": (), "gaps": ()}, "in the floor: no gap to explain"),
+    ],
+)
+def test_a_gap_that_is_not_explained_says_why(fields: dict[str, Any], said: str) -> None:
+    text = printed(attempt(**fields))
+    assert text.count(said) == 2
+    assert "unexplained" not in text
+
+
+def test_an_attempt_that_was_not_looked_into_says_so() -> None:
+    assert "not measured: no move was looked into" in printed(attempt(inside=()))
 
 
 def test_rings_are_told_with_what_they_break() -> None:
@@ -96,6 +142,10 @@ def test_rings_are_told_with_what_they_break() -> None:
     broken = HOP.model_copy(update={"rings": (ring,)})
     assert "used 7" in printed(attempt())
     assert "BROKEN" in printed(attempt(inside=(broken,)))
+    unread = ring.model_copy(update={"broken": (), "unchecked": ("not captured: used",)})
+    text = printed(attempt(inside=(HOP.model_copy(update={"rings": (unread,)}),)))
+    assert "not checked" in text
+    assert "sound" not in text
 
 
 def test_a_run_has_medians_of_what_its_outages_contain() -> None:
@@ -105,6 +155,34 @@ def test_a_run_has_medians_of_what_its_outages_contain() -> None:
     assert "80.0 [70.0..90.0]" in text
     assert "unexplained   20.0 [10.0..30.0]" in text
     assert "Where the outage went" not in plain(table(run, [attempt(explained=None)]))
+
+
+def test_a_case_without_an_explained_gap_is_no_zero_beside_one_that_has_it() -> None:
+    unmeasured = synthetic.attempt(synthetic.case("vhost-user"))
+    quiet = synthetic.attempt(synthetic.case("vdpa"), gaps=(), explained=())
+    text = plain(table(synthetic.run(), [attempt(), unmeasured, quiet]))
+    assert re.search(r"^unexplained +10\.0 +not measured +in the floor$", text, re.MULTILINE)
+    some = plain(table(synthetic.run(), [attempt(), attempt(2, explained=None)]))
+    assert re.search(r"^unexplained +10\.0 in 1 of 2$", some, re.MULTILINE)
+
+
+def drawn(of: Attempt) -> dict[str, Any]:
+    return dict(json.loads(figure(Seen(of, {}, ()))))
+
+
+def test_the_stop_by_stage_has_a_lane_and_no_markup_of_a_guests() -> None:
+    dark = span("<b>dark</b>", 30, 42, explained=False)
+    hop = HOP.model_copy(update={"stop": (span("memory", 0, 30), dark)})
+    picture = drawn(attempt(inside=(hop,)))
+    lanes = picture["layout"]["yaxis"]["ticktext"]
+    assert lanes == ["phase", "stop by stage", "downtime reported", "guest stall"]
+    told = [str(one.get("text")) for one in picture["data"]]
+    assert "memory on a<br>30.0 ± 0.0 ms" in told
+    assert "unexplained: &lt;b&gt;dark&lt;/b&gt; on a<br>12.0 ± 0.0 ms" in told
+
+
+def test_a_stop_that_was_not_seen_has_no_lane() -> None:
+    assert "stop by stage" not in drawn(attempt(inside=(Inside(),)))["layout"]["yaxis"]["ticktext"]
 
 
 def test_show_and_the_report_have_it_and_escape_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NOT_MEASURED = "not measured"
+IN_FLOOR = "in the floor"
 
 
 @dataclass(frozen=True, slots=True)

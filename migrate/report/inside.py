@@ -5,14 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
-from migrate.model import Attempt, DeviceHandoff, Direction, Explained, Inside
-from migrate.report.columns import longest
-from migrate.report.grid import NOT_MEASURED, Cell, Grid, Row
+from migrate.model import Attempt, DeviceHandoff, Direction, Explained, Inside, RingAudit, Span
+from migrate.report.columns import Measured, longest
+from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid, Row
 
 QUICK_MS = 0.1
 """Devices that took less than this, and of which nothing differs, are one row together."""
 NOT_THERE = "-"
+WAYS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +27,56 @@ class Section:
 
 
 def sections(attempt: Attempt) -> tuple[Section, ...]:
-    """All that is known of one attempt; empty if it made no move."""
+    """All that is known of one attempt; what is not known is there, too, and says so."""
     return tuple(_sections(attempt))
 
 
 def _sections(attempt: Attempt) -> Iterator[Section]:
-    for one in attempt.explained or ():
-        yield _gap(one)
+    for way in WAYS:
+        one = _told_of(attempt, way)
+        yield _gap(one) if isinstance(one, Explained) else _no_gap(attempt, way, one)
+    if not attempt.inside:
+        lines = (f"{NOT_MEASURED}: no move was looked into",)
+        yield Section("The guest's stop, its handoff, its rings", lines=lines)
     for hop in attempt.inside:
         where = f", hop {hop.hop}" if len(attempt.inside) > 1 else ""
         yield _stop(attempt, hop, where)
         yield _devices(hop, where)
-        if hop.rings:
-            yield _rings(hop, where)
+        yield _rings(hop, where)
         yield Section(f"Announced and unseen{where}", lines=tuple(_told(hop)))
+
+
+def _told_of(attempt: Attempt, way: Direction) -> Explained | str:
+    """What the longest gap this way contains, or why there is nothing to tell."""
+    for one in attempt.explained or ():
+        if one.direction == way:
+            return one
+    seen = longest(attempt, way)
+    quiet = attempt.explained is not None and seen is not None and seen.ms == 0
+    return IN_FLOOR if quiet else NOT_MEASURED
+
+
+def _no_gap(attempt: Attempt, way: Direction, why: str) -> Section:
+    if why == IN_FLOOR:
+        line = f"{IN_FLOOR}: no gap to explain"
+    elif attempt.gaps is None:
+        line = f"{NOT_MEASURED}: there are no gaps on record"
+    else:
+        line = f"{NOT_MEASURED}: there is nothing on record to explain the gaps by"
+    return Section(f"Where the outage went, {way}", lines=(line,))
+
+
+def _missing(hop: Inside, what: str) -> str:
+    """With every reason that is on record."""
+    return f"{NOT_MEASURED}: {'; '.join((what, *hop.unseen))}"
 
 
 def _ms(value: float | None, digits: int = 2) -> Cell:
     return Cell(NOT_MEASURED if value is None else f"{value:.{digits}f}")
 
 
-def _gap(one: Explained) -> Section:
-    rows: list[Row] = [
+def _spans(head: str, spans: Sequence[Span]) -> Grid:
+    rows = tuple(
         (
             Cell(
                 span.what if span.explained else f"UNEXPLAINED: {span.what}", bad=not span.explained
@@ -55,38 +85,46 @@ def _gap(one: Explained) -> Section:
             _ms(span.length_ms),
             _ms(span.error_ns / 1e6),
         )
-        for span in one.spans
-    ]
+        for span in spans
+    )
+    return Grid((head, "where", "ms", "± ms"), rows)
+
+
+def _gap(one: Explained) -> Section:
     title = (
         f"Where the outage went, {one.direction}: {one.length_ns / 1e6:.1f} ms, "
         f"{one.share:.1%} explained, {one.unexplained_ms:.1f} ms unexplained"
     )
-    return Section(title, Grid(("what kept it", "where", "ms", "± ms"), tuple(rows)))
+    return Section(title, _spans("what kept it", one.spans))
 
 
 def _stop(attempt: Attempt, hop: Inside, where: str) -> Section:
     title = f"The guest's stop by stage{where}"
     if hop.stop is None:
-        return Section(title, lines=("not measured: the guest was not stopped and resumed",))
-    rows = tuple(
-        (Cell(span.what), Cell(span.host or "between"), _ms(span.length_ms)) for span in hop.stop
-    )
+        return Section(title, lines=(_missing(hop, "its STOP or its RESUME is not on record"),))
     together = sum(span.length_ms for span in hop.stop)
-    ways: tuple[Direction, ...] = ("egress", "ingress")
-    found = [(way, longest(attempt, way, "switchover")) for way in ways]
-    seen = ", ".join(f"{way} {one.ms:.1f} ms" for way, one in found if one)
+    found = [(way, longest(attempt, way, "switchover")) for way in WAYS]
+    seen = ", ".join(f"{way} {_seen(one)}" for way, one in found)
     reported = attempt.reported.downtime_ms
     told = NOT_MEASURED if reported is None else f"{reported:.1f} ms"
-    line = f"together {together:.1f} ms; reported {told}; seen around the stop: {seen or 'nothing'}"
-    return Section(title, Grid(("stage", "where", "ms"), rows), (line,))
+    line = f"together {together:.1f} ms; reported {told}; seen around the stop: {seen}"
+    return Section(title, _spans("stage", hop.stop), (line,))
+
+
+def _seen(one: Measured | None) -> str:
+    if one is None:
+        return NOT_MEASURED
+    bound = "at least " if one.at_least else ""
+    return f"{bound}{one.ms:.1f} ± {one.error_ms:.1f} ms" if one.ms else IN_FLOOR
 
 
 def _devices(hop: Inside, where: str) -> Section:
     title = f"Handoff{where}"
     if hop.devices is None:
-        return Section(title, lines=("not measured: neither trace points nor states were had",))
+        return Section(title, lines=(_missing(hop, "neither trace points nor states were had"),))
     slow = [one for one in hop.devices if not _quick(one)]
-    rows = [
+    quick = [one for one in hop.devices if _quick(one)]
+    rows: list[Row] = [
         (
             Cell(one.device),
             Cell(NOT_MEASURED if one.size_bytes is None else str(one.size_bytes)),
@@ -94,9 +132,8 @@ def _devices(hop: Inside, where: str) -> Section:
         )
         for one in slow
     ]
-    if others := len(hop.devices) - len(slow):
-        name = Cell(f"{others} others, less than {QUICK_MS} ms each")
-        rows.append((name, Cell(NOT_MEASURED), Cell(""), Cell(""), Cell("not compared")))
+    if quick:
+        rows.append(_others(quick))
     lines = [
         f"{one.device}: {each.field}: {each.before} before, {each.after} after; "
         f"{'lawful' if each.lawful else 'UNLAWFUL'}: {each.why}"
@@ -108,8 +145,30 @@ def _devices(hop: Inside, where: str) -> Section:
 
 
 def _quick(one: DeviceHandoff) -> bool:
-    took = max(one.save_ms or 0.0, one.load_ms or 0.0)
-    return took < QUICK_MS and not one.compared
+    """Known to be: of one that was not measured nobody can say so."""
+    took = [ms for ms in (one.save_ms, one.load_ms) if ms is not None]
+    return bool(took) and max(took) < QUICK_MS and not one.compared and not one.differences
+
+
+def _others(quick: Sequence[DeviceHandoff]) -> Row:
+    """What many took that took little: together."""
+    sizes = [one.size_bytes for one in quick if one.size_bytes is not None]
+    saved = [one.save_ms for one in quick if one.save_ms is not None]
+    loaded = [one.load_ms for one in quick if one.load_ms is not None]
+    of = len(quick)
+    return (
+        Cell(f"{of} others, less than {QUICK_MS} ms each"),
+        _sum(str(sum(sizes)), len(sizes), of),
+        _sum(f"{sum(saved):.2f}", len(saved), of),
+        _sum(f"{sum(loaded):.2f}", len(loaded), of),
+        Cell("not compared"),
+    )
+
+
+def _sum(text: str, known: int, of: int) -> Cell:
+    if not known:
+        return Cell(NOT_MEASURED)
+    return Cell(text, f"{known}/{of} measured" if known < of else "")
 
 
 def _state(one: DeviceHandoff) -> Cell:
@@ -123,27 +182,35 @@ def _state(one: DeviceHandoff) -> Cell:
 
 
 def _rings(hop: Inside, where: str) -> Section:
+    if not hop.rings:
+        return Section(f"Rings{where}", lines=(_missing(hop, "no ring was read"),))
     rows = tuple(
         (
             Cell(f"{ring.device} {ring.queue}"),
             Cell(f"{ring.kind} {ring.size}"),
             Cell(", ".join(f"{name} {value}" for name, value in ring.facts.items())),
-            Cell("BROKEN" if ring.broken else "sound", bad=bool(ring.broken)),
+            _soundness(ring),
         )
-        for ring in hop.rings or ()
+        for ring in hop.rings
     )
     lines = [
         f"{ring.device} {ring.queue}: {rule}"
-        for ring in hop.rings or ()
+        for ring in hop.rings
         for rule in (*ring.broken, *(f"not checked: {one}" for one in ring.unchecked))
     ]
-    heads = ("queue", "ring", "at the source's stop", "verdict")
+    heads = ("queue", "ring", "at the source's stop", "state")
     return Section(f"Rings{where}", Grid(heads, rows), tuple(lines))
+
+
+def _soundness(ring: RingAudit) -> Cell:
+    if ring.broken:
+        return Cell("BROKEN", bad=True)
+    return Cell("not checked" if ring.unchecked and not ring.facts else "sound")
 
 
 def _told(hop: Inside) -> Iterator[str]:
     if hop.announced is None:
-        yield "announcements: not measured"
+        yield f"announcements: {_missing(hop, 'no guest ran on on the target')}"
     else:
         first = hop.first_announce_ms
         when = "" if first is None else f", the first {first:.2f} ms after the resume"
@@ -159,14 +226,13 @@ def _told(hop: Inside) -> Iterator[str]:
 
 def went(groups: Mapping[str, Sequence[Attempt]]) -> tuple[Section, ...]:
     """Per direction: a row for what kept packets from being served, a column a case."""
-    ways: tuple[Direction, ...] = ("egress", "ingress")
-    return tuple(found for way in ways if (found := _went(groups, way)) is not None)
+    return tuple(found for way in WAYS if (found := _went(groups, way)) is not None)
 
 
 def _went(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> Section | None:
+    told = {label: [_told_of(a, way) for a in group] for label, group in groups.items()}
     gaps = {
-        label: [one for a in group for one in a.explained or () if one.direction == way]
-        for label, group in groups.items()
+        label: [one for one in found if isinstance(one, Explained)] for label, found in told.items()
     }
     every = [one for found in gaps.values() for one in found]
     if not every:
@@ -177,8 +243,8 @@ def _went(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> Section | 
         (Cell(what), *(_span(found, what) for found in gaps.values()))
         for what in sorted(whats, key=lambda what: _place(every, what))
     ]
-    rows.append((Cell("unexplained"), *(_median(f, "unexplained") for f in gaps.values())))
-    rows.append((Cell("explained, %"), *(_median(f, "share") for f in gaps.values())))
+    rows.append((Cell("unexplained"), *(_median(found, "ms") for found in told.values())))
+    rows.append((Cell("explained, %"), *(_median(found, "share") for found in told.values())))
     title = f"Where the outage went, {way}: medians over the attempts, ms"
     return Section(title, Grid(("what kept it", *gaps), tuple(rows)))
 
@@ -198,10 +264,13 @@ def _span(found: Sequence[Explained], what: str) -> Cell:
     return _spread([ms for ms in lengths if ms], len(found))
 
 
-def _median(found: Sequence[Explained], which: str) -> Cell:
-    if which == "share":
-        return _spread([100 * one.share for one in found], len(found))
-    return _spread([one.unexplained_ms for one in found], len(found))
+def _median(told: Sequence[Explained | str], which: str) -> Cell:
+    """Of the attempts that have a gap explained; where none has: why."""
+    found = [one for one in told if isinstance(one, Explained)]
+    if not found:
+        return Cell(NOT_MEASURED if NOT_MEASURED in told else IN_FLOOR)
+    values = [100 * one.share if which == "share" else one.unexplained_ms for one in found]
+    return _spread(values, len(told))
 
 
 def _spread(values: Sequence[float], of: int) -> Cell:

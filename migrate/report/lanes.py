@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from migrate.model import Event, Phase, PhaseName
+from migrate.model import Event, Phase, PhaseName, Span
 from migrate.phases import primary_carries
 from migrate.report.axis import INK, Seen, missing
 
 STALL, REPORTED, PRIMARY, STANDBY = "#cc79a7", "#1f2933", "#56b4e9", "#e69f00"
+STAGES, UNEXPLAINED = ("#f0a875", "#f7cfae"), "#b00020"
 PHASES: dict[PhaseName, str] = {
     "setup": "#d8dee6",
     "wait-unplug": "#f3e19b",
@@ -53,6 +54,8 @@ def lanes(seen: Seen) -> dict[str, float]:
         names.append("primary")
     if _carriers(seen):
         names.append("traffic goes over")
+    if _stages(seen):
+        names.append("stop by stage")
     names += ["downtime reported", "guest stall"]
     return {name: float(len(names) - 1 - number) for number, name in enumerate(names)}
 
@@ -64,9 +67,13 @@ def top(seen: Seen, window: tuple[float, float]) -> float:
 
 
 def draw(drawn: Any, go: Any, seen: Seen, window: tuple[float, float]) -> None:
-    """Phases, the primary, who carries the traffic, reported downtime, the guest's stall."""
+    """Phases, primary, who carries the traffic, the stop by stage, downtime, the guest's stall."""
     at = lanes(seen)
-    for bar in (*_phases(seen, at, window), *_carried(seen, at, window)):
+    for bar in (
+        *_phases(seen, at, window),
+        *_carried(seen, at, window),
+        *_stopped(seen, at, window),
+    ):
         _bar(drawn, go, bar)
     for x, level, text in labels(seen, window):
         _write(drawn, x, at["phase"] + 0.45 + LEVEL * level, text, yanchor="bottom")
@@ -155,6 +162,21 @@ def _carried(seen: Seen, at: dict[str, float], window: tuple[float, float]) -> I
         error = f"± {event.error_ns / 1e6:.1f} ms"
         told_more = f"{text}<br>begin {error}"
         yield _named(Bar(at["traffic goes over"], begin, end, colour, told_more, text), window)
+
+
+def _stages(seen: Seen) -> Sequence[Span]:
+    return [span for hop in seen.attempt.inside for span in hop.stop or ()]
+
+
+def _stopped(seen: Seen, at: dict[str, float], window: tuple[float, float]) -> Iterator[Bar]:
+    """What went on while the guest was stopped, in colours that take turns."""
+    for number, span in enumerate(_stages(seen)):
+        what = html.escape(span.what if span.explained else f"unexplained: {span.what}")
+        where = f" on {html.escape(span.host)}" if span.host else ""
+        told = f"{what}{where}<br>{span.length_ms:.1f} ± {span.error_ns / 1e6:.1f} ms"
+        colour = STAGES[number % len(STAGES)] if span.explained else UNEXPLAINED
+        begin, end = seen.ms(span.begin_ns), seen.ms(span.end_ns)
+        yield _named(Bar(at["stop by stage"], begin, end, colour, told, what), window)
 
 
 def _stalls(seen: Seen, y: float) -> Iterator[Bar]:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from migrate.model import Attempt, Gap, Run, Verdict
 from migrate.report.columns import BY_PART, COLUMNS, Column, ranking
-from migrate.report.grid import NOT_MEASURED, Cell, Grid
+from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid
 from migrate.report.inside import Section, went
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table as RichTable
 
-IN_FLOOR = "in the floor"
 NO_PHASE = "no such phase"
 
 PARTS_TITLE = "Outage by part of the move: the longest gap of each part, never a sum"
