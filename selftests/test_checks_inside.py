@@ -76,7 +76,11 @@ SOUND = RingAudit(device="nic", queue=1, kind="split", size=8, facts={"used": "1
 @pytest.mark.parametrize(
     ("rings", "result", "said"),
     [
-        ((SOUND,), "pass", "1 rings"),
+        ((SOUND,), "pass", "rings read: 1"),
+        (
+            (SOUND, SOUND.model_copy(update={"unchecked": ("the used index",)})),
+            *("pass", "rings read: 2; not checked: the used index"),
+        ),
         ((SOUND, SOUND.model_copy(update={"broken": ("used > avail",)})), "fail", "used > avail"),
         (
             (SOUND.model_copy(update={"facts": {}, "unchecked": ("no memory",)}),),
