@@ -17,6 +17,8 @@ NEXT, WRITE, INDIRECT = 1, 2, 4
 AVAIL, USED = 1 << 7, 1 << 15
 _ENTRY = 16
 """Bytes of a descriptor, of either kind."""
+_LARGEST_TABLE = _ENTRY << 15
+"""Bytes: as many entries as the largest queue has (2.7, 2.8); a larger one is left unread."""
 _PACKED_EVENTS = ("enabled", "disabled", "at a descriptor", "reserved")
 
 Memory = Mapping[int, bytes]
@@ -43,6 +45,8 @@ class Ring:
     indirect: bool = False
     ranges: tuple[tuple[int, int], ...] = ()
     """Begin and end of the guest's memory; empty: its map is not known."""
+    told: bool = True
+    """QEMU told the device's indices; it can't while a backend still works the queue."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,8 @@ class Audit:
     broken: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
+    tables: list[tuple[int, int]] = field(default_factory=list)
+    """Indirect tables of waiting buffers that were not captured: address and length."""
 
 
 class Entry(NamedTuple):
@@ -74,11 +80,24 @@ def regions(ring: Ring) -> tuple[tuple[int, int], ...]:
     )
 
 
+def tables(ring: Ring) -> tuple[tuple[int, int], ...]:
+    """Address and length of the indirect tables that an audit misses in ``memory``, to be captured
+    in a second round: only the queue itself says where they are."""
+    return tuple(
+        (address, length)
+        for address, length in dict.fromkeys(audit(ring).tables)
+        if length <= _LARGEST_TABLE and _inside(ring, address, length)
+    )
+
+
 def audit(ring: Ring) -> Audit:
     """Decode a queue and hold it against the rules of its kind; one of size 0 is not set up."""
     found = Audit()
     if not ring.size:
         found.unchecked.append("the driver did not set this queue up")
+        return found
+    if not ring.told:
+        found.unchecked.append("the device's indices: a backend still worked the queue")
         return found
     missing = [
         f"{length} bytes at {address:#x}"
@@ -87,19 +106,38 @@ def audit(ring: Ring) -> Audit:
     ]
     if missing:
         found.unchecked.append(f"not captured: {', '.join(missing)}")
-    elif ring.kind == "split":
+        return found
+    if not ring.ranges:
+        found.unchecked.append("buffers' places: the guest's memory map is not known")
+    if ring.kind == "split":
         _split(ring, found)
     else:
         _packed(ring, found)
+    if found.tables:
+        address, length = found.tables[0]
+        found.unchecked.append(
+            f"indirect: {len(found.tables)} tables were not captured, the first one of {length} "
+            f"bytes at {address:#x}"
+        )
     return found
 
 
 def _entries(ring: Ring) -> list[Entry]:
+    return _parsed(ring, ring.memory[ring.descriptors][: _ENTRY * ring.size])
+
+
+def _parsed(ring: Ring, table: bytes) -> list[Entry]:
+    rows = struct.iter_unpack("<QIHH", table)
     if ring.kind == "split":
-        rows = struct.iter_unpack("<QIHH", ring.memory[ring.descriptors][: _ENTRY * ring.size])
         return [Entry(*row) for row in rows]
-    packed = struct.iter_unpack("<QIHH", ring.memory[ring.descriptors][: _ENTRY * ring.size])
-    return [Entry(address, length, flags, id_) for address, length, id_, flags in packed]
+    return [Entry(address, length, flags, id_) for address, length, id_, flags in rows]
+
+
+def _inside(ring: Ring, address: int, length: int) -> bool:
+    """Whether it lies in the guest's memory, as far as its map is known."""
+    return not ring.ranges or any(
+        begin <= address and address + length <= end for begin, end in ring.ranges
+    )
 
 
 # --- split --------------------------------------------------------------------------------------
@@ -129,12 +167,30 @@ def _split(ring: Ring, found: Audit) -> None:
             f"used: {flying} buffers are in flight (taken {ring.last_avail}, used {ring.used}) in "
             f"a queue of {size} (2.7.8)"
         )
+    out = (avail - ring.used) % INDICES
+    if waiting <= size and flying <= size < out:
+        found.broken.append(
+            f"used: {out} buffers are out (index {avail}, used {ring.used}) in a queue of {size} "
+            "(2.7.5)"
+        )
     _flight(ring, flying, found)
+    if out <= size:
+        taken = [heads[(ring.used + n) % size] for n in range(flying)]
+        if wrong := [head for head in taken if head >= size]:
+            found.broken.append(f"head: {wrong[0]}, taken, is no descriptor of {size} (2.7.6)")
+    _used_ids(ring, device, used, found)
     if used != ring.used:
         found.broken.append(f"used: memory says {used}, the device {ring.used} (2.7.8)")
     if waiting <= size:
         wanted = [heads[(ring.last_avail + n) % size] for n in range(waiting)]
         _heads(ring, wanted, found)
+
+
+def _used_ids(ring: Ring, device: bytes, used: int, found: Audit) -> None:
+    """What was never written is left out; of an index below the size that is all that follows."""
+    ids = [id_ for id_, _ in struct.iter_unpack("<2I", device[4 : 4 + 8 * min(used, ring.size)])]
+    if wrong := [id_ for id_ in ids if id_ >= ring.size]:
+        found.broken.append(f"used: {wrong[0]} is no descriptor of {ring.size} (2.7.8)")
 
 
 def _flight(ring: Ring, flying: int, found: Audit) -> None:
@@ -153,7 +209,16 @@ def _suppression(
         return {"interrupts": told[flags & 1], "notifications": told[used_flags & 1]}
     (used_event,) = struct.unpack_from("<H", driver, 4 + 2 * ring.size)
     (avail_event,) = struct.unpack_from("<H", device, 4 + 8 * ring.size)
-    return {"interrupt at used": str(used_event), "notification at available": str(avail_event)}
+    (avail,), (used,) = (struct.unpack_from("<H", area, 2) for area in (driver, device))
+    return {
+        "interrupt at used": _reach(used_event, used, ring.size),
+        "notification at available": _reach(avail_event, avail, ring.size),
+    }
+
+
+def _reach(event: int, index: int, size: int) -> str:
+    """No rule: who polls may leave an old index there (2.7.7.1, 2.7.10.2: "MAY use")."""
+    return str(event) if (event - index) % INDICES < size else f"{event}, not within reach"
 
 
 def _heads(ring: Ring, heads: list[int], found: Audit) -> None:
@@ -188,22 +253,61 @@ def _chain(ring: Ring, entries: list[Entry], head: int, found: Audit) -> Iterato
             return
 
 
-def _buffer(ring: Ring, entry: Entry, what: str, found: Audit) -> None:
-    if ring.ranges and not any(
-        begin <= entry.address and entry.address + entry.length <= end for begin, end in ring.ranges
-    ):
+def _placed(ring: Ring, entry: Entry, what: str, found: Audit) -> None:
+    if not _inside(ring, entry.address, entry.length):
         found.broken.append(
             f"memory: {what} is {entry.length} bytes at {entry.address:#x}, outside of the guest's "
             "memory (2.7.5)"
         )
+
+
+def _buffer(ring: Ring, entry: Entry, what: str, found: Audit) -> None:
+    _placed(ring, entry, what, found)
     if not entry.flags & INDIRECT:
         return
     if not ring.indirect:
         found.broken.append(f"indirect: {what} is an indirect table, not negotiated (2.7.5.3)")
+    if entry.flags & NEXT:
+        section = "2.7.5.3.1" if ring.kind == "split" else "2.8.19"
+        found.broken.append(f"indirect: {what} is a table and goes on ({section})")
     if not entry.length or entry.length % _ENTRY:
         found.broken.append(f"indirect: the table of {what} has {entry.length} bytes (2.7.5.3)")
-    if ring.kind == "split" and entry.flags & NEXT:
-        found.broken.append(f"indirect: {what} is a table and goes on (2.7.5.3.1)")
+        return
+    table = ring.memory.get(entry.address, b"")[: entry.length]
+    if len(table) < entry.length:
+        found.tables.append((entry.address, entry.length))
+    elif ring.kind == "split":
+        _split_table(ring, _parsed(ring, table), what, found)
+    else:  # all of it, one after the other (2.8.7)
+        for index, one in enumerate(_parsed(ring, table)):
+            _in_table(ring, one, f"entry {index} of the table of {what}", found)
+
+
+def _split_table(ring: Ring, table: list[Entry], what: str, found: Audit) -> None:
+    """A chain that begins with the first (2.7.5.3)."""
+    index, passed = 0, set[int]()
+    while True:
+        passed.add(index)
+        _in_table(ring, table[index], f"entry {index} of the table of {what}", found)
+        if not table[index].flags & NEXT:
+            return
+        index = table[index].other
+        if index >= len(table):
+            found.broken.append(
+                f"indirect: {index} is no entry of the {len(table)} of {what} (2.7.5.3)"
+            )
+            return
+        if index in passed:
+            found.broken.append(f"indirect: the table of {what} loops (2.7.5.3.1)")
+            return
+
+
+def _in_table(ring: Ring, entry: Entry, what: str, found: Audit) -> None:
+    if entry.flags & INDIRECT:
+        section = "2.7.5.3.1" if ring.kind == "split" else "2.8.19"
+        found.broken.append(f"indirect: {what} is a table, too ({section})")
+    else:
+        _placed(ring, entry, what, found)
 
 
 # --- packed -------------------------------------------------------------------------------------
@@ -222,29 +326,64 @@ def _packed(ring: Ring, found: Audit) -> None:
         flying = ring.size
     waiting = list(_waiting(ring, entries, wrap))
     found.facts |= {"taken": str(ring.last_avail), "used": str(ring.used)}
+    unsure = ring.in_flight is None and len(waiting) == ring.size
     found.facts |= {"wrap counter": str(int(wrap)), "available": str(len(waiting))}
-    found.facts["interrupts"] = _packed_event(ring.memory[ring.driver])
-    found.facts["notifications"] = _packed_event(ring.memory[ring.device])
+    if unsure:
+        found.facts["wrap counter"] = "not known"
+        found.unchecked.append(
+            "wrap counter: all is marked available, and nobody tells whether it is in flight"
+        )
+    for name, place in (("interrupts", ring.driver), ("notifications", ring.device)):
+        found.facts[name] = _packed_event(ring, name, ring.memory[place], found)
     _flight(ring, flying, found)
+    if flying + len(waiting) > ring.size:
+        found.broken.append(
+            f"available: {len(waiting)} descriptors wait and {flying} are in flight in a ring of "
+            f"{ring.size} (2.8.16)"
+        )
+    _taken_marks(ring, entries, wrap, waiting, found)
+    _flying_marks(ring, entries, flying, found)
+    _ids(ring, entries, [] if unsure else waiting, found)
+    for place in waiting:
+        _buffer(ring, entries[place], f"descriptor {place}", found)
+    if waiting and entries[waiting[-1]].flags & NEXT:
+        found.broken.append(
+            f"chain: descriptor {waiting[-1]} goes on, and what follows is not available (2.8.17)"
+        )
+
+
+def _taken_marks(
+    ring: Ring, entries: list[Entry], wrap: bool, waiting: list[int], found: Audit
+) -> None:
     for place in set(range(ring.last_avail)) - set(waiting):
         if bool(entries[place].flags & AVAIL) != wrap:
             found.broken.append(
                 f"flags: descriptor {place} was taken in this lap and is marked for the one "
                 f"before (wrap counter {int(wrap)}, 2.8.1)"
             )
-            break
+            return
+
+
+def _flying_marks(ring: Ring, entries: list[Entry], flying: int, found: Audit) -> None:
     for step in range(flying):
         place = (ring.used + step) % ring.size
         if bool(entries[place].flags & AVAIL) == bool(entries[place].flags & USED):
             found.broken.append(f"flags: descriptor {place} is in flight and marked used (2.8.1)")
-            break
+            return
+
+
+def _ids(ring: Ring, entries: list[Entry], waiting: list[int], found: Audit) -> None:
+    """A buffer's id is in its last descriptor; that of the others is not read (2.8.6)."""
+    ids = set[int]()
     for place in waiting:
         entry = entries[place]
-        _buffer(ring, entry, f"descriptor {place}", found)
+        if entry.flags & NEXT:
+            continue
         if entry.other >= ring.size:
             found.broken.append(f"id: descriptor {place} has id {entry.other} (2.8.6)")
-    if len(waiting) == ring.size and all(entries[place].flags & NEXT for place in waiting):
-        found.broken.append("chain: no descriptor of the whole ring ends one (2.8.6)")
+        if entry.other in ids:
+            found.broken.append(f"id: {entry.other} is available twice, at {place} too (2.8)")
+        ids.add(entry.other)
 
 
 def _wrap(ring: Ring, entries: list[Entry]) -> bool:
@@ -252,14 +391,15 @@ def _wrap(ring: Ring, entries: list[Entry]) -> bool:
 
     A descriptor whose two marks are equal was used in the lap before. One whose marks differ is
     available in this lap, or the tail of a chain of the lap before; nothing is available then, and
-    the place before it still has this lap's mark. It has not if the driver owns the whole ring.
+    the place before it still has this lap's mark. It has not if the whole ring is available, and
+    then nothing is in flight: with something in flight it only looks so.
     """
     here = entries[ring.last_avail].flags
     mark = bool(here & AVAIL)
     if mark == bool(here & USED):
         return not mark
     if len(list(_waiting(ring, entries, mark))) == ring.size:
-        return mark if ring.in_flight != ring.size else not mark
+        return mark if not ring.in_flight else not mark
     before = bool(entries[ring.last_avail - 1].flags & AVAIL)
     return before if ring.last_avail else not before
 
@@ -276,8 +416,16 @@ def _waiting(ring: Ring, entries: list[Entry], wrap: bool) -> Iterator[int]:
         yield place
 
 
-def _packed_event(suppression: bytes) -> str:
+def _packed_event(ring: Ring, name: str, suppression: bytes, found: Audit) -> str:
     place, flags = struct.unpack_from("<2H", suppression)
+    offset, wrap = place & 0x7FFF, place >> 15
     told = _PACKED_EVENTS[flags & 3]
-    at = f" {place & 0x7FFF} of wrap {place >> 15}" if flags & 3 == 2 else ""
-    return f"{told}{at}"
+    if flags & 3 == 3:
+        found.broken.append(f"event: the flags of {name} are 3, which is reserved (2.8.10)")
+    if flags & 3 != 2:
+        return told
+    if not ring.event_idx:
+        found.broken.append(f"event: {name} at a descriptor were not negotiated (2.8.10)")
+    if offset >= ring.size:
+        found.broken.append(f"event: {name} at descriptor {offset} of {ring.size} (2.8.10)")
+    return f"{told} {offset} of wrap {wrap}"

@@ -8,7 +8,7 @@ import pytest
 
 from migrate.handoff import compare, fields, queues, ring_regions, told_by_backend
 from migrate.model import Event
-from migrate.virtqueue import regions
+from migrate.virtqueue import audit, regions
 
 QUEUE = {
     "queue-index": 0,
@@ -114,6 +114,18 @@ def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) 
     assert ring_regions(state) == regions(found.ring)
     (large,) = queues(state, {}, 4096, vhost=vhost)
     assert large.ring.ranges == ()
+
+
+@pytest.mark.parametrize(
+    "left_out", [("shadow-avail-idx",), ("shadow-avail-idx", "last-avail-idx")]
+)
+def test_what_qemu_tells_while_a_backend_works_a_queue_is_no_index(left_out: list[str]) -> None:
+    told = {key: value for key, value in QUEUE.items() if key not in left_out}
+    busy = {"status": STATUS, "queues": [told]}
+    assert "queue 0: last available" not in fields(busy)
+    assert fields(busy)["queue 0: size"] == 256
+    (found,) = queues({"nic": busy}, {}, 64, vhost=True)
+    assert audit(found.ring).unchecked == ["the device's indices: a backend still worked the queue"]
 
 
 def test_a_backend_tells_the_queues_that_it_was_given() -> None:
