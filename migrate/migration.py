@@ -7,6 +7,7 @@ are deadlines, and what then happens is the policy's.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any, NamedTuple
 from migrate.call import Call
 from migrate.clock import Deadline, now_ns
 from migrate.domain import NAME, Rewrite, rewritten
-from migrate.errors import HostError, LabError
+from migrate.errors import HostError, LabError, MeasurementError
 from migrate.lab.hosts import Host
 from migrate.libvirt_client import Domain, Hypervisor
 from migrate.model import Event, Outcome, Policy, Problem, Reported
 from migrate.observe.events import Begins, Listener
 from migrate.plugging import put_in, take_out
 from migrate.virtio_features import lifts
+from migrate.vmstate_stream import Account, account
 
 ACCOUNT_S = 2.0
 """For libvirt's account of a job to arrive after the job."""
@@ -77,6 +79,26 @@ class Acted:
     aborted: bool
     reported: Reported
     notes: tuple[str, ...] = ()
+    stream: Account | None = None
+    """Of what was saved; None: nothing was, or a note says why it could not be read."""
+
+
+@dataclass(slots=True)
+class _Saved:
+    """What the saved file had to say of itself."""
+
+    account: Account | None = None
+    notes: tuple[str, ...] = ()
+
+    def read(self, path: Path) -> None:
+        """Take its account; a file that can't be read is a note, and the move goes on."""
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+                self.account = account(data)
+        except FileNotFoundError:
+            pass  # it was not saved, and the call's error tells why
+        except (MeasurementError, OSError, ValueError) as error:  # ValueError: it is empty
+            self.notes = (f"no account of the saved stream: {error}",)
 
 
 def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event], None]) -> Acted:
@@ -86,8 +108,9 @@ def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event],
     """
     since = listener.mark()
     watch = _Watch(listener, since, react)
+    saved = _Saved()
     if move.policy.method == "save-restore":
-        call = Call("save and restore", lambda: _save_restore(domain, move))
+        call = Call("save and restore", lambda: _save_restore(domain, move, saved))
     elif (swap := move.swap) is not None:
         tried = f"take the interface out and migrate to {move.target.host.name}"
         call = Call(tried, lambda: _swap(domain, move, swap, listener))
@@ -97,8 +120,8 @@ def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event],
     reported = _reported(listener, since, move.source.host.name, call)
     notes = watch.refused()
     if move.policy.method == "save-restore":
-        notes = (*notes, "libvirt reports on the save alone, not on the restore")
-    return Acted(call, watch.aborted, reported, notes)
+        notes = (*notes, "libvirt reports on the save alone, not on the restore", *saved.notes)
+    return Acted(call, watch.aborted, reported, notes, saved.account)
 
 
 def judged(acted: Acted, held: tuple[str, ...], move: Move) -> Moved:
@@ -163,7 +186,7 @@ def _begin(domain: Domain, move: Move) -> Call:
     return domain.migrate(move.target.hypervisor, uri, frozenset(flags), parameters)
 
 
-def _save_restore(domain: Domain, move: Move) -> None:
+def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
     path = move.save
     path.unlink(missing_ok=True)  # of a controller that was killed
     xml = rewritten(domain.xml(migratable=True), move.rewrites) if move.rewrites else None
@@ -172,6 +195,7 @@ def _save_restore(domain: Domain, move: Move) -> None:
         deadline = Deadline.after(move.policy.timeout_s)
         move.target.hypervisor.restore(str(path), NAME, deadline, xml)
     finally:
+        saved.read(path)  # not before the restore: the guest would stand still for it
         path.unlink(missing_ok=True)
 
 

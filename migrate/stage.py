@@ -31,6 +31,7 @@ from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
 from migrate.traces import of_ovs, of_qemu
+from migrate.vmstate_stream import Account
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -70,6 +71,8 @@ class Hop:
     end_ns: int
     looked: Looked | None
     """Inside of both QEMUs; None: their monitors could not be reached."""
+    stream: Account | None = None
+    """Of a guest that was saved and restored; else None."""
 
 
 @dataclass(slots=True)
@@ -209,7 +212,9 @@ class Stage:
             self._follow(source)
         if len(moved.held_by) == 1 and self.plugs[moved.held_by[0]] is not None:
             moved = self._until_back(moved, swap, known)
-        self.seen.hops.append(Hop(source.name, target.name, moved, begin_ns, end_ns, looked))
+        self.seen.hops.append(
+            Hop(source.name, target.name, moved, begin_ns, end_ns, looked, acted.stream)
+        )
         return moved
 
     def _swap(self, source: Host, target: Host) -> Swap | None:
@@ -301,6 +306,7 @@ class Stage:
             if hop.looked is not None
         ]
         self.seen.files["handoff.json"] = json.dumps(states, indent=1) + "\n"
+        self.seen.files |= stream_file(self.seen.hops)
         self.seen.events = (
             *self.listener.events(),
             *self.traffic.announcements(),
@@ -308,6 +314,16 @@ class Stage:
             *(event for event in logged if event.at_ns >= self.seen.begin_ns),
         )
         return self.seen
+
+
+def stream_file(hops: Sequence[Hop]) -> dict[str, str]:
+    """``stream.json`` of the hops whose guest was saved; nothing if none was."""
+    told = [
+        {"hop": number, **dataclasses.asdict(hop.stream)}
+        for number, hop in enumerate(hops, 1)
+        if hop.stream is not None
+    ]
+    return {"stream.json": json.dumps(told, indent=1) + "\n"} if told else {}
 
 
 def logs_of(host: Host, case: Case) -> dict[str, str]:

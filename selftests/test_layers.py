@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "stats",
             ),
             *("traces", "explain", "handoff", "convergence"),
+            *("cursor", "virtio_net_state", "vmstate_stream"),
             *("scenario", "results"),
         ),
     ),
