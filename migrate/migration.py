@@ -95,8 +95,6 @@ class _Saved:
         try:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
                 self.account = account(data)
-        except FileNotFoundError:
-            pass  # it was not saved, and the call's error tells why
         except (MeasurementError, OSError, ValueError) as error:  # ValueError: it is empty
             self.notes = (f"no account of the saved stream: {error}",)
 
@@ -193,9 +191,11 @@ def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
     try:
         domain.save(str(path))
         deadline = Deadline.after(move.policy.timeout_s)
-        move.target.hypervisor.restore(str(path), NAME, deadline, xml)
+        try:
+            move.target.hypervisor.restore(str(path), NAME, deadline, xml)
+        finally:
+            saved.read(path)  # not before the restore: the guest would stand still for it
     finally:
-        saved.read(path)  # not before the restore: the guest would stand still for it
         path.unlink(missing_ok=True)
 
 

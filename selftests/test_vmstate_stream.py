@@ -349,7 +349,9 @@ def test_whatever_byte_is_wrong_it_is_an_account_or_told(wrong: list[tuple[int, 
 # --- in a move ----------------------------------------------------------------------------------
 
 
-def moved(path: Path, content: bytes | None, fails: bool = False) -> tuple[Any, list[bytes]]:
+def moved(
+    path: Path, content: bytes | None, *, fails: bool = False, gone: bool = False
+) -> tuple[Any, list[bytes]]:
     """A guest that is saved and restored: what came of it, and the file as the restore saw it."""
     restored: list[bytes] = []
 
@@ -357,6 +359,8 @@ def moved(path: Path, content: bytes | None, fails: bool = False) -> tuple[Any, 
         restored.append(Path(file).read_bytes())
         if fails:
             raise RuntimeError("no room")
+        if gone:
+            Path(file).unlink()
 
     def save(file: str) -> None:
         if content is None:
@@ -389,6 +393,12 @@ def test_a_file_that_can_not_be_read_is_a_note_and_the_move_goes_on(
     assert done.stream is None
     assert [note for note in done.notes if "no account of the saved stream" in note]
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_file_that_is_gone_after_the_restore_is_a_note(tmp_path: Path) -> None:
+    done, _restored = moved(tmp_path / "saved", SMALL, gone=True)
+    assert (done.call.error, done.stream) == (None, None)
+    assert [note for note in done.notes if "No such file" in note]
 
 
 def test_a_restore_that_fails_leaves_the_account(tmp_path: Path) -> None:
