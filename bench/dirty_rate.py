@@ -2,42 +2,51 @@
 
 A boot sector writes to 256 MiB of pages at a set rate, and counts; what it wrote during a
 measurement is the truth of that one. Twice: with KVM's dirty ring, and without, since QEMU refuses
-the bitmap with the ring. Then the ring's limit on the guest, and a live move with the ring on.
+the bitmap with the ring; where there is no KVM once, emulated. Then the limit on the guest, and
+live moves of it with the forecast beside what happened.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from bench.world import ended, keep, local_lab, options, pair_of, say, show
-from migrate.boot_sector import PAGE, build, pages_written
+from bench.sector import Written, await_sector, rate, sector_guest, tsc_hz, written
+from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
+from migrate.boot_sector import PAGE, build
 from migrate.clock import Deadline, now_ns
-from migrate.convergence import forecast
-from migrate.errors import GuestError, HostError, MeasurementError
+from migrate.convergence import Forecast, Period, forecast, steps_seen, throttled
+from migrate.errors import HostError, MeasurementError
 from migrate.lab.hosts import Host
-from migrate.observe.dirty_rate import METHODS, DirtyRate, limited, measure
-from migrate.qmp_client import Monitor, monitor
+from migrate.observe.dirty_rate import (
+    METHODS,
+    DirtyRate,
+    VcpuLimit,
+    limited,
+    limits,
+    measure,
+    measure_all,
+)
+from migrate.qmp_client import Monitor
 
+MIB = 2**20
 RATES_MIB_S = (4, 16, 64)
 RANGE_MIB = 256
-MEMORY_MIB = 300
 SECONDS = 2
-BOOT_S = 60.0
-MOVE_S = 60.0
+LIMITED_MIB_S, LIMIT_MIB_S = 64, 8
+MOVE_S = 40.0
+"""A move that has not converged by then is cancelled."""
 WARM_S = 5
 """So long the guest writes before it is moved."""
-BANDWIDTH_MIB_S, LIMIT_MS = 64, 100
-MOVED_MIB_S = (16, 48)
+BANDWIDTH_MIB_S, DOWNTIME_MS = 64, 100
+MOVES = ((16, False), (48, False), (96, False), (96, True))
+"""MiB/s that the guest is set to, and whether auto-converge is on."""
 PORT = 4444
 """In the network namespace of a host of our own."""
-ACCELERATORS = {
-    "kvm, ring of 4096": "kvm,dirty-ring-size=4096",
-    "kvm, no ring": "kvm",
-}
+KVM = {"kvm, ring of 4096": "kvm,dirty-ring-size=4096", "kvm, no ring": "kvm"}
+EMULATED = {"tcg": "tcg,thread=multi"}
+"""The first of these is the one that limits and moves are tried with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,126 +59,207 @@ class Row:
     found: DirtyRate
 
 
-@contextmanager
-def sector_guest(host: Host, sector: bytes, accelerator: str, *more: str) -> Iterator[Monitor]:
-    """A QEMU on ``host`` that boots ``sector``; ended by its id with the block."""
-    name = "/run/migrate-lab-sector"
-    image, socket, pid = (host.file(f"{name}.{end}") for end in ("img", "sock", "pid"))
-    if image is None or socket is None or pid is None:
-        raise MeasurementError("start a boot sector", host=host.name, said="its files are not seen")
-    image.write_bytes(sector)
-    drive = f"file={name}.img,format=raw,if=ide,snapshot=on"
-    argv = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEMORY_MIB), "-nodefaults"]
-    argv += ["-display", "none", "-drive", drive, "-qmp", f"unix:{name}.sock,server=on,wait=off"]
-    try:
-        host.run([*argv, "-pidfile", f"{name}.pid", "-daemonize", *more], Deadline.after(BOOT_S))
-        with monitor(socket, host.name, Deadline.after(10)) as qemu:
-            yield qemu
-    finally:
-        if pid.exists():
-            host.run(["kill", "-KILL", pid.read_text().strip()], Deadline.after(5), check=False)
-        for path in (image, socket, pid):
-            path.unlink(missing_ok=True)
+def accelerators(host: Host, chosen: str) -> dict[str, str]:
+    """By name, as QEMU is told them; ``auto``: KVM where the host has it. It need not run Linux."""
+    has = host.run(["test", "-w", "/dev/kvm"], Deadline.after(5), check=False).status == 0
+    return KVM if chosen == "kvm" or (chosen == "auto" and has) else EMULATED
 
 
-def written(qemu: Monitor) -> tuple[int, int] | None:
-    """Pages, and when on the axis; None before the sector runs."""
-    before = now_ns()
-    command = {"command-line": "info registers"}
-    said = qemu.execute("human-monitor-command", Deadline.after(10), **command)
-    pages = pages_written(said)
-    return None if pages is None else (pages, (before + now_ns()) // 2)
-
-
-def await_sector(qemu: Monitor, host: Host) -> None:
-    """Until the firmware has handed over to it."""
-    deadline = Deadline.after(BOOT_S)
-    while written(qemu) is None:
-        if deadline.passed():
-            raise GuestError("boot a sector", host=host.name, said=f"not there in {BOOT_S:g} s")
-
-
-def rate(begin: tuple[int, int] | None, end: tuple[int, int] | None) -> float:
-    """MiB of pages a second between two looks."""
-    if begin is None or end is None:
-        raise MeasurementError("ask the sector how much it wrote", said="it runs no more")
-    pages = (end[0] - begin[0]) % 2**32
-    return pages * PAGE / 2**20 / ((end[1] - begin[1]) / 1e9)
-
-
-def rows(host: Host, sector: bytes, name: str, set_mib_s: float) -> Iterator[Row]:
+def rows(host: Host, sector: bytes, name: str, accelerator: str, mib_s: float) -> Iterator[Row]:
     """Every method, one after the other, in one guest."""
-    with sector_guest(host, sector, ACCELERATORS[name]) as qemu:
+    with sector_guest(host, sector, accelerator) as qemu:
         await_sector(qemu, host)
         for method in METHODS:
             begin = written(qemu)
             found = measure(qemu, method, SECONDS)
             truth = rate(begin, written(qemu)) if not found.refused else 0.0
-            yield Row(name, set_mib_s, truth, found)
+            yield Row(name, mib_s, truth, found)
 
 
-def limit(host: Host, sector: bytes, mib_s: int) -> float:
-    """What is left of the guest's rate under the ring's limit, in MiB/s."""
-    with sector_guest(host, sector, ACCELERATORS["kvm, ring of 4096"]) as qemu:
+# --- the limit ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """The guest's rate before, under and after the limit, by its own count; QEMU's account."""
+
+    before_mib_s: float
+    under_mib_s: float
+    after_mib_s: float
+    told: tuple[VcpuLimit, ...]
+
+
+def limit(host: Host, sector: bytes, accelerator: str, mib_s: int) -> Limited:
+    """Raises HostError in QEMU's words where there is no limit to be had."""
+    with sector_guest(host, sector, accelerator) as qemu:
         await_sector(qemu, host)
+        before = _rate_over(qemu, SECONDS)
         with limited(qemu, mib_s):
-            measure(qemu, "page-sampling", SECONDS)  # it takes the limit a while to bite
-            begin = written(qemu)
-            measure(qemu, "page-sampling", SECONDS)
-            return rate(begin, written(qemu))
+            _rate_over(qemu, SECONDS)  # it takes the limit a while to bite
+            under = _rate_over(qemu, SECONDS)
+            told = limits(qemu)
+        _rate_over(qemu, SECONDS)  # what it is late it catches up, as fast as it can
+        return Limited(before, under, _rate_over(qemu, SECONDS), told)
 
 
-def foretold(mib_s: float, memory_mib: int) -> str:
-    """Of a move at the bandwidth and the limit that :func:`moved` sets."""
-    found = forecast(
-        memory=memory_mib << 20,
-        working_set=RANGE_MIB << 20,
-        dirty_per_s=mib_s * 2**20,
-        bandwidth_per_s=BANDWIDTH_MIB_S * 2**20,
-        downtime_s=LIMIT_MS / 1000,
-    )
-    passes = found.converges_in
-    return "it never converges" if passes is None else f"it converges in pass {passes}"
+def _rate_over(qemu: Monitor, seconds: float) -> float:
+    begin = written(qemu)
+    _listen(qemu, Deadline.after(seconds))
+    return rate(begin, written(qemu))
 
 
-def moved(source: Host, target: Host, sector: bytes) -> dict[str, float]:
-    """A live move with the ring on at both ends; QEMU's account, and the rate on the target.
+def _listen(qemu: Monitor, deadline: Deadline) -> None:
+    """Take events until then: nothing is to be done at any of them."""
+    while not deadline.passed():
+        qemu.event(deadline)
 
-    The guest has written to some seconds' worth of its range before; RAM that it never wrote to is
-    zero, and costs nothing.
-    """
-    accelerator = ACCELERATORS["kvm, ring of 4096"]
+
+# --- a move -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At QEMU and the guest when a pass began: bytes and pages since the start."""
+
+    at_ns: int
+    sent: int
+    dirty_pages_s: int
+    throttle: int | None
+    guest: Written | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Forecast and account of one. The rate of before is the best that QEMU has; see ``by``."""
+
+    set_mib_s: float
+    auto_converge: bool
+    by: str
+    before_mib_s: float
+    foretold: Forecast
+    status: str
+    syncs: int
+    total_ms: float | None
+    downtime_ms: float | None
+    looks: tuple[Look, ...] = field(repr=False)
+    after_mib_s: float | None = None
+
+    def passes(self) -> list[tuple[float, float | None]]:
+        """MiB sent in each pass, and the guest's own rate in it."""
+        return [
+            (
+                (end.sent - begin.sent) / MIB,
+                rate(begin.guest, end.guest) if begin.guest and end.guest else None,
+            )
+            for begin, end in zip(self.looks, self.looks[1:], strict=False)
+        ]
+
+    def periods(self) -> list[Period]:
+        """Between QEMU's looks at its own rates: those a second or more apart."""
+        return [
+            Period(round(end.dirty_pages_s * PAGE * seconds), end.sent - begin.sent)
+            for begin, end in zip(self.looks, self.looks[1:], strict=False)
+            if (seconds := (end.at_ns - begin.at_ns) / 1e9) >= 1
+        ]
+
+
+def moved(hosts: tuple[Host, Host], accelerator: str, mib_s: float, *, auto_converge: bool) -> Move:
+    """A live move; RAM that the guest never wrote to is zero, and costs nothing."""
+    source, target = hosts
+    sector = build(mib_s, RANGE_MIB, tsc_hz())
     place = f"tcp:{target.migration_address}:{PORT}"
     with (
         sector_guest(target, sector, accelerator, "-incoming", place) as arriving,
         sector_guest(source, sector, accelerator) as leaving,
     ):
         await_sector(leaving, source)
-        told_of = [{"capability": "events", "state": True}]
-        leaving.execute("migrate-set-capabilities", Deadline.after(10), capabilities=told_of)
-        limits = {"max-bandwidth": BANDWIDTH_MIB_S << 20, "downtime-limit": LIMIT_MS}
-        leaving.execute("migrate-set-parameters", Deadline.after(10), **limits)
-        measure(leaving, "page-sampling", WARM_S)
-        leaving.migrate("migrate", Deadline.after(MOVE_S), uri=place)
+        _listen(leaving, Deadline.after(WARM_S))
+        rates = {one.method: one.mib_s for one in measure_all(leaving, 1) if one.mib_s is not None}
+        by = min(rates, key=("dirty-ring", "dirty-bitmap", "page-sampling").index)
+        foretold = _foretold(rates[by], written(leaving))
+        _prepare(leaving, auto_converge=auto_converge)
+        status, looks = _watched(leaving, place)
         told = leaving.execute("query-migrate", Deadline.after(10))
-        await_sector(arriving, target)
-        begin = written(arriving)
-        measure(arriving, "page-sampling", 1)
-        return {
-            "iterations": told["ram"]["dirty-sync-count"],
-            "total, ms": told["total-time"],
-            "downtime, ms": told["downtime"],
-            "rate on the target, MiB/s": round(rate(begin, written(arriving)), 1),
-        }
+        after = None
+        if status == "completed":
+            await_sector(arriving, target)
+            after = _rate_over(arriving, 1)
+        return Move(
+            *(mib_s, auto_converge, by, rates[by], foretold, status),
+            syncs=told.get("ram", {}).get("dirty-sync-count", len(looks)),
+            total_ms=told.get("total-time"),
+            downtime_ms=told.get("downtime"),
+            looks=looks,
+            after_mib_s=after,
+        )
 
 
-def tsc_hz() -> float:
-    """Of this machine, by its kernel; where it is wrong, so is the rate, and the truth tells."""
-    found = re.search(r"cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text())
-    return float(found[1]) * 1e6 if found else 2e9
+def _foretold(mib_s: float, so_far: Written | None) -> Forecast:
+    if so_far is None:
+        raise MeasurementError("ask the sector how much it wrote", said="it runs no more")
+    return forecast(
+        memory=min(RANGE_MIB * MIB, so_far.pages * PAGE),
+        working_set=RANGE_MIB * MIB,
+        dirty_per_s=mib_s * MIB,
+        bandwidth_per_s=BANDWIDTH_MIB_S * MIB,
+        downtime_s=DOWNTIME_MS / 1000,
+    )
 
 
-def tell(found: list[Row]) -> None:
+def _prepare(qemu: Monitor, *, auto_converge: bool) -> None:
+    wanted = {"events": True, "auto-converge": auto_converge}
+    capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
+    qemu.execute("migrate-set-capabilities", Deadline.after(10), capabilities=capabilities)
+    numbers = {"max-bandwidth": BANDWIDTH_MIB_S * MIB, "downtime-limit": DOWNTIME_MS}
+    qemu.execute("migrate-set-parameters", Deadline.after(10), **numbers)
+
+
+def _watched(qemu: Monitor, place: str) -> tuple[str, tuple[Look, ...]]:
+    """Move it, with a look at each pass; its last status: a move that takes too long is cancelled.
+
+    QEMU tells of a pass when its throttle is set for it, so no step falls between two looks.
+    """
+    looks: list[Look] = []
+    until = Deadline.after(MOVE_S)
+    qemu.execute("migrate", Deadline.after(10), uri=place)
+    cancelled = False
+    while True:
+        event = qemu.event(until)
+        if event is None and cancelled:
+            raise MeasurementError("cancel a move", said="QEMU does not say that it is cancelled")
+        if event is None:
+            qemu.execute("migrate_cancel", Deadline.after(10))
+            cancelled, until = True, until.later(10)
+        elif event["event"] == "MIGRATION_PASS":
+            looks.append(_look(qemu))
+        elif event["event"] == "MIGRATION" and _ends(status := str(_data(event)["status"])):
+            return status, tuple(looks)
+
+
+def _data(event: Any) -> Any:
+    return event["data"]
+
+
+def _ends(status: str) -> bool:
+    return status in ("completed", "failed", "cancelled")
+
+
+def _look(qemu: Monitor) -> Look:
+    told = qemu.execute("query-migrate", Deadline.after(10))
+    ram = told.get("ram", {})
+    return Look(
+        now_ns(),
+        ram.get("transferred", 0),
+        ram.get("dirty-pages-rate", 0),
+        told.get("cpu-throttle-percentage"),
+        written(qemu),
+    )
+
+
+# --- what comes out -----------------------------------------------------------------------------
+
+
+def tell(found: Sequence[Row]) -> None:
     """A line each."""
     lines = []
     for row in found:
@@ -183,29 +273,84 @@ def tell(found: list[Row]) -> None:
     show("dirty rate, MiB/s", heads, lines)
 
 
+def tell_limited(found: Limited) -> None:
+    """One line."""
+    own = ", ".join(f"vCPU {one.vcpu} {one.now_mib_s:g}" for one in found.told)
+    print(
+        f"limited to {LIMIT_MIB_S} MiB/s: {found.before_mib_s:.1f} before, "
+        f"{found.under_mib_s:.1f} under the limit (QEMU: {own}), {found.after_mib_s:.1f} after"
+    )
+
+
+def tell_moves(found: Sequence[Move]) -> None:
+    """A line each, and a line for each pass."""
+    lines, passes = [], []
+    for move in found:
+        name = f"{move.set_mib_s:g}{', auto-converge' if move.auto_converge else ''}"
+        kept = [one for _, one in move.passes()[:-1] if one is not None]
+        lines.append(
+            [
+                *(name, f"{move.before_mib_s:g} ({move.by})", figure(max(kept, default=None))),
+                f"{move.foretold.syncs or 'never'}",
+                f"{move.syncs if move.status == 'completed' else move.status}",
+                *(figure(move.total_ms, 0), figure(move.downtime_ms, 0), figure(move.after_mib_s)),
+            ]
+        )
+        for number, (sent, own) in enumerate(move.passes(), 1):
+            before = move.foretold.passes[number - 1 : number]
+            due = f"{before[0] / MIB:.1f}" if before else ""
+            passes.append([name, str(number), due, f"{sent:.1f}", figure(own)])
+    heads = (
+        "set",
+        "measured",
+        "most in it",
+        "syncs foretold",
+        "syncs",
+        "total, ms",
+        "downtime, ms",
+    )
+    show("live moves, MiB/s", (*heads, "after"), lines)
+    heads_of_passes = ("set", "pass", "foretold", "sent", "guest, MiB/s")
+    show("their passes, MiB", heads_of_passes, passes)
+    for move in found:
+        if move.auto_converge:
+            steps = steps_seen([look.throttle for look in move.looks])
+            by_periods = tuple(dict.fromkeys(one for one in throttled(move.periods()) if one))
+            print(f"auto-converge: {steps.seen}, due {steps.expected}; by the periods {by_periods}")
+
+
 def main() -> int:
     """Always 0: an error of a method is a find, and no failure."""
-    chosen = options(__doc__, rounds=1).parse_args()
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), default="auto")
+    chosen = parser.parse_args()
     found: list[Row] = []
+    held: Limited | None = None
+    moves: list[Move] = []
     with local_lab(chosen.lab) as lab:
-        source, target = pair_of(lab)
+        hosts = pair_of(lab)
+        known = accelerators(hosts[0], chosen.accelerator)
+        first = next(iter(known.values()))
         for mib_s in RATES_MIB_S:
             sector = build(mib_s, RANGE_MIB, tsc_hz())
-            for name in ACCELERATORS:
+            for name, accelerator in known.items():
                 say(f"{mib_s} MiB/s, {name}")
-                found += rows(source, sector, name, mib_s)
+                found += rows(hosts[0], sector, name, accelerator, mib_s)
         tell(found)
-        fast = build(64, RANGE_MIB, tsc_hz())
         try:
-            print(f"limited to 8 MiB/s: {limit(source, fast, 8):.1f} MiB/s of 64")
-            for mib_s in MOVED_MIB_S:
-                account = moved(source, target, build(mib_s, RANGE_MIB, tsc_hz()))
-                told = ", ".join(f"{name} {value:g}" for name, value in account.items())
-                written_mib = min(RANGE_MIB, mib_s * WARM_S)
-                print(f"a live move at {mib_s} MiB/s: {foretold(mib_s, written_mib)}; {told}")
+            say("the limit")
+            sector = build(LIMITED_MIB_S, RANGE_MIB, tsc_hz())
+            held = limit(hosts[0], sector, first, LIMIT_MIB_S)
+            tell_limited(held)
         except HostError as error:
-            print(f"not here: {error}")
-    keep(chosen.json, {"rows": [asdict(row) for row in found]})
+            print(f"no limit here: {error}")
+        for mib_s, auto_converge in MOVES:
+            say(f"a move at {mib_s} MiB/s{', auto-converge' if auto_converge else ''}")
+            moves.append(moved(hosts, first, mib_s, auto_converge=auto_converge))
+        tell_moves(moves)
+    record: dict[str, Any] = {"rows": [asdict(row) for row in found]}
+    record |= {"limit": held and asdict(held), "moves": [asdict(move) for move in moves]}
+    keep(chosen.json, record)
     return 0
 
 

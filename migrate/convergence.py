@@ -1,26 +1,41 @@
 """Will pre-copy ever converge, and in which pass? A forecast from rates, beside what then happens.
 
-Each pass sends what the one before left dirty; QEMU stops the guest when what is left can be sent
-within the downtime limit (migration/migration.c, ``threshold_size``).
+QEMU sends in windows of 100 ms. Where what is left could be sent within the downtime limit, it asks
+which pages are dirty by now: that ends a pass. If it still could, the guest is stopped, and if not,
+the next pass begins (migration/migration.c, ``migration_iteration_run``, ``threshold_size``).
+
+And what auto-converge does about a guest that dirties too fast, step by step (migration/ram.c,
+``migration_trigger_throttle``, ``mig_throttle_guest_down``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PASSES_MOST = 1000
 """A forecast of more is none: rates do not hold for so long."""
+WINDOW_S = 0.1
+"""QEMU's BUFFER_DELAY: it looks at what is left once in each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """``passes``: bytes that each pass sends, the first all that is not zero.
+    """``passes``: bytes that each pass sends before the guest stops.
 
     ``converges_in``: the passes until the guest can be stopped; None: it never can, at these rates.
+    ``rest``: bytes that are left for the stop then. ``seconds``: until then; None with the others.
     """
 
     passes: tuple[int, ...]
     converges_in: int | None
+    rest: int | None = None
+    seconds: float | None = None
+
+    @property
+    def syncs(self) -> int | None:
+        """QEMU's ``dirty-sync-count`` at the end: one at the start, one a pass, one at the stop."""
+        return None if self.converges_in is None else self.converges_in + 2
 
 
 def forecast(
@@ -39,12 +54,104 @@ def forecast(
     if bandwidth_per_s <= 0:
         raise ValueError("a bandwidth is above 0")
     threshold = bandwidth_per_s * downtime_s
-    passes = [memory]
+    dirty = float(memory)
+    passes: list[int] = []
     while len(passes) < PASSES_MOST:
-        left = min(float(working_set), dirty_per_s * passes[-1] / bandwidth_per_s)
+        sent = _sent(dirty, threshold, bandwidth_per_s * WINDOW_S)
+        passes.append(round(sent))
+        kept = dirty - sent
+        left = min(kept + dirty_per_s * sent / bandwidth_per_s, max(kept, float(working_set)))
         if left <= threshold:
-            return Forecast(tuple(passes), len(passes))
-        if len(passes) > 1 and left >= passes[-1]:
-            return Forecast(tuple(passes), None)
-        passes.append(round(left))
+            seconds = sum(passes) / bandwidth_per_s
+            return Forecast(tuple(passes), len(passes), round(left), seconds)
+        if len(passes) > 1 and left >= dirty:
+            break
+        dirty = left
     return Forecast(tuple(passes), None)
+
+
+def _sent(dirty: float, threshold: float, window: float) -> float:
+    """Of one pass: whole windows, until what is left is within the threshold."""
+    if dirty <= threshold:
+        return 0.0
+    windows = -((threshold - dirty) // window)
+    return min(dirty, windows * window)
+
+
+# --- auto-converge ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """QEMU's parameters of it, in percent, with its defaults.
+
+    ``cpu-throttle-initial``, ``cpu-throttle-increment``, ``max-cpu-throttle``,
+    ``throttle-trigger-threshold``; ``cpu-throttle-tailslow`` is taken to be off, as it is.
+    """
+
+    initial: int = 20
+    increment: int = 10
+    most: int = 99
+    trigger: int = 50
+
+    def steps(self) -> tuple[int, ...]:
+        """All that it can be, in their order. The first one is not held against the most."""
+        found = [self.initial]
+        while self.increment and found[-1] < self.most:
+            found.append(min(found[-1] + self.increment, self.most))
+        return tuple(found)
+
+
+DEFAULTS = Throttle()
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Between two looks of QEMU at its own rates, a second or more: bytes."""
+
+    dirtied: int
+    sent: int
+
+
+def throttled(periods: Iterable[Period], rule: Throttle = DEFAULTS) -> tuple[int, ...]:
+    """The throttle after each period, 0 before the first step.
+
+    A step is taken at every second period in which more than the trigger's share was dirtied; quiet
+    ones between the two do not count, and do not start the count anew.
+    """
+    steps, high, taken = rule.steps(), 0, 0
+    found: list[int] = []
+    for period in periods:
+        high += period.dirtied > period.sent * rule.trigger // 100
+        if high == 2:
+            high, taken = 0, min(taken + 1, len(steps))
+        found.append(steps[taken - 1] if taken else 0)
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The throttle's steps as samples saw them, and as many as they should have been."""
+
+    seen: tuple[int, ...]
+    expected: tuple[int, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether each is what it should be; of none, nothing disagrees."""
+        return self.seen == self.expected
+
+
+def steps_seen(samples: Sequence[int | None], rule: Throttle = DEFAULTS) -> Steps:
+    """Of ``throttle_percent`` of a move's samples in their order; None: not told in that one.
+
+    QEMU tells nothing, or 0, before the first step and after the end. A throttle that is let go
+    in between is a step to 0, which should not be. More steps than there can be expect nothing.
+    """
+    told = [value for value in samples if value is not None]
+    while told and not told[-1]:
+        told.pop()
+    seen = [
+        value for before, value in zip([0, *told], told, strict=False) if value != before
+    ]  # the zeros before the first step go with this, too
+    return Steps(tuple(seen), rule.steps()[: len(seen)])

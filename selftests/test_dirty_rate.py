@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import dirty_rate as bench
+from bench.sector import NAME, Written, await_sector, rate, sector_guest, tsc_hz, written
+from bench.world import pair_of
 from migrate.boot_sector import build, pages_written
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, HostError, MeasurementError
+from migrate.lab.hosts import Host
+from migrate.lab.local import LocalLab
 from migrate.observe import dirty_rate
-from migrate.observe.dirty_rate import DirtyRate, limited, measure
+from migrate.observe.dirty_rate import (
+    DirtyRate,
+    VcpuLimit,
+    limited,
+    limits,
+    measure,
+    measure_all,
+)
 
 
 class Answers:
@@ -38,7 +52,7 @@ def test_a_rate_is_had_when_qemu_has_measured_it() -> None:
         "vcpu-dirty-rate": [{"id": 0, "dirty-rate": 15}],
     }
     qemu = Answers([{"status": "measuring"}, ring])
-    assert measure(qemu, "dirty-ring", 1) == DirtyRate("dirty-ring", 16.0, (15.0,))
+    assert measure(qemu, "dirty-ring", 1) == DirtyRate("dirty-ring", 16.0, (15.0,), 1)
     assert qemu.heard[0] == 'calc-dirty-rate {"calc-time": 1, "mode": "dirty-ring"}'
 
 
@@ -52,6 +66,37 @@ def test_a_measurement_that_never_ends_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dirty_rate, "GRACE_S", -1.0)
     with pytest.raises(MeasurementError, match="still measuring"):
         measure(Answers([{"status": "measuring"}]), "page-sampling", 1)
+
+
+class OneMethod(Answers):
+    """Refuses all but page sampling, as a QEMU that emulates does."""
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        mode = arguments.get("mode", "page-sampling")
+        self.refuses = "" if mode == "page-sampling" else f"mode {mode} is not enabled"
+        return super().execute(command, deadline, **arguments)
+
+
+def test_a_refused_method_does_not_keep_the_others_from_measuring() -> None:
+    found = measure_all(OneMethod([{"status": "measured", "dirty-rate": 7}]), 1)
+    assert [(one.method, one.mib_s, one.refused) for one in found] == [
+        ("page-sampling", 7.0, ""),
+        ("dirty-bitmap", None, "mode dirty-bitmap is not enabled"),
+        ("dirty-ring", None, "mode dirty-ring is not enabled"),
+    ]
+
+
+class Limits(Answers):
+    """What is in force on two processors."""
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        super().execute(command, deadline, **arguments)
+        names = ("cpu-index", "limit-rate", "current-rate")
+        return [dict(zip(names, one, strict=True)) for one in ((0, 8, 9), (1, 8, 0))]
+
+
+def test_limits_in_force_are_told_by_processor() -> None:
+    assert limits(Limits([])) == (VcpuLimit(0, 8.0, 9.0), VcpuLimit(1, 8.0, 0.0))
 
 
 def test_a_limit_is_taken_back_whatever_happens() -> None:
@@ -104,3 +149,94 @@ def test_what_a_sector_wrote_is_told_when_it_is_the_sector_that_runs(
     ip: str, cs: str, pages: int | None
 ) -> None:
     assert pages_written(REGISTERS.format(ip=ip, cs=cs)) == pages
+
+
+# --- the sector, emulated -------------------------------------------------------------------------
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
+
+
+def left_of_it(host: Host) -> list[str]:
+    """Files on the host, and QEMUs that have them."""
+    files = [f"{NAME}.{end}" for end in ("img", "sock", "pid")]
+    left = [name for name in files if (path := host.file(name)) is None or path.exists()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text, state = (process / "cmdline").read_text(), (process / "stat").read_text()
+        except OSError:
+            continue  # it ended while we looked
+        if NAME in text and state.rpartition(") ")[2][0] not in "ZX":
+            left.append(process.name)
+    return left
+
+
+@needs_root
+def test_a_sector_writes_and_every_method_says_how_much_or_why_not(shared_lab: LocalLab) -> None:
+    host, _ = pair_of(shared_lab)
+    with sector_guest(host, build(16, 64, tsc_hz()), "tcg,thread=multi") as qemu:
+        await_sector(qemu, host)
+        begin = written(qemu)
+        found = {one.method: one for one in measure_all(qemu, 1)}
+        assert rate(begin, written(qemu)) > 0, "it goes on writing while it is looked at"
+        with pytest.raises(HostError, match="dirty-ring-size"), limited(qemu, 8):
+            pass
+        assert limits(qemu) == ()
+    assert found["dirty-ring"].mib_s is None
+    assert found["dirty-ring"].refused == (
+        "mode dirty-ring is not enabled, use other method instead."
+    )
+    assert (found["dirty-bitmap"].mib_s or 0) > 0
+    assert found["page-sampling"].mib_s is not None
+    assert left_of_it(host) == []
+
+
+@needs_root
+def test_a_sector_that_is_given_up_leaves_nothing(shared_lab: LocalLab) -> None:
+    host, _ = pair_of(shared_lab)
+    with (
+        pytest.raises(KeyError),
+        sector_guest(host, build(16, 64, tsc_hz()), "tcg,thread=multi"),
+    ):
+        assert left_of_it(host), "a test that could not see it would see nothing left, too"
+        raise KeyError
+    assert left_of_it(host) == []
+
+
+@needs_root
+def test_an_accelerator_that_qemu_does_not_have_is_told_and_leaves_nothing(
+    shared_lab: LocalLab,
+) -> None:
+    host, _ = pair_of(shared_lab)
+    sector = build(16, 64, tsc_hz())
+    with (
+        pytest.raises(HostError, match="dirty-ring-size"),
+        sector_guest(host, sector, "tcg,dirty-ring-size=4096"),
+    ):
+        pass
+    assert left_of_it(host) == []
+
+
+@needs_root
+@pytest.mark.parametrize("converges", [True, False])
+def test_a_sector_moves_with_its_passes_told_or_is_given_up(
+    shared_lab: LocalLab, monkeypatch: pytest.MonkeyPatch, converges: bool
+) -> None:
+    monkeypatch.setattr(bench, "WARM_S", 1)
+    if not converges:
+        monkeypatch.setattr(bench, "MOVE_S", 0.5)
+        monkeypatch.setattr(bench, "BANDWIDTH_MIB_S", 1)
+    found = bench.moved(pair_of(shared_lab), "tcg,thread=multi", 4, auto_converge=False)
+    assert found.status == ("completed" if converges else "cancelled")
+    assert (found.after_mib_s is not None) == converges
+    assert (found.foretold.converges_in is not None) == converges
+    assert found.by == "dirty-bitmap", "the ring is refused"
+    if converges:
+        assert found.syncs == len(found.looks)
+        assert sum(sent for sent, _ in found.passes()) > 0
+    assert [left_of_it(host) for host in pair_of(shared_lab)] == [[], []]
+
+
+def test_a_sector_that_does_not_run_has_no_rate() -> None:
+    with pytest.raises(MeasurementError, match="runs no more"):
+        rate(Written(1, 1), None)
+    assert rate(Written(2**32 - 256, 0), Written(256, 10**9)) == 2.0, "the count wraps"

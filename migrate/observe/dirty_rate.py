@@ -30,12 +30,25 @@ class Qemu(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DirtyRate:
-    """What one method measured: MiB of pages a second; or QEMU's reason not to."""
+    """What one method measured: MiB of pages a second; or QEMU's reason not to.
+
+    ``per_vcpu``: by the ring only. ``seconds``: how long QEMU was asked to measure.
+    """
 
     method: Method
     mib_s: float | None = None
     per_vcpu: tuple[float, ...] = ()
+    seconds: int = 0
     refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuLimit:
+    """The limit on one processor, and its rate by QEMU's own account: MiB a second."""
+
+    vcpu: int
+    limit_mib_s: float
+    now_mib_s: float
 
 
 def measure(qemu: Qemu, method: Method, seconds: int) -> DirtyRate:
@@ -45,7 +58,7 @@ def measure(qemu: Qemu, method: Method, seconds: int) -> DirtyRate:
     try:
         qemu.execute("calc-dirty-rate", deadline, **asked)
     except HostError as error:
-        return DirtyRate(method, refused=error.said)
+        return DirtyRate(method, seconds=seconds, refused=error.said)
     never = threading.Event()
     while (told := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
         if deadline.passed():
@@ -56,7 +69,12 @@ def measure(qemu: Qemu, method: Method, seconds: int) -> DirtyRate:
             )
         never.wait(ASKED_S)
     per_vcpu = tuple(float(one["dirty-rate"]) for one in told.get("vcpu-dirty-rate", ()))
-    return DirtyRate(method, float(told["dirty-rate"]), per_vcpu)
+    return DirtyRate(method, float(told["dirty-rate"]), per_vcpu, seconds)
+
+
+def measure_all(qemu: Qemu, seconds: int) -> tuple[DirtyRate, ...]:
+    """By every method, one after the other: QEMU measures by one at a time."""
+    return tuple(measure(qemu, method, seconds) for method in METHODS)
 
 
 @contextmanager
@@ -70,3 +88,12 @@ def limited(qemu: Qemu, mib_s: int) -> Iterator[None]:
         yield
     finally:
         qemu.execute("cancel-vcpu-dirty-limit", Deadline.after(GRACE_S))
+
+
+def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
+    """Those that are in force now, one a processor."""
+    told = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
+    return tuple(
+        VcpuLimit(one["cpu-index"], float(one["limit-rate"]), float(one["current-rate"]))
+        for one in told
+    )

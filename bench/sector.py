@@ -1,0 +1,79 @@
+"""A boot sector with a rate of its own, run on a host of a lab, and what it really wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from migrate.boot_sector import PAGE, pages_written
+from migrate.clock import Deadline, now_ns
+from migrate.errors import GuestError, MeasurementError
+from migrate.lab.hosts import Host
+from migrate.qmp_client import Monitor, monitor
+
+MEMORY_MIB = 300
+BOOT_S = 60.0
+NAME = "/run/migrate-lab-sector"
+"""On the host: of the sector, the monitor's socket and the process id."""
+
+
+class Written(NamedTuple):
+    """Pages, modulo 2**32, and when on the axis."""
+
+    pages: int
+    at_ns: int
+
+
+@contextmanager
+def sector_guest(host: Host, sector: bytes, accelerator: str, *more: str) -> Iterator[Monitor]:
+    """A QEMU on ``host`` that boots ``sector``; ended by its id with the block."""
+    image, socket, pid = (host.file(f"{NAME}.{end}") for end in ("img", "sock", "pid"))
+    if image is None or socket is None or pid is None:
+        raise MeasurementError("start a boot sector", host=host.name, said="its files are not seen")
+    image.write_bytes(sector)
+    drive = f"file={NAME}.img,format=raw,if=ide,snapshot=on"
+    argv = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEMORY_MIB), "-nodefaults"]
+    argv += ["-display", "none", "-drive", drive, "-qmp", f"unix:{NAME}.sock,server=on,wait=off"]
+    try:
+        host.run([*argv, "-pidfile", f"{NAME}.pid", "-daemonize", *more], Deadline.after(BOOT_S))
+        with monitor(socket, host.name, Deadline.after(10)) as qemu:
+            yield qemu
+    finally:
+        if pid.exists():
+            host.run(["kill", "-KILL", pid.read_text().strip()], Deadline.after(5), check=False)
+        for path in (image, socket, pid):
+            path.unlink(missing_ok=True)
+
+
+def written(qemu: Monitor) -> Written | None:
+    """What it has written so far; None before the sector runs."""
+    before = now_ns()
+    command = {"command-line": "info registers"}
+    said = qemu.execute("human-monitor-command", Deadline.after(10), **command)
+    pages = pages_written(said)
+    return None if pages is None else Written(pages, (before + now_ns()) // 2)
+
+
+def await_sector(qemu: Monitor, host: Host) -> None:
+    """Until the firmware has handed over to it."""
+    deadline = Deadline.after(BOOT_S)
+    while written(qemu) is None:
+        if deadline.passed():
+            raise GuestError("boot a sector", host=host.name, said=f"not there in {BOOT_S:g} s")
+
+
+def rate(begin: Written | None, end: Written | None) -> float:
+    """MiB of pages a second between two looks."""
+    if begin is None or end is None:
+        raise MeasurementError("ask the sector how much it wrote", said="it runs no more")
+    pages = (end.pages - begin.pages) % 2**32
+    return pages * PAGE / 2**20 / ((end.at_ns - begin.at_ns) / 1e9)
+
+
+def tsc_hz() -> float:
+    """Of this machine, by its kernel; where it is wrong, so is the rate, and the truth tells."""
+    found = re.search(r"cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text())
+    return float(found[1]) * 1e6 if found else 2e9
