@@ -154,6 +154,13 @@ class Move:
             for begin, end in zip(self.looks, self.looks[1:], strict=False)
         ]
 
+    def stood_still(self) -> tuple[int, ...]:
+        """Passes in which the guest wrote nothing while it should run: no move to judge by."""
+        rates = [own for _, own in self.passes()]
+        return tuple(
+            number for number, own in enumerate(rates[:-1], 1) if own is not None and not own
+        )
+
     def periods(self) -> list[Period]:
         """Between QEMU's looks at its own rates: those a second or more apart."""
         return [
@@ -313,6 +320,11 @@ def tell_moves(found: Sequence[Move]) -> None:
     heads_of_passes = ("set", "pass", "foretold", "sent", "guest, MiB/s")
     show("their passes, MiB", heads_of_passes, passes)
     for move in found:
+        if move.stood_still():
+            where = ", ".join(map(str, move.stood_still()))
+            print(
+                f"at {move.set_mib_s:g} MiB/s the guest stood still in pass {where}: not converged"
+            )
         if move.auto_converge:
             steps = steps_seen([look.throttle for look in move.looks])
             by_periods = tuple(dict.fromkeys(one for one in throttled(move.periods()) if one))

@@ -20,6 +20,8 @@ BEGIN = 16 << 20
 PLACE = 0x7C00
 """Where a BIOS loads a boot sector, and where this one stays."""
 SIZE = 512
+CATCHES_UP = 16
+"""Pages that it writes in one go at most, when it was held back."""
 _ASSEMBLE_S = 30.0
 _REGISTER = re.compile(r"\b[ER]?(SI|IP)=([0-9a-f]+)")
 _FLAT = re.compile(r"\bCS\s*=0008 0{8}")
@@ -39,7 +41,8 @@ def build(mib_s: float, mib: int, tsc_hz: float) -> bytes:
         )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sizes = {"PERIOD": period, "BEGIN": BEGIN, "END": BEGIN + (mib << 20)}
+        sizes = {"PERIOD": period, "LATE": min(CATCHES_UP * period, 2**31 - 1)}
+        sizes |= {"BEGIN": BEGIN, "END": BEGIN + (mib << 20)}
         words = [word for key, value in sizes.items() for word in ("--defsym", f"{key}={value}")]
         deadline = Deadline.after(_ASSEMBLE_S)
         run(["as", "--32", *words, "-o", str(folder / "o"), str(SOURCE)], deadline, host="here")

@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,11 +16,13 @@ from bench.sector import NAME, Written, await_sector, rate, sector_guest, tsc_hz
 from bench.world import pair_of
 from migrate.boot_sector import build, pages_written
 from migrate.clock import Deadline
+from migrate.convergence import Forecast, Period
 from migrate.errors import ConfigurationError, HostError, MeasurementError
 from migrate.lab.hosts import Host
 from migrate.lab.local import LocalLab
 from migrate.observe import dirty_rate
 from migrate.observe.dirty_rate import (
+    NOT_COUNTED,
     DirtyRate,
     VcpuLimit,
     limited,
@@ -35,11 +38,14 @@ class Answers:
     def __init__(self, answers: Sequence[Any], refuses: str = "") -> None:
         self.answers, self.refuses = list(answers), refuses
         self.heard: list[str] = []
+        self.kvm = True
 
     def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
         self.heard.append(f"{command} {json.dumps(arguments)}")
         if self.refuses:
             raise HostError(command, host="a", said=self.refuses)
+        if command == "query-kvm":
+            return {"enabled": self.kvm, "present": True}
         if command != "query-dirty-rate":
             return {}
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -60,6 +66,18 @@ def test_a_method_that_is_refused_has_its_reason_and_no_rate() -> None:
     qemu = Answers([], refuses="mode dirty-bitmap is not enabled")
     found = measure(qemu, "dirty-bitmap", 1)
     assert (found.mib_s, found.refused) == (None, "mode dirty-bitmap is not enabled")
+
+
+@pytest.mark.parametrize(("kvm", "mib_s", "refused"), [(True, 0.0, ""), (False, None, NOT_COUNTED)])
+def test_a_nought_of_an_emulated_guests_bitmap_is_no_measurement(
+    kvm: bool, mib_s: float | None, refused: str
+) -> None:
+    qemu = Answers([{"status": "measured", "dirty-rate": 0}])
+    qemu.kvm = kvm
+    assert measure(qemu, "dirty-bitmap", 1) == DirtyRate(
+        "dirty-bitmap", mib_s, seconds=1, refused=refused
+    )
+    assert measure(qemu, "page-sampling", 1).mib_s == 0.0, "samples are of any guest"
 
 
 def test_a_measurement_that_never_ends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +140,8 @@ def test_a_sector_is_one_that_a_bios_boots_and_has_its_period() -> None:
     assert round(2e9 * 4096 / (16 * 2**20)).to_bytes(4, "little") in sector
     assert (80 << 20).to_bytes(4, "little") in sector  # 16 MiB and 64
     assert build(4, 64, 2e9) != sector
+    late = 16 * round(2e9 * 4096 / (16 * 2**20))
+    assert late.to_bytes(4, "little") in sector
 
 
 @pytest.mark.parametrize("mib_s", [1e-6, 1e9])
@@ -185,7 +205,7 @@ def test_a_sector_writes_and_every_method_says_how_much_or_why_not(shared_lab: L
     assert found["dirty-ring"].refused == (
         "mode dirty-ring is not enabled, use other method instead."
     )
-    assert (found["dirty-bitmap"].mib_s or 0) > 0
+    assert (found["dirty-bitmap"].mib_s, found["dirty-bitmap"].refused) == (None, NOT_COUNTED)
     assert found["page-sampling"].mib_s is not None
     assert left_of_it(host) == []
 
@@ -225,15 +245,56 @@ def test_a_sector_moves_with_its_passes_told_or_is_given_up(
     if not converges:
         monkeypatch.setattr(bench, "MOVE_S", 0.5)
         monkeypatch.setattr(bench, "BANDWIDTH_MIB_S", 1)
-    found = bench.moved(pair_of(shared_lab), "tcg,thread=multi", 4, auto_converge=False)
+    hosts, mib_s = pair_of(shared_lab), 4 if converges else 64
+    found = bench.moved(hosts, "tcg,thread=multi", mib_s, auto_converge=False)
     assert found.status == ("completed" if converges else "cancelled")
     assert (found.after_mib_s is not None) == converges
     assert (found.foretold.converges_in is not None) == converges
-    assert found.by == "dirty-bitmap", "the ring is refused"
+    assert found.by == "page-sampling", "no other method measures an emulated guest"
     if converges:
         assert found.syncs == len(found.looks)
         assert sum(sent for sent, _ in found.passes()) > 0
     assert [left_of_it(host) for host in pair_of(shared_lab)] == [[], []]
+
+
+def move(looks: Sequence[tuple[int, int, int]]) -> bench.Move:
+    """Of (seconds, MiB sent, pages written) at each look."""
+    seen = tuple(
+        bench.Look(at * 10**9, mib << 20, 512, None, Written(pages, at * 10**9))
+        for at, mib, pages in looks
+    )
+    foretold = Forecast((128 << 20,), None)
+    return bench.Move(96, True, "dirty-ring", 96, foretold, "completed", 5, 9.0, 4.0, seen, 1.0)
+
+
+def test_a_guest_that_stood_still_in_a_move_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = move([(0, 0, 0), (2, 128, 512), (4, 256, 512), (5, 256, 512)])
+    assert found.passes() == [(128.0, 1.0), (128.0, 0.0), (0.0, 0.0)]
+    assert found.stood_still() == (2,), "the last is the stop"
+    bench.tell_moves([found])
+    assert "stood still in pass 2: not converged" in capsys.readouterr().out
+    assert move([(0, 0, 0), (2, 9, 9), (3, 10, 9)]).stood_still() == ()
+
+
+def test_periods_are_those_that_qemu_reckons_with() -> None:
+    found = move([(0, 0, 0), (2, 128, 9), (2, 129, 9), (3, 130, 9)])
+    assert found.periods() == [Period(4 << 20, 128 << 20), Period(2 << 20, 1 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "status", "known"),
+    [
+        ("auto", 0, bench.KVM),
+        ("auto", 1, bench.EMULATED),
+        ("tcg", 0, bench.EMULATED),
+        ("kvm", 1, bench.KVM),
+    ],
+)
+def test_guests_are_emulated_where_there_is_no_kvm(
+    chosen: str, status: int, known: dict[str, str]
+) -> None:
+    host = cast("Host", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(status=status)))
+    assert bench.accelerators(host, chosen) == known
 
 
 def test_a_sector_that_does_not_run_has_no_rate() -> None:

@@ -1,10 +1,11 @@
 /* A guest of 512 bytes that dirties memory at a set rate: for machines whose KVM boots no Linux.
  *
  * It writes one word into each page of a range, over and over, one page a period of the time stamp
- * counter; what it is late it catches up. How many pages it has written is in ESI, for whoever wants
- * to know how fast it really was, and nowhere in memory: where the host emulates the guest's code,
- * KVM's dirty ring gets an entry for each write, and not for each page. The builder sets PERIOD,
- * BEGIN and END.
+ * counter. What it is late it catches up only up to LATE: a guest that was held back does less work.
+ * And where the host emulates the guest's code, a burst overruns KVM's dirty ring, which is full for
+ * ever then. How many pages it has written is in ESI, for whoever wants to know how fast it really
+ * was, and nowhere in memory: such a ring has an entry for each write, and not for each page. The
+ * builder sets PERIOD, LATE, BEGIN and END.
  */
         .code16
         .globl _start
@@ -35,7 +36,15 @@ again:  rdtsc
         jb again
 due:    addl $PERIOD, %ebx
         adcl $0, %ecx
-        movl %esi, (%edi)
+        subl %ebx, %eax                 /* how late that is already: %edx:%eax, signed */
+        sbbl %ecx, %edx
+        js write
+        jnz forget
+        cmpl $LATE, %eax
+        jb write
+forget: addl %eax, %ebx                 /* due now */
+        adcl %edx, %ecx
+write:  movl %esi, (%edi)
         addl $4096, %edi
         cmpl $END, %edi
         jb count

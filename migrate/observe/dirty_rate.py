@@ -19,6 +19,11 @@ Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
 ASKED_S = 0.02
 GRACE_S = 10.0
+NOT_COUNTED = (
+    "QEMU said 0: for the bitmap it counts KVM's pages only, and this guest is emulated; "
+    "page-sampling measures it"
+)
+"""In our words: QEMU takes the command and answers as if it had measured."""
 
 
 class Qemu(Protocol):
@@ -30,9 +35,10 @@ class Qemu(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DirtyRate:
-    """What one method measured: MiB of pages a second; or QEMU's reason not to.
+    """What one method measured: MiB of pages a second, whole ones; or QEMU's reason not to.
 
-    ``per_vcpu``: by the ring only. ``seconds``: how long QEMU was asked to measure.
+    ``refused``: QEMU's words, or :data:`NOT_COUNTED`. ``per_vcpu``: by the ring only. ``seconds``:
+    how long QEMU was asked to measure.
     """
 
     method: Method
@@ -68,8 +74,14 @@ def measure(qemu: Qemu, method: Method, seconds: int) -> DirtyRate:
                 remedy="QEMU may be too busy: see its log",
             )
         never.wait(ASKED_S)
+    if method == "dirty-bitmap" and not told["dirty-rate"] and _emulated(qemu, deadline):
+        return DirtyRate(method, seconds=seconds, refused=NOT_COUNTED)
     per_vcpu = tuple(float(one["dirty-rate"]) for one in told.get("vcpu-dirty-rate", ()))
     return DirtyRate(method, float(told["dirty-rate"]), per_vcpu, seconds)
+
+
+def _emulated(qemu: Qemu, deadline: Deadline) -> bool:
+    return not qemu.execute("query-kvm", deadline)["enabled"]
 
 
 def measure_all(qemu: Qemu, seconds: int) -> tuple[DirtyRate, ...]:
