@@ -35,7 +35,7 @@ RATES_MIB_S = (4, 16, 64)
 RANGE_MIB = 256
 SECONDS = 2
 LIMITED_MIB_S, LIMIT_MIB_S = 64, 8
-MOVE_S = 40.0
+MOVE_S = 60.0
 """A move that has not converged by then is cancelled."""
 WARM_S = 5
 """So long the guest writes before it is moved."""
@@ -162,12 +162,15 @@ class Move:
         )
 
     def periods(self) -> list[Period]:
-        """Between QEMU's looks at its own rates: those a second or more apart."""
-        return [
-            Period(round(end.dirty_pages_s * PAGE * seconds), end.sent - begin.sent)
-            for begin, end in zip(self.looks, self.looks[1:], strict=False)
-            if (seconds := (end.at_ns - begin.at_ns) / 1e9) >= 1
-        ]
+        """Between QEMU's looks at its own rates: at the first pass that ends after a second."""
+        found, begin = [], self.looks[0]
+        for end in self.looks[1:]:
+            seconds = (end.at_ns - begin.at_ns) / 1e9
+            if seconds > 1:
+                dirtied = round(end.dirty_pages_s * PAGE * seconds)
+                found.append(Period(dirtied, end.sent - begin.sent))
+                begin = end
+        return found
 
 
 def moved(hosts: tuple[Host, Host], accelerator: str, mib_s: float, *, auto_converge: bool) -> Move:
@@ -204,8 +207,9 @@ def moved(hosts: tuple[Host, Host], accelerator: str, mib_s: float, *, auto_conv
 def _foretold(mib_s: float, so_far: Written | None) -> Forecast:
     if so_far is None:
         raise MeasurementError("ask the sector how much it wrote", said="it runs no more")
+    share = min(mib_s / BANDWIDTH_MIB_S, 0.99)  # of the first pass goes to what is new in it
     return forecast(
-        memory=min(RANGE_MIB * MIB, so_far.pages * PAGE),
+        memory=min(RANGE_MIB * MIB, round(so_far.pages * PAGE / (1 - share))),
         working_set=RANGE_MIB * MIB,
         dirty_per_s=mib_s * MIB,
         bandwidth_per_s=BANDWIDTH_MIB_S * MIB,

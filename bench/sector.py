@@ -36,7 +36,16 @@ def sector_guest(host: Host, sector: bytes, accelerator: str, *more: str) -> Ite
     image.write_bytes(sector)
     drive = f"file={NAME}.img,format=raw,if=ide,snapshot=on"
     argv = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEMORY_MIB), "-nodefaults"]
-    argv += ["-display", "none", "-drive", drive, "-qmp", f"unix:{NAME}.sock,server=on,wait=off"]
+    # Else the first write into each huge page waits for the host to clear it.
+    argv += [
+        "-mem-prealloc",
+        "-display",
+        "none",
+        "-drive",
+        drive,
+        "-qmp",
+        f"unix:{NAME}.sock,server=on,wait=off",
+    ]
     try:
         host.run([*argv, "-pidfile", f"{NAME}.pid", "-daemonize", *more], Deadline.after(BOOT_S))
         with monitor(socket, host.name, Deadline.after(10)) as qemu:
@@ -44,6 +53,7 @@ def sector_guest(host: Host, sector: bytes, accelerator: str, *more: str) -> Ite
     finally:
         if pid.exists():
             host.run(["kill", "-KILL", pid.read_text().strip()], Deadline.after(5), check=False)
+            host.run(["pidwait", "-F", f"{NAME}.pid"], Deadline.after(10), check=False)
         for path in (image, socket, pid):
             path.unlink(missing_ok=True)
 

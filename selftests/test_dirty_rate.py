@@ -277,8 +277,9 @@ def test_a_guest_that_stood_still_in_a_move_is_told(capsys: pytest.CaptureFixtur
 
 
 def test_periods_are_those_that_qemu_reckons_with() -> None:
-    found = move([(0, 0, 0), (2, 128, 9), (2, 129, 9), (3, 130, 9)])
-    assert found.periods() == [Period(4 << 20, 128 << 20), Period(2 << 20, 1 << 20)]
+    found = move([(0, 0, 0), (2, 128, 9), (3, 129, 9), (4, 130, 9)])
+    two_seconds = 2 * 512 * 4096
+    assert found.periods() == [Period(two_seconds, 128 << 20), Period(two_seconds, 2 << 20)]
 
 
 @pytest.mark.parametrize(
