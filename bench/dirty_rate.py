@@ -243,12 +243,8 @@ def _watched(qemu: Monitor, place: str) -> tuple[str, tuple[Look, ...]]:
             cancelled, until = True, until.later(10)
         elif event["event"] == "MIGRATION_PASS":
             looks.append(_look(qemu))
-        elif event["event"] == "MIGRATION" and _ends(status := str(_data(event)["status"])):
+        elif event["event"] == "MIGRATION" and _ends(status := str(event["data"]["status"])):
             return status, tuple(looks)
-
-
-def _data(event: Any) -> Any:
-    return event["data"]
 
 
 def _ends(status: str) -> bool:
@@ -311,16 +307,8 @@ def tell_moves(found: Sequence[Move]) -> None:
             before = move.foretold.passes[number - 1 : number]
             due = f"{before[0] / MIB:.1f}" if before else ""
             passes.append([name, str(number), due, f"{sent:.1f}", figure(own)])
-    heads = (
-        "set",
-        "measured",
-        "most in it",
-        "syncs foretold",
-        "syncs",
-        "total, ms",
-        "downtime, ms",
-    )
-    show("live moves, MiB/s", (*heads, "after"), lines)
+    heads = ("set", "measured", "most in it", "syncs foretold", "syncs")
+    show("live moves, MiB/s", (*heads, "total, ms", "downtime, ms", "after"), lines)
     heads_of_passes = ("set", "pass", "foretold", "sent", "guest, MiB/s")
     show("their passes, MiB", heads_of_passes, passes)
     for move in found:

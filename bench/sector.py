@@ -37,15 +37,8 @@ def sector_guest(host: Host, sector: bytes, accelerator: str, *more: str) -> Ite
     drive = f"file={NAME}.img,format=raw,if=ide,snapshot=on"
     argv = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEMORY_MIB), "-nodefaults"]
     # Else the first write into each huge page waits for the host to clear it.
-    argv += [
-        "-mem-prealloc",
-        "-display",
-        "none",
-        "-drive",
-        drive,
-        "-qmp",
-        f"unix:{NAME}.sock,server=on,wait=off",
-    ]
+    argv += ["-mem-prealloc", "-display", "none", "-drive", drive]
+    argv += ["-qmp", f"unix:{NAME}.sock,server=on,wait=off"]
     try:
         host.run([*argv, "-pidfile", f"{NAME}.pid", "-daemonize", *more], Deadline.after(BOOT_S))
         with monitor(socket, host.name, Deadline.after(10)) as qemu:

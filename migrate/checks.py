@@ -56,6 +56,7 @@ from migrate.checks_inside import (
     handoff_equal,
     reported_agrees,
     ring_sound,
+    unmeasured,
 )
 from migrate.model import Attempt, Direction, Nic, Stall, Verdict
 from migrate.outage import longest, total
@@ -114,7 +115,7 @@ def clean(attempt: Attempt) -> Verdict:
     """What was done is undone."""
     left = attempt.leftovers
     if left is None:
-        return _unmeasured("clean", "nobody looked for leftovers")
+        return unmeasured("clean", "nobody looked for leftovers")
     return Verdict(
         check="clean",
         result="fail" if left else "pass",
@@ -133,7 +134,7 @@ def measured(attempt: Attempt) -> Verdict:
     parts = {"gaps": attempt.gaps, "streams": attempt.streams, "floor": attempt.floor}
     missing = [name for name, part in parts.items() if part is None]
     if missing:
-        return _unmeasured("measured", f"no {', no '.join(missing)}")
+        return unmeasured("measured", f"no {', no '.join(missing)}")
     assert attempt.floor is not None
     floor = attempt.floor
     return Verdict(
@@ -160,25 +161,24 @@ def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verd
     if limit is None:
         return None
     if attempt.gaps is None:
-        return _unmeasured(check, "there are no gaps on record", limit)
+        return unmeasured(check, "there are no gaps on record", limit)
     gap = longest(attempt.gaps, direction)
     if gap is None:
         return _no_gap(attempt, check, direction, limit)
     evidence = _gap_sentence(attempt, direction)
     verdict = _within(check, gap.length_ms, gap.error_ns / 1e6, limit, evidence)
     if gap.open_ended and verdict.result == "pass":
-        return _unmeasured(check, f"{evidence}; how long it went on is not known", limit)
+        return unmeasured(check, f"{evidence}; how long it went on is not known", limit)
     return verdict
 
 
 def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) -> Verdict:
     """No gap means none above what the meter can see here."""
-    if attempt.floor is None:
-        return _unmeasured(check, "no gap, but no floor to say from which length on", limit)
-    floor_ms = attempt.floor.egress_ms if direction == "egress" else attempt.floor.ingress_ms
-    seen_ms = max(floor_ms, 2 * attempt.case.workload.interval_us / 1e3)
+    seen_ms = attempt.seen_from_ms(direction)
+    if seen_ms is None:
+        return unmeasured(check, "no gap, but no floor to say from which length on", limit)
     if seen_ms > limit:
-        return _unmeasured(check, f"a gap below the floor of {seen_ms:.1f} ms is not seen", limit)
+        return unmeasured(check, f"a gap below the floor of {seen_ms:.1f} ms is not seen", limit)
     return Verdict(
         check=check,
         result="pass",
@@ -210,7 +210,7 @@ def stall(attempt: Attempt) -> Verdict | None:
     if limit is None:
         return None
     if attempt.stalls is None:
-        return _unmeasured("stall", "the guest's clock and tick could not be had", limit)
+        return unmeasured("stall", "the guest's clock and tick could not be had", limit)
     worst: Stall | None = max(attempt.stalls, key=lambda one: one.length_ns, default=None)
     if worst is None:
         return _within("stall", 0.0, 0.0, limit, "the guest's clock neither stood still nor jumped")
@@ -238,7 +238,7 @@ def _reported(check: str, value_ms: float | None, limit: float | None) -> Verdic
     if limit is None:
         return None
     if value_ms is None:
-        return _unmeasured(check, "the hypervisor did not report it", limit)
+        return unmeasured(check, "the hypervisor did not report it", limit)
     return _within(check, value_ms, 0.0, limit, "as reported by the hypervisor")
 
 
@@ -251,9 +251,9 @@ def memory(attempt: Attempt) -> Verdict | None:
         return None
     found = attempt.memory
     if found is None:
-        return _unmeasured("memory", "the pattern was not read back")
+        return unmeasured("memory", "the pattern was not read back")
     if not found.pages or not found.writes:
-        return _unmeasured("memory", f"{found.writes} writes to {found.pages} pages prove nothing")
+        return unmeasured("memory", f"{found.writes} writes to {found.pages} pages prove nothing")
     if found.wrong_page is None:
         evidence = f"all {found.pages} pages are right after {found.writes} writes"
         return Verdict(
@@ -275,9 +275,9 @@ def tcp(attempt: Attempt) -> Verdict | None:
         return None
     found = attempt.tcp
     if found is None:
-        return _unmeasured("tcp", "the connections were not asked about")
+        return unmeasured("tcp", "the connections were not asked about")
     if not found.opened:
-        return _unmeasured("tcp", "no connection could be opened before the move")
+        return unmeasured("tcp", "no connection could be opened before the move")
     return Verdict(
         check="tcp",
         result="pass" if found.alive == found.opened and not found.resets else "fail",
@@ -299,7 +299,7 @@ def device(attempt: Attempt) -> Verdict | None:
     before, after = attempt.nic_before, attempt.nic_after
     if before is None or after is None:
         when = "before" if before is None else "after"
-        return _unmeasured("device", f"the guest's interface was not read {when} the move")
+        return unmeasured("device", f"the guest's interface was not read {when} the move")
     changed = [_change(name, before, after) for name in _SAME if _differs(name, before, after)]
     return Verdict(
         check="device",
@@ -331,7 +331,7 @@ def network(attempt: Attempt) -> Verdict | None:
     if not _asked(attempt, attempt.case.expect.network):
         return None
     if attempt.gaps is None:
-        return _unmeasured("network", "no gaps")
+        return unmeasured("network", "no gaps")
     least_ns = attempt.case.workload.settle_s * 1e9 / 2
     dead = [gap for gap in attempt.gaps if gap.open_ended and gap.length_ns >= least_ns]
     told = [f"{gap.direction} for at least {gap.length_ms:.0f} ms" for gap in dead]
@@ -349,7 +349,7 @@ def backend(attempt: Attempt) -> Verdict | None:
     if not _asked(attempt, True):
         return None
     if attempt.backend_failed is None:
-        return _unmeasured("backend", "the log of the QEMU that has the guest was not read")
+        return unmeasured("backend", "the log of the QEMU that has the guest was not read")
     fails = attempt.case.expect.backend_fails
     said = "; ".join(attempt.backend_failed)
     return Verdict(
@@ -387,12 +387,6 @@ def _within(check: str, value: float, error: float, limit: float, evidence: str)
         unit="ms",
         evidence=evidence,
     )
-
-
-def _unmeasured(check: str, reason: str, limit: float | None = None) -> Verdict:
-    if limit is None:
-        return Verdict(check=check, result="unmeasured", evidence=reason)
-    return Verdict(check=check, result="unmeasured", limit=f"{limit:g}", unit="ms", evidence=reason)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
-from migrate.model import Attempt, Direction, Explained, Inside, Verdict
+from migrate.model import DIRECTIONS, Attempt, Direction, Explained, Inside, Verdict
 from migrate.outage import longest
 
 
@@ -15,7 +14,7 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
         return None
     compared = [(hop, one) for hop in attempt.inside for one in hop.devices or () if one.compared]
     if not compared:
-        return _unmeasured("handoff.equal", _unseen(attempt, "no device was compared"))
+        return unmeasured("handoff.equal", _unseen(attempt, "no device was compared"))
     wrong = [
         f"{_of_hop(attempt, hop)}{one.device}, {difference.field}: {difference.before} before, "
         f"{difference.after} after ({difference.why})"
@@ -39,11 +38,11 @@ def ring_sound(attempt: Attempt) -> Verdict | None:
         return None
     rings = [ring for hop in attempt.inside for ring in hop.rings or ()]
     if not rings:
-        return _unmeasured("ring.sound", _unseen(attempt, "no ring was read"))
+        return unmeasured("ring.sound", _unseen(attempt, "no ring was read"))
     wrong = [f"{ring.device}, queue {ring.queue}: {rule}" for ring in rings for rule in ring.broken]
     unchecked = [f"queue {ring.queue}: {rule}" for ring in rings for rule in ring.unchecked]
     if not wrong and all(ring.unchecked and not ring.facts for ring in rings):
-        return _unmeasured("ring.sound", "; ".join(unchecked))
+        return unmeasured("ring.sound", "; ".join(unchecked))
     rules = dict.fromkeys(rule for ring in rings for rule in ring.unchecked)
     but = f"; not checked: {'; '.join(rules)}" if rules else ""
     return Verdict(
@@ -61,16 +60,16 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     if limit is None:
         return None
     if attempt.explained is None:
-        return _unmeasured(check, _unseen(attempt, "no gaps to explain"), limit, "share")
+        return unmeasured(check, _unseen(attempt, "no gaps to explain"), limit, "share")
     told = {one.direction for one in attempt.explained}
-    untold = [way for way in get_args(Direction) if way not in told and longest(attempt.gaps, way)]
+    untold = [way for way in DIRECTIONS if way not in told and longest(attempt.gaps, way)]
     worst = min(attempt.explained, key=lambda one: one.share, default=None)
     share, error = (worst.share, _share_error(worst)) if worst else (1.0, 0.0)
     evidence = _dark(attempt.explained)
     failed = share + error < limit
     if untold and not failed:
         reason = f"nothing tells of the longest gap of {', '.join(untold)}"
-        return _unmeasured(check, _unseen(attempt, reason), limit, "share")
+        return unmeasured(check, _unseen(attempt, reason), limit, "share")
     within = failed or share - error >= limit
     return Verdict(
         check=check,
@@ -109,8 +108,8 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
     reported = attempt.reported.downtime_ms
     if reported is None or attempt.gaps is None:
         missing = "no downtime was reported" if reported is None else "there are no gaps on record"
-        return _unmeasured(check, missing, limit, "ms")
-    ways = [_apart(attempt, way, reported) for way in get_args(Direction)]
+        return unmeasured(check, missing, limit)
+    ways = [_apart(attempt, way, reported) for way in DIRECTIONS]
     least, most, seen = max(ways, key=lambda one: (one[0] > limit, one[1] > limit, one[1]))
     evidence = f"reported {reported:.1f} ms, seen {seen}"
     if least <= limit < most:
@@ -135,9 +134,8 @@ def _apart(attempt: Attempt, way: Direction, reported: float) -> tuple[float, fl
         seen = f"{way} {gap.length_ms:.1f} ± {error:.1f} ms"
         if gap.open_ended:
             length, seen = math.inf, f"{seen}, or more"
-    elif attempt.floor is not None:
-        floor = attempt.floor.egress_ms if way == "egress" else attempt.floor.ingress_ms
-        shortest, length = 0.0, max(floor, 2 * attempt.case.workload.interval_us / 1e3)
+    elif (seen_from := attempt.seen_from_ms(way)) is not None:
+        shortest, length = 0.0, seen_from
         seen = f"{way} no switchover gap beyond the floor of {length:.1f} ms"
     else:
         shortest, length = 0.0, math.inf
@@ -156,7 +154,7 @@ def announce_sent(attempt: Attempt) -> Verdict | None:
     if worst is None or (late <= 0 and len(heard) < len(attempt.inside)):
         deaf = [str(hop.hop) for hop in attempt.inside if _late_ms(hop, limit) is None]
         what = f"hop {', '.join(deaf)}: not measured" if deaf else "no move was looked into"
-        return _unmeasured(check, _unseen(attempt, what), limit, "ms")
+        return unmeasured(check, _unseen(attempt, what), limit)
     first = worst.first_announce_ms
     told = f"hop {worst.hop}: {worst.announced} announcements after the resume"
     return Verdict(
@@ -187,6 +185,8 @@ def _unseen(attempt: Attempt, what: str) -> str:
     return "; ".join((what, *reasons))
 
 
-def _unmeasured(check: str, reason: str, limit: float | None = None, unit: str = "") -> Verdict:
-    told = "" if limit is None else f"{limit:g}"
-    return Verdict(check=check, result="unmeasured", limit=told, unit=unit, evidence=reason)
+def unmeasured(check: str, reason: str, limit: float | None = None, unit: str = "ms") -> Verdict:
+    """What could not be measured, and why; with the limit that it was to be held against."""
+    if limit is None:
+        return Verdict(check=check, result="unmeasured", evidence=reason)
+    return Verdict(check=check, result="unmeasured", limit=f"{limit:g}", unit=unit, evidence=reason)

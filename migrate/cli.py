@@ -221,6 +221,7 @@ def _run(
     as_json: bool,
 ) -> None:
     from migrate import session
+    from migrate.results import read_run
 
     progress = _progress()
     watcher = session.Watcher(
@@ -235,7 +236,7 @@ def _run(
         finally:
             report = going.finish()
             progress.end()
-    _print(going.writer.folder, as_json=as_json)
+    _print(read_run(going.writer.folder), as_json=as_json)
     click.echo(f"run folder: {going.writer.folder}", err=as_json)
     click.echo(f"report:     {report}", err=as_json)
     sys.exit(going.exit_code)
@@ -252,13 +253,13 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     """The table of RUN, and what spoke against each attempt that failed."""
     from migrate.results import find_run, read_run
 
-    folder = find_run(results, run_name)
-    _print(folder, as_json=as_json)
+    record = read_run(find_run(results, run_name))
+    _print(record, as_json=as_json)
     if inside and not as_json:
         from migrate.report.inside import sections
         from migrate.report.table import plain_sections
 
-        for one in read_run(folder).attempts:
+        for one in record.attempts:
             click.echo(f"--- {one.attempt.case.id}, attempt {one.attempt.number}")
             click.echo(plain_sections(sections(one.attempt)), nl=False)
 
@@ -301,11 +302,9 @@ def _progress() -> Any:
     return Progress()
 
 
-def _print(folder: Path, *, as_json: bool) -> None:
+def _print(record: RunRecord, *, as_json: bool) -> None:
     from migrate.report import table
-    from migrate.results import read_run
 
-    record = read_run(folder)
     if as_json:
         click.echo(_as_json(record))
         return

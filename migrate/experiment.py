@@ -9,10 +9,11 @@ ends, however it ends; then it looks for leftovers.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from migrate import checks
 from migrate.clock import Deadline, Offset, now_ns
-from migrate.inside import explained_of, inside_of
+from migrate.inside import explained_of, inside_of, told_of
 from migrate.lab.hosts import Host
 from migrate.lab.lease import leased
 from migrate.model import Attempt, Case, Phase, Reported
@@ -41,8 +42,9 @@ def attempt(
             stage.listen(case.workload.settle_s)
             seen = stage.end()
         leftovers = setting.lab.leftovers(hosts)
-    record = judged(case, number, pair, seen, leftovers)
-    writer.write_attempt(record, seen.events, seen.samples, _on_axis(seen), seen.files)
+    arrivals = _on_axis(seen)
+    record = judged(case, number, pair, seen, arrivals, leftovers)
+    writer.write_attempt(record, seen.events, seen.samples, arrivals, seen.files)
     return record
 
 
@@ -51,28 +53,29 @@ def judged(
     number: int,
     pair: tuple[Host, Host],
     seen: Seen,
+    arrivals: Mapping[str, Arrivals],
     leftovers: tuple[str, ...] | None,
 ) -> Attempt:
-    """Measure what was seen, and judge it by what the case expects."""
+    """Measure what was seen, and judge it by what the case expects; ``arrivals`` by direction."""
     moved = _phases(seen)
     record = _record(case, number, pair, seen, _measured(case, seen, moved))
+    told = told_of(seen, case.interface.mac)
     inner = {
-        "inside": inside_of(seen, case.guest.memory_mib),
-        "explained": explained_of(seen, record, _on_axis(seen)),
+        "inside": inside_of(seen, told, case.guest.memory_mib),
+        "explained": explained_of(told, record, arrivals),
     }
     record = record.model_copy(update={"leftovers": leftovers, "phases": moved, **inner})
     return record.model_copy(update={"verdicts": checks.judge(record)})
 
 
 def _phases(seen: Seen) -> tuple[Phase, ...]:
-    """Hop by hop: each owns the axis until the next one begins."""
-    found: list[Phase] = []
+    """Hop by hop."""
     end_ns = seen.taken.end_ns if seen.taken else now_ns()
-    borders = [hop.begin_ns for hop in seen.hops[1:]] + [end_ns]
-    for hop, border in zip(seen.hops, borders, strict=True):
-        mine = [event for event in seen.events if hop.begin_ns <= event.at_ns < border]
-        found += phases(mine, hop.source, hop.target, border)
-    return tuple(found)
+    return tuple(
+        phase
+        for hop, events, border in seen.by_hop(end_ns)
+        for phase in phases(events, hop.source, hop.target, border)
+    )
 
 
 PEER_CLOCK = Offset("peer", 0, 0)

@@ -15,6 +15,7 @@ import numpy as np
 
 from migrate.evidence import Column, Flags
 from migrate.model import DeviceHandoff, Direction, Event, Explained, Gap, Span
+from migrate.phases import switchover
 from migrate.timeline import Arrivals
 from migrate.traces import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 
@@ -45,10 +46,11 @@ class Told:
     events: Sequence[Event]
     source: str
     target: str
-    egress_ns: Column | None = None
-    """When the guest's packets arrived at its peer, in order."""
+    begin_ns: int = 0
     mac: str = ""
     """The guest's."""
+    egress_ns: Column | None = None
+    """When the guest's packets arrived at its peer, in order."""
 
     def heard(self, since_ns: int) -> int | None:
         """When the fabric first heard a frame of the guest from ``since_ns`` on."""
@@ -86,22 +88,10 @@ class Told:
                 return event
         return None
 
-    def stop(self) -> Event | None:
-        """The source's last STOP before the target ran, or its last at all."""
-        stops = [e for e in self.events if (e.name, e.host) == ("STOP", self.source)]
-        resumes = [e for e in self.events if (e.name, e.host) == ("RESUME", self.target)]
-        if stops and resumes:
-            before = [event for event in stops if event.at_ns <= resumes[-1].at_ns]
-            return before[-1] if before else None
-        return stops[-1] if stops else None
-
-    def resume(self) -> Event | None:
-        """The RESUME that ended the stop, on whichever host."""
-        stop = self.stop()
-        if stop is None:
-            return None
-        on_target = self.first("RESUME", self.target, stop.at_ns)
-        return on_target or self.first("RESUME", self.source, stop.at_ns)
+    @property
+    def switchover(self) -> tuple[Event | None, Event | None]:
+        """STOP and the RESUME that ended it, as the phases have them."""
+        return switchover(self.events, self.source, self.target)
 
 
 # --- the guest's stop, stage by stage -----------------------------------------------------------
@@ -117,10 +107,11 @@ _STAGES = (
 
 def stages(told: Told) -> tuple[Span, ...] | None:
     """From STOP to RESUME; None if one of the two is not on record."""
-    stop, resume = told.stop(), told.resume()
+    stop, resume = told.switchover
     if stop is None or resume is None:
         return None
-    return tuple(_covered(stop.at_ns, resume.at_ns, _stage_marks(told, stop, resume), stop))
+    marks = _stage_marks(told, stop, resume)
+    return tuple(_covered(stop.at_ns, resume.at_ns, marks, stop.error_ns))
 
 
 def _stage_marks(told: Told, stop: Event, resume: Event) -> list[Mark]:
@@ -144,7 +135,7 @@ def _took_ns(event: Event) -> int:
 
 def devices(told: Told) -> tuple[DeviceHandoff, ...] | None:
     """What each device took to save and to load; None without trace points of either end."""
-    stop, resume = told.stop(), told.resume()
+    stop, resume = told.switchover
     if stop is None or resume is None:
         return None
     took: dict[str, dict[str, float]] = {}
@@ -182,8 +173,7 @@ def explained(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Explained:
     """
     end_ns = gap.begin_ns + gap.length_ns
     marks = _marks(gap, told, log, grain_ns)
-    at = Event(at_ns=gap.begin_ns, error_ns=gap.error_ns, source="probe", host="", name="gap")
-    spans = tuple(_covered(gap.begin_ns, end_ns, marks, at))
+    spans = tuple(_covered(gap.begin_ns, end_ns, marks, gap.error_ns))
     return Explained(
         direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
     )
@@ -191,7 +181,7 @@ def explained(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Explained:
 
 def _marks(gap: Gap, told: Told, log: Arrivals, grain_ns: int) -> Iterator[Mark]:
     end_ns = gap.begin_ns + gap.length_ns
-    stop, resume = told.stop(), told.resume()
+    stop, resume = told.switchover
     if stop is None or stop.at_ns > end_ns or (resume and resume.at_ns < gap.begin_ns):
         since_ns = gap.begin_ns
         for mark in _devices_come_and_go(told, since_ns, end_ns):
@@ -313,7 +303,7 @@ def _guest_sends(told: Told, log: Arrivals, since_ns: int, end_ns: int) -> Itera
 
 def _sent_before_the_stop(told: Told, sent_ns: Column) -> int:
     """How many packets may have been sent after the last one that arrived, and before the stop."""
-    stop = told.stop()
+    stop, _ = told.switchover
     if stop is None:
         return 0
     ordered = np.sort(sent_ns)
@@ -341,9 +331,9 @@ def _all_there(log: Arrivals, rows: Flags) -> bool:
 # --- common -------------------------------------------------------------------------------------
 
 
-def _covered(begin_ns: int, end_ns: int, marks: Iterable[Mark], at: Event) -> Iterator[Span]:
+def _covered(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> Iterator[Span]:
     """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered."""
-    cut = [Mark(begin_ns, "", error_ns=at.error_ns)]
+    cut = [Mark(begin_ns, "", error_ns=error_ns)]
     for mark in sorted(marks, key=lambda mark: mark.at_ns):
         if cut[-1].at_ns < mark.at_ns and cut[-1].at_ns < end_ns:
             at_ns = min(mark.at_ns, end_ns)

@@ -14,9 +14,8 @@ from typing import Any
 
 from migrate.model import Difference, Event
 from migrate.virtio_features import canonical
-from migrate.virtqueue import Memory, Ring, regions
+from migrate.virtqueue import INDICES, Memory, Ring, regions
 
-INDICES = 1 << 16
 _BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
 
 Fields = dict[str, Any]
@@ -36,8 +35,12 @@ _OF_QUEUE = {
 }
 
 
-def fields(device: Mapping[str, Any]) -> Fields:
-    """What of a device's state is compared; what was not had is not there."""
+def fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fields:
+    """What of a device's state is compared; what was not had is not there.
+
+    ``vhost``: a backend works its queues; QEMU keeps no used index of a packed one then, and tells
+    0.
+    """
     found: Fields = {}
     status = device.get("status")
     if status is not None:
@@ -54,6 +57,8 @@ def fields(device: Mapping[str, Any]) -> Fields:
         told_of = {key: name for key, name in _OF_QUEUE.items() if key in queue}
         if not _is_idle(queue):
             told_of.pop("last-avail-idx", None)
+        if vhost and _is_packed(found):
+            told_of.pop("used-idx", None)
         found |= {f"queue {number}: {name}": queue[key] for key, name in told_of.items()}
     return found
 
@@ -62,6 +67,10 @@ def _is_idle(queue: Mapping[str, Any]) -> bool:
     """No vhost backend works it: else QEMU leaves its own copy of the index out, and what it tells
     as last available is no index (hw/virtio/virtio-qmp.c: the return code of get_vring_base)."""
     return "shadow-avail-idx" in queue and "last-avail-idx" in queue
+
+
+def _is_packed(found: Fields) -> bool:
+    return "ring_packed" in found.get("features", "").split(", ")
 
 
 def _names(said: Any, prefix: str) -> str:
@@ -113,10 +122,10 @@ def queues(
     """Of all devices of a source that has stopped; those that its driver set up."""
     ranges = ((0, memory_mib << 20),) if memory_mib <= LOW_MIB else ()
     for path, device in state.items():
-        features = fields(device).get("features", "").split(", ")
-        packed = "ring_packed" in features
+        known = fields(device)
+        features, packed = known.get("features", "").split(", "), _is_packed(known)
+        blind = packed and vhost
         for told in device["queues"]:
-            blind = packed and vhost
             idle = _is_idle(told)
             last = int(told["last-avail-idx"]) if idle else 0
             ring = Ring(
@@ -152,39 +161,35 @@ def ring_regions(state: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A difference that is lawful if ``holds`` of (before, after, whole before, whole after)."""
+    """A difference that is lawful if ``holds`` of what was before, what is after, and the size of
+    the queue (0 for what is of no queue)."""
 
     field: str
-    holds: Callable[[Any, Any, Fields, str], bool]
+    holds: Callable[[Any, Any, int], bool]
     why: str
-
-
-def _ahead(before: Any, after: Any, whole: Fields, queue: str) -> bool:
-    size = int(whole.get(f"{queue}size", 0))
-    return 0 <= (int(after) - int(before)) % INDICES <= size
 
 
 LAWS = (
     Law(
         "used notified is valid",
-        lambda before, after, _whole, _queue: bool(before) and not after,
+        lambda before, after, _size: bool(before) and not after,
         "QEMU forgets it on load: the next used buffer is notified in any case, which virtio 1.3, "
         "2.7.7.2 allows",
     ),
     Law(
         "used notified",
-        lambda _before, after, _whole, _queue: after == 0,
+        lambda _before, after, _size: after == 0,
         "it means nothing until it is valid again (QEMU, hw/virtio/virtio.c virtio_load)",
     ),
     Law(
         "available seen",
-        _ahead,
+        lambda before, after, size: (int(after) - int(before)) % INDICES <= size,
         "the device's copy of what the driver made available, read anew from the guest's memory "
         "(virtio 1.3, 2.7.6)",
     ),
     Law(
         "interrupt status",
-        lambda before, after, _whole, _queue: (int(before) & ~int(after)) == 0,
+        lambda before, after, _size: (int(before) & ~int(after)) == 0,
         "the target may raise an interrupt more, to have the guest announce itself (virtio 1.3, "
         "5.1.6.5.4), and takes none back",
     ),
@@ -208,9 +213,9 @@ def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
         if field not in after or before[field] == after[field]:
             continue
         queue, _, name = field.rpartition(": ")
-        prefix = f"{queue}: " if queue else ""
+        size = int(before.get(f"{queue}: size", 0))
         law = next((law for law in LAWS if law.field == name), None)
-        lawful = law is not None and law.holds(before[field], after[field], before, prefix)
+        lawful = law is not None and law.holds(before[field], after[field], size)
         why = law.why if law is not None and lawful else _SECTIONS.get(name, _EQUAL)
         yield Difference(
             field=field,

@@ -7,17 +7,16 @@ whether its rings were sound (:mod:`migrate.virtqueue`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import get_args
 
 from migrate.explain import Told, devices, explained, stages
 from migrate.handoff import Queue, compare, fields, queues, told_by_backend
 from migrate.model import (
+    DIRECTIONS,
     Attempt,
     DeviceHandoff,
-    Direction,
     Explained,
     Gap,
     Inside,
@@ -26,6 +25,7 @@ from migrate.model import (
     Span,
 )
 from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
+from migrate.outage import longest
 from migrate.stage import Hop, Seen
 from migrate.timeline import Arrivals
 from migrate.virtqueue import audit
@@ -35,83 +35,74 @@ BLIND_NS = 250_000_000
 NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downtime_* (since 8.2)"
 
 
-def inside_of(seen: Seen, memory_mib: int) -> tuple[Inside, ...]:
+def told_of(seen: Seen, mac: str) -> tuple[Told, ...]:
+    """What was told of each hop; ``mac``: the guest's."""
+    hops = seen.by_hop()
+    return tuple(Told(events, hop.source, hop.target, hop.begin_ns, mac) for hop, events, _ in hops)
+
+
+def inside_of(seen: Seen, told: Sequence[Told], memory_mib: int) -> tuple[Inside, ...]:
     """Hop by hop."""
     return tuple(
-        _of_hop(number, hop, told, memory_mib)
-        for number, (hop, told) in enumerate(zip(seen.hops, _told(seen), strict=True), 1)
+        _of_hop(number, hop, one, memory_mib)
+        for number, (hop, one) in enumerate(zip(seen.hops, told, strict=True), 1)
     )
 
 
 def explained_of(
-    seen: Seen, attempt: Attempt, arrivals: Mapping[str, Arrivals]
+    told: Sequence[Told], attempt: Attempt, arrivals: Mapping[str, Arrivals]
 ) -> tuple[Explained, ...] | None:
     """The longest gap of each direction; None without gaps."""
     if attempt.gaps is None or attempt.floor is None:
         return None
-    return tuple(_explained(seen, attempt, arrivals))
+    return tuple(_explained(told, attempt, arrivals))
 
 
 def _explained(
-    seen: Seen, attempt: Attempt, arrivals: Mapping[str, Arrivals]
+    told: Sequence[Told], attempt: Attempt, arrivals: Mapping[str, Arrivals]
 ) -> Iterator[Explained]:
-    assert attempt.gaps is not None
-    assert attempt.floor is not None
-    floors = {"egress": attempt.floor.egress_ms, "ingress": attempt.floor.ingress_ms}
-    ways: tuple[Direction, ...] = get_args(Direction)
-    for way in ways:
-        gaps = [gap for gap in attempt.gaps if gap.direction == way]
-        gap = max(gaps, key=lambda one: one.length_ns, default=None)
-        if gap is not None and way in arrivals:
-            grain_ns = max(int(floors[way] * 1e6), 2000 * attempt.case.workload.interval_us)
-            heard_ns, mac = arrivals["egress"].received_ns, attempt.case.interface.mac
-            told = replace(_of_gap(seen, gap), egress_ns=heard_ns, mac=mac)
-            yield explained(gap, told, arrivals[way], grain_ns)
+    for way in DIRECTIONS:
+        gap, seen_from_ms = longest(attempt.gaps, way), attempt.seen_from_ms(way)
+        if gap is not None and seen_from_ms is not None and way in arrivals:
+            heard = replace(_of_gap(told, gap), egress_ns=arrivals["egress"].received_ns)
+            yield explained(gap, heard, arrivals[way], round(seen_from_ms * 1e6))
 
 
-def _told(seen: Seen) -> list[Told]:
-    """Each hop owns the axis until the next one begins."""
-    ends = [hop.begin_ns for hop in seen.hops[1:]]
-    found = []
-    for hop, end_ns in zip(seen.hops, [*ends, None], strict=True):
-        mine = [
-            event
-            for event in sorted(seen.events, key=lambda event: event.at_ns)
-            if event.at_ns >= hop.begin_ns and (end_ns is None or event.at_ns < end_ns)
-        ]
-        found.append(Told(mine, hop.source, hop.target))
-    return found
-
-
-def _of_gap(seen: Seen, gap: Gap) -> Told:
+def _of_gap(told: Sequence[Told], gap: Gap) -> Told:
     """The hop that a gap ends in."""
-    told = _told(seen)
     end_ns = gap.begin_ns + gap.length_ns
-    begun = [one for hop, one in zip(seen.hops, told, strict=True) if hop.begin_ns <= end_ns]
+    begun = [one for one in told if one.begin_ns <= end_ns]
     return begun[-1] if begun else told[0]
 
 
 def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
-    resume = told.resume()
-    heard = [event for event in told.events if event.name == "announce"]
-    moved = resume is not None and resume.host == hop.target
-    after = [event for event in heard if resume and event.at_ns >= told_stop(told)]
-    first_ms = (after[0].at_ns - resume.at_ns) / 1e6 if after and resume else None
+    _, resume = told.switchover
     spans, took = stages(told), devices(told)
     compared = tuple(_compared(hop, told))
     unseen = list(hop.looked.unseen) if hop.looked else [NOT_SEEN]
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
+    announced, first_ms = _announced(told)
     return Inside(
         hop=number,
         stop=spans,
         rings=_rings(hop, memory_mib),
         devices=_joined(took or (), compared) if took or compared else None,
-        announced=len([e for e in after if resume and e.at_ns >= resume.at_ns]) if moved else None,
-        first_announce_ms=first_ms if moved else None,
+        announced=announced,
+        first_announce_ms=first_ms,
         blind=tuple(_blind(hop.looked.samples)) if hop.looked else (),
         unseen=tuple(unseen),
     )
+
+
+def _announced(told: Told) -> tuple[int | None, float | None]:
+    """How often after the resume on the target, and how long after it first: since the stop."""
+    stop, resume = told.switchover
+    if stop is None or resume is None or resume.host != told.target:
+        return None, None
+    heard = [e.at_ns for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
+    first_ms = (heard[0] - resume.at_ns) / 1e6 if heard else None
+    return sum(at_ns >= resume.at_ns for at_ns in heard), first_ms
 
 
 def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
@@ -121,10 +112,7 @@ def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
         return
     given = told_by_backend(told.events, hop.target) if looked.vhost else {}
     for path, source in looked.source.items():
-        before = fields(source)
-        if looked.vhost and "ring_packed" in before.get("features", ""):
-            # QEMU keeps no used index of a packed ring that a backend works: it tells 0.
-            before = {name: one for name, one in before.items() if not name.endswith(": used")}
+        before = fields(source, vhost=bool(looked.vhost))
         after = {**fields(looked.target.get(path, {})), **given}
         if before.keys() & after.keys():
             differences = compare(before, after)
@@ -167,12 +155,6 @@ def _joined(
         else:
             found.append(one)
     return (*found, *left)
-
-
-def told_stop(told: Told) -> int:
-    """When the guest was stopped; the end of time if it never was."""
-    stop = told.stop()
-    return stop.at_ns if stop else 2**63 - 1
 
 
 def _blind(samples: list[Sample]) -> Iterator[Span]:

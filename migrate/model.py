@@ -6,7 +6,7 @@ Times that end in ``_ns`` and begin with ``at``, ``begin`` or ``end`` are points
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ class Value(BaseModel):
 
 Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
 Direction = Literal["egress", "ingress"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 PhaseName = Literal[
     "setup",
     "wait-unplug",
@@ -297,6 +298,10 @@ class Floor(Value):
     seconds: Positive
     packets: int
 
+    def ms(self, direction: Direction) -> float:
+        """The longest gap that way, in milliseconds."""
+        return self.egress_ms if direction == "egress" else self.ingress_ms
+
 
 class Stream(Value):
     """The account of one direction over the whole observation."""
@@ -528,6 +533,12 @@ class Attempt(Value):
     error: Problem | None = None
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+
+    def seen_from_ms(self, direction: Direction) -> float | None:
+        """From which length on a gap is seen: the floor's, and two packets'; None: no floor."""
+        if self.floor is None:
+            return None
+        return max(self.floor.ms(direction), 2 * self.case.workload.interval_us / 1e3)
 
     @property
     def passed(self) -> bool:

@@ -71,7 +71,7 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
     out = next((event for event in ordered if event.name == "detached"), None)
     statuses = _from(out, [event for event in ours if event.name == "MIGRATION"])
     end = Event(at_ns=end_ns, source="controller", host="", name="end")
-    stop, resume = _switchover(qemu, source, target)
+    stop, resume = switchover(qemu, source, target)
     gave_up = statuses[-1] if statuses and _status(statuses[-1]) in GAVE_UP else None
     back = resume or (None if stop else gave_up)
     found = [*_by_status(statuses, resume), *_precopy(ours, statuses, stop)]
@@ -114,12 +114,12 @@ def _phase(name: PhaseName, begin: Event, end: Event, number: int = 0) -> Phase:
     return Phase(name=name, number=number, begin_ns=begin.at_ns, end_ns=end.at_ns, error_ns=error)
 
 
-def _switchover(
-    qemu: Sequence[Event], source: str, target: str
+def switchover(
+    events: Sequence[Event], source: str, target: str
 ) -> tuple[Event | None, Event | None]:
     """The source's last STOP before the guest ran again, and the RESUME that made it run."""
-    stops = [event for event in qemu if event.host == source and event.name == "STOP"]
-    resumes = [event for event in qemu if event.name == "RESUME"]
+    stops = [event for event in events if event.host == source and event.name == "STOP"]
+    resumes = [event for event in events if event.name == "RESUME"]
     if not stops:
         return None, None
     on_target = [e for e in resumes if e.host == target and e.at_ns >= stops[0].at_ns]

@@ -55,7 +55,7 @@ class Monitor:
 
         return self._run(f"{len(commands)} commands", work, deadline)
 
-    def event(self, deadline: Deadline) -> Message | None:
+    def event(self, deadline: Deadline) -> Mapping[str, Any] | None:
         """The next event since the monitor was opened, in their order; None at the deadline."""
 
         async def work() -> Message | None:

@@ -41,6 +41,8 @@ LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 TAKE_S = 60.0
 """For the probes' logs to be read back."""
+FOREVER_NS = 2**63 - 1
+"""No point of the axis is later."""
 BACK_S = 60.0
 """For a device that was plugged in to carry in the guest."""
 
@@ -90,6 +92,13 @@ class Seen:
     files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     backend_failed: tuple[str, ...] | None = None
+
+    def by_hop(self, end_ns: int = FOREVER_NS) -> Iterator[tuple[Hop, list[Event], int]]:
+        """Each hop with its events in order: it owns the axis until the next one begins."""
+        ordered = sorted(self.events, key=lambda event: event.at_ns)
+        borders = [*(hop.begin_ns for hop in self.hops[1:]), end_ns]
+        for hop, border in zip(self.hops, borders, strict=True):
+            yield hop, [e for e in ordered if hop.begin_ns <= e.at_ns < border], border
 
 
 @contextmanager

@@ -20,7 +20,7 @@ QUEUE = "vhost-user-queue"
 """The backend enables a queue, or disables it."""
 _TRACED = re.compile(r"^\d+@(\d+)\.(\d{6}):vmstate_downtime_(checkpoint|save|load) (.*)$")
 _PAIRS = re.compile(r"(\w+)=(\S+)")
-_OVS = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z\|[^|]*\|([^|]*)\|[^|]*\|(.*)$")
+_OVS = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z\|[^|]*\|[^|]*\|[^|]*\|(.*)$")
 _MESSAGE = re.compile(r"VHOST_CONFIG: \(\S+\) (?:read message (VHOST_USER_\w+)|(vring base .*))$")
 _QUEUE = re.compile(r"State of queue (\d+) .* changed to '(\w+)'")
 _UP = re.compile(r"VHOST_CONFIG: \(\S+\) virtio is now ready for processing")
@@ -51,7 +51,7 @@ def of_ovs(log: str, host: str, wall: Offset) -> Iterator[Event]:
     for line in log.splitlines():
         if (found := _OVS.match(line)) is None:
             continue
-        stamp, _, text = found.groups()
+        stamp, text = found.groups()
         name, data = _told(text)
         if not name:
             continue

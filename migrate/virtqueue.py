@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 INDICES = 1 << 16
-NEXT, WRITE, INDIRECT = 1, 2, 4
+NEXT, INDIRECT = 1, 4
 AVAIL, USED = 1 << 7, 1 << 15
 _ENTRY = 16
 """Bytes of a descriptor, of either kind."""
@@ -325,11 +325,11 @@ def _packed(ring: Ring, found: Audit) -> None:
     if not flying and ring.in_flight == ring.size:
         flying = ring.size
     waiting = list(_waiting(ring, entries, wrap))
-    found.facts |= {"taken": str(ring.last_avail), "used": str(ring.used)}
     unsure = ring.in_flight is None and len(waiting) == ring.size
-    found.facts |= {"wrap counter": str(int(wrap)), "available": str(len(waiting))}
+    found.facts |= {"taken": str(ring.last_avail), "used": str(ring.used)}
+    found.facts["wrap counter"] = "not known" if unsure else str(int(wrap))
+    found.facts["available"] = str(len(waiting))
     if unsure:
-        found.facts["wrap counter"] = "not known"
         found.unchecked.append(
             "wrap counter: all is marked available, and nobody tells whether it is in flight"
         )

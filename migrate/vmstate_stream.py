@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from migrate.cursor import Bytes, Cursor
@@ -220,19 +220,6 @@ def _fields(state: Described, cursor: Cursor, path: str, offset: int) -> Iterato
 # --- the sections -------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Open:
-    """A section while it is read."""
-
-    name: str
-    instance: int
-    version: int
-    kind: Literal["iterated", "full"]
-    bytes: int = 0
-    parts: int = 0
-    fields: tuple[Field, ...] = ()
-
-
 class _Reading:
     """One reading of a stream, from its magic to its end."""
 
@@ -246,7 +233,7 @@ class _Reading:
             (str(one.get("name")), _counted(one, "instance_id")): one
             for one in _listed(described, "devices")
         }
-        self.sections: dict[int, _Open] = {}
+        self.sections: dict[int, Section] = {}
         self.capabilities: set[str] = set()
         self.machine = ""
         self.pages: defaultdict[str, int] = defaultdict(int)
@@ -257,10 +244,7 @@ class _Reading:
     def account(self, stream_bytes: int, description_bytes: int, by_libvirt: bool) -> Account:
         """All of it."""
         self._read()
-        sections = tuple(
-            Section(o.name, o.instance, o.version, o.kind, o.bytes, o.parts, o.fields)
-            for o in self.sections.values()
-        )
+        sections = tuple(self.sections.values())
         ram = sum(one.bytes for one in sections if one.name == "ram")
         return Account(
             stream_bytes=stream_bytes,
@@ -327,42 +311,43 @@ class _Reading:
             name = cursor.name("a section's name")
             instance, version = (cursor.number(4, f"head of {name}") for _ in range(2))
             what: Literal["iterated", "full"] = "full" if kind == _FULL else "iterated"
-            self.sections[number] = _Open(name, instance, version, what)
+            self.sections[number] = Section(name, instance, version, what, 0, 0)
         one = self.sections.get(number)
         if one is None:
             raise cursor.damaged(f"section {number} goes on, and never began")
-        self._content(one)
+        fields = self._content(one)
         self._footer(number, one)
-        one.bytes += cursor.at - begin
-        one.parts += 1
+        size = one.bytes + cursor.at - begin
+        self.sections[number] = replace(one, bytes=size, parts=one.parts + 1, fields=fields)
 
-    def _content(self, one: _Open) -> None:
+    def _content(self, one: Section) -> tuple[Field, ...]:
         if one.kind == "full":
             state = self.states.get((one.name, one.instance))
             if state is None:
                 raise self.cursor.damaged(f"{one.name} {one.instance} is not described")
             begin = self.cursor.at
-            one.fields = tuple(_fields(state, self.cursor, "", 0))
-            self._network(one, begin)
-        elif one.name == "ram":
-            self._ram()
-        else:
+            fields = tuple(_fields(state, self.cursor, "", 0))
+            self._network(one.name, fields, begin)
+            return fields
+        if one.name != "ram":
             raise self.cursor.damaged(f"how long records of {one.name} are is not known")
+        self._ram()
+        return ()
 
-    def _footer(self, number: int, one: _Open) -> None:
+    def _footer(self, number: int, one: Section) -> None:
         # Very old machine types have none (x-send-section-footer); these are not looked for.
         if self.cursor.number(1, f"footer of {one.name}") != _FOOTER:
             raise self.cursor.damaged(f"{one.name} does not end where it should")
         if self.cursor.number(4, f"footer of {one.name}") != number:
             raise self.cursor.damaged(f"the footer of {one.name} is another section's")
 
-    def _network(self, one: _Open, begin: int) -> None:
-        if not one.name.endswith("virtio-net") or [told.type for told in one.fields] != ["virtio"]:
+    def _network(self, name: str, fields: tuple[Field, ...], begin: int) -> None:
+        if not name.endswith("virtio-net") or [told.type for told in fields] != ["virtio"]:
             return
         try:
-            self.network[one.name] = decode(bytes(self.cursor.data[begin : self.cursor.at]))
+            self.network[name] = decode(bytes(self.cursor.data[begin : self.cursor.at]))
         except MeasurementError as error:
-            self.notes.append(f"the state of {one.name} can't be read: {error.said}")
+            self.notes.append(f"the state of {name} can't be read: {error.said}")
 
     def _ram(self) -> None:
         cursor, mask = self.cursor, self.page_size - 1

@@ -66,15 +66,13 @@ def looking(
         yield None
         return
     ended, looked = threading.Event(), Looked()
-    watches = (
-        _Source(source, places[0], ended, looked, on_sample, regions),
-        _Target(target, places[1], ended, looked, listener, listener.mark()),
-    )
+    leaving = _Source(source, places[0], ended, looked, on_sample, regions)
+    arriving = _Target(target, places[1], ended, looked, listener, listener.mark())
+    watches = (leaving, arriving)
     threads = [threading.Thread(target=one.run, name="inside", daemon=True) for one in watches]
     for thread in threads:
         thread.start()
-    for watch in watches[:1]:  # the target's QEMU is not there yet
-        watch.ready.wait(ANSWER_S)
+    leaving.ready.wait(ANSWER_S)  # the target's QEMU is not there yet
     try:
         yield looked
     finally:
@@ -199,11 +197,11 @@ class _Target(_Watch):
             event = qemu.event(Deadline.after(0.2))
             if event is None:
                 continue
-            if event["event"] == "RESUME" and self.looked.target is None:
+            if event["event"] == "RESUME":
                 said = "the guest ran on before its state could be read"
                 self.looked.unseen.append(f"{self.host.name}: {said}")
                 return
-            if event["event"] == "MIGRATION" and _status(event) == "completed":
+            if event["event"] == "MIGRATION" and event["data"]["status"] == "completed":
                 self._look(qemu, questions)
                 return
 
@@ -212,10 +210,6 @@ class _Target(_Watch):
         if late:
             said = f"the guest ran on before {late} of {len(questions.asked)} answers came"
             self.looked.unseen.append(f"{self.host.name}: {said}: these are not compared")
-
-
-def _status(event: Mapping[str, Any]) -> str:
-    return str(event["data"].get("status", ""))
 
 
 Question = tuple[str, dict[str, Any]]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from migrate.model import Attempt, Direction, Part
+from migrate.model import DIRECTIONS, Attempt, Direction, Part
 from migrate.phases import parts
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def longest(attempt: Attempt, direction: Direction, part: Part | None = None) ->
 
 
 def _floor_of(attempt: Attempt, direction: Direction) -> float:
-    floor = attempt.floor
-    if floor is None:
-        return 0.0
-    return floor.egress_ms if direction == "egress" else floor.ingress_ms
+    return attempt.floor.ms(direction) if attempt.floor else 0.0
 
 
 def _stall(attempt: Attempt) -> Measured | None:
@@ -101,18 +98,16 @@ def _part(direction: Direction, part: Part) -> Column:
     )
 
 
-_WAYS: tuple[Direction, ...] = get_args(Direction)
-
 FLOOR = Column("floor", _floor)
 COLUMNS: tuple[Column, ...] = (
     Column("downtime reported", lambda attempt: _plain(attempt.reported.downtime_ms)),
-    *(_outage(way) for way in _WAYS),
+    *(_outage(way) for way in DIRECTIONS),
     Column("guest stall", _stall),
     Column("total time", lambda attempt: _plain(attempt.reported.total_ms)),
     FLOOR,
 )
 BY_PART: tuple[Column, ...] = tuple(
-    _part(way, part) for way in _WAYS for part in get_args(Part) if part != "none"
+    _part(way, part) for way in DIRECTIONS for part in get_args(Part) if part != "none"
 )
 """The longest gap of each part each way; never their sum."""
 

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from migrate.model import Attempt, Direction
+from migrate.model import DIRECTIONS, Attempt
 from migrate.report.axis import Seen
 from migrate.report.columns import longest
 from migrate.report.figure import figure
@@ -86,8 +86,7 @@ def headline(attempt: Attempt) -> str:
     """Outcome, holder and the two figures that matter, in a sentence."""
     held = " and ".join(attempt.held_by) or "no host"
     parts = [f"{attempt.outcome}, the guest runs on {held}"]
-    directions: tuple[Direction, ...] = ("egress", "ingress")
-    for direction in directions:
+    for direction in DIRECTIONS:
         seen = longest(attempt, direction)
         where = f" ({seen.part})" if seen and seen.part != "none" else ""
         length = _told(seen.ms, seen.at_least) if seen else _NOT

@@ -5,16 +5,23 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
-from migrate.model import Attempt, DeviceHandoff, Direction, Explained, Inside, RingAudit, Span
+from migrate.model import (
+    DIRECTIONS,
+    Attempt,
+    DeviceHandoff,
+    Direction,
+    Explained,
+    Inside,
+    RingAudit,
+    Span,
+)
 from migrate.report.columns import Measured, longest
 from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid, Row
 
 QUICK_MS = 0.1
 """Devices that took less than this, and of which nothing differs, are one row together."""
 NOT_THERE = "-"
-WAYS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ def sections(attempt: Attempt) -> tuple[Section, ...]:
 
 
 def _sections(attempt: Attempt) -> Iterator[Section]:
-    for way in WAYS:
+    for way in DIRECTIONS:
         one = _told_of(attempt, way)
         yield _gap(one) if isinstance(one, Explained) else _no_gap(attempt, way, one)
     if not attempt.inside:
@@ -103,7 +110,7 @@ def _stop(attempt: Attempt, hop: Inside, where: str) -> Section:
     if hop.stop is None:
         return Section(title, lines=(_missing(hop, "its STOP or its RESUME is not on record"),))
     together = sum(span.length_ms for span in hop.stop)
-    found = [(way, longest(attempt, way, "switchover")) for way in WAYS]
+    found = [(way, longest(attempt, way, "switchover")) for way in DIRECTIONS]
     seen = ", ".join(f"{way} {_seen(one)}" for way, one in found)
     reported = attempt.reported.downtime_ms
     told = NOT_MEASURED if reported is None else f"{reported:.1f} ms"
@@ -226,7 +233,7 @@ def _told(hop: Inside) -> Iterator[str]:
 
 def went(groups: Mapping[str, Sequence[Attempt]]) -> tuple[Section, ...]:
     """Per direction: a row for what kept packets from being served, a column a case."""
-    return tuple(found for way in WAYS if (found := _went(groups, way)) is not None)
+    return tuple(found for way in DIRECTIONS if (found := _went(groups, way)) is not None)
 
 
 def _went(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> Section | None:
