@@ -154,11 +154,15 @@ def devices(told: Told) -> tuple[DeviceHandoff, ...] | None:
 
 
 def _name(event: Event) -> str:
-    instance = str(event.data.get("instance_id", "0"))
     told = str(event.data["idstr"])
     if event.data["type"] == "iterable":
         return f"{told} (the rest)"
-    return told if instance == "0" else f"{told}#{instance}"
+    return section_name(told, int(event.data.get("instance_id", 0)))
+
+
+def section_name(name: str, instance: int) -> str:
+    """How a device's section in the stream is called, where several have the same name too."""
+    return f"{name}#{instance}" if instance else name
 
 
 # --- a gap --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from migrate.explain import Told, devices, explained, stages
+from migrate.explain import Told, devices, explained, section_name, stages
 from migrate.handoff import Queue, compare, fields, queues, told_by_backend
 from migrate.model import (
     DIRECTIONS,
@@ -82,12 +82,14 @@ def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
     unseen = list(hop.looked.unseen) if hop.looked else [NOT_SEEN]
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
+    if resume is not None and hop.tail is not None and hop.tail.unseen:
+        unseen.append(hop.tail.unseen)
     announced, first_ms = _announced(told)
     return Inside(
         hop=number,
         stop=spans,
         rings=_rings(hop, memory_mib),
-        devices=_joined(took or (), compared) if took or compared else None,
+        devices=_sized(hop, _joined(took or (), compared)) if took or compared else None,
         announced=announced,
         first_announce_ms=first_ms,
         blind=tuple(_blind(hop.looked.samples)) if hop.looked else (),
@@ -155,6 +157,15 @@ def _joined(
         else:
             found.append(one)
     return (*found, *left)
+
+
+def _sized(hop: Hop, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff, ...]:
+    """With the bytes of each device's section, headers and all."""
+    sizes = {section_name(one.name, one.instance): one.bytes for one in hop.sections}
+    return tuple(
+        one.model_copy(update={"size_bytes": sizes.get(one.device)}) if not one.size_bytes else one
+        for one in devices
+    )
 
 
 def _blind(samples: list[Sample]) -> Iterator[Span]:

@@ -28,10 +28,11 @@ from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.events import Begins, Listener, listening
 from migrate.observe.inside import Looked, looking
 from migrate.observe.progress import sampling, with_vfio
+from migrate.observe.stream_tail import Tail, tailing
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
 from migrate.traces import of_ovs, of_qemu
-from migrate.vmstate_stream import Account
+from migrate.vmstate_stream import Account, Ending, Section
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -75,6 +76,18 @@ class Hop:
     """Inside of both QEMUs; None: their monitors could not be reached."""
     stream: Account | None = None
     """Of a guest that was saved and restored; else None."""
+    tail: Tail | None = None
+    """Of the stream of one that was moved live."""
+
+    @property
+    def account(self) -> Account | Ending | None:
+        """What the stream told of itself."""
+        return self.stream or (self.tail.ending if self.tail else None)
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """What each device put into the stream, as far as that is known."""
+        return self.account.sections if self.account else ()
 
 
 @dataclass(slots=True)
@@ -200,6 +213,7 @@ class Stage:
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
                 looking(source, target, self.listener, tell, wanted) as looked,
+                tailing(source, target.migration_address, self.listener) as tail,
                 ExitStack() as looks,
             ):
                 if looked is not None:
@@ -221,8 +235,17 @@ class Stage:
             self._follow(source)
         if len(moved.held_by) == 1 and self.plugs[moved.held_by[0]] is not None:
             moved = self._until_back(moved, swap, known)
+        ends_ns, saved = (begin_ns, end_ns), self.case.policy.method == "save-restore"
         self.seen.hops.append(
-            Hop(source.name, target.name, moved, begin_ns, end_ns, looked, acted.stream)
+            Hop(
+                source.name,
+                target.name,
+                moved,
+                *ends_ns,
+                looked,
+                stream=acted.stream,
+                tail=None if saved else tail,
+            )
         )
         return moved
 
@@ -326,11 +349,11 @@ class Stage:
 
 
 def stream_file(hops: Sequence[Hop]) -> dict[str, str]:
-    """``stream.json`` of the hops whose guest was saved; nothing if none was."""
+    """``stream.json``: what the streams told of themselves; nothing if none of them did."""
     told = [
-        {"hop": number, **dataclasses.asdict(hop.stream)}
+        {"hop": number, **dataclasses.asdict(hop.account)}
         for number, hop in enumerate(hops, 1)
-        if hop.stream is not None
+        if hop.account is not None
     ]
     return {"stream.json": json.dumps(told, indent=1) + "\n"} if told else {}
 

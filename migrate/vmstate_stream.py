@@ -23,6 +23,8 @@ _FOOTER = 0x7E
 _MAGIC = b"QEVM"
 _ZERO, _MEM_SIZE, _PAGE, _EOS, _CONTINUE, _XBZRLE, _COMPRESSED = 2, 4, 8, 0x10, 0x20, 0x40, 0x100
 _FLUSH = 0x200
+_HEAD = 1 + 4 + 1 + 4 + 4 + 1 + 4
+"""Of a section without its name: kind, number, the name's length, instance, version; its footer."""
 _WHOLE, _PARTIAL = b"LibvirtQemudSave", b"LibvirtQemudPart"
 _HEADER = 16 + 19 * 4
 FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
@@ -100,14 +102,27 @@ def account(data: Bytes) -> Account:
     return _Reading(Cursor(data, begin, at), described).account(len(data) - begin, size, begin > 0)
 
 
-def rows(told: Account) -> tuple[tuple[str, int], ...]:
-    """Devices and their bytes, most first; several instances of a name are told apart."""
-    names = [section.name for section in told.sections]
-    found = [
-        (one.name if names.count(one.name) == 1 else f"{one.name} #{one.instance}", one.bytes)
-        for one in told.sections
-    ]
-    return tuple(sorted(found, key=lambda row: (-row[1], row[0])))
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a stream ends with: the devices that were saved when the guest had stopped."""
+
+    sections: tuple[Section, ...]
+    description_bytes: int
+    network: Mapping[str, NetState] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def ending(data: Bytes) -> Ending:
+    """Of a stream whose begin was not captured; MeasurementError: what is wrong, and where.
+
+    The description tells how long the sections are that lie before it, and so where they begin.
+    """
+    described, at, size = _description(data, 0)
+    devices = _listed(described, "devices")
+    begin = at - 1 - sum(_HEAD + len(str(one.get("name"))) + _length(one) for one in devices)
+    if begin < 0:
+        raise Cursor(data).damaged("devices are described that were not captured")
+    return _Reading(Cursor(data, begin, at), described).ending(size)
 
 
 # --- what is around the stream ------------------------------------------------------------------
@@ -217,6 +232,13 @@ def _fields(state: Described, cursor: Cursor, path: str, offset: int) -> Iterato
         yield from _fields(told, cursor, f"{path}{name}.", cursor.at - begin)
 
 
+def _length(state: Described) -> int:
+    """Bytes of a state, as described, and of its subsections with their heads."""
+    own = sum(_counted(t, "size") * _counted(t, "array_len", 1) for t in _listed(state, "fields"))
+    more = _listed(state, "subsections")
+    return own + sum(1 + 1 + len(str(one.get("vmsd_name"))) + 4 + _length(one) for one in more)
+
+
 # --- the sections -------------------------------------------------------------------------------
 
 
@@ -273,6 +295,16 @@ class _Reading:
             raise cursor.damaged("no migration stream begins here")
         if (version := cursor.number(4, "version")) != 3:
             raise cursor.damaged(f"version {version} of the stream is not known")
+        self._sections()
+
+    def ending(self, description_bytes: int) -> Ending:
+        """From the first of the devices that the description tells of."""
+        self._sections()
+        told = tuple(self.sections.values())
+        return Ending(told, description_bytes, self.network, tuple(self.notes))
+
+    def _sections(self) -> None:
+        cursor = self.cursor
         while (kind := cursor.number(1, "a section")) != _EOF:
             if kind == _CONFIGURATION:
                 self._configuration()
