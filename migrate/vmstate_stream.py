@@ -177,7 +177,9 @@ def _description(data: Bytes, begin: int) -> tuple[Described, int, int]:
             continue
         if isinstance(found, dict):
             return found, at + 1, size + 5
-    raise Cursor(data, len(data)).damaged("no description of the devices at the end: cut off?")
+    raise Cursor(data, len(data)).damaged(
+        "no description of the devices at the end: cut off, or QEMU sends none (post-copy)"
+    )
 
 
 # --- what the description tells -----------------------------------------------------------------

@@ -73,10 +73,13 @@ class Tail:
             try:
                 self.ending = ending(data)
             except MeasurementError as error:
-                reasons.append(error.said)
+                reasons.append(
+                    error.said.partition(": ")[2]
+                )  # where in what was kept tells nothing
             else:
                 return
-        self.unseen = f"bytes of devices: {'; '.join(reasons) or 'nothing of it was captured'}"
+        said = "; ".join(dict.fromkeys(reasons)) or "nothing of it was captured"
+        self.unseen = f"bytes of devices, from the stream's end: {said}"
 
 
 @contextmanager
