@@ -6,6 +6,7 @@ Source: QEMU docs/interop/qmp-spec; https://qemu.readthedocs.io/projects/python-
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,13 +91,12 @@ class Monitor:
 
 
 @contextmanager
-def monitor(socket: Path, host: str, deadline: Deadline) -> Iterator[Monitor]:
-    """The monitor behind a unix socket while the block runs."""
+def monitor(place: Path | socket.socket, host: str, deadline: Deadline) -> Iterator[Monitor]:
+    """The monitor behind a unix socket, or a connection to it, while the block runs."""
+    address = str(place) if isinstance(place, Path) else place
     client = QMPClient(host)
     with asyncio.Runner() as runner:
-        _run(
-            runner, "connect to QEMU's monitor", host, lambda: client.connect(str(socket)), deadline
-        )
+        _run(runner, "connect to QEMU's monitor", host, lambda: client.connect(address), deadline)
         try:
             yield Monitor(client, runner, host)
         except BaseException:

@@ -89,19 +89,10 @@ class Connection:
         It is quoted for the host's shell, and ended on the host as well when its time is up.
         """
         tried = " ".join(argv)
-        with self._channel(_timed(argv, deadline), deadline, tried) as channel:
-            try:
-                out, err = _communicate(channel, text or "", deadline)
-                status = _status(channel, deadline)
-            except TimeoutError as late:
-                raise HostError(
-                    tried, host=self.address.host, said="no end before the deadline"
-                ) from late
-            except (OSError, EOFError, paramiko.SSHException) as broken:
-                raise self._lost(tried, broken) from broken
-        done = Completed(tuple(argv), status, out, err)
+        out, err, status = self._done(argv, deadline, tried, text or "")
+        done = Completed(tuple(argv), status, _text(out), _text(err))
         if check and status != 0:
-            said = (err or out).strip() or f"exit status {status}"
+            said = (done.err or done.out).strip() or f"exit status {status}"
             raise HostError(tried, host=self.address.host, said=said[-2000:])
         return done
 
@@ -110,6 +101,43 @@ class Connection:
         """A program that is spoken to line by line while the block runs."""
         with self._channel(shlex.join(argv), deadline, " ".join(argv)) as channel:
             yield Lines(channel, self.address.host)
+
+    def read(self, path: str, deadline: Deadline) -> bytes:
+        """A file of the host as it is."""
+        tried = f"read {path}"
+        out, err, status = self._done(["cat", "--", path], deadline, tried, "")
+        if status != 0:
+            raise HostError(tried, host=self.address.host, said=_text(err).strip())
+        return out
+
+    def _done(
+        self, argv: Sequence[str], deadline: Deadline, tried: str, text: str
+    ) -> tuple[bytes, bytes, int]:
+        """What a program said, and its status, when it has ended."""
+        with self._channel(_timed(argv, deadline), deadline, tried) as channel:
+            try:
+                return *_communicate(channel, text, deadline), _status(channel, deadline)
+            except TimeoutError as late:
+                said = "no end before the deadline"
+                raise HostError(tried, host=self.address.host, said=said) from late
+            except (OSError, EOFError, paramiko.SSHException) as broken:
+                raise self._lost(tried, broken) from broken
+
+    @contextmanager
+    def piped(self, argv: Sequence[str], deadline: Deadline) -> Iterator[socket.socket]:
+        """A program's input and output as one socket while the block runs; it ends with its input.
+
+        ``deadline`` is for its start alone.
+        """
+        ours, theirs = socket.socketpair()
+        with ours, self._channel(shlex.join(argv), deadline, " ".join(argv)) as channel:
+            pump = threading.Thread(target=_pump, args=(channel, theirs), daemon=True)
+            pump.start()
+            try:
+                yield ours
+            finally:
+                ours.close()
+                pump.join()
 
     @contextmanager
     def _channel(self, command: str, deadline: Deadline, tried: str) -> Iterator[paramiko.Channel]:
@@ -217,7 +245,7 @@ def _check_key(shown: paramiko.PKey, address: Address) -> None:
         )
 
 
-def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tuple[str, str]:
+def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tuple[bytes, bytes]:
     """All that comes until both streams have ended; TimeoutError at the deadline."""
     channel.settimeout(max(deadline.left(), 0.001))
     if text:
@@ -231,9 +259,29 @@ def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tu
         elif channel.recv_stderr_ready():
             err += channel.recv_stderr(CHUNK)
         elif channel.eof_received or channel.closed:
-            return out.decode(errors="replace"), err.decode(errors="replace")
+            return bytes(out), bytes(err)
         elif not select.select([channel], [], [], deadline.left())[0]:
             raise TimeoutError
+
+
+def _text(said: bytes) -> str:
+    return said.decode(errors="replace")
+
+
+def _pump(channel: paramiko.Channel, plug: socket.socket) -> None:
+    """Bytes both ways until one side has ended; the other one is ended then, too."""
+    with plug, suppress(OSError, EOFError, paramiko.SSHException):
+        while True:
+            ready = select.select([channel.fileno(), plug.fileno()], [], [])[0]
+            if channel.fileno() in ready:
+                if not (told := channel.recv(CHUNK)):
+                    return
+                plug.sendall(told)
+            if plug.fileno() in ready:
+                if not (asked := plug.recv(CHUNK)):
+                    channel.shutdown_write()
+                    return
+                channel.sendall(asked)
 
 
 def _status(channel: paramiko.Channel, deadline: Deadline) -> int:

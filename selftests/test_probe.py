@@ -671,3 +671,41 @@ def test_the_echo_serves_one_controller_after_another(left: Running, right: Runn
         wait_until(lambda: left.tcp_check().longest_stall_ms > 0)
         assert left.tcp_check().alive == 40
         left.tcp_close()
+
+
+# --- as a relay -----------------------------------------------------------------------------------
+
+
+def relayed(program: Path, path: Path) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    argv = [str(program), "--relay", str(path)]
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def test_a_relay_joins_its_streams_to_a_socket(program: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        listening.settimeout(10)
+        with relayed(program, tmp_path / "socket") as relay:
+            plug, _ = listening.accept()
+            with plug:
+                plug.settimeout(10)
+                plug.sendall(b"greeting\n")
+                assert relay.stdout is not None
+                assert relay.stdout.readline() == b"greeting\n"
+                out, err = relay.communicate(b"question\n", timeout=10)
+                assert plug.recv(100) == b"question\n"
+            assert (relay.returncode, out, err) == (0, b"", b"")
+
+
+def test_a_relay_to_nothing_says_so(program: Path, tmp_path: Path) -> None:
+    with relayed(program, tmp_path / "none") as relay:
+        _, err = relay.communicate(timeout=10)
+    assert relay.returncode == 1
+    assert err.startswith(b"probe: connect to ")
+    assert b"No such file" in err
+    with relayed(program, tmp_path / ("x" * 200)) as relay:
+        _, err = relay.communicate(timeout=10)
+    assert relay.returncode == 1
+    assert b"too long" in err

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.image import ensure_image
 from migrate.lab.config import cache_folder
-from migrate.lab.hosts import Lends, NamespaceHost
+from migrate.lab.hosts import Host, Lends, NamespaceHost
 from migrate.lab.local import LocalLab
 from migrate.lab.remote import RemoteHost
 from migrate.ssh import Address, Connection, key_pair
@@ -185,3 +187,63 @@ def test_its_clock_is_found_with_an_error_that_holds(remote: RemoteHost) -> None
     offset = remote.wall_clock()
     real, axis = time.time_ns(), now_ns()
     assert abs(offset.to_axis(real) - axis) <= offset.error_ns + 1_000_000
+
+
+def test_its_files_are_read_as_they_are(remote: RemoteHost, place: NamespaceHost) -> None:
+    content = bytes(range(256)) * 1000
+    place.file("/tmp/a file").write_bytes(content)
+    for host in (remote, place):
+        assert host.read("/tmp/a file", soon()) == content
+        with pytest.raises(HostError, match="No such file"):
+            host.read("/tmp/none", soon())
+
+
+@contextmanager
+def echo(place: NamespaceHost) -> Iterator[str]:
+    """A socket of the host that says what it hears in capitals, until its visitor has left."""
+    path = "/tmp/echo"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place.file(path)))
+        listening.listen()
+        listening.settimeout(20)
+
+        def serve() -> None:
+            plug, _ = listening.accept()
+            with plug:
+                while heard := plug.recv(1 << 16):
+                    plug.sendall(heard.upper())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield path
+        thread.join(20)
+        assert not thread.is_alive()
+    place.file(path).unlink()
+
+
+@pytest.mark.parametrize("how", ["over ssh", "at once"])
+def test_its_sockets_are_reached(how: str, remote: RemoteHost, place: NamespaceHost) -> None:
+    host: Host = remote if how == "over ssh" else place
+    with echo(place) as path, host.dial(path, soon()) as plug:
+        plug.settimeout(20)
+        for said in (b"abc", bytes(range(256)) * 400):
+            plug.sendall(said)
+            heard = b""
+            while len(heard) < len(said):
+                heard += plug.recv(1 << 16)
+            assert heard == said.upper()
+
+
+def test_a_socket_that_is_not_there_is_told_or_ends_at_once(
+    remote: RemoteHost, place: NamespaceHost
+) -> None:
+    with pytest.raises(HostError, match="No such file"), place.dial("/tmp/none", soon()):
+        pass
+    with remote.dial("/tmp/none", soon()) as plug:
+        plug.settimeout(20)
+        assert plug.recv(1) == b""
+
+
+def test_a_socket_is_let_go_with_its_block(remote: RemoteHost, place: NamespaceHost) -> None:
+    with echo(place) as path, pytest.raises(LookupError), remote.dial(path, soon()):
+        raise LookupError

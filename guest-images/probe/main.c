@@ -240,6 +240,7 @@ int main(int count, char **arguments)
     static const struct option options[] = {{"port", required_argument, NULL, 'p'},
                                             {"port-name", required_argument, NULL, 'n'},
                                             {"fifo", required_argument, NULL, 'f'},
+                                            {"relay", required_argument, NULL, 'r'},
                                             {NULL, 0, NULL, 0}};
     char path[512] = "";
     for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
@@ -250,8 +251,12 @@ int main(int count, char **arguments)
                 sleep_until(monotonic_ns() + 50 * NS_PER_MS);
         } else if (option == 'f') {
             control.fifo = stream_may_use_fifo(atoi(optarg));
+        } else if (option == 'r') {
+            signal(SIGPIPE, SIG_IGN);
+            return relay(optarg);
         } else {
-            fprintf(stderr, "use: probe [--port DEVICE | --port-name NAME] [--fifo PRIORITY]\n");
+            fprintf(stderr, "use: probe [--port DEVICE | --port-name NAME] [--fifo PRIORITY]\n"
+                            "     probe --relay SOCKET\n");
             return 2;
         }
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,7 +102,13 @@ class Host(Runs, Protocol):
         """The URI by which the *other* host's libvirt reaches this one."""
 
     def file(self, path: str) -> Path | None:
-        """The host's file as the controller sees it, a socket too; None where it sees none."""
+        """The host's file as the controller sees it; None where it sees none."""
+
+    def read(self, path: str, deadline: Deadline) -> bytes:
+        """What is in a file of the host."""
+
+    def dial(self, path: str, deadline: Deadline) -> AbstractContextManager[socket.socket]:
+        """A connection to a unix socket of the host while the block runs."""
 
     def connect(self) -> Hypervisor:
         """A connection to the host's libvirt; the caller closes it."""
@@ -195,10 +202,28 @@ class NamespaceHost:
         """The host's file as this machine sees it."""
         return Path(f"/proc/{self.init_pid}/root") / path.lstrip("/")
 
+    def read(self, path: str, _deadline: Deadline) -> bytes:
+        """What is in a file of the host."""
+        try:
+            return self.file(path).read_bytes()
+        except OSError as error:
+            raise HostError(f"read {path}", host=self.name, said=str(error)) from error
+
+    @contextmanager
+    def dial(self, path: str, deadline: Deadline) -> Iterator[socket.socket]:
+        """A connection to a unix socket of the host while the block runs."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plug:
+            plug.settimeout(max(deadline.left(), 0.001))
+            try:
+                plug.connect(str(self.file(path)))
+            except OSError as error:
+                raise HostError(f"connect to {path}", host=self.name, said=str(error)) from error
+            yield plug
+
     def connect(self) -> Hypervisor:
         """Over the host's own socket."""
-        socket = self.file("/run/libvirt/libvirt-sock")
-        return Hypervisor.open(f"qemu+unix:///system?socket={socket}", self.name)
+        place = self.file("/run/libvirt/libvirt-sock")
+        return Hypervisor.open(f"qemu+unix:///system?socket={place}", self.name)
 
     def wall_clock(self) -> Offset:
         """The host shares this machine's clock."""

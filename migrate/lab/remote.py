@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.lab.hosts import Lends, Power
@@ -24,7 +26,7 @@ class RemoteHost:
         root: str,
         migration_address: str,
         lends: Lends,
-        clock_program: str,
+        program: str,
         power: Power | None = None,
     ) -> None:
         self.name = address.host
@@ -33,7 +35,8 @@ class RemoteHost:
         self.lends = lends
         self.power = power
         self.address = address
-        self._clock_program = clock_program
+        self._program = program
+        """The probe's, as the host sees it: it says the host's clock, and reaches sockets there."""
         self._ssh = Connection(address)
 
     @property
@@ -55,6 +58,14 @@ class RemoteHost:
     def file(self, path: str) -> None:
         """What lies on another machine is not seen."""
 
+    def read(self, path: str, deadline: Deadline) -> bytes:
+        """What is in a file of the host."""
+        return self._ssh.read(path, deadline)
+
+    def dial(self, path: str, deadline: Deadline) -> AbstractContextManager[socket.socket]:
+        """A connection to a unix socket of the host, over ssh, while the block runs."""
+        return self._ssh.piped([self._program, "--relay", path], deadline)
+
     def connect(self) -> Hypervisor:
         """Over the management network."""
         uri = f"qemu+tcp://{self.address.ip}/system"
@@ -63,7 +74,7 @@ class RemoteHost:
     def wall_clock(self) -> Offset:
         """By round trips over ssh to the probe's program, which says its host's clock."""
         deadline = Deadline.after(CLOCK_S)
-        with self._ssh.talking([self._clock_program], deadline) as lines:
+        with self._ssh.talking([self._program], deadline) as lines:
 
             def read() -> int:
                 answer = json.loads(lines.ask('{"id": 1, "do": "clock"}', deadline))
