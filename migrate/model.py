@@ -348,7 +348,7 @@ class Sample(Value):
 class DirtyRate(Value):
     """How fast the guest dirtied its memory, by one method: MiB of pages a second.
 
-    A page that is written again while it is measured counts once.
+    A page that is written again while it is measured counts once; by ``migration``, once a pass.
     """
 
     when: DirtyWhen

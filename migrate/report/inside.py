@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from migrate.model import (
     DIRECTIONS,
+    DIRTY_RATE_S,
     DIRTY_WHEN,
     Attempt,
     DeviceHandoff,
@@ -250,8 +251,9 @@ def _dirty(rates: Sequence[DirtyRate]) -> Section:
         for one in rates
         if one.per_vcpu_mib_s
     ]
+    counted = [f"a page counts once in {DIRTY_RATE_S} s; in a migration's own account once a pass"]
     grid = Grid(("method", *DIRTY_WHEN), rows)
-    return Section("Dirty rate, MiB/s", grid, (*vcpus, *reasons))
+    return Section("Dirty rate, MiB/s", grid, (*counted, *vcpus, *reasons))
 
 
 def _rates(found: Sequence[DirtyRate]) -> Cell:
