@@ -21,7 +21,7 @@ from migrate.errors import HostError, MeasurementError
 from migrate.lab.hosts import Host
 from migrate.observe.dirty_rate import (
     METHODS,
-    DirtyRate,
+    Answer,
     VcpuLimit,
     limited,
     limits,
@@ -56,7 +56,7 @@ class Row:
     accelerator: str
     set_mib_s: float
     truth_mib_s: float
-    found: DirtyRate
+    found: Answer
 
 
 def accelerators(host: Host, chosen: str) -> dict[str, str]:

@@ -33,6 +33,8 @@ reported.agrees    reported downtime is near the longest  ``reported_within_ms``
                    switchover gap
 announce.sent      the fabric hears the guest soon after  ``announce_within_ms``
                    it runs, and not before
+dirty.rate         the guest dirties its memory as fast   ``dirty_rate_within``
+                   as the workload sets it
 ================== ====================================== ====================================
 
 A limit that is not set makes no verdict. What could not be measured is ``unmeasured``, never a
@@ -52,6 +54,7 @@ from typing import Literal
 
 from migrate.checks_inside import (
     announce_sent,
+    dirty_rate,
     downtime_explained,
     handoff_equal,
     reported_agrees,
@@ -412,5 +415,6 @@ CHECKS: tuple[Check, ...] = (
     downtime_explained,
     reported_agrees,
     announce_sent,
+    dirty_rate,
     clean,
 )

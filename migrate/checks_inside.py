@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import math
 
-from migrate.model import DIRECTIONS, Attempt, Direction, Explained, Inside, Verdict
+from migrate.model import (
+    DIRECTIONS,
+    DIRTY_RATE_S,
+    Attempt,
+    Direction,
+    DirtyMethod,
+    Explained,
+    Inside,
+    Verdict,
+    Workload,
+)
 from migrate.outage import longest
 
 
@@ -173,6 +183,54 @@ def _late_ms(hop: Inside, limit: float) -> float | None:
     if first is None:
         return math.inf if hop.announced == 0 else None
     return -first if first < 0 else first - limit
+
+
+BEST_FIRST: tuple[DirtyMethod, ...] = ("dirty-ring", "dirty-bitmap", "page-sampling")
+
+
+def dirty_rate(attempt: Attempt) -> Verdict | None:
+    """Before the move the guest dirtied its memory as the workload sets it, by the best method."""
+    check, limit = "dirty.rate", attempt.case.expect.dirty_rate_within
+    if limit is None:
+        return None
+    asked = attempt.case.workload
+    if (reason := _no_set_rate(asked)) is not None:
+        return unmeasured(check, reason, limit, "share")
+    before = {one.method: one for one in attempt.dirty_rates or () if one.when == "before"}
+    tried = [before[method] for method in BEST_FIRST if method in before]
+    best = next((one for one in tried if one.mib_s is not None), None)
+    if best is None or best.mib_s is None:
+        reasons = [f"{one.method}: {one.reason}" for one in tried]
+        return unmeasured(check, "; ".join(reasons) or "nothing was measured", limit, "share")
+    off = abs(best.mib_s - asked.dirty_mib_s) / asked.dirty_mib_s
+    error = best.error_mib_s / asked.dirty_mib_s
+    evidence = (
+        f"by {best.method}: {best.mib_s:g} ± {best.error_mib_s:.1f} MiB/s, "
+        f"set {asked.dirty_mib_s:g}"
+    )
+    if best.method == "page-sampling":
+        evidence += "; the error is twice the deviation of a random sample, and QEMU's rounding"
+    within = off - error > limit or off + error <= limit
+    return Verdict(
+        check=check,
+        result="fail" if off - error > limit else "pass" if within else "unmeasured",
+        measured=f"{off:.2f} ± {error:.2f}",
+        limit=f"{limit:g}",
+        unit="share",
+        evidence=evidence if within else f"{evidence}; the limit lies inside the error",
+    )
+
+
+def _no_set_rate(asked: Workload) -> str | None:
+    """Why a rate can't be held against the workload's, if it can't."""
+    if not asked.dirty_mib_s or not asked.dirty_mib:
+        return "the workload sets no rate: dirty_mib or dirty_mib_s is 0"
+    if asked.dirty_mib_s * DIRTY_RATE_S > asked.dirty_mib:
+        return (
+            f"at {asked.dirty_mib_s:g} MiB/s the {asked.dirty_mib} MiB are written over within the "
+            f"{DIRTY_RATE_S} s of measuring, and a page counts once: a larger dirty_mib shows it"
+        )
+    return None
 
 
 def _of_hop(attempt: Attempt, hop: Inside) -> str:

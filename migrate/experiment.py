@@ -120,6 +120,7 @@ def _record(
         gaps=found.gaps if found else None,
         streams=found.streams if found else None,
         stalls=found.stalls if found else None,
+        dirty_rates=tuple(seen.dirty_rates) or None,
         floor=found.floor if found else None,
         start_ms=seen.start_ms,
         memory=taken.memory if taken else None,

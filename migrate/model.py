@@ -39,6 +39,12 @@ PhaseName = Literal[
 ]
 Part = Literal["start", "switchover", "tail", "none"]
 """Of a move: before the stop, around it, after the resume; ``none``: no migration overlaps."""
+DirtyMethod = Literal["page-sampling", "dirty-bitmap", "dirty-ring", "migration"]
+"""Modes of calc-dirty-rate (qapi/migration.json); ``migration``: a move's own account of it."""
+DirtyWhen = Literal["before", "during", "after"]
+DIRTY_WHEN: tuple[DirtyWhen, ...] = get_args(DirtyWhen)
+DIRTY_RATE_S = 1
+"""So long each method measures, QEMU's shortest; what is written again within it counts once."""
 Outcome = Literal["completed", "aborted", "failed", "lost"]
 Side = Literal["source", "target"]
 
@@ -175,6 +181,9 @@ class Expect(Value):
     """Of the longest switchover gap, at most so far from the downtime that is reported."""
     announce_within_ms: Positive | None = None
     """After the resume the first announcement is heard by then, and none before it."""
+    dirty_rate_within: Positive | None = None
+    """The guest's dirty rate before the move is at most this share off the workload's: 0.5, half.
+    Asking for it is what makes an attempt measure its dirty rates."""
     allow_unmeasured: tuple[str, ...] = ()
 
 
@@ -334,6 +343,24 @@ class Sample(Value):
     """Mean time in which a processor fills its dirty ring; only under a dirty limit."""
     vfio_bytes: int | None = None
     """Of a device's state, by QEMU; only where a VF moves with its guest."""
+
+
+class DirtyRate(Value):
+    """How fast the guest dirtied its memory, by one method: MiB of pages a second.
+
+    A page that is written again while it is measured counts once; by ``migration``, once a pass.
+    """
+
+    when: DirtyWhen
+    method: DirtyMethod
+    host: str
+    mib_s: NotNegative | None = None
+    error_mib_s: NotNegative = 0.0
+    """QEMU tells whole MiB/s; page sampling has twice the deviation of its sample on top."""
+    per_vcpu_mib_s: tuple[NotNegative, ...] = ()
+    """By the ring only."""
+    reason: str = ""
+    """Why it was not measured, in QEMU's words where it refused."""
 
 
 class Reported(Value):
@@ -520,6 +547,8 @@ class Attempt(Value):
     """The longest gap of each direction; None: no gaps or no events to explain them by."""
     inside: tuple[Inside, ...] = ()
     """Hop by hop."""
+    dirty_rates: tuple[DirtyRate, ...] | None = None
+    """By every method, also by those that were refused; None: nobody asked for them."""
     floor: Floor | None = None
     start_ms: NotNegative | None = None
     """From the ask for a guest to its ready probe."""

@@ -24,7 +24,8 @@ from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, Swap, act, judged
-from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
+from migrate.model import Case, DirtyRate, DirtyWhen, Event, Nic, PhaseName, Problem, Sample
+from migrate.observe.dirty_rate import during_move, in_attempt
 from migrate.observe.events import Begins, Listener, listening
 from migrate.observe.inside import Looked, looking
 from migrate.observe.progress import sampling, with_vfio
@@ -105,6 +106,8 @@ class Seen:
     files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     backend_failed: tuple[str, ...] | None = None
+    dirty_rates: list[DirtyRate] = field(default_factory=list)
+    """Empty if the case does not ask for them."""
 
     def by_hop(self, end_ns: int = FOREVER_NS) -> Iterator[tuple[Hop, list[Event], int]]:
         """Each hop with its events in order: it owns the axis until the next one begins."""
@@ -169,7 +172,9 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         seen.notes += [note for backend in backends for note in backend.get("notes", ())]
         if case.guest.start == "warm" and not warm:
             seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
-        yield Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen)
+        stage = Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen)
+        stage.measure_dirty_rates("before", (domain.host,))
+        yield stage
 
 
 @dataclass(slots=True)
@@ -222,6 +227,8 @@ class Stage:
                     samples = looks.enter_context(sampling(self.domain, tell, has_vf=has_vf))
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
             self.seen.samples += samples
+            if self.case.expect.dirty_rate_within is not None:
+                self.seen.dirty_rates.append(during_move(source.name, samples))
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
             moved = judged(acted, holders((source, target)), moving)
@@ -313,10 +320,22 @@ class Stage:
         """Let the streams run on."""
         self.listener.wait(lambda _event: False, Deadline.after(seconds))
 
+    def measure_dirty_rates(self, when: DirtyWhen, held: tuple[str, ...]) -> None:
+        """By every method on the host that has the guest, if the case asks for it.
+
+        It costs the guest time: neither the floor is measured meanwhile, nor is it moved.
+        """
+        if self.case.expect.dirty_rate_within is None:
+            return
+        self.setting.say(f"measuring the dirty rate {when} the move")
+        hosts = [host for host in self.pair if host.name in held]
+        self.seen.dirty_rates += in_attempt(hosts, when, self.case.guest.memory_mib)
+
     def end(self) -> Seen:
         """End the workload, and read back all that was seen."""
-        self.setting.say("reading the probes' logs back")
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
+        self.measure_dirty_rates("after", held)
+        self.setting.say("reading the probes' logs back")
         deadline = self.setting.deadline(TAKE_S)
         stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
         taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)

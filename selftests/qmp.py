@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 Message = Mapping[str, Any]
-Script = Mapping[str, Sequence[Message]]
-"""What comes back for a command: nothing at all for one that hangs."""
+Answers = Sequence[Message]
+Script = Mapping[str, Answers | Callable[[Message], Answers]]
+"""What comes back for a command, or for its arguments: nothing at all for one that hangs."""
 
 GREETING: Message = {
     "QMP": {
@@ -73,8 +74,10 @@ class StandIn:
             for message in self._greeting:
                 connection.sendall(json.dumps(message).encode() + b"\n")
             for request in requests(connection):
-                self.heard.append((request["execute"], request.get("arguments")))
-                for answer in self._script[request["execute"]]:
+                arguments = request.get("arguments")
+                self.heard.append((request["execute"], arguments))
+                scripted = self._script[request["execute"]]
+                for answer in scripted(arguments or {}) if callable(scripted) else scripted:
                     if answer == ENDS[0]:
                         return
                     known = (

@@ -12,6 +12,7 @@ from migrate.model import (
     Case,
     DeviceHandoff,
     Direction,
+    DirtyRate,
     Expect,
     Explained,
     Floor,
@@ -46,6 +47,7 @@ ALL_LIMITS: dict[str, Any] = {
     "explained_share": 0.95,
     "reported_within_ms": 300,
     "announce_within_ms": 50,
+    "dirty_rate_within": 0.5,
 }
 
 
@@ -119,6 +121,7 @@ def attempt(
                 first_announce_ms=1.0,
             ),
         ),
+        "dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=4.0),),
         **changes,
     }
     return Attempt(**fields)
@@ -142,7 +145,10 @@ def test_a_good_attempt_passes_every_check() -> None:
 
 def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
     names = "gaps streams stalls floor memory tcp nic_before nic_after leftovers backend_failed"
-    nothing: dict[str, Any] = {**dict.fromkeys((*names.split(), "explained")), "inside": ()}
+    nothing: dict[str, Any] = {
+        **dict.fromkeys((*names.split(), "explained", "dirty_rates")),
+        "inside": (),
+    }
     verdicts = judge(attempt(expect=ALL_LIMITS, reported=Reported(), **nothing))
     results = {verdict.check: verdict.result for verdict in verdicts}
     assert {name for name, result in results.items() if result == "pass"} == {"outcome", "held-by"}

@@ -13,6 +13,8 @@ from migrate.model import (
     DeviceHandoff,
     Difference,
     Direction,
+    DirtyMethod,
+    DirtyRate,
     Expect,
     Explained,
     Gap,
@@ -21,14 +23,15 @@ from migrate.model import (
     RingAudit,
     Span,
     Verdict,
+    Workload,
 )
 from selftests import synthetic
 
 MS = 1_000_000
 
 
-def verdict(check: str, expect: dict[str, Any], **fields: Any) -> Verdict:
-    case = synthetic.case().model_copy(update={"expect": Expect.model_validate(expect)})
+def verdict(check: str, expect: dict[str, Any], *, workload: Any = None, **fields: Any) -> Verdict:
+    case = synthetic.case(expect=Expect.model_validate(expect), workload=workload or Workload())
     attempt = Attempt.model_validate(
         {**dict(synthetic.attempt(case)), **fields, "verdicts": ()}, from_attributes=True
     )
@@ -51,7 +54,7 @@ def differs(*, lawful: bool) -> Difference:
 def test_what_is_not_asked_makes_no_verdict() -> None:
     names = {one.check for one in judge(synthetic.attempt(synthetic.case()))}
     inside = {"handoff.equal", "ring.sound", "downtime.explained", "reported.agrees"}
-    assert not names & (inside | {"announce.sent"})
+    assert not names & (inside | {"announce.sent", "dirty.rate"})
 
 
 @pytest.mark.parametrize(
@@ -200,3 +203,56 @@ def test_a_difference_names_its_hop_where_there_are_several() -> None:
     hops = (Inside(devices=(nic(),)), Inside(hop=2, devices=(nic(differs(lawful=False)),)))
     found = verdict("handoff.equal", {"handoff": True}, inside=hops)
     assert found.evidence.startswith("hop 2: 0000:01/virtio-net, queue 0: used")
+
+
+def rate(method: DirtyMethod, mib_s: float | None, error: float = 0.0, **more: Any) -> DirtyRate:
+    told: dict[str, Any] = {"when": "before", "host": "a", "reason": "" if mib_s else "no such"}
+    told |= {"method": method, "mib_s": mib_s, "error_mib_s": error, **more}
+    return DirtyRate.model_validate(told)
+
+
+NO_RING = rate("dirty-ring", None)
+WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
+
+
+@pytest.mark.parametrize(
+    ("rates", "result", "said"),
+    [
+        ((rate("page-sampling", 99), rate("dirty-ring", 20)), "pass", "by dirty-ring: 20 ± 0.0"),
+        ((rate("page-sampling", 16), rate("dirty-ring", 40)), "fail", "by dirty-ring: 40"),
+        ((NO_RING, rate("page-sampling", 99), rate("dirty-bitmap", 12)), "pass", "dirty-bitmap"),
+        (
+            (NO_RING, rate("dirty-bitmap", None), rate("page-sampling", 14, 2)),
+            *("pass", "14 ± 2.0 MiB/s, set 16; the error is twice the deviation"),
+        ),
+        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit lies inside the error"),
+        ((rate("dirty-bitmap", 0.0),), "fail", "by dirty-bitmap: 0"),
+        (
+            (NO_RING, rate("dirty-bitmap", None), rate("dirty-ring", 16, when="after")),
+            *("unmeasured", "dirty-ring: no such; dirty-bitmap: no such"),
+        ),
+        (None, "unmeasured", "nothing was measured"),
+    ],
+)
+def test_a_dirty_rate_is_as_it_was_set(rates: Any, result: str, said: str) -> None:
+    expect = {"dirty_rate_within": 0.5}
+    found = verdict("dirty.rate", expect, workload=WRITES, dirty_rates=rates)
+    assert (found.result, said in found.evidence) == (result, True)
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        ({"dirty_mib_s": 0}, "sets no rate"),
+        ({"dirty_mib": 0}, "sets no rate"),
+        ({"dirty_mib": 8}, "the 8 MiB are written over within the 1 s of measuring"),
+    ],
+)
+def test_a_rate_that_cant_be_seen_is_not_judged(workload: dict[str, Any], said: str) -> None:
+    found = verdict(
+        "dirty.rate",
+        {"dirty_rate_within": 0.5},
+        workload=WRITES.model_copy(update=workload),
+        dirty_rates=(rate("dirty-ring", 16),),
+    )
+    assert (found.result, said in found.evidence) == ("unmeasured", True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
 from migrate.observe.inside import Looked, State, looking, to_sample
-from selftests.qmp import ENDS, PATIENCE_S, Message, Script, StandIn, event
+from selftests.qmp import ENDS, PATIENCE_S, Answers, Message, Script, StandIn, event
 
 NIC = "/machine/nic"
 RAM = {"remaining": 5, "transferred": 7, "dirty-sync-count": 2, "mbps": 8.0, "duplicate": 3}
@@ -29,7 +29,7 @@ def status(*, vhost: bool = False) -> Message:
     return {"return": {"name": "virtio-net", "num-vqs": 1, "vhost-started": vhost}}
 
 
-def script(**more: Sequence[Message]) -> Script:
+def script(**more: Answers) -> dict[str, Answers]:
     """A QEMU with one network device of one queue."""
     named = {name.replace("_", "-"): answers for name, answers in more.items()}
     return {

@@ -15,6 +15,7 @@ from migrate.model import (
     Attempt,
     DeviceHandoff,
     Difference,
+    DirtyRate,
     Explained,
     Inside,
     Reported,
@@ -146,6 +147,29 @@ def test_rings_are_told_with_what_they_break() -> None:
     text = printed(attempt(inside=(HOP.model_copy(update={"rings": (unread,)}),)))
     assert "not checked" in text
     assert "sound" not in text
+
+
+def test_dirty_rates_are_a_row_a_method_with_the_reasons_below() -> None:
+    def rate(**told: Any) -> DirtyRate:
+        return DirtyRate.model_validate({"host": "a", "when": "before", **told})
+
+    rates = (
+        rate(method="page-sampling", mib_s=16, error_mib_s=2.9),
+        rate(method="dirty-ring", mib_s=0, per_vcpu_mib_s=(0, 1)),
+        rate(method="page-sampling", when="after", reason="refused"),
+        rate(method="migration", when="during", mib_s=15.25),
+        rate(method="migration", when="during", reason="too short"),
+    )
+    text = printed(attempt(dirty_rates=rates))
+    rows = {line.split("  ")[0]: re.split(r" {2,}", line) for line in text.splitlines()}
+    assert rows["method"] == ["method", "before", "during", "after"]
+    assert rows["page-sampling"] == ["page-sampling", "16.0 ± 2.9", "-", "not measured"]
+    assert rows["dirty-ring"] == ["dirty-ring", "0.0", "-", "-"]
+    assert rows["migration"] == ["migration", "-", "15.2, not measured", "-"]
+    assert "dirty-ring before, by processor: 0, 1 MiB/s" in text
+    assert "page-sampling: refused" in text
+    assert "migration: too short" in text
+    assert "Dirty rate" not in printed(attempt()), "nobody asked for it"
 
 
 def test_a_run_has_medians_of_what_its_outages_contain() -> None:

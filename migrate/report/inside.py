@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from migrate.model import (
     DIRECTIONS,
+    DIRTY_RATE_S,
+    DIRTY_WHEN,
     Attempt,
     DeviceHandoff,
     Direction,
+    DirtyRate,
     Explained,
     Inside,
     RingAudit,
@@ -51,6 +54,8 @@ def _sections(attempt: Attempt) -> Iterator[Section]:
         yield _devices(hop, where)
         yield _rings(hop, where)
         yield Section(f"Announced and unseen{where}", lines=tuple(_told(hop)))
+    if attempt.dirty_rates is not None:
+        yield _dirty(attempt.dirty_rates)
 
 
 def _told_of(attempt: Attempt, way: Direction) -> Explained | str:
@@ -226,6 +231,42 @@ def _told(hop: Inside) -> Iterator[str]:
         yield f"blind on {span.host} for {span.length_ms:.0f} ms: {span.what}"
     for reason in hop.unseen:
         yield f"not seen: {reason}"
+
+
+def _dirty(rates: Sequence[DirtyRate]) -> Section:
+    """A row for each method; a reason is told below, once for all that it is of."""
+    methods = dict.fromkeys(one.method for one in rates)
+    by_method = {
+        method: [
+            [one for one in rates if (one.method, one.when) == (method, when)]
+            for when in DIRTY_WHEN
+        ]
+        for method in methods
+    }
+    rows = tuple((Cell(name), *map(_rates, found)) for name, found in by_method.items())
+    reasons = dict.fromkeys(f"{one.method}: {one.reason}" for one in rates if one.reason)
+    vcpus = [
+        f"{one.method} {one.when}, by processor: "
+        f"{', '.join(f'{rate:g}' for rate in one.per_vcpu_mib_s)} MiB/s"
+        for one in rates
+        if one.per_vcpu_mib_s
+    ]
+    counted = [f"a page counts once in {DIRTY_RATE_S} s; in a migration's own account once a pass"]
+    grid = Grid(("method", *DIRTY_WHEN), rows)
+    return Section("Dirty rate, MiB/s", grid, (*counted, *vcpus, *reasons))
+
+
+def _rates(found: Sequence[DirtyRate]) -> Cell:
+    """One each hop; a method has no rate of what it is not for."""
+    if not found:
+        return Cell(NOT_THERE)
+    return Cell(", ".join(map(_rate, found)))
+
+
+def _rate(one: DirtyRate) -> str:
+    if one.mib_s is None:
+        return NOT_MEASURED
+    return f"{one.mib_s:.1f}" + (f" ± {one.error_mib_s:.1f}" if one.error_mib_s else "")
 
 
 # --- over the attempts of a run -----------------------------------------------------------------
