@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from migrate.model import (
     DIRECTIONS,
     Attempt,
+    Convergence,
     DeviceHandoff,
     Direction,
     Explained,
@@ -50,6 +51,8 @@ def _sections(attempt: Attempt) -> Iterator[Section]:
         yield _stop(attempt, hop, where)
         yield _devices(hop, where)
         yield _rings(hop, where)
+        if attempt.case.policy.method in ("precopy", "reattach"):
+            yield Section(f"Convergence{where}", lines=tuple(_converged(hop)))
         yield Section(f"Announced and unseen{where}", lines=tuple(_told(hop)))
 
 
@@ -213,6 +216,44 @@ def _soundness(ring: RingAudit) -> Cell:
     if ring.broken:
         return Cell("BROKEN", bad=True)
     return Cell("not checked" if ring.unchecked and not ring.facts else "sound")
+
+
+def _converged(hop: Inside) -> Iterator[str]:
+    found = hop.convergence
+    if found is None:
+        yield _missing(hop, "its progress was not seen, or it ended as a post-copy")
+        return
+    yield f"{_foretold(found)}; happened: {_happened(found)}"
+    if found.throttle_seen is not None:
+        yield f"throttle {_throttled(found.throttle_seen, found.throttle_due or ())}"
+
+
+def _throttled(seen: Sequence[int], due: Sequence[int]) -> str:
+    if not seen:
+        return "took no step"
+    steps = ", ".join(map(str, seen))
+    return f"{steps} as due" if seen == due else f"{steps}, but due: {', '.join(map(str, due))}"
+
+
+def _foretold(one: Convergence) -> str:
+    if one.foretold is None or one.memory_bytes is None or one.bandwidth_bytes_s is None:
+        return f"forecast: {NOT_MEASURED}, its first pass or its rate was not seen"
+    of = f"{one.memory_bytes / 2**20:.1f} MiB at {one.bandwidth_bytes_s / 2**20:.1f} MiB/s"
+    told = one.foretold
+    if told.converges_in is None or told.seconds is None:
+        return f"forecast, of {of}: never converges"
+    return (
+        f"forecast, of {of}: converges in pass {told.converges_in}, "
+        f"{told.syncs} syncs, after {told.seconds:.1f} s"
+    )
+
+
+def _happened(one: Convergence) -> str:
+    syncs = "" if one.syncs is None else f"{one.syncs} syncs, "
+    if not one.switched_over and one.stopped_s is None:
+        return f"{syncs}not stopped"
+    when = NOT_MEASURED if one.stopped_s is None else f"{one.stopped_s:.1f} s"
+    return f"{syncs}{'suspended' if one.suspended else 'stopped'} after {when}"
 
 
 def _told(hop: Inside) -> Iterator[str]:
