@@ -20,7 +20,6 @@ from migrate.model import (
     Case,
     Convergence,
     DeviceHandoff,
-    Event,
     Explained,
     Gap,
     Inside,
@@ -108,24 +107,23 @@ def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
     if case.policy.method not in PRECOPY or hop.looked is None:
         return None
     found = converging(hop.looked.samples, case.policy, case.workload)
-    statuses = {e.data.get("status") for e in told.events if _is(e, "MIGRATION", told.source)}
+    ours = [event for event in told.events if event.host == told.source]
+    statuses = {event.data.get("status") for event in ours if event.name == "MIGRATION"}
+    passes = [event for event in ours if event.name == "MIGRATION_PASS"]
     if found is None or "postcopy-active" in statuses:
         return None
     stop, _ = told.switchover
-    first = told.first("MIGRATION_PASS", told.source, told.begin_ns)
     limit_ns = told.begin_ns + round(case.policy.timeout_s * 1e9)
     suspends = case.policy.on_timeout == "suspend"
     return found.model_copy(
         update={
             "switched_over": not statuses.isdisjoint(SWITCHED),
-            "stopped_s": (stop.at_ns - first.at_ns) / 1e9 if stop and first else None,
+            # QEMU tells of those after the last look, too.
+            "syncs": int(passes[-1].data["pass"]) if passes else found.syncs,
+            "stopped_s": (stop.at_ns - passes[0].at_ns) / 1e9 if stop and passes else None,
             "suspended": suspends and stop is not None and stop.at_ns >= limit_ns,
         }
     )
-
-
-def _is(event: Event, name: str, host: str) -> bool:
-    return (event.name, event.host) == (name, host)
 
 
 def _announced(told: Told) -> tuple[int | None, float | None]:

@@ -451,7 +451,7 @@ class Convergence(Value):
     foretold: Foretold | None = None
     """None: the memory or the bandwidth is not known."""
     syncs: int | None = None
-    """``dirty-sync-count`` as it was told last."""
+    """QEMU's ``dirty-sync-count``, as it was told last."""
     switched_over: bool = False
     stopped_s: NotNegative | None = None
     """From the begin of the first pass to the guest's stop."""

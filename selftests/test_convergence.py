@@ -292,6 +292,7 @@ STOPPED = (
     event(2000, "MIGRATION_PASS", **{"pass": 2}),
     event(3100, "STOP"),
     event(3101, "MIGRATION", status="pre-switchover"),
+    event(3110, "MIGRATION_PASS", **{"pass": 5}),
 )
 
 
@@ -315,7 +316,14 @@ def test_a_hop_has_what_happened_beside_its_forecast() -> None:
     found = hop(Policy(bandwidth_mib_s=32), looked=looked())
     assert found is not None
     assert (found.switched_over, found.stopped_s, found.suspended) == (True, 3.0, False)
+    assert found.syncs == 5  # nobody looked so late
     assert found.foretold is not None
+
+
+def test_without_qemus_passes_the_samples_count_the_syncs() -> None:
+    found = hop(Policy(), STOPPED[2:4], looked())
+    assert found is not None
+    assert (found.syncs, found.switched_over, found.stopped_s) == (3, True, None)
 
 
 def test_a_hop_that_was_given_up_did_not_stop() -> None:
