@@ -162,6 +162,8 @@ def steps_seen(samples: Sequence[int | None], rule: Throttle = DEFAULTS) -> Step
 
 # --- of a move ----------------------------------------------------------------------------------
 
+PRECOPY = ("precopy", "reattach")
+"""Methods that have one, to their end."""
 DOWNTIME_LIMIT_MS = 300
 """QEMU's default (migration/options.c, ``DEFAULT_MIGRATE_SET_DOWNTIME``)."""
 PAGE = 4096
@@ -175,12 +177,16 @@ def converging(samples: Sequence[Sample], policy: Policy, workload: Workload) ->
     """
     if not samples:
         return None
-    memory, bandwidth = to_be_sent(samples), _bandwidth(samples, policy)
+    memory = to_be_sent(samples)
+    rates = [one.rate_bytes_s for one in samples if one.rate_bytes_s]
+    seen = statistics.median(rates) if rates else None
+    bandwidth = seen if policy.bandwidth_mib_s is None else float(policy.bandwidth_mib_s * MIB)
     known = [one.iteration for one in samples if one.iteration is not None]
     steps = steps_seen([one.throttle_percent for one in samples]) if policy.auto_converge else None
     return Convergence(
         memory_bytes=memory,
         bandwidth_bytes_s=bandwidth,
+        seen_bytes_s=seen,
         foretold=_foretold(memory, bandwidth, policy, workload),
         syncs=max(known, default=None),
         throttle_seen=steps.seen if steps else None,
@@ -191,27 +197,17 @@ def converging(samples: Sequence[Sample], policy: Policy, workload: Workload) ->
 def to_be_sent(samples: Sequence[Sample]) -> int | None:
     """Bytes of the first pass: what was sent by the first look at it, and left, and is not zero.
 
-    QEMU finds out what is zero while it sends. None if no look fell into the first pass.
+    QEMU finds out what is zero while it sends, the last of it in the pass after (or the stop), and
+    counts it again whenever it is sent again. None unless both were looked at.
     """
-    looks = [one for one in samples if one.iteration and one.remaining_bytes]
-    if not looks or looks[0].iteration != 1:
+    first = next((one for one in samples if one.iteration == 1 and one.remaining_bytes), None)
+    after = next((one for one in reversed(samples) if one.iteration in (2, 3)), None)
+    if first is None or first.remaining_bytes is None or first.transferred_bytes is None:
         return None
-    first = looks[0]
-    end = next((one for one in looks if one.iteration != 1), looks[-1])
-    if first.remaining_bytes is None or first.transferred_bytes is None:
+    if after is None or after.zero_pages is None or first.zero_pages is None:
         return None
-    if first.zero_pages is None or end.zero_pages is None:
-        return None
-    zero = (end.zero_pages - first.zero_pages) * PAGE
+    zero = (after.zero_pages - first.zero_pages) * PAGE
     return max(first.remaining_bytes + first.transferred_bytes - zero, 0)
-
-
-def _bandwidth(samples: Sequence[Sample], policy: Policy) -> float | None:
-    """Bytes a second."""
-    if policy.bandwidth_mib_s is not None:
-        return float(policy.bandwidth_mib_s * MIB)
-    rates = [one.rate_bytes_s for one in samples if one.rate_bytes_s]
-    return statistics.median(rates) if rates else None
 
 
 def _foretold(

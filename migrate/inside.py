@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from migrate.convergence import converging
+from migrate.convergence import PRECOPY, converging
 from migrate.explain import Told, devices, explained, stages
 from migrate.handoff import Queue, compare, fields, queues, told_by_backend
 from migrate.model import (
@@ -28,6 +28,7 @@ from migrate.model import (
     Span,
 )
 from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
+from migrate.observe.progress import to_sample
 from migrate.outage import longest
 from migrate.stage import Hop, Seen
 from migrate.timeline import Arrivals
@@ -35,7 +36,6 @@ from migrate.virtqueue import audit
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
-PRECOPY = ("precopy", "reattach")
 SWITCHED = ("pre-switchover", "device", "completed")
 """QEMU's statuses of a source that has begun to switch over (qapi/migration.json)."""
 NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downtime_* (since 8.2)"
@@ -104,10 +104,11 @@ def _of_hop(number: int, hop: Hop, told: Told, case: Case) -> Inside:
 
 def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
     """Of a move that was a pre-copy to its end."""
-    if case.policy.method not in PRECOPY or hop.looked is None:
+    if case.policy.method not in PRECOPY or not hop.looked or not hop.looked.samples:
         return None
-    found = converging(hop.looked.samples, case.policy, case.workload)
     ours = [event for event in told.events if event.host == told.source]
+    account = [to_sample(told.source, e.data) for e in ours if e.name == "job-completed"]
+    found = converging([*hop.looked.samples, *account], case.policy, case.workload)
     statuses = {event.data.get("status") for event in ours if event.name == "MIGRATION"}
     passes = [event for event in ours if event.name == "MIGRATION_PASS"]
     if found is None or "postcopy-active" in statuses:

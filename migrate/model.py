@@ -447,7 +447,9 @@ class Convergence(Value):
     memory_bytes: int | None = None
     """To be sent in the first pass: what is not zero."""
     bandwidth_bytes_s: NotNegative | None = None
-    """The policy's, or else the median of what QEMU told meanwhile."""
+    """The policy's, or else what was seen."""
+    seen_bytes_s: NotNegative | None = None
+    """The median of the rates that QEMU told meanwhile."""
     foretold: Foretold | None = None
     """None: the memory or the bandwidth is not known."""
     syncs: int | None = None

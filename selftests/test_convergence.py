@@ -225,9 +225,9 @@ def converged(
 
 def test_a_move_is_foretold_by_what_was_to_be_sent_and_asked_for() -> None:
     found = converged(Policy(bandwidth_mib_s=32))
-    assert (found.memory_bytes, found.bandwidth_bytes_s) == (92 * MIB, 32 * MIB)
+    assert (found.memory_bytes, found.bandwidth_bytes_s) == (86 * MIB, 32 * MIB)
     due = forecast(
-        memory=92 * MIB,
+        memory=86 * MIB,
         working_set=64 * MIB,
         dirty_per_s=16 * MIB,
         bandwidth_per_s=32 * MIB,
@@ -237,6 +237,7 @@ def test_a_move_is_foretold_by_what_was_to_be_sent_and_asked_for() -> None:
         converges_in=due.converges_in, syncs=due.syncs, seconds=due.seconds
     )
     assert found.syncs == 3
+    assert found.seen_bytes_s == 32 * MIB
     assert (found.throttle_seen, found.throttle_due) == (None, None)
 
 
@@ -270,7 +271,8 @@ def test_without_samples_nothing_is_told() -> None:
     [
         [sample(0, 0, 0)],  # nothing was to be sent yet
         PASSES[3:],  # no look fell into the first pass
-        [sample(1, 250, 2, None)],  # it is not known what is zero
+        PASSES[:3],  # nor one past it: not all of its zeros are known
+        [sample(1, 250, 2, None), sample(2, 0, 2, None)],  # it is not known what is zero
     ],
 )
 def test_what_was_to_be_sent_is_not_guessed(samples: list[Sample]) -> None:
@@ -279,7 +281,7 @@ def test_what_was_to_be_sent_is_not_guessed(samples: list[Sample]) -> None:
 
 
 def test_a_rate_that_nobody_knows_foretells_nothing() -> None:
-    found = converged(samples=[sample(1, 250, 2)])
+    found = converged(samples=[sample(1, 250, 2), sample(2, 0, 252)])
     assert (found.memory_bytes, found.foretold) == (252 * MIB, None)
 
 
@@ -318,6 +320,15 @@ def test_a_hop_has_what_happened_beside_its_forecast() -> None:
     assert (found.switched_over, found.stopped_s, found.suspended) == (True, 3.0, False)
     assert found.syncs == 5  # nobody looked so late
     assert found.foretold is not None
+
+
+def test_libvirts_account_tells_what_came_after_the_last_look() -> None:
+    job = {"memory_iteration": 3, "memory_constant": 256 * 200, "data_processed": 90 * MIB}
+    first = Looked(samples=PASSES[1:2])
+    events = (*STOPPED, event(3200, "job-completed", **job))
+    bare, told = hop(Policy(), looked=first), hop(Policy(), events, first)
+    assert bare and told
+    assert (bare.memory_bytes, told.memory_bytes) == (None, 56 * MIB)  # 252 less 196
 
 
 def test_without_qemus_passes_the_samples_count_the_syncs() -> None:

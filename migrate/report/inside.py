@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from migrate.convergence import PRECOPY
 from migrate.model import (
     DIRECTIONS,
     Attempt,
@@ -23,6 +24,7 @@ from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid, Row
 QUICK_MS = 0.1
 """Devices that took less than this, and of which nothing differs, are one row together."""
 NOT_THERE = "-"
+ENDED_OTHERWISE = "no forecast: it ended as a post-copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,12 @@ def _sections(attempt: Attempt) -> Iterator[Section]:
         yield _stop(attempt, hop, where)
         yield _devices(hop, where)
         yield _rings(hop, where)
-        if attempt.case.policy.method in ("precopy", "reattach"):
-            yield Section(f"Convergence{where}", lines=tuple(_converged(hop)))
+        if attempt.case.policy.method in PRECOPY:
+            over = hop.convergence is None and any(
+                phase.name == "postcopy" for phase in attempt.phases
+            )
+            told = [ENDED_OTHERWISE] if over else _converged(hop)
+            yield Section(f"Convergence{where}", lines=tuple(told))
         yield Section(f"Announced and unseen{where}", lines=tuple(_told(hop)))
 
 
@@ -221,7 +227,7 @@ def _soundness(ring: RingAudit) -> Cell:
 def _converged(hop: Inside) -> Iterator[str]:
     found = hop.convergence
     if found is None:
-        yield _missing(hop, "its progress was not seen, or it ended as a post-copy")
+        yield _missing(hop, "its progress was not seen")
         return
     yield f"{_foretold(found)}; happened: {_happened(found)}"
     if found.throttle_seen is not None:
@@ -249,11 +255,12 @@ def _foretold(one: Convergence) -> str:
 
 
 def _happened(one: Convergence) -> str:
-    syncs = "" if one.syncs is None else f"{one.syncs} syncs, "
+    syncs = NOT_MEASURED if one.syncs is None else str(one.syncs)
+    rate = "" if one.seen_bytes_s is None else f" at {one.seen_bytes_s / 2**20:.1f} MiB/s"
     if not one.switched_over and one.stopped_s is None:
-        return f"{syncs}not stopped"
+        return f"{syncs} syncs{rate}, not stopped"
     when = NOT_MEASURED if one.stopped_s is None else f"{one.stopped_s:.1f} s"
-    return f"{syncs}{'suspended' if one.suspended else 'stopped'} after {when}"
+    return f"{syncs} syncs{rate}, {'suspended' if one.suspended else 'stopped'} after {when}"
 
 
 def _told(hop: Inside) -> Iterator[str]:
