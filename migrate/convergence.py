@@ -10,8 +10,11 @@ And what auto-converge does about a guest that dirties too fast, step by step (m
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from migrate.model import Convergence, Foretold, Policy, Sample, Workload
 
 PASSES_MOST = 1000
 """A forecast of more is none: rates do not hold for so long."""
@@ -155,3 +158,68 @@ def steps_seen(samples: Sequence[int | None], rule: Throttle = DEFAULTS) -> Step
         value for before, value in zip([0, *told], told, strict=False) if value != before
     ]  # the zeros before the first step go with this, too
     return Steps(tuple(seen), rule.steps()[: len(seen)])
+
+
+# --- of a move ----------------------------------------------------------------------------------
+
+PRECOPY = ("precopy", "reattach")
+"""Methods that have one, to their end."""
+DOWNTIME_LIMIT_MS = 300
+"""QEMU's default (migration/options.c, ``DEFAULT_MIGRATE_SET_DOWNTIME``)."""
+PAGE = 4096
+MIB = 2**20
+
+
+def converging(samples: Sequence[Sample], policy: Policy, workload: Workload) -> Convergence | None:
+    """When a pre-copy should converge, and what its samples tell of it; None without samples.
+
+    That it stopped, and when, is told by events: that is left out.
+    """
+    if not samples:
+        return None
+    memory = to_be_sent(samples)
+    rates = [one.rate_bytes_s for one in samples if one.rate_bytes_s]
+    seen = statistics.median(rates) if rates else None
+    bandwidth = seen if policy.bandwidth_mib_s is None else float(policy.bandwidth_mib_s * MIB)
+    known = [one.iteration for one in samples if one.iteration is not None]
+    steps = steps_seen([one.throttle_percent for one in samples]) if policy.auto_converge else None
+    return Convergence(
+        memory_bytes=memory,
+        bandwidth_bytes_s=bandwidth,
+        seen_bytes_s=seen,
+        foretold=_foretold(memory, bandwidth, policy, workload),
+        syncs=max(known, default=None),
+        throttle_seen=steps.seen if steps else None,
+        throttle_due=steps.expected if steps else None,
+    )
+
+
+def to_be_sent(samples: Sequence[Sample]) -> int | None:
+    """Bytes of the first pass: what was sent by the first look at it, and left, and is not zero.
+
+    QEMU finds out what is zero while it sends, the last of it in the pass after (or the stop), and
+    counts it again whenever it is sent again. None unless both were looked at.
+    """
+    first = next((one for one in samples if one.iteration == 1 and one.remaining_bytes), None)
+    after = next((one for one in reversed(samples) if one.iteration in (2, 3)), None)
+    if first is None or first.remaining_bytes is None or first.transferred_bytes is None:
+        return None
+    if after is None or after.zero_pages is None or first.zero_pages is None:
+        return None
+    zero = (after.zero_pages - first.zero_pages) * PAGE
+    return max(first.remaining_bytes + first.transferred_bytes - zero, 0)
+
+
+def _foretold(
+    memory: int | None, bandwidth: float | None, policy: Policy, workload: Workload
+) -> Foretold | None:
+    if memory is None or bandwidth is None:
+        return None
+    found = forecast(
+        memory=memory,
+        working_set=workload.dirty_mib * MIB,
+        dirty_per_s=workload.dirty_mib_s * MIB,
+        bandwidth_per_s=bandwidth,
+        downtime_s=(policy.downtime_limit_ms or DOWNTIME_LIMIT_MS) / 1000,
+    )
+    return Foretold(converges_in=found.converges_in, syncs=found.syncs, seconds=found.seconds)

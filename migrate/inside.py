@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from migrate.convergence import PRECOPY, converging
 from migrate.explain import Told, devices, explained, section_name, stages
 from migrate.handoff import Queue, compare, fields, queues, told_by_backend
 from migrate.model import (
     DIRECTIONS,
     Attempt,
+    Case,
+    Convergence,
     DeviceHandoff,
     Explained,
     Gap,
@@ -25,6 +28,7 @@ from migrate.model import (
     Span,
 )
 from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
+from migrate.observe.progress import to_sample
 from migrate.outage import longest
 from migrate.stage import Hop, Seen
 from migrate.timeline import Arrivals
@@ -32,6 +36,8 @@ from migrate.virtqueue import audit
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
+SWITCHED = ("pre-switchover", "device", "completed")
+"""QEMU's statuses of a source that has begun to switch over (qapi/migration.json)."""
 NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downtime_* (since 8.2)"
 
 
@@ -41,10 +47,10 @@ def told_of(seen: Seen, mac: str) -> tuple[Told, ...]:
     return tuple(Told(events, hop.source, hop.target, hop.begin_ns, mac) for hop, events, _ in hops)
 
 
-def inside_of(seen: Seen, told: Sequence[Told], memory_mib: int) -> tuple[Inside, ...]:
+def inside_of(seen: Seen, told: Sequence[Told], case: Case) -> tuple[Inside, ...]:
     """Hop by hop."""
     return tuple(
-        _of_hop(number, hop, one, memory_mib)
+        _of_hop(number, hop, one, case)
         for number, (hop, one) in enumerate(zip(seen.hops, told, strict=True), 1)
     )
 
@@ -75,7 +81,7 @@ def _of_gap(told: Sequence[Told], gap: Gap) -> Told:
     return begun[-1] if begun else told[0]
 
 
-def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
+def _of_hop(number: int, hop: Hop, told: Told, case: Case) -> Inside:
     _, resume = told.switchover
     spans, took = stages(told), devices(told)
     compared = tuple(_compared(hop, told))
@@ -88,12 +94,38 @@ def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
     return Inside(
         hop=number,
         stop=spans,
-        rings=_rings(hop, memory_mib),
+        rings=_rings(hop, case.guest.memory_mib),
         devices=_sized(hop, _joined(took or (), compared)) if took or compared else None,
         announced=announced,
         first_announce_ms=first_ms,
+        convergence=_convergence(hop, told, case),
         blind=tuple(_blind(hop.looked.samples)) if hop.looked else (),
         unseen=tuple(unseen),
+    )
+
+
+def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
+    """Of a move that was a pre-copy to its end."""
+    if case.policy.method not in PRECOPY or not hop.looked or not hop.looked.samples:
+        return None
+    ours = [event for event in told.events if event.host == told.source]
+    account = [to_sample(told.source, e.data) for e in ours if e.name == "job-completed"]
+    found = converging([*hop.looked.samples, *account], case.policy, case.workload)
+    statuses = {event.data.get("status") for event in ours if event.name == "MIGRATION"}
+    passes = [event for event in ours if event.name == "MIGRATION_PASS"]
+    if found is None or "postcopy-active" in statuses:
+        return None
+    stop, _ = told.switchover
+    limit_ns = told.begin_ns + round(case.policy.timeout_s * 1e9)
+    suspends = case.policy.on_timeout == "suspend"
+    return found.model_copy(
+        update={
+            "switched_over": not statuses.isdisjoint(SWITCHED),
+            # QEMU tells of those after the last look, too.
+            "syncs": int(passes[-1].data["pass"]) if passes else found.syncs,
+            "stopped_s": (stop.at_ns - passes[0].at_ns) / 1e9 if stop and passes else None,
+            "suspended": suspends and stop is not None and stop.at_ns >= limit_ns,
+        }
     )
 
 

@@ -101,6 +101,11 @@ class GuestSpec(Value):
     vcpus: int = Field(default=1, ge=1, le=16)
     machine: Literal["q35", "pc"] = "q35"
     start: Literal["warm", "cold"] = "warm"
+    dirty_ring: Literal[1024, 2048, 4096, 8192, 16384, 32768, 65536] | None = None
+    """Entries of each processor's dirty ring, under KVM alone; None: KVM keeps a bitmap.
+
+    Sizes are libvirt's (domain XML, ``features/kvm/dirty-ring``).
+    """
 
 
 class Policy(Value):
@@ -452,6 +457,41 @@ class RingAudit(Value):
     """Indices, flags and wrap counters by name, as people read them."""
 
 
+class Foretold(Value):
+    """When pre-copy can stop the guest, by the rates that were known; None: never at these."""
+
+    converges_in: int | None = None
+    """The pass after which it can."""
+    syncs: int | None = None
+    """QEMU's ``dirty-sync-count`` at the end."""
+    seconds: NotNegative | None = None
+    """From the begin of the first pass to the stop."""
+
+
+class Convergence(Value):
+    """Of one pre-copy: when it should converge, beside what happened."""
+
+    memory_bytes: int | None = None
+    """To be sent in the first pass: what is not zero."""
+    bandwidth_bytes_s: NotNegative | None = None
+    """The policy's, or else what was seen."""
+    seen_bytes_s: NotNegative | None = None
+    """The median of the rates that QEMU told meanwhile."""
+    foretold: Foretold | None = None
+    """None: the memory or the bandwidth is not known."""
+    syncs: int | None = None
+    """QEMU's ``dirty-sync-count``, as it was told last."""
+    switched_over: bool = False
+    stopped_s: NotNegative | None = None
+    """From the begin of the first pass to the guest's stop."""
+    suspended: bool = False
+    """That stop was the policy's, at its time limit."""
+    throttle_seen: tuple[int, ...] | None = None
+    """Auto-converge's steps in percent; None: it was not asked for."""
+    throttle_due: tuple[int, ...] | None = None
+    """As many steps as were seen, as they should be."""
+
+
 class Inside(Value):
     """What went on inside of one move; None: it could not be seen."""
 
@@ -464,6 +504,8 @@ class Inside(Value):
     """Announcements heard on the fabric after the resume."""
     first_announce_ms: float | None = None
     """After the resume; negative: before the target ran."""
+    convergence: Convergence | None = None
+    """Of a pre-copy whose progress was seen."""
     blind: tuple[Span, ...] = ()
     """When QEMU did not answer, and what was not seen meanwhile."""
     unseen: tuple[str, ...] = ()

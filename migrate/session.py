@@ -147,6 +147,8 @@ class Session:
         needs = [*module.needs, *case.needs]
         if has_postcopy(case):
             needs.append("userfaultfd")
+        if case.guest.dirty_ring is not None:
+            needs.append("kvm")
         for host in (source, target):
             known = next(found for found in self.facts if found.host == host.name)
             for need in needs:

@@ -6,7 +6,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.convergence import Forecast, Period, Steps, Throttle, forecast, steps_seen, throttled
+from migrate.convergence import (
+    Forecast,
+    Period,
+    Steps,
+    Throttle,
+    converging,
+    forecast,
+    steps_seen,
+    throttled,
+    to_be_sent,
+)
+from migrate.explain import Told
+from migrate.inside import inside_of
+from migrate.migration import Moved
+from migrate.model import (
+    Case,
+    Convergence,
+    Event,
+    Foretold,
+    Nic,
+    Policy,
+    Reported,
+    Sample,
+    Workload,
+)
+from migrate.observe.inside import Looked
+from migrate.stage import Hop, Seen
 
 MIB = 2**20
 
@@ -157,3 +183,180 @@ def test_more_steps_than_there_are_disagree() -> None:
     rule = Throttle(initial=50, increment=40, most=90)
     assert steps_seen((50, 90, 99), rule) == Steps((50, 90, 99), (50, 90))
     assert not steps_seen((50, 90, 99), rule).agree
+
+
+# --- of a move ----------------------------------------------------------------------------------
+
+MS = 1_000_000
+BUSY = Workload(dirty_mib=64, dirty_mib_s=16)
+
+
+def sample(
+    iteration: int, left: int, sent: int, zero: int | None = 0, **fields: int | None
+) -> Sample:
+    """``left``, ``sent`` and ``zero`` in MiB."""
+    return Sample(
+        at_ns=0,
+        host="a",
+        iteration=iteration,
+        remaining_bytes=left * MIB,
+        transferred_bytes=sent * MIB,
+        zero_pages=None if zero is None else zero * 256,
+        **fields,
+    )
+
+
+PASSES = [
+    sample(0, 0, 0),
+    sample(1, 250, 2, 4, rate_bytes_s=20 * MIB),
+    sample(1, 10, 90, 160, throttle_percent=20),
+    sample(2, 64, 98, 164, rate_bytes_s=32 * MIB, throttle_percent=20),
+    sample(3, 32, 150, 170, rate_bytes_s=33 * MIB, throttle_percent=30),
+]
+
+
+def converged(
+    policy: Policy | None = None, samples: list[Sample] = PASSES, workload: Workload = BUSY
+) -> Convergence:
+    found = converging(samples, policy or Policy(), workload)
+    assert found is not None
+    return found
+
+
+def test_a_move_is_foretold_by_what_was_to_be_sent_and_asked_for() -> None:
+    found = converged(Policy(bandwidth_mib_s=32))
+    assert (found.memory_bytes, found.bandwidth_bytes_s) == (86 * MIB, 32 * MIB)
+    due = forecast(
+        memory=86 * MIB,
+        working_set=64 * MIB,
+        dirty_per_s=16 * MIB,
+        bandwidth_per_s=32 * MIB,
+        downtime_s=0.3,
+    )
+    assert found.foretold == Foretold(
+        converges_in=due.converges_in, syncs=due.syncs, seconds=due.seconds
+    )
+    assert found.syncs == 3
+    assert found.seen_bytes_s == 32 * MIB
+    assert (found.throttle_seen, found.throttle_due) == (None, None)
+
+
+def test_a_bandwidth_that_nobody_set_is_the_median_of_what_was_seen() -> None:
+    assert converged().bandwidth_bytes_s == 32 * MIB
+
+
+def test_a_longer_downtime_limit_is_met_earlier() -> None:
+    slow, fast = (converged(Policy(downtime_limit_ms=ms)).foretold for ms in (50, 1500))
+    assert slow and fast
+    assert slow.seconds and fast.seconds
+    assert fast.seconds < slow.seconds
+
+
+def test_a_guest_that_is_too_fast_never_converges() -> None:
+    fast = converged(Policy(bandwidth_mib_s=8))
+    assert fast.foretold == Foretold()
+
+
+def test_steps_are_told_where_they_were_asked_for() -> None:
+    found = converged(Policy(auto_converge=True))
+    assert (found.throttle_seen, found.throttle_due) == ((20, 30), (20, 30))
+
+
+def test_without_samples_nothing_is_told() -> None:
+    assert converging([], Policy(), BUSY) is None
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [sample(0, 0, 0)],  # nothing was to be sent yet
+        PASSES[3:],  # no look fell into the first pass
+        PASSES[:3],  # nor one past it: not all of its zeros are known
+        [sample(1, 250, 2, None), sample(2, 0, 2, None)],  # it is not known what is zero
+    ],
+)
+def test_what_was_to_be_sent_is_not_guessed(samples: list[Sample]) -> None:
+    assert to_be_sent(samples) is None
+    assert converged(Policy(bandwidth_mib_s=8), samples).foretold is None
+
+
+def test_a_rate_that_nobody_knows_foretells_nothing() -> None:
+    found = converged(samples=[sample(1, 250, 2), sample(2, 0, 252)])
+    assert (found.memory_bytes, found.foretold) == (252 * MIB, None)
+
+
+def event(at_ms: int, name: str, **data: object) -> Event:
+    return Event(at_ns=at_ms * MS, source="qemu", host="a", name=name, data=dict(data))
+
+
+STOPPED = (
+    event(100, "MIGRATION_PASS", **{"pass": 1}),
+    event(2000, "MIGRATION_PASS", **{"pass": 2}),
+    event(3100, "STOP"),
+    event(3101, "MIGRATION", status="pre-switchover"),
+    event(3110, "MIGRATION_PASS", **{"pass": 5}),
+)
+
+
+def hop(
+    policy: Policy, events: tuple[Event, ...] = STOPPED, looked: Looked | None = None
+) -> Convergence | None:
+    """Of the one hop of a move from a to b."""
+    nic = Nic(name="eth0", driver="virtio_net", mac="", mtu=1500, carrier=True)
+    moved = Moved("completed", ("b",), Reported())
+    seen = Seen(0, (0, 0), 0.0, nic, [Hop("a", "b", moved, 0, 9000 * MS, looked)])
+    case = Case(id="x", policy=policy, workload=BUSY)
+    (found,) = inside_of(seen, (Told(events, "a", "b"),), case)
+    return found.convergence
+
+
+def looked() -> Looked:
+    return Looked(samples=list(PASSES))
+
+
+def test_a_hop_has_what_happened_beside_its_forecast() -> None:
+    found = hop(Policy(bandwidth_mib_s=32), looked=looked())
+    assert found is not None
+    assert (found.switched_over, found.stopped_s, found.suspended) == (True, 3.0, False)
+    assert found.syncs == 5  # nobody looked so late
+    assert found.foretold is not None
+
+
+def test_libvirts_account_tells_what_came_after_the_last_look() -> None:
+    job = {"memory_iteration": 3, "memory_constant": 256 * 200, "data_processed": 90 * MIB}
+    first = Looked(samples=PASSES[1:2])
+    events = (*STOPPED, event(3200, "job-completed", **job))
+    bare, told = hop(Policy(), looked=first), hop(Policy(), events, first)
+    assert bare and told
+    assert (bare.memory_bytes, told.memory_bytes) == (None, 56 * MIB)  # 252 less 196
+
+
+def test_without_qemus_passes_the_samples_count_the_syncs() -> None:
+    found = hop(Policy(), STOPPED[2:4], looked())
+    assert found is not None
+    assert (found.syncs, found.switched_over, found.stopped_s) == (3, True, None)
+
+
+def test_a_hop_that_was_given_up_did_not_stop() -> None:
+    found = hop(Policy(), (*STOPPED[:2], event(4000, "MIGRATION", status="cancelled")), looked())
+    assert found is not None
+    assert (found.switched_over, found.stopped_s) == (False, None)
+
+
+def test_a_stop_by_the_time_limit_is_no_convergence() -> None:
+    suspends = Policy(on_timeout="suspend", timeout_s=3)
+    found = hop(suspends, looked=looked())
+    assert found is not None
+    assert found.suspended
+    patient = hop(suspends.model_copy(update={"timeout_s": 4.0}), looked=looked())
+    assert patient is not None
+    assert not patient.suspended
+
+
+def test_what_is_no_precopy_or_was_not_looked_at_is_not_told() -> None:
+    assert hop(Policy(method="postcopy"), looked=looked()) is None
+    assert hop(Policy(method="save-restore"), looked=looked()) is None
+    assert hop(Policy()) is None
+    assert hop(Policy(), looked=Looked()) is None
+    over = (*STOPPED, event(3200, "MIGRATION", status="postcopy-active"))
+    assert hop(Policy(on_timeout="postcopy"), over, looked()) is None

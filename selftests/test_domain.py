@@ -101,7 +101,11 @@ INTERFACES = {
         ("failover", "all", {**VARIANTS["all"], "vf": {"vlan": 42}}),
     )
 }
-CASES = [*INTERFACES, "virtio-disk", "virtio-kvm"]
+KVM = {
+    "virtio-kvm": GuestSpec(),
+    "virtio-dirty-ring": GuestSpec(dirty_ring=4096),
+}
+CASES = [*INTERFACES, "virtio-disk", *KVM]
 
 
 def source_of(case: str) -> str:
@@ -116,12 +120,12 @@ def started(case: str) -> str:
     interface = INTERFACES.get(case, Interface())
     module = module_for(interface.mode)
     return domain_xml(
-        GuestSpec(vcpus=interface.queues),
+        KVM.get(case, GuestSpec(vcpus=interface.queues)),
         interface,
         Path("/cache/warm/overlay.qcow2") if case == "virtio-disk" else IMAGE,
         module.describe(interface, BACKENDS[interface.mode][0]),
         machine="pc-q35-10.0",
-        accelerator="kvm" if case == "virtio-kvm" else "qemu",
+        accelerator="kvm" if case in KVM else "qemu",
     )
 
 

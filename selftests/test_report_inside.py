@@ -13,11 +13,15 @@ from click.testing import CliRunner
 from migrate.cli import cli
 from migrate.model import (
     Attempt,
+    Convergence,
     DeviceHandoff,
     Difference,
     DirtyRate,
     Explained,
+    Foretold,
     Inside,
+    Phase,
+    Policy,
     Reported,
     RingAudit,
     Span,
@@ -103,6 +107,57 @@ def test_what_was_quick_is_added_up_as_far_as_it_was_measured() -> None:
     assert re.search(
         r"2 others, .* each +100 1/2 measured +0\.04 +0\.02 1/2 measured +not compared", text
     )
+
+
+WELL = Convergence(
+    memory_bytes=61 << 20,
+    bandwidth_bytes_s=32 << 20,
+    seen_bytes_s=31 << 20,
+    foretold=Foretold(converges_in=4, syncs=6, seconds=2.9),
+    syncs=5,
+    switched_over=True,
+    stopped_s=3.04,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {},
+            "forecast, of 61.0 MiB at 32.0 MiB/s: converges in pass 4, 6 syncs, after 2.9 s; "
+            "happened: 5 syncs at 31.0 MiB/s, stopped after 3.0 s",
+        ),
+        (
+            {"foretold": Foretold()},
+            "at 32.0 MiB/s: never converges; happened: 5 syncs at 31.0 MiB/s, stopped",
+        ),
+        ({"foretold": None}, "forecast: not measured, its first pass or its rate was not seen;"),
+        (
+            {"switched_over": False, "stopped_s": None},
+            "happened: 5 syncs at 31.0 MiB/s, not stopped",
+        ),
+        ({"syncs": None, "seen_bytes_s": None}, "happened: not measured syncs, stopped after"),
+        ({"stopped_s": None}, "happened: 5 syncs at 31.0 MiB/s, stopped after not measured"),
+        ({"suspended": True}, "happened: 5 syncs at 31.0 MiB/s, suspended after 3.0 s"),
+        ({"throttle_seen": (20, 30), "throttle_due": (20, 30)}, "throttle 20, 30 as due"),
+        ({"throttle_seen": (20, 40), "throttle_due": (20, 30)}, "throttle 20, 40, but due: 20, 30"),
+        ({"throttle_seen": (), "throttle_due": ()}, "throttle took no step"),
+    ],
+)
+def test_a_forecast_stands_beside_what_happened(fields: dict[str, Any], said: str) -> None:
+    found = WELL.model_copy(update=fields)
+    text = printed(attempt(inside=(HOP.model_copy(update={"convergence": found}),)))
+    assert said in text
+    assert ("throttle" in text) == ("throttle_seen" in fields)
+
+
+def test_only_a_precopy_is_asked_whether_it_converges() -> None:
+    assert "not measured: its progress was not seen" in printed(attempt())
+    over = Phase(name="postcopy", begin_ns=1, end_ns=2)
+    assert "no forecast: it ended as a post-copy" in printed(attempt(phases=(over,)))
+    postcopy = synthetic.case(policy=Policy(method="postcopy"))
+    assert "Convergence" not in printed(attempt(case=postcopy))
 
 
 def test_what_was_not_had_is_not_measured_with_its_reason() -> None:

@@ -200,6 +200,7 @@ REFUSED = {
         "line 4: variants.1.name",
         "once",
     ),
+    "a dirty ring of any size": ("[guest]\ndirty_ring = 3000", "line 2: guest.dirty_ring", "4096"),
     "variants that are no list": ("variants = 3", "line 1: variants", "[[variants]]"),
     "an unknown key of a variant": (
         "[[variants]]\nname = 'a'\n[[variants]]\nname = 'b'\npolicy.hop = 3",

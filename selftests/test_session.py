@@ -94,6 +94,28 @@ def test_a_need_that_is_not_met_gives_reason_and_remedy(going: Session) -> None:
     assert (place.reason, place.remedy) == ("it is day", "wait")
 
 
+def test_a_dirty_ring_takes_kvm_on_both_hosts(going: Session) -> None:
+    ring = case(guest={"dirty_ring": 4096})
+    lacking = Capability(name="kvm", able=False, reason="it has none", remedy="turn it on")
+    able = Capability(name="kvm", able=True)
+
+    def facts_of(*found: Capability) -> None:
+        going.facts = tuple(
+            one.model_copy(update={"capabilities": (*one.capabilities, kvm)})
+            for one, kvm in zip(going.facts, found, strict=True)
+        )
+
+    original = going.facts
+    facts_of(able, lacking, lacking)
+    place = going.place(ring)
+    assert isinstance(place, Skip)
+    assert (place.reason, place.remedy) == ("it has none", "turn it on")
+    assert names(going.place(case())) == ("a", "b")
+    going.facts = original
+    facts_of(able, lacking, able)
+    assert names(going.place(ring)) == ("a", "c")
+
+
 def test_both_hosts_must_meet_a_need(going: Session) -> None:
     assert isinstance(going.place(case(needs=["stars"])), Skip)
 

@@ -27,6 +27,7 @@ def to_sample(host: str, job: dict[str, Any]) -> Sample:
         dirty_pages_s=job.get("memory_dirty_rate"),
         throttle_percent=job.get("auto_converge_throttle"),
         postcopy_requests=job.get("memory_postcopy_requests"),
+        zero_pages=job.get("memory_constant"),
     )
 
 

@@ -6,11 +6,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from migrate.convergence import PRECOPY
 from migrate.model import (
     DIRECTIONS,
     DIRTY_RATE_S,
     DIRTY_WHEN,
     Attempt,
+    Convergence,
     DeviceHandoff,
     Direction,
     DirtyRate,
@@ -25,6 +27,7 @@ from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid, Row
 QUICK_MS = 0.1
 """Devices that took less than this, and of which nothing differs, are one row together."""
 NOT_THERE = "-"
+ENDED_OTHERWISE = "no forecast: it ended as a post-copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,12 @@ def _sections(attempt: Attempt) -> Iterator[Section]:
         yield _stop(attempt, hop, where)
         yield _devices(hop, where)
         yield _rings(hop, where)
+        if attempt.case.policy.method in PRECOPY:
+            over = hop.convergence is None and any(
+                phase.name == "postcopy" for phase in attempt.phases
+            )
+            told = [ENDED_OTHERWISE] if over else _converged(hop)
+            yield Section(f"Convergence{where}", lines=tuple(told))
         yield Section(f"Announced and unseen{where}", lines=tuple(_told(hop)))
     if attempt.dirty_rates is not None:
         yield _dirty(attempt.dirty_rates)
@@ -218,6 +227,45 @@ def _soundness(ring: RingAudit) -> Cell:
     if ring.broken:
         return Cell("BROKEN", bad=True)
     return Cell("not checked" if ring.unchecked and not ring.facts else "sound")
+
+
+def _converged(hop: Inside) -> Iterator[str]:
+    found = hop.convergence
+    if found is None:
+        yield _missing(hop, "its progress was not seen")
+        return
+    yield f"{_foretold(found)}; happened: {_happened(found)}"
+    if found.throttle_seen is not None:
+        yield f"throttle {_throttled(found.throttle_seen, found.throttle_due or ())}"
+
+
+def _throttled(seen: Sequence[int], due: Sequence[int]) -> str:
+    if not seen:
+        return "took no step"
+    steps = ", ".join(map(str, seen))
+    return f"{steps} as due" if seen == due else f"{steps}, but due: {', '.join(map(str, due))}"
+
+
+def _foretold(one: Convergence) -> str:
+    if one.foretold is None or one.memory_bytes is None or one.bandwidth_bytes_s is None:
+        return f"forecast: {NOT_MEASURED}, its first pass or its rate was not seen"
+    of = f"{one.memory_bytes / 2**20:.1f} MiB at {one.bandwidth_bytes_s / 2**20:.1f} MiB/s"
+    told = one.foretold
+    if told.converges_in is None or told.seconds is None:
+        return f"forecast, of {of}: never converges"
+    return (
+        f"forecast, of {of}: converges in pass {told.converges_in}, "
+        f"{told.syncs} syncs, after {told.seconds:.1f} s"
+    )
+
+
+def _happened(one: Convergence) -> str:
+    syncs = NOT_MEASURED if one.syncs is None else str(one.syncs)
+    rate = "" if one.seen_bytes_s is None else f" at {one.seen_bytes_s / 2**20:.1f} MiB/s"
+    if not one.switched_over and one.stopped_s is None:
+        return f"{syncs} syncs{rate}, not stopped"
+    when = NOT_MEASURED if one.stopped_s is None else f"{one.stopped_s:.1f} s"
+    return f"{syncs} syncs{rate}, {'suspended' if one.suspended else 'stopped'} after {when}"
 
 
 def _told(hop: Inside) -> Iterator[str]:

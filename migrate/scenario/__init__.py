@@ -300,9 +300,11 @@ def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
             keys, f"there is no such key{more}", _closest(str(keys[-1]), known_beside(keys))
         )
     if kind == "literal_error":
-        allowed = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
+        allowed = re.findall(r"'[^']*'|\d+", str(first["ctx"]["expected"]))
         said = f"{first['input']!r} is not allowed{more}"
-        return origin.refuse(keys, said, _closest(str(first["input"]), allowed))
+        return origin.refuse(
+            keys, said, _closest(str(first["input"]), [one.strip("'") for one in allowed])
+        )
     said = f"{first['input']!r} is not allowed{more}"
     return origin.refuse(keys, said, first["msg"].replace("Input", "it"))
 
