@@ -26,7 +26,7 @@ from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.inside import Looked, looking
+from migrate.observe.inside import Looked, State, looking
 from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
@@ -196,10 +196,9 @@ class Stage:
             )
             hosts = {"source": source, "target": target}
             tell = self.setting.on_sample
-            wanted = ring_regions if self.case.expect.rings else lambda _state: ()
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                looking(source, target, self.listener, tell, wanted) as looked,
+                looking(source, target, self.listener, tell, self._rings) as looked,
                 ExitStack() as looks,
             ):
                 if looked is not None:
@@ -225,6 +224,14 @@ class Stage:
             Hop(source.name, target.name, moved, begin_ns, end_ns, looked, acted.stream)
         )
         return moved
+
+    def _rings(
+        self, state: State, memory: Mapping[int, bytes], vhost: bool
+    ) -> Sequence[tuple[int, int]]:
+        """What of the guest's memory is wanted."""
+        if not self.case.expect.rings:
+            return ()
+        return ring_regions(state, memory, self.case.guest.memory_mib, vhost=vhost)
 
     def _swap(self, source: Host, target: Host) -> Swap | None:
         """A device stays behind if that is how it is moved, or if only one host has one."""
