@@ -219,9 +219,16 @@ def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path
         return [(0x2000, 5)] if known else [(0x1000, 5)]
 
     source = script(query_migrate=[NOTHING, STOP])
-    found = moved(source, None, lambda looked: looked.source is not None, regions)
+    found = moved(source, None, lambda looked: 0x2000 in looked.memory, regions)
     assert found.memory == {0x1000: b"rings", 0x2000: b"rings"}
     assert not (tmp_path / "a" / "migrate-lab.memory").exists()
+
+
+def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
+    source = script(query_migrate=[NOTHING, STOP], pmemsave=[REFUSED])
+    found = moved(source, None, lambda looked: bool(looked.source), lambda *_: [(0x1000, 5)])
+    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert not found.memory
 
 
 def test_hosts_whose_files_are_not_seen_are_not_looked_into() -> None:

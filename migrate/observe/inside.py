@@ -161,14 +161,14 @@ class _Source(_Watch):
         """
         last = "STOP"
         while last == "STOP" and not self.ended.is_set():
-            state: State | None = None
+            self.looked.source = None
+            self.looked.memory.clear()
             between = _turns(qemu)
             if not between:
-                state, _ = questions.state(qemu, events_between=True)
-                self._memory(qemu, state)
+                self.looked.source, _ = questions.state(qemu, events_between=True)
+                self._memory(qemu, self.looked.source)
                 between = _turns(qemu)
             if not between:
-                self.looked.source = state
                 return
             self.looked.source = None
             self.looked.memory.clear()
