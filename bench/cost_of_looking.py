@@ -92,7 +92,7 @@ def _watched(lab: Lab, case: Case, guest: Bare) -> None:
     move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
     with (
         listening({end.host.name: end for end in guest.ends}) as listener,
-        looking(source.host, target.host, listener, lambda _sample: None, lambda _state: ()),
+        looking(source.host, target.host, listener, lambda _sample: None, lambda *_: ()),
     ):
         call = act(guest.domain, move, listener, lambda _event: None).call
     if call.ended:

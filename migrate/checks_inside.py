@@ -33,12 +33,14 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
         if not difference.lawful
     ]
     names = ", ".join(dict.fromkeys(_of_hop(attempt, hop) + one.device for hop, one in compared))
+    untold = sum(len(one.untold) for _, one in compared)
+    but = f"; not compared: {untold} fields that one end alone told" if untold else ""
     return Verdict(
         check="handoff.equal",
         result="fail" if wrong else "pass",
         measured="differs" if wrong else "same",
         limit="same",
-        evidence="; ".join(wrong) or f"{names}: as it left, but for what may differ",
+        evidence="; ".join(wrong) or f"{names}: as it left, but for what may differ{but}",
     )
 
 

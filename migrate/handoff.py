@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from migrate.model import Difference, Event
-from migrate.virtio_features import canonical
-from migrate.virtqueue import INDICES, Memory, Ring, regions
+from migrate.virtio_features import canonical, names
+from migrate.virtqueue import INDICES, Memory, Ring, regions, tables
 
 _BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
 
@@ -52,6 +52,9 @@ def fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fields:
         found["queues"] = status["num-vqs"]
         found["interrupt status"] = status["isr"]
         found["broken"] = status["broken"]
+        if "host-features" in status:
+            found |= _offered(status["host-features"], told)
+    found |= _config(device) | _backend(device.get("backend") or {})
     for queue in device.get("queues", ()):
         number = queue["queue-index"]
         told_of = {key: name for key, name in _OF_QUEUE.items() if key in queue}
@@ -60,6 +63,60 @@ def fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fields:
         if vhost and _is_packed(found):
             told_of.pop("used-idx", None)
         found |= {f"queue {number}: {name}": queue[key] for key, name in told_of.items()}
+    return found
+
+
+def _offered(told: Mapping[str, Any], negotiated: Mapping[str, Any]) -> Fields:
+    """Apart by whether they are in use: of what is not, nobody will notice before a reset."""
+    offered, used = set(_words(told)), set(_words(negotiated))
+    return {
+        "offered and in use": ", ".join(sorted(offered & used)),
+        "offered and unused": ", ".join(sorted(offered - used)),
+    }
+
+
+_CONFIG = {"host_mtu": "MTU", "speed": "speed", "duplex": "duplex"}
+_FILTER = {
+    "promiscuous": "promiscuous",
+    "unicast": "unicast",
+    "unicast-table": "unicast addresses",
+    "unicast-overflow": "too many unicast addresses",
+    "multicast": "multicast",
+    "multicast-table": "multicast addresses",
+    "multicast-overflow": "too many multicast addresses",
+    "broadcast-allowed": "broadcast",
+    "vlan": "by VLAN",
+    "vlan-table": "VLANs",
+}
+
+
+def _config(device: Mapping[str, Any]) -> Fields:
+    """Configuration space (virtio 1.3, 5.1.4) and filters (5.1.6.5.1 to .3), so far as QMP tells
+    them: qapi/net.json, RxFilterInfo."""
+    told, filters = device.get("config") or {}, device.get("filter") or {}
+    found = {f"config: {name}": told[key] for key, name in _CONFIG.items() if key in told}
+    if "main-mac" in filters:
+        found["config: MAC"] = filters["main-mac"]
+    for key, name in _FILTER.items():
+        if key in filters:
+            value = filters[key]
+            found[f"filter: {name}"] = ", ".join(sorted(value)) if key.endswith("table") else value
+    return found
+
+
+def _backend(told: Mapping[str, Any]) -> Fields:
+    """Of a vhost backend, as QEMU sees it (qapi/virtio.json, VhostStatus)."""
+    found: Fields = {}
+    if "features" in told:
+        found["backend: can"] = ", ".join(sorted(_words(told["features"])))
+        found["backend: acked"] = ", ".join(sorted(_words(told["acked-features"])))
+        speaks = told["protocol-features"]
+        words = _names(speaks.get("protocols", ()), "VHOST_USER_PROTOCOL_F_")
+        more = names(speaks.get("unknown-protocols", 0), {})
+        found["backend: protocol"] = ", ".join(filter(None, (words, *more)))
+        found["backend: virtqueues"] = told["nvqs"]
+        found["backend: most queues"] = told["max-queues"]
+        found["backend: memory sections"] = told["n-mem-sections"]
     return found
 
 
@@ -79,11 +136,21 @@ def _names(said: Any, prefix: str) -> str:
     return ", ".join(sorted(words))
 
 
-def _features(said: Any) -> str:
-    """By the names that the whole project uses: without ``VIRTIO_NET_F_`` and the like."""
-    words = [str(one).partition(":")[0] for one in said]
-    short = [re.sub(r"^VIRTIO_(NET_|RING_)?F_", "", word) for word in words]
-    return ", ".join(sorted(canonical(word) for word in short))
+def _features(said: Iterable[Any]) -> str:
+    return ", ".join(sorted(_feature(one) for one in said))
+
+
+def _feature(said: Any) -> str:
+    """By the name that the whole project uses: without ``VIRTIO_NET_F_`` and the like."""
+    word = str(said).partition(":")[0]
+    return canonical(re.sub(r"^VIRTIO_(NET_|RING_)?F_", "", word))
+
+
+def _words(told: Mapping[str, Any]) -> Iterator[str]:
+    """All of a set of features; those that QEMU has no word for, too."""
+    for one in (*told.get("transports", ()), *told.get("dev-features", ())):
+        yield _feature(one)
+    yield from names(told.get("unknown-dev-features", 0))
 
 
 def told_by_backend(events: Iterable[Event], host: str) -> Fields:
@@ -150,10 +217,20 @@ def queues(
                 yield Queue(path, int(told["queue-index"]), ring, (_NO_USED,) if blind else ())
 
 
-def ring_regions(state: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    """What of the guest's memory has to be captured for :func:`queues`."""
-    found = queues(state, {}, 0, vhost=False)
-    return tuple(place for queue in found for place in regions(queue.ring))
+MOST_TABLES = 64
+"""Each of them is read by a command of its own, while the guest stands still."""
+
+
+def ring_regions(
+    state: Mapping[str, Any], memory: Memory, memory_mib: int, *, vhost: bool
+) -> tuple[tuple[int, int], ...]:
+    """What of the guest's memory has to be captured for :func:`queues`: the rings, and when these
+    are had, the indirect tables that their buffers lie in. Where the guest's map is not known,
+    no table is asked for: what is no memory might be a device, which reading can change."""
+    found = [queue.ring for queue in queues(state, memory, memory_mib, vhost=vhost)]
+    if not memory:
+        return tuple(place for ring in found for place in regions(ring))
+    return tuple(place for ring in found if ring.ranges for place in tables(ring))[:MOST_TABLES]
 
 
 # --- what may differ ----------------------------------------------------------------------------
@@ -193,14 +270,40 @@ LAWS = (
         "the target may raise an interrupt more, to have the guest announce itself (virtio 1.3, "
         "5.1.6.5.4), and takes none back",
     ),
+    *(
+        Law(field, lambda _before, _after, _size: True, why)
+        for field, why in (
+            (
+                "offered and unused",
+                "the driver did not take it, and looks again only at a reset (virtio 1.3, 2.2)",
+            ),
+            ("can", "what the driver took of it is compared on its own (virtio 1.3, 2.2)"),
+            ("protocol", "it is between QEMU and its backend (QEMU, docs/interop/vhost-user.rst)"),
+            ("most queues", "those in use are compared on their own"),
+            ("memory sections", "how QEMU cuts one memory for its backend is its own affair"),
+        )
+    ),
 )
 _EQUAL = "it has to arrive as it left: the driver relies on it"
 _SECTIONS = {
+    "offered and in use": "virtio 1.3, 2.2.2: after a reset the driver may take the same again",
+    "acked": "virtio 1.3, 2.2: the backend would not keep to what was negotiated",
+    "MAC": "virtio 1.3, 5.1.4: the driver has read it, or set it",
+    "MTU": "virtio 1.3, 5.1.4: the driver has read it",
     "features": "virtio 1.3, 2.2: what was negotiated holds until the device is reset",
     "status": "virtio 1.3, 2.1: only the driver sets it, and a reset clears it",
     "last available": "virtio 1.3, 2.7.6: buffers would be lost, or taken twice",
     "used": "virtio 1.3, 2.7.8: buffers would be returned twice, or never",
 }
+
+
+def untold(before: Fields, after: Fields) -> tuple[str, ...]:
+    """Fields that one end alone told, with which one: nobody can compare them."""
+    one_end = (("source", before, after), ("target", after, before))
+    return tuple(f"{name} ({end} only)" for end, a, b in one_end for name in a if name not in b)
+
+
+_FILTERED = "virtio 1.3, 5.1.6.5: the driver has set it, and does not set it again"
 
 
 def compare(before: Fields, after: Fields) -> tuple[Difference, ...]:
@@ -216,7 +319,11 @@ def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
         size = int(before.get(f"{queue}: size", 0))
         law = next((law for law in LAWS if law.field == name), None)
         lawful = law is not None and law.holds(before[field], after[field], size)
-        why = law.why if law is not None and lawful else _SECTIONS.get(name, _EQUAL)
+        why = (
+            law.why
+            if law is not None and lawful
+            else _SECTIONS.get(name, _FILTERED if queue == "filter" else _EQUAL)
+        )
         yield Difference(
             field=field,
             before=str(before[field]),

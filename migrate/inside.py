@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from migrate.convergence import PRECOPY, converging
 from migrate.explain import Told, devices, explained, section_name, stages
-from migrate.handoff import Queue, compare, fields, queues, told_by_backend
+from migrate.handoff import Queue, compare, fields, queues, told_by_backend, untold
 from migrate.model import (
     DIRECTIONS,
     Attempt,
@@ -149,8 +149,12 @@ def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
         before = fields(source, vhost=bool(looked.vhost))
         after = {**fields(looked.target.get(path, {})), **given}
         if before.keys() & after.keys():
-            differences = compare(before, after)
-            yield DeviceHandoff(device=path, compared=True, differences=differences)
+            yield DeviceHandoff(
+                device=path,
+                compared=True,
+                differences=compare(before, after),
+                untold=untold(before, after),
+            )
 
 
 def _rings(hop: Hop, memory_mib: int) -> tuple[RingAudit, ...] | None:
@@ -184,8 +188,8 @@ def _joined(
     for one in took:
         if one.device.endswith(f"/{VIRTIO_NET}") and left:
             more = left.pop(0)
-            told = {"compared": more.compared, "differences": more.differences}
-            found.append(one.model_copy(update=told))
+            told = {"compared", "differences", "untold"}
+            found.append(one.model_copy(update={name: getattr(more, name) for name in told}))
         else:
             found.append(one)
     return (*found, *left)

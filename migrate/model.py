@@ -441,6 +441,8 @@ class DeviceHandoff(Value):
     compared: bool = False
     """Whether its state was read at the source's stop and at the target before it ran on."""
     differences: tuple[Difference, ...] = ()
+    untold: tuple[str, ...] = ()
+    """Fields that one end alone told, with which one: these are not compared."""
 
 
 class RingAudit(Value):

@@ -69,6 +69,10 @@ class Monitor:
 
         return self._run("wait for an event", work, deadline.later(5))
 
+    def pending(self) -> Sequence[Mapping[str, Any]]:
+        """Take the events that came, and were not taken yet; without waiting for more."""
+        return self._client.events.clear()
+
     def migrate(self, command: str, deadline: Deadline, **arguments: Any) -> None:
         """``migrate`` or ``migrate-incoming``: returns when QEMU says that it is completed."""
 

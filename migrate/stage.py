@@ -27,7 +27,7 @@ from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, DirtyRate, DirtyWhen, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.dirty_rate import during_move, in_attempt
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.inside import Looked, looking
+from migrate.observe.inside import Looked, State, looking
 from migrate.observe.progress import sampling, with_vfio
 from migrate.observe.stream_tail import Tail, tailing
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
@@ -214,10 +214,9 @@ class Stage:
             )
             hosts = {"source": source, "target": target}
             tell = self.setting.on_sample
-            wanted = ring_regions if self.case.expect.rings else lambda _state: ()
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                looking(source, target, self.listener, tell, wanted) as looked,
+                looking(source, target, self.listener, tell, self._rings) as looked,
                 tailing(source, target.migration_address, self.listener) as tail,
                 ExitStack() as looks,
             ):
@@ -255,6 +254,14 @@ class Stage:
             )
         )
         return moved
+
+    def _rings(
+        self, state: State, memory: Mapping[int, bytes], vhost: bool
+    ) -> Sequence[tuple[int, int]]:
+        """What of the guest's memory is wanted."""
+        if not self.case.expect.rings:
+            return ()
+        return ring_regions(state, memory, self.case.guest.memory_mib, vhost=vhost)
 
     def _swap(self, source: Host, target: Host) -> Swap | None:
         """A device stays behind if that is how it is moved, or if only one host has one."""

@@ -82,10 +82,10 @@ SHADOWED = frozenset(
 hw/virtio/vhost-shadow-virtqueue.c ``vhost_svq_valid_features``); later ones can follow more."""
 
 
-def names(mask: int) -> tuple[str, ...]:
+def names(mask: int, known: Mapping[int, str] = NAMES) -> tuple[str, ...]:
     """Of the features in ``mask``, lowest first; one without a name is told by its number."""
     bits = (bit for bit in range(mask.bit_length()) if mask >> bit & 1)
-    return tuple(NAMES.get(bit, f"bit {bit}") for bit in bits)
+    return tuple(known.get(bit, f"bit {bit}") for bit in bits)
 
 
 def mask_of(features: Iterable[str]) -> int:

@@ -58,6 +58,7 @@ class Audit:
     facts: dict[str, str] = field(default_factory=dict)
     tables: list[tuple[int, int]] = field(default_factory=list)
     """Indirect tables of waiting buffers that were not captured: address and length."""
+    tables_read: int = 0
 
 
 class Entry(NamedTuple):
@@ -113,6 +114,8 @@ def audit(ring: Ring) -> Audit:
         _split(ring, found)
     else:
         _packed(ring, found)
+    if found.tables_read:
+        found.facts["indirect tables"] = str(found.tables_read)
     if found.tables:
         address, length = found.tables[0]
         found.unchecked.append(
@@ -276,7 +279,9 @@ def _buffer(ring: Ring, entry: Entry, what: str, found: Audit) -> None:
     table = ring.memory.get(entry.address, b"")[: entry.length]
     if len(table) < entry.length:
         found.tables.append((entry.address, entry.length))
-    elif ring.kind == "split":
+        return
+    found.tables_read += 1
+    if ring.kind == "split":
         _split_table(ring, _parsed(ring, table), what, found)
     else:  # all of it, one after the other (2.8.7)
         for index, one in enumerate(_parsed(ring, table)):

@@ -72,6 +72,12 @@ def test_a_handoff_is_equal(devices: Any, result: str, said: str) -> None:
     assert (found.result, said in found.evidence) == (result, True)
 
 
+def test_what_was_not_compared_is_in_the_evidence() -> None:
+    told = nic().model_copy(update={"untold": ("config: MTU (source only)",)})
+    found = verdict("handoff.equal", {"handoff": True}, **hop(devices=(told,)))
+    assert (found.result, "not compared: 1 fields" in found.evidence) == ("pass", True)
+
+
 HOW = ("b: it ran on",)
 SOUND = RingAudit(device="nic", queue=1, kind="split", size=8, facts={"used": "1"})
 

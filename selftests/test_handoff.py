@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 
-from migrate.handoff import compare, fields, queues, ring_regions, told_by_backend
+from migrate.handoff import compare, fields, queues, ring_regions, told_by_backend, untold
 from migrate.model import Event
 from migrate.virtqueue import audit, regions
 
@@ -35,9 +36,43 @@ STATUS: dict[str, Any] = {
 }
 
 
+FILTER: dict[str, Any] = {
+    "name": "net0",
+    "main-mac": "52:54:00:00:00:01",
+    "promiscuous": False,
+    "unicast": "normal",
+    "unicast-table": [],
+    "unicast-overflow": False,
+    "multicast": "normal",
+    "multicast-table": ["33:33:00:00:00:01", "01:00:5e:00:00:01"],
+    "multicast-overflow": False,
+    "broadcast-allowed": False,
+    "vlan": "normal",
+    "vlan-table": ["2-4"],
+}
+CONFIG = {"host_mtu": 1400, "speed": -1, "duplex": ""}
+BACKEND: dict[str, Any] = {
+    "features": {"transports": ["VIRTIO_F_VERSION_1: v1"], "dev-features": []},
+    "acked-features": {"transports": ["VIRTIO_F_VERSION_1: v1"], "dev-features": []},
+    "protocol-features": {"protocols": ["VHOST_USER_PROTOCOL_F_MQ: x"], "unknown-protocols": 4},
+    "nvqs": 2,
+    "max-queues": 128,
+    "n-mem-sections": 1,
+}
+
+
 def device(queue: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     status = {name.replace("_", "-"): value for name, value in more.items()}
     return {"status": {**STATUS, **status}, "queues": [{**QUEUE, **(queue or {})}]}
+
+
+def card(**more: Any) -> dict[str, Any]:
+    """One that has all of it; ``more``: of its filter, its configuration or its backend."""
+    told = {name.replace("_", "-"): value for name, value in more.items()}
+    filters, backend = ({**old, **{k: v for k, v in told.items() if k in old}}
+                        for old in (FILTER, BACKEND))  # fmt: skip
+    config = {**CONFIG, **{k: v for k, v in more.items() if k in CONFIG}}
+    return {**device(), "filter": filters, "config": config, "backend": backend}
 
 
 def test_the_state_is_told_by_the_names_of_the_specification() -> None:
@@ -51,8 +86,13 @@ def test_what_arrived_as_it_left_differs_in_nothing() -> None:
     assert compare(fields(device()), fields(device())) == ()
 
 
-def test_what_one_end_did_not_tell_is_not_compared() -> None:
-    assert compare(fields(device()), fields({"status": None, "queues": []})) == ()
+def test_what_one_end_did_not_tell_is_named_and_not_compared() -> None:
+    before, after = fields(device()), fields({"status": None, "queues": [], "config": CONFIG})
+    assert compare(before, after) == ()
+    told = untold(before, after)
+    assert "queue 0: size (source only)" in told
+    assert told[-1] == "config: duplex (target only)"
+    assert untold(before, before) == ()
     assert fields({"status": None}) == {}
 
 
@@ -99,6 +139,84 @@ def test_unlawful_differences_have_both_sides(after: dict[str, Any], field: str)
     assert found.before != found.after
 
 
+def test_a_card_is_told_with_its_configuration_filters_and_backend() -> None:
+    found = fields(card())
+    assert (found["config: MAC"], found["config: MTU"]) == ("52:54:00:00:00:01", 1400)
+    assert found["filter: multicast addresses"] == "01:00:5e:00:00:01, 33:33:00:00:00:01"
+    assert (found["filter: VLANs"], found["filter: promiscuous"]) == ("2-4", False)
+    assert (found["backend: acked"], found["backend: protocol"]) == ("version_1", "mq, bit 2")
+    assert compare(found, fields(card())) == ()
+    again = list(reversed(FILTER["multicast-table"]))
+    assert compare(found, fields(card(multicast_table=again))) == ()  # in any order
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "lawful"),
+    [
+        ({"main_mac": "52:54:00:00:00:02"}, "config: MAC", False),
+        ({"host_mtu": 0}, "config: MTU", False),
+        ({"speed": 10}, "config: speed", False),
+        ({"promiscuous": True}, "filter: promiscuous", False),
+        ({"multicast_table": []}, "filter: multicast addresses", False),
+        ({"unicast_table": ["02:00:00:00:00:01"]}, "filter: unicast addresses", False),
+        ({"broadcast_allowed": True}, "filter: broadcast", False),
+        ({"vlan_table": []}, "filter: VLANs", False),
+        ({"acked_features": {}}, "backend: acked", False),
+        ({"nvqs": 4}, "backend: virtqueues", False),
+        ({"features": {}}, "backend: can", True),
+        ({"protocol_features": {}}, "backend: protocol", True),
+        ({"max_queues": 1}, "backend: most queues", True),
+        ({"n_mem_sections": 2}, "backend: memory sections", True),
+    ],
+)
+def test_a_card_differs(more: dict[str, Any], field: str, lawful: bool) -> None:
+    (found,) = compare(fields(card()), fields(card(**more)))
+    assert (found.field, found.lawful) == (field, lawful)
+    if field.startswith("filter"):
+        assert "5.1.6.5" in found.why
+
+
+OFFERED = {"transports": STATUS["guest-features"]["transports"],
+           "dev-features": ["VIRTIO_NET_F_MAC: a MAC", "VIRTIO_NET_F_MTU: an MTU"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "field", "lawful"),
+    [
+        ({**OFFERED, "unknown-dev-features": 1 << 60}, "offered and unused", True),  # more of it
+        ({**OFFERED, "dev-features": ["VIRTIO_NET_F_MAC: x"]}, "offered and unused", True),
+        ({**OFFERED, "transports": ["VIRTIO_F_VERSION_1: v1"]}, "offered and in use", False),
+    ],
+)
+def test_what_a_device_offers_may_differ_where_nobody_uses_it(
+    after: dict[str, Any], field: str, lawful: bool
+) -> None:
+    before = fields(device(host_features=OFFERED))
+    (found,) = compare(before, fields(device(host_features=after)))
+    assert (found.field, found.lawful) == (field, lawful)
+
+
+def test_a_second_round_reads_the_tables_that_waiting_buffers_lie_in() -> None:
+    """Descriptor 0 waits, in an indirect table of two; nothing is asked for where it is no RAM."""
+    told = {"transports": ["VIRTIO_RING_F_INDIRECT_DESC: x"]}
+    place = {"vring-num": 4, "last-avail-idx": 0, "shadow-avail-idx": 0, "used-idx": 0}
+    state = {"nic": device(place, guest_features=told)}
+    first = dict(ring_regions(state, {}, 64, vhost=False))
+    memory = {address: bytes(length) for address, length in first.items()}
+    memory[4096] = struct.pack("<QIHH", 0x9000, 32, 4, 0) + bytes(48)
+    memory[8192] = struct.pack("<2H", 0, 1) + bytes(first[8192] - 4)
+    assert ring_regions(state, memory, 64, vhost=False) == ((0x9000, 32),)
+    assert ring_regions(state, memory, 4096, vhost=False) == ()
+    for end, rule in ((1 << 20, []), (1 << 40, ["memory"])):
+        table = struct.pack("<QIHH", end, 8, 1, 1) + bytes(16)
+        read = {**memory, 0x9000: table}
+        assert ring_regions(state, read, 64, vhost=False) == ()
+        (queue,) = queues(state, read, 64, vhost=False)
+        found = audit(queue.ring)
+        assert [text.partition(":")[0] for text in found.broken] == rule
+        assert (found.facts["indirect tables"], found.unchecked) == ("1", [])
+
+
 @pytest.mark.parametrize("vhost", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) -> None:
@@ -111,7 +229,7 @@ def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) 
     assert (found.ring.used, bool(found.unchecked)) == (
         (3, True) if packed and vhost else (2, False)
     )
-    assert ring_regions(state) == regions(found.ring)
+    assert ring_regions(state, {}, 64, vhost=vhost) == regions(found.ring)
     (large,) = queues(state, {}, 4096, vhost=vhost)
     assert large.ring.ranges == ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +13,10 @@ from migrate.clock import Deadline, now_ns
 from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
-from migrate.observe.inside import Looked, State, looking, to_sample
+from migrate.observe.inside import Looked, Regions, State, looking, ranges, to_sample
 from selftests.qmp import ENDS, PATIENCE_S, Answers, Message, Script, StandIn, event
 
-NIC = "/machine/nic"
+NIC = "/machine/peripheral/net0/virtio-backend"
 RAM = {"remaining": 5, "transferred": 7, "dirty-sync-count": 2, "mbps": 8.0, "duplicate": 3}
 ACTIVE: Message = {"return": {"status": "active", "ram": RAM}}
 NOTHING: Message = {"return": {}}
@@ -25,8 +25,12 @@ RESUME: Message = {"event": "RESUME", "timestamp": {"seconds": 1, "microseconds"
 REFUSED: Message = {"error": {"class": "GenericError", "desc": "vhost device has not started"}}
 
 
+BACKEND = {"nvqs": 2}
+
+
 def status(*, vhost: bool = False) -> Message:
-    return {"return": {"name": "virtio-net", "num-vqs": 1, "vhost-started": vhost}}
+    told: dict[str, Any] = {"name": "virtio-net", "num-vqs": 1, "vhost-started": vhost}
+    return {"return": {**told, "vhost-dev": BACKEND} if vhost else told}
 
 
 def script(**more: Answers) -> dict[str, Answers]:
@@ -39,6 +43,8 @@ def script(**more: Answers) -> dict[str, Answers]:
         "x-query-virtio-status": [status()],
         "x-query-virtio-queue-status": [{"return": {"queue-index": 0}}],
         "x-query-virtio-vhost-queue-status": [REFUSED],
+        "query-rx-filter": [{"return": [{"name": "net0", "vlan-table": [4, 2, 3, 9]}]}],
+        "qom-get": [{"return": 1400}],
         "query-migrate": [NOTHING],
         "pmemsave": [NOTHING],
         **named,
@@ -74,7 +80,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
         source: Script,
         target: Script | None,
         until: Callable[[Looked], bool],
-        regions: Callable[[State], list[tuple[int, int]]] = lambda _state: [],
+        regions: Regions = lambda *_: (),
     ) -> Looked:
         listener = Listener()
         hosts = []
@@ -124,8 +130,10 @@ def test_a_state_that_was_read_while_the_guest_ran_on_is_none(moved: World) -> N
         x_query_virtio_queue_status=[RESUME, {"return": {"queue-index": 0}}],
     )
     found = moved(script(), target, lambda looked: bool(looked.unseen))
-    assert nic(found.target) == {"kind": "virtio-net", "status": None, "queues": [], "vhost": []}
-    said = "b: the guest ran on before 2 of 2 answers came: these are not compared"
+    had = nic(found.target)
+    assert (had["status"], had["queues"], had["filter"]) == (None, [], None)
+    assert had["config"]["host_mtu"] == 1400  # it can't change, and was asked before
+    said = "b: the guest ran on before 3 of 3 answers came: these are not compared"
     assert found.unseen == [said]
 
 
@@ -153,21 +161,79 @@ def test_a_source_that_ends_before_it_was_read_is_told(moved: World) -> None:
     assert found.unseen[0].startswith("a: query-migrate: ")
 
 
+def test_a_card_is_known_by_its_device_and_its_vlans_are_ranges(moved: World) -> None:
+    foreign = {"name": "other", "vlan-table": []}
+    cards = [{"return": [foreign, {"name": "net0", "vlan-table": [4, 2, 3, 9]}]}]
+    source = script(query_migrate=[NOTHING, STOP], query_rx_filter=cards)
+    found = moved(source, None, lambda looked: looked.source is not None)
+    assert nic(found.source)["filter"] == {"name": "net0", "vlan-table": ["2-4", "9"]}
+    assert ranges([]) == []
+
+
+def test_what_qemu_refuses_is_not_there(moved: World) -> None:
+    source = script(query_migrate=[NOTHING, STOP], query_rx_filter=[REFUSED], qom_get=[REFUSED])
+    found = moved(source, None, lambda looked: looked.source is not None)
+    assert (nic(found.source)["filter"], nic(found.source)["config"]) == (None, {})
+
+
+def test_a_backend_is_told_of_while_it_works_the_queues(moved: World) -> None:
+    source = script(query_migrate=[NOTHING, STOP], x_query_virtio_status=[status(vhost=True)])
+    target = script(
+        x_query_virtio=[*script()["x-query-virtio"], event("completed")],
+        query_rx_filter=[*script()["query-rx-filter"], RESUME],
+        x_query_virtio_status=[status(vhost=True)],
+    )
+
+    def told(looked: Looked) -> bool:
+        return bool(looked.source and looked.target and nic(looked.target)["backend"])
+
+    found = moved(source, target, told)
+    assert nic(found.source)["backend"] == BACKEND
+    assert nic(found.target)["backend"] == BACKEND
+
+
+@pytest.mark.parametrize("running", ["before", "while", "again"])
+def test_a_source_that_runs_on_while_it_is_read_has_no_state(moved: World, running: str) -> None:
+    """A move that is cancelled after STOP; of one that runs already no queue is asked about."""
+    answers: dict[str, list[Message]] = {
+        "before": [*ENDS],
+        "while": [RESUME, {"return": {"queue-index": 0}}],
+        "again": [RESUME, STOP, {"return": {"queue-index": 0}}],
+    }
+    turns = [STOP, RESUME] if running == "before" else [STOP]
+    source = script(query_migrate=[*turns, NOTHING], x_query_virtio_queue_status=answers[running])
+    found = moved(source, None, lambda looked: len(looked.unseen) > (running == "again"))
+    assert found.source is None
+    assert not found.memory
+    said = "a: the guest ran on while its state was read: it is not compared"
+    assert found.unseen[0] == said
+
+
 def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path: Path) -> None:
-    def regions(state: State) -> list[tuple[int, int]]:
+    """In two rounds: what the rings point to is known when the rings are."""
+
+    def regions(state: State, known: Mapping[int, bytes], vhost: bool) -> Sequence[tuple[int, int]]:
         assert state[NIC]["queues"]
+        assert not vhost
         (tmp_path / "a" / "migrate-lab.memory").write_bytes(b"rings")  # as QEMU would
-        return [(0x1000, 5)]
+        return [(0x2000, 5)] if known else [(0x1000, 5)]
 
     source = script(query_migrate=[NOTHING, STOP])
-    found = moved(source, None, lambda looked: bool(looked.memory), regions)
-    assert found.memory == {0x1000: b"rings"}
+    found = moved(source, None, lambda looked: 0x2000 in looked.memory, regions)
+    assert found.memory == {0x1000: b"rings", 0x2000: b"rings"}
     assert not (tmp_path / "a" / "migrate-lab.memory").exists()
+
+
+def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
+    source = script(query_migrate=[NOTHING, STOP], pmemsave=[REFUSED])
+    found = moved(source, None, lambda looked: bool(looked.source), lambda *_: [(0x1000, 5)])
+    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert not found.memory
 
 
 def test_hosts_whose_files_are_not_seen_are_not_looked_into() -> None:
     here: Any = Here("a", None)
-    with looking(here, here, Listener(), lambda _sample: None, lambda _state: []) as looked:
+    with looking(here, here, Listener(), lambda _sample: None, lambda *_: ()) as looked:
         assert looked is None
 
 

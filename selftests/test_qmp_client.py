@@ -62,6 +62,15 @@ def test_a_command_returns_what_qemu_returns(qemu: Qemu) -> None:
     assert found.heard[-1][0] == "query-status"
 
 
+def test_events_that_came_are_taken_without_waiting_for_more(qemu: Qemu) -> None:
+    found = qemu({"query-status": [event("setup"), event("active"), DONE]})
+    with monitor(found.path, "a", soon()) as machine:
+        assert list(machine.pending()) == []
+        machine.execute("query-status", soon())
+        told = [one["data"]["status"] for one in machine.pending()]
+        assert (told, list(machine.pending())) == (["setup", "active"], [])
+
+
 def test_arguments_arrive_as_they_were_given(qemu: Qemu) -> None:
     found = qemu({"migrate-set-capabilities": [DONE]})
     wanted = [{"capability": "mapped-ram", "state": True}]

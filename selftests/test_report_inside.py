@@ -91,6 +91,15 @@ def test_a_handoff_has_both_sides_of_a_difference_and_folds_what_was_quick() -> 
     assert "cpu" not in text
 
 
+def test_what_one_end_alone_told_is_named() -> None:
+    untold = ("queue 0: size (source only)", "queue 0: used (source only)")
+    more = ("queue 1: size (source only)", "queue 1: used (source only)", "MTU (target only)")
+    nic = DeviceHandoff(device="nic", compared=True, untold=(*untold, *more))
+    text = printed(attempt(inside=(Inside(devices=(nic,)),)))
+    assert "nic: not compared: told by the source only: queue 0, queue 1: size, used" in text
+    assert "nic: not compared: told by the target only: MTU" in text
+
+
 def test_a_device_that_nobody_timed_is_not_called_quick() -> None:
     untimed = DeviceHandoff(device="untimed", size_bytes=64)
     text = printed(attempt(inside=(Inside(devices=(untimed,)),)))

@@ -10,7 +10,7 @@ its last answer came before RESUME.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,12 @@ ANSWER_S = 5.0
 LEAVE_S = 2.0
 NOT_SEEN = "its monitor can't be reached from here: hosts over ssh are not looked into"
 VIRTIO_NET = "virtio-net"
+ROUNDS = 2
+"""Of reading memory: the rings, and then the tables that they point to."""
+STATIC = ("host_mtu", "speed", "duplex")
+"""Properties of a device that its configuration space is made from, and that never change."""
 State = dict[str, Any]
-"""Of the virtio network devices, by path: QEMU's answers as they are."""
+"""Of the virtio network devices, by path: QEMU's answers as they are, VLANs as ranges."""
 
 
 @dataclass(slots=True)
@@ -48,8 +52,9 @@ class Looked:
     unseen: list[str] = field(default_factory=list)
 
 
-Regions = Callable[[State], Sequence[tuple[int, int]]]
-"""Address and length of the guest's memory that is wanted with a state."""
+Regions = Callable[[State, Mapping[int, bytes], bool], Sequence[tuple[int, int]]]
+"""Address and length of the guest's memory that is wanted with a state, given what of it has been
+captured, and whether a backend works the queues."""
 
 
 @contextmanager
@@ -140,8 +145,7 @@ class _Source(_Watch):
                 self._sample(qemu)
                 due = Deadline.after(INTERVAL_S)
             elif event["event"] == "STOP":
-                self.looked.source, _ = questions.state(qemu, events_between=True)
-                self._memory(qemu, self.looked.source)
+                self._read(qemu, questions)
 
     def _sample(self, qemu: Monitor) -> None:
         told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
@@ -150,6 +154,28 @@ class _Source(_Watch):
             self.looked.samples.append(sample)
             self.on_sample(sample)
 
+    def _read(self, qemu: Monitor, questions: Questions) -> None:
+        """All of it is dropped if the guest ran on meanwhile: a move may be given up after STOP.
+
+        Nothing is asked if it is known to run already (see :meth:`Questions.of`).
+        """
+        last = "STOP"
+        while last == "STOP" and not self.ended.is_set():
+            self.looked.source = None
+            self.looked.memory.clear()
+            between = _turns(qemu)
+            if not between:
+                self.looked.source, _ = questions.state(qemu, events_between=True)
+                self._memory(qemu, self.looked.source)
+                between = _turns(qemu)
+            if not between:
+                return
+            self.looked.source = None
+            self.looked.memory.clear()
+            said = "the guest ran on while its state was read: it is not compared"
+            self.looked.unseen.append(f"{self.host.name}: {said}")
+            last = between[-1]
+
     def _memory(self, qemu: Monitor, state: State) -> None:
         """QEMU writes it to a file of its host, which is read and taken away."""
         name = MONITOR.replace(".monitor", ".memory")
@@ -157,12 +183,20 @@ class _Source(_Watch):
         if place is None:
             return
         try:
-            for address, length in self.regions(state):
-                told = {"val": address, "size": length, "filename": name}
-                qemu.execute("pmemsave", Deadline.after(ANSWER_S), **told)
-                self.looked.memory[address] = place.read_bytes()
+            for _ in range(ROUNDS):
+                known = self.looked.memory
+                for address, length in self.regions(state, known, bool(self.looked.vhost)):
+                    told = {"val": address, "size": length, "filename": name}
+                    qemu.execute("pmemsave", Deadline.after(ANSWER_S), **told)
+                    known[address] = place.read_bytes()
         finally:
             place.unlink(missing_ok=True)
+
+
+def _turns(qemu: Monitor) -> list[str]:
+    """That the guest stopped or ran on, of which nobody has heard yet."""
+    names = [str(event["event"]) for event in qemu.pending()]
+    return [name for name in names if name in ("STOP", "RESUME")]
 
 
 class _Target(_Watch):
@@ -193,23 +227,31 @@ class _Target(_Watch):
 
     def watch(self, qemu: Monitor) -> None:
         questions = Questions.of(qemu, queues=self.looked.vhost is False, vhost=False)
-        while not self.ended.is_set():
+        while True:
             event = qemu.event(Deadline.after(0.2))
+            if event is None and self.ended.is_set():
+                return
             if event is None:
                 continue
             if event["event"] == "RESUME":
-                said = "the guest ran on before its state could be read"
-                self.looked.unseen.append(f"{self.host.name}: {said}")
+                self._ran_on(qemu, questions)
                 return
             if event["event"] == "MIGRATION" and event["data"]["status"] == "completed":
                 self._look(qemu, questions)
-                return
 
     def _look(self, qemu: Monitor, questions: Questions) -> None:
         self.looked.target, late = questions.state(qemu)
         if late:
             said = f"the guest ran on before {late} of {len(questions.asked)} answers came"
             self.looked.unseen.append(f"{self.host.name}: {said}: these are not compared")
+
+    def _ran_on(self, qemu: Monitor, questions: Questions) -> None:
+        if self.looked.target is None:
+            said = "the guest ran on before its state could be read"
+            self.looked.unseen.append(f"{self.host.name}: {said}")
+        elif self.looked.vhost:  # a backend is told of what was negotiated when the guest runs on
+            for path, backend in backends(qemu, questions.kinds).items():
+                self.looked.target[path]["backend"] = backend
 
 
 Question = tuple[str, dict[str, Any]]
@@ -220,9 +262,16 @@ class Questions:
     """What is asked about the virtio network devices of a QEMU, all in one go."""
 
     kinds: Mapping[str, str]
-    vhost: bool
-    """Whether a backend works a queue at the moment."""
+    config: Mapping[str, Mapping[str, Any]]
+    """Of each device, what :data:`STATIC` says."""
+    backends: Mapping[str, Any]
+    """What works the queues at the moment, as QEMU tells it (VhostStatus); None: nothing does."""
     asked: tuple[Question, ...]
+
+    @property
+    def vhost(self) -> bool:
+        """Whether a backend works a queue at the moment."""
+        return any(backend is not None for backend in self.backends.values())
 
     @classmethod
     def of(cls, qemu: Monitor, *, queues: bool, vhost: bool) -> Questions:
@@ -237,17 +286,19 @@ class Questions:
         told = qemu.execute("x-query-virtio", deadline)
         kinds = {one["path"]: one["name"] for one in told if one["name"] == VIRTIO_NET}
         asked: list[Question] = []
-        started = False
+        working: dict[str, Any] = {}
         for path in sorted(kinds):
             status = qemu.execute("x-query-virtio-status", deadline, path=path)
-            started = started or bool(status.get("vhost-started"))
+            working[path] = _backend(status)
             for queue in range(int(status["num-vqs"]) if queues else 0):
                 place = {"path": path, "queue": queue}
                 asked.append(("x-query-virtio-queue-status", place))
                 if vhost:
                     asked.append(("x-query-virtio-vhost-queue-status", place))
             asked.append(("x-query-virtio-status", {"path": path}))
-        return cls(kinds, started, tuple(asked))
+        if kinds:
+            asked.append(("query-rx-filter", {}))
+        return cls(kinds, _config(qemu, sorted(kinds)), working, tuple(asked))
 
     def state(self, qemu: Monitor, *, events_between: bool = False) -> tuple[State, int]:
         """The answers that came before any event, and how many did not.
@@ -257,18 +308,74 @@ class Questions:
         """
         answers = qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
         found: State = {
-            path: {"kind": kind, "status": None, "queues": [], "vhost": []}
+            path: {
+                "kind": kind,
+                "status": None,
+                "queues": [],
+                "vhost": [],
+                "filter": None,
+                "config": self.config[path],
+                "backend": self.backends[path],
+            }
             for path, kind in self.kinds.items()
         }
         for (command, place), (answer, in_time) in zip(self.asked, answers, strict=True):
-            device = found[place["path"]]
             if answer is None or not (in_time or events_between):
                 continue
-            if command == "x-query-virtio-status":
-                device["status"] = answer
+            if command == "query-rx-filter":
+                _filters(found, answer)
+            elif command == "x-query-virtio-status":
+                found[place["path"]]["status"] = answer
             else:
-                device["vhost" if "vhost" in command else "queues"].append(answer)
+                kind = "vhost" if "vhost" in command else "queues"
+                found[place["path"]][kind].append(answer)
         return found, sum(not in_time for _, in_time in answers)
+
+
+def backends(qemu: Monitor, paths: Iterable[str]) -> Mapping[str, Any]:
+    """What works each device's queues now; only of one that runs QEMU tells it."""
+    deadline = Deadline.after(ANSWER_S)
+    asked = [("x-query-virtio-status", {"path": path}) for path in paths]
+    answers = qemu.execute_all(asked, deadline)
+    return {place["path"]: _backend(a) for (_, place), (a, _) in zip(asked, answers, strict=True)}
+
+
+def _backend(status: Mapping[str, Any] | None) -> Any:
+    """An empty one is a backend, too: that of a QEMU that tells no more."""
+    if status is None or not status.get("vhost-started"):
+        return None
+    return status.get("vhost-dev", {})
+
+
+def _config(qemu: Monitor, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What a QEMU has no such property for is not there."""
+    asked = [("qom-get", {"path": path, "property": name}) for path in paths for name in STATIC]
+    found: dict[str, dict[str, Any]] = {path: {} for path in paths}
+    answers = qemu.execute_all(asked, Deadline.after(ANSWER_S))
+    for (_, place), (answer, _) in zip(asked, answers, strict=True):
+        if answer is not None:
+            found[place["path"]][place["property"]] = answer
+    return found
+
+
+def _filters(found: State, told: Sequence[Mapping[str, Any]]) -> None:
+    """To the devices that they are of: QEMU calls a network card by its device's id."""
+    named = {str(path).split("/")[-2]: device for path, device in found.items()}
+    for one in told:
+        if one["name"] in named:
+            vlans = ranges(one.get("vlan-table", ()))
+            named[one["name"]]["filter"] = {**one, "vlan-table": vlans}
+
+
+def ranges(numbers: Iterable[int]) -> list[str]:
+    """``1, 5, 4, 3`` as ``1``, ``3-5``: without a driver's filter a card lists all 4096 VLANs."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ["-".join(map(str, run)) for run in runs]
 
 
 def to_sample(host: str, told: Mapping[str, Any]) -> Sample:

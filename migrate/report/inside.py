@@ -161,8 +161,24 @@ def _devices(hop: Inside, where: str) -> Section:
         for one in hop.devices
         for each in one.differences
     ]
+    lines += [f"{one.device}: not compared: {text}" for one in hop.devices for text in _untold(one)]
     heads = ("device", "bytes", "save, ms", "load, ms", "state")
     return Section(title, Grid(heads, tuple(rows)), tuple(lines))
+
+
+def _untold(one: DeviceHandoff) -> Iterator[str]:
+    """By end, and what many queues have in common once."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for name in one.untold:
+        what, _, end = name.removesuffix(" only)").rpartition(" (")
+        place, _, field = what.rpartition(": ")
+        told.setdefault((end, place), []).append(field)
+    places: dict[tuple[str, str], list[str]] = {}
+    for (end, place), names in told.items():
+        places.setdefault((end, ", ".join(names)), []).append(place)
+    for (end, fields), of in places.items():
+        where = f"{', '.join(of)}: " if any(of) else ""
+        yield f"told by the {end} only: {where}{fields}"
 
 
 def _quick(one: DeviceHandoff) -> bool:
