@@ -10,23 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+from migrate.announcing import announced_by
 from migrate.explain import Told, devices, explained, stages
 from migrate.handoff import Queue, compare, fields, queues, told_by_backend
 from migrate.model import (
     DIRECTIONS,
     Attempt,
+    Blind,
     DeviceHandoff,
+    Event,
     Explained,
     Gap,
     Inside,
     RingAudit,
-    Sample,
-    Span,
 )
-from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
+from migrate.observe.inside import INTERVAL_S, NOT_SEEN, VIRTIO_NET, Looked
+from migrate.observe.traffic import Taken
 from migrate.outage import longest
-from migrate.stage import Hop, Seen
+from migrate.stage import FOREVER_NS, Hop, Seen
 from migrate.timeline import Arrivals
 from migrate.virtqueue import audit
 
@@ -41,11 +44,22 @@ def told_of(seen: Seen, mac: str) -> tuple[Told, ...]:
     return tuple(Told(events, hop.source, hop.target, hop.begin_ns, mac) for hop, events, _ in hops)
 
 
-def inside_of(seen: Seen, told: Sequence[Told], memory_mib: int) -> tuple[Inside, ...]:
-    """Hop by hop."""
+def inside_of(
+    seen: Seen, told: Sequence[Told], memory_mib: int, arrivals: Mapping[str, Arrivals]
+) -> tuple[Inside, ...]:
+    """Hop by hop; ``arrivals`` by direction, on the axis."""
+    end_ns = seen.taken.end_ns if seen.taken else FOREVER_NS
+    borders = [border_ns for _, _, border_ns in seen.by_hop(end_ns)]
     return tuple(
-        _of_hop(number, hop, one, memory_mib)
-        for number, (hop, one) in enumerate(zip(seen.hops, told, strict=True), 1)
+        _of_hop(number, hop, one, memory_mib).model_copy(
+            update={
+                **_announced(one, hop.looked, border_ns),
+                **_first_packets(one, seen.taken, arrivals, border_ns),
+            }
+        )
+        for number, (hop, one, border_ns) in enumerate(
+            zip(seen.hops, told, borders, strict=True), 1
+        )
     )
 
 
@@ -82,27 +96,61 @@ def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
     unseen = list(hop.looked.unseen) if hop.looked else [NOT_SEEN]
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
-    announced, first_ms = _announced(told)
+    blocktime = hop.looked.blocktime if hop.looked else None
     return Inside(
         hop=number,
         stop=spans,
         rings=_rings(hop, memory_mib),
         devices=_joined(took or (), compared) if took or compared else None,
-        announced=announced,
-        first_announce_ms=first_ms,
-        blind=tuple(_blind(hop.looked.samples)) if hop.looked else (),
+        postcopy_blocktime_ms=blocktime.every_ms if blocktime else None,
+        postcopy_cpus_blocktime_ms=blocktime.each_ms if blocktime else (),
+        blind=tuple(_blind(hop.looked.answered_ns, told)) if hop.looked else (),
         unseen=tuple(unseen),
     )
 
 
-def _announced(told: Told) -> tuple[int | None, float | None]:
-    """How often after the resume on the target, and how long after it first: since the stop."""
+def _announced(told: Told, looked: Looked | None, border_ns: int) -> dict[str, Any]:
+    """What was asked for, and what was heard after the resume on the target; since the stop."""
+    found: dict[str, Any] = {}
+    if looked is not None and (rounds := looked.rounds) is not None:
+        found = {"announce_rounds_asked": rounds.rounds, "announce_last_due_ms": rounds.last_due_ms}
     stop, resume = told.switchover
     if stop is None or resume is None or resume.host != told.target:
-        return None, None
-    heard = [e.at_ns for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
-    first_ms = (heard[0] - resume.at_ns) / 1e6 if heard else None
-    return sum(at_ns >= resume.at_ns for at_ns in heard), first_ms
+        return found
+    heard = [e for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
+    after = [e for e in heard if e.at_ns >= resume.at_ns]
+    listened_ms = None if border_ns == FOREVER_NS else (border_ns - resume.at_ns) / 1e6
+    return {
+        **found,
+        "announced": len(after),
+        "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
+        "announced_by": announced_by(after),
+        "listened_ms": listened_ms,
+    }
+
+
+def _first_packets(
+    told: Told, taken: Taken | None, arrivals: Mapping[str, Arrivals], border_ns: int
+) -> dict[str, Any]:
+    """Each way the first packet that arrived after the guest ran again, wherever it did."""
+    _, resume = told.switchover
+    if resume is None or taken is None:
+        return {}
+    found: dict[str, Any] = {}
+    silent = []
+    for way in DIRECTIONS:
+        if way not in arrivals:
+            continue
+        received_ns = arrivals[way].received_ns
+        after = received_ns[(received_ns >= resume.at_ns) & (received_ns < border_ns)]
+        if not len(after):
+            silent.append(way)
+            continue
+        at_ns = int(after.min())
+        error_ns = resume.error_ns + taken.arrival_error_ns(way, at_ns)
+        found[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
+        found[f"first_{way}_error_ms"] = error_ns / 1e6
+    return {**found, "silent": tuple(silent)}
 
 
 def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
@@ -157,13 +205,26 @@ def _joined(
     return (*found, *left)
 
 
-def _blind(samples: list[Sample]) -> Iterator[Span]:
-    for before, after in pairwise(samples):
-        if after.at_ns - before.at_ns > BLIND_NS:
-            yield Span(
+def _blind(answered_ns: Sequence[int], told: Told) -> Iterator[Blind]:
+    stop, resume = told.switchover
+    for before_ns, after_ns in pairwise(answered_ns):
+        if after_ns - before_ns > BLIND_NS:
+            yield Blind(
                 what="QEMU did not answer: its progress was not seen",
-                begin_ns=before.at_ns,
-                end_ns=after.at_ns,
-                host=before.host,
+                begin_ns=before_ns,
+                end_ns=after_ns,
+                host=told.source,
                 explained=False,
+                missed=round((after_ns - before_ns) / (INTERVAL_S * 1e9)) - 1,
+                stop=None if stop is None else before_ns <= stop.at_ns <= after_ns,
+                stopped_ms=_stopped_ms(stop, resume, before_ns, after_ns),
             )
+
+
+def _stopped_ms(
+    stop: Event | None, resume: Event | None, begin_ns: int, end_ns: int
+) -> float | None:
+    """How much of the guest's stop lies between two points."""
+    if stop is None or resume is None:
+        return None
+    return max(0, min(end_ns, resume.at_ns) - max(begin_ns, stop.at_ns)) / 1e6
