@@ -56,6 +56,7 @@ LIFECYCLE = {
     libvirt.VIR_DOMAIN_EVENT_SUSPENDED: "suspended",
     libvirt.VIR_DOMAIN_EVENT_RESUMED: "resumed",
     libvirt.VIR_DOMAIN_EVENT_STOPPED: "stopped",
+    libvirt.VIR_DOMAIN_EVENT_SHUTDOWN: "shutdown",
     libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
 }
 AGENT_STATE = {

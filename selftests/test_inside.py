@@ -188,6 +188,12 @@ def test_that_the_source_answers_is_noted_also_while_nothing_moves(moved: World)
     assert not found.samples
 
 
+def test_a_source_that_owes_an_answer_is_noted_until_it_ends(moved: World) -> None:
+    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
+    assert len(found.answered_ns) == 1
+    assert not found.samples
+
+
 def test_queues_of_a_backend_that_may_run_are_never_asked_about(
     moved: World, tmp_path: Path
 ) -> None:

@@ -60,7 +60,8 @@ class Looked:
     """Of the guest, at the source's stop: what its rings lie in, by address."""
     samples: list[Sample] = field(default_factory=list)
     answered_ns: list[int] = field(default_factory=list)
-    """When the source answered, in order: also while no migration went on yet, or no more."""
+    """When the source answered, in order, whatever it was asked; the last time is when it ended, or
+    was given up, if it owed an answer then."""
     rounds: Rounds | None = None
     """In which the target's QEMU announces the guest."""
     blocktime: Blocktime | None = None
@@ -167,8 +168,10 @@ class _Source(_Watch):
         self.looked.answered_ns.append(now_ns())
 
     def _sample(self, qemu: Monitor) -> None:
-        told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
-        self._answered()
+        try:
+            told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
+        finally:
+            self._answered()
         if "ram" in told and told.get("status") != "completed":
             sample = to_sample(self.host.name, told)
             self.looked.samples.append(sample)
