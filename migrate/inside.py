@@ -50,16 +50,15 @@ def inside_of(
     """Hop by hop; ``arrivals`` by direction, on the axis."""
     end_ns = seen.taken.end_ns if seen.taken else FOREVER_NS
     borders = [border_ns for _, _, border_ns in seen.by_hop(end_ns)]
+    hops = zip(seen.hops, told, borders, strict=True)
     return tuple(
-        _of_hop(number, hop, one, memory_mib).model_copy(
-            update={
-                **_announced(one, hop.looked, border_ns),
-                **_first_packets(one, seen.taken, arrivals, border_ns),
-            }
+        Inside(
+            hop=number,
+            **_of_hop(hop, one, memory_mib),
+            **_announced(one, hop.looked, border_ns),
+            **_first_packets(one, seen.taken, arrivals, border_ns),
         )
-        for number, (hop, one, border_ns) in enumerate(
-            zip(seen.hops, told, borders, strict=True), 1
-        )
+        for number, (hop, one, border_ns) in enumerate(hops, 1)
     )
 
 
@@ -89,7 +88,8 @@ def _of_gap(told: Sequence[Told], gap: Gap) -> Told:
     return begun[-1] if begun else told[0]
 
 
-def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
+def _of_hop(hop: Hop, told: Told, memory_mib: int) -> dict[str, Any]:
+    """What both QEMUs told: fields of :class:`Inside`, as of the next two."""
     _, resume = told.switchover
     spans, took = stages(told), devices(told)
     compared = tuple(_compared(hop, told))
@@ -97,16 +97,15 @@ def _of_hop(number: int, hop: Hop, told: Told, memory_mib: int) -> Inside:
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
     blocktime = hop.looked.blocktime if hop.looked else None
-    return Inside(
-        hop=number,
-        stop=spans,
-        rings=_rings(hop, memory_mib),
-        devices=_joined(took or (), compared) if took or compared else None,
-        postcopy_blocktime_ms=blocktime.every_ms if blocktime else None,
-        postcopy_cpus_blocktime_ms=blocktime.each_ms if blocktime else (),
-        blind=tuple(_blind(hop.looked.answered_ns, told)) if hop.looked else (),
-        unseen=tuple(unseen),
-    )
+    return {
+        "stop": spans,
+        "rings": _rings(hop, memory_mib),
+        "devices": _joined(took or (), compared) if took or compared else None,
+        "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
+        "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
+        "blind": tuple(_blind(hop.looked.answered_ns, told)) if hop.looked else (),
+        "unseen": tuple(unseen),
+    }
 
 
 def _announced(told: Told, looked: Looked | None, border_ns: int) -> dict[str, Any]:
