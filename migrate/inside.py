@@ -48,7 +48,7 @@ def inside_of(
     seen: Seen, told: Sequence[Told], memory_mib: int, arrivals: Mapping[str, Arrivals]
 ) -> tuple[Inside, ...]:
     """Hop by hop; ``arrivals`` by direction, on the axis."""
-    end_ns = seen.taken.end_ns if seen.taken else FOREVER_NS
+    end_ns = FOREVER_NS if seen.heard_until_ns is None else seen.heard_until_ns
     borders = [border_ns for _, _, border_ns in seen.by_hop(end_ns)]
     hops = zip(seen.hops, told, borders, strict=True)
     return tuple(

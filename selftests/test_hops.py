@@ -44,7 +44,7 @@ def arrivals(*received_ms: float) -> Arrivals:
 LOG = {"egress": arrivals(50, 90, 175, 180), "ingress": arrivals(52, 92, 168, 182)}
 
 
-def taken(log: dict[str, Arrivals], end_ms: float) -> Taken:
+def taken(log: dict[str, Arrivals]) -> Taken:
     nothing: dict[str, Any] = dict.fromkeys(("jumps", "memory", "tcp", "nic", "lowers"))
     return Taken(
         **nothing,
@@ -52,7 +52,7 @@ def taken(log: dict[str, Arrivals], end_ms: float) -> Taken:
         ingress=log["ingress"],
         sent_egress=None,
         sent_ingress=9,
-        end_ns=round(end_ms * MS),
+        end_ns=0,
         from_receipts=False,
     )
 
@@ -62,7 +62,7 @@ def hops(
     events: Sequence[Event],
     *,
     log: dict[str, Arrivals] | None = None,
-    end_ms: float = 1200,
+    end_ms: float | None = 1200,
 ) -> tuple[Inside, ...]:
     """Hops of a second each, there and back."""
     log = LOG if log is None else log
@@ -70,7 +70,8 @@ def hops(
     for number, looked in enumerate(looks):
         ends = ("a", "b") if number % 2 == 0 else ("b", "a")
         seen.hops.append(Hop(*ends, MOVED, number * 1000 * MS, (number + 1) * 1000 * MS, looked))
-    seen.taken, seen.events = taken(log, end_ms), tuple(events)
+    seen.taken, seen.events = taken(log), tuple(events)
+    seen.heard_until_ns = None if end_ms is None else round(end_ms * MS)
     return inside_of(seen, told_of(seen, NIC.mac), 64, log)
 
 
@@ -92,6 +93,11 @@ def test_a_hop_is_listened_to_until_the_next_one_begins() -> None:
     first, second = hops([None, None], (STOP, RESUME), end_ms=2500)
     assert first.listened_ms == 840.0
     assert (second.listened_ms, second.announced_by) == (None, None)
+
+
+def test_how_long_the_fabric_was_listened_to_may_be_unknown() -> None:
+    found = hop(events=(STOP, RESUME, *HEARD), end_ms=None)
+    assert (found.announced, found.listened_ms) == (3, None)
 
 
 def test_nobody_is_counted_where_the_guest_did_not_run_on_at_the_target() -> None:
