@@ -61,7 +61,7 @@ def judged(
     record = _record(case, number, pair, seen, _measured(case, seen, moved))
     told = told_of(seen, case.interface.mac)
     inner = {
-        "inside": inside_of(seen, told, case),
+        "inside": inside_of(seen, told, case, arrivals),
         "explained": explained_of(told, record, arrivals),
     }
     record = record.model_copy(update={"leftovers": leftovers, "phases": moved, **inner})

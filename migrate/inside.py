@@ -10,27 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+from migrate.announcing import announced_by
 from migrate.convergence import PRECOPY, converging
 from migrate.explain import Told, devices, explained, section_name, stages
 from migrate.handoff import Queue, compare, fields, queues, told_by_backend, untold
 from migrate.model import (
     DIRECTIONS,
     Attempt,
+    Blind,
     Case,
     Convergence,
     DeviceHandoff,
+    Event,
     Explained,
     Gap,
     Inside,
     RingAudit,
-    Sample,
-    Span,
 )
-from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
+from migrate.observe.inside import INTERVAL_S, NOT_SEEN, VIRTIO_NET, Looked
 from migrate.observe.progress import to_sample
+from migrate.observe.traffic import Taken
 from migrate.outage import longest
-from migrate.stage import Hop, Seen
+from migrate.stage import FOREVER_NS, Hop, Seen
 from migrate.timeline import Arrivals
 from migrate.virtqueue import audit
 
@@ -47,11 +50,21 @@ def told_of(seen: Seen, mac: str) -> tuple[Told, ...]:
     return tuple(Told(events, hop.source, hop.target, hop.begin_ns, mac) for hop, events, _ in hops)
 
 
-def inside_of(seen: Seen, told: Sequence[Told], case: Case) -> tuple[Inside, ...]:
-    """Hop by hop."""
+def inside_of(
+    seen: Seen, told: Sequence[Told], case: Case, arrivals: Mapping[str, Arrivals]
+) -> tuple[Inside, ...]:
+    """Hop by hop; ``arrivals`` by direction, on the axis."""
+    end_ns = FOREVER_NS if seen.heard_until_ns is None else seen.heard_until_ns
+    borders = [border_ns for _, _, border_ns in seen.by_hop(end_ns)]
+    hops = zip(seen.hops, told, borders, strict=True)
     return tuple(
-        _of_hop(number, hop, one, case)
-        for number, (hop, one) in enumerate(zip(seen.hops, told, strict=True), 1)
+        Inside(
+            hop=number,
+            **_of_hop(hop, one, case),
+            **_announced(one, hop.looked, border_ns),
+            **_first_packets(one, seen.taken, arrivals, border_ns),
+        )
+        for number, (hop, one, border_ns) in enumerate(hops, 1)
     )
 
 
@@ -81,7 +94,8 @@ def _of_gap(told: Sequence[Told], gap: Gap) -> Told:
     return begun[-1] if begun else told[0]
 
 
-def _of_hop(number: int, hop: Hop, told: Told, case: Case) -> Inside:
+def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
+    """What both QEMUs told: fields of :class:`Inside`, as of the next two."""
     _, resume = told.switchover
     spans, took = stages(told), devices(told)
     compared = tuple(_compared(hop, told))
@@ -90,18 +104,17 @@ def _of_hop(number: int, hop: Hop, told: Told, case: Case) -> Inside:
         unseen.append(NO_TRACES)
     if resume is not None and hop.tail is not None and hop.tail.unseen:
         unseen.append(hop.tail.unseen)
-    announced, first_ms = _announced(told)
-    return Inside(
-        hop=number,
-        stop=spans,
-        rings=_rings(hop, case.guest.memory_mib),
-        devices=_sized(hop, _joined(took or (), compared)) if took or compared else None,
-        announced=announced,
-        first_announce_ms=first_ms,
-        convergence=_convergence(hop, told, case),
-        blind=tuple(_blind(hop.looked.samples)) if hop.looked else (),
-        unseen=tuple(unseen),
-    )
+    blocktime = hop.looked.blocktime if hop.looked else None
+    return {
+        "stop": spans,
+        "rings": _rings(hop, case.guest.memory_mib),
+        "devices": _sized(hop, _joined(took or (), compared)) if took or compared else None,
+        "convergence": _convergence(hop, told, case),
+        "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
+        "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
+        "blind": tuple(_blind(hop.looked.answered_ns, told)) if hop.looked else (),
+        "unseen": tuple(unseen),
+    }
 
 
 def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
@@ -129,14 +142,48 @@ def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
     )
 
 
-def _announced(told: Told) -> tuple[int | None, float | None]:
-    """How often after the resume on the target, and how long after it first: since the stop."""
+def _announced(told: Told, looked: Looked | None, border_ns: int) -> dict[str, Any]:
+    """What was asked for, and what was heard after the resume on the target; since the stop."""
+    found: dict[str, Any] = {}
+    if looked is not None and (rounds := looked.rounds) is not None:
+        found = {"announce_rounds_asked": rounds.rounds, "announce_last_due_ms": rounds.last_due_ms}
     stop, resume = told.switchover
     if stop is None or resume is None or resume.host != told.target:
-        return None, None
-    heard = [e.at_ns for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
-    first_ms = (heard[0] - resume.at_ns) / 1e6 if heard else None
-    return sum(at_ns >= resume.at_ns for at_ns in heard), first_ms
+        return found
+    heard = [e for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
+    after = [e for e in heard if e.at_ns >= resume.at_ns]
+    listened_ms = None if border_ns == FOREVER_NS else (border_ns - resume.at_ns) / 1e6
+    return {
+        **found,
+        "announced": len(after),
+        "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
+        "announced_by": announced_by(after),
+        "listened_ms": listened_ms,
+    }
+
+
+def _first_packets(
+    told: Told, taken: Taken | None, arrivals: Mapping[str, Arrivals], border_ns: int
+) -> dict[str, Any]:
+    """Each way the first packet that arrived after the guest ran again, wherever it did."""
+    _, resume = told.switchover
+    if resume is None or taken is None:
+        return {}
+    found: dict[str, Any] = {}
+    silent = []
+    for way in DIRECTIONS:
+        if way not in arrivals:
+            continue
+        received_ns = arrivals[way].received_ns
+        after = received_ns[(received_ns >= resume.at_ns) & (received_ns < border_ns)]
+        if not len(after):
+            silent.append(way)
+            continue
+        at_ns = int(after.min())
+        error_ns = resume.error_ns + taken.arrival_error_ns(way, at_ns)
+        found[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
+        found[f"first_{way}_error_ms"] = error_ns / 1e6
+    return {**found, "silent": tuple(silent)}
 
 
 def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
@@ -204,13 +251,26 @@ def _sized(hop: Hop, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff,
     )
 
 
-def _blind(samples: list[Sample]) -> Iterator[Span]:
-    for before, after in pairwise(samples):
-        if after.at_ns - before.at_ns > BLIND_NS:
-            yield Span(
+def _blind(answered_ns: Sequence[int], told: Told) -> Iterator[Blind]:
+    stop, resume = told.switchover
+    for before_ns, after_ns in pairwise(answered_ns):
+        if after_ns - before_ns > BLIND_NS:
+            yield Blind(
                 what="QEMU did not answer: its progress was not seen",
-                begin_ns=before.at_ns,
-                end_ns=after.at_ns,
-                host=before.host,
+                begin_ns=before_ns,
+                end_ns=after_ns,
+                host=told.source,
                 explained=False,
+                missed=round((after_ns - before_ns) / (INTERVAL_S * 1e9)) - 1,
+                stop=None if stop is None else before_ns <= stop.at_ns <= after_ns,
+                stopped_ms=_stopped_ms(stop, resume, before_ns, after_ns),
             )
+
+
+def _stopped_ms(
+    stop: Event | None, resume: Event | None, begin_ns: int, end_ns: int
+) -> float | None:
+    """How much of the guest's stop lies between two points."""
+    if stop is None or resume is None:
+        return None
+    return max(0, min(end_ns, resume.at_ns) - max(begin_ns, stop.at_ns)) / 1e6

@@ -56,8 +56,50 @@ LIFECYCLE = {
     libvirt.VIR_DOMAIN_EVENT_SUSPENDED: "suspended",
     libvirt.VIR_DOMAIN_EVENT_RESUMED: "resumed",
     libvirt.VIR_DOMAIN_EVENT_STOPPED: "stopped",
+    libvirt.VIR_DOMAIN_EVENT_SHUTDOWN: "shutdown",
     libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
 }
+AGENT_STATE = {
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED: "connected",
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED: "disconnected",
+}
+AGENT_REASON = {
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_UNKNOWN: "unknown",
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_DOMAIN_STARTED: "domain-started",
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_CHANNEL: "channel",
+}
+EVENTS: Mapping[int, Callable[..., tuple[str, dict[str, Any]]]] = {
+    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda what, detail: (
+        LIFECYCLE.get(what, f"lifecycle-{what}"),
+        {"detail": detail},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION: lambda number: (
+        "migration-iteration",
+        {"iteration": number},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: lambda fields: ("job-completed", dict(fields)),
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: lambda device: ("device-added", {"device": device}),
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: lambda device: (
+        "device-removed",
+        {"device": device},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: lambda device: (
+        "device-removal-failed",
+        {"device": device},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE: lambda device, size_kib: (
+        "memory-device-size",
+        {"device": device, "size_kib": size_kib},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: lambda state, reason: (
+        "agent-lifecycle",
+        {
+            "state": AGENT_STATE.get(state, f"state-{state}"),
+            "reason": AGENT_REASON.get(reason, f"reason-{reason}"),
+        },
+    ),
+}
+"""libvirt's own events: what each is called, and its data, from what libvirt tells of it."""
 
 
 @functools.cache
@@ -219,7 +261,10 @@ class Hypervisor:
 
     @contextmanager
     def events(self, on_qemu: QemuEvent, on_libvirt: LibvirtEvent) -> Iterator[None]:
-        """Pass on QEMU's events and libvirt's own, from libvirt's thread, while the block runs."""
+        """Pass on QEMU's events and libvirt's own, from libvirt's thread, while the block runs.
+
+        QEMU's are all that it sends, by their names; libvirt's job-completed has all its fields.
+        """
         connection = self._connection
 
         def qemu(*args: Any) -> None:
@@ -227,35 +272,16 @@ class Hypervisor:
             data = json.loads(details) if details else {}
             on_qemu(event, seconds * 10**9 + micros * 1000, data)
 
-        def lifecycle(*args: Any) -> None:
-            on_libvirt(LIFECYCLE.get(args[2], f"lifecycle-{args[2]}"), {"detail": args[3]})
+        def told_by(tell: Callable[..., tuple[str, dict[str, Any]]]) -> Callable[..., None]:
+            return lambda _connection, _domain, *told: on_libvirt(*tell(*told[:-1]))
 
-        def iteration(*args: Any) -> None:
-            on_libvirt("migration-iteration", {"iteration": args[2]})
-
-        def completed(*args: Any) -> None:
-            on_libvirt("job-completed", dict(args[2]))
-
-        def added(*args: Any) -> None:
-            on_libvirt("device-added", {"device": args[2]})
-
-        def removed(*args: Any) -> None:
-            on_libvirt("device-removed", {"device": args[2]})
-
-        kinds = {
-            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lifecycle,
-            libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION: iteration,
-            libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: completed,
-            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: added,
-            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: removed,
-        }
         with contextlib.ExitStack() as undo, self._said("listen to events"):
             number = libvirt_qemu.qemuMonitorEventRegister(connection, None, None, qemu, None, 0)
             undo.callback(
                 self._quietly, libvirt_qemu.qemuMonitorEventDeregister, connection, number
             )
-            for kind, callback in kinds.items():
-                number = connection.domainEventRegisterAny(None, kind, callback, None)
+            for kind, tell in EVENTS.items():
+                number = connection.domainEventRegisterAny(None, kind, told_by(tell), None)
                 undo.callback(self._quietly, connection.domainEventDeregisterAny, number)
             yield
 

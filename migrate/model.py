@@ -400,6 +400,18 @@ class Span(Value):
         return (self.end_ns - self.begin_ns) / 1e6
 
 
+class Blind(Span):
+    """A stretch in which QEMU did not answer, and what was missed by it."""
+
+    missed: int | None = None
+    """Looks at the progress that were due and were not had; None: not reckoned."""
+    stop: bool | None = None
+    """Whether the guest was stopped in it: the source's STOP; None: no STOP is on record."""
+    stopped_ms: NotNegative | None = None
+    """So much of the guest's stop, from STOP to RESUME, lies in it; None: one of them is not on
+    record."""
+
+
 class Explained(Value):
     """What a gap contains: spans in order that cover it from its begin to its end."""
 
@@ -508,7 +520,28 @@ class Inside(Value):
     """After the resume; negative: before the target ran."""
     convergence: Convergence | None = None
     """Of a pre-copy whose progress was seen."""
-    blind: tuple[Span, ...] = ()
+    announced_by: dict[str, int] | None = None
+    """How many of each kind were among them: ``garp`` and ``na`` are the guest's, ``rarp`` is
+    QEMU's; 0: listened for, and not heard."""
+    announce_rounds_asked: int | None = None
+    """By the target's ``announce-rounds``: QEMU announces so often, and asks the guest to."""
+    announce_last_due_ms: NotNegative | None = None
+    """After QEMU's first round its last one is due."""
+    listened_ms: NotNegative | None = None
+    """After the resume: so long the fabric was listened to for this hop."""
+    first_egress_ms: float | None = None
+    """After the resume the first packet of the guest arrived at its peer."""
+    first_egress_error_ms: NotNegative | None = None
+    first_ingress_ms: float | None = None
+    """After the resume the first packet arrived in the guest, by its kernel's stamp."""
+    first_ingress_error_ms: NotNegative | None = None
+    silent: tuple[Direction, ...] = ()
+    """Ways in which no packet arrived from the resume to the end of the hop."""
+    postcopy_blocktime_ms: NotNegative | None = None
+    """Together, while *every* processor waited for a page; by the target, after post-copy."""
+    postcopy_cpus_blocktime_ms: tuple[NotNegative, ...] = ()
+    """Of each processor; empty: not measured."""
+    blind: tuple[Blind, ...] = ()
     """When QEMU did not answer, and what was not seen meanwhile."""
     unseen: tuple[str, ...] = ()
     """What could not be seen, and why."""

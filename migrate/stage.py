@@ -101,6 +101,8 @@ class Seen:
     nic: Nic
     hops: list[Hop] = field(default_factory=list)
     taken: Taken | None = None
+    heard_until_ns: int | None = None
+    """The fabric was listened to for announcements until then."""
     events: tuple[Event, ...] = ()
     samples: list[Sample] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
@@ -365,6 +367,7 @@ class Stage:
         ]
         self.seen.files["handoff.json"] = json.dumps(states, indent=1) + "\n"
         self.seen.files |= stream_file(self.seen.hops)
+        self.seen.heard_until_ns = now_ns()
         self.seen.events = (
             *self.listener.events(),
             *self.traffic.announcements(),

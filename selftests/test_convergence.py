@@ -306,7 +306,7 @@ def hop(
     moved = Moved("completed", ("b",), Reported())
     seen = Seen(0, (0, 0), 0.0, nic, [Hop("a", "b", moved, 0, 9000 * MS, looked)])
     case = Case(id="x", policy=policy, workload=BUSY)
-    (found,) = inside_of(seen, (Told(events, "a", "b"),), case)
+    (found,) = inside_of(seen, (Told(events, "a", "b"),), case, {})
     return found.convergence
 
 

@@ -9,12 +9,21 @@ from typing import Any, cast
 
 import pytest
 
+from migrate.announcing import Rounds
 from migrate.clock import Deadline, now_ns
 from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
-from migrate.observe.inside import Looked, Regions, State, looking, ranges, to_sample
-from selftests.qmp import ENDS, PATIENCE_S, Answers, Message, Script, StandIn, event
+from migrate.observe.inside import (
+    Blocktime,
+    Looked,
+    Regions,
+    State,
+    looking,
+    ranges,
+    to_sample,
+)
+from selftests.qmp import ENDS, PATIENCE_S, Answers, Message, Script, StandIn, event, refusal
 
 NIC = "/machine/peripheral/net0/virtio-backend"
 RAM = {"remaining": 5, "transferred": 7, "dirty-sync-count": 2, "mbps": 8.0, "duplicate": 3}
@@ -22,6 +31,13 @@ ACTIVE: Message = {"return": {"status": "active", "ram": RAM}}
 NOTHING: Message = {"return": {}}
 STOP: Message = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
 RESUME: Message = {"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 1}}
+ROUNDS = {
+    "announce-rounds": 5,
+    "announce-initial": 50,
+    "announce-step": 100,
+    "announce-max": 550,
+}
+POSTCOPY: Message = {"return": [{"capability": "postcopy-ram", "state": True}]}
 REFUSED: Message = {"error": {"class": "GenericError", "desc": "vhost device has not started"}}
 
 
@@ -46,6 +62,8 @@ def script(**more: Answers) -> dict[str, Answers]:
         "query-rx-filter": [{"return": [{"name": "net0", "vlan-table": [4, 2, 3, 9]}]}],
         "qom-get": [{"return": 1400}],
         "query-migrate": [NOTHING],
+        "query-migrate-parameters": [{"return": ROUNDS}],
+        "query-migrate-capabilities": [{"return": []}],
         "pmemsave": [NOTHING],
         **named,
     }
@@ -141,6 +159,55 @@ def test_a_guest_that_ran_on_before_is_told(moved: World) -> None:
     target = script(x_query_virtio=[*script()["x-query-virtio"], RESUME])
     found = moved(script(), target, lambda looked: bool(looked.unseen))
     assert found.unseen == ["b: the guest ran on before its state could be read"]
+
+
+def test_the_target_is_asked_for_its_rounds_and_for_no_progress(moved: World) -> None:
+    """Nothing of it comes back but the status, and the load would wait for the answer."""
+    target = script(
+        x_query_virtio=[*script()["x-query-virtio"], event("completed")], query_migrate=ENDS
+    )
+    found = moved(script(), target, lambda looked: looked.target is not None)
+    assert found.rounds == Rounds(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
+    assert found.blocktime is None
+    assert not found.unseen
+
+
+def postcopy(**more: Sequence[Message]) -> Script:
+    """A target that the guest comes to in post-copy."""
+    events = (event("postcopy-active"), RESUME, event("completed"))
+    return script(
+        query_migrate_capabilities=[POSTCOPY],
+        x_query_virtio=[*script()["x-query-virtio"], *events],
+        **more,
+    )
+
+
+def test_after_post_copy_the_target_tells_how_long_pages_were_waited_for(moved: World) -> None:
+    told = {"postcopy-blocktime": 12, "postcopy-vcpu-blocktime": [12, 30]}
+    target = postcopy(migrate_set_capabilities=[NOTHING], query_migrate=[{"return": told}])
+    found = moved(script(), target, lambda looked: looked.blocktime is not None)
+    assert found.blocktime == Blocktime(12, (12, 30))
+
+
+def test_a_target_that_refuses_to_note_it_is_told_and_goes_on(moved: World) -> None:
+    refused = [refusal("Postcopy-blocktime is not supported")]
+    target = postcopy(migrate_set_capabilities=refused, query_migrate=[NOTHING])
+    found = moved(script(), target, lambda looked: len(looked.unseen) == 2)
+    said = "b: migrate-set-capabilities: Postcopy-blocktime is not supported"
+    assert found.unseen == [said, "b: the guest ran on before its state could be read"]
+    assert found.blocktime is None
+
+
+def test_that_the_source_answers_is_noted_also_while_nothing_moves(moved: World) -> None:
+    found = moved(script(), None, lambda looked: len(looked.answered_ns) > 1)
+    assert found.answered_ns == sorted(found.answered_ns)
+    assert not found.samples
+
+
+def test_a_source_that_owes_an_answer_is_noted_until_it_ends(moved: World) -> None:
+    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
+    assert len(found.answered_ns) == 1
+    assert not found.samples
 
 
 def test_queues_of_a_backend_that_may_run_are_never_asked_about(

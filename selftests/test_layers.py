@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "virtqueue",
                 "stats",
             ),
-            *("traces", "explain", "handoff", "convergence"),
+            *("traces", "announcing", "explain", "handoff", "convergence"),
             *("cursor", "virtio_net_state", "vmstate_stream"),
             *("scenario", "results"),
         ),

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from migrate.cli import cli
 from migrate.model import (
     Attempt,
+    Blind,
     Convergence,
     DeviceHandoff,
     Difference,
@@ -57,7 +58,16 @@ HOP = Inside(
     rings=(RingAudit(device="nic", queue=1, kind="packed", size=8, facts={"used": "7"}),),
     announced=3,
     first_announce_ms=0.25,
-    blind=(span("nothing was told", 0, 300),),
+    announced_by={"garp": 2, "na": 1, "rarp": 0},
+    announce_rounds_asked=5,
+    announce_last_due_ms=800,
+    listened_ms=1000,
+    first_egress_ms=5.25,
+    first_egress_error_ms=0.5,
+    silent=("ingress",),
+    blind=(
+        Blind(**span("nothing was told", 0, 300).model_dump(), missed=14, stop=True, stopped_ms=42),
+    ),
     unseen=("b: it ran on",),
 )
 
@@ -179,9 +189,54 @@ def test_what_was_not_had_is_not_measured_with_its_reason() -> None:
     ):
         assert f"not measured: {what}; hosts over ssh" in text
     assert "not seen: hosts over ssh" in text
-    text = printed(attempt())
-    assert "announcements heard on the fabric: 3, the first 0.25 ms after the resume" in text
-    assert "blind on a for 300 ms" in text
+
+
+def hop(**fields: Any) -> str:
+    """As it is printed of one hop that differs in some fields."""
+    return printed(attempt(inside=(HOP.model_copy(update=fields),)))
+
+
+def test_who_announced_is_told_in_one_line() -> None:
+    by = "announced: guest's ARP 2, guest's NA 1, QEMU's RARP 0 of 5 rounds asked"
+    assert f"{by}; first 0.2 ms after the resume\n" in hop()
+    assert f"{by}; first 1.5 ms before the resume\n" in hop(first_announce_ms=-1.5)
+    nobody = {"garp": 0, "na": 0, "rarp": 0}
+    text = hop(announced=0, announced_by=nobody, first_announce_ms=None)
+    assert "guest's none, QEMU's RARP 0 of 5 rounds asked; none was heard\n" in text
+
+
+def test_rounds_that_were_not_due_yet_are_not_called_missing() -> None:
+    assert "after the resume; listened for 0.50 s of 0.80 s\n" in hop(listened_ms=500)
+    assert "listened for" not in hop(listened_ms=None)
+    assert "rounds asked not measured; first" in hop(announce_rounds_asked=None)
+    of_old = hop(announced_by=None, announce_rounds_asked=None)
+    assert "announced: 3 in all, rounds asked not measured; first" in of_old
+
+
+def test_the_first_packet_each_way_is_told_or_said_to_be_missing() -> None:
+    first = "first packet after the resume: egress 5.25 ± 0.50 ms, at the peer"
+    assert f"{first}; ingress none came\n" in hop()
+    assert f"{first}; ingress not measured\n" in hop(silent=())
+    arrived = {"silent": (), "first_ingress_ms": 7.0, "first_ingress_error_ms": 0.25}
+    assert f"{first}; ingress 7.00 ± 0.25 ms, in the guest\n" in hop(**arrived)
+
+
+def test_a_blind_spell_says_what_was_missed_by_it() -> None:
+    missed = "nothing was told; 14 looks at the progress were missed"
+    stopped = "the guest was stopped in it; 42.0 ms of the guest's stop lie in it"
+    assert f"blind on a for 300 ms: {missed}; {stopped}\n" in hop()
+    (blind,) = HOP.blind
+    elsewhere = blind.model_copy(update={"stop": False, "stopped_ms": 0})
+    assert f"{missed}; nothing of the guest's stop lies in it\n" in hop(blind=(elsewhere,))
+    nothing = {"missed": None, "stop": None, "stopped_ms": None}
+    of_old = blind.model_copy(update=nothing)
+    assert "blind on a for 300 ms: nothing was told\n" in hop(blind=(of_old,))
+
+
+def test_what_pages_were_waited_for_is_told_where_it_was_measured() -> None:
+    told = "waited for pages in post-copy: all processors at once 12 ms; each: 12, 30 ms"
+    assert told in hop(postcopy_blocktime_ms=12, postcopy_cpus_blocktime_ms=(12, 30))
+    assert "waited for pages" not in hop()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,18 @@ def change(at_ns: int, device: str, driver: str, what: str) -> LowerChange:
     )
 
 
+def test_an_arrival_is_placed_by_the_clock_of_where_it_came_in() -> None:
+    log = Wire().log()
+    found = taken(log.egress, log.ingress, ())
+    at_ns = int(log.ingress.sent_ns[-1])
+    assert found.arrival_error_ns("egress", at_ns) == 0
+    assert found.arrival_error_ns("ingress", at_ns) == GuestClock.fit(
+        log.egress, log.ingress
+    ).error_across(at_ns, at_ns)
+    looped = replace(found, looped=Offset("guest.mono", 0, 77))
+    assert looped.arrival_error_ns("egress", at_ns) == 77
+
+
 def test_changes_of_lower_devices_are_events_on_the_axis() -> None:
     """One before and one after a stop that the guest's clock does not know of."""
     wire = Wire(troubles=(frozen(2000, 300),))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from migrate.announcing import Rounds
 from migrate.clock import Deadline, now_ns
 from migrate.domain import MONITOR
 from migrate.errors import HostError
@@ -38,6 +39,19 @@ State = dict[str, Any]
 """Of the virtio network devices, by path: QEMU's answers as they are, VLANs as ranges."""
 
 
+@dataclass(frozen=True, slots=True)
+class Blocktime:
+    """How long processors waited for pages in post-copy, by the target's QEMU, in milliseconds.
+
+    Source: qapi/migration.json, MigrationInfo, ``postcopy-blocktime`` and
+    ``postcopy-vcpu-blocktime``.
+    """
+
+    every_ms: int
+    """While all of them waited."""
+    each_ms: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Looked:
     """What was seen inside of both QEMUs in one move; it grows while the move goes on."""
@@ -49,6 +63,12 @@ class Looked:
     memory: dict[int, bytes] = field(default_factory=dict)
     """Of the guest, at the source's stop: what its rings lie in, by address."""
     samples: list[Sample] = field(default_factory=list)
+    answered_ns: list[int] = field(default_factory=list)
+    """When the source answered, in order, whatever it was asked; the last time is when it ended, or
+    was given up, if it owed an answer then."""
+    rounds: Rounds | None = None
+    """In which the target's QEMU announces the guest."""
+    blocktime: Blocktime | None = None
     unseen: list[str] = field(default_factory=list)
 
 
@@ -147,8 +167,14 @@ class _Source(_Watch):
             elif event["event"] == "STOP":
                 self._read(qemu, questions)
 
+    def _answered(self) -> None:
+        self.looked.answered_ns.append(now_ns())
+
     def _sample(self, qemu: Monitor) -> None:
-        told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
+        try:
+            told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
+        finally:
+            self._answered()
         if "ram" in told and told.get("status") != "completed":
             sample = to_sample(self.host.name, told)
             self.looked.samples.append(sample)
@@ -166,6 +192,7 @@ class _Source(_Watch):
             between = _turns(qemu)
             if not between:
                 self.looked.source, _ = questions.state(qemu, events_between=True)
+                self._answered()
                 self._memory(qemu, self.looked.source)
                 between = _turns(qemu)
             if not between:
@@ -188,6 +215,7 @@ class _Source(_Watch):
                 for address, length in self.regions(state, known, bool(self.looked.vhost)):
                     told = {"val": address, "size": length, "filename": name}
                     qemu.execute("pmemsave", Deadline.after(ANSWER_S), **told)
+                    self._answered()
                     known[address] = place.read_bytes()
         finally:
             place.unlink(missing_ok=True)
@@ -226,6 +254,13 @@ class _Target(_Watch):
         return event.host == self.host.name and event.name in ("started", "MIGRATION")
 
     def watch(self, qemu: Monitor) -> None:
+        """Its QEMU is asked at once, long before the load ends, and then not before it has ended.
+
+        Of progress there is nothing to ask for meanwhile: a QEMU that takes a guest in tells its
+        status alone (QEMU migration/migration.c, fill_destination_migration_info), which comes as
+        an event anyway.
+        """
+        postcopy, runs = self._prepare(qemu), False
         questions = Questions.of(qemu, queues=self.looked.vhost is False, vhost=False)
         while True:
             event = qemu.event(Deadline.after(0.2))
@@ -235,9 +270,38 @@ class _Target(_Watch):
                 continue
             if event["event"] == "RESUME":
                 self._ran_on(qemu, questions)
-                return
+                if not postcopy:
+                    return
+                runs = True
             if event["event"] == "MIGRATION" and event["data"]["status"] == "completed":
+                if runs:
+                    self._blocktime(qemu)
+                    return
                 self._look(qemu, questions)
+
+    def _prepare(self, qemu: Monitor) -> bool:
+        """Whether the guest may come in post-copy: then QEMU is told to note what waits for pages.
+
+        libvirt does not ask for that, and leaves it on (QEMU's capability postcopy-blocktime).
+        """
+        deadline = Deadline.after(ANSWER_S)
+        self.looked.rounds = Rounds.of(qemu.execute("query-migrate-parameters", deadline))
+        told = qemu.execute("query-migrate-capabilities", deadline)
+        on = {one["capability"] for one in told if one["state"]}
+        if "postcopy-ram" not in on:
+            return False
+        wanted = {"capability": "postcopy-blocktime", "state": True}
+        try:
+            qemu.execute("migrate-set-capabilities", deadline, capabilities=[wanted])
+        except HostError as error:
+            self.looked.unseen.append(f"{self.host.name}: {error.tried}: {error.said}")
+        return True
+
+    def _blocktime(self, qemu: Monitor) -> None:
+        told = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
+        if (every := told.get("postcopy-blocktime")) is not None:
+            each = told.get("postcopy-vcpu-blocktime", ())
+            self.looked.blocktime = Blocktime(int(every), tuple(int(ms) for ms in each))
 
     def _look(self, qemu: Monitor, questions: Questions) -> None:
         self.looked.target, late = questions.state(qemu)

@@ -18,7 +18,7 @@ from migrate.clock import Deadline, Offset, now_ns
 from migrate.errors import GuestError
 from migrate.lab.hosts import Lab
 from migrate.libvirt_client import Domain, Hypervisor
-from migrate.model import Event, MemoryCheck, Nic, TcpCheck, Workload
+from migrate.model import Direction, Event, MemoryCheck, Nic, TcpCheck, Workload
 from migrate.observe.loop import Look, both_ways, clock_by_looks, look_at_clock
 from migrate.outage import Observation
 from migrate.probe import LowerChange, PipeTransport, Probe, StreamCounts
@@ -188,6 +188,15 @@ class Taken:
             jumps=self.jumps,
             from_receipts=self.from_receipts,
         )
+
+    def arrival_error_ns(self, way: Direction, at_ns: int) -> int:
+        """Of the place on the axis of a packet that arrived at ``at_ns``: by the guest's clock if
+        it came in there, or if the network returned the guest's own stream."""
+        if self.looped:
+            return self.looped.error_ns
+        if way == "egress":
+            return 0  # the peer shares the controller's clock
+        return GuestClock.fit(self.egress, self.ingress).error_across(at_ns, at_ns)
 
     def lower_events(self) -> tuple[Event, ...]:
         """Which of the guest's devices came, went and carried its traffic, on the axis.

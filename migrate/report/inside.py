@@ -12,6 +12,7 @@ from migrate.model import (
     DIRTY_RATE_S,
     DIRTY_WHEN,
     Attempt,
+    Blind,
     Convergence,
     DeviceHandoff,
     Direction,
@@ -285,14 +286,16 @@ def _happened(one: Convergence) -> str:
 
 
 def _told(hop: Inside) -> Iterator[str]:
-    if hop.announced is None:
-        yield f"announcements: {_missing(hop, 'no guest ran on on the target')}"
-    else:
-        first = hop.first_announce_ms
-        when = "" if first is None else f", the first {first:.2f} ms after the resume"
-        yield f"announcements heard on the fabric: {hop.announced}{when}"
+    yield from _announced(hop)
+    yield _first_packets(hop)
+    if hop.postcopy_blocktime_ms is not None:
+        each = ", ".join(f"{ms:g}" for ms in hop.postcopy_cpus_blocktime_ms)
+        yield (
+            f"waited for pages in post-copy: all processors at once "
+            f"{hop.postcopy_blocktime_ms:g} ms; each: {each or NOT_MEASURED} ms"
+        )
     for span in hop.blind:
-        yield f"blind on {span.host} for {span.length_ms:.0f} ms: {span.what}"
+        yield f"blind on {span.host} for {span.length_ms:.0f} ms: {span.what}{_missed(span)}"
     for reason in hop.unseen:
         yield f"not seen: {reason}"
 
@@ -331,6 +334,72 @@ def _rate(one: DirtyRate) -> str:
     if one.mib_s is None:
         return NOT_MEASURED
     return f"{one.mib_s:.1f}" + (f" ± {one.error_mib_s:.1f}" if one.error_mib_s else "")
+
+
+def _announced(hop: Inside) -> Iterator[str]:
+    if hop.announced is None:
+        yield f"announced: {_missing(hop, 'no guest ran on on the target')}"
+        return
+    first = hop.first_announce_ms
+    if first is None:
+        when = "none was heard"
+    else:
+        when = f"first {abs(first):.1f} ms {'before' if first < 0 else 'after'} the resume"
+    yield f"announced: {_by(hop)}; {when}{_listened(hop)}"
+
+
+def _by(hop: Inside) -> str:
+    """Who was heard how often; a RARP of QEMU's may be one that its backend sent for it."""
+    asked = hop.announce_rounds_asked
+    of = "rounds asked not measured" if asked is None else f"of {asked} rounds asked"
+    if hop.announced_by is None:
+        return f"{hop.announced} in all, {of}"
+    by = hop.announced_by
+    guests = [f"guest's {name} {by[kind]}" for kind, name in _GUESTS.items() if by.get(kind)]
+    return ", ".join((*(guests or ("guest's none",)), f"QEMU's RARP {by.get('rarp', 0)} {of}"))
+
+
+_GUESTS = {"garp": "ARP", "na": "NA"}
+"""What a guest announces itself by."""
+
+
+def _listened(hop: Inside) -> str:
+    """Said where rounds can't be called missing: the last of them was not due yet."""
+    due = hop.announce_last_due_ms
+    if due is None or hop.listened_ms is None or hop.listened_ms >= due:
+        return ""
+    return f"; listened for {hop.listened_ms / 1e3:.2f} s of {due / 1e3:.2f} s"
+
+
+def _first_packets(hop: Inside) -> str:
+    found = (
+        ("egress", "at the peer", hop.first_egress_ms, hop.first_egress_error_ms),
+        ("ingress", "in the guest", hop.first_ingress_ms, hop.first_ingress_error_ms),
+    )
+    told = []
+    for way, where, ms, error_ms in found:
+        if way in hop.silent:
+            told.append(f"{way} none came")
+        elif ms is None:
+            told.append(f"{way} {NOT_MEASURED}")
+        else:
+            error = NOT_MEASURED if error_ms is None else f"{error_ms:.2f}"
+            told.append(f"{way} {ms:.2f} ± {error} ms, {where}")
+    return f"first packet after the resume: {'; '.join(told)}"
+
+
+def _missed(span: Blind) -> str:
+    """What was not had by it, as far as it was reckoned."""
+    told = []
+    if span.missed is not None:
+        told.append(f"{span.missed} looks at the progress were missed")
+    if span.stop:
+        told.append("the guest was stopped in it")
+    if span.stopped_ms:
+        told.append(f"{span.stopped_ms:.1f} ms of the guest's stop lie in it")
+    elif span.stopped_ms == 0 and span.stop is False:
+        told.append("nothing of the guest's stop lies in it")
+    return "".join(f"; {one}" for one in told)
 
 
 # --- over the attempts of a run -----------------------------------------------------------------
