@@ -24,7 +24,8 @@ from migrate.model import (
     Sample,
     Span,
 )
-from migrate.observe.inside import NOT_SEEN, VIRTIO_NET
+from migrate.observe.inside import NOT_SEEN
+from migrate.observe.questions import VIRTIO_NET
 from migrate.outage import longest
 from migrate.stage import Hop, Seen
 from migrate.timeline import Arrivals
