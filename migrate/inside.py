@@ -29,8 +29,9 @@ from migrate.model import (
     Inside,
     RingAudit,
 )
-from migrate.observe.inside import INTERVAL_S, NOT_SEEN, VIRTIO_NET, Looked
+from migrate.observe.inside import INTERVAL_S, NOT_SEEN, Looked
 from migrate.observe.progress import to_sample
+from migrate.observe.questions import VIRTIO_NET
 from migrate.observe.traffic import Taken
 from migrate.outage import longest
 from migrate.stage import FOREVER_NS, Hop, Seen

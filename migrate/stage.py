@@ -27,8 +27,9 @@ from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, DirtyRate, DirtyWhen, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.dirty_rate import during_move, in_attempt
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.inside import Looked, State, looking
+from migrate.observe.inside import Looked, looking
 from migrate.observe.progress import sampling, with_vfio
+from migrate.observe.questions import State
 from migrate.observe.stream_tail import Tail, tailing
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries

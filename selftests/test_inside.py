@@ -14,15 +14,8 @@ from migrate.clock import Deadline, now_ns
 from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
-from migrate.observe.inside import (
-    Blocktime,
-    Looked,
-    Regions,
-    State,
-    looking,
-    ranges,
-    to_sample,
-)
+from migrate.observe.inside import Blocktime, Looked, Regions, looking, to_sample
+from migrate.observe.questions import State, ranges
 from selftests.qmp import ENDS, PATIENCE_S, Answers, Message, Script, StandIn, event, refusal
 
 NIC = "/machine/peripheral/net0/virtio-backend"
@@ -267,8 +260,14 @@ def test_a_source_that_runs_on_while_it_is_read_has_no_state(moved: World, runni
         "while": [RESUME, {"return": {"queue-index": 0}}],
         "again": [RESUME, STOP, {"return": {"queue-index": 0}}],
     }
+    # It is the next question after the queue's: one that must not be asked.
+    never = ENDS if running == "while" else [REFUSED]
     turns = [STOP, RESUME] if running == "before" else [STOP]
-    source = script(query_migrate=[*turns, NOTHING], x_query_virtio_queue_status=answers[running])
+    source = script(
+        query_migrate=[*turns, NOTHING],
+        x_query_virtio_vhost_queue_status=never,
+        x_query_virtio_queue_status=answers[running],
+    )
     found = moved(source, None, lambda looked: len(looked.unseen) > (running == "again"))
     assert found.source is None
     assert not found.memory

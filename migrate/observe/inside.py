@@ -10,7 +10,7 @@ its last answer came before RESUME.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +23,15 @@ from migrate.errors import HostError
 from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
+from migrate.observe.questions import ANSWER_S, Questions, State, backends
 from migrate.qmp_client import Monitor, monitor
 
 INTERVAL_S = 0.02
 """Between two looks at the progress."""
-ANSWER_S = 5.0
 LEAVE_S = 2.0
 NOT_SEEN = "its monitor can't be reached from here: hosts over ssh are not looked into"
-VIRTIO_NET = "virtio-net"
 ROUNDS = 2
 """Of reading memory: the rings, and then the tables that they point to."""
-STATIC = ("host_mtu", "speed", "duplex")
-"""Properties of a device that its configuration space is made from, and that never change."""
-State = dict[str, Any]
-"""Of the virtio network devices, by path: QEMU's answers as they are, VLANs as ranges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,27 +176,37 @@ class _Source(_Watch):
             self.on_sample(sample)
 
     def _read(self, qemu: Monitor, questions: Questions) -> None:
-        """All of it is dropped if the guest ran on meanwhile: a move may be given up after STOP.
+        """All of it is dropped if the guest ran on meanwhile: a move may be given up after STOP."""
+        turns = ["STOP"]
+        while turns[-1:] == ["STOP"] and not self.ended.is_set():
+            self.looked.memory.clear()
+            turns = self._stopped(qemu, questions)
+            if turns:
+                self.looked.source = None
+                self.looked.memory.clear()
+                said = "the guest ran on while its state was read: it is not compared"
+                self.looked.unseen.append(f"{self.host.name}: {said}")
 
-        Nothing is asked if it is known to run already (see :meth:`Questions.of`).
+    def _stopped(self, qemu: Monitor, questions: Questions) -> list[str]:
+        """What was heard meanwhile of its running on and its stopping.
+
+        One question after the other, and none once it is known to run: see :meth:`Questions.of`.
         """
-        last = "STOP"
-        while last == "STOP" and not self.ended.is_set():
-            self.looked.source = None
-            self.looked.memory.clear()
-            between = _turns(qemu)
-            if not between:
-                self.looked.source, _ = questions.state(qemu, events_between=True)
-                self._answered()
-                self._memory(qemu, self.looked.source)
-                between = _turns(qemu)
-            if not between:
-                return
-            self.looked.source = None
-            self.looked.memory.clear()
-            said = "the guest ran on while its state was read: it is not compared"
-            self.looked.unseen.append(f"{self.host.name}: {said}")
-            last = between[-1]
+        answers: list[Any] = []
+        turns = _turns(qemu)
+        for question in questions.asked:
+            if turns:
+                return turns
+            answers += [
+                answer for answer, _ in qemu.execute_all([question], Deadline.after(ANSWER_S))
+            ]
+            turns = _turns(qemu)
+        if not turns:
+            self.looked.source = questions.told(answers)
+            self._answered()
+            self._memory(qemu, self.looked.source)
+            turns = _turns(qemu)
+        return turns
 
     def _memory(self, qemu: Monitor, state: State) -> None:
         """QEMU writes it to a file of its host, which is read and taken away."""
@@ -316,130 +321,6 @@ class _Target(_Watch):
         elif self.looked.vhost:  # a backend is told of what was negotiated when the guest runs on
             for path, backend in backends(qemu, questions.kinds).items():
                 self.looked.target[path]["backend"] = backend
-
-
-Question = tuple[str, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """What is asked about the virtio network devices of a QEMU, all in one go."""
-
-    kinds: Mapping[str, str]
-    config: Mapping[str, Mapping[str, Any]]
-    """Of each device, what :data:`STATIC` says."""
-    backends: Mapping[str, Any]
-    """What works the queues at the moment, as QEMU tells it (VhostStatus); None: nothing does."""
-    asked: tuple[Question, ...]
-
-    @property
-    def vhost(self) -> bool:
-        """Whether a backend works a queue at the moment."""
-        return any(backend is not None for backend in self.backends.values())
-
-    @classmethod
-    def of(cls, qemu: Monitor, *, queues: bool, vhost: bool) -> Questions:
-        """Those that fit its devices. Source: qapi/virtio.json.
-
-        ``queues``: of a vhost device that runs, QEMU asks the backend for a queue's base, and a
-        vhost-user backend *stops* the queue for that (GET_VRING_BASE): they may be asked only
-        where the device is known to stand still, or to be no vhost device. ``vhost``: a backend's
-        own account of its queues, if it works any. What changes first is asked first.
-        """
-        deadline = Deadline.after(ANSWER_S)
-        told = qemu.execute("x-query-virtio", deadline)
-        kinds = {one["path"]: one["name"] for one in told if one["name"] == VIRTIO_NET}
-        asked: list[Question] = []
-        working: dict[str, Any] = {}
-        for path in sorted(kinds):
-            status = qemu.execute("x-query-virtio-status", deadline, path=path)
-            working[path] = _backend(status)
-            for queue in range(int(status["num-vqs"]) if queues else 0):
-                place = {"path": path, "queue": queue}
-                asked.append(("x-query-virtio-queue-status", place))
-                if vhost:
-                    asked.append(("x-query-virtio-vhost-queue-status", place))
-            asked.append(("x-query-virtio-status", {"path": path}))
-        if kinds:
-            asked.append(("query-rx-filter", {}))
-        return cls(kinds, _config(qemu, sorted(kinds)), working, tuple(asked))
-
-    def state(self, qemu: Monitor, *, events_between: bool = False) -> tuple[State, int]:
-        """The answers that came before any event, and how many did not.
-
-        Of a backend that is no vhost, or not started, there are none. A source that has stopped
-        goes on telling of its migration: there every answer holds (``events_between``).
-        """
-        answers = qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
-        found: State = {
-            path: {
-                "kind": kind,
-                "status": None,
-                "queues": [],
-                "vhost": [],
-                "filter": None,
-                "config": self.config[path],
-                "backend": self.backends[path],
-            }
-            for path, kind in self.kinds.items()
-        }
-        for (command, place), (answer, in_time) in zip(self.asked, answers, strict=True):
-            if answer is None or not (in_time or events_between):
-                continue
-            if command == "query-rx-filter":
-                _filters(found, answer)
-            elif command == "x-query-virtio-status":
-                found[place["path"]]["status"] = answer
-            else:
-                kind = "vhost" if "vhost" in command else "queues"
-                found[place["path"]][kind].append(answer)
-        return found, sum(not in_time for _, in_time in answers)
-
-
-def backends(qemu: Monitor, paths: Iterable[str]) -> Mapping[str, Any]:
-    """What works each device's queues now; only of one that runs QEMU tells it."""
-    deadline = Deadline.after(ANSWER_S)
-    asked = [("x-query-virtio-status", {"path": path}) for path in paths]
-    answers = qemu.execute_all(asked, deadline)
-    return {place["path"]: _backend(a) for (_, place), (a, _) in zip(asked, answers, strict=True)}
-
-
-def _backend(status: Mapping[str, Any] | None) -> Any:
-    """An empty one is a backend, too: that of a QEMU that tells no more."""
-    if status is None or not status.get("vhost-started"):
-        return None
-    return status.get("vhost-dev", {})
-
-
-def _config(qemu: Monitor, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What a QEMU has no such property for is not there."""
-    asked = [("qom-get", {"path": path, "property": name}) for path in paths for name in STATIC]
-    found: dict[str, dict[str, Any]] = {path: {} for path in paths}
-    answers = qemu.execute_all(asked, Deadline.after(ANSWER_S))
-    for (_, place), (answer, _) in zip(asked, answers, strict=True):
-        if answer is not None:
-            found[place["path"]][place["property"]] = answer
-    return found
-
-
-def _filters(found: State, told: Sequence[Mapping[str, Any]]) -> None:
-    """To the devices that they are of: QEMU calls a network card by its device's id."""
-    named = {str(path).split("/")[-2]: device for path, device in found.items()}
-    for one in told:
-        if one["name"] in named:
-            vlans = ranges(one.get("vlan-table", ()))
-            named[one["name"]]["filter"] = {**one, "vlan-table": vlans}
-
-
-def ranges(numbers: Iterable[int]) -> list[str]:
-    """``1, 5, 4, 3`` as ``1``, ``3-5``: without a driver's filter a card lists all 4096 VLANs."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ["-".join(map(str, run)) for run in runs]
 
 
 def to_sample(host: str, told: Mapping[str, Any]) -> Sample:
