@@ -15,11 +15,12 @@ from filelock import FileLock
 from migrate.call import Call
 from migrate.clock import Deadline
 from migrate.disk_image import Disk
-from migrate.domain import NAME, digest
+from migrate.domain import MONITOR, NAME, digest
 from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.image import Image
 from migrate.lab.hosts import Host
 from migrate.libvirt_client import CHANNEL, Domain, Hypervisor
+from migrate.qmp_client import Monitor, monitor
 
 Prepare = Callable[[Domain], None]
 """Called once a guest has been started cold: waits for its probe, and gives it its address."""
@@ -212,3 +213,10 @@ def holders(hosts: Sequence[Host]) -> tuple[str, ...]:
             if domain is not None and domain.state() == "running":
                 found.append(host.name)
     return tuple(found)
+
+
+@contextmanager
+def own_monitor(host: Host, deadline: Deadline) -> Iterator[Monitor]:
+    """The second monitor of the guest on ``host``, beside libvirt's, while the block runs."""
+    with host.dial(MONITOR, deadline) as plug, monitor(plug, host.name, deadline) as qemu:
+        yield qemu

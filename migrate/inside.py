@@ -29,7 +29,7 @@ from migrate.model import (
     Inside,
     RingAudit,
 )
-from migrate.observe.inside import INTERVAL_S, NOT_SEEN, Looked
+from migrate.observe.inside import Looked
 from migrate.observe.progress import to_sample
 from migrate.observe.questions import VIRTIO_NET
 from migrate.observe.traffic import Taken
@@ -100,12 +100,12 @@ def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
     _, resume = told.switchover
     spans, took = stages(told), devices(told)
     compared = tuple(_compared(hop, told))
-    unseen = list(hop.looked.unseen) if hop.looked else [NOT_SEEN]
+    unseen = list(hop.looked.unseen)
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
     if resume is not None and hop.tail is not None and hop.tail.unseen:
         unseen.append(hop.tail.unseen)
-    blocktime = hop.looked.blocktime if hop.looked else None
+    blocktime = hop.looked.blocktime
     return {
         "stop": spans,
         "rings": _rings(hop, case.guest.memory_mib),
@@ -113,14 +113,14 @@ def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
         "convergence": _convergence(hop, told, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
         "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
-        "blind": tuple(_blind(hop.looked.answered_ns, told)) if hop.looked else (),
+        "blind": tuple(_blind(hop.looked, told)),
         "unseen": tuple(unseen),
     }
 
 
 def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
     """Of a move that was a pre-copy to its end."""
-    if case.policy.method not in PRECOPY or not hop.looked or not hop.looked.samples:
+    if case.policy.method not in PRECOPY or not hop.looked.samples:
         return None
     ours = [event for event in told.events if event.host == told.source]
     account = [to_sample(told.source, e.data) for e in ours if e.name == "job-completed"]
@@ -143,10 +143,10 @@ def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
     )
 
 
-def _announced(told: Told, looked: Looked | None, border_ns: int) -> dict[str, Any]:
+def _announced(told: Told, looked: Looked, border_ns: int) -> dict[str, Any]:
     """What was asked for, and what was heard after the resume on the target; since the stop."""
     found: dict[str, Any] = {}
-    if looked is not None and (rounds := looked.rounds) is not None:
+    if (rounds := looked.rounds) is not None:
         found = {"announce_rounds_asked": rounds.rounds, "announce_last_due_ms": rounds.last_due_ms}
     stop, resume = told.switchover
     if stop is None or resume is None or resume.host != told.target:
@@ -190,7 +190,7 @@ def _first_packets(
 def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
     """Network devices by QEMU's path, of which something was had on both ends."""
     looked = hop.looked
-    if looked is None or not looked.source or looked.target is None:
+    if not looked.source or looked.target is None:
         return
     given = told_by_backend(told.events, hop.target) if looked.vhost else {}
     for path, source in looked.source.items():
@@ -208,7 +208,7 @@ def _compared(hop: Hop, told: Told) -> Iterator[DeviceHandoff]:
 def _rings(hop: Hop, memory_mib: int) -> tuple[RingAudit, ...] | None:
     """As they lay in memory when the source had stopped; None if that was not read."""
     looked = hop.looked
-    if looked is None or not looked.source or not looked.memory:
+    if not looked.source or not looked.memory:
         return None
     found = queues(looked.source, looked.memory, memory_mib, vhost=bool(looked.vhost))
     return tuple(_audited(queue) for queue in found)
@@ -252,9 +252,9 @@ def _sized(hop: Hop, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff,
     )
 
 
-def _blind(answered_ns: Sequence[int], told: Told) -> Iterator[Blind]:
+def _blind(looked: Looked, told: Told) -> Iterator[Blind]:
     stop, resume = told.switchover
-    for before_ns, after_ns in pairwise(answered_ns):
+    for before_ns, after_ns in pairwise(looked.answered_ns):
         if after_ns - before_ns > BLIND_NS:
             yield Blind(
                 what="QEMU did not answer: its progress was not seen",
@@ -262,7 +262,7 @@ def _blind(answered_ns: Sequence[int], told: Told) -> Iterator[Blind]:
                 end_ns=after_ns,
                 host=told.source,
                 explained=False,
-                missed=round((after_ns - before_ns) / (INTERVAL_S * 1e9)) - 1,
+                missed=round((after_ns - before_ns) / (looked.interval_s * 1e9)) - 1,
                 stop=None if stop is None else before_ns <= stop.at_ns <= after_ns,
                 stopped_ms=_stopped_ms(stop, resume, before_ns, after_ns),
             )

@@ -358,25 +358,6 @@ class Domain:
         with self._said(f"save the guest to {path}"):
             self._domain.save(path)
 
-    def job(self) -> dict[str, Any]:
-        """libvirt's statistics of the job going on; empty when there is none."""
-        try:
-            stats: dict[str, Any] = self._domain.jobStats()
-        except libvirt.libvirtError:  # the domain moved away between two samples
-            return {}
-        return stats if stats.get("type") else {}
-
-    def vfio_transferred(self) -> int | None:
-        """Bytes of VFIO devices' state that the migration going on has sent; None: QEMU tells of
-        none. Source: qapi/migration.json, VfioStats."""
-        command = json.dumps({"execute": "query-migrate"})
-        try:
-            said = json.loads(libvirt_qemu.qemuMonitorCommand(self._domain, command, 0))
-        except libvirt.libvirtError:  # the domain moved away between two samples
-            return None
-        sent = said.get("return", {}).get("vfio", {}).get("transferred")
-        return None if sent is None else int(sent)
-
     def abort_job(self) -> None:
         """Ask for the migration to be given up; too late is no error: its outcome will tell."""
         with contextlib.suppress(libvirt.libvirtError):

@@ -27,8 +27,8 @@ from migrate.migration import End, Move, Moved, Swap, act, judged
 from migrate.model import Case, DirtyRate, DirtyWhen, Event, Nic, PhaseName, Problem, Sample
 from migrate.observe.dirty_rate import during_move, in_attempt
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.inside import Looked, looking
-from migrate.observe.progress import sampling, with_vfio
+from migrate.observe.inside import INTERVAL_S, Looked, looking
+from migrate.observe.progress import with_vfio
 from migrate.observe.questions import State
 from migrate.observe.stream_tail import Tail, tailing
 from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
@@ -74,8 +74,8 @@ class Hop:
     moved: Moved
     begin_ns: int
     end_ns: int
-    looked: Looked | None
-    """Inside of both QEMUs; None: their monitors could not be reached."""
+    looked: Looked
+    """Inside of both QEMUs."""
     stream: Account | None = None
     """Of a guest that was saved and restored; else None."""
     tail: Tail | None = None
@@ -203,7 +203,6 @@ class Stage:
         self.traffic.look()
         swap = self._swap(source, target)
         known = len(self.traffic.guest.lower_log()) if any(self.plugs.values()) else 0
-        has_vf = swap is None and self.plugs[source.name] is not None
         begin_ns = now_ns()
         with ExitStack() as stack:
             ends = [End(host, stack.enter_context(host.connect())) for host in (source, target)]
@@ -217,24 +216,20 @@ class Stage:
             )
             hosts = {"source": source, "target": target}
             tell = self.setting.on_sample
+            interval_s = INTERVAL_S * self.setting.lab.patience
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
-                looking(source, target, self.listener, tell, self._rings) as looked,
+                looking(source, target, self.listener, tell, self._rings, interval_s) as looked,
                 tailing(source, target.migration_address, self.listener) as tail,
-                ExitStack() as looks,
             ):
-                if looked is not None:
-                    samples = looked.samples
-                else:
-                    samples = looks.enter_context(sampling(self.domain, tell, has_vf=has_vf))
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
-            self.seen.samples += samples
+            self.seen.samples += looked.samples
             if self.case.expect.dirty_rate_within is not None:
-                self.seen.dirty_rates.append(during_move(source.name, samples))
+                self.seen.dirty_rates.append(during_move(source.name, looked.samples))
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
             moved = judged(acted, holders((source, target)), moving)
-            reported = with_vfio(moved.reported, samples, self.listener.events())
+            reported = with_vfio(moved.reported, looked.samples, self.listener.events())
             moved = dataclasses.replace(moved, reported=reported)
         end_ns = now_ns()
         if moved.held_by == (target.name,):
@@ -364,7 +359,6 @@ class Stage:
         states = [
             {"hop": number, "source": hop.looked.source, "target": hop.looked.target}
             for number, hop in enumerate(self.seen.hops, 1)
-            if hop.looked is not None
         ]
         self.seen.files["handoff.json"] = json.dumps(states, indent=1) + "\n"
         self.seen.files |= stream_file(self.seen.hops)

@@ -7,8 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from migrate.clock import Deadline
+from migrate.lab.hosts import NamespaceHost
+from migrate.shell import Completed
 
 Message = Mapping[str, Any]
 Answers = Sequence[Message]
@@ -94,3 +99,29 @@ class StandIn:
         """All of it."""
         self._thread.join(PATIENCE_S)
         self._socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Here(NamespaceHost):
+    """A host whose files are those of a folder."""
+
+    folder: Path = Path()
+
+    def file(self, path: str) -> Path:
+        return self.folder / Path(path).name
+
+    def run(
+        self,
+        argv: Sequence[str],
+        _deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        assert (list(argv[:2]), text, check) == (["rm", "-f"], None, True)
+        self.file(argv[2]).unlink(missing_ok=True)
+        return Completed(tuple(argv), 0, "", "")
+
+
+def here(name: str, folder: Path) -> Here:
+    return Here(name=name, root="", migration_address="", init_pid=0, folder=folder)

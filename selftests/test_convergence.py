@@ -304,7 +304,7 @@ def hop(
     """Of the one hop of a move from a to b."""
     nic = Nic(name="eth0", driver="virtio_net", mac="", mtu=1500, carrier=True)
     moved = Moved("completed", ("b",), Reported())
-    seen = Seen(0, (0, 0), 0.0, nic, [Hop("a", "b", moved, 0, 9000 * MS, looked)])
+    seen = Seen(0, (0, 0), 0.0, nic, [Hop("a", "b", moved, 0, 9000 * MS, looked or Looked())])
     case = Case(id="x", policy=policy, workload=BUSY)
     (found,) = inside_of(seen, (Told(events, "a", "b"),), case, {})
     return found.convergence

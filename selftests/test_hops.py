@@ -57,8 +57,11 @@ def taken(log: dict[str, Arrivals]) -> Taken:
     )
 
 
+UNSEEN = Looked()
+
+
 def hops(
-    looks: Sequence[Looked | None],
+    looks: Sequence[Looked],
     events: Sequence[Event],
     *,
     log: dict[str, Arrivals] | None = None,
@@ -76,7 +79,7 @@ def hops(
     return inside_of(seen, told_of(seen, NIC.mac), case, log)
 
 
-def hop(looked: Looked | None = None, events: Sequence[Event] = (STOP, RESUME), **more: Any) -> Any:
+def hop(looked: Looked = UNSEEN, events: Sequence[Event] = (STOP, RESUME), **more: Any) -> Any:
     (found,) = hops([looked], events, **more)
     return found
 
@@ -91,7 +94,7 @@ def test_announcements_are_told_by_who_sent_them_beside_what_was_asked() -> None
 
 
 def test_a_hop_is_listened_to_until_the_next_one_begins() -> None:
-    first, second = hops([None, None], (STOP, RESUME), end_ms=2500)
+    first, second = hops([UNSEEN, UNSEEN], (STOP, RESUME), end_ms=2500)
     assert first.listened_ms == 840.0
     assert (second.listened_ms, second.announced_by) == (None, None)
 
@@ -127,7 +130,7 @@ def test_a_way_that_stays_dark_is_no_unmeasured_one() -> None:
 
 def test_a_packet_of_the_next_hop_is_not_the_first_of_this_one() -> None:
     log = {"egress": arrivals(50, 90, 1500), "ingress": arrivals(52, 92, 168)}
-    first, _ = hops([None, None], (STOP, RESUME), log=log, end_ms=2500)
+    first, _ = hops([UNSEEN, UNSEEN], (STOP, RESUME), log=log, end_ms=2500)
     assert (first.first_egress_ms, first.silent) == (None, ("egress",))
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from migrate.announcing import Rounds
 from migrate.clock import Deadline, now_ns
-from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
 from migrate.observe.inside import Blocktime, Looked, Regions, looking, to_sample
 from migrate.observe.questions import State, ranges
-from selftests.qmp import ENDS, PATIENCE_S, Answers, Message, Script, StandIn, event, refusal
+from selftests.qmp import (
+    ENDS,
+    PATIENCE_S,
+    Answers,
+    Message,
+    Script,
+    StandIn,
+    event,
+    here,
+    refusal,
+)
 
 NIC = "/machine/peripheral/net0/virtio-backend"
 RAM = {"remaining": 5, "transferred": 7, "dirty-sync-count": 2, "mbps": 8.0, "duplicate": 3}
@@ -62,17 +70,6 @@ def script(**more: Answers) -> dict[str, Answers]:
     }
 
 
-@dataclass
-class Here:
-    """A host whose files are those of a folder; None: they can't be seen."""
-
-    name: str
-    folder: Path | None
-
-    def file(self, path: str) -> Path | None:
-        return self.folder / Path(path).name if self.folder else None
-
-
 def nic(state: State | None) -> Any:
     """The network device of a state that was had."""
     assert state is not None
@@ -98,7 +95,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
         for name, its in (("a", source), ("b", target)):
             folder = tmp_path / name
             folder.mkdir()
-            hosts.append(cast("Host", Here(name, folder)))
+            hosts.append(here(name, folder))
             if its is not None:
                 made.append(StandIn(folder / "migrate-lab.monitor", its))
         sampled: list[Sample] = []
@@ -295,12 +292,6 @@ def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
     found = moved(source, None, lambda looked: bool(looked.source), lambda *_: [(0x1000, 5)])
     assert nic(found.source)["queues"] == [{"queue-index": 0}]
     assert not found.memory
-
-
-def test_hosts_whose_files_are_not_seen_are_not_looked_into() -> None:
-    here: Any = Here("a", None)
-    with looking(here, here, Listener(), lambda _sample: None, lambda *_: ()) as looked:
-        assert looked is None
 
 
 def test_what_qemu_does_not_tell_is_not_measured() -> None:

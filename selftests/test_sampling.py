@@ -1,49 +1,11 @@
-"""Looks at a move that goes on: what libvirt tells of it, and what QEMU tells of a VF's state."""
+"""What samples tell together: of a VF's state what was sent before the stop, and after it."""
 
 from __future__ import annotations
 
-import threading
-from typing import Any, cast
-
 import pytest
 
-from migrate.libvirt_client import Domain
 from migrate.model import Event, Reported, Sample
-from migrate.observe import progress
-from migrate.observe.progress import sampling, with_vfio
-
-
-class Moving:
-    """A guest whose job goes on; how often QEMU was asked about VFIO is counted."""
-
-    host = "a"
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.seen = threading.Event()
-
-    def job(self) -> dict[str, Any]:
-        return {"type": 1, "memory_iteration": 2}
-
-    def vfio_transferred(self) -> int | None:
-        self.asked += 1
-        return 4096
-
-
-def sampled(guest: Moving, *, has_vf: bool) -> Sample:
-    with sampling(cast("Domain", guest), lambda _: guest.seen.set(), has_vf=has_vf) as samples:
-        assert guest.seen.wait(10)
-    return samples[0]
-
-
-@pytest.mark.parametrize(("has_vf", "bytes_"), [(True, 4096), (False, None)])
-def test_qemu_is_asked_about_a_vf_only_where_there_is_one(
-    has_vf: bool, bytes_: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(progress, "INTERVAL_S", 0.001)
-    guest = Moving()
-    assert sampled(guest, has_vf=has_vf).vfio_bytes == bytes_
-    assert bool(guest.asked) == has_vf
+from migrate.observe.progress import with_vfio
 
 
 def at(at_ns: int, size: int | None) -> Sample:

@@ -18,6 +18,7 @@ from migrate.libvirt_client import Domain
 from migrate.migration import End, Move, act
 from migrate.model import Policy
 from migrate.observe.events import Listener
+from migrate.observe.inside import Looked
 from migrate.stage import Hop, stream_file
 from migrate.virtio_features import mask_of
 from migrate.virtio_net_state import QUEUE_MAX, decode
@@ -431,7 +432,9 @@ def test_a_restore_that_fails_leaves_the_account(tmp_path: Path) -> None:
 
 
 def test_the_run_folder_gets_the_account_of_the_hops_that_have_one() -> None:
-    hops = [Hop("a", "b", cast("Any", None), 0, 1, None, told) for told in (None, account(SMALL))]
+    hops = [
+        Hop("a", "b", cast("Any", None), 0, 1, Looked(), told) for told in (None, account(SMALL))
+    ]
     assert stream_file(hops[:1]) == {}
     (told,) = json.loads(stream_file(hops)["stream.json"])
     assert told["hop"] == 2

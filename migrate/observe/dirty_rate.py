@@ -16,12 +16,10 @@ from itertools import dropwhile
 from typing import Any, Literal, Protocol, get_args
 
 from migrate.clock import Deadline
-from migrate.domain import MONITOR
 from migrate.errors import HostError, MeasurementError
+from migrate.guest import own_monitor
 from migrate.lab.hosts import Host
 from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen, Sample
-from migrate.observe.inside import NOT_SEEN
-from migrate.qmp_client import monitor
 
 Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -143,11 +141,8 @@ def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple
     if len(hosts) != 1:
         return _unmeasured("", when, f"the guest runs on {len(hosts)} hosts")
     (host,) = hosts
-    place = host.file(MONITOR)
-    if place is None:
-        return _unmeasured(host.name, when, NOT_SEEN)
     try:
-        with monitor(place, host.name, Deadline.after(CONNECT_S)) as qemu:
+        with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
             return tuple(_record(qemu, host.name, when, one, memory_mib) for one in METHODS)
     except HostError as error:
         return _unmeasured(host.name, when, f"{error.tried}: {error.said}")

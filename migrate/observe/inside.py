@@ -13,23 +13,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from migrate.announcing import Rounds
 from migrate.clock import Deadline, now_ns
 from migrate.domain import MONITOR
 from migrate.errors import HostError
+from migrate.guest import own_monitor
 from migrate.lab.hosts import Host
 from migrate.model import Event, Sample
 from migrate.observe.events import Listener
 from migrate.observe.questions import ANSWER_S, Questions, State, backends
-from migrate.qmp_client import Monitor, monitor
+from migrate.qmp_client import Monitor
 
 INTERVAL_S = 0.02
 """Between two looks at the progress."""
 LEAVE_S = 2.0
-NOT_SEEN = "its monitor can't be reached from here: hosts over ssh are not looked into"
 ROUNDS = 2
 """Of reading memory: the rings, and then the tables that they point to."""
 
@@ -51,6 +50,8 @@ class Blocktime:
 class Looked:
     """What was seen inside of both QEMUs in one move; it grows while the move goes on."""
 
+    interval_s: float = INTERVAL_S
+    """Between two looks at the progress."""
     source: State | None = None
     target: State | None = None
     vhost: bool | None = None
@@ -79,15 +80,12 @@ def looking(
     listener: Listener,
     on_sample: Callable[[Sample], None],
     regions: Regions,
-) -> Iterator[Looked | None]:
-    """Watch both ends while the block runs; None where a host's monitor can't be reached."""
-    places = [host.file(MONITOR) for host in (source, target)]
-    if places[0] is None or places[1] is None:
-        yield None
-        return
-    ended, looked = threading.Event(), Looked()
-    leaving = _Source(source, places[0], ended, looked, on_sample, regions)
-    arriving = _Target(target, places[1], ended, looked, listener, listener.mark())
+    interval_s: float = INTERVAL_S,
+) -> Iterator[Looked]:
+    """Watch both ends while the block runs; ``interval_s``: between two looks at the progress."""
+    ended, looked = threading.Event(), Looked(interval_s)
+    leaving = _Source(source, ended, looked, on_sample, regions)
+    arriving = _Target(target, ended, looked, listener, listener.mark())
     watches = (leaving, arriving)
     threads = [threading.Thread(target=one.run, name="inside", daemon=True) for one in watches]
     for thread in threads:
@@ -103,8 +101,8 @@ def looking(
 
 
 class _Watch:
-    def __init__(self, host: Host, socket: Path, ended: threading.Event, looked: Looked) -> None:
-        self.host, self.socket = host, socket
+    def __init__(self, host: Host, ended: threading.Event, looked: Looked) -> None:
+        self.host = host
         self.ended, self.looked = ended, looked
         self.ready = threading.Event()
 
@@ -112,7 +110,7 @@ class _Watch:
         """In its thread; that a QEMU ends, or does not answer, is noted and nothing more."""
         try:
             if self.awaited():
-                with monitor(self.socket, self.host.name, Deadline.after(ANSWER_S)) as qemu:
+                with own_monitor(self.host, Deadline.after(ANSWER_S)) as qemu:
                     self.watch(qemu)
         except HostError as error:
             if not self.ended.is_set() and self.missing():
@@ -137,13 +135,12 @@ class _Source(_Watch):
     def __init__(
         self,
         host: Host,
-        socket: Path,
         ended: threading.Event,
         looked: Looked,
         on_sample: Callable[[Sample], None],
         regions: Regions,
     ) -> None:
-        super().__init__(host, socket, ended, looked)
+        super().__init__(host, ended, looked)
         self.on_sample, self.regions = on_sample, regions
 
     def missing(self) -> bool:
@@ -153,12 +150,12 @@ class _Source(_Watch):
         questions = Questions.of(qemu, queues=True, vhost=True)
         self.looked.vhost = questions.vhost
         self.ready.set()
-        due = Deadline.after(INTERVAL_S)
+        due = Deadline.after(self.looked.interval_s)
         while not self.ended.is_set():
             event = qemu.event(due)
             if event is None:
                 self._sample(qemu)
-                due = Deadline.after(INTERVAL_S)
+                due = Deadline.after(self.looked.interval_s)
             elif event["event"] == "STOP":
                 self._read(qemu, questions)
 
@@ -210,20 +207,19 @@ class _Source(_Watch):
 
     def _memory(self, qemu: Monitor, state: State) -> None:
         """QEMU writes it to a file of its host, which is read and taken away."""
-        name = MONITOR.replace(".monitor", ".memory")
-        place = self.host.file(name)
-        if place is None:
-            return
+        name, saved = MONITOR.replace(".monitor", ".memory"), False
         try:
             for _ in range(ROUNDS):
                 known = self.looked.memory
                 for address, length in self.regions(state, known, bool(self.looked.vhost)):
                     told = {"val": address, "size": length, "filename": name}
+                    saved = True
                     qemu.execute("pmemsave", Deadline.after(ANSWER_S), **told)
                     self._answered()
-                    known[address] = place.read_bytes()
+                    known[address] = self.host.read(name, Deadline.after(ANSWER_S))
         finally:
-            place.unlink(missing_ok=True)
+            if saved:
+                self.host.run(["rm", "-f", name], Deadline.after(ANSWER_S))
 
 
 def _turns(qemu: Monitor) -> list[str]:
@@ -236,13 +232,12 @@ class _Target(_Watch):
     def __init__(
         self,
         host: Host,
-        socket: Path,
         ended: threading.Event,
         looked: Looked,
         listener: Listener,
         since: int,
     ) -> None:
-        super().__init__(host, socket, ended, looked)
+        super().__init__(host, ended, looked)
         self.listener, self.since = listener, since
 
     def missing(self) -> bool:

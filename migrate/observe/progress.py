@@ -1,18 +1,12 @@
-"""Samples of a migration's progress, taken from libvirt while it goes on."""
+"""What of a migration's progress is told by libvirt, and what by its samples together."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from migrate.clock import now_ns
-from migrate.libvirt_client import Domain
 from migrate.model import Event, Reported, Sample
-
-INTERVAL_S = 0.05
-PATIENCE_S = 2.0
 
 
 def to_sample(host: str, job: dict[str, Any]) -> Sample:
@@ -46,34 +40,3 @@ def with_vfio(reported: Reported, samples: Sequence[Sample], events: Sequence[Ev
     after = max(size for _, _, size in sent) - before
     sizes = {"vfio_precopy_bytes": before, "vfio_stopcopy_bytes": after}
     return reported.model_copy(update=sizes)
-
-
-@contextmanager
-def sampling(
-    domain: Domain, on_sample: Callable[[Sample], None], *, has_vf: bool = False
-) -> Iterator[list[Sample]]:
-    """Sample ``domain``'s job in a thread while the block runs; the list grows meanwhile.
-
-    ``has_vf``: QEMU is asked about the state of the guest's VF, too.
-    """
-    samples: list[Sample] = []
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(INTERVAL_S):
-            job = domain.job()
-            if job:
-                sample = to_sample(domain.host, job)
-                if has_vf:
-                    sample = sample.model_copy(update={"vfio_bytes": domain.vfio_transferred()})
-                samples.append(sample)
-                on_sample(samples[-1])
-
-    thread = threading.Thread(target=look, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        ended.set()
-        # libvirt asks QEMU, and one that hangs answers when it has been ended, which comes later.
-        thread.join(PATIENCE_S)
