@@ -234,7 +234,10 @@ def test_what_qemu_refuses_is_not_there(moved: World) -> None:
 
 
 def test_a_backend_is_told_of_while_it_works_the_queues(moved: World) -> None:
-    source = script(query_migrate=[NOTHING, STOP], x_query_virtio_status=[status(vhost=True)])
+    source = script(
+        query_migrate=[NOTHING, STOP, event("completed")],
+        x_query_virtio_status=[status(vhost=True)],
+    )
     target = script(
         x_query_virtio=[*script()["x-query-virtio"], event("completed")],
         query_rx_filter=[*script()["query-rx-filter"], RESUME],
@@ -251,25 +254,42 @@ def test_a_backend_is_told_of_while_it_works_the_queues(moved: World) -> None:
 
 @pytest.mark.parametrize("running", ["before", "while", "again"])
 def test_a_source_that_runs_on_while_it_is_read_has_no_state(moved: World, running: str) -> None:
-    """A move that is cancelled after STOP; of one that runs already no queue is asked about."""
+    """A move that is cancelled after STOP."""
     answers: dict[str, list[Message]] = {
         "before": [*ENDS],
         "while": [RESUME, {"return": {"queue-index": 0}}],
         "again": [RESUME, STOP, {"return": {"queue-index": 0}}],
     }
-    # It is the next question after the queue's: one that must not be asked.
-    never = ENDS if running == "while" else [REFUSED]
     turns = [STOP, RESUME] if running == "before" else [STOP]
-    source = script(
-        query_migrate=[*turns, NOTHING],
-        x_query_virtio_vhost_queue_status=never,
-        x_query_virtio_queue_status=answers[running],
-    )
+    source = script(query_migrate=[*turns, NOTHING], x_query_virtio_queue_status=answers[running])
     found = moved(source, None, lambda looked: len(looked.unseen) > (running == "again"))
     assert found.source is None
     assert not found.memory
     said = "a: the guest ran on while its state was read: it is not compared"
     assert found.unseen[0] == said
+
+
+def test_a_backend_that_may_run_on_is_not_asked_about(moved: World) -> None:
+    """Not at STOP, nor while devices are sent: a cancelled move would let it run meanwhile."""
+    source = script(
+        query_migrate=[STOP, event("device"), RESUME, event("completed"), NOTHING],
+        x_query_virtio_status=[status(vhost=True)],
+        x_query_virtio_queue_status=ENDS,
+    )
+    found = moved(source, None, lambda looked: bool(looked.unseen))
+    assert found.source is None
+    assert found.unseen[0] == "a: the guest ran on before its state was read"
+
+
+@pytest.mark.parametrize("final", ["completed", "postcopy-active"])
+def test_a_backend_that_will_not_run_on_is_asked_about(moved: World, final: str) -> None:
+    source = script(
+        query_migrate=[STOP, event("device"), event(final), NOTHING],
+        x_query_virtio_status=[status(vhost=True)],
+    )
+    found = moved(source, None, lambda looked: looked.source is not None)
+    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert not found.unseen
 
 
 def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from migrate.qmp_client import Monitor
 INTERVAL_S = 0.02
 """Between two looks at the progress."""
 LEAVE_S = 2.0
+FINAL = ("completed", "postcopy-active")
+"""Of a migration: a source that has stopped does not run on, unless the target fails yet."""
 ROUNDS = 2
 """Of reading memory: the rings, and then the tables that they point to."""
 
@@ -151,12 +153,18 @@ class _Source(_Watch):
         self.looked.vhost = questions.vhost
         self.ready.set()
         due = Deadline.after(self.looked.interval_s)
+        stopped = False
         while not self.ended.is_set():
             event = qemu.event(due)
             if event is None:
                 self._sample(qemu)
                 due = Deadline.after(self.looked.interval_s)
-            elif event["event"] == "STOP":
+                continue
+            if event["event"] in ("STOP", "RESUME"):
+                stopped = event["event"] == "STOP"
+                if not stopped and self.looked.source is None:
+                    self._dropped("the guest ran on before its state was read")
+            if stopped and _is_due(event, vhost=questions.vhost):
                 self._read(qemu, questions)
 
     def _answered(self) -> None:
@@ -176,34 +184,23 @@ class _Source(_Watch):
         """All of it is dropped if the guest ran on meanwhile: a move may be given up after STOP."""
         turns = ["STOP"]
         while turns[-1:] == ["STOP"] and not self.ended.is_set():
+            self.looked.source = None
             self.looked.memory.clear()
-            turns = self._stopped(qemu, questions)
-            if turns:
-                self.looked.source = None
-                self.looked.memory.clear()
-                said = "the guest ran on while its state was read: it is not compared"
-                self.looked.unseen.append(f"{self.host.name}: {said}")
-
-    def _stopped(self, qemu: Monitor, questions: Questions) -> list[str]:
-        """What was heard meanwhile of its running on and its stopping.
-
-        One question after the other, and none once it is known to run: see :meth:`Questions.of`.
-        """
-        answers: list[Any] = []
-        turns = _turns(qemu)
-        for question in questions.asked:
-            if turns:
-                return turns
-            answers += [
-                answer for answer, _ in qemu.execute_all([question], Deadline.after(ANSWER_S))
-            ]
             turns = _turns(qemu)
-        if not turns:
-            self.looked.source = questions.told(answers)
-            self._answered()
-            self._memory(qemu, self.looked.source)
-            turns = _turns(qemu)
-        return turns
+            if not turns:
+                self.looked.source = questions.state(qemu, events_between=True)[0]
+                self._answered()
+                self._memory(qemu, self.looked.source)
+                turns = _turns(qemu)
+            if turns:
+                self._dropped("the guest ran on while its state was read: it is not compared")
+            if questions.vhost:
+                return
+
+    def _dropped(self, said: str) -> None:
+        self.looked.source = None
+        self.looked.memory.clear()
+        self.looked.unseen.append(f"{self.host.name}: {said}")
 
     def _memory(self, qemu: Monitor, state: State) -> None:
         """QEMU writes it to a file of its host, which is read and taken away."""
@@ -220,6 +217,17 @@ class _Source(_Watch):
         finally:
             if saved:
                 self.host.run(["rm", "-f", name], Deadline.after(ANSWER_S))
+
+
+def _is_due(event: Mapping[str, Any], *, vhost: bool) -> bool:
+    """Whether a source that has stopped can be asked now (see :meth:`Questions.of`).
+
+    One whose queues a backend works only when it will not run on any more: a move that is given up
+    after STOP may let it run within a few ms, while a question is on its way.
+    """
+    if not vhost:
+        return bool(event["event"] == "STOP")
+    return event["event"] == "MIGRATION" and event["data"]["status"] in FINAL
 
 
 def _turns(qemu: Monitor) -> list[str]:

@@ -65,10 +65,14 @@ class Questions:
             asked.append(("query-rx-filter", {}))
         return cls(kinds, _config(qemu, sorted(kinds)), working, tuple(asked))
 
-    def state(self, qemu: Monitor) -> tuple[State, int]:
-        """The answers that came before any event, and how many did not."""
+    def state(self, qemu: Monitor, *, events_between: bool = False) -> tuple[State, int]:
+        """The answers that came before any event, and how many did not.
+
+        A source that has stopped goes on telling of its migration: there every answer holds
+        (``events_between``).
+        """
         answers = qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
-        found = self.told([answer if in_time else None for answer, in_time in answers])
+        found = self.told([one if events_between or in_time else None for one, in_time in answers])
         return found, sum(not in_time for _, in_time in answers)
 
     def told(self, answers: Iterable[Any]) -> State:
