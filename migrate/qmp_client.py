@@ -62,10 +62,7 @@ class Monitor:
         async def work() -> Message | None:
             if not self._client.events.empty():
                 return await self._client.events.get()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(deadline.left()):
-                    return await _next(self._client, self._client.events)
-            return None
+            return await _next(self._client, self._client.events, deadline.left())
 
         return self._run("wait for an event", work, deadline.later(5))
 
@@ -114,13 +111,22 @@ def _leave(client: QMPClient, runner: asyncio.Runner, host: str) -> None:
     _run(runner, "leave QEMU's monitor", host, client.disconnect, Deadline.after(5))
 
 
-async def _next(client: QMPClient, events: EventListener) -> Message:
-    """The next event; EOFError where QEMU ends before it, of which a listener is not told."""
+async def _next(
+    client: QMPClient, events: EventListener, within_s: float | None = None
+) -> Message | None:
+    """The next event, None if there is none in time; EOFError where QEMU ends before it, of which
+    a listener is not told.
+
+    Nothing is cancelled at the end of the time: an event that comes just then would be lost.
+    """
     heard = asyncio.ensure_future(events.get())
     ended = asyncio.ensure_future(client.runstate_changed())
     try:
         if client.runstate is Runstate.RUNNING or not events.empty():
-            await asyncio.wait((heard, ended), return_when=asyncio.FIRST_COMPLETED)
+            first = asyncio.FIRST_COMPLETED
+            done, _ = await asyncio.wait((heard, ended), timeout=within_s, return_when=first)
+            if not done:
+                return None
         if not heard.done():
             raise EOFError("QEMU has ended")
         return heard.result()
