@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate.model import Attempt
 from migrate.pytest_plugin import Boot, Scenario, Verdicts
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -14,13 +15,21 @@ MODES = SCENARIOS / "modes.toml"
 LONG_STOP = ("policy.bandwidth_mib_s=32", "workload.dirty_mib_s=64")
 
 
+def known(attempt: Attempt) -> Attempt:
+    """docs/limits.md, "Packed rings over vhost-user": now and then the guest receives no more."""
+    packed = (attempt.case.interface.mode, attempt.case.interface.ring) == ("vhost-user", "packed")
+    dead = [v for v in attempt.verdicts if (v.check, v.result) == ("network", "fail")]
+    if packed and dead:
+        pytest.xfail(f"QEMU does not migrate what a backend wrote last: {dead[0].evidence}")
+    return attempt
+
+
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
 def test_a_guest_keeps_its_memory_and_connections(
     mode: str, ring: str, scenario: Scenario, verdicts: Verdicts
 ) -> None:
-    attempt = scenario(MODES, f"interface.mode={mode}", f"interface.ring={ring}")
-    verdicts(attempt)
+    verdicts(known(scenario(MODES, f"interface.mode={mode}", f"interface.ring={ring}")))
 
 
 def test_there_and_back(scenario: Scenario, verdicts: Verdicts) -> None:
@@ -43,7 +52,7 @@ def test_the_switchover_is_seen_each_way(scenario: Scenario) -> None:
 @pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
 def test_where_the_outage_went_is_told(mode: str, ring: str, scenario: Scenario) -> None:
     told = (f"interface.mode={mode}", f"interface.ring={ring}", "expect.rings=true")
-    attempt = scenario(MODES, *told, *LONG_STOP)  # so that no other gap is longer
+    attempt = known(scenario(MODES, *told, *LONG_STOP))  # so that no other gap is longer
     contained = {
         gap.direction: [span.what for span in gap.spans] for gap in attempt.explained or ()
     }
