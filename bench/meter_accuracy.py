@@ -18,7 +18,6 @@ from bench.injector import Injected, Injector, injecting, qemu_of, ways_of
 from bench.others import Numbered, Ping, empty_bins, pinging
 from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
 from migrate.errors import MeasurementError
-from migrate.experiment import PEER_CLOCK
 from migrate.lab.local import LocalLab
 from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
 from migrate.observe.traffic import Taken
@@ -139,7 +138,7 @@ def session(lab: LocalLab, case: Case, plan: Sequence[tuple[str, int]]) -> Sessi
         floor = stage.seen.floor
     if taken is None:
         raise MeasurementError("read the probes' logs", said="nothing was read back")
-    observed = taken.observation(PEER_CLOCK, round(INTERVAL_MS * 1e6), floor, floor[0])
+    observed = taken.observation(round(INTERVAL_MS * 1e6), floor, floor[0])
     return Session(episodes, taken, measure(observed), pings, (floor[0], taken.end_ns))
 
 

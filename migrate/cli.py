@@ -79,7 +79,8 @@ def prepare(lab_file: Path | None, name: str | None) -> None:
     from migrate.lab import labs
 
     config = _config(lab_file, name)
-    labs.prepare(config, _progress().say)
+    if config.kind != "rack":
+        labs.prepare(config, _progress().say)
     click.echo(f"{config.name} can be brought up")
 
 
@@ -103,10 +104,11 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     """What is up; exit code 3 if the lab is not."""
     from migrate.lab import labs
 
-    wanted = _config(lab_file, name).name
-    found = labs.find(wanted)
+    config = _config(lab_file, name)
+    wanted = config.name
+    found = labs.up(config, _progress().say) if config.kind == "rack" else labs.find(wanted)
     if as_json:
-        click.echo(found.record.model_dump_json(indent=1) if found else json.dumps(None))
+        click.echo(found.as_json() if found else json.dumps(None))
     elif found is None:
         left = (
             f"; something of it is left: `migrate-lab lab down --name {wanted}`"
@@ -115,11 +117,8 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
         )
         click.echo(f"{wanted} is not up{left}")
     else:
-        for host in found.record.hosts:
-            click.echo(f"{host.name}: root {host.root}, {host.address}, {host.namespace}")
-            click.echo(f"  lends {found.hosts[host.name].lends.told()}")
-        lent = found.record.note or f"{found.record.huge_pages} huge pages of 2 MiB lent"
-        click.echo(f"fabric: {found.record.fabric}, peer {found.peer_address}; {lent}")
+        for line in found.told():
+            click.echo(line)
     if found is None:
         sys.exit(3)
 
@@ -130,9 +129,12 @@ def down(lab_file: Path | None, name: str | None) -> None:
     """Remove all of the lab, also what a killed controller left."""
     from migrate.lab import labs
 
-    wanted = _config(lab_file, name).name
-    labs.down(wanted)
-    click.echo(f"{wanted} is down")
+    config = _config(lab_file, name)
+    if config.kind == "rack":
+        click.echo(f"nothing of the rack {config.name} was brought up")
+        return
+    labs.down(config.name)
+    click.echo(f"{config.name} is down")
 
 
 @lab.command()
@@ -144,8 +146,9 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
     from migrate.errors import ConfigurationError
     from migrate.lab import labs
 
-    wanted = _config(lab_file, name).name
-    found = labs.find(wanted)
+    config = _config(lab_file, name)
+    wanted = config.name
+    found = labs.up(config, _progress().say) if config.kind == "rack" else labs.find(wanted)
     if found is None:
         raise ConfigurationError(
             f"open a shell in the lab {wanted}",

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from migrate import checks
-from migrate.clock import Deadline, Offset, now_ns
+from migrate.clock import Deadline, now_ns
 from migrate.inside import explained_of, inside_of, told_of
 from migrate.lab.hosts import Host
 from migrate.lab.lease import leased
@@ -78,15 +78,11 @@ def _phases(seen: Seen) -> tuple[Phase, ...]:
     )
 
 
-PEER_CLOCK = Offset("peer", 0, 0)
-"""The peer of a local lab shares the controller's clock."""
-
-
 def _measured(case: Case, seen: Seen, moved: tuple[Phase, ...]) -> Measurement | None:
     if seen.taken is None or seen.taken.nothing_logged:
         return None
     interval_ns = case.workload.interval_us * 1000
-    observed = seen.taken.observation(PEER_CLOCK, interval_ns, seen.floor, seen.floor[0])
+    observed = seen.taken.observation(interval_ns, seen.floor, seen.floor[0])
     return measure(dataclasses.replace(observed, phases=moved))
 
 

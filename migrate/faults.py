@@ -10,7 +10,7 @@ from migrate.clock import Deadline, now_ns
 from migrate.domain import NAME
 from migrate.errors import HostError
 from migrate.interfaces.vhost_user import stop_switch
-from migrate.lab.hosts import MIGRATION_LINK, Host, Power
+from migrate.lab.hosts import Host, Power
 from migrate.model import Event, Fault
 from migrate.observe.events import Begins, Listener
 
@@ -75,7 +75,7 @@ def stop_libvirtd(host: Host) -> Undo:
 
 def cut_migration_link(host: Host) -> Undo:
     """Take down the host's port on the migration network."""
-    link = ["ip", "link", "set", MIGRATION_LINK]
+    link = ["ip", "link", "set", host.lends.migration_link]
     host.run([*link, "down"], Deadline.after(PATIENCE_S))
 
     def mend() -> None:

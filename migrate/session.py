@@ -20,7 +20,7 @@ from migrate.faults import NEEDS_POWER
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, TO_MIGRATE, module_for
 from migrate.lab import facts, labs
-from migrate.lab.config import AnyConfig, cache_folder
+from migrate.lab.config import AnyConfig, RackConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
 from migrate.lab.labs import AnyLab
 from migrate.model import (
@@ -61,6 +61,13 @@ def lab_up(
     config: AnyConfig, say: Callable[[str], None], *, keep: bool = False
 ) -> Iterator[AnyLab]:
     """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
+    if isinstance(config, RackConfig):
+        rack = labs.up(config, say)
+        try:
+            yield rack
+        finally:
+            rack.keep()
+        return
     was_up = labs.find(config.name) is not None
     lab = labs.up(config, say)
     try:

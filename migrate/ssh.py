@@ -5,13 +5,13 @@ One connection is kept for each host, and made anew when it broke; every program
 
 from __future__ import annotations
 
-import io
+import getpass
 import select
 import shlex
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,19 +38,90 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a host's sshd listens, and who it has to be."""
+    """Where a host's sshd listens, who it has to be, and by what we are let in."""
 
     host: str
     """The host's name, for errors."""
     ip: str
-    host_key: str
-    """``ssh-ed25519 AAAA...``: a host that shows another one is refused."""
-    key_file: Path
-    """Our private key, in OpenSSH's format."""
+    """Or a name that resolves to one."""
+    host_keys: tuple[str, ...]
+    """``ssh-ed25519 AAAA...``: a host that shows none of these is refused."""
+    key_files: tuple[Path, ...] = ()
+    """Our private keys, in OpenSSH's format; one with a passphrase is the agent's to use."""
+    agent: bool = False
+    """Whether the user's ssh-agent is asked first."""
     user: str = "root"
     port: int = 22
     namespace: Path | None = None
     """The network namespace of this machine from which the host can be reached."""
+    proxy: str = ""
+    """A command whose input and output are a connection to the host (``ProxyCommand``)."""
+    known_as: str = ""
+    """What the user's known_hosts calls it, with the file: for the remedies."""
+
+
+def resolve(target: str, host: str) -> Address:
+    """What the user's ssh makes of ``target``: an alias, a name or an address, ``user@`` before it.
+
+    By ``~/.ssh/config`` and ``/etc/ssh/ssh_config`` (HostName, Port, User, IdentityFile,
+    ProxyCommand, ProxyJump, UserKnownHostsFile, HostKeyAlias), the known_hosts and the agent.
+    HostError for a host whose key is not known: by whom it is to be accepted.
+    """
+    user, _, alias = target.rpartition("@")
+    found = _config().lookup(alias)
+    name, port = found.get("hostname", alias), int(found.get("port", 22))
+    user = user or found.get("user") or getpass.getuser()
+    called = found.get("hostkeyalias") or (name if port == 22 else f"[{name}]:{port}")
+    files = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
+    keys = _known(called, [*files, "/etc/ssh/ssh_known_hosts"])
+    if not keys:
+        raise HostError(
+            f"connect to {name} port {port}",
+            host=host,
+            said=f"its host key is not known: there is none of {called} in {' or '.join(files)}",
+            remedy=f"connect once and compare its fingerprint: `ssh {shlex.quote(target)} true`",
+        )
+    jump = found.get("proxyjump")
+    proxy = found.get("proxycommand", "")
+    if jump and jump != "none":
+        proxy = shlex.join(["ssh", "-o", "BatchMode=yes", "-W", f"{name}:{port}", jump])
+    return Address(
+        host=host,
+        ip=name,
+        host_keys=keys,
+        key_files=tuple(path for path in _identities(found) if path.is_file()),
+        agent=found.get("identityagent") != "none",
+        user=user,
+        port=port,
+        proxy="" if proxy == "none" else proxy,
+        known_as=f"{shlex.quote(called)} -f {shlex.quote(files[0])}",
+    )
+
+
+def _config() -> paramiko.SSHConfig:
+    """The user's first: of each option the first value counts."""
+    texts = []
+    for path in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
+        with suppress(FileNotFoundError):
+            texts.append(path.read_text())
+    return paramiko.SSHConfig.from_text("\n".join(texts))
+
+
+def _known(called: str, files: Sequence[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for file in files:
+        known = paramiko.HostKeys()
+        with suppress(FileNotFoundError):
+            known.load(str(Path(file).expanduser()))
+        for kind, key in (known.lookup(called) or {}).items():
+            found[f"{kind} {key.get_base64()}"] = None
+    return tuple(found)
+
+
+def _identities(found: paramiko.SSHConfigDict) -> Iterator[Path]:
+    usual = [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
+    named = found.get("identityfile", usual)
+    yield from (Path(path).expanduser() for path in named)
 
 
 def key_pair() -> tuple[str, str]:
@@ -221,13 +292,17 @@ def _connect(address: Address, deadline: Deadline) -> paramiko.Transport:
             raise TimeoutError("no answer before the deadline")
         return plug
 
-    plug = inside(address.namespace, tried, plugged, deadline, host=address.host)
+    plug: socket.socket | paramiko.ProxyCommand
+    if address.proxy:
+        plug = paramiko.ProxyCommand(address.proxy)
+    else:
+        plug = inside(address.namespace, tried, plugged, deadline, host=address.host)
     transport = paramiko.Transport(plug)
     try:
+        _prefer_known(transport, address)
         transport.start_client(timeout=max(deadline.left(), 0.1))
         _check_key(transport.get_remote_server_key(), address)
-        key = paramiko.Ed25519Key(file_obj=io.StringIO(address.key_file.read_text()))
-        transport.auth_publickey(address.user, key)
+        _let_in(transport, address)
     except BaseException:
         transport.close()
         raise
@@ -235,14 +310,62 @@ def _connect(address: Address, deadline: Deadline) -> paramiko.Transport:
     return transport
 
 
+_RSA = ("rsa-sha2-512", "rsa-sha2-256")
+
+
+def _prefer_known(transport: paramiko.Transport, address: Address) -> None:
+    """A host has keys of several kinds: it is asked for one of those that we know."""
+    kinds = [key.split()[0] for key in address.host_keys]
+    wanted = [name for kind in kinds for name in (_RSA if kind == "ssh-rsa" else (kind,))]
+    options = transport.get_security_options()
+    known = [name for name in options.key_types if name in wanted]
+    if known:
+        options.key_types = known + [name for name in options.key_types if name not in known]
+
+
 def _check_key(shown: paramiko.PKey, address: Address) -> None:
-    if f"{shown.get_name()} {shown.get_base64()}" != address.host_key:
-        raise HostError(
-            f"connect to {address.ip} port {address.port}",
-            host=address.host,
-            said=f"its host key is another one ({shown.get_name()} {shown.fingerprint})",
-            remedy="make sure that it is the right host before its key is accepted",
-        )
+    if f"{shown.get_name()} {shown.get_base64()}" in address.host_keys:
+        return
+    remedy = "make sure that it is the right host before its key is accepted"
+    if address.known_as:
+        remedy += f"; then `ssh-keygen -R {address.known_as}`, and connect once by ssh"
+    raise HostError(
+        f"connect to {address.ip} port {address.port}",
+        host=address.host,
+        said=f"its host key is another one ({shown.get_name()} {shown.fingerprint})",
+        remedy=remedy,
+    )
+
+
+def _let_in(transport: paramiko.Transport, address: Address) -> None:
+    """By the agent's keys, then by those in files, as ssh does; never by a password."""
+    refused: list[str] = []
+    for name, key in _keys(address, refused):
+        try:
+            transport.auth_publickey(address.user, key)
+        except paramiko.AuthenticationException as error:
+            refused.append(f"{name}: {error}")
+        else:
+            return
+    raise HostError(
+        f"log in at {address.ip} as {address.user}",
+        host=address.host,
+        said="; ".join(refused) or "there is no key to try",
+        remedy="`ssh-copy-id` a key to the host; one with a passphrase: `ssh-add` it to the agent",
+    )
+
+
+def _keys(address: Address, refused: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+    if address.agent:
+        with closing(paramiko.Agent()) as agent:
+            yield from ((f"the agent's {key.get_name()}", key) for key in agent.get_keys())
+    for path in address.key_files:
+        try:
+            yield str(path), paramiko.PKey.from_path(path)
+        except paramiko.PasswordRequiredException:
+            refused.append(f"{path}: it has a passphrase")
+        except (OSError, ValueError, paramiko.SSHException) as error:
+            refused.append(f"{path}: {error}")
 
 
 def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tuple[bytes, bytes]:

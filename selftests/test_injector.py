@@ -24,7 +24,6 @@ from bench.others import Numbered, empty_bins
 from bench.world import ended, local_lab, pair_of
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError, MeasurementError
-from migrate.experiment import PEER_CLOCK
 from migrate.lab.config import state_folder
 from migrate.model import Case, Workload
 from migrate.outage import measure
@@ -264,7 +263,7 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
         stage.listen(0.5)
         seen = stage.end()
     assert seen.taken
-    found = measure(seen.taken.observation(PEER_CLOCK, 1_000_000, seen.floor, seen.floor[0]))
+    found = measure(seen.taken.observation(1_000_000, seen.floor, seen.floor[0]))
     episodes = tuple(
         Episode(kind, 400, (cut,), cut.begin[0], cut.end[1]) for kind, cut in cuts.items()
     )

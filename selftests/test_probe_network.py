@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from migrate.clock import Deadline, Offset, now_ns
+from migrate.clock import Deadline, now_ns
 from migrate.errors import GuestError
 from migrate.lab.hosts import Lab
 from migrate.model import Workload
@@ -359,7 +359,7 @@ def test_a_workload_without_a_peer_is_measured_by_the_guest(looped: Running, pee
     with mirror(looped):
         wait_until(received(looped, looped.stream_status().received + 100))
         seen = take(traffic, guest_is_there=True, deadline=Deadline.after(20))
-    found = measure(seen.observation(Offset("peer", 0, 0), 1_000_000, floor, floor[0]))
+    found = measure(seen.observation(1_000_000, floor, floor[0]))
     longest = {gap.direction: gap for gap in sorted(found.gaps, key=lambda gap: gap.length_ns)}
     assert sorted(longest) == ["egress", "ingress"]
     assert all(gap.length_ms > 200 and gap.lost > 100 for gap in longest.values())

@@ -20,7 +20,7 @@ from migrate.image import ensure_image
 from migrate.lab.config import cache_folder
 from migrate.lab.hosts import Host, Lends, NamespaceHost
 from migrate.lab.local import LocalLab
-from migrate.lab.remote import RemoteHost
+from migrate.lab.remote import Reach, RemoteHost
 from migrate.ssh import Address, Connection, key_pair
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
@@ -58,8 +58,8 @@ def address(
         yield Address(
             host="a",
             ip="127.0.0.1",
-            host_key=host_public,
-            key_file=key_file,
+            host_keys=(host_public,),
+            key_files=(key_file,),
             namespace=Path("/run/netns", shared_lab.record.hosts[0].namespace),
         )
     finally:
@@ -109,7 +109,7 @@ def test_a_program_does_not_outlive_its_deadline(
 
 
 def test_another_host_key_is_refused(address: Address) -> None:
-    other = dataclasses.replace(address, host_key=key_pair()[1])
+    other = dataclasses.replace(address, host_keys=(key_pair()[1],))
     with pytest.raises(HostError, match="host key is another one") as caught:
         Connection(other).run(["true"], soon())
     assert "accepted" in caught.value.remedy
@@ -117,7 +117,7 @@ def test_another_host_key_is_refused(address: Address) -> None:
 
 def test_a_key_that_is_not_let_in_is_told(address: Address, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(key_pair()[0])
-    stranger = dataclasses.replace(address, key_file=tmp_path / "key")
+    stranger = dataclasses.replace(address, key_files=(tmp_path / "key",))
     with pytest.raises(HostError, match="the ssh connection broke"):
         Connection(stranger).run(["true"], soon())
 
@@ -173,7 +173,9 @@ def test_what_hangs_in_a_namespace_is_left_at_the_deadline(address: Address) -> 
 @pytest.fixture
 def remote(address: Address) -> Iterator[RemoteHost]:
     probe = ensure_image("tiny", cache_folder(), lambda _text: None).probe
-    host = RemoteHost(address, "debian-13", "10.78.0.1", Lends(), str(probe))
+    uri = "qemu+tcp://127.0.0.1/system"
+    reach = Reach(libvirt=uri, libvirt_target=uri, program=str(probe))
+    host = RemoteHost(address, "debian-13", "10.78.0.1", Lends(), reach)
     yield host
     host.close()
 

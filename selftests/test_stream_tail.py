@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.lab.hosts import Host
+from migrate.lab.hosts import LENDS, Host
 from migrate.observe.events import Listener
 from migrate.observe.stream_tail import KEPT_BYTES, Segment, Tail, contiguous, segment, tailing
 from selftests.test_vmstate_stream import with_devices
@@ -104,7 +104,7 @@ def test_no_more_is_kept_than_the_end() -> None:
 
 
 def host(namespace: Path | None) -> Host:
-    return cast("Host", SimpleNamespace(name="a", file=lambda _path: namespace))
+    return cast("Host", SimpleNamespace(name="a", file=lambda _path: namespace, lends=LENDS))
 
 
 def test_a_host_whose_packets_are_out_of_reach_says_so() -> None:

@@ -136,7 +136,7 @@ def test_the_outage_of_a_loop_is_in_both_directions() -> None:
         sent_ingress=3000,
         end_ns=window[1],
         looped=Offset("guest.mono", 0, clock.error_across(*window)),
-    ).observation(Offset("peer", 0, 0), MS, (window[0], 1900 * MS), window[0])
+    ).observation(MS, (window[0], 1900 * MS), window[0])
     found = measure(seen)
     assert [gap.direction for gap in found.gaps] == ["egress", "ingress"]
     for gap in found.gaps:

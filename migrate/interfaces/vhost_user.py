@@ -62,21 +62,23 @@ class VhostUser:
         """A port that connects to the guest's socket, on a bridge with the host's uplink."""
         del interface
         socket = f"{RUN}/{PORT}.sock"
-        ensure_switch(host, deadline)
+        bridge = host.lends.ovs_bridge or BRIDGE
+        if host.lends.ovs_bridge is None:
+            ensure_switch(host, deadline)
         # Another path for a port that exists has no effect: it is deleted and added.
         _vsctl(
             host,
             deadline,
-            *("--if-exists", "del-port", BRIDGE, PORT),
-            *("--", "add-port", BRIDGE, PORT),
+            *("--if-exists", "del-port", bridge, PORT),
+            *("--", "add-port", bridge, PORT),
             *("--", "set", "interface", PORT, "type=dpdkvhostuserclient"),
             f"options:vhost-server-path={socket}",
         )
         try:
             yield {"socket": socket, "shared_memory": True}
         finally:
-            if is_running(host, Deadline.after(UNDO_S)):
-                _vsctl(host, Deadline.after(UNDO_S), "--if-exists", "del-port", BRIDGE, PORT)
+            if host.lends.ovs_bridge is not None or is_running(host, Deadline.after(UNDO_S)):
+                _vsctl(host, Deadline.after(UNDO_S), "--if-exists", "del-port", bridge, PORT)
 
     def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
         """The socket; and the guest's memory must be shared with OVS."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from migrate.errors import ConfigurationError
+from migrate.lab.hosts import LENDS, Lends
 from migrate.model import Value, Workload
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
@@ -79,7 +81,64 @@ class NestedConfig(_LabFile):
     )
 
 
-AnyConfig = LabConfig | NestedConfig
+Ssh = Annotated[str, Field(pattern=r"^[\w][\w.@:%+-]{0,127}$")]
+"""A host as the user's ssh knows it: an alias of its configuration, a name, ``user@name``."""
+Transport = Literal["qemu+ssh", "qemu+tls", "qemu+tcp"]
+"""How libvirt is reached; the user's ssh, or certificates, let in. ``qemu+tcp`` asks nobody."""
+
+
+class RackHost(Value):
+    """One host of a rack: a machine with libvirt and QEMU that is there already."""
+
+    ssh: Ssh
+    root: str = "installed"
+    """What a scenario's ``roots`` call it."""
+    libvirt: Transport = "qemu+ssh"
+    """Of the controller's connection."""
+    migration_address: IPv4Address
+    migration_libvirt: Transport = "qemu+ssh"
+    """By which the other hosts' libvirts reach this one, at its migration address."""
+    lends: Lends = LENDS
+    start_libvirt: tuple[str, ...] = ("systemctl", "start", "libvirtd")
+    """After a fault that ended it."""
+
+
+class RackPeer(Value):
+    """The endpoint outside of all guests: a host on the data network that runs the probe."""
+
+    ssh: Ssh
+    interface: str = Field(pattern=r"^[\w.:-]{1,15}$")
+    address: IPv4Address
+
+
+class RackConfig(_LabFile):
+    """A lab file of the kind ``rack``: hosts that are reached over ssh and libvirt alone."""
+
+    kind: Literal["rack"] = "rack"
+    name: Name = "rack"
+    hosts: dict[Name, RackHost] = Field(min_length=2, max_length=64)
+    peer: RackPeer
+    guest_address: IPv4Address
+    prefix: int = Field(default=24, ge=8, le=30)
+    patience: float = Field(default=1.0, ge=1, le=10)
+    """How many times longer than usual its hosts may take."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RackConfig:
+        network = ip_network(f"{self.peer.address}/{self.prefix}", strict=False)
+        if self.guest_address not in network or self.guest_address == self.peer.address:
+            raise ValueError(f"guest_address is to be another address of the peer's {network}")
+        for key in ("ssh", "migration_address"):
+            told = [getattr(host, key) for host in self.hosts.values()]
+            twice = [str(value) for value in told if told.count(value) > 1]
+            if twice:
+                raise ValueError(f"two hosts have the same {key}: {twice[0]}")
+        return self
+
+
+MadeConfig = LabConfig | NestedConfig
+"""Of labs that are made on this machine, and taken down."""
+AnyConfig = MadeConfig | RackConfig
 
 
 def load_lab(path: Path | None, name: str | None = None) -> AnyConfig:
@@ -88,9 +147,8 @@ def load_lab(path: Path | None, name: str | None = None) -> AnyConfig:
         data = tomllib.loads(path.read_text()) if path else {}
         if name is not None:
             data["name"] = name
-        if data.get("kind") == "nested":
-            return NestedConfig.model_validate(data)
-        return LabConfig.model_validate(data)
+        kinds: dict[str, type[AnyConfig]] = {"nested": NestedConfig, "rack": RackConfig}
+        return kinds.get(data.get("kind", ""), LabConfig).model_validate(data)
     except FileNotFoundError as error:
         raise ConfigurationError(
             f"read the lab file {path}", said="it does not exist", remedy="see labs/local.toml"

@@ -17,26 +17,12 @@ from migrate.image import ensure_image
 from migrate.lab.config import cache_folder
 from migrate.lab.hosts import DATA_BRIDGE, Host
 from migrate.lab.journal import LabRecord
+from migrate.lab.leftovers import leftovers
 from migrate.shell import run
 
 PEER_ADDRESS = "10.77.0.1"
 GUEST_ADDRESS = "10.77.0.10"
 PREFIX = 24
-# What an attempt makes on a host, a line each. vDPA devices of other names are not ours.
-LEFT = r"""
-ps -e -o pid=,comm= | while read -r pid name; do
-    case $name in qemu-sys*) echo "process $pid $name" ;; esac
-done
-ip -brief link show type tun | while read -r link _; do
-    case $link in vnet*) echo "link $link" ;; esac
-done
-for path in /sys/bus/vdpa/devices/mlab*; do
-    [ ! -e "$path" ] || echo "vDPA device ${path##*/}"
-done
-for path in /run/migrate-lab/vf-*.json; do
-    [ ! -e "$path" ] || echo "VFs by $path"
-done
-"""
 
 
 class FabricLab:
@@ -45,6 +31,7 @@ class FabricLab:
     peer_address = PEER_ADDRESS
     peer_interface = "peer"
     guest_address = GUEST_ADDRESS
+    peer_is_here = True
     prefix = PREFIX
 
     def __init__(self, record: LabRecord, hosts: Mapping[str, Host]) -> None:
@@ -89,14 +76,20 @@ class FabricLab:
                 process.kill()
 
     def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """Domains and their processes, taps, vDPA devices, VFs that were not put back."""
-        found: list[str] = []
-        for host in (self._all[name] for name in hosts):
-            with host.connect() as hypervisor:
-                found += [f"domain {name} on {host.name}" for name in hypervisor.domains()]
-            looking = host.run(["sh", "-c", LEFT], Deadline.after(20))
-            found += [f"{line} on {host.name}" for line in looking.out.splitlines()]
-        return tuple(found)
+        """See :func:`migrate.lab.leftovers.leftovers`."""
+        return leftovers(self._all[name] for name in hosts)
+
+    def told(self) -> Iterator[str]:
+        """What it is made of, on lines."""
+        for host in self.record.hosts:
+            yield f"{host.name}: root {host.root}, {host.address}, {host.namespace}"
+            yield f"  lends {self._all[host.name].lends.told()}"
+        lent = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
+        yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {lent}"
+
+    def as_json(self) -> str:
+        """What it is made of."""
+        return self.record.model_dump_json(indent=1)
 
 
 def make_fabric(record: LabRecord, networks: Sequence[str], deadline: Deadline) -> None:

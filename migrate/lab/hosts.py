@@ -30,6 +30,11 @@ class Lends(Value):
     bridge: str = DATA_BRIDGE
     """Where the taps of ``virtio`` go."""
     ovs_uplink: str = OVS_UPLINK
+    """The port that the fabric is on, of a switch that is started where none runs."""
+    ovs_bridge: str | None = None
+    """Of the OVS with DPDK that runs on the host, with its uplink: only ports of it are made."""
+    migration_link: str = MIGRATION_LINK
+    """By which guests are sent to the other host."""
     pf: str | None = None
     """The link of a physical function, whose VFs may be had; e.g. ``up-pf``."""
     vdpa: tuple[str, ...] = ()
@@ -38,7 +43,10 @@ class Lends(Value):
 
     def told(self) -> str:
         """On one line."""
-        parts = [f"bridge {self.bridge}", f"OVS uplink {self.ovs_uplink}"]
+        ovs = f"OVS uplink {self.ovs_uplink}"
+        if self.ovs_bridge is not None:
+            ovs = f"OVS bridge {self.ovs_bridge}"
+        parts = [f"bridge {self.bridge}", ovs]
         parts += [f"VFs of {self.pf}"] if self.pf else []
         parts += [f"vDPA by {', '.join(self.vdpa)}"] if self.vdpa else []
         return "; ".join(parts)
@@ -132,6 +140,8 @@ class Lab(Protocol):
     """How many times longer than real ones its hosts may take to start a guest, and to tell."""
     peer_address: str
     peer_interface: str
+    peer_is_here: bool
+    """Whether it runs on the controller's machine, and so has its clock."""
     guest_address: str
     prefix: int
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.config import AnyConfig
+from migrate.lab.config import MadeConfig
 from migrate.model import Value
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
@@ -83,7 +83,7 @@ class HostRecord(Value):
 class LabRecord(Value):
     """The journal of a lab: ``<state>/<lab>/lab.json``."""
 
-    config: AnyConfig
+    config: MadeConfig
     folder: Path
     fabric: str
     hosts: tuple[HostRecord, ...]
@@ -100,7 +100,7 @@ class LabRecord(Value):
 
 
 def new_record(
-    config: AnyConfig, roots: Mapping[str, Path], namespace: str, state: Path
+    config: MadeConfig, roots: Mapping[str, Path], namespace: str, state: Path
 ) -> LabRecord:
     """The journal of a lab of which nothing has been made; ``namespace`` has a {} for a host."""
     return LabRecord(

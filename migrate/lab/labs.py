@@ -17,26 +17,40 @@ from filelock import FileLock, Timeout
 
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, HostError, LabError
-from migrate.lab import journal, local, nested
-from migrate.lab.config import AnyConfig, LabConfig, NestedConfig, cache_folder, state_folder
+from migrate.lab import journal, local, nested, rack
+from migrate.lab.config import (
+    AnyConfig,
+    LabConfig,
+    MadeConfig,
+    NestedConfig,
+    RackConfig,
+    cache_folder,
+    state_folder,
+)
 from migrate.lab.journal import LabRecord, ProcessId
 from migrate.lab.local import LocalLab
 from migrate.lab.nested import NestedLab
+from migrate.lab.rack import RackLab
 from migrate.shell import run
 
 Progress = Callable[[str], None]
-AnyLab = LocalLab | NestedLab
+MadeLab = LocalLab | NestedLab
+AnyLab = MadeLab | RackLab
 
 
 @overload
 def up(config: LabConfig, progress: Progress) -> LocalLab: ...
 @overload
 def up(config: NestedConfig, progress: Progress) -> NestedLab: ...
+@overload
+def up(config: RackConfig, progress: Progress) -> RackLab: ...
 def up(config: AnyConfig, progress: Progress) -> AnyLab:
-    """Bring the lab up, or return it when it is up already.
+    """Bring the lab up, or return it when it is up already; a rack is reached.
 
     Raises :class:`HostError` when something of it can't be had; then nothing of it is left.
     """
+    if isinstance(config, RackConfig):
+        return rack.reach(config, progress)
     _must_be_root()
     with _lock(config.name):
         existing = find(config.name)
@@ -62,7 +76,7 @@ def up(config: AnyConfig, progress: Progress) -> AnyLab:
         return _lab(record)
 
 
-def prepare(config: AnyConfig, progress: Progress) -> LabRecord:
+def prepare(config: MadeConfig, progress: Progress) -> LabRecord:
     """Have in the cache what the lab is made of; nothing of it is brought up."""
     _must_be_root()
     if isinstance(config, NestedConfig):
@@ -70,7 +84,7 @@ def prepare(config: AnyConfig, progress: Progress) -> LabRecord:
     return local.prepare(config, progress)
 
 
-def find(name: str) -> AnyLab | None:
+def find(name: str) -> MadeLab | None:
     """The lab called ``name`` if it is up and whole."""
     record = journal.read_record(state_folder() / name)
     if record is None or not record.complete:
@@ -79,7 +93,7 @@ def find(name: str) -> AnyLab | None:
     return found if found.whole() else None
 
 
-def _lab(record: LabRecord) -> AnyLab:
+def _lab(record: LabRecord) -> MadeLab:
     return NestedLab(record) if record.config.kind == "nested" else LocalLab(record)
 
 

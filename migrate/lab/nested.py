@@ -31,7 +31,7 @@ from migrate.lab.hosts import DATA_BRIDGE, Lends, NamespaceHost
 from migrate.lab.journal import HostRecord, LabRecord
 from migrate.lab.machine import Machine
 from migrate.lab.machine_image import ensure_machine_image
-from migrate.lab.remote import RemoteHost
+from migrate.lab.remote import Reach, RemoteHost
 from migrate.lab.roots import ensure_root
 from migrate.shell import tail
 from migrate.ssh import Address
@@ -81,9 +81,9 @@ class NestedLab(FabricLab):
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on a host, by the system's own ssh."""
         address = self.hosts[host].address
-        known = address.key_file.with_name("known_hosts")
+        known = address.key_files[0].with_name("known_hosts")
         options = [f"UserKnownHostsFile={known}", "StrictHostKeyChecking=yes", "LogLevel=ERROR"]
-        ssh = ["ssh", "-i", str(address.key_file), *(w for o in options for w in ("-o", o))]
+        ssh = ["ssh", "-i", str(address.key_files[0]), *(w for o in options for w in ("-o", o))]
         terminal = ["-t"] if list(argv) == ["bash"] else []
         there = [f"{address.user}@{address.ip}", "--", shlex.join(argv)]
         return self.in_fabric([*ssh, *terminal, *there])
@@ -164,12 +164,18 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
     address = Address(
         host=host.name,
         ip=f"10.79.0.{host.number}",
-        host_key=image.host_key,
-        key_file=image.key_file,
+        host_keys=(image.host_key,),
+        key_files=(image.key_file,),
         namespace=Path("/run/netns", record.fabric),
     )
     lends = Lends(pf="up-pf", vdpa=(f"pci/{machine.VDPA_SLOT}", "vdpasim_net"))
-    return RemoteHost(address, host.root, host.address, lends, str(probe), power)
+    reach = Reach(
+        libvirt=f"qemu+tcp://{address.ip}/system",
+        # TCP without authentication, on a network that exists inside the lab only.
+        libvirt_target=f"qemu+tcp://{host.address}/system",
+        program=str(probe),
+    )
+    return RemoteHost(address, host.root, host.address, lends, reach, power)
 
 
 def _quietly(_text: str) -> None:

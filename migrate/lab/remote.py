@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.lab.hosts import Lends, Power
@@ -17,6 +18,21 @@ CLOCK_ROUNDS = 24
 CLOCK_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a remote host is reached, beside ssh."""
+
+    libvirt: str
+    """The controller's URI."""
+    libvirt_target: str
+    """The URI by which another host's libvirt reaches it."""
+    program: str
+    """The probe's, as the host sees it: it says the host's clock, and reaches sockets there."""
+    start_libvirt: tuple[str, ...] = ("libvirtd", "--daemon", "--listen", "--timeout", "0")
+    lease_name: str = ""
+    """Where several labs may have the host: what its lease is called; empty: its name."""
+
+
 class RemoteHost:
     """A host at an address; one ssh connection is kept, and closed by :meth:`close`."""
 
@@ -26,7 +42,7 @@ class RemoteHost:
         root: str,
         migration_address: str,
         lends: Lends,
-        program: str,
+        reach: Reach,
         power: Power | None = None,
     ) -> None:
         self.name = address.host
@@ -35,14 +51,14 @@ class RemoteHost:
         self.lends = lends
         self.power = power
         self.address = address
-        self._program = program
-        """The probe's, as the host sees it: it says the host's clock, and reaches sockets there."""
+        self.lease_name = reach.lease_name or self.name
+        self._reach = reach
         self._ssh = Connection(address)
 
     @property
     def libvirt_target(self) -> str:
-        """TCP without authentication, on a network that exists inside the lab only."""
-        return f"qemu+tcp://{self.migration_address}/system"
+        """See Host."""
+        return self._reach.libvirt_target
 
     def run(
         self,
@@ -64,17 +80,16 @@ class RemoteHost:
 
     def dial(self, path: str, deadline: Deadline) -> AbstractContextManager[socket.socket]:
         """A connection to a unix socket of the host, over ssh, while the block runs."""
-        return self._ssh.piped([self._program, "--relay", path], deadline)
+        return self._ssh.piped([self._reach.program, "--relay", path], deadline)
 
     def connect(self) -> Hypervisor:
         """Over the management network."""
-        uri = f"qemu+tcp://{self.address.ip}/system"
-        return Hypervisor.open(uri, self.name, self.address.namespace)
+        return Hypervisor.open(self._reach.libvirt, self.name, self.address.namespace)
 
     def wall_clock(self) -> Offset:
         """By round trips over ssh to the probe's program, which says its host's clock."""
         deadline = Deadline.after(CLOCK_S)
-        with self._ssh.talking([self._program], deadline) as lines:
+        with self._ssh.talking([self._reach.program], deadline) as lines:
 
             def read() -> int:
                 answer = json.loads(lines.ask('{"id": 1, "do": "clock"}', deadline))
@@ -83,8 +98,8 @@ class RemoteHost:
             return offset_of(f"{self.name}.wall", read, CLOCK_ROUNDS)
 
     def start_libvirt(self, deadline: Deadline) -> None:
-        """libvirtd as a daemon: the command returns when its sockets listen."""
-        self.run(["libvirtd", "--daemon", "--listen", "--timeout", "0"], deadline)
+        """As the lab has it; the command returns when its sockets listen."""
+        self.run(self._reach.start_libvirt, deadline)
         with self.connect():
             pass
 

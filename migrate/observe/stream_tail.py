@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from migrate.clock import Deadline
 from migrate.errors import MeasurementError
-from migrate.lab.hosts import MIGRATION_LINK, Host
+from migrate.lab.hosts import Host
 from migrate.model import Event
 from migrate.netns import enter
 from migrate.observe.events import Listener
@@ -91,7 +91,7 @@ def tailing(source: Host, address: str, listener: Listener) -> Iterator[Tail]:
         tail.unseen = "bytes of devices: packets of hosts over ssh are not captured"
         yield tail
         return
-    since = listener.mark()
+    since, link = listener.mark(), source.lends.migration_link
 
     def stopped(event: Event) -> bool:
         return (event.host, event.name) == (source.name, "STOP")
@@ -103,10 +103,10 @@ def tailing(source: Host, address: str, listener: Listener) -> Iterator[Tail]:
                 while not listener.wait(stopped, Deadline.after(LOOK_S), since):
                     if ended.is_set():
                         return
-                plug.bind((MIGRATION_LINK, _ALL))
+                plug.bind((link, _ALL))
                 _receive(plug, tail, ended)
         except OSError as error:
-            tail.unseen = f"bytes of devices: capture on {MIGRATION_LINK}: {error}"
+            tail.unseen = f"bytes of devices: capture on {link}: {error}"
         finally:
             ready.set()
 

@@ -10,11 +10,11 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from migrate.clock import Deadline, Offset, now_ns
+from migrate.clock import MONOTONIC, Deadline, Offset, now_ns
 from migrate.errors import GuestError
 from migrate.lab.hosts import Lab
 from migrate.libvirt_client import Domain, Hypervisor
@@ -30,6 +30,7 @@ LOOPED = (
 )
 _HEARD = {"rarp": "announce", "garp": "announce", "na": "announce", "tcp": "frame"}
 """Events by the kind of a captured frame; the rest by their kind itself."""
+CLOCK_ROUNDS = 24
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
@@ -73,6 +74,7 @@ class Traffic:
         self._workload = workload
         self._followed = ExitStack()
         self.began_ns = 0
+        self.peer_clock = MONOTONIC if lab.peer_is_here else peer.clock_offset("peer", CLOCK_ROUNDS)
 
     def start(self, deadline: Deadline) -> Nic:
         """Start it all; returns the guest's interface when packets have arrived both ways."""
@@ -140,7 +142,9 @@ class Traffic:
         """Frames on the fabric that tell where the guest's MAC is."""
         return tuple(
             Event(
-                at_ns=frame.at_ns,
+                at_ns=self.peer_clock.to_axis(frame.at_ns),
+                error_ns=self.peer_clock.error_ns,
+                clock=self.peer_clock.clock,
                 source="fabric",
                 host="fabric",
                 name=_HEARD.get(frame.kind, frame.kind),
@@ -152,7 +156,10 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """What was read back when the workload ended; None where the guest could not be asked."""
+    """What was read back when the workload ended; None where the guest could not be asked.
+
+    The peer's stamps are on the axis.
+    """
 
     egress: Arrivals
     ingress: Arrivals
@@ -171,15 +178,15 @@ class Taken:
     """What stands in for the peer's clock where the network returned the guest's own stream."""
     nothing_logged: bool = False
     """The only log went with the guest."""
+    peer_error_ns: int = 0
+    """Of the peer's stamps."""
 
-    def observation(
-        self, peer: Offset, interval_ns: int, floor: tuple[int, int], begin_ns: int
-    ) -> Observation:
+    def observation(self, interval_ns: int, floor: tuple[int, int], begin_ns: int) -> Observation:
         """As the meter wants it, without phases."""
         return Observation(
             egress=self.egress,
             ingress=self.ingress,
-            peer=self.looped or peer,
+            peer=self.looped or Offset("peer", 0, self.peer_error_ns),
             sent_egress=self.sent_egress,
             sent_ingress=self.sent_ingress,
             interval_ns=interval_ns,
@@ -195,8 +202,10 @@ class Taken:
         if self.looped:
             return self.looped.error_ns
         if way == "egress":
-            return 0  # the peer shares the controller's clock
-        return GuestClock.fit(self.egress, self.ingress).error_across(at_ns, at_ns)
+            return self.peer_error_ns
+        return self.peer_error_ns + GuestClock.fit(self.egress, self.ingress).error_across(
+            at_ns, at_ns
+        )
 
     def lower_events(self) -> tuple[Event, ...]:
         """Which of the guest's devices came, went and carried its traffic, on the axis.
@@ -206,7 +215,7 @@ class Taken:
         if not self.lowers or not (len(self.egress) or len(self.ingress)):
             return ()
         clock = GuestClock.fit(self.egress, self.ingress)
-        further_ns = self.looped.error_ns if self.looped else 0
+        further_ns = self.looped.error_ns if self.looped else self.peer_error_ns
         places = clock.to_axis(np.array([change.at_ns for change in self.lowers])).tolist()
         return tuple(
             Event(
@@ -247,9 +256,12 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> Taken:
     _await_last(peer, out, deadline.sooner(0.5))
     _await_last(guest, into, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic._workload.dirty_mib else None
+    to_axis = traffic.peer_clock.offset_ns
+    egress, ingress = peer.arrivals(deadline), guest.arrivals(deadline)
     return Taken(
-        egress=peer.arrivals(deadline),
-        ingress=guest.arrivals(deadline),
+        egress=replace(egress, received_ns=egress.received_ns + to_axis),
+        ingress=replace(ingress, sent_ns=ingress.sent_ns + to_axis),
+        peer_error_ns=traffic.peer_clock.error_ns,
         sent_egress=out.sent,
         sent_ingress=into.sent,
         end_ns=end_ns,
@@ -319,15 +331,18 @@ def _without_guest(traffic: Traffic, end_ns: int, why: str) -> Taken:
     """Ingress from the receipts that the guest's own packets carried."""
     peer = traffic.peer
     into = peer.stop_stream()
+    to_axis = traffic.peer_clock.offset_ns
     egress = peer.arrivals()
+    egress = replace(egress, received_ns=egress.received_ns + to_axis)
     receipts = sorted(peer.receipts().items())
     seq = np.array([number for number, _ in receipts], dtype=np.int64)
     received = np.array([at for _, at in receipts], dtype=np.int64)
     spacing = (into.last_sent_ns - into.first_sent_ns) / max(1, into.sent - 1)
-    sent = into.first_sent_ns + np.round(seq * spacing).astype(np.int64)
+    sent = into.first_sent_ns + to_axis + np.round(seq * spacing).astype(np.int64)
     return Taken(
         egress=egress,
         ingress=Arrivals(seq, sent, received),
+        peer_error_ns=traffic.peer_clock.error_ns,
         sent_egress=None,
         sent_ingress=into.sent,
         end_ns=end_ns,
