@@ -17,7 +17,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.errors import HostError, MeasurementError
-from migrate.lab.hosts import DATA_BRIDGE
+from migrate.lab.lends import DATA_BRIDGE
 from migrate.lab.local import LocalLab
 from migrate.model import Direction
 from migrate.probe import PipeTransport

@@ -214,10 +214,11 @@ class Connection:
     def _channel(self, command: str, deadline: Deadline, tried: str) -> Iterator[paramiko.Channel]:
         channel = self._opened(tried, deadline)
         try:
-            channel.exec_command(command)
+            try:
+                channel.exec_command(command)
+            except (OSError, EOFError, paramiko.SSHException) as broken:
+                raise self._lost(tried, broken) from broken
             yield channel
-        except paramiko.SSHException as broken:
-            raise self._lost(tried, broken) from broken
         finally:
             channel.close()
 

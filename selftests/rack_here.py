@@ -143,10 +143,13 @@ def _lab_file(lab: LocalLab) -> str:
     )
 
 
-def start_sshd(host: NamespaceHost) -> None:
-    """It listens when this returns."""
+def start_sshd(host: NamespaceHost, folder: str = "/run/rack") -> None:
+    """It listens when this returns: its command does before that, its id is there afterwards."""
+    pid = f"{folder}/sshd.pid"
     host.run(["mkdir", "-p", "/run/sshd"], _soon())
-    host.run(["/usr/sbin/sshd", "-f", "/run/rack/sshd_config"], _soon())
+    host.run(["rm", "-f", pid], _soon())
+    host.run(["/usr/sbin/sshd", "-f", f"{folder}/sshd_config"], _soon())
+    host.run(["sh", "-c", 'until [ -s "$1" ]; do sleep 0.02; done', "sh", pid], _soon())
 
 
 def stop_sshd(host: NamespaceHost, *, sessions: bool = False) -> None:

@@ -17,7 +17,8 @@ from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, s
 from migrate.interfaces.virtio import Virtio
 from migrate.lab import labs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
-from migrate.lab.hosts import Host, Lends, NamespaceHost
+from migrate.lab.hosts import Host, NamespaceHost
+from migrate.lab.lends import Lends
 from migrate.model import GuestSpec, Interface, Nic
 from selftests.conftest import new_name, remove_lab
 

@@ -65,7 +65,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "qemu": ("qmp_client",),
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
     "subprocess": (
-        *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "kernel_image", "image"),
+        *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "lab.rack", "kernel_image", "image"),
         *("probe", "cli"),
     ),
     "click": ("cli",),

@@ -18,10 +18,12 @@ from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.image import ensure_image
 from migrate.lab.config import cache_folder
-from migrate.lab.hosts import Host, Lends, NamespaceHost
+from migrate.lab.hosts import Host, NamespaceHost
+from migrate.lab.lends import Lends
 from migrate.lab.local import LocalLab
 from migrate.lab.remote import Reach, RemoteHost
-from migrate.ssh import Address, Connection, key_pair
+from migrate.ssh import Address, Connection, key_pair, resolve
+from selftests.rack_here import start_sshd
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
 
@@ -47,13 +49,13 @@ def address(
     for path, text in {
         "/run/sshd/key": host_private,
         "/root/.ssh/authorized_keys": public,
-        "/run/sshd/config": "HostKey /run/sshd/key\nListenAddress 127.0.0.1\nUsePAM no\n"
-        "PidFile /run/sshd/pid\n",
+        "/run/sshd/sshd_config": "HostKey /run/sshd/key\nListenAddress 127.0.0.1\nUsePAM no\n"
+        "PidFile /run/sshd/sshd.pid\n",
     }.items():
         place.file(path).parent.mkdir(mode=0o700, exist_ok=True)
         place.file(path).write_text(text)
         place.file(path).chmod(0o600)
-    place.run(["/usr/sbin/sshd", "-f", "/run/sshd/config"], soon())
+    start_sshd(place, "/run/sshd")
     try:
         yield Address(
             host="a",
@@ -63,7 +65,7 @@ def address(
             namespace=Path("/run/netns", shared_lab.record.hosts[0].namespace),
         )
     finally:
-        place.run(["pkill", "-F", "/run/sshd/pid"], soon(), check=False)
+        place.run(["pkill", "-F", "/run/sshd/sshd.pid"], soon(), check=False)
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_another_host_key_is_refused(address: Address) -> None:
 def test_a_key_that_is_not_let_in_is_told(address: Address, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(key_pair()[0])
     stranger = dataclasses.replace(address, key_files=(tmp_path / "key",))
-    with pytest.raises(HostError, match="the ssh connection broke"):
+    with pytest.raises(HostError, match=r"log in at 127\.0\.0\.1 as root"):
         Connection(stranger).run(["true"], soon())
 
 
@@ -249,3 +251,70 @@ def test_a_socket_that_is_not_there_is_told_or_ends_at_once(
 def test_a_socket_is_let_go_with_its_block(remote: RemoteHost, place: NamespaceHost) -> None:
     with echo(place) as path, pytest.raises(LookupError), remote.dial(path, soon()):
         raise LookupError
+
+
+# --- as the user's ssh has it ---------------------------------------------------------------------
+
+CONFIG = """\
+Host one
+  HostName 192.0.2.7
+  Port 2222
+  User lab
+  IdentityFile ~/.ssh/special
+Host two
+  HostName two.example
+  ProxyJump jump@gate
+  HostKeyAlias twins
+  UserKnownHostsFile ~/.ssh/others
+  IdentityAgent none
+Host *
+  User everyone
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's, with keys of one host of each kind."""
+    folder = tmp_path / ".ssh"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (folder / "config").write_text(CONFIG)
+    (folder / "special").write_text(key_pair()[0])
+    (folder / "id_ed25519").write_text(key_pair()[0])
+    key = key_pair()[1]
+    (folder / "known_hosts").write_text(f"[192.0.2.7]:2222 {key}\nplain.example {key}\n")
+    (folder / "others").write_text(f"twins {key_pair()[1]}\ntwins {key}\n")
+    return folder
+
+
+def test_a_host_is_found_by_the_users_configuration(home: Path) -> None:
+    found = resolve("one", "a")
+    assert (found.ip, found.port, found.user, found.host) == ("192.0.2.7", 2222, "lab", "a")
+    assert found.key_files == (home / "special",)
+    assert found.agent
+    assert [key.split()[0] for key in found.host_keys] == ["ssh-ed25519"]
+    assert resolve("root@one", "a").user == "root"
+
+
+def test_a_host_behind_another_one_is_known_by_its_alias(home: Path) -> None:
+    found = resolve("two", "b")
+    assert found.proxy == "ssh -o BatchMode=yes -W two.example:22 jump@gate"
+    assert (found.user, found.agent) == ("everyone", False)
+    assert found.known_as == "twins -f '~/.ssh/others'"
+    assert found.key_files == (home / "id_ed25519",)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_host_whose_key_is_not_known_is_no_address() -> None:
+    assert resolve("plain.example", "c").user == "everyone"
+    with pytest.raises(HostError, match=r"none of other\.example in") as told:
+        resolve("lab@other.example", "c")
+    assert "`ssh lab@other.example true`" in told.value.remedy
+
+
+def test_keys_of_no_use_are_told_by_their_file(address: Address, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_text("no key")
+    poor = dataclasses.replace(address, key_files=(tmp_path / "junk", tmp_path / "none"))
+    with pytest.raises(HostError, match=r"junk: .*none: ") as told:
+        Connection(poor).run(["true"], soon())
+    assert "ssh-copy-id" in told.value.remedy

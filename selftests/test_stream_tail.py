@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.lab.hosts import LENDS, Host
+from migrate.lab.hosts import Host
+from migrate.lab.lends import LENDS
 from migrate.observe.events import Listener
 from migrate.observe.stream_tail import KEPT_BYTES, Segment, Tail, contiguous, segment, tailing
 from selftests.test_vmstate_stream import with_devices

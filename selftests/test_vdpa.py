@@ -21,7 +21,7 @@ from migrate.errors import HostError
 from migrate.guest import Order, saved_state
 from migrate.interfaces import vdpa_bus
 from migrate.interfaces.vdpa import EMULATOR, SHADOW_EMULATOR, SHADOW_SOURCE, Vdpa
-from migrate.lab.hosts import Lends
+from migrate.lab.lends import Lends
 from migrate.model import Interface
 from migrate.shell import Completed
 

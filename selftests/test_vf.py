@@ -19,7 +19,8 @@ from migrate.interfaces.failover import Failover
 from migrate.interfaces.hostdev import Hostdev, pci
 from migrate.interfaces.sriov import Function
 from migrate.interfaces.vf import NoFunctionError, leased
-from migrate.lab.hosts import Host, Lends
+from migrate.lab.hosts import Host
+from migrate.lab.lends import Lends
 from migrate.model import Interface
 from migrate.shell import Completed, run
 from selftests import sysfs

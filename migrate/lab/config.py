@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from migrate.errors import ConfigurationError
-from migrate.lab.hosts import LENDS, Lends
+from migrate.lab.lends import LENDS, Lends
 from migrate.model import Value, Workload
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]

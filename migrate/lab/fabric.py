@@ -15,9 +15,10 @@ from typing import Any
 from migrate.clock import Deadline
 from migrate.image import ensure_image
 from migrate.lab.config import cache_folder
-from migrate.lab.hosts import DATA_BRIDGE, Host
+from migrate.lab.hosts import Host
 from migrate.lab.journal import LabRecord
 from migrate.lab.leftovers import leftovers
+from migrate.lab.lends import DATA_BRIDGE
 from migrate.shell import run
 
 PEER_ADDRESS = "10.77.0.1"

@@ -12,8 +12,9 @@ from migrate.clock import Deadline
 from migrate.lab import carrier, journal
 from migrate.lab.config import LabConfig, cache_folder, state_folder
 from migrate.lab.fabric import PREFIX, FabricLab, ip_batch, make_fabric
-from migrate.lab.hosts import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK, NamespaceHost
+from migrate.lab.hosts import NamespaceHost
 from migrate.lab.journal import LabRecord
+from migrate.lab.lends import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
 from migrate.lab.roots import ensure_root
 from migrate.shell import run
 

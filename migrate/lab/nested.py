@@ -27,8 +27,9 @@ from migrate.image import ensure_image
 from migrate.lab import carrier, facts, journal, machine
 from migrate.lab.config import MachineConfig, NestedConfig, cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
-from migrate.lab.hosts import DATA_BRIDGE, Lends, NamespaceHost
+from migrate.lab.hosts import NamespaceHost
 from migrate.lab.journal import HostRecord, LabRecord
+from migrate.lab.lends import DATA_BRIDGE, Lends
 from migrate.lab.machine import Machine
 from migrate.lab.machine_image import ensure_machine_image
 from migrate.lab.remote import Reach, RemoteHost

@@ -25,6 +25,8 @@ from migrate.lab.remote import Reach, RemoteHost
 from migrate.ssh import Connection, resolve
 
 REACH_S = 30.0
+ROOM_BYTES = 1 << 20
+PLACES = ("/run/libvirt", "/run/libvirt/qemu", "/var/lib/libvirt", "/var/log/libvirt")
 STRICT = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes")
 """The system's ssh asks for nothing, and takes no new host key."""
 
@@ -148,10 +150,11 @@ def reach(config: RackConfig, say: Callable[[str], None]) -> RackLab:
     try:
         with ThreadPoolExecutor() as pool:
             tries = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
+            rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
             seen = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
         problems = [
             f"{name}: {error}"
-            for calls in (seen, tries)
+            for calls in (seen, rooms, tries)
             for name, call in calls.items()
             if (error := call.exception()) is not None
         ]
@@ -171,6 +174,20 @@ def _all(lab: RackLab) -> Iterator[tuple[str, RemoteHost | Connection]]:
 def _libvirt(host: RemoteHost) -> None:
     with host.connect():
         pass
+
+
+def _has_room(host: RemoteHost) -> None:
+    """QEMU on a full disk ends without a word of why."""
+    looking = ["df", "--output=avail,target", "--block-size=1", *PLACES]
+    lines = host.run(looking, Deadline.after(REACH_S), check=False).out.splitlines()[1:]
+    full = {place for avail, place in map(str.split, lines) if int(avail) < ROOM_BYTES}
+    if full:
+        raise HostError(
+            "find room for a guest's files",
+            host=host.name,
+            said=f"the disk at {' and '.join(sorted(full))} is full",
+            remedy=f"make room: libvirt and QEMU write to {', '.join(PLACES)}",
+        )
 
 
 def _sees(host: RemoteHost | Connection, token: Path, secret: str) -> None:

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from migrate.clock import Deadline, Offset, offset_of
-from migrate.lab.hosts import Lends, Power
+from migrate.lab.hosts import Power
+from migrate.lab.lends import Lends
 from migrate.libvirt_client import Hypervisor
 from migrate.shell import Completed
 from migrate.ssh import Address, Connection
