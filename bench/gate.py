@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from bench.world import ended, keep, say, show
-from migrate.gate import Compared, Rules, Sample, gate
-from migrate.stats import Span
+from migrate.gate import Rules, Sample, Unit, gate, p_values
 
 FIGURES = 5
 """Two times, two outages of which some are in the floor, and the failed attempts."""
@@ -36,7 +36,8 @@ MIDDLE = 100.0
 FLOORS = (60.0, 0.4)
 """Median and spread of an attempt's floor: about a tenth of outages is in it; half, of the second
 case and the fourth."""
-BARE = Rules(relative=0.0, least=0.0)
+ALPHA = 0.05
+SHIFTED = ("time 0", "outage 2")
 POWER = 0.8
 SHIFTS = (*np.round(np.arange(1.05, 2.0, 0.05), 2), *np.round(np.arange(2.0, 5.1, 0.25), 2))
 SEVERAL = FIGURES * CASES
@@ -54,57 +55,66 @@ class World:
     between: float = 0.0
     moods: Literal["normal", "t3", "drift"] = "normal"
 
+    @property
+    def sizes(self) -> list[int]:
+        """Attempts of each run, the new one last."""
+        return [*[self.each] * self.runs, self.new]
+
     def name(self) -> str:
         """As a row of a table begins."""
         moods = "" if self.moods == "normal" else f", {self.moods}"
         return f"{self.runs} × {self.each} : {self.new}, between {self.between:g}{moods}"
 
 
-def history(world: World, random: np.random.Generator, shift: float = 1.0) -> Iterator[Sample]:
-    """All figures of all cases of one history; in the new run all times are ``shift`` fold."""
-    sizes = [*[world.each] * world.runs, world.new]
-    for case in range(CASES):
-        moods = world.between * _moods(world, random)
-        runs = []
-        for mood, size in zip(moods, sizes, strict=True):
-            common = random.standard_normal((size, 1)) * TOGETHER**0.5
-            own = random.standard_normal((size, FIGURES - 1)) * (1 - TOGETHER) ** 0.5
-            out = np.where(random.random((size, 1)) < OUTLIERS, OUT, 1.0)
-            runs.append(MIDDLE * np.exp(SPREAD * (mood + common + own)) * out)
-        runs[-1] *= shift
-        name = f"case {case}"
-        for figure in range(2):
-            yield _sample(name, f"time {figure}", [_exact(run[:, figure]) for run in runs])
-        deep = FLOORS[0] if case % 2 == 0 else MIDDLE
-        for figure in (2, 3):
-            seen = [_floored(run[:, figure], deep, random) for run in runs]
-            yield _sample(name, f"outage {figure}", seen)
-        failed = [_exact(random.binomial(1, FAILS, size).astype(np.float64)) for size in sizes]
-        yield replace(_sample(name, "failed", failed), rate=True)
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Of many histories: least and most of each attempt, run after run, the new run last."""
+
+    name: str
+    low: Floats
+    high: Floats
+    rate: bool = False
+
+    def p_values(self, world: World, unit: Unit = "run") -> Floats:
+        """By the gate: that the new run is worse, and that it is better."""
+        return p_values(self.low, self.high, world.sizes, unit, rate=self.rate)
+
+    def sample(self, world: World, number: int) -> Sample:
+        """One of the histories, as the gate takes it."""
+        pairs = zip(self.low[number].tolist(), self.high[number].tolist(), strict=True)
+        runs = [tuple(islice(pairs, size)) for size in world.sizes]
+        return Sample("case", self.name, tuple(runs[:-1]), runs[-1], rate=self.rate)
 
 
-def _moods(world: World, random: np.random.Generator) -> Floats:
+def case(
+    world: World, histories: int, random: np.random.Generator, deep: float, shift: float = 1.0
+) -> Iterator[Figure]:
+    """All figures of a case; in the new run all times are ``shift`` fold. ``deep``: the floor."""
+    size = sum(world.sizes)
+    moods = world.between * np.repeat(_moods(world, histories, random), world.sizes, axis=1)
+    common = random.standard_normal((histories, size)) * TOGETHER**0.5
+    longer = np.where(random.random((histories, size)) < OUTLIERS, OUT, 1.0)
+    longer[:, size - world.new :] *= shift
+    for number, name in enumerate(("time", "time", "outage", "outage")):
+        own = random.standard_normal((histories, size)) * (1 - TOGETHER) ** 0.5
+        values = MIDDLE * np.exp(SPREAD * (moods + common + own)) * longer
+        floors = deep * np.exp(FLOORS[1] * random.standard_normal((histories, size)))
+        seen = (values > floors) | (name == "time")
+        low, high = np.where(seen, values, 0.0), np.where(seen, values, floors)
+        yield Figure(f"{name} {number}", low, high)
+    failed = random.binomial(1, FAILS, (histories, size)).astype(np.float64)
+    yield Figure("failed", failed, failed, rate=True)
+
+
+def _moods(world: World, histories: int, random: np.random.Generator) -> Floats:
     """Of each run, the new one last; a drift has the same spread over the whole history."""
-    size = world.runs + 1
+    shape = histories, world.runs + 1
     if world.moods == "t3":
-        return np.asarray(random.standard_t(3, size) / 3**0.5)
+        return np.asarray(random.standard_t(3, shape) / 3**0.5)
     if world.moods == "drift":
-        return np.asarray(np.cumsum(random.standard_normal(size)) / (size / 6) ** 0.5)
-    return random.standard_normal(size)
-
-
-def _exact(values: Floats) -> tuple[Span, ...]:
-    return tuple((value, value) for value in values.tolist())
-
-
-def _floored(values: Floats, deep: float, random: np.random.Generator) -> tuple[Span, ...]:
-    floors = deep * np.exp(FLOORS[1] * random.standard_normal(len(values)))
-    pairs = zip(values.tolist(), floors.tolist(), strict=True)
-    return tuple((value, value) if value > floor else (0.0, floor) for value, floor in pairs)
-
-
-def _sample(case: str, figure: str, runs: Sequence[tuple[Span, ...]]) -> Sample:
-    return Sample(case, figure, tuple(runs[:-1]), runs[-1])
+        steps = np.cumsum(random.standard_normal(shape), axis=1)
+        return np.asarray(steps / (shape[1] / 6) ** 0.5)
+    return random.standard_normal(shape)
 
 
 # --- false alarms ---------------------------------------------------------------------------------
@@ -119,7 +129,7 @@ class Alarms:
     histories: int
     worse: int
     better: int
-    unit: str = "run"
+    unit: Unit = "run"
 
     def interval(self) -> tuple[float, float]:
         """Of the share of false alarms: Clopper and Pearson, 95 %."""
@@ -129,23 +139,24 @@ class Alarms:
     @property
     def kept(self) -> bool:
         """No more than is stated, as far as so many histories can tell."""
-        return self.interval()[0] <= BARE.alpha
+        return self.interval()[0] <= ALPHA
 
 
-def alarms(world: World, histories: int, seed: int, rules: Rules = BARE) -> list[Alarms]:
+def alarms(world: World, histories: int, seed: int, unit: Unit = "run") -> list[Alarms]:
     """A family of one, the first case's first time, and one of all figures of all cases."""
     random = np.random.default_rng(seed)
-    worse, better = np.zeros(2, dtype=int), np.zeros(2, dtype=int)
-    for _ in range(histories):
-        samples = list(history(world, random))
-        for place, family in enumerate((samples[:1], samples)):
-            results = {one.result for one in gate(family, rules)}
-            worse[place] += "worse" in results
-            better[place] += "better" in results
-    return [
-        Alarms(world, family, histories, int(worse[place]), int(better[place]), rules.unit)
-        for place, family in enumerate((1, SEVERAL))
+    figures = [
+        figure.p_values(world, unit)
+        for number in range(CASES)
+        for figure in case(world, histories, random, FLOORS[0] if number % 2 == 0 else MIDDLE)
     ]
+    every = np.stack(figures)
+    found = []
+    for family in (1, SEVERAL):
+        # Holm calls anything at all exactly if the least p is alpha by the family's size.
+        worse, better = (every[:family].min(axis=0) <= ALPHA / family).sum(axis=0)
+        found.append(Alarms(world, family, histories, int(worse), int(better), unit))
+    return found
 
 
 # --- what is found --------------------------------------------------------------------------------
@@ -167,43 +178,30 @@ def power(world: World, histories: int, seed: int) -> list[Found]:
     An exact time, and an outage of which half is in the floor before.
     """
     found: dict[tuple[str, int], float] = {}
+    wanted = [(figure, family) for figure in SHIFTED for family in (1, SEVERAL)]
     for shift in SHIFTS:
         random = np.random.default_rng(seed)
-        called = {"time 0": np.zeros(2), "outage 2": np.zeros(2)}
-        for _ in range(histories):
-            of_case = list(history(world, random, float(shift)))[FIGURES : 2 * FIGURES]
-            for sample in of_case:
-                if sample.figure in called:
-                    called[sample.figure] += [
-                        _called(gate([sample], replace(BARE, alpha=BARE.alpha / family)))
-                        for family in (1, SEVERAL)
-                    ]
-        for figure, times in called.items():
-            for family, count in zip((1, SEVERAL), times, strict=True):
-                if count >= POWER * histories:
-                    found.setdefault((figure, family), float(shift))
-        if len(found) == 4:
+        for figure in case(world, histories, random, MIDDLE, float(shift)):
+            if figure.name in SHIFTED and any((figure.name, n) not in found for n in (1, SEVERAL)):
+                p = figure.p_values(world)[:, 0]
+                for family in (1, SEVERAL):
+                    if np.mean(p <= ALPHA / family) >= POWER:
+                        found.setdefault((figure.name, family), float(shift))
+        if len(found) == len(wanted):
             break
-    return [
-        Found(world, family, figure, found.get((figure, family)))
-        for figure in ("time 0", "outage 2")
-        for family in (1, SEVERAL)
-    ]
+    return [Found(world, family, figure, found.get((figure, family))) for figure, family in wanted]
 
 
-def _called(found: Sequence[Compared]) -> bool:
-    return found[0].result == "worse"
-
-
-def covered(world: World, histories: int, seed: int) -> tuple[float, float]:
+def covered(world: World, histories: int, seed: int) -> list[float]:
     """How often the interval of a change holds the true one, 0: of a time, of an outage."""
-    random = np.random.default_rng(seed)
-    held = {"time 0": 0, "outage 2": 0}
-    for _ in range(histories):
-        for one in gate(list(history(world, random))[:FIGURES], BARE):
-            if one.figure in held and one.low is not None and one.high is not None:
-                held[one.figure] += one.low <= 0 <= one.high
-    return held["time 0"] / histories, held["outage 2"] / histories
+    shares = []
+    for figure in case(world, histories, np.random.default_rng(seed), MIDDLE):
+        if figure.name in SHIFTED:
+            samples = [figure.sample(world, number) for number in range(histories)]
+            spans = [(one.low, one.high) for one in gate(samples, Rules())]
+            held = [low <= 0 <= high for low, high in spans if low is not None and high is not None]
+            shares.append(sum(held) / histories)
+    return shares
 
 
 # --- telling --------------------------------------------------------------------------------------
@@ -260,24 +258,23 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every figure here, too")
     chosen = parser.parse_args()
 
-    def count(worlds: Sequence[World], rules: Rules = BARE) -> list[Alarms]:
+    def count(worlds: Sequence[World], histories: int, unit: Unit = "run") -> list[Alarms]:
         found = []
         for world in worlds:
-            found += alarms(world, chosen.histories, chosen.seed, rules)
-            say(f"{world.name()}: {found[-1].worse} of {chosen.histories}")
+            found += alarms(world, histories, chosen.seed, unit)
+            say(f"{world.name()}: {found[-1].worse} of {histories}")
         return found
 
-    kind = count(WORLDS)
+    fewer = max(1, chosen.histories // 5)
+    kind = count(WORLDS, chosen.histories)
     tell_alarms("false alarms, nothing changed", kind)
-    unkind = count((*UNKIND, *DRIFTING))
+    unkind = count((*UNKIND, *DRIFTING), chosen.histories)
     tell_alarms("the same where runs are no normal sample", unkind)
-    alike = count(WORLDS[3:6], replace(BARE, unit="attempt"))
+    alike = count(WORLDS[3:6], fewer, "attempt")
     tell_alarms("the same with --unit attempt", alike)
-    sizes = [
-        one for world in WORLDS[:12] for one in power(world, chosen.histories // 5, chosen.seed)
-    ]
+    sizes = [one for world in WORLDS[:12] for one in power(world, fewer, chosen.seed)]
     tell_power(sizes)
-    spans = {world.name(): covered(world, chosen.histories // 2, chosen.seed) for world in WORLDS}
+    spans = {world.name(): covered(world, fewer, chosen.seed) for world in WORLDS}
     rows = [[name, *(f"{share:.1%}" for share in shares)] for name, shares in spans.items()]
     show("intervals that hold the true change", ("runs × attempts : new", "time", "outage"), rows)
     counted = [asdict(one) for one in (*kind, *unkind, *alike)]

@@ -33,8 +33,8 @@ LEAST_RUNS = 3
 """Fewer runs have no spread worth the name."""
 REFINED = 0.1
 """From here on down a p is made exact."""
-AFFORDABLE = 2e7
-"""Additions that an exact p may take, some hundredths of a second; beyond, the normal
+AFFORDABLE = 3e6
+"""Additions that an exact p may take, some milliseconds; beyond, the normal
 approximation has to do."""
 MOST = 60
 """So many attempts, or runs, are the most that anyone is told to make."""
@@ -137,6 +137,40 @@ def holm(values: Sequence[float]) -> list[float]:
 # --- the two tests --------------------------------------------------------------------------------
 
 
+def p_values(
+    low: Floats, high: Floats, sizes: Sequence[int], unit: Unit = "run", *, rate: bool = False
+) -> Floats:
+    """That the last run is worse, and that it is better: the larger p of both tests.
+
+    ``low`` and ``high`` have attempts on their last axis, run after run of ``sizes``, the new run
+    last; what other axes they have, the two p values come on a last one beside them.
+    """
+    n, shape = sizes[-1], low.shape[:-1]
+    low, high = (np.reshape(values, (-1, sum(sizes))) for values in (low, high))
+    ranks = np.array([doubled_ranks(*row) for row in zip(low, high, strict=True)])
+    runs = np.zeros((len(ranks), 2))
+    if unit == "run":
+        numbers = levelled(low, high, rate=rate)
+        *earlier, new = np.split(numbers, np.cumsum(sizes[:-1]), axis=1)
+        runs = by_runs(earlier, new)
+    attempts = by_attempts(ranks, n)
+    for row, side in np.argwhere(np.maximum(attempts, runs) <= REFINED):
+        lean = -ranks[row] if side else ranks[row]
+        if _price(lean, n) <= AFFORDABLE:
+            attempts[row, side] = exact(lean, n)
+    return np.maximum(attempts, runs).reshape((*shape, 2))
+
+
+def levelled(low: Floats, high: Floats, *, rate: bool) -> Floats:
+    """What the runs' test takes for values: plain numbers, logarithms of times.
+
+    In the floor is taken to be at the floor, and at least to be that: the ranks judge what can't
+    be known of it.
+    """
+    plain = np.where(np.isinf(high), low, high)
+    return plain if rate else np.log1p(plain)
+
+
 def doubled_ranks(low: Floats, high: Floats) -> Ints:
     """Twice the rank of each among all: one more for each that is surely less, one less for each
     that is surely more. Twice the midranks where each is known exactly."""
@@ -146,17 +180,22 @@ def doubled_ranks(low: Floats, high: Floats) -> Ints:
     return np.asarray(less - more + len(low) + 1, dtype=np.int64)
 
 
-def by_attempts(ranks: Ints, n: int) -> tuple[float, float]:
-    """p that the last ``n`` are so high, and so low, by the normal approximation of their sum."""
+def by_attempts(ranks: Ints, n: int) -> Floats:
+    """p that the last ``n`` of each row are so high, and so low: the sum's normal approximation."""
     from scipy import special  # noqa: PLC0415  it takes long to import
 
-    total = len(ranks)
-    spreads = float(np.var(ranks)) * n * (total - n) / max(1, total - 1)
-    if not spreads:
-        return 1.0, 1.0
-    off = float(ranks[-n:].sum()) - n * (total + 1)
-    high, low = special.ndtr(-(np.array([off, -off]) - 1) / math.sqrt(spreads))
-    return float(high), float(low)
+    total = ranks.shape[-1]
+    spreads = np.sqrt(ranks.var(axis=-1) * n * (total - n) / max(1, total - 1))
+    off = ranks[..., -n:].sum(axis=-1) - n * (total + 1)
+    z = _over(np.stack([off, -off], axis=-1) - 1, spreads[..., None])
+    return np.asarray(np.where(spreads[..., None] > 0, special.ndtr(-z), 1.0))
+
+
+def _over(top: Floats, bottom: Floats) -> Floats:
+    """Without a width, nothing is off by nothing, and anything else by infinitely much."""
+    bottom = np.broadcast_to(bottom, top.shape)
+    endless = np.where(top == 0, 0.0, np.copysign(np.inf, top))
+    return np.divide(top, bottom, out=endless, where=bottom > 0)
 
 
 def exact(ranks: Ints, n: int) -> float:
@@ -193,57 +232,56 @@ class Runs:
     """
 
     number: int
-    between: float
-    within: float
+    between: Floats
+    within: Floats
     each: float
 
-    def width(self, n: int) -> float:
+    def width(self, n: int) -> Floats:
         """By so much the level of one more run, of ``n`` attempts, is off the others' middle.
 
         Of fewer attempts than they have, its level is wider by what attempts differ; of more it is
         taken to be as wide.
         """
         fewer = max(0.0, 1 / n - 1 / self.each)
-        return math.sqrt(self.between * (1 + 1 / self.number) + self.within * fewer)
+        return np.sqrt(self.between * (1 + 1 / self.number) + self.within * fewer)
 
     def as_if(self, number: int, each: int) -> Runs:
         """What they would be like if they were more, or of more attempts."""
-        apart = max(0.0, self.between - self.within / self.each)
+        apart = np.maximum(0.0, self.between - self.within / self.each)
         return Runs(number, apart + self.within / each, self.within, each)
 
     def found(self, n: int, target: float) -> float:
         """The least change of the level for which p is ``target``."""
         from scipy import special  # noqa: PLC0415  it takes long to import
 
-        return float(special.stdtrit(self.number - 1, 1 - target)) * self.width(n)
+        return float(special.stdtrit(self.number - 1, 1 - target) * self.width(n))
 
 
-def level(values: Floats) -> float:
+def level(values: Floats) -> Floats:
     """The mean without a fifth at either end (Tukey and McLaughlin 1963): outliers don't count."""
-    cut = len(values) // 5
-    return float(np.sort(values)[cut : len(values) - cut].mean())
+    size = values.shape[-1]
+    return np.asarray(np.sort(values)[..., size // 5 : size - size // 5].mean(axis=-1))
 
 
 def runs_of(earlier: Sequence[Floats], new: Floats) -> Runs:
-    """Of at least two runs of values."""
+    """Of at least two runs, attempts on the last axis."""
     every = [*earlier, new]
-    free = sum(len(run) - 1 for run in every)
-    within = sum(float(np.sum((run - run.mean()) ** 2)) for run in every) / max(1, free)
-    each = len(earlier) / sum(1 / len(run) for run in earlier)
-    levels = np.array([level(run) for run in earlier])
-    return Runs(len(earlier), float(levels.var(ddof=1)), within, each)
+    free = sum(run.shape[-1] - 1 for run in every)
+    within = sum(run.var(axis=-1) * run.shape[-1] for run in every) / max(1, free)
+    each = len(earlier) / sum(1 / run.shape[-1] for run in earlier)
+    levels = np.stack([level(run) for run in earlier], axis=-1)
+    return Runs(len(earlier), levels.var(axis=-1, ddof=1), within, each)
 
 
-def by_runs(earlier: Sequence[Floats], new: Floats) -> tuple[float, float]:
+def by_runs(earlier: Sequence[Floats], new: Floats) -> Floats:
     """p that one more run has so high, and so low, a level, from the spread of the others'."""
     from scipy import special  # noqa: PLC0415  it takes long to import
 
-    width = runs_of(earlier, new).width(len(new))
-    off = level(new) - float(np.mean([level(run) for run in earlier]))
-    if not width:
-        return (1.0, 1.0) if not off else (0.0, 1.0) if off > 0 else (1.0, 0.0)
-    high, low = special.stdtr(len(earlier) - 1, np.array([-off, off]) / width)
-    return float(high), float(low)
+    width = runs_of(earlier, new).width(new.shape[-1])
+    off = level(new) - np.mean([level(run) for run in earlier], axis=0)
+    t = _over(np.stack([-off, off], axis=-1), width[..., None])
+    # Without any spread and any difference there is nothing that speaks against it.
+    return np.asarray(np.where(np.isinf(t) | (t != 0), special.stdtr(len(earlier) - 1, t), 1.0))
 
 
 def needed(of: Runs, n: int, target: float, ratio: float) -> str:
@@ -271,7 +309,8 @@ class _Known:
         self.new = _bounds(sample.new)
         self.before = np.concatenate([*self.runs, np.empty((2, 0))], axis=1)
         self.n = int(self.new.shape[1])
-        self.ranks = doubled_ranks(*np.concatenate([self.before, self.new], axis=1))
+        self.low, self.high = np.concatenate([self.before, self.new], axis=1)
+        self.ranks = doubled_ranks(self.low, self.high)
 
     def enough(self, unit: Unit) -> bool:
         """Whether there is anything to test, whatever the values are."""
@@ -282,42 +321,31 @@ class _Known:
         """The least p that ranks can give: all that is new above all else."""
         return 1 / math.comb(self.n + int(self.before.shape[1]), self.n)
 
-    def levelled(self) -> tuple[list[Floats], Floats]:
-        """Earlier runs and the new one as plain numbers, logarithms of times.
-
-        In the floor is taken to be at the floor, and at least to be that: the ranks judge what
-        can't be known of it.
-        """
-        every = [np.where(np.isinf(run[1]), run[0], run[1]) for run in (*self.runs, self.new)]
-        *earlier, new = every if self.sample.rate else map(np.log1p, every)
-        return earlier, new
-
     def p_values(self, unit: Unit) -> tuple[float, float]:
-        """That it is worse, and that it is better: the larger of both tests'."""
-        runs = by_runs(*self.levelled()) if unit == "run" else (0.0, 0.0)
-        attempts = list(by_attempts(self.ranks, self.n))
-        for side, ranks in enumerate((self.ranks, -self.ranks)):
-            if max(attempts[side], runs[side]) <= REFINED and _price(ranks, self.n) <= AFFORDABLE:
-                attempts[side] = exact(ranks, self.n)
-        return max(attempts[0], runs[0]), max(attempts[1], runs[1])
+        """That it is worse, and that it is better."""
+        sizes = [run.shape[1] for run in (*self.runs, self.new)]
+        worse, better = p_values(self.low, self.high, sizes, unit, rate=self.sample.rate)
+        return float(worse), float(better)
+
+    def as_runs(self) -> Runs:
+        """How the earlier runs differ."""
+        *earlier, new = (levelled(*run, rate=self.sample.rate) for run in (*self.runs, self.new))
+        return runs_of(earlier, new)
 
     def lacking(self, rules: Rules, target: float) -> str:
         """What keeps it from telling; empty if nothing does. ``target``: a p that is a call."""
-        if not self.n:
-            return "not measured in this run"
-        if not self.runs:
-            return "not measured in the baseline"
+        if not self.n or not self.runs:
+            return f"not measured in {'the baseline' if self.n else 'this run'}"
         if not self.enough(rules.unit):
             return f"{len(self.runs)} baseline runs, at least {LEAST_RUNS} needed"
         if self.least > target:
             more = next(n for n in itertools.count(self.n) if self._least_of(n) <= target)
             return f"{self.n} attempts, {more} needed"
-        if self.sample.rate or rules.unit == "attempt":
+        blind = math.log1p(rules.blind)
+        if self.sample.rate or rules.unit == "attempt" or (self.found(target) <= rules.blind):
             return ""
-        runs, blind = runs_of(*self.levelled()), math.log1p(rules.blind)
-        if runs.found(self.n, target) <= blind:
-            return ""
-        return f"blind below {self.found(target):+.0%}: {needed(runs, self.n, target, blind)}"
+        said = needed(self.as_runs(), self.n, target, blind)
+        return f"blind below {self.found(target):+.0%}: {said}"
 
     def _least_of(self, n: int) -> float:
         """With as many attempts in each run."""
@@ -327,7 +355,7 @@ class _Known:
         """The least change that is called one, as a share of the baseline: 0.5, half as much again.
 
         Of the level, and as far as the runs' test goes."""
-        return math.expm1(min(9.0, runs_of(*self.levelled()).found(self.n, target)))
+        return math.expm1(min(9.0, self.as_runs().found(self.n, target)))
 
     @property
     def superiority(self) -> float:
