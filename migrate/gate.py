@@ -33,7 +33,7 @@ LEAST_RUNS = 3
 """Fewer runs have no spread worth the name."""
 REFINED = 0.1
 """From here on down a p is made exact."""
-AFFORDABLE = 3e6
+AFFORDABLE = 5e6
 """Additions that an exact p may take, some milliseconds; beyond, the normal
 approximation has to do."""
 MOST = 60
@@ -202,25 +202,26 @@ def exact(ranks: Ints, n: int) -> float:
     """p that the last ``n`` have so high a sum, over all ways to choose as many of all."""
     if 2 * n > len(ranks):  # the others' sum is as low then, and they are fewer
         return exact(-ranks[::-1], len(ranks) - n)
-    shifted = _steps(ranks)
-    size = int(np.sort(shifted)[-n:].sum()) + 1
+    below = _below(ranks)
+    size = int(below[-n:].sum()) + 1
     ways = np.zeros((n + 1, size))
     ways[0, 0] = 1
-    for rank in shifted:
-        ways[1:, rank:] += ways[:-1, : size - rank].copy()
-    return float(ways[n, int(shifted[-n:].sum()) :].sum() / ways[n].sum())
+    for one in below[below < size]:
+        ways[1:, one:] += ways[:-1, : size - one].copy()
+    return float(ways[n].sum() / math.comb(len(ranks), n))
 
 
-def _steps(ranks: Ints) -> Ints:
-    """From zero on, and in units of what all have in common."""
-    shifted = ranks - ranks.min()
-    return np.asarray(shifted // (np.gcd.reduce(shifted) or 1), dtype=np.int64)
+def _below(ranks: Ints) -> Ints:
+    """How far below the highest, in units of what all have in common: small where p is."""
+    below = ranks.max() - ranks
+    return np.asarray(below // (np.gcd.reduce(below) or 1), dtype=np.int64)
 
 
 def _price(ranks: Ints, n: int) -> float:
     """Additions that :func:`exact` takes, at most."""
-    fewer = min(n, len(ranks) - n)
-    return float(fewer * fewer * len(ranks)) * float(_steps(ranks).max())
+    if 2 * n > len(ranks):
+        return _price(-ranks[::-1], len(ranks) - n)
+    return float(n * len(ranks) * (_below(ranks)[-n:].sum() + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -417,7 +418,18 @@ def test_another_case_is_not_held_against_it(history: Path) -> None:
     write(history, 20, of=synthetic.case(policy=Policy(hops=2)))
     ended = gated(history)
     assert ended.exit_code == 3
-    assert "no case of this run" in ended.output
+    assert "none of this run's cases" in ended.output
+
+
+def test_a_copy_of_a_run_counts_once(
+    history: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copies = tmp_path_factory.mktemp("copies")
+    shutil.copytree(history / "20260109-030405-000000", copies / "20260109-030405-000000")
+    document = json.loads(gated(history, "--json", "--baseline", str(copies)).output)
+    (used,) = document["baseline"].values()
+    assert len(set(used)) == len(used) == 10
+    assert any("a copy of one that is used" in why for why in document["left_out"])
 
 
 def column(name: str) -> Column:

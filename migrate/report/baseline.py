@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -81,13 +81,16 @@ def gather(new: RunRecord, places: Sequence[Path], last: int = LAST) -> Baseline
         except MeasurementError as error:
             left_out.append(f"{folder.name}: {error}")
             continue
-        if why := _unfit(record.run, new.run):
+        names = {other.run.name for runs in earlier.values() for other in runs}
+        if why := _unfit(record.run, new.run, names):
             left_out.append(f"{folder.name}: {why}")
             continue
-        has = [one for one in _by_case(record) if len(earlier.get(one, [record] * last)) < last]
-        if not has:
-            left_out.append(f"{folder.name}: no case of this run that wants another one")
-        for one in has:
+        has = earlier.keys() & _by_case(record).keys()
+        wanted = [one for one in has if len(earlier[one]) < last]
+        if not wanted:
+            why = f"older than the last {last}" if has else "none of this run's cases"
+            left_out.append(f"{folder.name}: {why}")
+        for one in wanted:
             earlier[one].append(record)
     used = {record.folder: record for runs in earlier.values() for record in runs}
     for record in used.values():
@@ -129,7 +132,7 @@ def _lab(run: Run) -> dict[str, object]:
     }
 
 
-def _unfit(run: Run, new: Run) -> str:
+def _unfit(run: Run, new: Run, used: Collection[str]) -> str:
     ours, theirs = _lab(new), _lab(run)
     unlike = [name for name, value in ours.items() if theirs[name] != value]
     if unlike:
@@ -137,6 +140,8 @@ def _unfit(run: Run, new: Run) -> str:
         return f"another lab: {said}"
     if run.name == new.name:
         return "the same run"
+    if run.name in used:
+        return "a copy of one that is used"
     begun = _when(run), _when(new)
     if None in begun:
         return "no time of its begin that could be read"
