@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "checks",
                 "virtqueue",
                 "stats",
+                "gate",
             ),
             *("traces", "announcing", "explain", "handoff", "convergence"),
             *("cursor", "virtio_net_state", "vmstate_stream"),
@@ -49,7 +50,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session")),
-    ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
+    ("doors", ("progress", "cli_gate", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -68,7 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "lab.rack", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": ("cli",),
+    "click": ("cli", "cli_gate"),
     "jinja2": ("domain", "report.html"),
     "plotly": ("report",),
     "pyarrow": ("results",),

@@ -1,0 +1,287 @@
+"""The gate against histories of which it is known whether anything has changed.
+
+Attempts are made up, no lab is needed: lognormal times with outliers, runs that differ as a whole,
+outages that are in a floor which differs itself, attempts that fail now and then. Figures of one
+attempt go together, as they do in a move. Nothing is below the gate's floor here: it could only
+make fewer alarms.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from bench.world import ended, keep, say, show
+from migrate.gate import Rules, Sample, Unit, gate, p_values
+
+FIGURES = 5
+"""Two times, two outages of which some are in the floor, and the failed attempts."""
+CASES = 4
+SPREAD = 0.3
+"""Of an attempt's logarithm: a quarter of them is off by a third and more."""
+TOGETHER = 0.6
+"""Correlation of the figures of one attempt."""
+OUTLIERS, OUT = 0.03, 3.0
+"""So many attempts are that many times longer."""
+FAILS = 0.05
+MIDDLE = 100.0
+FLOORS = (60.0, 0.4)
+"""Median and spread of an attempt's floor: about a tenth of outages is in it; half, of the second
+case and the fourth."""
+ALPHA = 0.05
+SHIFTED = ("time 0", "outage 2")
+POWER = 0.8
+SHIFTS = (*np.round(np.arange(1.05, 2.0, 0.05), 2), *np.round(np.arange(2.0, 5.1, 0.25), 2))
+SEVERAL = FIGURES * CASES
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """``between``: spread of the runs by the spread of attempts. ``moods``: their distribution."""
+
+    runs: int = 10
+    each: int = 10
+    new: int = 10
+    between: float = 0.0
+    moods: Literal["normal", "t3", "drift"] = "normal"
+
+    @property
+    def sizes(self) -> list[int]:
+        """Attempts of each run, the new one last."""
+        return [*[self.each] * self.runs, self.new]
+
+    def name(self) -> str:
+        """As a row of a table begins."""
+        moods = "" if self.moods == "normal" else f", {self.moods}"
+        return f"{self.runs} × {self.each} : {self.new}, between {self.between:g}{moods}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Of many histories: least and most of each attempt, run after run, the new run last."""
+
+    name: str
+    low: Floats
+    high: Floats
+    rate: bool = False
+
+    def p_values(self, world: World, unit: Unit = "run") -> Floats:
+        """By the gate: that the new run is worse, and that it is better."""
+        return p_values(self.low, self.high, world.sizes, unit, rate=self.rate)
+
+    def sample(self, world: World, number: int) -> Sample:
+        """One of the histories, as the gate takes it."""
+        pairs = zip(self.low[number].tolist(), self.high[number].tolist(), strict=True)
+        runs = [tuple(islice(pairs, size)) for size in world.sizes]
+        return Sample("case", self.name, tuple(runs[:-1]), runs[-1], rate=self.rate)
+
+
+def case(
+    world: World, histories: int, random: np.random.Generator, deep: float, shift: float = 1.0
+) -> Iterator[Figure]:
+    """All figures of a case; in the new run all times are ``shift`` fold. ``deep``: the floor."""
+    size = sum(world.sizes)
+    moods = world.between * np.repeat(_moods(world, histories, random), world.sizes, axis=1)
+    common = random.standard_normal((histories, size)) * TOGETHER**0.5
+    longer = np.where(random.random((histories, size)) < OUTLIERS, OUT, 1.0)
+    longer[:, size - world.new :] *= shift
+    for number, name in enumerate(("time", "time", "outage", "outage")):
+        own = random.standard_normal((histories, size)) * (1 - TOGETHER) ** 0.5
+        values = MIDDLE * np.exp(SPREAD * (moods + common + own)) * longer
+        floors = deep * np.exp(FLOORS[1] * random.standard_normal((histories, size)))
+        seen = (values > floors) | (name == "time")
+        low, high = np.where(seen, values, 0.0), np.where(seen, values, floors)
+        yield Figure(f"{name} {number}", low, high)
+    failed = random.binomial(1, FAILS, (histories, size)).astype(np.float64)
+    yield Figure("failed", failed, failed, rate=True)
+
+
+def _moods(world: World, histories: int, random: np.random.Generator) -> Floats:
+    """Of each run, the new one last; a drift has the same spread over the whole history."""
+    shape = histories, world.runs + 1
+    if world.moods == "t3":
+        return np.asarray(random.standard_t(3, shape) / 3**0.5)
+    if world.moods == "drift":
+        steps = np.cumsum(random.standard_normal(shape), axis=1)
+        return np.asarray(steps / (shape[1] / 6) ** 0.5)
+    return random.standard_normal(shape)
+
+
+# --- false alarms ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    """Of ``histories`` in which nothing has changed, so many had any call."""
+
+    world: World
+    family: int
+    histories: int
+    worse: int
+    better: int
+    unit: Unit = "run"
+
+    def interval(self) -> tuple[float, float]:
+        """Of the share of false alarms: Clopper and Pearson, 95 %."""
+        found = stats.binomtest(self.worse, self.histories).proportion_ci(0.95)
+        return float(found.low), float(found.high)
+
+    @property
+    def kept(self) -> bool:
+        """No more than is stated, as far as so many histories can tell."""
+        return self.interval()[0] <= ALPHA
+
+
+def alarms(world: World, histories: int, seed: int, unit: Unit = "run") -> list[Alarms]:
+    """A family of one, the first case's first time, and one of all figures of all cases."""
+    random = np.random.default_rng(seed)
+    figures = [
+        figure.p_values(world, unit)
+        for number in range(CASES)
+        for figure in case(world, histories, random, FLOORS[0] if number % 2 == 0 else MIDDLE)
+    ]
+    every = np.stack(figures)
+    found = []
+    for family in (1, SEVERAL):
+        # Holm calls anything at all exactly if the least p is alpha by the family's size.
+        worse, better = (every[:family].min(axis=0) <= ALPHA / family).sum(axis=0)
+        found.append(Alarms(world, family, histories, int(worse), int(better), unit))
+    return found
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The least change, as a factor, that is found in four histories of five; None: none is."""
+
+    world: World
+    family: int
+    figure: str
+    shift: float | None
+
+
+def power(world: World, histories: int, seed: int) -> list[Found]:
+    """By Holm's first step: a p of alpha by the family's size, which is the least it can find.
+
+    An exact time, and an outage of which half is in the floor before.
+    """
+    found: dict[tuple[str, int], float] = {}
+    wanted = [(figure, family) for figure in SHIFTED for family in (1, SEVERAL)]
+    for shift in SHIFTS:
+        random = np.random.default_rng(seed)
+        for figure in case(world, histories, random, MIDDLE, float(shift)):
+            if figure.name in SHIFTED and any((figure.name, n) not in found for n in (1, SEVERAL)):
+                p = figure.p_values(world)[:, 0]
+                for family in (1, SEVERAL):
+                    if np.mean(p <= ALPHA / family) >= POWER:
+                        found.setdefault((figure.name, family), float(shift))
+        if len(found) == len(wanted):
+            break
+    return [Found(world, family, figure, found.get((figure, family))) for figure, family in wanted]
+
+
+def covered(world: World, histories: int, seed: int) -> list[float]:
+    """How often the interval of a change holds the true one, 0: of a time, of an outage."""
+    shares = []
+    for figure in case(world, histories, np.random.default_rng(seed), MIDDLE):
+        if figure.name in SHIFTED:
+            samples = [figure.sample(world, number) for number in range(histories)]
+            spans = [(one.low, one.high) for one in gate(samples, Rules())]
+            held = [low <= 0 <= high for low, high in spans if low is not None and high is not None]
+            shares.append(sum(held) / histories)
+    return shares
+
+
+# --- telling --------------------------------------------------------------------------------------
+
+WORLDS = (
+    *(World(each=n, new=n, between=b) for n in (5, 10, 30) for b in (0.0, 0.5, 1.0)),
+    World(runs=20, between=0.5),
+    World(runs=5, between=0.5),
+    World(runs=3, between=0.5),
+    World(each=1, new=10, between=0.5),
+    World(each=30, new=5, between=0.5),
+    World(each=5, new=30, between=0.5),
+)
+UNKIND = (World(between=0.5, moods="t3"), World(between=1.0, moods="t3"))
+DRIFTING = (World(between=0.5, moods="drift"), World(between=1.0, moods="drift"))
+
+
+def tell_alarms(title: str, found: Sequence[Alarms]) -> None:
+    """A row a world and family."""
+    rows = []
+    for one in found:
+        low, high = one.interval()
+        rows.append(
+            [
+                one.world.name(),
+                str(one.family),
+                f"{one.worse / one.histories:.1%}",
+                f"{low:.1%}..{high:.1%}",
+                f"{one.better / one.histories:.1%}",
+                "kept" if one.kept else "NOT KEPT",
+            ]
+        )
+    heads = ("earlier runs × attempts : new", "family", "worse", "95 %", "better", "5 %")
+    show(title, heads, rows)
+
+
+def tell_power(found: Sequence[Found]) -> None:
+    """A row a world, a column a figure and family."""
+    worlds = list(dict.fromkeys(one.world for one in found))
+    rows = []
+    for world in worlds:
+        shifts = [one.shift for one in found if one.world == world]
+        cells = ["none" if shift is None else f"+{shift - 1:.0%}" for shift in shifts]
+        rows.append([world.name(), *cells])
+    heads = [f"{figure}, of {family}" for figure in ("time", "outage") for family in (1, SEVERAL)]
+    show("least change found in 80 % of histories", ("runs × attempts : new", *heads), rows)
+
+
+def main() -> int:
+    """1 if there are more false alarms than stated, where what is assumed holds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--histories", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write every figure here, too")
+    chosen = parser.parse_args()
+
+    def count(worlds: Sequence[World], histories: int, unit: Unit = "run") -> list[Alarms]:
+        found = []
+        for world in worlds:
+            found += alarms(world, histories, chosen.seed, unit)
+            say(f"{world.name()}: {found[-1].worse} of {histories}")
+        return found
+
+    fewer = max(1, chosen.histories // 5)
+    kind = count(WORLDS, chosen.histories)
+    tell_alarms("false alarms, nothing changed", kind)
+    unkind = count((*UNKIND, *DRIFTING), chosen.histories)
+    tell_alarms("the same where runs are no normal sample", unkind)
+    alike = count(WORLDS[3:6], fewer, "attempt")
+    tell_alarms("the same with --unit attempt", alike)
+    sizes = [one for world in WORLDS[:12] for one in power(world, fewer, chosen.seed)]
+    tell_power(sizes)
+    spans = {world.name(): covered(world, fewer, chosen.seed) for world in WORLDS}
+    rows = [[name, *(f"{share:.1%}" for share in shares)] for name, shares in spans.items()]
+    show("intervals that hold the true change", ("runs × attempts : new", "time", "outage"), rows)
+    counted = [asdict(one) for one in (*kind, *unkind, *alike)]
+    found = [asdict(one) for one in sizes]
+    keep(chosen.json, {"alarms": counted, "found": found, "covered": spans})
+    return int(not all(one.kept for one in kind))
+
+
+if __name__ == "__main__":
+    raise SystemExit(ended(main))
