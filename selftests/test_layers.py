@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
             *("traces", "announcing", "explain", "handoff", "convergence"),
             *("cursor", "virtio_net_state", "vmstate_stream"),
-            *("scenario", "results"),
+            *("scenario", "results", "prune"),
         ),
     ),
     ("adapters", ("shell", "netns", "ssh", "libvirt_client", "qmp_client")),
@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session")),
-    ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
+    ("doors", ("progress", "cli_trend", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -68,8 +68,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": ("cli",),
-    "jinja2": ("domain", "report.html"),
+    "click": ("cli", "cli_trend"),
+    "duckdb": ("report.store",),
+    "jinja2": ("domain", "report.html", "report.trend_page"),
     "plotly": ("report",),
     "pyarrow": ("results",),
     "pytest": ("pytest_plugin",),
@@ -80,8 +81,8 @@ DOORS: dict[str, tuple[str, ...]] = {
 RUN_FOLDERS_ONLY = {"report"}
 """What sees only what was recorded, and never a lab."""
 
-HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko")
-LIGHT = ("cli", "model", "scenario", "lab.config", "report.table")
+HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb")
+LIGHT = ("cli", "cli_trend", "model", "scenario", "lab.config", "report.table")
 """Importing these must not import anything heavy: `migrate-lab --help` waits for it."""
 
 
