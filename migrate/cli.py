@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli_gate import gate
+from migrate.cli_trend import prune, trend
 
 if TYPE_CHECKING:
     from migrate.lab.config import AnyConfig
@@ -293,6 +294,8 @@ def schema() -> None:
 
 
 cli.add_command(gate)
+for command in (trend, prune):
+    cli.add_command(command)
 
 
 # --- what the commands share ----------------------------------------------------------------------

@@ -7,11 +7,14 @@ whoever reads sees finished attempts only, and a run that was killed up to its l
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     from migrate.timeline import Arrivals
 
 PARTIAL = ".partial-"
+INDEX = "attempts.parquet"
+"""A row an attempt, of a run that is done: made of the rest, and made anew when it is missing."""
+PRUNED = "pruned.json"
+"""There once bulky parts of the run were removed; says when, and which."""
+QUIET_S = 86_400
+"""A run without an end that nobody touched for so long is not being written any more."""
 ARRIVALS = ("direction", "seq", "sent_ns", "received_ns")
 
 Model = TypeVar("Model", bound=Value)
@@ -42,6 +51,12 @@ class RunWriter:
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder = folder
         self.run = run
+        with _told(folder):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, held)
+        # The kernel gives it back when the process dies, however it dies. See alone().
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_SH)
 
     @classmethod
     def create(cls, root: Path, run: Run) -> RunWriter:
@@ -66,9 +81,7 @@ class RunWriter:
 
     def write(self, name: str, data: str | bytes) -> Path:
         """A file of the whole run, such as ``report.html``."""
-        with _told(self.folder):
-            _write(self.folder / name, data)
-        return self.folder / name
+        return write_file(self.folder / name, data)
 
     def attempt_folder(self, case: Case, number: int) -> Path:
         """The folder of an attempt that goes on; logs may be written there by others."""
@@ -103,12 +116,47 @@ class RunWriter:
                 _write(folder / "samples.parquet", _samples(samples))
                 _write(folder / "arrivals.parquet", _arrivals(arrivals or {}))
                 _write(folder / "attempt.json", attempt.model_dump_json(indent=1) + "\n")
+                (self.folder / INDEX).unlink(missing_ok=True)  # it would lack this one
                 folder.rename(final)
                 _sync(final.parent)
         except MeasurementError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return final
+
+
+def write_file(path: Path, data: str | bytes) -> Path:
+    """A file of a run that is there already, all of it or nothing. Raises MeasurementError."""
+    with _told(path.parent):
+        _write(path, data)
+    return path
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Whether nobody writes the run in ``folder``; while this lasts nobody begins to.
+
+    A writer on this machine holds a lock. One on another machine that shares the folder can't be
+    seen: a run that has not ended (no ``junit.xml``) counts as written for :data:`QUIET_S`.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass  # a file system without locks: what is left is whether it has ended
+        yield (folder / "junit.xml").exists() or _quiet(folder)
+    finally:
+        os.close(descriptor)
+
+
+def _quiet(folder: Path) -> bool:
+    parts = (folder, folder / "run.json", folder / "cases", *folder.glob("cases/*/*"))
+    newest = max((path.stat().st_mtime for path in parts if path.exists()), default=0.0)
+    return time.time() - newest > QUIET_S
 
 
 @contextmanager
@@ -174,7 +222,7 @@ def _samples(samples: Sequence[Sample]) -> bytes:
 
     types = {"at_ns": pa.int64(), "host": pa.string()}
     schema = pa.schema([(name, types.get(name, pa.int64())) for name in Sample.model_fields])
-    return _parquet(pa.Table.from_pylist([sample.model_dump() for sample in samples], schema))
+    return parquet(pa.Table.from_pylist([sample.model_dump() for sample in samples], schema))
 
 
 def _arrivals(arrivals: Mapping[str, Arrivals]) -> bytes:
@@ -189,15 +237,34 @@ def _arrivals(arrivals: Mapping[str, Arrivals]) -> bytes:
         np.asarray(list(arrivals), dtype=object), [len(log) for log in arrivals.values()]
     )
     columns = [pa.array(direction, pa.string()), *(pa.array(column(n)) for n in ARRIVALS[1:])]
-    return _parquet(pa.table(dict(zip(ARRIVALS, columns, strict=True))))
+    return parquet(pa.table(dict(zip(ARRIVALS, columns, strict=True))))
 
 
-def _parquet(table: Any) -> bytes:
+def arrow(rows: Sequence[Mapping[str, object]], types: Mapping[str, type]) -> Any:
+    """Rows as an Arrow table with a column for each of ``types``, each of which may be null."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and only needed here
+
+    known = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, known[kind]) for name, kind in types.items()])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema)
+
+
+def joined(tables: Sequence[Any]) -> Any:
+    """Arrow tables of the same columns as one."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and only needed here
+
+    return pa.concat_tables(tables)
+
+
+def parquet(table: Any, *, small: bool = False) -> bytes:
+    """An Arrow table as a Parquet file's bytes; ``small``: for a few rows of many columns."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and only needed here
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and only needed here
 
+    # What is said of each column is more than the rows then, and has to be read with them.
+    how = dict.fromkeys(("use_dictionary", "write_statistics", "store_schema"), not small)
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", **how)
     return bytes(buffer.getvalue().to_pybytes())
 
 
@@ -224,13 +291,15 @@ class AttemptRecord:
 
     def samples(self) -> tuple[Sample, ...]:
         """The progress, in order of time."""
-        return tuple(Sample(**row) for row in _table(self.folder / "samples.parquet").to_pylist())
+        return tuple(
+            Sample(**row) for row in read_table(self.folder / "samples.parquet").to_pylist()
+        )
 
     def arrivals(self) -> dict[str, Arrivals]:
         """By direction, in order of arrival, times on the axis; only directions with a log."""
         from migrate.timeline import Arrivals  # noqa: PLC0415 - numpy is heavy
 
-        table = _table(self.folder / "arrivals.parquet")
+        table = read_table(self.folder / "arrivals.parquet")
         direction = table["direction"].to_numpy(zero_copy_only=False)
         columns = [table[name].to_numpy() for name in ARRIVALS[1:]]
         return {
@@ -254,16 +323,26 @@ def read_run(folder: Path) -> RunRecord:
 
     Raises MeasurementError: no run folder, a file cut short, a schema that is newer than this.
     """
-    run = _model(folder / "run.json", Run)
-    found = [path for path in folder.glob("cases/*/*") if path.is_dir() and path.name.isdecimal()]
-    partial = sorted(folder.glob(f"cases/*/{PARTIAL}*"))
+    run = read_head(folder)
+    found = attempt_folders(folder)
     attempts = sorted((read_attempt(path) for path in found), key=lambda r: r.attempt.begin_ns)
-    return RunRecord(
-        folder,
-        run,
-        tuple(attempts),
-        tuple(f"{path.parent.name}/{path.name.removeprefix(PARTIAL)}" for path in partial),
-    )
+    return RunRecord(folder, run, tuple(attempts), unfinished(folder))
+
+
+def read_head(folder: Path) -> Run:
+    """``run.json`` alone. Raises MeasurementError."""
+    return _model(folder / "run.json", Run)
+
+
+def attempt_folders(folder: Path) -> list[Path]:
+    """Of all finished attempts of a run."""
+    return [path for path in folder.glob("cases/*/*") if path.is_dir() and path.name.isdecimal()]
+
+
+def unfinished(folder: Path) -> tuple[str, ...]:
+    """The attempts that were cut off, as ``CASE/NUMBER``."""
+    partial = sorted(folder.glob(f"cases/*/{PARTIAL}*"))
+    return tuple(f"{path.parent.name}/{path.name.removeprefix(PARTIAL)}" for path in partial)
 
 
 def read_attempt(folder: Path) -> AttemptRecord:
@@ -273,7 +352,8 @@ def read_attempt(folder: Path) -> AttemptRecord:
 
 def find_run(root: Path, name: str = "latest") -> Path:
     """The folder of a run by name or path, or of the latest one. Raises MeasurementError."""
-    names = sorted(path.parent.name for path in root.glob("*/run.json"))
+    found = (path.parent.name for path in root.glob("*/run.json"))
+    names = sorted(name for name in found if not name.startswith("."))
     if name == "latest" and names:
         return root / names[-1]
     for folder in (root / name, Path(name)):
@@ -313,12 +393,14 @@ def _text(path: Path) -> str:
         raise _damaged(path, str(error)) from error
 
 
-def _table(path: Path) -> Any:
+def read_table(path: Path) -> Any:
+    """A Parquet file as an Arrow table. Raises MeasurementError."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and only needed here
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and only needed here
 
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            return file.read()
     except (OSError, pa.ArrowInvalid) as error:
         raise _damaged(path, f"cut short or damaged: {error}") from error
 

@@ -36,6 +36,7 @@ from migrate.model import (
     Skip,
 )
 from migrate.report.html import write_report
+from migrate.report.index import write_index
 from migrate.report.junit import junit
 from migrate.results import RunWriter, run_name
 from migrate.scenario import Scenario
@@ -237,9 +238,10 @@ class Session:
                 self.watcher.say(f"no attempt: {error}")
 
     def finish(self) -> Path:
-        """Write the report and JUnit's file; returns the report's path."""
+        """Write JUnit's file, the index and the report; returns the report's path."""
         self.watcher.say("writing the report")
         self.writer.write("junit.xml", junit(self.run, self.attempts))
+        write_index(self.writer.folder)
         return write_report(self.writer.folder)
 
     @property

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
             *("traces", "announcing", "explain", "handoff", "convergence"),
             *("cursor", "virtio_net_state", "vmstate_stream"),
-            *("scenario", "results"),
+            *("scenario", "results", "prune"),
         ),
     ),
     ("adapters", ("shell", "netns", "ssh", "libvirt_client", "qmp_client")),
@@ -50,7 +50,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session")),
-    ("doors", ("progress", "cli_gate", "cli", "pytest_plugin", "avocado_plugin")),
+    (
+        "doors",
+        ("progress", "cli_gate", "cli_trend", "cli", "pytest_plugin", "avocado_plugin"),
+    ),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -69,8 +72,17 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "lab.rack", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": ("cli", "cli_gate"),
-    "jinja2": ("domain", "report.html"),
+    "click": (
+        "cli",
+        "cli_gate",
+        "cli_trend",
+    ),
+    "jinja2": (
+        "domain",
+        "report.html",
+        "report.trend_page",
+    ),
+    "duckdb": ("report.store",),
     "plotly": ("report",),
     "pyarrow": ("results",),
     "pytest": ("pytest_plugin",),
@@ -81,8 +93,8 @@ DOORS: dict[str, tuple[str, ...]] = {
 RUN_FOLDERS_ONLY = {"report"}
 """What sees only what was recorded, and never a lab."""
 
-HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko")
-LIGHT = ("cli", "model", "scenario", "lab.config", "report.table")
+HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb")
+LIGHT = ("cli", "cli_trend", "model", "scenario", "lab.config", "report.table")
 """Importing these must not import anything heavy: `migrate-lab --help` waits for it."""
 
 

@@ -11,13 +11,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
 from migrate.report.axis import Seen
 from migrate.report.columns import longest
 from migrate.report.figure import figure
 from migrate.report.inside import sections
 from migrate.report.table import PARTS_TITLE, against, table
-from migrate.results import AttemptRecord, RunRecord, RunWriter, read_run
+from migrate.results import PRUNED, AttemptRecord, RunRecord, RunWriter, read_run
 
 POINTS = 80_000
 """Of all figures together, one way: many attempts get fewer points each."""
@@ -30,6 +31,12 @@ _NOT = "not measured"
 
 def write_report(folder: Path) -> Path:
     """Read the run in ``folder``, write ``report.html`` there. Raises MeasurementError."""
+    if (folder / PRUNED).exists():
+        raise MeasurementError(
+            f"make the report of {folder}",
+            said="it was pruned: its packets and events are gone",
+            remedy="`migrate-lab show` and `migrate-lab trend` read it still",
+        )
     record = read_run(folder)
     return RunWriter(folder, record.run).write("report.html", render(record))
 
@@ -64,7 +71,7 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,
         "headline": headline(attempt),
-        "figure": _in_script(figure(seen)),
+        "figure": in_script(figure(seen)),
         "thinned": any(len(log) > points for log in arrivals.values()),
         "gaps": [{"ms": f"{seen.ms(gap.begin_ns):+.1f}", "gap": gap} for gap in gaps[:GAPS]],
         "more_gaps": max(0, len(gaps) - GAPS),
@@ -103,6 +110,6 @@ def _told(ms: float, at_least: bool = False) -> str:
     return "in the floor" if ms == 0 else f"{'at least ' if at_least else ''}{ms:.1f} ms"
 
 
-def _in_script(text: str) -> str:
+def in_script(text: str) -> str:
     """JSON that can't end the script element it stands in."""
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

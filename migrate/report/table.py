@@ -286,4 +286,6 @@ def _side(number: int, heads: Sequence[str]) -> Literal["left", "right"]:
 
 def clean(text: str) -> str:
     """Without control characters: a reason may quote a log, and a terminal would obey it."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
