@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrate.cli_lease import lease
+
 if TYPE_CHECKING:
     from migrate.lab.config import AnyConfig
     from migrate.results import RunRecord
@@ -285,6 +287,9 @@ def schema() -> None:
     from migrate.scenario.json_schema import schema as made
 
     click.echo(json.dumps(made(), indent=2))
+
+
+cli.add_command(lease)
 
 
 # --- what the commands share ----------------------------------------------------------------------

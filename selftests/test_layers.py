@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session")),
-    ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
+    ("doors", ("progress", "cli_lease", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -68,7 +68,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": ("cli",),
+    "labgrid": ("lab.coordinator",),
+    "grpc": ("lab.coordinator",),
+    "click": ("cli", "cli_lease"),
     "jinja2": ("domain", "report.html"),
     "plotly": ("report",),
     "pyarrow": ("results",),
@@ -80,7 +82,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 RUN_FOLDERS_ONLY = {"report"}
 """What sees only what was recorded, and never a lab."""
 
-HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko")
+HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "grpc")
 LIGHT = ("cli", "model", "scenario", "lab.config", "report.table")
 """Importing these must not import anything heavy: `migrate-lab --help` waits for it."""
 
