@@ -36,14 +36,11 @@ def attempt(
     hosts = [host.name for host in pair]
     deadline = Deadline.after(LEASE_S)
     with leased_pair(setting.lab, pair, f"{case.id}-{number}", deadline, setting.say) as lease:
-        with staged(case, setting, pair) as stage:
+        with staged(case, dataclasses.replace(setting, check=lease.check), pair) as stage:
             for _ in range(case.policy.hops):
-                lease.check()
                 if stage.move().outcome != "completed":
                     break
-            lease.check()
             stage.listen(case.workload.settle_s)
-            lease.check()
             seen = stage.end()
         lease.check()
         leftovers = setting.lab.leftovers(hosts)

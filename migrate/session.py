@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import platform
@@ -183,11 +184,10 @@ class Session:
     def staged(self, case: Case, pair: tuple[Host, Host]) -> Iterator[Stage]:
         """The case's world in a state, to act on by hand; its hosts are leased meanwhile."""
         deadline = Deadline.after(LEASE_S)
-        with (
-            leased_pair(self.lab, pair, case.id, deadline, self.watcher.say),
-            staged(case, self._setting(pair), pair) as stage,
-        ):
-            yield stage
+        with leased_pair(self.lab, pair, case.id, deadline, self.watcher.say) as lease:
+            setting = dataclasses.replace(self._setting(pair), check=lease.check)
+            with staged(case, setting, pair) as stage:
+                yield stage
 
     def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
         """One try; a LabError is noted in the run before it goes on to the caller."""
