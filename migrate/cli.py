@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli_gate import gate
+from migrate.cli_lease import lease
 from migrate.cli_trend import prune, trend
 
 if TYPE_CHECKING:
@@ -296,6 +297,7 @@ def schema() -> None:
 cli.add_command(gate)
 for command in (trend, prune):
     cli.add_command(command)
+cli.add_command(lease)
 
 
 # --- what the commands share ----------------------------------------------------------------------

@@ -5,6 +5,7 @@
     LabError                      exit code
     ├── ConfigurationError        2   a file, key or option is wrong; no host was touched
     ├── HostError                 3   a host, its libvirt, its backend or the lab itself
+    │   └── LeaseLostError            its hosts are others' now
     ├── GuestError                4   the guest did not start, or its probe did not answer
     ├── MeasurementError          5   the run happened, but its numbers can't be had
     └── CleanupError              6   what was done did not go back; a group of reasons
@@ -48,6 +49,10 @@ class HostError(LabError):
     """A host, its libvirt, its backend or the lab as a whole."""
 
     exit_code = 3
+
+
+class LeaseLostError(HostError):
+    """Hosts that were leased may be used by others now: nothing more is done with them."""
 
 
 class GuestError(LabError):

@@ -15,7 +15,7 @@ from migrate import checks
 from migrate.clock import Deadline, now_ns
 from migrate.inside import explained_of, inside_of, told_of
 from migrate.lab.hosts import Host
-from migrate.lab.lease import leased
+from migrate.lab.lease import leased_pair
 from migrate.model import Attempt, Case, Phase, Reported
 from migrate.outage import Measurement, measure
 from migrate.phases import phases
@@ -34,13 +34,15 @@ def attempt(
     A migration that fails is an attempt; an exception means that there is none to record.
     """
     hosts = [host.name for host in pair]
-    with leased(setting.lab.leases, hosts, Deadline.after(LEASE_S), setting.say):
-        with staged(case, setting, pair) as stage:
+    deadline = Deadline.after(LEASE_S)
+    with leased_pair(setting.lab, pair, f"{case.id}-{number}", deadline, setting.say) as lease:
+        with staged(case, dataclasses.replace(setting, check=lease.check), pair) as stage:
             for _ in range(case.policy.hops):
                 if stage.move().outcome != "completed":
                     break
             stage.listen(case.workload.settle_s)
             seen = stage.end()
+        lease.check()
         leftovers = setting.lab.leftovers(hosts)
     arrivals = _on_axis(seen)
     record = judged(case, number, pair, seen, arrivals, leftovers)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from migrate import __version__
+from migrate.clock import Deadline
 from migrate.errors import LabError
-from migrate.experiment import attempt
+from migrate.experiment import LEASE_S, attempt
 from migrate.faults import NEEDS_POWER
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, TO_MIGRATE, module_for
@@ -23,6 +25,7 @@ from migrate.lab import facts, labs
 from migrate.lab.config import AnyConfig, RackConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
 from migrate.lab.labs import AnyLab
+from migrate.lab.lease import leased_pair
 from migrate.model import (
     Attempt,
     Capability,
@@ -185,9 +188,14 @@ class Session:
         """The number of the next try at ``case``."""
         return 1 + sum(done.case.id == case.id for done in self.attempts)
 
-    def staged(self, case: Case, pair: tuple[Host, Host]) -> AbstractContextManager[Stage]:
-        """The case's world in a state, to act on by hand."""
-        return staged(case, self._setting(pair), pair)
+    @contextmanager
+    def staged(self, case: Case, pair: tuple[Host, Host]) -> Iterator[Stage]:
+        """The case's world in a state, to act on by hand; its hosts are leased meanwhile."""
+        deadline = Deadline.after(LEASE_S)
+        with leased_pair(self.lab, pair, case.id, deadline, self.watcher.say) as lease:
+            setting = dataclasses.replace(self._setting(pair), check=lease.check)
+            with staged(case, setting, pair) as stage:
+                yield stage
 
     def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
         """One try; a LabError is noted in the run before it goes on to the caller."""

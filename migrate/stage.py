@@ -57,6 +57,8 @@ class Setting:
     lab: Lab
     accelerator: str = "qemu"
     say: Callable[[str], None] = lambda _text: None
+    check: Callable[[], None] = lambda: None
+    """Whether the hosts are still ours to use, asked before each step."""
     on_sample: Callable[[Sample], None] = lambda _sample: None
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
 
@@ -198,6 +200,7 @@ class Stage:
 
     def move(self) -> Moved:
         """Move the guest to the other host, once, by the case's policy and with its faults."""
+        self.setting.check()
         source, target = self._direction()
         self.setting.say(f"moving the guest from {source.name} to {target.name}")
         self.traffic.look()
@@ -323,6 +326,7 @@ class Stage:
 
     def listen(self, seconds: float) -> None:
         """Let the streams run on."""
+        self.setting.check()
         self.listener.wait(lambda _event: False, Deadline.after(seconds))
 
     def measure_dirty_rates(self, when: DirtyWhen, held: tuple[str, ...]) -> None:
@@ -338,6 +342,7 @@ class Stage:
 
     def end(self) -> Seen:
         """End the workload, and read back all that was seen."""
+        self.setting.check()
         held = self.seen.hops[-1].moved.held_by if self.seen.hops else (self.domain.host,)
         self.measure_dirty_rates("after", held)
         self.setting.say("reading the probes' logs back")

@@ -12,6 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "migrate"
 
+COMMANDS = ("cli_output", "cli_gate", "cli_lease", "cli_nightly", "cli_repair", "cli_trend")
+
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("leaves", ("errors", "clock", "call", "virtio_features", "model")),
     (
@@ -50,10 +52,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session")),
-    (
-        "doors",
-        ("progress", "cli_gate", "cli_trend", "cli", "pytest_plugin", "avocado_plugin"),
-    ),
+    ("doors", ("progress", *COMMANDS, "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -72,17 +71,11 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "lab.rack", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": (
-        "cli",
-        "cli_gate",
-        "cli_trend",
-    ),
-    "jinja2": (
-        "domain",
-        "report.html",
-        "report.trend_page",
-    ),
     "duckdb": ("report.store",),
+    "labgrid": ("lab.coordinator",),
+    "grpc": ("lab.coordinator",),
+    "click": ("cli", *COMMANDS),
+    "jinja2": ("domain", "report.html", "report.trend_page"),
     "plotly": ("report",),
     "pyarrow": ("results",),
     "pytest": ("pytest_plugin",),
@@ -93,8 +86,6 @@ DOORS: dict[str, tuple[str, ...]] = {
 RUN_FOLDERS_ONLY = {"report"}
 """What sees only what was recorded, and never a lab."""
 
-HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb")
-LIGHT = ("cli", "cli_trend", "model", "scenario", "lab.config", "report.table")
 """Importing these must not import anything heavy: `migrate-lab --help` waits for it."""
 
 
@@ -207,6 +198,10 @@ def test_what_is_right_is_left_alone(tmp_path: Path, module: str, text: str) -> 
 def exists(module: str) -> bool:
     path = PACKAGE / module.replace(".", "/")
     return path.with_suffix(".py").exists() or path.is_dir()
+
+
+HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")
+LIGHT = ("cli", "cli_trend", "model", "scenario", "lab.config", "report.table")
 
 
 @pytest.mark.parametrize("module", [module for module in LIGHT if exists(module)])

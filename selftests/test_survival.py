@@ -14,7 +14,7 @@ import pytest
 
 from migrate import checks, experiment, guest, libvirt_client, migration, session, stage
 from migrate.clock import Deadline
-from migrate.errors import CleanupError, GuestError, HostError
+from migrate.errors import CleanupError, GuestError, HostError, LeaseLostError
 from migrate.faults import stop_libvirtd
 from migrate.interfaces import vhost_user
 from migrate.interfaces.virtio import Virtio
@@ -402,6 +402,28 @@ def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with leased(tmp_path, "ba", Deadline.after(1), pytest.fail):
         pass
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_lease_that_is_lost_ends_the_attempt_before_its_next_step(
+    going: Session, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    class Losing:
+        asked = 0
+
+        def check(self) -> None:
+            self.asked += 1
+            if self.asked == step:
+                raise LeaseLostError("keep the lease of a and b", said="others have them")
+
+    lease = Losing()
+    monkeypatch.setattr(experiment, "leased_pair", lambda *_words: contextlib.nullcontext(lease))
+    with pytest.raises(LeaseLostError):
+        tried(going, case())
+    assert lease.asked == step, "nothing was done afterwards"
+    assert going.run.mishaps[-1].exit_code == going.exit_code == 3
+    assert going.attempts == []
+    assert going.lab.leftovers(["a", "b"]) == (), "its own guest has been taken away"
 
 
 def test_leftovers_name_themselves(shared_lab: LocalLab) -> None:

@@ -49,6 +49,8 @@ class _LabFile(Value):
 
     workload: dict[str, int | float] = Field(default={})
     """What scenarios leave open of their workload: a slow lab can't bear the usual rates."""
+    coordinator: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d+$")
+    """``HOST:PORT`` of the labgrid coordinator that keeps the leases of its hosts, if any."""
 
     @field_validator("workload")
     @classmethod

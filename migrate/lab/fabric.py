@@ -55,6 +55,11 @@ class FabricLab:
         """Beside the journal: they go with the lab."""
         return self.record.folder
 
+    @property
+    def coordinator(self) -> str | None:
+        """Of its lab file."""
+        return self.record.config.coordinator
+
     def in_fabric(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program in the fabric's network namespace."""
         return ["ip", "netns", "exec", self.record.fabric, *argv]

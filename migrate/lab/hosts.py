@@ -126,6 +126,10 @@ class Lab(Protocol):
     def leases(self) -> Path:
         """Where the leases of its hosts are."""
 
+    @property
+    def coordinator(self) -> str | None:
+        """``HOST:PORT`` of what keeps leases across controllers; None: this one has them alone."""
+
     def peer(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """The probe as the guest's peer on the fabric, with pipes; ended with the block."""
 

@@ -59,6 +59,11 @@ class RackLab:
         return self.config.scenario_defaults()
 
     @property
+    def coordinator(self) -> str | None:
+        """Of its lab file."""
+        return self.config.coordinator
+
+    @property
     def shared(self) -> Path:
         """The cache."""
         return cache_folder()
