@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
             *("traces", "announcing", "explain", "handoff", "convergence"),
             *("cursor", "virtio_net_state", "vmstate_stream"),
+            *("quarantine", "priority"),
             *("scenario", "results"),
         ),
     ),
@@ -48,8 +49,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
-    ("the story", ("stage", "inside", "experiment", "session")),
-    ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
+    ("the story", ("stage", "inside", "experiment", "session", "nightly")),
+    ("doors", ("progress", "cli_output", "cli_nightly", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -68,7 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": ("cli",),
+    "click": ("cli", "cli_nightly", "cli_output"),
     "jinja2": ("domain", "report.html"),
     "plotly": ("report",),
     "pyarrow": ("results",),
