@@ -23,7 +23,11 @@ PATH = click.Path(path_type=Path)
 
 def ci_options(command: Command) -> Command:
     """Where JUnit's XML goes, and what is known to fail."""
-    junit = click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit's XML here, too.")
+    junit = click.option(
+        "--junit",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write JUnit's XML here, too.",
+    )
     listed = click.option(
         "--quarantine",
         "quarantine_file",

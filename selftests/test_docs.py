@@ -68,7 +68,7 @@ def without_blocks(text: str) -> str:
 
 
 def load_example(block: Block, folder: Path) -> object:
-    """By the loader of what it is: a lab, a quarantine list, a guest image's recipe, else a scenario."""
+    """By the loader of what it is: a lab, a quarantine list, a recipe, else a scenario."""
     keys = tomllib.loads(block.text)
     path = folder / "example.toml"
     path.write_text(block.text)

@@ -90,11 +90,10 @@ def _told(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
             f"{mishap.case_id}/{mishap.number}: no attempt: "
             f"{problem.tried}{where}: {problem.said}{todo}"
         )
-    for missed in run.not_reached:
-        yield (
-            f"{missed.case_id}: {missed.tries} not reached: {missed.reason} "
-            f"(one was expected to take {missed.expected_s:.0f} s)"
-        )
+    for reason in dict.fromkeys(missed.reason for missed in run.not_reached):
+        ours = [missed for missed in run.not_reached if missed.reason == reason]
+        listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in ours)
+        yield f"{sum(one.tries for one in ours)} attempts not reached, {reason}: {listed}"
     yield from quarantine.lines(run, attempts)
 
 
