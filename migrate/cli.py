@@ -200,7 +200,7 @@ def run(
 
     ci = ForCi.asked(junit, quarantine_file)
     config = _config(options.pop("lab_file"), options.pop("name"))
-    _run(config, load_all(scenarios, overrides, config.scenario_defaults()), ci, **options)
+    _run(config, load_all(scenarios, overrides, config.scenario_defaults()), ci=ci, **options)
 
 
 @cli.command()

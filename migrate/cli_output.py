@@ -46,12 +46,22 @@ class ForCi:
 
     @classmethod
     def asked(cls, junit: Path | None, quarantine_file: Path | None) -> ForCi:
-        """Read the list, and remove what is at ``junit``: nobody shall take it for this run's."""
+        """Read the list, and remove what is at ``junit``: nobody shall take it for this run's.
+
+        Raises ConfigurationError: a wrong list, or a place where no file can be.
+        """
+        from migrate.errors import ConfigurationError
         from migrate.quarantine import load
 
         listed = load(quarantine_file)
         if junit is not None:
-            junit.unlink(missing_ok=True)
+            try:
+                junit.parent.mkdir(parents=True, exist_ok=True)
+                junit.unlink(missing_ok=True)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"write --junit {junit}", said=str(error), remedy="name another file"
+                ) from error
         return cls(junit, listed)
 
     def finish(self, going: Session) -> Path:

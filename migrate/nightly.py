@@ -5,9 +5,7 @@ The run folder is the state: what is finished is in it, and whoever goes on ther
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from migrate import session
 from migrate.clock import Deadline
@@ -323,14 +323,19 @@ def _from_now(seconds: float) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """The folder's lock, which ends with its holder. Raises ConfigurationError."""
-    with ExitStack() as stack:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        stack.callback(os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(
-                f"resume {folder}", said="another process is at it", remedy="wait for its end"
-            ) from error
+    """The folder's lock, which ends with its holder. Raises ConfigurationError: it is held."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ConfigurationError(
+            f"resume {folder}", said="another process is at it", remedy="wait for its end"
+        ) from error
+    except OSError as error:
+        raise MeasurementError(
+            f"write in {folder}", said=str(error), remedy="name a results folder that can be"
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -26,7 +26,7 @@ CHANGED = 2.0
 WEEK_S = 7 * 86400.0
 HALF_LIFE = 5.0
 """So many tries later a result counts half."""
-UNKNOWN_S = 120.0
+UNKNOWN_S = 60.0
 """What a try is taken to cost before any was made."""
 LEAST_S = 1.0
 
@@ -121,7 +121,7 @@ def _spread(outages_ms: Sequence[float | None]) -> float:
 
 
 def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
-    """Expected seconds of a try: the median of the case's own, else of all, else 120."""
+    """Expected seconds of a try: the median of the case's own, else of all, else 60."""
     known = {
         case: [one.seconds for one in past if one.seconds is not None]
         for case, past in history.items()

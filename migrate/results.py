@@ -133,7 +133,6 @@ class RunWriter:
 def copy_out(path: Path, to: Path) -> None:
     """``path`` as it is, for whoever looks elsewhere, e.g. for JUnit's XML. MeasurementError."""
     with _told(to.parent):
-        to.parent.mkdir(parents=True, exist_ok=True)
         _write(to, path.read_bytes())
 
 
