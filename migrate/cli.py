@@ -17,11 +17,12 @@ import click
 
 from migrate.cli_gate import gate
 from migrate.cli_lease import lease
+from migrate.cli_nightly import nightly
+from migrate.cli_output import NOT_CI, ForCi, ci_options, print_run
 from migrate.cli_trend import prune, trend
 
 if TYPE_CHECKING:
     from migrate.lab.config import AnyConfig
-    from migrate.results import RunRecord
     from migrate.scenario import Scenario
 
 Options = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -192,12 +193,20 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
 @cli.command(short_help="Run every case of scenario files.")
 @click.argument("scenarios", nargs=-1, required=True, type=PATH)
 @RUN_OPTIONS
-def run(scenarios: Sequence[Path], overrides: Sequence[str], **options: Any) -> None:
+@ci_options
+def run(
+    scenarios: Sequence[Path],
+    overrides: Sequence[str],
+    junit: Path | None,
+    quarantine_file: Path | None,
+    **options: Any,
+) -> None:
     """Run every case of SCENARIOS; exit 0 if all passed, 1 if a verdict failed."""
     from migrate.scenario import load_all
 
+    ci = ForCi.asked(junit, quarantine_file)
     config = _config(options.pop("lab_file"), options.pop("name"))
-    _run(config, load_all(scenarios, overrides, config.scenario_defaults()), **options)
+    _run(config, load_all(scenarios, overrides, config.scenario_defaults()), ci=ci, **options)
 
 
 @cli.command()
@@ -221,6 +230,7 @@ def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **optio
 def _run(
     config: AnyConfig,
     scenarios: tuple[Scenario, ...],
+    ci: ForCi = NOT_CI,
     *,
     repeat: int,
     results: Path,
@@ -238,12 +248,13 @@ def _run(
     with session.lab_up(config, progress.say, keep=keep_lab) as found:
         command = ("migrate-lab", *sys.argv[1:])
         going = session.begin(found, results, scenarios, watcher, command)
+        going.writer.change(quarantine=ci.quarantine)
         try:
             going.try_all(cases, repeat)
         finally:
-            report = going.finish()
+            report = ci.finish(going)
             progress.end()
-    _print(read_run(going.writer.folder), as_json=as_json)
+    print_run(read_run(going.writer.folder), as_json=as_json)
     click.echo(f"run folder: {going.writer.folder}", err=as_json)
     click.echo(f"report:     {report}", err=as_json)
     sys.exit(going.exit_code)
@@ -261,7 +272,7 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     from migrate.results import find_run, read_run
 
     record = read_run(find_run(results, run_name))
-    _print(record, as_json=as_json)
+    print_run(record, as_json=as_json)
     if inside and not as_json:
         from migrate.report.inside import sections
         from migrate.report.table import plain_sections
@@ -294,10 +305,8 @@ def schema() -> None:
     click.echo(json.dumps(made(), indent=2))
 
 
-cli.add_command(gate)
-for command in (trend, prune):
+for command in (gate, lease, nightly, trend, prune):
     cli.add_command(command)
-cli.add_command(lease)
 
 
 # --- what the commands share ----------------------------------------------------------------------
@@ -313,45 +322,6 @@ def _progress() -> Any:
     from migrate.progress import Progress
 
     return Progress()
-
-
-def _print(record: RunRecord, *, as_json: bool) -> None:
-    from migrate.report import table
-
-    if as_json:
-        click.echo(_as_json(record))
-        return
-    attempts = [found.attempt for found in record.attempts]
-    made = table.table(record.run, attempts)
-    if not attempts:
-        click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
-    elif sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(table.rich(made))
-    else:
-        click.echo(table.plain(made), nl=False)
-    for attempt in attempts:
-        for verdict in table.against(attempt):
-            click.echo(
-                f"{attempt.case.id}/{attempt.number}: {verdict.check} {verdict.result}: "
-                f"{table.clean(verdict.evidence or verdict.measured)}"
-            )
-    for left in record.unfinished:
-        click.echo(f"{left}: cut off, not finished")
-
-
-def _as_json(record: RunRecord) -> str:
-    document = {
-        "folder": str(record.folder),
-        "run": record.run.model_dump(mode="json"),
-        "attempts": [
-            {**found.attempt.model_dump(mode="json"), "passed": found.attempt.passed}
-            for found in record.attempts
-        ],
-        "unfinished": list(record.unfinished),
-    }
-    return json.dumps(document, indent=1)
 
 
 def _interrupt(_number: int, _frame: object) -> None:

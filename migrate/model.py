@@ -6,6 +6,7 @@ Times that end in ``_ns`` and begin with ``at``, ``begin`` or ``end`` are points
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -647,14 +648,20 @@ class Attempt(Value):
         return max(self.floor.ms(direction), 2 * self.case.workload.interval_us / 1e3)
 
     @property
+    def against(self) -> tuple[Verdict, ...]:
+        """The verdicts that keep it from passing."""
+        allowed = self.case.expect.allow_unmeasured
+        return tuple(
+            verdict
+            for verdict in self.verdicts
+            if verdict.result == "fail"
+            or (verdict.result == "unmeasured" and verdict.check not in allowed)
+        )
+
+    @property
     def passed(self) -> bool:
         """A green one must mean something: no verdict at all is no pass."""
-        allowed = self.case.expect.allow_unmeasured
-        return bool(self.verdicts) and all(
-            verdict.result == "pass"
-            or (verdict.result == "unmeasured" and verdict.check in allowed)
-            for verdict in self.verdicts
-        )
+        return bool(self.verdicts) and not self.against
 
 
 class Skip(Value):
@@ -672,6 +679,42 @@ class Mishap(Value):
     number: int
     problem: Problem
     exit_code: int
+
+
+Said = Annotated[str, Field(min_length=1)]
+
+
+class Quarantined(Value):
+    """An entry of a quarantine list: a failure that is known, has an owner, and an end."""
+
+    case: Said
+    """A pattern of case ids, as a shell's: ``*vhost-user-packed*``."""
+    check: Said | None = None
+    """A pattern of names of verdicts; None: whatever the verdicts of the case say."""
+    owner: Said
+    bug: Said
+    expires: date
+    """The last day on which it covers, in UTC."""
+    reason: Said
+
+
+class Plan(Value):
+    """What a nightly run set out to do."""
+
+    until: str
+    """Wall clock, ISO 8601 with zone: no attempt begins that is expected to end later."""
+    repeat: int = Field(ge=1)
+    """Tries of each case."""
+
+
+class NotReached(Value):
+    """Tries that were planned and not begun."""
+
+    case_id: str
+    tries: int
+    expected_s: Positive
+    """How long one was expected to take."""
+    reason: str
 
 
 class Run(Value):
@@ -692,3 +735,8 @@ class Run(Value):
     seed: int
     skips: tuple[Skip, ...] = ()
     mishaps: tuple[Mishap, ...] = ()
+    quarantine: tuple[Quarantined, ...] = ()
+    """As it was read, so that readers of the folder judge as the run did, by the day it began."""
+    plan: Plan | None = None
+    """None: not a nightly run."""
+    not_reached: tuple[NotReached, ...] = ()

@@ -74,10 +74,29 @@ class RunWriter:
             writer.update(run)
         return writer
 
+    @classmethod
+    def resume(cls, folder: Path) -> tuple[RunWriter, tuple[Attempt, ...]]:
+        """Go on in the folder of a run that ended or was killed: finished attempts stay.
+
+        What was cut off is removed. Whoever calls it sees to it that no one else writes there.
+        Raises MeasurementError, as :func:`read_run` does.
+        """
+        record = read_run(folder)
+        with _told(folder):
+            for partial in folder.glob(f"cases/*/{PARTIAL}*"):
+                shutil.rmtree(partial)
+            for part in folder.rglob(".*.part"):
+                part.unlink()
+        return cls(folder, record.run), tuple(found.attempt for found in record.attempts)
+
     def update(self, run: Run) -> None:
         """Write ``run.json`` again, e.g. when the skips are known."""
         self.run = run
         self.write("run.json", run.model_dump_json(indent=1) + "\n")
+
+    def change(self, **fields: object) -> None:
+        """Write ``run.json`` again with other ``fields``."""
+        self.update(self.run.model_copy(update=fields))
 
     def write(self, name: str, data: str | bytes) -> Path:
         """A file of the whole run, such as ``report.html``."""
@@ -123,6 +142,12 @@ class RunWriter:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return final
+
+
+def copy_out(path: Path, to: Path) -> None:
+    """``path`` as it is, for whoever looks elsewhere, e.g. for JUnit's XML. MeasurementError."""
+    with _told(to.parent):
+        _write(to, path.read_bytes())
 
 
 def write_file(path: Path, data: str | bytes) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from migrate import __version__
+from migrate import __version__, quarantine
 from migrate.clock import Deadline
 from migrate.errors import LabError
 from migrate.experiment import LEASE_S, attempt
@@ -254,12 +254,13 @@ class Session:
 
     @property
     def exit_code(self) -> int:
-        """0: all passed; 1: a verdict failed; else that of the worst error; 3: nothing ran."""
+        """0: all passed, but for what is quarantined; 1: a verdict failed, or an entry of the
+        quarantine list has expired; else that of the worst error; 3: nothing ran."""
         if self.run.mishaps:
             return max(mishap.exit_code for mishap in self.run.mishaps)
         if not self.attempts:
             return NOTHING_RAN
-        return 0 if all(done.passed for done in self.attempts) else 1
+        return int(quarantine.fails(self.run, self.attempts))
 
 
 def begin(

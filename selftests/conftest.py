@@ -142,11 +142,11 @@ class Command:
         with self._changed:
             self._changed.notify_all()
 
-    def await_line(self, text: str) -> None:
-        """Wait until a line on standard error has ``text``."""
+    def await_line(self, text: str, times: int = 1) -> None:
+        """Wait until so many lines on standard error have ``text``."""
         deadline = Deadline.after(PATIENCE_S)
         with self._changed:
-            while not any(text in line for line in self.err):
+            while sum(text in line for line in self.err) < times:
                 ended = self._process.poll() is not None
                 assert not ended, f"it ended before it said {text!r}: {''.join(self.err)}"
                 assert self._changed.wait(deadline.left()), f"never said {text!r}: {self.err}"

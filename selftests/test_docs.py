@@ -18,7 +18,7 @@ from typing import NamedTuple
 import click
 import pytest
 
-from migrate import checks, model, pytest_plugin
+from migrate import checks, model, pytest_plugin, quarantine
 from migrate.cli import cli
 from migrate.errors import ConfigurationError
 from migrate.image import read_recipe
@@ -68,12 +68,14 @@ def without_blocks(text: str) -> str:
 
 
 def load_example(block: Block, folder: Path) -> object:
-    """By the loader of what it is: a lab, a guest image's recipe, else a scenario."""
+    """By the loader of what it is: a lab, a quarantine list, a recipe, else a scenario."""
     keys = tomllib.loads(block.text)
     path = folder / "example.toml"
     path.write_text(block.text)
     if "hosts" in keys or "kind" in keys:
         return load_lab(path)
+    if "quarantine" in keys:
+        return quarantine.load(path)
     return read_recipe(path) if "suite" in keys else parse(block.text, block.place)
 
 

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
             *("traces", "announcing", "explain", "handoff", "convergence"),
             *("cursor", "virtio_net_state", "vmstate_stream"),
+            *("quarantine", "priority"),
             *("scenario", "results", "prune"),
         ),
     ),
@@ -51,7 +52,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
-    ("the story", ("stage", "inside", "experiment", "session")),
+    ("the story", ("stage", "inside", "experiment", "session", "nightly")),
     ("doors", ("progress", *COMMANDS, "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""

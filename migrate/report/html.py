@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from migrate import quarantine
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
 from migrate.report.axis import Seen
@@ -58,6 +59,8 @@ def render(record: RunRecord) -> str:
         table=table(record.run, attempts),
         parts_title=PARTS_TITLE,
         passed=sum(attempt.passed for attempt in attempts),
+        excused=sum(bool(quarantine.excuses(record.run, attempt)) for attempt in attempts),
+        expired=len(quarantine.expired(record.run)),
         attempts=[_section(one, points) for one in record.attempts],
         plotly=get_plotlyjs(),
     )

@@ -6,50 +6,57 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
+from migrate import quarantine
 from migrate.model import Attempt, Run, Verdict
 
 NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
-    """One test case an attempt, one skipped a case that the lab can't run.
+    """One test case an attempt, one skipped a case that the lab can't run or that was not reached.
+
+    What is quarantined is ``skipped``, too: collectors turn red at a ``failure``, whoever knows
+    of it. An entry that has expired is a test case of its own that fails.
 
     Text from guests and logs may hold anything: what XML 1.0 can't carry becomes U+FFFD.
     """
-    failed = sum(not attempt.passed for attempt in attempts)
-    suite = ET.Element(
-        "testsuite",
-        name=_clean(run.name),
-        timestamp=_clean(run.began),
-        tests=str(len(attempts) + len(run.skips) + len(run.mishaps)),
-        failures=str(failed),
-        errors=str(len(run.mishaps)),
-        skipped=str(len(run.skips)),
-    )
+    suite = ET.Element("testsuite", name=_clean(run.name), timestamp=_clean(run.began))
     for attempt in attempts:
-        _attempt(suite, attempt)
+        _attempt(suite, run, attempt)
     for skip in run.skips:
-        test = ET.SubElement(suite, "testcase", classname=skip.case.id, name=skip.case.id)
+        test = _test(suite, skip.case.id, skip.case.id)
         ET.SubElement(test, "skipped", message=_clean(f"{skip.reason}; {skip.remedy}"))
     for mishap in run.mishaps:
-        name = f"{mishap.case_id}[{mishap.number}]"
-        test = ET.SubElement(suite, "testcase", classname=mishap.case_id, name=name)
+        test = _test(suite, mishap.case_id, f"{mishap.case_id}[{mishap.number}]")
         problem = mishap.problem
         said = " ".join(filter(None, (problem.tried, problem.host, problem.said, problem.remedy)))
         ET.SubElement(test, "error", message=_clean(said))
+    for missed in run.not_reached:
+        test = _test(suite, missed.case_id, missed.case_id)
+        said = f"{missed.tries} not reached: {missed.reason}"
+        ET.SubElement(test, "skipped", message=_clean(said))
+    for entry in quarantine.expired(run):
+        test = _test(suite, "quarantine", quarantine.named(entry))
+        ET.SubElement(test, "failure", message=_clean(quarantine.overdue(entry)), type="expired")
+    suite.set("tests", str(len(suite)))
+    for kind, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        suite.set(name, str(len(suite.findall(f"testcase/{kind}"))))
     return bytes(ET.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
-def _attempt(suite: ET.Element, attempt: Attempt) -> None:
-    seconds = max(0, attempt.end_ns - attempt.begin_ns) / 1e9
-    test = ET.SubElement(
-        suite,
-        "testcase",
-        classname=attempt.case.id,
-        name=f"{attempt.case.id}[{attempt.number}]",
-        time=f"{seconds:.3f}",
-    )
+def _test(suite: ET.Element, kind: str, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=_clean(kind), name=_clean(name))
+
+
+def _attempt(suite: ET.Element, run: Run, attempt: Attempt) -> None:
+    test = _test(suite, attempt.case.id, f"{attempt.case.id}[{attempt.number}]")
+    test.set("time", f"{max(0, attempt.end_ns - attempt.begin_ns) / 1e9:.3f}")
     if attempt.passed:
+        return
+    if known := quarantine.excuses(run, attempt):
+        bugs = "; ".join(f"{entry.bug}, {entry.owner}: {entry.reason}" for entry in known)
+        excused = ET.SubElement(test, "skipped", message=_clean(f"quarantined: {bugs}"))
+        excused.text = _clean("\n".join(map(_sentence, attempt.against)))
         return
     wrong = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
     said = [_sentence(verdict) for verdict in wrong] or ["no verdict was reached"]

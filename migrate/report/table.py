@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from migrate import quarantine
 from migrate.model import Attempt, Gap, Run, Verdict
 from migrate.report.columns import BY_PART, COLUMNS, Column, ranking
 from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid
@@ -46,7 +47,8 @@ class Table(Grid):
     notes: tuple[str, ...] = ()
     """How to read it, and what can't be ranked."""
     skips: tuple[str, ...] = ()
-    """Cases that can't run in this lab, and tries that left no attempt: a line each."""
+    """Cases that can't run in this lab, tries that left no attempt or were not reached, what the
+    quarantine list comes to: a line each."""
     remarks: tuple[str, ...] = ()
     """What the backends and the meter had to say of attempts."""
 
@@ -62,7 +64,7 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
     return Table(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
-            (Cell(label), Cell(str(len(group))), *_cells(group, COLUMNS), _verdict(group))
+            (Cell(label), Cell(str(len(group))), *_cells(group, COLUMNS), _verdict(run, group))
             for label, group in named.items()
         ),
         parts=Grid(
@@ -72,12 +74,12 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
         went=went(named),
         about=ABOUT.get(run.lab_kind, ""),
         notes=(*_notes(named), *ranking(named)),
-        skips=(*_told(run),),
+        skips=(*_told(run, attempts),),
         remarks=(*_remarks(named),),
     )
 
 
-def _told(run: Run) -> Iterator[str]:
+def _told(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     for skip in run.skips:
         yield f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
     for mishap in run.mishaps:
@@ -88,6 +90,11 @@ def _told(run: Run) -> Iterator[str]:
             f"{mishap.case_id}/{mishap.number}: no attempt: "
             f"{problem.tried}{where}: {problem.said}{todo}"
         )
+    for reason in dict.fromkeys(missed.reason for missed in run.not_reached):
+        ours = [missed for missed in run.not_reached if missed.reason == reason]
+        listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in ours)
+        yield f"{sum(one.tries for one in ours)} attempts not reached, {reason}: {listed}"
+    yield from quarantine.lines(run, attempts)
 
 
 def _by_mode(groups: dict[str, list[Attempt]]) -> bool:
@@ -134,24 +141,21 @@ def _figure(ms: float | None, *, outage: bool) -> str:
     return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}"
 
 
-def _verdict(group: Sequence[Attempt]) -> Cell:
+def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
     passed = sum(attempt.passed for attempt in group)
     if passed == len(group):
         return Cell("pass", f"{passed}/{len(group)}")
     wrong = [verdict for attempt in group for verdict in against(attempt)]
     checks = dict.fromkeys(f"{verdict.check} {verdict.result}" for verdict in wrong)
+    if all(attempt.passed or quarantine.excuses(run, attempt) for attempt in group):
+        said = ", ".join(checks) or "no verdict"
+        return Cell("quarantined", f"{passed}/{len(group)} passed: {said}")
     return Cell("FAIL", f"{passed}/{len(group)} passed: {', '.join(checks) or 'no verdict'}", True)
 
 
 def against(attempt: Attempt) -> tuple[Verdict, ...]:
     """The verdicts that keep an attempt from passing."""
-    allowed = attempt.case.expect.allow_unmeasured
-    return tuple(
-        verdict
-        for verdict in attempt.verdicts
-        if verdict.result == "fail"
-        or (verdict.result == "unmeasured" and verdict.check not in allowed)
-    )
+    return attempt.against
 
 
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:

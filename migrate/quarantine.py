@@ -1,0 +1,156 @@
+"""The quarantine list: failures that are known, each with an owner, a bug and a last day.
+
+What a valid entry covers does not fail a run, and is shown as quarantined wherever it is shown. An
+entry that has expired fails the run by itself: a list that nobody looks after is no list. Only
+verdicts are covered: a try that left no attempt speaks of the lab, and not of the case.
+
+The entries are kept in ``run.json``, and all of this is a function of that and the attempts. So a
+reader of the folder judges as the run did, on whatever day it reads.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from migrate.errors import ConfigurationError
+from migrate.model import Attempt, Quarantined, Run, Value, Verdict
+
+DEFAULT = Path("quarantine.toml")
+"""In the working folder: the list goes with the cases, not with the lab."""
+
+
+class _File(Value):
+    quarantine: tuple[Quarantined, ...] = ()
+
+
+def load(path: Path | None) -> tuple[Quarantined, ...]:
+    """The entries of ``path``; None: of ``quarantine.toml`` here, if there is one.
+
+    Raises ConfigurationError, which names the file, the entry and the key.
+    """
+    if path is None and not DEFAULT.exists():
+        return ()
+    path = path or DEFAULT
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = document.get("quarantine", [])
+        if isinstance(entries, list):  # TOML has lists where the values have tuples
+            document["quarantine"] = tuple(entries)
+        return _File.model_validate(document, strict=True).quarantine
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(
+            f"read the quarantine list {path}",
+            said=str(error),
+            remedy="name a readable TOML file of [[quarantine]] entries: docs/ci.md",
+        ) from error
+    except ValidationError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: ValidationError) -> ConfigurationError:
+    first = error.errors()[0]
+    where = [f"entry {part + 1}" if isinstance(part, int) else part for part in first["loc"]]
+    missing = {"missing": "it is not there", "extra_forbidden": "there is no such key"}
+    known = f"keys of an entry: {', '.join(Quarantined.model_fields)}"
+    if where[-1] == "expires":
+        known = "a date without quotes, e.g. expires = 2027-01-31"
+    return ConfigurationError(
+        f"read the quarantine list {path}, key {' '.join(where)}",
+        said=missing.get(first["type"], first["msg"]),
+        remedy=known if len(where) > 1 else "a file of [[quarantine]] entries: docs/ci.md",
+    )
+
+
+# --- judging --------------------------------------------------------------------------------------
+
+
+def began(run: Run) -> date:
+    """The day by which the run's entries are judged."""
+    return datetime.fromisoformat(run.began).date()
+
+
+def expired(run: Run) -> tuple[Quarantined, ...]:
+    """Entries whose last day was over when the run began."""
+    return tuple(entry for entry in run.quarantine if entry.expires < began(run))
+
+
+def excuses(run: Run, attempt: Attempt) -> tuple[Quarantined, ...]:
+    """The valid entries by which an attempt that did not pass fails no run; empty: it does.
+
+    Every verdict against it must be covered: a known bug hides no other one. An attempt without
+    any verdict is covered only by an entry that names no check.
+    """
+    valid = [
+        entry
+        for entry in run.quarantine
+        if entry.expires >= began(run) and fnmatchcase(attempt.case.id, entry.case)
+    ]
+    if not attempt.verdicts:
+        return tuple(entry for entry in valid if entry.check is None)
+    wrong = attempt.against
+    if not all(any(_covers(entry, verdict) for entry in valid) for verdict in wrong):
+        return ()
+    return tuple(e for e in valid if any(_covers(e, verdict) for verdict in wrong))
+
+
+def _covers(entry: Quarantined, verdict: Verdict) -> bool:
+    return entry.check is None or fnmatchcase(verdict.check, entry.check)
+
+
+def fails(run: Run, attempts: Sequence[Attempt]) -> bool:
+    """Whether an attempt that nothing covers, or an expired entry, fails the run."""
+    return bool(expired(run)) or not all(one.passed or excuses(run, one) for one in attempts)
+
+
+# --- telling --------------------------------------------------------------------------------------
+
+
+def named(entry: Quarantined) -> str:
+    """An entry by what it covers."""
+    return f"{entry.case}, {entry.check}" if entry.check else entry.case
+
+
+def overdue(entry: Quarantined) -> str:
+    """What is wrong with an entry that has expired."""
+    return (
+        f"expired on {entry.expires}, and fails the run: {entry.owner} has to mend {entry.bug}, "
+        "or say a later day"
+    )
+
+
+def lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
+    """What the list comes to in this run, an entry a line."""
+    for entry in run.quarantine:
+        yield f"quarantine of {named(entry)}: {_standing(entry, run, attempts)}"
+
+
+def _standing(entry: Quarantined, run: Run, attempts: Sequence[Attempt]) -> str:
+    if entry.expires < began(run):
+        return overdue(entry)
+    until = f"{entry.bug}, {entry.owner}, until {entry.expires}: {entry.reason}"
+    ours = [one for one in attempts if fnmatchcase(one.case.id, entry.case)]
+    hit = [
+        one
+        for one in ours
+        if any(_covers(entry, verdict) for verdict in one.against)
+        or (not one.verdicts and entry.check is None)
+    ]
+    if hit:
+        return f"it covers {len(hit)} of {len(ours)} attempts; {until}"
+    if ours:
+        return f"can be lifted: nothing of it in {len(ours)} attempts ({until})"
+    if any(fnmatchcase(case, entry.case) for case in _not_tried(run)):
+        return f"nothing was tried that it covers ({until})"
+    return f"no case of this run is like that: can be lifted, if none is elsewhere ({until})"
+
+
+def _not_tried(run: Run) -> Iterator[str]:
+    yield from (skip.case.id for skip in run.skips)
+    yield from (mishap.case_id for mishap in run.mishaps)
+    yield from (missed.case_id for missed in run.not_reached)

@@ -1,0 +1,103 @@
+"""The files for CI: they parse, and their commands are ones that the command line takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from migrate import cli, errors
+from selftests.test_docs import LEAVES, harmless
+
+__all__ = ["harmless"]
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "docs" / "ci").iterdir())
+YAML = [path for path in FILES if path.suffix == ".yml"]
+
+
+def strings(of: Any) -> Iterator[str]:
+    """All texts of a document, however deep."""
+    if isinstance(of, str):
+        yield of
+    elif isinstance(of, dict):
+        for value in of.values():
+            yield from strings(value)
+    elif isinstance(of, list):
+        for value in of:
+            yield from strings(value)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Words after `migrate-lab` of every command."""
+    text = path.read_text()
+    said = strings(yaml.safe_load(text)) if path in YAML else re.findall(r"sh '([^']*)'", text)
+    parts = [part for one in said for line in one.splitlines() for part in line.split("&&")]
+    words = [shlex.split(part) for part in parts]
+    return [found[1:] for found in words if found and found[0] == ".venv/bin/migrate-lab"]
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+@pytest.mark.usefixtures("harmless")
+def test_commands_are_ones_that_the_command_line_takes(path: Path) -> None:
+    found = commands(path)
+    assert {words[0] for words in found} == {"run", "nightly", "lab"}
+    assert len(found) == path.read_text().count("bin/migrate-lab ")
+    for words in found:
+        cli.cli(words, standalone_mode=False)
+        for word in words:
+            assert not word.endswith(".toml") or (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_lab_that_a_job_brings_up_is_taken_down_and_its_results_are_collected(
+    path: Path,
+) -> None:
+    found = commands(path)
+    named: dict[str, set[str]] = {words[0]: set() for words in found}
+    for words in found:
+        named[words[0]].add(words[words.index("--name") + 1])
+    assert named["lab"] == named["run"] | named["nightly"]
+    assert all("--junit" in words for words in found if words[0] != "lab")
+    assert path.read_text().count("junit.xml") > 2
+
+
+def test_github() -> None:
+    document = yaml.safe_load((ROOT / "docs/ci/github-actions.yml").read_text())
+    assert set(document) == {"name", True, "concurrency", "jobs"}, "YAML takes `on` for a truth"
+    for job in document["jobs"].values():
+        assert "self-hosted" in job["runs-on"]
+        assert all(("run" in step) != ("uses" in step) for step in job["steps"])
+
+
+def test_gitlab() -> None:
+    document = yaml.safe_load((ROOT / "docs/ci/gitlab-ci.yml").read_text())
+    for job in ("moves", "night"):
+        assert document[job]["script"]
+        assert document[job]["artifacts"]["when"] == "always"
+
+
+def test_jenkins() -> None:
+    text = re.sub(r"//.*|'[^']*'", "", (ROOT / "docs/ci/Jenkinsfile").read_text())
+    depth = 0
+    for letter in text:
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert "'" not in text
+
+
+def test_the_exit_codes_of_errors_are_in_the_table() -> None:
+    table = dict(re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "docs/ci.md").read_text(), re.M))
+    kinds = errors.LabError.__subclasses__()
+    assert {str(kind.exit_code) for kind in kinds} | {"0", "1", "130"} == set(table)
+    assert "nightly" in LEAVES
