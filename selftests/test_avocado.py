@@ -218,6 +218,25 @@ def test_no_attempt_is_an_error_in_our_words() -> None:
     assert lines[1:] == ["finished error start it on host a: no -- try again"]
 
 
+def test_a_case_that_the_variant_does_not_make_is_cancelled(avocado: Avocado) -> None:
+    avocado.write("x.toml", TWO)
+    lines = printed(
+        "variant = {'variant': [['/run/v', [['/run/v', 'interface.mode', 'vdpa']]]]}\n"
+        f"one = Runnable('migrate-lab', '{avocado.folder}/x.toml:one-virtio', variant=variant)\n"
+        "message = door.run_case(one, print)\n"
+        "print(message['result'], message['fail_reason'])"
+    )
+    assert lines == ["cancel interface.mode=vdpa makes no case one-virtio"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("2", "k=2"), (2, "k=2"), (True, "k=true"), ([1, "a"], 'k=[1, "a"]')]
+)
+def test_a_value_of_a_variant_is_said_as_toml(value: object, said: str) -> None:
+    variant = {"variant": [["/", [["/", "k", value]]]]}
+    assert printed(f"print(*door.overrides_of({variant!r}))") == [said]
+
+
 def test_a_test_that_is_ended_undoes_what_it_did(tmp_path: Path) -> None:
     """Also when it is told a second time meanwhile."""
     with script(
