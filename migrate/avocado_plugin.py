@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from io import StringIO
 from multiprocessing.connection import Connection
@@ -110,6 +110,8 @@ class Resolver(plugin_interfaces.Resolver):
         An override may make cases that the file alone does not: those of all variants are listed,
         and a variant that does not make one cancels it.
         """
+        from migrate.scenario import load
+
         path, wanted = _parts(reference)
         if path.suffix != ".toml" or not path.is_file():
             return _nothing(reference, "NOTFOUND", f"{path} is no TOML file")
@@ -133,13 +135,6 @@ def _parts(reference: str) -> tuple[Path, str]:
     """File and case; the case is empty where none is named."""
     path, colon, case = reference.rpartition(".toml:")
     return (Path(f"{path}.toml"), case) if colon else (Path(reference), "")
-
-
-def load(path: Path, overrides: Sequence[str], defaults: Mapping[str, Any] = {}) -> Scenario:
-    """As :func:`migrate.scenario.load`, which is imported when a file is there to be read."""
-    from migrate.scenario import load
-
-    return load(path, overrides, defaults)
 
 
 def _all_overrides(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -285,6 +280,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     from migrate.model import Skip
     from migrate.progress import Progress
     from migrate.report.table import told
+    from migrate.scenario import load
 
     config = _lab(runnable.config)
     path, wanted = _parts(runnable.uri)
