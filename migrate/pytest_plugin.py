@@ -22,7 +22,7 @@ import pytest
 
 if TYPE_CHECKING:
     from migrate.lab.hosts import Host
-    from migrate.model import Attempt, Case, Verdict
+    from migrate.model import Attempt, Case
     from migrate.session import Session
     from migrate.stage import Stage
 
@@ -115,8 +115,10 @@ def verdicts() -> Verdicts:
     """Judge: every verdict of the attempt must be a pass, or an `unmeasured` that is allowed."""
 
     def judge(attempt: Attempt) -> None:
+        from migrate.report.table import told
+
         if not attempt.passed:
-            pytest.fail("\n".join(_lines(attempt)), pytrace=False)
+            pytest.fail("\n".join(told(attempt)), pytrace=False)
 
     return judge
 
@@ -143,18 +145,3 @@ def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Sess
             remedy="narrow it by a variant, or by overrides such as interface.mode=virtio",
         )
     return cases[0]
-
-
-def _lines(attempt: Attempt) -> Iterator[str]:
-    yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {attempt.held_by}"
-    for verdict in attempt.verdicts:
-        yield _line(verdict)
-    if attempt.error is not None:
-        yield f"{attempt.error.tried} on {attempt.error.host}: {attempt.error.said}"
-
-
-def _line(verdict: Verdict) -> str:
-    against = f" against {verdict.limit} {verdict.unit}".rstrip() if verdict.limit else ""
-    return (
-        f"  {verdict.check:15} {verdict.result:10} {verdict.measured}{against}: {verdict.evidence}"
-    )

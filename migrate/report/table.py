@@ -158,6 +158,20 @@ def against(attempt: Attempt) -> tuple[Verdict, ...]:
     return attempt.against
 
 
+def told(attempt: Attempt) -> Iterator[str]:
+    """How an attempt ended, and every verdict with its evidence: a line each."""
+    holders = ", ".join(attempt.held_by or ()) or "nobody that is known"
+    yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {holders}"
+    for verdict in attempt.verdicts:
+        against = f" against {verdict.limit} {verdict.unit}".rstrip() if verdict.limit else ""
+        yield clean(
+            f"  {verdict.check:15} {verdict.result:10} "
+            f"{verdict.measured}{against}: {verdict.evidence}"
+        )
+    if attempt.error is not None:
+        yield clean(f"{attempt.error.tried} on {attempt.error.host}: {attempt.error.said}")
+
+
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     yield (
         "A figure is the median of n attempts, [smallest..largest] beside it. Outage: the longest "
