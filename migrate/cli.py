@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrate import cli_repair
+
 if TYPE_CHECKING:
     from migrate.lab.config import AnyConfig
     from migrate.results import RunRecord
@@ -177,6 +179,10 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
     else:
         needs, to_migrate = session.needs_of_modes(), session.needs_to_migrate()
         click.echo(health.plain(facts, needs, to_migrate))
+
+
+lab.add_command(cli_repair.ready)
+lab.add_command(cli_repair.repair)
 
 
 # --- running --------------------------------------------------------------------------------------

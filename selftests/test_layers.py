@@ -46,10 +46,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "guest",
         ),
     ),
-    ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
+    ("verbs", ("probe", "observe", "plugging", "migration", "faults", "repair")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session")),
-    ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
+    ("doors", ("progress", "cli_repair", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""
 
@@ -68,7 +68,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("shell", "lab.carrier", "lab.fabric", "lab.hosts", "kernel_image", "image"),
         *("probe", "cli"),
     ),
-    "click": ("cli",),
+    "click": ("cli", "cli_repair"),
     "jinja2": ("domain", "report.html"),
     "plotly": ("report",),
     "pyarrow": ("results",),

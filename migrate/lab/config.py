@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from migrate.errors import ConfigurationError
+from migrate.lab.preparation import Preparation
 from migrate.model import Value, Workload
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
@@ -21,6 +22,8 @@ class HostConfig(Value):
     root: str = "debian-13"
     huge_pages: int = Field(default=64, ge=0)
     """Of 2 MiB, lent to this host's OVS-DPDK while the lab is up; 0: none."""
+    prepare: Preparation = Preparation()
+    """What `migrate-lab lab ready` has the host have."""
 
 
 class MachineConfig(HostConfig):
@@ -67,6 +70,16 @@ class LabConfig(_LabFile):
     hosts: dict[Name, HostConfig] = Field(
         default={"a": HostConfig(), "b": HostConfig()}, min_length=2, max_length=8
     )
+
+    @field_validator("hosts")
+    @classmethod
+    def _take_nothing_of_the_machine(cls, hosts: dict[str, HostConfig]) -> dict[str, HostConfig]:
+        if any(host.prepare.huge_pages or host.prepare.modules for host in hosts.values()):
+            raise ValueError(
+                "huge pages and modules are the machine's, and a local host's end gives none back:"
+                " its own key huge_pages lends pages"
+            )
+        return hosts
 
 
 class NestedConfig(_LabFile):
