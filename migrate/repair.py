@@ -17,9 +17,11 @@ from migrate.lab.lease import leased
 from migrate.lab.preparation import Owner, Preparation
 from migrate.lab.preparation_steps import Site
 from migrate.lab.prepared import UNDO_S, Book, is_over, prepare, undo
+from migrate.libvirt_client import CHANNEL
 
 Say = Callable[[str], None]
 LOOK_S = 30.0
+FORCE = "--force, if nobody uses the host"
 READY_S = 120.0
 """For all steps of one host: OVS with DPDK is the slow one."""
 
@@ -62,8 +64,8 @@ def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) ->
         except LabError as error:
             reasons.append(error)
     if reasons:
-        remedy = "--force, if nobody uses the hosts"
-        raise CleanupError(f"repair the lab {lab.name}", reasons, remedy=remedy)
+        again = f"then `migrate-lab lab repair --name {lab.name}` again"
+        raise CleanupError(f"repair the lab {lab.name}", reasons, remedy=again)
     return found
 
 
@@ -76,7 +78,7 @@ def _one(
         return
     try:
         if left.doubt and not force:
-            raise HostError(f"put back {left.what}", host=host.name, said=left.doubt)
+            raise HostError(f"put back {left.what}", host=host.name, said=left.doubt, remedy=FORCE)
         left.put_back(Deadline.after(UNDO_S))
     except (LabError, ValueError) as error:
         reasons.append(error)
@@ -101,8 +103,15 @@ def leftovers(host: Host, lab: str, say: Say) -> Iterator[Left]:
 def _domains(host: Host) -> Iterator[Left]:
     with host.connect() as hypervisor:
         domain = hypervisor.find(NAME)
-        # A rack's host may have somebody else's guest of that name: ours has our paths in it.
-        if domain is not None and "migrate-lab" in domain.xml():
+        try:
+            # A rack's host may have somebody else's guest of that name: ours has our channel.
+            ours = domain is not None and CHANNEL in domain.xml()
+        except HostError:
+            # One that was coming in goes by itself when its source has gone.
+            if hypervisor.find(NAME) is not None:
+                raise
+            ours = False
+        if domain is not None and ours:
             yield Left(f"domain {NAME}", lambda _deadline: domain.destroy())
 
 
