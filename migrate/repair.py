@@ -58,9 +58,13 @@ def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) ->
             with ExitStack() as stack:
                 if not (dry_run or force):
                     stack.enter_context(leased(lab.leases, [name], Deadline.after(0), say))
-                for left in leftovers(host, lab.name, say):
-                    found += 1
-                    _one(host, left, say, reasons, dry_run=dry_run, force=force)
+                for look in looks(host, lab.name, say):
+                    try:
+                        for left in look(Deadline.after(LOOK_S)):
+                            found += 1
+                            _one(host, left, say, reasons, dry_run=dry_run, force=force)
+                    except (LabError, ValueError) as error:  # the other looks go on
+                        reasons.append(error)
         except LabError as error:
             reasons.append(error)
     if reasons:
@@ -87,20 +91,19 @@ def _one(
 # --- what is left -------------------------------------------------------------------------------
 
 
-def leftovers(host: Host, lab: str, say: Say) -> Iterator[Left]:
-    """One after the other, in the order in which it goes back: guests before what backs them."""
-    deadline = Deadline.after(LOOK_S)
-    yield from _domains(host)
-    if vhost_user.PORT in vhost_user.guest_ports(host, deadline):
-        port = f"port {vhost_user.PORT} of OVS"
-        yield Left(port, partial(vhost_user.remove_port, host))
-    yield from _taps(host, deadline)
-    yield from _vdpa(host, deadline)
-    yield from _vfs(host, deadline)
-    yield from _preparation(host, lab, deadline, say)
+def looks(host: Host, lab: str, say: Say) -> tuple[Callable[[Deadline], Iterator[Left]], ...]:
+    """In the order in which things go back: guests before what backs them, the preparation last."""
+    return (
+        partial(_domains, host),
+        partial(_ports, host),
+        partial(_taps, host),
+        partial(_vdpa, host),
+        partial(_vfs, host),
+        partial(_preparation, host, lab, say),
+    )
 
 
-def _domains(host: Host) -> Iterator[Left]:
+def _domains(host: Host, _deadline: Deadline) -> Iterator[Left]:
     with host.connect() as hypervisor:
         domain = hypervisor.find(NAME)
         try:
@@ -113,6 +116,11 @@ def _domains(host: Host) -> Iterator[Left]:
             ours = False
         if domain is not None and ours:
             yield Left(f"domain {NAME}", lambda _deadline: domain.destroy())
+
+
+def _ports(host: Host, deadline: Deadline) -> Iterator[Left]:
+    if vhost_user.PORT in vhost_user.guest_ports(host, deadline):
+        yield Left(f"port {vhost_user.PORT} of OVS", partial(vhost_user.remove_port, host))
 
 
 def _taps(host: Host, deadline: Deadline) -> Iterator[Left]:
@@ -139,7 +147,7 @@ def _vfs(host: Host, deadline: Deadline) -> Iterator[Left]:
         yield Left(f"VFs of {pf}", partial(vf.restored, host, pf))
 
 
-def _preparation(host: Host, lab: str, deadline: Deadline, say: Say) -> Iterator[Left]:
+def _preparation(host: Host, lab: str, say: Say, deadline: Deadline) -> Iterator[Left]:
     book = Book.read(Site(host, vhost_user), deadline)
     if book.journal is not None:
         what = f"the host is {book.journal.told}"

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 from migrate.clock import Deadline
-from migrate.errors import CleanupError
+from migrate.errors import CleanupError, HostError
+from migrate.interfaces import vhost_user
 from migrate.lab import labs
 from migrate.lab.config import load_lab
+from migrate.lab.hosts import NamespaceHost
 from migrate.lab.lease import leased
 from migrate.lab.local import LocalLab
+from migrate.lab.preparation import Preparation
+from migrate.lab.preparation_steps import Site
+from migrate.lab.prepared import prepare
+from migrate.libvirt_client import Hypervisor
 from migrate.repair import repair
 from selftests.conftest import SCENARIOS, Run, new_name, remove_lab, started
 
@@ -104,6 +110,36 @@ def test_what_a_lease_protects_is_left_alone(lab: LocalLab) -> None:
         assert repair(lab, said.append, force=True) == 1
     assert "tap7" not in state(lab)
     assert said.count("a: tap tap7") == 2
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["another lab", "a live controller"])
+def test_a_preparation_that_may_be_in_use_takes_force(lab: LocalLab, *, other: bool) -> None:
+    before = state(lab)
+    site = Site(lab.hosts["a"], vhost_user)
+    name = "other" if other else lab.name
+    prepare(site, name, Preparation(bridge="taps"), Deadline.after(20), lambda _text: None)
+    said: list[str] = []
+    reason = "that is another lab than" if other else "may be at work yet"
+    with pytest.raises(CleanupError, match=reason):
+        repair(lab, said.append)
+    assert "taps" in state(lab)
+    assert repair(lab, said.append, force=True) == 1
+    assert state(lab) == before
+
+
+def test_without_libvirt_the_rest_goes_all_the_same(
+    lab: LocalLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(host: NamespaceHost) -> Hypervisor:
+        raise HostError("connect", host=host.name, said="libvirtd is not there")
+
+    monkeypatch.setattr(NamespaceHost, "connect", refuse)
+    make = "ip tuntap add tap7 mode tap; ip link set tap7 master data up"
+    lab.hosts["a"].run(["sh", "-ec", make], Deadline.after(9))
+    with pytest.raises(CleanupError) as caught:
+        repair(lab, lambda _text: None)
+    assert len(caught.value.reasons) == len(lab.hosts)
+    assert "tap7" not in state(lab)
 
 
 def test_a_guest_of_a_killed_run_goes(
