@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrate import cli_repair
 from migrate.cli_gate import gate
 from migrate.cli_lease import lease
 from migrate.cli_nightly import nightly
@@ -185,6 +186,10 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
     else:
         needs, to_migrate = session.needs_of_modes(), session.needs_to_migrate()
         click.echo(health.plain(facts, needs, to_migrate))
+
+
+lab.add_command(cli_repair.ready)
+lab.add_command(cli_repair.repair)
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -72,11 +72,18 @@ class CleanupError(LabError):
 
     exit_code = 6
 
-    def __init__(self, tried: str, reasons: Sequence[Exception], *, host: str = "") -> None:
+    def __init__(
+        self,
+        tried: str,
+        reasons: Sequence[Exception],
+        *,
+        host: str = "",
+        remedy: str = "`migrate-lab lab down` removes what it still can",
+    ) -> None:
         super().__init__(
             tried,
             host=host,
             said="; ".join(str(reason) or type(reason).__name__ for reason in reasons),
-            remedy="`migrate-lab lab down` removes what it still can",
+            remedy=remedy,
         )
         self.reasons = tuple(reasons)

@@ -188,3 +188,12 @@ def test_the_examples_in_the_reference_can_be_used(tmp_path: Path) -> None:
     for example in examples:
         tomllib.loads(example)
         load_lab(written(tmp_path, example))
+
+
+def test_a_local_host_takes_no_pages_or_modules_of_the_machine(tmp_path: Path) -> None:
+    text = "[hosts.a.prepare]\n{} \n[hosts.b]\n"
+    for wish in ("huge_pages = 1", 'modules = ["vfio-pci"]'):
+        with pytest.raises(ConfigurationError, match="are the machine's"):
+            load_lab(written(tmp_path, text.format(wish)))
+        assert load_lab(written(tmp_path, NESTED + text.format(wish)))
+    assert load_lab(written(tmp_path, text.format('bridge = "taps"')))

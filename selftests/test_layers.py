@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "guest",
         ),
     ),
-    ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
+    ("verbs", ("probe", "observe", "plugging", "migration", "faults", "repair")),
     ("readers", ("report",)),
     ("the story", ("stage", "inside", "experiment", "session", "nightly")),
     ("doors", ("progress", *COMMANDS, "cli", "pytest_plugin", "avocado_plugin")),

@@ -176,6 +176,28 @@ def is_running(host: Host, deadline: Deadline) -> bool:
     return asked.status == 0
 
 
+def end_switch(host: Host, deadline: Deadline) -> None:
+    """End switch and database, unless ports of guests are left: HostError with their names."""
+    left = guest_ports(host, deadline)
+    if left:
+        raise HostError("end OVS-DPDK", host=host.name, said=f"it has the ports {', '.join(left)}")
+    _end(host)
+
+
+def guest_ports(host: Host, deadline: Deadline) -> tuple[str, ...]:
+    """Ports beside the uplink of our bridge, if the switch runs."""
+    if not is_running(host, deadline):
+        return ()
+    listing = ["ovs-vsctl", "--timeout=10", f"--db=unix:{RUN}/db.sock", "list-ports", BRIDGE]
+    ports = host.run(listing, deadline, check=False).out.split()
+    return tuple(port for port in ports if port != host.lends.ovs_uplink)
+
+
+def remove_port(host: Host, deadline: Deadline) -> None:
+    """Remove the port that an attempt of a dead controller left."""
+    _vsctl(host, deadline, "--if-exists", "del-port", BRIDGE, PORT)
+
+
 def stop_switch(host: Host, deadline: Deadline) -> None:
     """End the switch as a crash would: by the id that it wrote down."""
     pid = host.run(["cat", SWITCH_PID], deadline).out.strip()

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from migrate.errors import ConfigurationError
 from migrate.lab.lends import LENDS, Lends
+from migrate.lab.preparation import Preparation
 from migrate.model import Value, Workload
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
@@ -23,6 +24,8 @@ class HostConfig(Value):
     root: str = "debian-13"
     huge_pages: int = Field(default=64, ge=0)
     """Of 2 MiB, lent to this host's OVS-DPDK while the lab is up; 0: none."""
+    prepare: Preparation = Preparation()
+    """What `migrate-lab lab ready` has the host have."""
 
 
 class MachineConfig(HostConfig):
@@ -72,6 +75,16 @@ class LabConfig(_LabFile):
         default={"a": HostConfig(), "b": HostConfig()}, min_length=2, max_length=8
     )
 
+    @field_validator("hosts")
+    @classmethod
+    def _take_nothing_of_the_machine(cls, hosts: dict[str, HostConfig]) -> dict[str, HostConfig]:
+        if any(host.prepare.huge_pages or host.prepare.modules for host in hosts.values()):
+            raise ValueError(
+                "huge pages and modules are the machine's, and a local host's end gives none back:"
+                " its own key huge_pages lends pages"
+            )
+        return hosts
+
 
 class NestedConfig(_LabFile):
     """A lab file of the kind ``nested`` as read."""
@@ -103,6 +116,8 @@ class RackHost(Value):
     lends: Lends = LENDS
     start_libvirt: tuple[str, ...] = ("systemctl", "start", "libvirtd")
     """After a fault that ended it."""
+    prepare: Preparation = Preparation()
+    """What `migrate-lab lab ready` does there."""
 
 
 class RackPeer(Value):

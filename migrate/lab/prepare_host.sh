@@ -1,0 +1,88 @@
+#!/bin/sh
+# Runs on a host that is prepared: `sh -c TEXT sh ROOT VERB [ARGUMENT ...]`. ROOT is empty, or a
+# folder that stands for /. All that changes something holds one lock, so a program whose controller
+# died has ended before the next controller's begins.
+set -eu
+root=$1 verb=$2
+shift 2
+book=$root/run/migrate-lab/prepared
+pages=$root/sys/kernel/mm/hugepages/hugepages-2048kB
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+journals() {
+    for one in "$book"/*.json; do
+        [ ! -e "$one" ] || cat "$one"
+    done
+}
+absent() { [ ! -e "$root/sys/module/$(echo "$1" | tr - _)" ]; }
+# Another controller may have written since the caller read.
+unchanged() {
+    now=$(journals | sha256sum)
+    [ "${now%% *}" = "$1" ] || exit 75
+}
+
+case $verb in
+read) # every journal, a line each
+    journals
+    exit
+    ;;
+pages) # how many there are, and how many of them are used or promised
+    [ -e "$pages" ] || fail "the kernel has no huge pages of 2 MiB"
+    read -r all <"$pages/nr_hugepages"
+    read -r free <"$pages/free_hugepages"
+    read -r promised <"$pages/resv_hugepages"
+    echo "$all $((all - free + promised))"
+    exit
+    ;;
+missing) # MODULE: what loading it loads, in order, of all that is not there
+    absent "$1" || exit 0
+    plan=$(modprobe --show-depends "$1")
+    while read -r how path _; do
+        name=${path##*/}
+        name=$(echo "${name%%.ko*}" | tr - _)
+        if [ "$how" = insmod ] && absent "$name"; then echo "$name"; fi
+    done <<END
+$plan
+END
+    exit
+    ;;
+esac
+
+mkdir -p "$book"
+exec 9>>"$book/lock"
+flock -w 20 9 || fail "another controller holds $book/lock"
+
+case $verb in
+keep) # LAB DIGEST: the journal on standard input, whole or not at all
+    unchanged "$2"
+    cat >"$book/.new"
+    sync "$book/.new"
+    mv "$book/.new" "$book/$1.json"
+    sync "$book"
+    ;;
+drop) # LAB DIGEST
+    unchanged "$2"
+    rm -f "$book/$1.json"
+    ;;
+set-pages) # FROM TO
+    all=$(cat "$pages/nr_hugepages")
+    [ "$all" = "$1" ] || fail "nr_hugepages is $all, it was $1 a moment ago"
+    echo "$2" >"$pages/nr_hugepages"
+    all=$(cat "$pages/nr_hugepages")
+    if [ "$all" -lt "$2" ]; then
+        echo "$1" >"$pages/nr_hugepages"
+        fail "asked for $2 huge pages, the kernel has memory for $all"
+    fi
+    ;;
+unload) # MODULE ...
+    left=
+    for name; do
+        absent "$name" || rmmod "$name" || left="$left $name"
+    done
+    [ -z "$left" ] || fail "still loaded:$left"
+    ;;
+*) fail "no such verb: $verb" ;;
+esac
