@@ -69,11 +69,12 @@ def judged(
 
 
 def _phases(seen: Seen) -> tuple[Phase, ...]:
-    """Hop by hop."""
+    """Hop by hop; none of a hop if a clock stepped: not known when, they would be wrong."""
     end_ns = seen.taken.end_ns if seen.taken else now_ns()
     return tuple(
         phase
         for hop, events, border in seen.by_hop(end_ns)
+        if not seen.unplaced(hop.source, hop.target)
         for phase in phases(events, hop.source, hop.target, border)
     )
 
@@ -83,7 +84,7 @@ PEER_CLOCK = Offset("peer", 0, 0)
 
 
 def _measured(case: Case, seen: Seen, moved: tuple[Phase, ...]) -> Measurement | None:
-    if seen.taken is None or seen.taken.nothing_logged:
+    if seen.taken is None or seen.taken.nothing_logged or seen.unplaced():
         return None
     interval_ns = case.workload.interval_us * 1000
     observed = seen.taken.observation(PEER_CLOCK, interval_ns, seen.floor, seen.floor[0])
@@ -129,6 +130,7 @@ def _record(
         nic_after=taken.nic if taken else None,
         backend_failed=seen.backend_failed,
         error=last.error,
+        clocks=tuple(seen.clocks),
         notes=(*seen.notes, *(taken.notes if taken else ()), *(found.notes if found else ())),
     )
 

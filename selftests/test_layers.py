@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "pure",
         (
             *(
+                "clocks",
                 "evidence",
                 "timeline",
                 "phases",

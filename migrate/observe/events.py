@@ -1,7 +1,8 @@
 """Both hosts' events on one axis, listened to before anything is done.
 
 QEMU stamps its events with its host's wall clock; the offset to the axis is measured when the
-listener begins. libvirt's own events carry no stamp: they are placed when they arrive.
+listener begins, and :mod:`migrate.clocks` has the last word on their places when all is over.
+libvirt's own events carry no stamp: they are placed when they arrive.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.clock import Deadline, now_ns
+from migrate.clock import Deadline, Offset, now_ns
 from migrate.lab.hosts import Host
 from migrate.libvirt_client import Hypervisor
-from migrate.model import Event, PhaseName
+from migrate.model import ClockReading, Event, PhaseName
+from migrate.observe.clocks import reading
 
 STATUS_PHASES: Mapping[str, PhaseName] = {
     "setup": "setup",
@@ -34,6 +36,9 @@ class Listener:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
+        self.walls: dict[str, Offset] = {}
+        """By host: how its QEMU's stamps are laid on the axis."""
+        self.first_readings: list[ClockReading] = []
 
     def add(self, event: Event) -> None:
         """Put an event on the axis; called from libvirt's thread or the controller's."""
@@ -72,7 +77,8 @@ def listening(hosts: Mapping[str, tuple[Host, Hypervisor]]) -> Iterator[Listener
     listener = Listener()
     with ExitStack() as stack:
         for name, (host, hypervisor) in hosts.items():
-            wall = host.wall_clock()
+            wall = listener.walls[name] = host.wall_clock()
+            listener.first_readings.append(reading(name, wall))
             stack.enter_context(
                 hypervisor.events(
                     _qemu_to(listener, name, wall.to_axis, wall.error_ns),
