@@ -74,7 +74,7 @@ def _phases(seen: Seen) -> tuple[Phase, ...]:
     return tuple(
         phase
         for hop, events, border in seen.by_hop(end_ns)
-        if not seen.unplaced(hop.source, hop.target)
+        if not seen.stepped(hop.source, hop.target)
         for phase in phases(events, hop.source, hop.target, border)
     )
 
@@ -84,7 +84,7 @@ PEER_CLOCK = Offset("peer", 0, 0)
 
 
 def _measured(case: Case, seen: Seen, moved: tuple[Phase, ...]) -> Measurement | None:
-    if seen.taken is None or seen.taken.nothing_logged or seen.unplaced():
+    if seen.taken is None or seen.taken.nothing_logged or seen.stepped():
         return None
     interval_ns = case.workload.interval_us * 1000
     observed = seen.taken.observation(PEER_CLOCK, interval_ns, seen.floor, seen.floor[0])

@@ -52,7 +52,7 @@ class Told:
     egress_ns: Column | None = None
     """When the guest's packets arrived at its peer, in order."""
     unplaced: tuple[str, ...] = ()
-    """Why events of a host, or of the fabric, can't be laid on the axis, and are not here."""
+    """Why events of a host, or of the fabric, are not here: not heard, or not to be placed."""
 
     def heard(self, since_ns: int) -> int | None:
         """When the fabric first heard a frame of the guest from ``since_ns`` on."""

@@ -52,7 +52,7 @@ def told_of(seen: Seen, mac: str) -> tuple[Told, ...]:
         Told(
             events,
             *(hop.source, hop.target, hop.begin_ns, mac),
-            unplaced=seen.unplaced(hop.source, hop.target),
+            unplaced=(*hop.deaf, *seen.stepped(hop.source, hop.target)),
         )
         for hop, events, _ in hops
     )
@@ -79,7 +79,7 @@ def inside_of(
 def explained_of(
     told: Sequence[Told], attempt: Attempt, arrivals: Mapping[str, Arrivals]
 ) -> tuple[Explained, ...] | None:
-    """The longest gap of each direction; None without gaps, or if a clock stepped."""
+    """The longest gap of each direction; None without gaps, or if events are missing."""
     if attempt.gaps is None or attempt.floor is None or any(one.unplaced for one in told):
         return None
     return tuple(_explained(told, attempt, arrivals))
@@ -120,6 +120,7 @@ def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
         "convergence": _convergence(hop, told, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
         "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
+        "placed": not told.unplaced,
         "blind": tuple(_blind(hop.looked, told)),
         "unseen": tuple(unseen),
     }

@@ -562,6 +562,9 @@ class Inside(Value):
     """When QEMU did not answer, and what was not seen meanwhile."""
     unseen: tuple[str, ...] = ()
     """What could not be seen, and why."""
+    placed: bool = True
+    """False: a clock was set, or a connection broke. Events are missing on the axis: see
+    ``unseen``."""
 
 
 class Nic(Value):

@@ -18,13 +18,13 @@ from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
 from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, has_interface
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
-from migrate.guest import Order, bring_probe, holders, running
+from migrate.guest import Order, bring_probe, holders, running, settled
 from migrate.handoff import ring_regions
 from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
-from migrate.migration import End, Move, Moved, Swap, act, judged
+from migrate.migration import GRACE_S, End, Move, Moved, Swap, act, judged
 from migrate.model import (
     Case,
     ClockReading,
@@ -92,6 +92,8 @@ class Hop:
     """Of a guest that was saved and restored; else None."""
     tail: Tail | None = None
     """Of the stream of one that was moved live."""
+    deaf: tuple[str, ...] = ()
+    """Whose events were not all heard, and why."""
 
     @property
     def account(self) -> Account | Ending | None:
@@ -125,7 +127,7 @@ class Seen:
     """Empty if the case does not ask for them."""
     clocks: Sequence[ClockReading] = ()
 
-    def unplaced(self, *hosts: str) -> tuple[str, ...]:
+    def stepped(self, *hosts: str) -> tuple[str, ...]:
         """Why it is not known when things happened on ``hosts``, or on the fabric; mostly empty."""
         asked = {*hosts, PEER}
         return tuple(step.told(self.begin_ns) for step in steps(self.clocks) if step.host in asked)
@@ -254,7 +256,11 @@ class Stage:
                 self.seen.dirty_rates.append(during_move(source.name, looked.samples))
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
+            if acted.lost and not settled((source, target), self.setting.deadline(GRACE_S)):
+                self.seen.notes.append("libvirt has not ended the move: asked who holds the guest")
             moved = judged(acted, holders((source, target)), moving)
+            deaf = self.listener.hear_again(source, target)
+            self.seen.notes += deaf
             reported = with_vfio(moved.reported, looked.samples, self.listener.events())
             moved = dataclasses.replace(moved, reported=reported)
         end_ns = now_ns()
@@ -275,6 +281,7 @@ class Stage:
                 looked,
                 stream=acted.stream,
                 tail=None if saved else tail,
+                deaf=deaf,
             )
         )
         return moved

@@ -36,6 +36,8 @@ class Listener:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
+        self._heard: dict[str, Hypervisor] = {}
+        self._undo = ExitStack()
         self.walls: dict[str, Offset] = {}
         """By host: how its QEMU's stamps are laid on the axis."""
         self.first_readings: list[ClockReading] = []
@@ -70,22 +72,41 @@ class Listener:
                 if not self._changed.wait(deadline.left()) and deadline.passed():
                     return None
 
+    def hear(self, host: Host, hypervisor: Hypervisor) -> None:
+        """Listen to a host's QEMU and libvirt from now on, until :meth:`close`."""
+        if (wall := self.walls.get(host.name)) is None:
+            wall = self.walls[host.name] = host.wall_clock()
+            self.first_readings.append(reading(host.name, wall))
+        on_qemu = _qemu_to(self, host.name, wall.to_axis, wall.error_ns)
+        self._undo.enter_context(hypervisor.events(on_qemu, _libvirt_to(self, host.name)))
+        self._heard[host.name] = hypervisor
+
+    def hear_again(self, *hosts: Host) -> tuple[str, ...]:
+        """Listen anew to those whose connection broke, and what was not heard by that."""
+        deaf = [host for host in hosts if not self._heard[host.name].answers()]
+        for host in deaf:
+            self.hear(host, self._undo.enter_context(host.connect()))
+        return tuple(
+            f"the connection to libvirt on {host.name} broke: what happened there after that was "
+            "not heard"
+            for host in deaf
+        )
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._undo.close()
+
 
 @contextmanager
 def listening(hosts: Mapping[str, tuple[Host, Hypervisor]]) -> Iterator[Listener]:
     """Listen to every host's QEMU and libvirt while the block runs."""
     listener = Listener()
-    with ExitStack() as stack:
-        for name, (host, hypervisor) in hosts.items():
-            wall = listener.walls[name] = host.wall_clock()
-            listener.first_readings.append(reading(name, wall))
-            stack.enter_context(
-                hypervisor.events(
-                    _qemu_to(listener, name, wall.to_axis, wall.error_ns),
-                    _libvirt_to(listener, name),
-                )
-            )
+    try:
+        for host, hypervisor in hosts.values():
+            listener.hear(host, hypervisor)
         yield listener
+    finally:
+        listener.close()
 
 
 def _qemu_to(
