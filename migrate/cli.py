@@ -221,6 +221,7 @@ def _run(
     as_json: bool,
 ) -> None:
     from migrate import session
+    from migrate.errors import visible
     from migrate.results import read_run
 
     progress = _progress()
@@ -229,7 +230,8 @@ def _run(
     )
     cases = [case for scenario in scenarios for case in scenario.cases]
     with session.lab_up(config, progress.say, keep=keep_lab) as found:
-        command = ("migrate-lab", *sys.argv[1:])
+        # A path of the disk may be no UTF-8, and what is on record is.
+        command = ("migrate-lab", *map(visible, sys.argv[1:]))
         going = session.begin(found, results, scenarios, watcher, command)
         try:
             going.try_all(cases, repeat)
@@ -321,11 +323,11 @@ def _print(record: RunRecord, *, as_json: bool) -> None:
     for attempt in attempts:
         for verdict in table.against(attempt):
             click.echo(
-                f"{attempt.case.id}/{attempt.number}: {verdict.check} {verdict.result}: "
-                f"{table.clean(verdict.evidence or verdict.measured)}"
+                f"{attempt.case.id}/{attempt.number}: {table.clean(verdict.check)} "
+                f"{verdict.result}: {table.clean(verdict.evidence or verdict.measured)}"
             )
     for left in record.unfinished:
-        click.echo(f"{left}: cut off, not finished")
+        click.echo(f"{table.clean(left)}: cut off, not finished")
 
 
 def _as_json(record: RunRecord) -> str:

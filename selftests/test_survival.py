@@ -352,6 +352,46 @@ def test_a_full_disk_is_said_and_nothing_is_left(
     assert shared_lab.leftovers(["a", "b"]) == ()
 
 
+def test_a_disk_that_fills_up_later_keeps_what_was_finished(
+    shared_lab: LocalLab, tmp_path: Path, migrate_lab: Run
+) -> None:
+    """One attempt fits, and another does not; where the folder is, is seen in that namespace."""
+    seen = tmp_path / "seen"
+    mount = (
+        f'mkdir {tmp_path}/r && mount -t tmpfs -o size=1m none {tmp_path}/r && "$@"; '
+        f"ended=$?; cp -r {tmp_path}/r {seen}; exit $ended"
+    )
+    ended = migrate_lab(
+        *("run", *ONE, "--repeat", "8", "--name", shared_lab.name, "--results", tmp_path / "r"),
+        prefix=["unshare", "--mount", "sh", "-c", mount, "sh"],
+    )
+    assert ended.status == 5, ended.err
+    assert "make room there" in ended.err
+    assert "Traceback" not in ended.err
+    assert shared_lab.leftovers(["a", "b"]) == ()
+    shown = json.loads(migrate_lab("show", "--json", "--results", seen).out)
+    assert 1 <= len(shown["attempts"]) < 8
+
+
+def test_a_read_only_folder_is_said_before_anything_is_moved(
+    shared_lab: LocalLab, tmp_path: Path, migrate_lab: Run
+) -> None:
+    mount = f'mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path} && exec "$@"'
+    ended = migrate_lab(
+        *("run", *ONE, "--name", shared_lab.name, "--results", tmp_path),
+        prefix=["unshare", "--mount", "sh", "-c", mount, "sh"],
+    )
+    assert ended.status == 5, ended.err
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("migrate-lab: results could not be written: ")
+    assert "Read-only" in last
+    assert "another folder" in last
+    assert "moving the guest" not in ended.err
+    assert "Traceback" not in ended.err
+    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- others ---
 
 

@@ -33,7 +33,7 @@ def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
         ET.SubElement(test, "skipped", message=_clean(f"{skip.reason}; {skip.remedy}"))
     for mishap in run.mishaps:
         name = f"{mishap.case_id}[{mishap.number}]"
-        test = ET.SubElement(suite, "testcase", classname=mishap.case_id, name=name)
+        test = ET.SubElement(suite, "testcase", classname=_clean(mishap.case_id), name=_clean(name))
         problem = mishap.problem
         said = " ".join(filter(None, (problem.tried, problem.host, problem.said, problem.remedy)))
         ET.SubElement(test, "error", message=_clean(said))
