@@ -198,6 +198,8 @@ def _gap_sentence(attempt: Attempt, direction: Direction) -> str:
     after_s = (gap.begin_ns - attempt.begin_ns) / 1e9
     at_least = "at least " if gap.open_ended else ""
     during = f" during {_listed(gap.phases)}" if gap.phases else " with no migration going on"
+    if not gap.phases and not all(hop.placed for hop in attempt.inside):
+        during = " (not all events are on record: during what is not known)"
     count = sum(other.direction == direction for other in attempt.gaps or ())
     others = f"; {count} gaps, together {total(attempt.gaps, direction) / 1e6:.1f} ms"
     return (

@@ -121,6 +121,8 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
     if reported is None or attempt.gaps is None:
         missing = "no downtime was reported" if reported is None else "there are no gaps on record"
         return unmeasured(check, missing, limit)
+    if not all(hop.placed for hop in attempt.inside):
+        return unmeasured(check, _unseen(attempt, "not known which gap is the switchover's"), limit)
     ways = [_apart(attempt, way, reported) for way in DIRECTIONS]
     least, most, seen = max(ways, key=lambda one: (one[0] > limit, one[1] > limit, one[1]))
     evidence = f"reported {reported:.1f} ms, seen {seen}"

@@ -243,6 +243,7 @@ def _run(
     as_json: bool,
 ) -> None:
     from migrate import session
+    from migrate.errors import visible
     from migrate.results import read_run
 
     progress = _progress()
@@ -251,7 +252,8 @@ def _run(
     )
     cases = [case for scenario in scenarios for case in scenario.cases]
     with session.lab_up(config, progress.say, keep=keep_lab) as found:
-        command = ("migrate-lab", *sys.argv[1:])
+        # A path of the disk may be no UTF-8, and what is on record is.
+        command = ("migrate-lab", *map(visible, sys.argv[1:]))
         going = session.begin(found, results, scenarios, watcher, command)
         going.writer.change(quarantine=ci.quarantine)
         try:

@@ -99,11 +99,11 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         known = "quarantined: " if quarantine.excuses(record.run, attempt) else ""
         for verdict in table.against(attempt):
             click.echo(
-                f"{known}{attempt.case.id}/{attempt.number}: {verdict.check} {verdict.result}: "
-                f"{table.clean(verdict.evidence or verdict.measured)}"
+                f"{known}{attempt.case.id}/{attempt.number}: {table.clean(verdict.check)} "
+                f"{verdict.result}: {table.clean(verdict.evidence or verdict.measured)}"
             )
     for left in record.unfinished:
-        click.echo(f"{left}: cut off, not finished")
+        click.echo(f"{table.clean(left)}: cut off, not finished")
 
 
 def _as_json(record: RunRecord) -> str:

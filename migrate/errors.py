@@ -18,6 +18,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text that may quote a guest's console or a log, for a terminal, which would obey it.
+
+    Control characters, what turns the direction of writing, and bytes that are no UTF-8 are shown
+    as escapes (``\\x1b``); with ``lines`` a line's end stays one.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or (lines and letter == "\n")
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
 class LabError(Exception):
     """What was tried, on which host, what it said, and what to do about it."""
 
@@ -34,9 +48,7 @@ class LabError(Exception):
         where = f" on host {self.host}" if self.host else ""
         said = f": {self.said}" if self.said else ""
         remedy = f" -- {self.remedy}" if self.remedy else ""
-        text = f"{self.tried}{where}{said}{remedy}"
-        # It may quote a guest's console or a log, and a terminal would obey what is in there.
-        return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+        return visible(f"{self.tried}{where}{said}{remedy}", lines=True)
 
 
 class ConfigurationError(LabError):

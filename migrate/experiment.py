@@ -71,17 +71,18 @@ def judged(
 
 
 def _phases(seen: Seen) -> tuple[Phase, ...]:
-    """Hop by hop."""
+    """Hop by hop; none of a hop if a clock stepped: not known when, they would be wrong."""
     end_ns = seen.taken.end_ns if seen.taken else now_ns()
     return tuple(
         phase
         for hop, events, border in seen.by_hop(end_ns)
+        if not seen.stepped(hop.source, hop.target)
         for phase in phases(events, hop.source, hop.target, border)
     )
 
 
 def _measured(case: Case, seen: Seen, moved: tuple[Phase, ...]) -> Measurement | None:
-    if seen.taken is None or seen.taken.nothing_logged:
+    if seen.taken is None or seen.taken.nothing_logged or seen.stepped():
         return None
     interval_ns = case.workload.interval_us * 1000
     observed = seen.taken.observation(interval_ns, seen.floor, seen.floor[0])
@@ -127,6 +128,7 @@ def _record(
         nic_after=taken.nic if taken else None,
         backend_failed=seen.backend_failed,
         error=last.error,
+        clocks=tuple(seen.clocks),
         notes=(*seen.notes, *(taken.notes if taken else ()), *(found.notes if found else ())),
     )
 

@@ -51,6 +51,8 @@ class Told:
     """The guest's."""
     egress_ns: Column | None = None
     """When the guest's packets arrived at its peer, in order."""
+    unplaced: tuple[str, ...] = ()
+    """Why events of a host, or of the fabric, are not here: not heard, or not to be placed."""
 
     def heard(self, since_ns: int) -> int | None:
         """When the fabric first heard a frame of the guest from ``since_ns`` on."""
@@ -111,7 +113,7 @@ def stages(told: Told) -> tuple[Span, ...] | None:
     if stop is None or resume is None:
         return None
     marks = _stage_marks(told, stop, resume)
-    return tuple(_covered(stop.at_ns, resume.at_ns, marks, stop.error_ns))
+    return tuple(_covered(stop.at_ns, resume.at_ns, marks, stop.off_ns))
 
 
 def _stage_marks(told: Told, stop: Event, resume: Event) -> list[Mark]:
@@ -121,11 +123,11 @@ def _stage_marks(told: Told, stop: Event, resume: Event) -> list[Mark]:
         event = told.first(name, hosts[side], stop.at_ns, **data)
         if event is not None and event.at_ns <= resume.at_ns:
             at_ns = event.at_ns - _took_ns(event)
-            marks.append(Mark(at_ns, what, hosts[side], event.error_ns))
+            marks.append(Mark(at_ns, what, hosts[side], event.off_ns))
     if not marks:
-        return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.error_ns)]
+        return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
     last = "libvirt lets the guest run" if resume.host == told.target else "the source goes on"
-    return [*marks, Mark(resume.at_ns, last, resume.host, resume.error_ns)]
+    return [*marks, Mark(resume.at_ns, last, resume.host, resume.off_ns)]
 
 
 def _took_ns(event: Event) -> int:
@@ -143,7 +145,7 @@ def devices(told: Told) -> tuple[DeviceHandoff, ...] | None:
         for event in told.events:
             if (event.name, event.host) != (name, host):
                 continue
-            if not stop.at_ns <= event.at_ns <= resume.at_ns + event.error_ns:
+            if not stop.at_ns <= event.at_ns <= resume.at_ns + event.off_ns:
                 continue
             device = _name(event)
             row = took.setdefault(device, {})
@@ -208,14 +210,14 @@ def _before(gap: Gap, told: Told, stop: Event, grain_ns: int) -> Iterator[Mark]:
     """The guest still ran: what lay in its queues at the stop went with it."""
     out = next((event for event in told.events if event.name == "detached"), None)
     if out is not None and out.at_ns <= stop.at_ns:
-        yield Mark(out.at_ns, "the interface is taken out", told.source, out.error_ns)
+        yield Mark(out.at_ns, "the interface is taken out", told.source, out.off_ns)
         yield Mark(stop.at_ns, "the guest runs without its interface", told.source)
         return
     begin = _begins_to_stop(told, stop)
-    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.error_ns + gap.error_ns
+    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.error_ns
     what = "the last packet before the stop" if near else "the guest runs, and is not served"
-    yield Mark(begin.at_ns, what, told.source, begin.error_ns, explained=near)
-    yield Mark(stop.at_ns, "the guest is stopped, and its backends", told.source, stop.error_ns)
+    yield Mark(begin.at_ns, what, told.source, begin.off_ns, explained=near)
+    yield Mark(stop.at_ns, "the guest is stopped, and its backends", told.source, stop.off_ns)
 
 
 def _begins_to_stop(told: Told, stop: Event) -> Event:
@@ -239,12 +241,12 @@ def _after(gap: Gap, told: Told, log: Arrivals, since_ns: int, grain_ns: int) ->
         since_ns = plugged.at_ns
     ready = told.first(READY, told.target, since_ns)
     if ready is not None and ready.at_ns < end_ns:
-        yield Mark(ready.at_ns, "the backend's port comes up", told.target, ready.error_ns)
+        yield Mark(ready.at_ns, "the backend's port comes up", told.target, ready.off_ns)
         since_ns = ready.at_ns
     enabled = told.enabled(gap.direction, since_ns, end_ns + _OVS_NS)
     if ready is not None and enabled is not None:
         what = "the backend enables the guest's queue"
-        yield Mark(enabled.at_ns, what, told.target, enabled.error_ns)
+        yield Mark(enabled.at_ns, what, told.target, enabled.off_ns)
         since_ns = enabled.at_ns
     yield from _tail(gap, told, log, since_ns, grain_ns)
 
@@ -278,10 +280,10 @@ def _devices_come_and_go(told: Told, since_ns: int, end_ns: int) -> list[Mark]:
     """The last word of each kind; a link that comes up while packets pass is cut to the end."""
     last: dict[str, Mark] = {}
     for event in told.events:
-        late_ns = end_ns + _NEAR_NS + event.error_ns
+        late_ns = end_ns + _NEAR_NS + event.off_ns
         if event.name in _LOWER and since_ns < event.at_ns <= late_ns:
             what = _LOWER[event.name]
-            last[event.name] = Mark(event.at_ns, what, "guest", event.error_ns)
+            last[event.name] = Mark(event.at_ns, what, "guest", event.off_ns)
     return sorted(last.values(), key=lambda mark: mark.at_ns)
 
 

@@ -101,7 +101,7 @@ this is one of 48 KiB."""
 BRING_S = 60.0
 """For the probe to be brought in, from the agent's first answer on."""
 POLL_S = 0.2
-"""Between two asks for an agent: it says nothing by itself."""
+"""Between two asks for an agent, which says nothing by itself, or over connections made anew."""
 
 
 def bring_probe(domain: Domain, probe: Path, deadline: Deadline) -> None:
@@ -202,6 +202,31 @@ def _destroy(domain: Domain, host: Host) -> None:
 def _kill(host: Host) -> None:
     killing = ["pkill", "-KILL", "--pidfile", PID_FILE, "^qemu"]
     host.run(killing, Deadline.after(END_S), check=False)
+
+
+def settled(hosts: Sequence[Host], deadline: Deadline) -> bool:
+    """Wait until no host's libvirt has a job for the guest; False: one still has at the deadline.
+
+    For when nobody heard how a move ended: it may go on without whoever asked for it. A host that
+    can't be reached is tried again until the deadline, and is a HostError then.
+    """
+    never = threading.Event()
+    while True:
+        try:
+            if not any(_at_work(host) for host in hosts):
+                return True
+        except HostError:
+            if deadline.passed():
+                raise
+        if deadline.passed():
+            return False
+        never.wait(POLL_S)
+
+
+def _at_work(host: Host) -> bool:
+    with host.connect() as hypervisor:
+        domain = hypervisor.find(NAME)
+        return domain is not None and domain.in_job()
 
 
 def holders(hosts: Sequence[Host]) -> tuple[str, ...]:

@@ -48,7 +48,14 @@ NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downti
 def told_of(seen: Seen, mac: str) -> tuple[Told, ...]:
     """What was told of each hop; ``mac``: the guest's."""
     hops = seen.by_hop()
-    return tuple(Told(events, hop.source, hop.target, hop.begin_ns, mac) for hop, events, _ in hops)
+    return tuple(
+        Told(
+            events,
+            *(hop.source, hop.target, hop.begin_ns, mac),
+            unplaced=(*hop.deaf, *seen.stepped(hop.source, hop.target)),
+        )
+        for hop, events, _ in hops
+    )
 
 
 def inside_of(
@@ -72,8 +79,8 @@ def inside_of(
 def explained_of(
     told: Sequence[Told], attempt: Attempt, arrivals: Mapping[str, Arrivals]
 ) -> tuple[Explained, ...] | None:
-    """The longest gap of each direction; None without gaps."""
-    if attempt.gaps is None or attempt.floor is None:
+    """The longest gap of each direction; None without gaps, or if events are missing."""
+    if attempt.gaps is None or attempt.floor is None or any(one.unplaced for one in told):
         return None
     return tuple(_explained(told, attempt, arrivals))
 
@@ -100,7 +107,7 @@ def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
     _, resume = told.switchover
     spans, took = stages(told), devices(told)
     compared = tuple(_compared(hop, told))
-    unseen = list(hop.looked.unseen)
+    unseen = [*hop.looked.unseen, *told.unplaced]
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
     if resume is not None and hop.tail is not None and hop.tail.unseen:
@@ -113,6 +120,7 @@ def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
         "convergence": _convergence(hop, told, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
         "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
+        "placed": not told.unplaced,
         "blind": tuple(_blind(hop.looked, told)),
         "unseen": tuple(unseen),
     }
@@ -121,6 +129,8 @@ def _of_hop(hop: Hop, told: Told, case: Case) -> dict[str, Any]:
 def _convergence(hop: Hop, told: Told, case: Case) -> Convergence | None:
     """Of a move that was a pre-copy to its end."""
     if case.policy.method not in PRECOPY or not hop.looked.samples:
+        return None
+    if told.unplaced:
         return None
     ours = [event for event in told.events if event.host == told.source]
     account = [to_sample(told.source, e.data) for e in ours if e.name == "job-completed"]
@@ -149,7 +159,7 @@ def _announced(told: Told, looked: Looked, border_ns: int) -> dict[str, Any]:
     if (rounds := looked.rounds) is not None:
         found = {"announce_rounds_asked": rounds.rounds, "announce_last_due_ms": rounds.last_due_ms}
     stop, resume = told.switchover
-    if stop is None or resume is None or resume.host != told.target:
+    if stop is None or resume is None or resume.host != told.target or told.unplaced:
         return found
     heard = [e for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
     after = [e for e in heard if e.at_ns >= resume.at_ns]
@@ -168,7 +178,7 @@ def _first_packets(
 ) -> dict[str, Any]:
     """Each way the first packet that arrived after the guest ran again, wherever it did."""
     _, resume = told.switchover
-    if resume is None or taken is None:
+    if resume is None or taken is None or told.unplaced:
         return {}
     found: dict[str, Any] = {}
     silent = []
@@ -181,7 +191,7 @@ def _first_packets(
             silent.append(way)
             continue
         at_ns = int(after.min())
-        error_ns = resume.error_ns + taken.arrival_error_ns(way, at_ns)
+        error_ns = resume.off_ns + taken.arrival_error_ns(way, at_ns)
         found[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
         found[f"first_{way}_error_ms"] = error_ns / 1e6
     return {**found, "silent": tuple(silent)}

@@ -173,6 +173,13 @@ class Hypervisor:
             remedy = remedy or lifts(said)
             raise HostError(tried, host=self.host, said=said, remedy=remedy) from error
 
+    def answers(self) -> bool:
+        """Whether the connection is still there: it may have broken, or its libvirtd ended."""
+        try:
+            return bool(self._connection.isAlive())
+        except libvirt.libvirtError:
+            return False
+
     # --- the host ---
 
     def versions(self) -> dict[str, str]:
@@ -298,6 +305,8 @@ class Domain:
         self._domain = domain
         self._said = hypervisor._said
         self._new_stream = hypervisor._connection.newStream
+        self.reachable = hypervisor.answers
+        """Whether the connection is still there by which this is known."""
         self.host = hypervisor.host
         self.name: str = domain.name()
 
@@ -321,6 +330,21 @@ class Domain:
                 return "gone"
             raise HostError("ask for the guest's state", host=self.host, said=str(error)) from error
         return words.get(state, f"state {state}")
+
+    def in_job(self) -> bool:
+        """Whether libvirt still moves or saves it, in or out.
+
+        Source: libvirt's qemuDomainGetJobStats, which refuses a guest that comes in.
+        """
+        try:
+            return bool(self._domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+        except libvirt.libvirtError as error:
+            code = error.get_error_code()
+            if code in (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+                return True
+            if code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                return False
+            raise HostError("ask for its job", host=self.host, said=str(error)) from error
 
     def destroy(self) -> None:
         """End it at once; one that is gone already is fine."""

@@ -31,6 +31,11 @@ GRACE_S = 45.0
 """After an abort libvirt may wait for a peer that is gone until its keepalive gives up; a guest
 that was suspended, or went over to post-copy, still has memory to send."""
 
+LOST = (
+    "the connection to libvirt on {} broke while the guest was moved, so its outcome is who holds "
+    "the guest now, as both hosts say, and libvirt's account was not had"
+)
+
 
 class End(NamedTuple):
     """One end of a move."""
@@ -81,6 +86,8 @@ class Acted:
     notes: tuple[str, ...] = ()
     stream: Account | None = None
     """Of what was saved; None: nothing was, or a note says why it could not be read."""
+    lost: bool = False
+    """The connection broke over which it was asked for: its error tells nothing of the guest."""
 
 
 @dataclass(slots=True)
@@ -119,16 +126,20 @@ def act(domain: Domain, move: Move, listener: Listener, react: Callable[[Event],
     notes = watch.refused()
     if move.policy.method == "save-restore":
         notes = (*notes, "libvirt reports on the save alone, not on the restore", *saved.notes)
-    return Acted(call, watch.aborted, reported, notes, saved.account)
+    lost = call.error is not None and not domain.reachable()
+    if lost:
+        notes = (*notes, f"{LOST.format(move.source.host.name)}: {call.error}")
+    return Acted(call, watch.aborted, reported, notes, saved.account, lost)
 
 
 def judged(acted: Acted, held: tuple[str, ...], move: Move) -> Moved:
     """How a move ended, given who was found to hold the guest."""
+    outcome = _outcome(acted, held, move)
     return Moved(
-        outcome=_outcome(acted, held, move),
+        outcome=outcome,
         held_by=held,
         reported=acted.reported,
-        error=_problem(acted.call, move),
+        error=None if outcome == "completed" else _problem(acted.call, move),
     )
 
 
@@ -281,7 +292,7 @@ def _ended(source: str) -> Event:
 def _outcome(acted: Acted, held: tuple[str, ...], move: Move) -> Outcome:
     if not held:
         return "lost"
-    succeeded = acted.call.ended and acted.call.error is None
+    succeeded = acted.call.ended and (acted.call.error is None or acted.lost)
     if succeeded and held == (move.target.host.name,):
         return "completed"
     gave_up = acted.aborted and acted.call.ended and held == (move.source.host.name,)

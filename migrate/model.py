@@ -253,12 +253,29 @@ class Event(Value):
     """Something that happened, by whom it was said, with the error of its place on the axis."""
 
     at_ns: int
-    error_ns: int = 0
+    error_ns: int | None = 0
+    """None: the clock that it is told by was set meanwhile, and when it happened is not known."""
     clock: str = "controller"
     source: Literal["qemu", "libvirt", "fabric", "probe", "backend", "controller"]
     host: str
     name: str
     data: dict[str, Any] = {}
+
+    @property
+    def off_ns(self) -> int:
+        """The error of a place that is known; ValueError for one that is not."""
+        if self.error_ns is None:
+            raise ValueError(f"when {self.name} happened on {self.host} is not known")
+        return self.error_ns
+
+
+class ClockReading(Value):
+    """A host's wall clock, or its peer's, at a point: ``axis = reading + offset_ns``."""
+
+    host: str
+    at_ns: int
+    offset_ns: int
+    error_ns: int
 
 
 class Phase(Value):
@@ -546,6 +563,9 @@ class Inside(Value):
     """When QEMU did not answer, and what was not seen meanwhile."""
     unseen: tuple[str, ...] = ()
     """What could not be seen, and why."""
+    placed: bool = True
+    """False: a clock was set, or a connection broke. Events are missing on the axis: see
+    ``unseen``."""
 
 
 class Nic(Value):
@@ -639,6 +659,8 @@ class Attempt(Value):
     """By the log of QEMU where the guest ended: lines that say so; None: it was not read."""
     error: Problem | None = None
     notes: tuple[str, ...] = ()
+    clocks: tuple[ClockReading, ...] = ()
+    """Of both hosts and of the peer, before, during and after; empty: they were not read."""
     verdicts: tuple[Verdict, ...] = ()
 
     def seen_from_ms(self, direction: Direction) -> float | None:

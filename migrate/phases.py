@@ -110,7 +110,7 @@ def _status(event: Event) -> str:
 
 
 def _phase(name: PhaseName, begin: Event, end: Event, number: int = 0) -> Phase:
-    error = max(begin.error_ns, end.error_ns)
+    error = max(begin.off_ns, end.off_ns)
     return Phase(name=name, number=number, begin_ns=begin.at_ns, end_ns=end.at_ns, error_ns=error)
 
 

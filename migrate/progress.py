@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from migrate.errors import visible
 from migrate.model import Attempt, PhaseName, Sample
 
 EVERY_S = 1.0
@@ -58,10 +59,8 @@ class Progress:
     def _write(self, line: str, *, stays: bool) -> None:
         if self._quiet:
             return
-        # A guest's log may be quoted here, and a terminal would obey it.
-        clean = "".join(letter if letter.isprintable() else " " for letter in line)
         start = "\r\x1b[K" if self._open_line else ""
-        self._stream.write(f"{start}{clean}" + ("\n" if stays else ""))
+        self._stream.write(f"{start}{visible(line)}" + ("\n" if stays else ""))
         self._open_line = not stays
         self._stream.flush()
 

@@ -13,18 +13,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrate.clock import Deadline, now_ns
+from migrate.clocks import PEER, placed, steps
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
 from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, has_interface
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
-from migrate.guest import Order, bring_probe, holders, running
+from migrate.guest import Order, bring_probe, holders, running, settled
 from migrate.handoff import ring_regions
 from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
 from migrate.lab.hosts import Host, Lab
 from migrate.libvirt_client import Domain
-from migrate.migration import End, Move, Moved, Swap, act, judged
-from migrate.model import Case, DirtyRate, DirtyWhen, Event, Nic, PhaseName, Problem, Sample
+from migrate.migration import GRACE_S, End, Move, Moved, Swap, act, judged
+from migrate.model import (
+    Case,
+    ClockReading,
+    DirtyRate,
+    DirtyWhen,
+    Event,
+    Nic,
+    PhaseName,
+    Problem,
+    Sample,
+)
+from migrate.observe.clocks import Clocks
 from migrate.observe.dirty_rate import during_move, in_attempt
 from migrate.observe.events import Begins, Listener, listening
 from migrate.observe.inside import INTERVAL_S, Looked, looking
@@ -82,6 +94,8 @@ class Hop:
     """Of a guest that was saved and restored; else None."""
     tail: Tail | None = None
     """Of the stream of one that was moved live."""
+    deaf: tuple[str, ...] = ()
+    """Whose events were not all heard, and why."""
 
     @property
     def account(self) -> Account | Ending | None:
@@ -113,10 +127,20 @@ class Seen:
     backend_failed: tuple[str, ...] | None = None
     dirty_rates: list[DirtyRate] = field(default_factory=list)
     """Empty if the case does not ask for them."""
+    clocks: Sequence[ClockReading] = ()
+
+    def stepped(self, *hosts: str) -> tuple[str, ...]:
+        """Why it is not known when things happened on ``hosts``, or on the fabric; mostly empty."""
+        asked = {*hosts, PEER}
+        return tuple(step.told(self.begin_ns) for step in steps(self.clocks) if step.host in asked)
 
     def by_hop(self, end_ns: int = FOREVER_NS) -> Iterator[tuple[Hop, list[Event], int]]:
-        """Each hop with its events in order: it owns the axis until the next one begins."""
-        ordered = sorted(self.events, key=lambda event: event.at_ns)
+        """Each hop with its events in order: it owns the axis until the next one begins.
+
+        Those whose place on the axis is not known are left out.
+        """
+        known = (event for event in self.events if event.error_ns is not None)
+        ordered = sorted(known, key=lambda event: event.at_ns)
         borders = [*(hop.begin_ns for hop in self.hops[1:]), end_ns]
         for hop, border in zip(self.hops, borders, strict=True):
             yield hop, [e for e in ordered if hop.begin_ns <= e.at_ns < border], border
@@ -177,7 +201,9 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         seen.notes += [note for backend in backends for note in backend.get("notes", ())]
         if case.guest.start == "warm" and not warm:
             seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
-        stage = Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen)
+        clocks = Clocks(pair, peer, listener.first_readings)
+        clocks.read()
+        stage = Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen, clocks)
         stage.measure_dirty_rates("before", (domain.host,))
         yield stage
 
@@ -197,6 +223,7 @@ class Stage:
     plugs: Mapping[str, str | None]
     """By host: the device that the guest is plugged in there."""
     seen: Seen
+    clocks: Clocks
 
     def move(self) -> Moved:
         """Move the guest to the other host, once, by the case's policy and with its faults."""
@@ -224,6 +251,7 @@ class Stage:
                 armed(self.case.faults, hosts, self.listener) as faults,
                 looking(source, target, self.listener, tell, self._rings, interval_s) as looked,
                 tailing(source, target.migration_address, self.listener) as tail,
+                self.clocks.meanwhile(),
             ):
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
             self.seen.samples += looked.samples
@@ -231,7 +259,11 @@ class Stage:
                 self.seen.dirty_rates.append(during_move(source.name, looked.samples))
             self.seen.notes += faults.not_done()
             self.seen.notes += acted.notes
+            if acted.lost and not settled((source, target), self.setting.deadline(GRACE_S)):
+                self.seen.notes.append("libvirt has not ended the move: asked who holds the guest")
             moved = judged(acted, holders((source, target)), moving)
+            deaf = self.listener.hear_again(source, target)
+            self.seen.notes += deaf
             reported = with_vfio(moved.reported, looked.samples, self.listener.events())
             moved = dataclasses.replace(moved, reported=reported)
         end_ns = now_ns()
@@ -252,6 +284,7 @@ class Stage:
                 looked,
                 stream=acted.stream,
                 tail=None if saved else tail,
+                deaf=deaf,
             )
         )
         return moved
@@ -347,13 +380,18 @@ class Stage:
         self.measure_dirty_rates("after", held)
         self.setting.say("reading the probes' logs back")
         deadline = self.setting.deadline(TAKE_S)
-        stops = sorted(event.at_ns for event in self.listener.events() if event.name == "STOP")
+        self.clocks.read()
+        self.seen.clocks, notes = tuple(self.clocks.readings), self.clocks.notes
+        told = [step.told(self.seen.begin_ns) for step in steps(self.seen.clocks)]
+        self.seen.notes += [*notes, *told]
+        heard = self._placed(self.listener.events())
+        stops = sorted(e.at_ns for e in heard if e.name == "STOP" and e.error_ns is not None)
         taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
         self.seen.taken = taken
         logged: list[Event] = []
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             logs = logs_of(host, self.case)
-            wall = host.wall_clock()
+            wall = self.listener.walls[host.name]
             logged += of_qemu(logs.get("qemu", ""), host.name, wall)
             logged += of_ovs(logs.get("ovs", ""), host.name, wall)
             for name, text in logs.items():
@@ -369,12 +407,16 @@ class Stage:
         self.seen.files |= stream_file(self.seen.hops)
         self.seen.heard_until_ns = now_ns()
         self.seen.events = (
-            *self.listener.events(),
-            *self.traffic.announcements(),
+            *heard,
+            *self._placed(self.traffic.announcements()),
             *taken.lower_events(),
-            *(event for event in logged if event.at_ns >= self.seen.begin_ns),
+            *(event for event in self._placed(logged) if event.at_ns >= self.seen.begin_ns),
         )
         return self.seen
+
+    def _placed(self, events: Sequence[Event]) -> list[Event]:
+        """By all readings of the clocks that tell of them."""
+        return list(placed(events, self.listener.walls, self.clocks.readings))
 
 
 def stream_file(hops: Sequence[Hop]) -> dict[str, str]:

@@ -151,6 +151,10 @@ class Command:
                 assert not ended, f"it ended before it said {text!r}: {''.join(self.err)}"
                 assert self._changed.wait(deadline.left()), f"never said {text!r}: {self.err}"
 
+    def file(self, path: Path) -> Path:
+        """A file as the command sees it, which may have mounts of its own."""
+        return Path(f"/proc/{self._process.pid}/root{path}")
+
     def kill(self) -> None:
         """``kill -9`` of the controller alone."""
         self._process.kill()

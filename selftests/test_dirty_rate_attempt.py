@@ -76,7 +76,7 @@ def stage(pair: tuple[Host, Host], **expect: Any) -> Stage:
     nobody = cast("Any", None)
     seen = Seen(begin_ns=0, floor=(0, 0), start_ms=0, nic=nobody)
     setting = Setting(lab=nobody)
-    return Stage(case, setting, pair, nobody, nobody, nobody, {}, {}, seen)
+    return Stage(case, setting, pair, nobody, nobody, nobody, {}, {}, seen, nobody)
 
 
 def test_a_stage_measures_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:

@@ -38,6 +38,8 @@ class Connection:
 class Here:
     """A host whose wall clock is known."""
 
+    name = "a"
+
     def wall_clock(self) -> Offset:
         return WALL
 

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "pure",
         (
             *(
+                "clocks",
                 "evidence",
                 "timeline",
                 "phases",

@@ -31,6 +31,9 @@ class Hung:
         self.orders: list[str] = []
         self._refuses = refuses
 
+    def reachable(self) -> bool:
+        return True
+
     def migrate(self, *_words: Any) -> Call:
         self._begin()
         return Call("migrate to b", self.ended.wait)

@@ -53,6 +53,9 @@ class Guest:
             )
             self._listener.add(gone)
 
+    def reachable(self) -> bool:
+        return True
+
     def migrate(self, *_words: Any) -> Call:
         return Call("migrate to b", lambda: self._do("migrate"))
 

@@ -263,7 +263,7 @@ def test_a_newer_schema_is_refused_by_its_number(tmp_path: Path) -> None:
 def test_an_older_schema_is_read_with_what_it_had(tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [synthetic.attempt(synthetic.case())])
     path = writer.folder / "cases" / "synthetic-virtio" / "1" / "attempt.json"
-    changed(path, schema_number=SCHEMA - 1, tcp="gone", notes="gone", stalls="gone")
+    changed(path, schema_number=SCHEMA - 1, tcp="gone", notes="gone", stalls="gone", clocks="gone")
     changed(writer.folder / "run.json", schema_number=SCHEMA - 1, skips="gone")
     record = read_run(writer.folder)
     assert record.attempts[0].attempt.schema_number == SCHEMA - 1

@@ -7,13 +7,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from migrate import netns
+from migrate.call import Call
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.image import ensure_image
@@ -134,6 +135,61 @@ def test_a_connection_that_broke_is_made_anew(connection: Connection) -> None:
     with pytest.raises(HostError):
         # Ends what serves this very connection.
         connection.run(["sh", "-c", "kill -KILL $(ps -o ppid= -p $PPID)"], soon())
+    assert connection.run(["hostname"], soon()).out == "a\n"
+
+
+def cut(connection: Connection) -> None:
+    """As a network does it: no more bytes, either way."""
+    assert connection._transport is not None
+    connection._transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+def run_to_its_end(connection: Connection) -> None:
+    connection.run(["sh", "-c", SAYS_AND_STAYS], soon())
+
+
+def read_a_file(connection: Connection) -> None:
+    connection.read("/run/cut-me", soon())
+
+
+def talk(connection: Connection) -> None:
+    with connection.talking(["sh", "-c", SAYS_AND_STAYS], soon()) as lines:
+        lines.ask("anything", soon())
+
+
+SAYS_AND_STAYS = "echo begun >/run/cut-me; sleep 600"
+"""Its session is there, and it has not ended."""
+
+
+@pytest.mark.parametrize("use", [run_to_its_end, read_a_file, talk])
+def test_a_connection_that_is_cut_in_the_middle_is_told_at_once(
+    use: Callable[[Connection], None], connection: Connection, place: NamespaceHost
+) -> None:
+    """No deadline is waited for, and the next program gets a new connection."""
+    place.run(["rm", "-f", "/run/cut-me"], soon())
+    if use is read_a_file:  # one that goes on for as long as nobody writes
+        place.run(["mkfifo", "/run/cut-me"], soon())
+    began, going = Deadline.after(20), Call("use it", lambda: use(connection))
+    until = "until [ -s /run/cut-me ]; do sleep 0.05; done"
+    if use is read_a_file:
+        until = "until pgrep -f '[c]at -- /run/cut-me' >/dev/null; do sleep 0.05; done"
+    place.run(["sh", "-c", until], soon())
+    cut(connection)
+    assert going.wait(began), "long before its deadline"
+    with pytest.raises(HostError) as caught:
+        going.result()
+    assert caught.value.host == "a"
+    assert connection.run(["hostname"], soon()).out == "a\n"
+    place.run(["rm", "-f", "/run/cut-me"], soon())
+
+
+def test_what_is_piped_ends_when_the_connection_is_cut(connection: Connection) -> None:
+    with connection.piped(["cat"], soon()) as plug:
+        plug.settimeout(20)
+        plug.sendall(b"there")
+        assert plug.recv(5) == b"there"
+        cut(connection)
+        assert plug.recv(1) == b"", "as a socket whose other end has gone"
     assert connection.run(["hostname"], soon()).out == "a\n"
 
 

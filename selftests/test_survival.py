@@ -352,6 +352,54 @@ def test_a_full_disk_is_said_and_nothing_is_left(
     assert shared_lab.leftovers(["a", "b"]) == ()
 
 
+def test_a_disk_that_fills_up_later_keeps_what_was_finished(
+    shared_lab: LocalLab, tmp_path: Path, migrate_lab: Run
+) -> None:
+    """Full from the second attempt on; the folder is copied out of where alone it is seen."""
+    full, seen = tmp_path / "full", tmp_path / "seen"
+    full.mkdir()
+    script = (
+        f'mount -t tmpfs -o size=16m none {full} && "$@"; ended=$?; '
+        f"rm {full}/ballast; cp -r {full} {seen}; exit $ended"
+    )
+    with started(
+        *("run", *ONE, "--repeat", "2", "--name", shared_lab.name, "--results", full),
+        prefix=["unshare", "--mount", "sh", "-c", script, "sh"],
+    ) as command:
+        command.await_line("[2/2]")
+        with contextlib.suppress(OSError), command.file(full / "ballast").open("wb", 0) as ballast:
+            while ballast.write(bytes(1 << 12)):
+                pass
+        ended = command.wait()
+    assert ended.status == 5, ended.err
+    assert "make room there" in ended.err
+    assert "Traceback" not in ended.err
+    assert shared_lab.leftovers(["a", "b"]) == ()
+    shown = json.loads(migrate_lab("show", "--json", "--results", seen).out)
+    assert [one["number"] for one in shown["attempts"]] == [1]
+
+
+def test_a_read_only_folder_is_said_before_anything_is_moved(
+    shared_lab: LocalLab, tmp_path: Path, migrate_lab: Run
+) -> None:
+    mount = (
+        f'mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path} && exec "$@"'
+    )
+    ended = migrate_lab(
+        *("run", *ONE, "--name", shared_lab.name, "--results", tmp_path),
+        prefix=["unshare", "--mount", "sh", "-c", mount, "sh"],
+    )
+    assert ended.status == 5, ended.err
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("migrate-lab: results could not be written: ")
+    assert "Read-only" in last
+    assert "another folder" in last
+    assert "moving the guest" not in ended.err
+    assert "Traceback" not in ended.err
+    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- others ---
 
 

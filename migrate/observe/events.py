@@ -1,7 +1,8 @@
 """Both hosts' events on one axis, listened to before anything is done.
 
 QEMU stamps its events with its host's wall clock; the offset to the axis is measured when the
-listener begins. libvirt's own events carry no stamp: they are placed when they arrive.
+listener begins, and :mod:`migrate.clocks` has the last word on their places when all is over.
+libvirt's own events carry no stamp: they are placed when they arrive.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.clock import Deadline, now_ns
+from migrate.clock import Deadline, Offset, now_ns
 from migrate.lab.hosts import Host
 from migrate.libvirt_client import Hypervisor
-from migrate.model import Event, PhaseName
+from migrate.model import ClockReading, Event, PhaseName
+from migrate.observe.clocks import reading
 
 STATUS_PHASES: Mapping[str, PhaseName] = {
     "setup": "setup",
@@ -34,6 +36,11 @@ class Listener:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._changed = threading.Condition()
+        self._heard: dict[str, Hypervisor] = {}
+        self._undo = ExitStack()
+        self.walls: dict[str, Offset] = {}
+        """By host: how its QEMU's stamps are laid on the axis."""
+        self.first_readings: list[ClockReading] = []
 
     def add(self, event: Event) -> None:
         """Put an event on the axis; called from libvirt's thread or the controller's."""
@@ -65,21 +72,41 @@ class Listener:
                 if not self._changed.wait(deadline.left()) and deadline.passed():
                     return None
 
+    def hear(self, host: Host, hypervisor: Hypervisor) -> None:
+        """Listen to a host's QEMU and libvirt from now on, until :meth:`close`."""
+        if (wall := self.walls.get(host.name)) is None:
+            wall = self.walls[host.name] = host.wall_clock()
+            self.first_readings.append(reading(host.name, wall))
+        on_qemu = _qemu_to(self, host.name, wall.to_axis, wall.error_ns)
+        self._undo.enter_context(hypervisor.events(on_qemu, _libvirt_to(self, host.name)))
+        self._heard[host.name] = hypervisor
+
+    def hear_again(self, *hosts: Host) -> tuple[str, ...]:
+        """Listen anew to those whose connection broke, and what was not heard by that."""
+        deaf = [host for host in hosts if not self._heard[host.name].answers()]
+        for host in deaf:
+            self.hear(host, self._undo.enter_context(host.connect()))
+        return tuple(
+            f"the connection to libvirt on {host.name} broke: what happened there after that was "
+            "not heard"
+            for host in deaf
+        )
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._undo.close()
+
 
 @contextmanager
 def listening(hosts: Mapping[str, tuple[Host, Hypervisor]]) -> Iterator[Listener]:
     """Listen to every host's QEMU and libvirt while the block runs."""
     listener = Listener()
-    with ExitStack() as stack:
-        for name, (host, hypervisor) in hosts.items():
-            wall = host.wall_clock()
-            stack.enter_context(
-                hypervisor.events(
-                    _qemu_to(listener, name, wall.to_axis, wall.error_ns),
-                    _libvirt_to(listener, name),
-                )
-            )
+    try:
+        for host, hypervisor in hosts.values():
+            listener.hear(host, hypervisor)
         yield listener
+    finally:
+        listener.close()
 
 
 def _qemu_to(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from migrate.errors import visible
 from migrate.model import HostFacts
 
 
@@ -19,7 +20,7 @@ def plain(
     """
     alike: dict[str, list[HostFacts]] = {}
     for facts in hosts:
-        alike.setdefault(facts.model_copy(update={"host": ""}).model_dump_json(), []).append(facts)
+        alike.setdefault(repr(facts.model_copy(update={"host": ""})), []).append(facts)
     lines: list[str] = []
     for group in alike.values():
         facts = group[0]
@@ -40,4 +41,4 @@ def plain(
             but = f"  but not migrated as it is: it lacks {', '.join(stays)}" if stays else ""
             verdict = f"no   {against}" if against else f"yes{but}"
             lines.append(f"  mode {mode:13} {verdict}")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))

@@ -159,7 +159,7 @@ def _carried(seen: Seen, at: dict[str, float], window: tuple[float, float]) -> I
         text = html.escape(f"{device} ({driver})" if device else driver or "nothing")
         begin, end = seen.ms(event.at_ns), seen.ms(end_ns)
         colour = PRIMARY if primary_carries(event) else STANDBY
-        error = f"± {event.error_ns / 1e6:.1f} ms"
+        error = f"± {event.off_ns / 1e6:.1f} ms"
         told_more = f"{text}<br>begin {error}"
         yield _named(Bar(at["traffic goes over"], begin, end, colour, told_more, text), window)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from migrate import quarantine
+from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run, Verdict
 from migrate.report.columns import BY_PART, COLUMNS, Column, ranking
 from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid
@@ -236,7 +237,7 @@ def plain(of: Table) -> str:
 
 
 def _fixed(of: Grid) -> list[str]:
-    lines = [of.heads, *(tuple(cell.line() for cell in row) for row in of.rows)]
+    lines = [of.heads, *(tuple(clean(cell.line()) for cell in row) for row in of.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(of.heads))]
     body = [
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
@@ -303,7 +304,5 @@ def _side(number: int, heads: Sequence[str]) -> Literal["left", "right"]:
 
 
 def clean(text: str) -> str:
-    """Without control characters: a reason may quote a log, and a terminal would obey it."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    """Nothing in it that a terminal would obey: a reason may quote a log."""
+    return visible(text)
