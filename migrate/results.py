@@ -7,16 +7,18 @@ whoever reads sees finished attempts only, and a run that was killed up to its l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
@@ -37,7 +39,10 @@ def run_name() -> str:
 
 
 class RunWriter:
-    """Writes one run folder. All that fails on the way to the disk is a MeasurementError."""
+    """Writes one run folder, maybe beside others that write to it at the same time.
+
+    All that fails on the way to the disk is a MeasurementError.
+    """
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder = folder
@@ -63,6 +68,33 @@ class RunWriter:
         """Write ``run.json`` again, e.g. when the skips are known."""
         self.run = run
         self.write("run.json", run.model_dump_json(indent=1) + "\n")
+
+    def amend(self, change: Callable[[Run], Run]) -> None:
+        """Change ``run.json`` as it is on the disk: others may have changed it since."""
+        with self._alone():
+            self.update(change(read_head(self.folder)))
+
+    def claim(self, case: Case, wanted: int = 1) -> int:
+        """A number of an attempt that nobody else has, from ``wanted`` on; its folder is made."""
+        with self._alone():
+            folder = self.folder / "cases" / case.id
+            number = wanted
+            while any((folder / f"{kind}{number}").exists() for kind in ("", PARTIAL)):
+                number += 1
+            self.attempt_folder(case, number)
+        return number
+
+    def disclaim(self, case: Case, number: int) -> None:
+        """There is no attempt after all: its folder goes if nothing is in it."""
+        folder = self.folder / "cases" / case.id / f"{PARTIAL}{number}"
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with _told(self.folder), FileLock(self.folder / ".run.lock"):
+            yield
 
     def write(self, name: str, data: str | bytes) -> Path:
         """A file of the whole run, such as ``report.html``."""
@@ -254,7 +286,7 @@ def read_run(folder: Path) -> RunRecord:
 
     Raises MeasurementError: no run folder, a file cut short, a schema that is newer than this.
     """
-    run = _model(folder / "run.json", Run)
+    run = read_head(folder)
     found = [path for path in folder.glob("cases/*/*") if path.is_dir() and path.name.isdecimal()]
     partial = sorted(folder.glob(f"cases/*/{PARTIAL}*"))
     attempts = sorted((read_attempt(path) for path in found), key=lambda r: r.attempt.begin_ns)
@@ -264,6 +296,11 @@ def read_run(folder: Path) -> RunRecord:
         tuple(attempts),
         tuple(f"{path.parent.name}/{path.name.removeprefix(PARTIAL)}" for path in partial),
     )
+
+
+def read_head(folder: Path) -> Run:
+    """``run.json`` alone. Raises MeasurementError."""
+    return _model(folder / "run.json", Run)
 
 
 def read_attempt(folder: Path) -> AttemptRecord:

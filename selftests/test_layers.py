@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("verbs", ("probe", "observe", "plugging", "migration", "faults")),
     ("readers", ("report",)),
-    ("the story", ("stage", "inside", "experiment", "session")),
+    ("the story", ("stage", "inside", "experiment", "session", "shared")),
     ("doors", ("progress", "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""

@@ -12,6 +12,8 @@ from selftests.conftest import ROOT, SCENARIOS
 MADE_UP = '''
 """A session without a lab: its attempts are made up."""
 import contextlib
+from pathlib import Path
+from types import SimpleNamespace
 import pytest
 from migrate import session
 from migrate.model import Case, Problem, Skip, Verdict
@@ -25,19 +27,24 @@ class Session:
     def __init__(self, lab):
         self.lab = lab
         self.skipped, self.attempts, self.finished = [], [], False
+        self.writer = SimpleNamespace(folder=Path("/results/20260102"))
 
-    def place(self, case):
+    def places(self, case):
         if case.interface.mode == "virtio":
-            return "a", "b"
+            return (("a", "b"), ("c", "d"))
         return Skip(case=case, reason="no such card here", remedy="plug one in")
 
     def skip(self, skip):
         self.skipped.append(skip)
 
-    def next_number(self, case):
-        return len(self.attempts) + 1
+    def lacks(self, names):
+        if "moon" in names:
+            return Skip(case=Case(id="needs"), reason="it is day", remedy="wait")
 
-    def attempt(self, case, number, pair):
+    def next_number(self, case, wanted):
+        return max(wanted, len(self.attempts) + 1)
+
+    def attempt(self, case, number, *pairs):
         passes = case.policy.hops == 1
         verdict = Verdict(
             check="held-by", result="pass" if passes else "fail", measured="nobody", limit="b",
@@ -49,8 +56,8 @@ class Session:
         return self.attempts[-1]
 
     @contextlib.contextmanager
-    def staged(self, case, pair):
-        yield f"{case.interface.mode} on {pair}"
+    def staged(self, case, *pairs):
+        yield f"{case.interface.mode} on {pairs[0]}"
 
     def finish(self):
         print("the report is written")
@@ -97,6 +104,7 @@ def test_a_case_that_fails_shows_its_verdicts_and_no_code(inner: pytest.Pytester
             "one/1: lost, held by*",
             "*held-by*fail*nobody against b: THE GUEST RUNS NOWHERE",
             "migrate to b on a: it burns",
+            "run folder: /results/20260102",
         ]
     )
     assert "def judge" not in result.stdout.str()

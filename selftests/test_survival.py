@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from migrate import checks, experiment, guest, libvirt_client, migration, session, stage
+from migrate import checks, guest, libvirt_client, migration, session, stage
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, GuestError, HostError
 from migrate.faults import stop_libvirtd
@@ -386,7 +386,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
 def test_a_second_job_gives_up_at_its_deadline(
     going: Session, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "LEASE_S", 0.2)
+    monkeypatch.setattr(session, "LEASE_S", 0.2)
     with (
         leased(going.lab.leases, ["a"], Deadline.after(10), print),
         pytest.raises(HostError, match="held by process") as caught,

@@ -14,6 +14,10 @@ from migrate.clock import Deadline
 from migrate.errors import HostError
 
 
+class BusyError(HostError):
+    """Another job held the host until the deadline."""
+
+
 @contextmanager
 def leased(
     folder: Path, hosts: Iterable[str], deadline: Deadline, progress: Callable[[str], None]
@@ -38,7 +42,7 @@ def _one(
             progress(f"waiting for host {host}, held by {_text(holder)}")
             lock.acquire(timeout=deadline.left())
     except Timeout as error:
-        raise HostError(
+        raise BusyError(
             "lease the host", host=host, said=f"held by {_text(holder)} until the deadline"
         ) from error
     try:
