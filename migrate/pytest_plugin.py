@@ -77,9 +77,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """One that was named; TOML files that merely lie around are none."""
-    if file_path.suffix == ".toml" and parent.session.isinitpath(file_path):
-        return ScenarioFile.from_parent(parent, path=file_path)
-    return None
+    if file_path.suffix != ".toml":
+        return None
+    # One that lies in a folder that is named too is no initial path any more.
+    config = parent.config
+    named = file_path in (config.invocation_params.dir / name for name in config.args)
+    if not named and not parent.session.isinitpath(file_path):
+        return None
+    return ScenarioFile.from_parent(parent, path=file_path)
 
 
 class ScenarioFile(pytest.File):

@@ -49,15 +49,15 @@ def _any(
             with suppress(BusyError):
                 held.enter_context(leased(folder, _names(pair), Deadline.after(0), waits.append))
                 return pair
+        if not said:
+            said = tuple(dict.fromkeys(waits))
+            for line in said:
+                say(line)
         if deadline.passed():
             raise HostError(
                 "lease two hosts",
                 said=f"none of {len(pairs)} pairs was free until the deadline: {'; '.join(said)}",
             )
-        if not said:
-            said = tuple(dict.fromkeys(waits))
-            for line in said:
-                say(line)
         never.wait(POLL_S)
 
 
