@@ -8,7 +8,7 @@ import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,13 +215,17 @@ class Session:
 
         A LabError is noted in the run before it goes on to the caller.
         """
-        try:
-            with self._leased(pairs) as pair:
-                done = self._try(case, number, pair)
-        except LabError as error:
-            self._note(case, number, error)
-            self.writer.disclaim(case, number)
-            raise
+        pair: Pair | None = None
+        with ExitStack() as lease:
+            try:
+                pair = lease.enter_context(self._leased(pairs))
+                done = attempt(case, number, self._setting(pair), pair, self.writer)
+            except LabError as error:
+                self._note(case, number, error)
+                self.writer.disclaim(case, number)
+                if pair is not None:
+                    self._mend(case, number, pair)
+                raise
         self.attempts.append(done)
         self.watcher.on_attempt(done)
         return done
@@ -229,14 +233,11 @@ class Session:
     def _leased(self, pairs: Sequence[Pair]) -> AbstractContextManager[Pair]:
         return one_leased(self.lab.leases, pairs, Deadline.after(LEASE_S), self.watcher.say)
 
-    def _try(self, case: Case, number: int, pair: Pair) -> Attempt:
-        try:
-            return attempt(case, number, self._setting(pair), pair, self.writer)
-        except LabError:
-            self._keep_logs(case, number, pair)
-            for name in self.lab.heal():
-                self.watcher.say(f"host {name} was off: it has been replaced")
-            raise
+    def _mend(self, case: Case, number: int, pair: Pair) -> None:
+        """While nobody else has the hosts."""
+        self._keep_logs(case, number, pair)
+        for name in self.lab.heal():
+            self.watcher.say(f"host {name} was off: it has been replaced")
 
     def _keep_logs(self, case: Case, number: int, pair: Pair) -> None:
         """Without an attempt there is no folder for them: they lie beside ``run.json``."""
