@@ -217,7 +217,9 @@ def scenario(request: pytest.FixtureRequest, lab: Session, _turn: int) -> Scenar
     """
     from migrate.errors import LabError
 
-    def run(what: Case | Path, *overrides: str, variant: str = "", number: int = 1) -> Attempt:
+    def run(
+        what: Case | Path, *overrides: str, variant: str = "", number: int | None = None
+    ) -> Attempt:
         """What leaves no attempt fails the test in one line."""
         case = _case(what, overrides, variant, lab)
         places = _places(lab, case)

@@ -199,10 +199,10 @@ class Session:
             on_phase=self.watcher.on_phase,
         )
 
-    def next_number(self, case: Case, wanted: int = 1) -> int:
-        """The number of the next try at ``case``, from ``wanted`` on: nobody else gets it."""
+    def next_number(self, case: Case, wanted: int | None = None) -> int:
+        """The number of the next try at ``case``, ``wanted`` if it is free: nobody else gets it."""
         tried = sum(done.case.id == case.id for done in self.attempts)
-        return self.writer.claim(case, max(wanted, 1 + tried))
+        return self.writer.claim(case, wanted or 1 + tried)
 
     @contextmanager
     def staged(self, case: Case, *pairs: Pair) -> Iterator[Stage]:

@@ -43,7 +43,7 @@ class Session:
             return Skip(case=Case(id="needs"), reason="it is day", remedy="wait")
 
     def next_number(self, case, wanted):
-        return max(wanted, len(self.attempts) + 1)
+        return wanted or len(self.attempts) + 1
 
     def attempt(self, case, number, *pairs):
         passes = case.policy.hops == 1
