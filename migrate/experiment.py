@@ -1,4 +1,4 @@
-"""One attempt, from lease to verdicts. Start reading here.
+"""One attempt, on two hosts that are leased, to its verdicts. Start reading here.
 
 :func:`attempt` puts the world into a state (two hosts, a backend on each, a guest with its probe, a
 peer, traffic: :mod:`migrate.stage`), acts (moves the guest), and judges (what the network saw, what
@@ -12,10 +12,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from migrate import checks
-from migrate.clock import Deadline, now_ns
+from migrate.clock import now_ns
 from migrate.inside import explained_of, inside_of, told_of
 from migrate.lab.hosts import Host
-from migrate.lab.lease import leased_pair
 from migrate.model import Attempt, Case, Phase, Reported
 from migrate.outage import Measurement, measure
 from migrate.phases import phases
@@ -23,27 +22,23 @@ from migrate.results import RunWriter
 from migrate.stage import Seen, Setting, staged
 from migrate.timeline import Arrivals, GuestClock
 
-LEASE_S = 600.0
-
 
 def attempt(
     case: Case, number: int, setting: Setting, pair: tuple[Host, Host], writer: RunWriter
 ) -> Attempt:
-    """Try ``case`` once on ``pair`` (source, target) and write all of it down.
+    """Try ``case`` once on ``pair`` (source, target: leased) and write all of it down.
 
     A migration that fails is an attempt; an exception means that there is none to record.
     """
     hosts = [host.name for host in pair]
-    deadline = Deadline.after(LEASE_S)
-    with leased_pair(setting.lab, pair, f"{case.id}-{number}", deadline, setting.say) as lease:
-        with staged(case, dataclasses.replace(setting, check=lease.check), pair) as stage:
-            for _ in range(case.policy.hops):
-                if stage.move().outcome != "completed":
-                    break
-            stage.listen(case.workload.settle_s)
-            seen = stage.end()
-        lease.check()
-        leftovers = setting.lab.leftovers(hosts)
+    with staged(case, setting, pair) as stage:
+        for _ in range(case.policy.hops):
+            if stage.move().outcome != "completed":
+                break
+        stage.listen(case.workload.settle_s)
+        seen = stage.end()
+    setting.check()
+    leftovers = setting.lab.leftovers(hosts)
     arrivals = _on_axis(seen)
     record = judged(case, number, pair, seen, arrivals, leftovers)
     writer.write_attempt(record, seen.events, seen.samples, arrivals, seen.files)

@@ -182,12 +182,18 @@ def _end(host: Host) -> None:
     """By libvirt; where that does not answer in time, by the id of QEMU that it wrote down."""
     try:
         with host.connect() as hypervisor:
-            domain = hypervisor.find(NAME)
-            if domain is not None:
-                _destroy(domain, host)
+            end_left(host, hypervisor)
     except HostError:
         _kill(host)
         raise
+
+
+def end_left(host: Host, hypervisor: Hypervisor) -> bool:
+    """End the guest that is on ``host``, e.g. of a controller that was killed; False: none is."""
+    domain = hypervisor.find(NAME)
+    if domain is not None:
+        _destroy(domain, host)
+    return domain is not None
 
 
 def _destroy(domain: Domain, host: Host) -> None:

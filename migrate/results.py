@@ -13,13 +13,14 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
@@ -46,7 +47,10 @@ def run_name() -> str:
 
 
 class RunWriter:
-    """Writes one run folder. All that fails on the way to the disk is a MeasurementError."""
+    """Writes one run folder, maybe beside others that write to it at the same time.
+
+    All that fails on the way to the disk is a MeasurementError.
+    """
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder = folder
@@ -96,7 +100,34 @@ class RunWriter:
 
     def change(self, **fields: object) -> None:
         """Write ``run.json`` again with other ``fields``."""
-        self.update(self.run.model_copy(update=fields))
+        self.amend(lambda run: run.model_copy(update=fields))
+
+    def amend(self, change: Callable[[Run], Run]) -> None:
+        """Change ``run.json`` as it is on the disk: others may have changed it since."""
+        with self._alone():
+            self.update(change(read_head(self.folder)))
+
+    def claim(self, case: Case, wanted: int = 1) -> int:
+        """A number of an attempt that nobody else has, from ``wanted`` on; its folder is made."""
+        with self._alone():
+            folder = self.folder / "cases" / case.id
+            number = wanted
+            while any((folder / f"{kind}{number}").exists() for kind in ("", PARTIAL)):
+                number += 1
+            self.attempt_folder(case, number)
+        return number
+
+    def disclaim(self, case: Case, number: int) -> None:
+        """There is no attempt after all: its folder goes if nothing is in it."""
+        folder = self.folder / "cases" / case.id / f"{PARTIAL}{number}"
+        with suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with _told(self.folder), FileLock(self.folder / ".run.lock"):
+            yield
 
     def write(self, name: str, data: str | bytes) -> Path:
         """A file of the whole run, such as ``report.html``."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from migrate import __version__, quarantine
 from migrate.clock import Deadline
 from migrate.errors import LabError
-from migrate.experiment import LEASE_S, attempt
+from migrate.experiment import attempt
 from migrate.faults import NEEDS_POWER
 from migrate.image import ensure_image
 from migrate.interfaces import MODES, TO_MIGRATE, module_for
@@ -25,7 +24,8 @@ from migrate.lab import facts, labs
 from migrate.lab.config import AnyConfig, RackConfig, cache_folder
 from migrate.lab.hosts import Host, Lab
 from migrate.lab.labs import AnyLab
-from migrate.lab.lease import leased_pair
+from migrate.lab.lease import Held
+from migrate.lab.pairs import Pair, one_leased
 from migrate.model import (
     Attempt,
     Capability,
@@ -46,6 +46,8 @@ from migrate.scenario import Scenario
 from migrate.scenario.rules import has_postcopy
 from migrate.stage import Setting, Stage, logs_of, staged
 
+LEASE_S = 600.0
+"""To wait for two hosts that others use."""
 NOTHING_RAN = 3
 """Exit code where no case could run here: nothing was proved."""
 
@@ -128,15 +130,31 @@ class Session:
         """The head of the run folder."""
         return self.writer.run
 
-    def place(self, case: Case) -> tuple[Host, Host] | Skip:
+    def place(self, case: Case) -> Pair | Skip:
         """Source and target for ``case``, or why this lab has none."""
+        found = self.places(case)
+        return found if isinstance(found, Skip) else found[0]
+
+    def places(self, case: Case) -> tuple[Pair, ...] | Skip:
+        """All pairs that ``case`` can be tried on, those first that the lab file has first."""
         reasons: list[Skip] = []
+        found: dict[frozenset[str], Pair] = {}
         for source, target in itertools.permutations(self.lab.hosts.values(), 2):
             lacking = self._lacking(case, source, target)
             if lacking is None:
-                return source, target
-            reasons.append(Skip(case=case, reason=lacking.reason, remedy=lacking.remedy))
-        return reasons[0]
+                # Where one way is not free, the other isn't.
+                found.setdefault(frozenset((source.name, target.name)), (source, target))
+            else:
+                reasons.append(Skip(case=case, reason=lacking.reason, remedy=lacking.remedy))
+        return tuple(found.values()) or reasons[0]
+
+    def lacks(self, names: Sequence[str]) -> Skip | None:
+        """Why no two hosts have all of these capabilities and modes; None if two have."""
+        modes = [mode for mode in MODES if mode in names]
+        needs = [need for mode in modes for need in module_for(mode).needs]
+        needs += [name for name in names if name not in modes]
+        found = self.places(Case(id="needs", needs=tuple(needs)))
+        return found if isinstance(found, Skip) else None
 
     def _lacking(self, case: Case, source: Host, target: Host) -> Capability | None:
         if case.roots is not None and case.roots != (source.root, target.root):
@@ -170,48 +188,71 @@ class Session:
 
     def skip(self, skip: Skip) -> None:
         """Say once that a case can't run here."""
-        self.writer.update(self.run.model_copy(update={"skips": (*self.run.skips, skip)}))
+
+        def note(run: Run) -> Run:
+            known = [one for one in run.skips if one.case.id != skip.case.id]
+            return run.model_copy(update={"skips": (*known, skip)})
+
+        self.writer.amend(note)
         self.watcher.say(f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}")
 
-    def _setting(self, pair: tuple[Host, Host]) -> Setting:
+    def _setting(self, pair: Pair, lease: Held) -> Setting:
+        source, target = pair
         chosen = {host.name for host in pair}
         kvm = all(found.capability("kvm").able for found in self.facts if found.host in chosen)
         return Setting(
-            self.lab,
+            self.lab.apart(source.name, target.name),
             accelerator="kvm" if kvm else "qemu",
             say=self.watcher.say,
             on_sample=self.watcher.on_sample,
             on_phase=self.watcher.on_phase,
+            check=lease.check,
         )
 
-    def next_number(self, case: Case) -> int:
-        """The number of the next try at ``case``."""
-        return 1 + sum(done.case.id == case.id for done in self.attempts)
+    def next_number(self, case: Case, wanted: int | None = None) -> int:
+        """The number of the next try at ``case``, ``wanted`` if it is free: nobody else gets it."""
+        tried = sum(done.case.id == case.id for done in self.attempts)
+        return self.writer.claim(case, wanted or 1 + tried)
 
     @contextmanager
-    def staged(self, case: Case, pair: tuple[Host, Host]) -> Iterator[Stage]:
-        """The case's world in a state, to act on by hand; its hosts are leased meanwhile."""
-        deadline = Deadline.after(LEASE_S)
-        with leased_pair(self.lab, pair, case.id, deadline, self.watcher.say) as lease:
-            setting = dataclasses.replace(self._setting(pair), check=lease.check)
-            with staged(case, setting, pair) as stage:
-                yield stage
+    def staged(self, case: Case, *pairs: Pair) -> Iterator[Stage]:
+        """The case's world in a state, to act on by hand, on the first pair that is free."""
+        with (
+            self._leased(pairs, case.id) as (pair, lease),
+            staged(case, self._setting(pair, lease), pair) as stage,
+        ):
+            yield stage
 
-    def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
-        """One try; a LabError is noted in the run before it goes on to the caller."""
-        try:
-            done = attempt(case, number, self._setting(pair), pair, self.writer)
-        except LabError as error:
-            self._note(case, number, error)
-            self._keep_logs(case, number, pair)
-            for name in self.lab.heal():
-                self.watcher.say(f"host {name} was off: it has been replaced")
-            raise
+    def attempt(self, case: Case, number: int, *pairs: Pair) -> Attempt:
+        """One try on the first of ``pairs`` that is free.
+
+        A LabError is noted in the run before it goes on to the caller.
+        """
+        pair: Pair | None = None
+        with ExitStack() as lease:
+            try:
+                pair, held = lease.enter_context(self._leased(pairs, f"{case.id}-{number}"))
+                done = attempt(case, number, self._setting(pair, held), pair, self.writer)
+            except LabError as error:
+                self._note(case, number, error)
+                self.writer.disclaim(case, number)
+                if pair is not None:
+                    self._mend(case, number, pair)
+                raise
         self.attempts.append(done)
         self.watcher.on_attempt(done)
         return done
 
-    def _keep_logs(self, case: Case, number: int, pair: tuple[Host, Host]) -> None:
+    def _leased(self, pairs: Sequence[Pair], job: str) -> AbstractContextManager[tuple[Pair, Held]]:
+        return one_leased(self.lab, pairs, job, Deadline.after(LEASE_S), self.watcher.say)
+
+    def _mend(self, case: Case, number: int, pair: Pair) -> None:
+        """While nobody else has the hosts."""
+        self._keep_logs(case, number, pair)
+        for name in self.lab.heal():
+            self.watcher.say(f"host {name} was off: it has been replaced")
+
+    def _keep_logs(self, case: Case, number: int, pair: Pair) -> None:
         """Without an attempt there is no folder for them: they lie beside ``run.json``."""
         for host in pair:
             try:
@@ -225,32 +266,30 @@ class Session:
     def _note(self, case: Case, number: int, error: LabError) -> None:
         problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
         mishap = Mishap(case_id=case.id, number=number, problem=problem, exit_code=error.exit_code)
-        self.writer.update(self.run.model_copy(update={"mishaps": (*self.run.mishaps, mishap)}))
+        self.writer.amend(lambda run: run.model_copy(update={"mishaps": (*run.mishaps, mishap)}))
 
     def try_all(self, cases: Sequence[Case], repeat: int) -> None:
         """Every case ``repeat`` times, in turns, so that a drift of the machine meets all alike."""
-        placed: dict[str, tuple[Host, Host]] = {}
+        placed: dict[str, tuple[Pair, ...]] = {}
         for case in cases:
-            place = self.place(case)
-            if isinstance(place, Skip):
-                self.skip(place)
+            places = self.places(case)
+            if isinstance(places, Skip):
+                self.skip(places)
             else:
-                placed[case.id] = place
+                placed[case.id] = places
         ready = [case for case in cases if case.id in placed]
         total = repeat * len(ready)
         for number, (turn, case) in enumerate(itertools.product(range(1, repeat + 1), ready), 1):
             self.watcher.say(f"[{number}/{total}] {case.id}, attempt {turn}")
             try:
-                self.attempt(case, turn, placed[case.id])
+                self.attempt(case, turn, *placed[case.id])
             except LabError as error:
                 self.watcher.say(f"no attempt: {error}")
 
     def finish(self) -> Path:
         """Write JUnit's file, the index and the report; returns the report's path."""
         self.watcher.say("writing the report")
-        self.writer.write("junit.xml", junit(self.run, self.attempts))
-        write_index(self.writer.folder)
-        return write_report(self.writer.folder)
+        return write_readers(self.writer, self.attempts)
 
     @property
     def exit_code(self) -> int:
@@ -261,6 +300,13 @@ class Session:
         if not self.attempts:
             return NOTHING_RAN
         return int(quarantine.fails(self.run, self.attempts))
+
+
+def write_readers(writer: RunWriter, attempts: Sequence[Attempt]) -> Path:
+    """What is made of a whole run, for readers; the report's path."""
+    writer.write("junit.xml", junit(writer.run, attempts))
+    write_index(writer.folder)
+    return write_report(writer.folder)
 
 
 def begin(

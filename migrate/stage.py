@@ -18,7 +18,7 @@ from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
 from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, has_interface
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.faults import Armed, armed
-from migrate.guest import Order, bring_probe, holders, running, settled
+from migrate.guest import Order, bring_probe, end_left, holders, running, settled
 from migrate.handoff import ring_regions
 from migrate.image import Image, ensure_image
 from migrate.interfaces import Backend, module_for
@@ -154,8 +154,8 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
     deadline = setting.deadline(DISK_START_S if isinstance(image, Disk) else START_S)
     with ExitStack() as stack:
         ends = [End(host, stack.enter_context(host.connect())) for host in pair]
-        for host in pair:
-            host.run(["rm", "-f", CONSOLE, QEMU_LOG], deadline)
+        for end in ends:
+            _cleared(end, setting, deadline)
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         module = module_for(case.interface.mode)
         backends = [
@@ -206,6 +206,13 @@ def staged(case: Case, setting: Setting, pair: tuple[Host, Host]) -> Iterator[St
         stage = Stage(case, setting, pair, domain, traffic, listener, rewrites, plugs, seen, clocks)
         stage.measure_dirty_rates("before", (domain.host,))
         yield stage
+
+
+def _cleared(end: End, setting: Setting, deadline: Deadline) -> None:
+    """Nothing of an earlier attempt is on the host, whatever became of that."""
+    if end_left(end.host, end.hypervisor):
+        setting.say(f"host {end.host.name} had a guest that a killed job left: it is ended")
+    end.host.run(["rm", "-f", CONSOLE, QEMU_LOG], deadline)
 
 
 @dataclass(slots=True)

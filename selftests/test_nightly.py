@@ -52,8 +52,8 @@ class StandIn(Session):
     def place(self, case: Case) -> tuple[Host, Host] | Skip:
         return Skip(case=case, reason="not here", remedy="move") if case.needs else PAIR
 
-    def attempt(self, case: Case, number: int, pair: tuple[Host, Host]) -> Attempt:
-        assert pair is PAIR
+    def attempt(self, case: Case, number: int, *pairs: tuple[Host, Host]) -> Attempt:
+        assert pairs == (PAIR,)
         if len(self.attempts) + 1 == self.interrupted_at:
             raise KeyboardInterrupt
         self.clock += self.takes_s

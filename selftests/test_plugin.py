@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from selftests.conftest import ROOT, SCENARIOS
 MADE_UP = '''
 """A session without a lab: its attempts are made up."""
 import contextlib
+from pathlib import Path
+from types import SimpleNamespace
 import pytest
 from migrate import session
 from migrate.model import Case, Problem, Skip, Verdict
@@ -25,19 +28,24 @@ class Session:
     def __init__(self, lab):
         self.lab = lab
         self.skipped, self.attempts, self.finished = [], [], False
+        self.writer = SimpleNamespace(folder=Path("/results/20260102"))
 
-    def place(self, case):
+    def places(self, case):
         if case.interface.mode == "virtio":
-            return "a", "b"
+            return (("a", "b"), ("c", "d"))
         return Skip(case=case, reason="no such card here", remedy="plug one in")
 
     def skip(self, skip):
         self.skipped.append(skip)
 
-    def next_number(self, case):
-        return len(self.attempts) + 1
+    def lacks(self, names):
+        if "moon" in names:
+            return Skip(case=Case(id="needs"), reason="it is day", remedy="wait")
 
-    def attempt(self, case, number, pair):
+    def next_number(self, case, wanted):
+        return wanted or len(self.attempts) + 1
+
+    def attempt(self, case, number, *pairs):
         passes = case.policy.hops == 1
         verdict = Verdict(
             check="held-by", result="pass" if passes else "fail", measured="nobody", limit="b",
@@ -49,8 +57,8 @@ class Session:
         return self.attempts[-1]
 
     @contextlib.contextmanager
-    def staged(self, case, pair):
-        yield f"{case.interface.mode} on {pair}"
+    def staged(self, case, *pairs):
+        yield f"{case.interface.mode} on {pairs[0]}"
 
     def finish(self):
         print("the report is written")
@@ -97,6 +105,7 @@ def test_a_case_that_fails_shows_its_verdicts_and_no_code(inner: pytest.Pytester
             "one/1: lost, held by*",
             "*held-by*fail*nobody against b: THE GUEST RUNS NOWHERE",
             "migrate to b on a: it burns",
+            "run folder: /results/20260102",
         ]
     )
     assert "def judge" not in result.stdout.str()
@@ -171,7 +180,8 @@ def test_an_unknown_lab_file_is_named(inner: pytest.Pytester) -> None:
 
 def test_the_options_are_told(inner: pytest.Pytester) -> None:
     result = inner.runpytest_inprocess("--help")
-    result.stdout.fnmatch_lines(["migrate-lab:", "*--lab=LAB*", "*--lab-name=*", "*--results=*"])
+    options = ("*--lab=LAB*", "*--lab-name=*", "*--results=*", "*--scenario=*", "*--repeat=*")
+    result.stdout.fnmatch_lines(["migrate-lab:", *options])
 
 
 def test_a_real_guest_on_a_real_lab(
@@ -192,3 +202,72 @@ def test_a_real_guest_on_a_real_lab(
     (run,) = (path for path in tmp_path.iterdir() if path.joinpath("run.json").exists())
     assert (run / "report.html").exists()
     assert (run / "junit.xml").exists()
+
+
+# --- scenario files, repetitions, markers, evidence ---
+
+TWO = SCENARIO + '[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
+
+
+def test_the_cases_of_a_named_scenario_file_are_tests(inner: pytest.Pytester) -> None:
+    inner.path.joinpath("one.toml").write_text(TWO)
+    inner.makepyfile("def test_other():\n    pass\n")
+    result = inner.runpytest_inprocess("-p", "no:cacheprovider", "-v", "one.toml")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["one.toml::one-virtio PASSED*", "one.toml::one-vdpa SKIPPED*"])
+
+
+def test_scenario_files_by_option_alone_and_beside_tests(inner: pytest.Pytester) -> None:
+    words = ("--scenario", "one.toml")
+    outcome_of(inner, "def test_other():\n    pass\n", *words).assert_outcomes(passed=1)
+    outcome_of(inner, "def test_other():\n    pass\n", *words, ".").assert_outcomes(passed=2)
+
+
+def test_a_file_that_is_no_scenario_is_refused_in_a_line(inner: pytest.Pytester) -> None:
+    inner.path.joinpath("one.toml").write_text("[hosts.a]\n")
+    result = inner.runpytest_inprocess("-p", "no:cacheprovider", "one.toml")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*one.toml*hosts*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_each_case_is_repeated_in_turns(inner: pytest.Pytester) -> None:
+    two = '[matrix]\n"interface.ring" = ["split", "packed"]\n'
+    inner.path.joinpath("one.toml").write_text(SCENARIO + two)
+    result = inner.runpytest_inprocess("-p", "no:cacheprovider", "-v", "--repeat=2", "one.toml")
+    result.assert_outcomes(passed=4)
+    ids = [line.split()[0] for line in result.outlines if "PASSED" in line]
+    names = ("one-split/1", "one-packed/1", "one-split/2", "one-packed/2")
+    assert ids == [f"one.toml::{name}" for name in names]
+
+
+def test_a_test_that_tries_a_case_is_repeated_and_no_other(inner: pytest.Pytester) -> None:
+    test = "def test_it(scenario):\n    scenario(ONE)\ndef test_other():\n    pass\n"
+    outcome_of(inner, test, "--repeat=3").assert_outcomes(passed=4)
+    result = outcome_of(inner, test, "--repeat=0")
+    result.stderr.fnmatch_lines(["*--repeat: at least 1*"])
+
+
+def test_a_test_is_skipped_where_the_lab_lacks_what_it_names(inner: pytest.Pytester) -> None:
+    test = (
+        "import pytest\n"
+        "@pytest.mark.needs('vhost-user', 'moon')\ndef test_night():\n    assert False\n"
+        "@pytest.mark.needs('tun')\ndef test_day():\n    pass\n"
+    )
+    result = outcome_of(inner, test, "-rs", "--strict-markers")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*it is day; it takes: wait"])
+
+
+def test_evidence_is_in_junits_file(inner: pytest.Pytester) -> None:
+    test = "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE, 'policy.hops=3'))\n"
+    outcome_of(inner, test, "--junitxml=junit.xml").assert_outcomes(failed=1)
+    found = {
+        one.get("name"): one.get("value")
+        for one in ET.parse(inner.path / "junit.xml").iterfind(".//testcase/properties/property")
+    }
+    assert found["run folder"] == "/results/20260102"
+    assert found["attempt"] == "cases/one/1"
+    assert found["verdict held-by"] == "fail: nobody"
+    assert found["reported downtime, ms"] is not None
+    assert {"seen egress outage, ms", "seen ingress outage, ms"} <= found.keys()

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from migrate import checks, experiment, guest, libvirt_client, migration, session, stage
+from migrate import checks, guest, libvirt_client, migration, session, stage
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, GuestError, HostError, LeaseLostError
 from migrate.faults import stop_libvirtd
 from migrate.interfaces import vhost_user
 from migrate.interfaces.virtio import Virtio
-from migrate.lab import labs
+from migrate.lab import labs, pairs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.hosts import Host, NamespaceHost
 from migrate.lab.lease import leased
@@ -434,7 +434,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
 def test_a_second_job_gives_up_at_its_deadline(
     going: Session, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "LEASE_S", 0.2)
+    monkeypatch.setattr(session, "LEASE_S", 0.2)
     with (
         leased(going.lab.leases, ["a"], Deadline.after(10), print),
         pytest.raises(HostError, match="held by process") as caught,
@@ -465,7 +465,7 @@ def test_a_lease_that_is_lost_ends_the_attempt_before_its_next_step(
                 raise LeaseLostError("keep the lease of a and b", said="others have them")
 
     lease = Losing()
-    monkeypatch.setattr(experiment, "leased_pair", lambda *_words: contextlib.nullcontext(lease))
+    monkeypatch.setattr(pairs, "leased_pair", lambda *_words: contextlib.nullcontext(lease))
     with pytest.raises(LeaseLostError):
         tried(going, case())
     assert lease.asked == step, "nothing was done afterwards"

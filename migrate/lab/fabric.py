@@ -1,16 +1,19 @@
 """The fabric of a lab on this machine, and what every such lab is: a journal, leases, a peer.
 
 The fabric is one network namespace with a bridge for each network: ``data`` for the guests'
-traffic and ``mig`` for migration; the peer's interface is a port of ``data`` like any other.
+traffic and ``mig`` for migration; the peer's interface is a port of ``data`` like any other. All
+guests have one MAC and one address, so where two pairs of hosts can be used at once, each has a
+segment of its own: a bridge that its hosts' ports are moved to, with a peer in its own namespace.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from migrate.clock import Deadline
 from migrate.image import ensure_image
@@ -39,6 +42,8 @@ class FabricLab:
         self.record = record
         self.name = record.config.name
         self._all = hosts
+        self.segment = record.fabric
+        """The namespace of the peer."""
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
@@ -64,12 +69,36 @@ class FabricLab:
         """The argument list that runs a program in the fabric's network namespace."""
         return ["ip", "netns", "exec", self.record.fabric, *argv]
 
+    def data_ports(self, host: str) -> Sequence[str]:
+        """The fabric's ports that carry the traffic of a host's guests."""
+        raise NotImplementedError
+
+    def apart(self, source: str, target: str) -> Self:
+        """The lab as a guest on these two hosts sees it, whatever goes on on others.
+
+        Their ports are joined to the segment of ``source``: who calls this has leased both.
+        """
+        deadline = Deadline.after(20)
+        if len(self._all) < 4:
+            return self
+        found = copy.copy(self)
+        found.segment = self.record.peer_of(source)
+        bridge = _bridge_of(found.segment)
+        made = self.record.folder / f"{bridge}.segment"
+        if found.segment != self.record.fabric and not made.exists():
+            _make_segment(self.record.fabric, found.segment, deadline)
+            made.touch()
+        ports = (port for host in (source, target) for port in self.data_ports(host))
+        lines = [f"link set {port} master {bridge}" for port in ports]
+        ip_batch(self.record.fabric, lines, deadline)
+        return found
+
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:
         """The peer ends when its input does: also when the controller is killed."""
         image = ensure_image("tiny", cache_folder(), lambda _text: None)
         process = subprocess.Popen(
-            self.in_fabric([str(image.probe), "--fifo", "20"]),
+            ["ip", "netns", "exec", self.segment, str(image.probe), "--fifo", "20"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Ctrl-C is for the controller: it still has to read the peer's log.
@@ -101,24 +130,47 @@ class FabricLab:
 def make_fabric(record: LabRecord, networks: Sequence[str], deadline: Deadline) -> None:
     """The fabric's namespace with a bridge for each network, and the peer on ``data``."""
     run(["ip", "netns", "add", record.fabric], deadline)
-    lines = [
-        "link set lo up",
-        *(
-            line
-            for bridge in networks
-            # A bridge would answer for the peer's address, and take its packets past its port.
-            for line in (f"link add {bridge} type bridge", f"link set {bridge} arp off up")
-        ),
-        "link add peer type veth peer name peer-port",
-        f"link set peer-port master {DATA_BRIDGE} up",
-        f"addr add {PEER_ADDRESS}/{PREFIX} dev peer",
-        "link set peer up",
+    others = (bridge for bridge in networks if bridge != DATA_BRIDGE)
+    ip_batch(record.fabric, [line for bridge in others for line in _bridge(bridge)], deadline)
+    _join_peer(record.fabric, record.fabric, deadline)
+
+
+def _make_segment(fabric: str, namespace: str, deadline: Deadline) -> None:
+    """Anew, if a controller that was killed left half of it."""
+    if Path("/run/netns", namespace).exists():
+        run(["ip", "netns", "del", namespace], deadline)
+    gone = ["ip", "-netns", fabric, "link", "del", _bridge_of(namespace)]
+    run(gone, deadline, check=False)
+    run(["ip", "netns", "add", namespace], deadline)
+    _join_peer(fabric, namespace, deadline)
+
+
+def _join_peer(fabric: str, namespace: str, deadline: Deadline) -> None:
+    """A bridge of the fabric, and on it the peer in ``namespace``."""
+    bridge = _bridge_of(namespace)
+    port = f"{bridge}-peer"
+    there = [
+        *_bridge(bridge),
+        f"link add {port} type veth peer name peer netns {namespace}",
+        f"link set {port} master {bridge} up",
     ]
-    ip_batch(record.fabric, lines, deadline)
+    ip_batch(fabric, there, deadline)
+    here = ["link set lo up", f"addr add {PEER_ADDRESS}/{PREFIX} dev peer", "link set peer up"]
+    ip_batch(namespace, here, deadline)
     # A veth leaves checksums to a device that it hasn't got; OVS-DPDK hands them to the guest as
     # they are, and the guest drops the packet. So the peer works them out itself.
-    enter = ["ip", "netns", "exec", record.fabric]
+    enter = ["ip", "netns", "exec", namespace]
     run([*enter, "ethtool", "-K", "peer", "tx", "off"], deadline, remedy="apt-get install ethtool")
+
+
+def _bridge(name: str) -> tuple[str, str]:
+    # A bridge would answer for the peer's address, and take its packets past its port.
+    return f"link add {name} type bridge", f"link set {name} arp off up"
+
+
+def _bridge_of(namespace: str) -> str:
+    """``data`` of the fabric's own, ``data3`` of ``mlab-local.3``."""
+    return DATA_BRIDGE + namespace.partition(".")[2]
 
 
 def ip_batch(namespace: str, lines: list[str], deadline: Deadline) -> None:

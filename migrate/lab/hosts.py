@@ -130,6 +130,12 @@ class Lab(Protocol):
     def coordinator(self) -> str | None:
         """``HOST:PORT`` of what keeps leases across controllers; None: this one has them alone."""
 
+    def apart(self, source: str, target: str) -> Lab:
+        """The lab as a guest on these two hosts sees it, whatever goes on on others.
+
+        Other pairs may be in use at the same time by guests of the same MAC and address.
+        """
+
     def peer(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """The probe as the guest's peer on the fabric, with pipes; ended with the block."""
 

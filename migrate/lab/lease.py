@@ -77,17 +77,32 @@ def leased_pair(
     """
     hosts = tuple(hosts)
     keys = [lease_key(lab, host) for host in hosts]
-    with leased(lab.leases, keys, deadline, progress, job=job):
-        if lab.coordinator is None:
-            yield LocalLease()
-            return
-        places = [place_of(lab.name, host, host.name) for host in hosts]
-        try:
-            from migrate.lab.holding import held  # noqa: PLC0415 -- an extra
-        except ImportError as error:
-            raise _without_labgrid(error) from error
-        with held(lab.coordinator, places, holder(job), deadline, progress) as lease:
-            yield lease
+    with (
+        leased(lab.leases, keys, deadline, progress, job=job),
+        at_coordinator(lab, hosts, job, deadline, progress) as lease,
+    ):
+        yield lease
+
+
+@contextmanager
+def at_coordinator(
+    lab: Lab,
+    hosts: Iterable[Host],
+    job: str,
+    deadline: Deadline,
+    progress: Callable[[str], None],
+) -> Iterator[Held]:
+    """Hold ``hosts`` at the lab's coordinator, if it has one, beside this controller's locks."""
+    if lab.coordinator is None:
+        yield LocalLease()
+        return
+    places = [place_of(lab.name, host, host.name) for host in hosts]
+    try:
+        from migrate.lab.holding import held  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise _without_labgrid(error) from error
+    with held(lab.coordinator, places, holder(job), deadline, progress) as lease:
+        yield lease
 
 
 def _without_labgrid(error: ImportError) -> ConfigurationError:
@@ -96,6 +111,10 @@ def _without_labgrid(error: ImportError) -> ConfigurationError:
         said=f"{error.name or error} is not installed",
         remedy="pip install 'migrate-lab[coordinator]'",
     )
+
+
+class BusyError(HostError):
+    """Another job held the host until the deadline."""
 
 
 @contextmanager
@@ -141,7 +160,7 @@ def _acquire(
             lock.acquire(timeout=wait_s)
         except Timeout as error:
             if deadline.passed():
-                raise HostError(
+                raise BusyError(
                     "lease the host", host=host, said=f"held by {_text(told)} until the deadline"
                 ) from error
         else:

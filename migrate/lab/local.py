@@ -41,6 +41,10 @@ class LocalLab(FabricLab):
         """The argument list that runs a program on a host."""
         return self.hosts[host].enter(argv)
 
+    def data_ports(self, host: str) -> tuple[str, ...]:
+        """For taps, and for OVS-DPDK."""
+        return f"{host}-data", f"{host}-ovs"
+
     def heal(self) -> tuple[str, ...]:
         """None: a host that ended takes the lab with it, and the next `up` makes it anew."""
         return ()

@@ -101,6 +101,12 @@ class NestedLab(FabricLab):
         looking = ["pgrep", "--pidfile", machine.PID_FILE, "^qemu"]
         return self.carriers[host].run(looking, Deadline.after(5), check=False).status == 0
 
+    def data_ports(self, host: str) -> tuple[str, ...]:
+        """Taps of the machine's links, also of VFs that are devices of their own."""
+        config = self.record.config.hosts[host]
+        assert isinstance(config, MachineConfig), "a nested lab has machines"
+        return tuple(tap for tap, bridge in machine.taps(host, config) if bridge == DATA_BRIDGE)
+
     def heal(self) -> tuple[str, ...]:
         """Replace the machines that are gone."""
         gone = tuple(name for name in self.hosts if not self.runs(name))
