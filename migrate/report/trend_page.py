@@ -96,6 +96,7 @@ def _lacking(drawn: Any, go: Any, found: Trend, points: tuple[Point, ...]) -> No
     drawn.add_trace(
         go.Scatter(
             x=_x(lacking), y=[0] * len(lacking), mode="markers", name=NOT_MEASURED,
+            cliponaxis=False,
             marker={"size": 9, "symbol": "x-thin-open", "color": BAD},
             text=[_hover(found, p) for p in lacking], hovertemplate="%{text}<extra></extra>",
         )
