@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -80,7 +81,8 @@ class Compared:
 
     ``low`` to ``high``: 95 % interval of it, of this comparison alone. ``superiority``: of a new
     attempt and an earlier one, how often the new one is larger; ties count half. ``p`` is of one
-    side, the one that the ranks lean to; ``adjusted`` is Holm's. None: could not be had.
+    side, the one that the tests lean to; ``adjusted`` is Holm's. ``finds``: a change, as a share of
+    the baseline, that has even chances to be called one. None: could not be had.
     """
 
     case: str
@@ -152,7 +154,7 @@ def p_values(
     if unit == "run":
         numbers = levelled(low, high, rate=rate)
         *earlier, new = np.split(numbers, np.cumsum(sizes[:-1]), axis=1)
-        runs = by_runs(earlier, new)
+        runs = by_runs(earlier, new, rate=rate)
     attempts = by_attempts(ranks, n)
     for row, side in np.argwhere(np.maximum(attempts, runs) <= REFINED):
         lean = -ranks[row] if side else ranks[row]
@@ -221,6 +223,8 @@ def _price(ranks: Ints, n: int) -> float:
     """Additions that :func:`exact` takes, at most."""
     if 2 * n > len(ranks):
         return _price(-ranks[::-1], len(ranks) - n)
+    if math.comb(len(ranks), n).bit_length() > sys.float_info.max_exp:
+        return math.inf  # more ways than a float can count
     return float(n * len(ranks) * (_below(ranks)[-n:].sum() + 1))
 
 
@@ -252,34 +256,39 @@ class Runs:
         return Runs(number, apart + self.within / each, self.within, each)
 
     def found(self, n: int, target: float) -> float:
-        """The least change of the level for which p is ``target``."""
+        """The change of the level whose p is ``target``: half of such changes look larger."""
         from scipy import special  # noqa: PLC0415  it takes long to import
 
         return float(special.stdtrit(self.number - 1, 1 - target) * self.width(n))
 
 
-def level(values: Floats) -> Floats:
-    """The mean without a fifth at either end (Tukey and McLaughlin 1963): outliers don't count."""
+def level(values: Floats, *, rate: bool) -> Floats:
+    """The mean without a fifth at either end (Tukey and McLaughlin 1963): outliers don't count.
+
+    A rate is a mean of all: what fails now and then would be an outlier.
+    """
     size = values.shape[-1]
-    return np.asarray(np.sort(values)[..., size // 5 : size - size // 5].mean(axis=-1))
+    cut = 0 if rate else size // 5
+    return np.asarray(np.sort(values)[..., cut : size - cut].mean(axis=-1))
 
 
-def runs_of(earlier: Sequence[Floats], new: Floats) -> Runs:
+def runs_of(earlier: Sequence[Floats], new: Floats, *, rate: bool) -> Runs:
     """Of at least two runs, attempts on the last axis."""
     every = [*earlier, new]
     free = sum(run.shape[-1] - 1 for run in every)
     within = sum(run.var(axis=-1) * run.shape[-1] for run in every) / max(1, free)
     each = len(earlier) / sum(1 / run.shape[-1] for run in earlier)
-    levels = np.stack([level(run) for run in earlier], axis=-1)
+    levels = np.stack([level(run, rate=rate) for run in earlier], axis=-1)
     return Runs(len(earlier), levels.var(axis=-1, ddof=1), within, each)
 
 
-def by_runs(earlier: Sequence[Floats], new: Floats) -> Floats:
+def by_runs(earlier: Sequence[Floats], new: Floats, *, rate: bool) -> Floats:
     """p that one more run has so high, and so low, a level, from the spread of the others'."""
     from scipy import special  # noqa: PLC0415  it takes long to import
 
-    width = runs_of(earlier, new).width(new.shape[-1])
-    off = level(new) - np.mean([level(run) for run in earlier], axis=0)
+    width = runs_of(earlier, new, rate=rate).width(new.shape[-1])
+    middle = np.mean([level(run, rate=rate) for run in earlier], axis=0)
+    off = level(new, rate=rate) - middle
     t = _over(np.stack([-off, off], axis=-1), width[..., None])
     # Without any spread and any difference there is nothing that speaks against it.
     return np.asarray(np.where(np.isinf(t) | (t != 0), special.stdtr(len(earlier) - 1, t), 1.0))
@@ -331,7 +340,7 @@ class _Known:
     def as_runs(self) -> Runs:
         """How the earlier runs differ."""
         *earlier, new = (levelled(*run, rate=self.sample.rate) for run in (*self.runs, self.new))
-        return runs_of(earlier, new)
+        return runs_of(earlier, new, rate=self.sample.rate)
 
     def lacking(self, rules: Rules, target: float) -> str:
         """What keeps it from telling; empty if nothing does. ``target``: a p that is a call."""
@@ -341,7 +350,7 @@ class _Known:
             return f"{len(self.runs)} baseline runs, at least {LEAST_RUNS} needed"
         if self.least > target:
             more = next(n for n in itertools.count(self.n) if self._least_of(n) <= target)
-            return f"{self.n} attempts, {more} needed"
+            return f"{self.n} attempt{'s' * (self.n > 1)}, {more} needed"
         blind = math.log1p(rules.blind)
         if self.sample.rate or rules.unit == "attempt" or (self.found(target) <= rules.blind):
             return ""
@@ -353,7 +362,7 @@ class _Known:
         return 1 / math.comb(n + max(int(self.before.shape[1]), n * len(self.runs)), n)
 
     def found(self, target: float) -> float:
-        """The least change that is called one, as a share of the baseline: 0.5, half as much again.
+        """A change with even chances to be called one, as a share of the baseline: 0.5, half more.
 
         Of the level, and as far as the runs' test goes."""
         return math.expm1(min(9.0, self.as_runs().found(self.n, target)))

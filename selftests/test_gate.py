@@ -126,7 +126,7 @@ def test_too_few_runs() -> None:
 def test_too_few_attempts() -> None:
     found = judged(times(1, 1.0, runs=3, each=1))
     assert found.result == "can't tell"
-    assert found.why == "1 attempts, 2 needed"
+    assert found.why == "1 attempt, 2 needed"
 
 
 def test_a_gate_that_is_blind_says_from_where_on_it_sees_and_what_it_takes() -> None:
@@ -223,6 +223,12 @@ def test_exact_is_mann_and_whitneys_and_fishers() -> None:
     assert gate.exact(gate.doubled_ranks(fails, fails), 10) == pytest.approx(told)
 
 
+def test_very_many_attempts_are_not_counted_way_by_way() -> None:
+    each = spans([0] * 599 + [1])
+    found = judged(Sample("case", FAILED, (each,) * 3, spans([0] * 580 + [1] * 20), rate=True))
+    assert found.result == "worse"
+
+
 def test_the_approximation_is_scipys() -> None:
     random = np.random.default_rng(4)
     x, y = random.integers(0, 9, 40), random.integers(2, 11, 30)
@@ -258,12 +264,19 @@ def test_false_alarms_of_a_family_are_at_most_what_is_stated() -> None:
 # --- run folders ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> Path:
-    """Ten runs, and one that is as they are."""
+@pytest.fixture(scope="module")
+def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written once: a run waits for the disk many times."""
+    root = tmp_path_factory.mktemp("history")
     for day in range(1, 12):
-        write(tmp_path, day)
-    return tmp_path
+        write(root, day)
+    return root
+
+
+@pytest.fixture
+def history(eleven: Path, tmp_path: Path) -> Path:
+    """Ten runs, and one that is as they are."""
+    return Path(shutil.copytree(eleven, tmp_path / "history"))
 
 
 def write(
@@ -454,18 +467,16 @@ def test_values_of_an_attempt() -> None:
     assert seen(column("guest stall"), attempt(stalls=None)) is None
 
 
-def test_failures_fail_and_are_in_no_other_figure(tmp_path: Path) -> None:
-    for day in range(1, 11):
-        write(tmp_path, day)
+def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
     wrong = (Verdict(check="outcome", result="fail"),)
     writer = RunWriter.create(
-        tmp_path,
+        history,
         synthetic.run(name="20260120-030405-000000", began="2026-01-20T03:04:05+00:00"),
     )
     for number in range(1, 9):
         lost: dict[str, Any] = {"outcome": "lost", "verdicts": wrong} if number > 3 else {}
         writer.write_attempt(synthetic.attempt(synthetic.case(), number, **lost))
-    ended = gated(tmp_path)
+    ended = gated(history)
     assert ended.exit_code == 1, ended.output
     (line,) = [line for line in ended.output.splitlines() if FAILED in line and "WORSE" in line]
     assert "+62%" in line
