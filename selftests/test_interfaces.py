@@ -13,7 +13,17 @@ from migrate.domain import NAME, domain_xml
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.image import ensure_image
 from migrate.interfaces import module_for, vhost_user
-from migrate.interfaces.vhost_user import BRIDGE, PORT, SWITCH_PID, VhostUser, stop_switch
+from migrate.interfaces.vhost_user import (
+    BRIDGE,
+    OTHERS_PID,
+    PORT,
+    RUN,
+    SCHEMA,
+    SWITCH_PID,
+    VhostUser,
+    end_switch,
+    stop_switch,
+)
 from migrate.interfaces.virtio import Virtio
 from migrate.lab import labs
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
@@ -78,6 +88,28 @@ def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host
         assert PORT in ports(host)
         assert host.run(["cat", SWITCH_PID], soon()).out == first
     assert len(ovs_processes(host)) == 2
+
+
+@needs_root
+def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    end_switch(host, soon())
+    host.run(["mkdir", "-p", RUN], soon())
+    host.run(["ovsdb-tool", "create", f"{RUN}/own.db", SCHEMA], soon())
+    own = ["ovsdb-server", f"{RUN}/own.db", f"--remote=punix:{RUN}/db.sock", "--detach"]
+    host.run([*own, "--no-chdir", f"--pidfile={OTHERS_PID}"], soon())
+    pid = host.run(["cat", OTHERS_PID], soon()).out.strip()
+    try:
+        with (
+            pytest.raises(HostError, match="another OVS runs there") as told,
+            VhostUser().provide(host, BACKED_BY_OVS, soon()),
+        ):
+            pass
+        assert "lends.ovs_bridge" in told.value.remedy
+        assert ovs_processes(host) == ["ovsdb-server"]
+    finally:
+        host.run(["kill", "-KILL", pid], soon())
+        host.run(["rm", "-f", OTHERS_PID, f"{RUN}/own.db", f"{RUN}/db.sock"], soon())
 
 
 @needs_root

@@ -23,6 +23,8 @@ RUN = "/run/openvswitch"
 LOG = "/var/log/openvswitch/ovs-vswitchd.log"
 DATABASE = f"{RUN}/conf.db"
 DATABASE_PID = f"{RUN}/ovsdb.pid"
+OTHERS_PID = f"{RUN}/ovsdb-server.pid"
+"""Of the database that a distribution's own service starts."""
 SWITCH_PID = f"{RUN}/ovs-vswitchd.pid"
 CONTROL = f"{RUN}/ovs-vswitchd.ctl"
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
@@ -107,6 +109,7 @@ def ensure_switch(host: Host, deadline: Deadline) -> None:
     """
     if is_running(host, deadline):
         return
+    _no_other(host, deadline)
     _end(host)  # of a switch that crashed, its database still runs
     try:
         _start(host, deadline)
@@ -117,6 +120,18 @@ def ensure_switch(host: Host, deadline: Deadline) -> None:
             said=_complaints(host) or error.said,
             remedy="`migrate-lab doctor` tells whether huge pages and OVS-DPDK can be had",
         ) from error
+
+
+def _no_other(host: Host, deadline: Deadline) -> None:
+    """A host's own OVS is not to be touched: it has the same folder, and the same pid file."""
+    asking = ["sh", "-c", 'kill -0 "$(cat "$1")"', "sh", OTHERS_PID]
+    if host.run(asking, deadline, check=False).status == 0:
+        raise HostError(
+            "start OVS-DPDK",
+            host=host.name,
+            said=f"another OVS runs there ({OTHERS_PID})",
+            remedy="name a bridge of it with the datapath netdev: lends.ovs_bridge in the lab file",
+        )
 
 
 def _start(host: Host, deadline: Deadline) -> None:
