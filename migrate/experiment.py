@@ -19,7 +19,8 @@ from migrate.model import Attempt, Case, Phase, Reported
 from migrate.outage import Measurement, measure
 from migrate.phases import phases
 from migrate.results import RunWriter
-from migrate.stage import Seen, Setting, staged
+from migrate.seen import Seen
+from migrate.stage import Setting, staged
 from migrate.timeline import Arrivals, GuestClock
 
 

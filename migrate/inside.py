@@ -34,7 +34,7 @@ from migrate.observe.progress import to_sample
 from migrate.observe.questions import VIRTIO_NET
 from migrate.observe.traffic import Taken
 from migrate.outage import longest
-from migrate.stage import FOREVER_NS, Hop, Seen
+from migrate.seen import FOREVER_NS, Hop, Seen
 from migrate.timeline import Arrivals
 from migrate.virtqueue import audit
 

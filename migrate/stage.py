@@ -9,11 +9,11 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from migrate.clock import Deadline, now_ns
-from migrate.clocks import PEER, placed, steps
+from migrate.clocks import placed, steps
 from migrate.disk_image import Disk, ensure_disk, is_disk, overlay
 from migrate.domain import CONSOLE, LOGS, NAME, QEMU_LOG, Rewrite, domain_xml, has_interface
 from migrate.errors import ConfigurationError, GuestError, HostError
@@ -27,11 +27,8 @@ from migrate.libvirt_client import Domain
 from migrate.migration import GRACE_S, End, Move, Moved, Swap, act, judged
 from migrate.model import (
     Case,
-    ClockReading,
-    DirtyRate,
     DirtyWhen,
     Event,
-    Nic,
     PhaseName,
     Problem,
     Sample,
@@ -39,14 +36,14 @@ from migrate.model import (
 from migrate.observe.clocks import Clocks
 from migrate.observe.dirty_rate import during_move, in_attempt
 from migrate.observe.events import Begins, Listener, listening
-from migrate.observe.inside import INTERVAL_S, Looked, looking
+from migrate.observe.inside import INTERVAL_S, looking
 from migrate.observe.progress import with_vfio
 from migrate.observe.questions import State
-from migrate.observe.stream_tail import Tail, tailing
-from migrate.observe.traffic import Taken, Traffic, guest_probe, peer_probe, take
+from migrate.observe.stream_tail import tailing
+from migrate.observe.traffic import Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
+from migrate.seen import Hop, Seen, stream_file
 from migrate.traces import of_ovs, of_qemu
-from migrate.vmstate_stream import Account, Ending, Section
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -56,8 +53,6 @@ LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 TAKE_S = 60.0
 """For the probes' logs to be read back."""
-FOREVER_NS = 2**63 - 1
-"""No point of the axis is later."""
 BACK_S = 60.0
 """For a device that was plugged in to carry in the guest."""
 
@@ -77,73 +72,6 @@ class Setting:
     def deadline(self, seconds: float) -> Deadline:
         """So far off as a real host would need, times the lab's patience."""
         return Deadline.after(seconds * self.lab.patience)
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One move of an attempt, and the stretch of the axis that belongs to it."""
-
-    source: str
-    target: str
-    moved: Moved
-    begin_ns: int
-    end_ns: int
-    looked: Looked
-    """Inside of both QEMUs."""
-    stream: Account | None = None
-    """Of a guest that was saved and restored; else None."""
-    tail: Tail | None = None
-    """Of the stream of one that was moved live."""
-    deaf: tuple[str, ...] = ()
-    """Whose events were not all heard, and why."""
-
-    @property
-    def account(self) -> Account | Ending | None:
-        """What the stream told of itself."""
-        return self.stream or (self.tail.ending if self.tail else None)
-
-    @property
-    def sections(self) -> tuple[Section, ...]:
-        """What each device put into the stream, as far as that is known."""
-        return self.account.sections if self.account else ()
-
-
-@dataclass(slots=True)
-class Seen:
-    """What is gathered while an attempt goes on."""
-
-    begin_ns: int
-    floor: tuple[int, int]
-    start_ms: float
-    nic: Nic
-    hops: list[Hop] = field(default_factory=list)
-    taken: Taken | None = None
-    heard_until_ns: int | None = None
-    """The fabric was listened to for announcements until then."""
-    events: tuple[Event, ...] = ()
-    samples: list[Sample] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    backend_failed: tuple[str, ...] | None = None
-    dirty_rates: list[DirtyRate] = field(default_factory=list)
-    """Empty if the case does not ask for them."""
-    clocks: Sequence[ClockReading] = ()
-
-    def stepped(self, *hosts: str) -> tuple[str, ...]:
-        """Why it is not known when things happened on ``hosts``, or on the fabric; mostly empty."""
-        asked = {*hosts, PEER}
-        return tuple(step.told(self.begin_ns) for step in steps(self.clocks) if step.host in asked)
-
-    def by_hop(self, end_ns: int = FOREVER_NS) -> Iterator[tuple[Hop, list[Event], int]]:
-        """Each hop with its events in order: it owns the axis until the next one begins.
-
-        Those whose place on the axis is not known are left out.
-        """
-        known = (event for event in self.events if event.error_ns is not None)
-        ordered = sorted(known, key=lambda event: event.at_ns)
-        borders = [*(hop.begin_ns for hop in self.hops[1:]), end_ns]
-        for hop, border in zip(self.hops, borders, strict=True):
-            yield hop, [e for e in ordered if hop.begin_ns <= e.at_ns < border], border
 
 
 @contextmanager
@@ -424,16 +352,6 @@ class Stage:
     def _placed(self, events: Sequence[Event]) -> list[Event]:
         """By all readings of the clocks that tell of them."""
         return list(placed(events, self.listener.walls, self.clocks.readings))
-
-
-def stream_file(hops: Sequence[Hop]) -> dict[str, str]:
-    """``stream.json``: what the streams told of themselves; nothing if none of them did."""
-    told = [
-        {"hop": number, **dataclasses.asdict(hop.account)}
-        for number, hop in enumerate(hops, 1)
-        if hop.account is not None
-    ]
-    return {"stream.json": json.dumps(told, indent=1) + "\n"} if told else {}
 
 
 def logs_of(host: Host, case: Case) -> dict[str, str]:

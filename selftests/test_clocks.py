@@ -22,7 +22,7 @@ from migrate.observe.clocks import Clocks
 from migrate.observe.inside import Looked
 from migrate.observe.traffic import Taken
 from migrate.results import RunWriter, read_run
-from migrate.stage import Hop, Seen
+from migrate.seen import Hop, Seen
 from selftests import synthetic
 from selftests.wire import MS, PEER_ZERO, Wire, frozen
 

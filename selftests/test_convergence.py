@@ -32,7 +32,7 @@ from migrate.model import (
     Workload,
 )
 from migrate.observe.inside import Looked
-from migrate.stage import Hop, Seen
+from migrate.seen import Hop, Seen
 
 MIB = 2**20
 

@@ -22,7 +22,8 @@ from migrate.observe.dirty_rate import (
     in_attempt,
     measure,
 )
-from migrate.stage import Seen, Setting, Stage
+from migrate.seen import Seen
+from migrate.stage import Setting, Stage
 from selftests import synthetic
 from selftests.qmp import DONE, ENDS, Answers, Here, Message, Script, StandIn, here, refusal
 

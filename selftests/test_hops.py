@@ -14,7 +14,7 @@ from migrate.migration import Moved
 from migrate.model import Case, Event, GuestSpec, Inside, Nic, Reported
 from migrate.observe.inside import Blocktime, Looked
 from migrate.observe.traffic import Taken
-from migrate.stage import Hop, Seen
+from migrate.seen import Hop, Seen
 from migrate.timeline import Arrivals
 
 MS = 1_000_000

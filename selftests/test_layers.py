@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("verbs", ("probe", "observe", "plugging", "migration", "faults", "repair")),
     ("readers", ("report",)),
-    ("the story", ("stage", "inside", "experiment", "session", "nightly", "shared")),
+    ("the story", ("seen", "stage", "inside", "experiment", "session", "nightly", "shared")),
     ("doors", ("progress", *COMMANDS, "cli", "pytest_plugin", "avocado_plugin")),
 )
 """From the bottom up. A module imports what is named before it, and nothing else of ours."""

@@ -19,7 +19,7 @@ from migrate.migration import End, Move, act
 from migrate.model import Policy
 from migrate.observe.events import Listener
 from migrate.observe.inside import Looked
-from migrate.stage import Hop, stream_file
+from migrate.seen import Hop, stream_file
 from migrate.virtio_features import mask_of
 from migrate.virtio_net_state import QUEUE_MAX, decode
 from migrate.vmstate_stream import Account, Field, account, ending
@@ -394,7 +394,7 @@ def moved(
     host = SimpleNamespace(name="a")
     end = End(cast("Any", host), cast("Any", SimpleNamespace(restore=restore)))
     move = Move(end, end, Policy(method="save-restore", timeout_s=9), (), path)
-    guest = cast("Domain", SimpleNamespace(save=save))
+    guest = cast("Domain", SimpleNamespace(save=save, reachable=lambda: True))
     return act(guest, move, Listener(), lambda _event: None), restored
 
 
