@@ -10,6 +10,8 @@ packages=(
     syslinux syslinux-common mtools e2fsprogs
     # a nested host's image, and a shell on it
     squashfs-tools kmod openssh-client
+    # the rules that a prepared host gets, tried for real
+    nftables
     # libvirt's Python binding is built from source
     python3 python3-dev python3-venv libvirt-dev pkg-config
 )

@@ -262,8 +262,8 @@ def test_a_test_that_is_ended_undoes_what_it_did(tmp_path: Path) -> None:
     ("results", "allowed", "said"),
     [
         (("pass", "pass"), (), "pass None"),
-        (("pass", "fail"), (), "fail tcp fail: \ufffd[31mred"),
-        (("pass", "unmeasured"), (), "fail tcp unmeasured: \ufffd[31mred"),
+        (("pass", "fail"), (), "fail tcp fail: \\x1b[31mred"),
+        (("pass", "unmeasured"), (), "fail tcp unmeasured: \\x1b[31mred"),
         (("pass", "unmeasured"), ("tcp",), "pass None"),
         ((), (), "fail it has no verdict"),
     ],

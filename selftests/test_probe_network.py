@@ -344,7 +344,7 @@ def test_a_loop_that_can_not_be_is_told(guest: Running) -> None:
 
 
 def workload_in_a_loop(guest: Probe, peer: Probe) -> Traffic:
-    lab = cast("Lab", SimpleNamespace(peer_interface="lo"))
+    lab = cast("Lab", SimpleNamespace(peer_interface="lo", peer_is_here=True))
     return Traffic(guest, peer, lab, Workload(dirty_mib=0), loops=True)
 
 
