@@ -309,9 +309,10 @@ def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path
 
 def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
     source = script(query_migrate=[NOTHING, STOP], pmemsave=[REFUSED])
-    found = moved(source, None, lambda looked: bool(looked.source), lambda *_: [(0x1000, 5)])
+    found = moved(source, None, lambda looked: bool(looked.unseen), lambda *_: [(0x1000, 5)])
     assert nic(found.source)["queues"] == [{"queue-index": 0}]
     assert not found.memory
+    assert found.unseen[0].startswith("a: its rings were not read: pmemsave: ")
 
 
 def test_what_qemu_does_not_tell_is_not_measured() -> None:

@@ -214,6 +214,10 @@ class _Source(_Watch):
                     qemu.execute("pmemsave", Deadline.after(ANSWER_S), **told)
                     self._answered()
                     known[address] = self.host.read(name, Deadline.after(ANSWER_S))
+        except HostError as error:  # its QEMU ended, or it refuses: the state is had all the same
+            self.looked.memory.clear()
+            said = f"{error.tried}: {error.said}"
+            self.looked.unseen.append(f"{self.host.name}: its rings were not read: {said}")
         finally:
             if saved:
                 self.host.run(["rm", "-f", name], Deadline.after(ANSWER_S))
