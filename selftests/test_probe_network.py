@@ -139,11 +139,14 @@ def test_the_lower_device_that_carries_is_told_at_any_time(guest: Running, peer:
     assert stamps == sorted(stamps)
 
 
-def test_a_lower_device_that_is_let_go_carries_no_more(guest: Running, peer: Running) -> None:
+def test_a_lower_device_that_is_let_go_carries_no_more(
+    guest: Running, peer: Running, tmp_path: Path
+) -> None:
     pair(guest, peer)
     guest.lower_start()
-    inside(guest, "ip", "link", "set", "primary", "nomaster")
-    inside(guest, "ip", "link", "set", "standby", "nomaster")
+    both = tmp_path / "both"  # at once: the probe is not to see a bridge over one
+    both.write_text("link set primary nomaster\nlink set standby nomaster\n")
+    inside(guest, "ip", "-batch", str(both))
     wait_until(lambda: ("standby", "gone") in told(guest, "gone"))
     # The bridge has none now, but the lowest interface without a master is another one.
     wait_until(lambda: guest.lower_log()[-1].device == guest.nic().name)
