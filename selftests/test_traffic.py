@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
-from migrate.clock import Offset
+from migrate.clock import Deadline, Offset
+from migrate.errors import GuestError
+from migrate.lab.hosts import Lab
+from migrate.model import Workload
 from migrate.observe.loop import Look, both_ways, clock_by_looks
-from migrate.observe.traffic import Taken
+from migrate.observe.traffic import Taken, Traffic
 from migrate.outage import measure
-from migrate.probe import LowerChange
+from migrate.probe import LowerChange, Probe
 from migrate.timeline import Arrivals, GuestClock
 from selftests.wire import GUEST_ZERO, MS, PEER_ZERO, Wire, frozen
 
@@ -143,3 +148,44 @@ def test_the_outage_of_a_loop_is_in_both_directions() -> None:
         assert gap.lost == 50
         assert abs(gap.length_ms - 351) < gap.error_ns / MS < 5
     assert [round(stall.length_ns / MS) for stall in found.stalls or ()] == [300]
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+class Opening:
+    """A probe in the guest whose first connections come to nothing."""
+
+    where = "guest on a"
+
+    def __init__(self, *said: str) -> None:
+        self.said = list(said)
+        self.asked = 0
+
+    def tcp_open(self, _to: str, _port: int, count: int) -> None:
+        assert count == 1
+        self.asked += 1
+        if self.said:
+            raise GuestError("tcp.open", said=self.said.pop(0))
+
+
+def connected(guest: Opening, deadline: Deadline) -> None:
+    lab = cast("Lab", SimpleNamespace(peer_is_here=True, peer_address="192.0.2.1"))
+    traffic = Traffic(cast("Probe", guest), cast("Probe", None), lab, Workload())
+    traffic._connect(7, deadline)
+
+
+def test_a_connection_that_is_late_is_tried_again() -> None:
+    late = "connection 1 of 1: Connection timed out"
+    guest = Opening(late, late)
+    connected(guest, Deadline.after(30))
+    assert guest.asked == 3
+    with pytest.raises(GuestError, match="timed out"):
+        connected(Opening(late), Deadline.after(0))
+
+
+def test_a_connection_that_is_refused_is_not() -> None:
+    guest = Opening("connection 1 of 1: Connection refused", "")
+    with pytest.raises(GuestError, match="refused"):
+        connected(guest, Deadline.after(30))
+    assert guest.asked == 1

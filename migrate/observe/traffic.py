@@ -31,6 +31,8 @@ LOOPED = (
 _HEARD = {"rarp": "announce", "garp": "announce", "na": "announce", "tcp": "frame"}
 """Events by the kind of a captured frame; the rest by their kind itself."""
 CLOCK_ROUNDS = 24
+LATE = "timed out"
+"""In the probe's answer to a connection that it gave up."""
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
@@ -88,21 +90,31 @@ class Traffic:
         if self.loops:
             guest.loop_stream(number, wanted.interval_us, wanted.payload_bytes)
         else:
-            self._start_both_ways(number)
+            self._start_both_ways(number, deadline)
         self._await_first(deadline)
         self.began_ns = now_ns()
         self.look()
         return before
 
-    def _start_both_ways(self, number: int) -> None:
+    def _start_both_ways(self, number: int, deadline: Deadline) -> None:
         wanted, guest, peer = self._workload, self.guest, self.peer
         if wanted.tcp_connections:
-            port = peer.tcp_listen()
-            guest.tcp_open(self._lab.peer_address, port, wanted.tcp_connections)
+            self._connect(peer.tcp_listen(), deadline)
         to_guest, to_peer = guest.open_stream(number), peer.open_stream(number)
         step = wanted.interval_us, wanted.payload_bytes
         peer.send_stream(self._lab.guest_address, to_guest, *step)
         guest.send_stream(self._lab.peer_address, to_peer, *step)
+
+    def _connect(self, port: int, deadline: Deadline) -> None:
+        """The probe gives a connection three seconds: in a slow lab the first one takes longer."""
+        while True:
+            try:
+                self.guest.tcp_open(self._lab.peer_address, port, self._workload.tcp_connections)
+            except GuestError as error:
+                if deadline.passed() or LATE not in error.said:
+                    raise
+            else:
+                return
 
     def look(self) -> None:
         """Look at the guest's clock, if nobody else's stamps say how it goes; at rest only."""
