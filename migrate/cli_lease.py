@@ -80,6 +80,8 @@ def _of(
             said=f"the lab {config.name} names none",
             remedy="--coordinator HOST:PORT, or the key coordinator in the lab file",
         )
-    return address, tuple(
-        place_of(config.name, host, host_name) for host_name, host in config.hosts.items()
-    )
+    if config.kind == "rack":
+        from migrate.lab.rack import lease_names
+
+        return address, tuple(lease_names(config).values())
+    return address, tuple(place_of(config.name, host, name) for name, host in config.hosts.items())

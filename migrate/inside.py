@@ -256,10 +256,7 @@ def _joined(
 def _sized(hop: Hop, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff, ...]:
     """With the bytes of each device's section, headers and all."""
     sizes = {section_name(one.name, one.instance): one.bytes for one in hop.sections}
-    return tuple(
-        one.model_copy(update={"size_bytes": sizes.get(one.device)}) if not one.size_bytes else one
-        for one in devices
-    )
+    return tuple(one.model_copy(update={"size_bytes": sizes.get(one.device)}) for one in devices)
 
 
 def _blind(looked: Looked, told: Told) -> Iterator[Blind]:

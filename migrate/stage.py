@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from migrate.observe.events import Begins, Listener, listening
 from migrate.observe.inside import INTERVAL_S, looking
 from migrate.observe.progress import with_vfio
 from migrate.observe.questions import State
-from migrate.observe.stream_tail import tailing
+from migrate.observe.stream_tail import Tail, tailing
 from migrate.observe.traffic import Traffic, guest_probe, peer_probe, take
 from migrate.plugging import put_in, until_it_carries
 from migrate.seen import Hop, Seen, stream_file
@@ -185,7 +185,7 @@ class Stage:
             with (
                 armed(self.case.faults, hosts, self.listener) as faults,
                 looking(source, target, self.listener, tell, self._rings, interval_s) as looked,
-                tailing(source, target.migration_address, self.listener) as tail,
+                self._tail(source, target) as tail,
                 self.clocks.meanwhile(),
             ):
                 acted = act(self.domain, moving, self.listener, self._heard(source, faults))
@@ -209,20 +209,17 @@ class Stage:
             self._follow(source)
         if len(moved.held_by) == 1 and self.plugs[moved.held_by[0]] is not None:
             moved = self._until_back(moved, swap, known)
-        ends_ns, saved = (begin_ns, end_ns), self.case.policy.method == "save-restore"
-        self.seen.hops.append(
-            Hop(
-                source.name,
-                target.name,
-                moved,
-                *ends_ns,
-                looked,
-                stream=acted.stream,
-                tail=None if saved else tail,
-                deaf=deaf,
-            )
+        hop = Hop(
+            source.name, target.name, moved, begin_ns, end_ns, looked, acted.stream, tail, deaf
         )
+        self.seen.hops.append(hop)
         return moved
+
+    def _tail(self, source: Host, target: Host) -> AbstractContextManager[Tail | None]:
+        """The end of the stream; of a guest that is saved there is none on the wire."""
+        if self.case.policy.method == "save-restore":
+            return nullcontext()
+        return tailing(source, target.migration_address, self.listener)
 
     def _rings(
         self, state: State, memory: Mapping[int, bytes], vhost: bool

@@ -98,8 +98,8 @@ def test_a_holder_that_died_leaves_no_lease(tmp_path: Path) -> None:
 
 def test_a_host_of_several_lab_files_is_leased_by_what_it_is(tmp_path: Path) -> None:
     known = host("a", lease_name="rack17/slot 3")
-    assert lease_key(lab(tmp_path), known) == place_of("rack", known, "a") == "rack17/slot 3"
-    assert (lease_key(lab(tmp_path), host("a")), place_of("rack", host("a"), "a")) == (
+    assert lease_key(known) == place_of("rack", known, "a") == "rack17/slot 3"
+    assert (lease_key(host("a")), place_of("rack", host("a"), "a")) == (
         "a",
         "rack/a",
     )

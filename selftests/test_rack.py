@@ -14,6 +14,11 @@ import pytest
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError
 from migrate.lab.config import RackConfig, cache_folder, load_lab
+from migrate.lab.lease import lease_key, place_of
+from migrate.lab.lends import LENDS
+from migrate.lab.rack import RackLab, lease_names
+from migrate.lab.remote import Reach, RemoteHost
+from migrate.ssh import Address, key_pair
 from selftests.conftest import new_name, remove_lab
 from selftests.rack_here import Rack, rack, start_sshd, stop_sshd
 
@@ -62,6 +67,36 @@ def test_what_is_wrong_in_a_racks_file_is_told_by_its_key(
     with pytest.raises(ConfigurationError) as told:
         load_lab(path)
     assert said in str(told.value)
+
+
+def test_a_host_is_leased_by_its_key_whatever_a_lab_file_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [key_pair()[1] for _ in range(3)]
+    names = zip(("one", "two", "gen"), keys, strict=True)
+    (tmp_path / ".ssh").mkdir()
+    known = [f"{name} {key}\n" for name, key in names] + [f"other {keys[0]}\n"]
+    (tmp_path / ".ssh/known_hosts").write_text("".join(known))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "rack.toml"
+    path.write_text(FILE)
+    config = load_lab(path)
+    assert isinstance(config, RackConfig)
+    lab = RackLab(config, "/probe")
+    registered = lease_names(config)
+    assert [registered[name] for name in "ab"] == [lease_key(lab.hosts[name]) for name in "ab"]
+    assert registered["a"] == place_of(lab.name, lab.hosts["a"], "a") != registered["b"]
+    path.write_text(FILE.replace('ssh = "one"', 'ssh = "other"'))
+    other = load_lab(path)
+    assert isinstance(other, RackConfig)
+    assert lease_names(other) == registered
+
+
+def test_a_host_of_a_lab_made_here_is_leased_by_its_lab() -> None:
+    address = Address(host="a", ip="192.0.2.1", host_keys=())
+    reach = Reach(libvirt="", libvirt_target="", program="")
+    made = RemoteHost(address, "debian-13", "192.0.2.1", LENDS, reach)
+    assert (lease_key(made), place_of("nested", made, "a")) == ("a", "nested/a")
 
 
 # --- hosts behind ssh ---------------------------------------------------------------------------

@@ -41,20 +41,23 @@ class LocalLease:
         """They are held."""
 
 
-def lease_key(lab: Lab, host: Host) -> str:
-    """What stands for ``host`` among the leases of ``lab``.
+def lease_key(host: Host) -> str:
+    """What stands for ``host`` among the leases of its lab.
 
     Its name; or its ``lease_name``, if it has one: a host that several lab files may name. The
     leases of such labs have to be in one folder.
     """
-    known = getattr(host, "lease_name", None)
-    return known if isinstance(known, str) else host.name
+    return _own_name(host) or host.name
 
 
 def place_of(lab: str, host: object, name: str) -> str:
     """What a host is called at a coordinator: ``LAB/HOST``, or its ``lease_name``."""
+    return _own_name(host) or f"{lab}/{name}"
+
+
+def _own_name(host: object) -> str | None:
     known = getattr(host, "lease_name", None)
-    return known if isinstance(known, str) else f"{lab}/{name}"
+    return known if isinstance(known, str) else None
 
 
 def holder(job: str = "") -> str:
@@ -76,7 +79,7 @@ def leased_pair(
     Raises :class:`HostError` if they can't be had by the deadline; then none of them is held.
     """
     hosts = tuple(hosts)
-    keys = [lease_key(lab, host) for host in hosts]
+    keys = [lease_key(host) for host in hosts]
     with (
         leased(lab.leases, keys, deadline, progress, job=job),
         at_coordinator(lab, hosts, job, deadline, progress) as lease,

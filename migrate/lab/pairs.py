@@ -46,7 +46,7 @@ def _any(
     while True:
         waits: dict[str, None] = {}
         for pair in pairs:
-            keys = [lease_key(lab, host) for host in pair]
+            keys = [lease_key(host) for host in pair]
             try:
                 held.enter_context(leased(lab.leases, keys, Deadline.after(0), say, job=job))
             except BusyError as busy:

@@ -22,7 +22,7 @@ from migrate.image import ensure_image
 from migrate.lab.config import RackConfig, RackHost, cache_folder, state_folder
 from migrate.lab.leftovers import leftovers
 from migrate.lab.remote import Reach, RemoteHost
-from migrate.ssh import Connection, resolve
+from migrate.ssh import Address, Connection, resolve
 
 REACH_S = 30.0
 ROOM_BYTES = 1 << 20
@@ -130,16 +130,25 @@ class RackLab:
 def _remote(name: str, host: RackHost, program: str) -> RemoteHost:
     address = resolve(host.ssh, name)
     there = host.ssh if host.libvirt == "qemu+ssh" else address.ip
-    # Two lab files may name one host by different names: it has one key.
-    identity = hashlib.sha256("\n".join(sorted(address.host_keys)).encode()).hexdigest()
     reach = Reach(
         libvirt=f"{host.libvirt}://{there}/system{_QUIET.get(host.libvirt, '')}",
         libvirt_target=f"{host.migration_libvirt}://{host.migration_address}/system",
         program=program,
         start_libvirt=host.start_libvirt,
-        lease_name=f"host-{identity[:16]}",
+        lease_name=_lease_name(address),
     )
     return RemoteHost(address, host.root, str(host.migration_address), host.lends, reach)
+
+
+def _lease_name(address: Address) -> str:
+    """Two lab files may name one host by different names: it has one key."""
+    identity = hashlib.sha256("\n".join(sorted(address.host_keys)).encode()).hexdigest()
+    return f"host-{identity[:16]}"
+
+
+def lease_names(config: RackConfig) -> dict[str, str]:
+    """What the leases of its hosts are called; no host is touched for that."""
+    return {name: _lease_name(resolve(host.ssh, name)) for name, host in config.hosts.items()}
 
 
 _QUIET = {"qemu+ssh": "?no_tty=1"}

@@ -30,8 +30,8 @@ class Reach:
     program: str
     """The probe's, as the host sees it: it says the host's clock, and reaches sockets there."""
     start_libvirt: tuple[str, ...] = ("libvirtd", "--daemon", "--listen", "--timeout", "0")
-    lease_name: str = ""
-    """Where several labs may have the host: what its lease is called; empty: its name."""
+    lease_name: str | None = None
+    """Where several labs may have the host: what its lease is called; None: by its lab."""
 
 
 class RemoteHost:
@@ -52,7 +52,7 @@ class RemoteHost:
         self.lends = lends
         self.power = power
         self.address = address
-        self.lease_name = reach.lease_name or self.name
+        self.lease_name = reach.lease_name
         self._reach = reach
         self._ssh = Connection(address)
 
