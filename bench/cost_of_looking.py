@@ -22,16 +22,17 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from bench.world import Bare, bare_guest, ended, figure, keep, local_lab, options, say, show
+from migrate.backends.xml import rewritten
 from migrate.clock import Deadline
-from migrate.domain import NAME, rewritten
 from migrate.errors import MeasurementError
-from migrate.lab.hosts import Host, Lab
-from migrate.migration import Move, act
+from migrate.guest.domain_xml import NAME
+from migrate.lab.api import Host, Lab
+from migrate.migration.move import Move, act
 from migrate.model import Case, Interface, Policy, Workload
-from migrate.observe.events import listening
-from migrate.observe.inside import looking
-from migrate.observe.traffic import Traffic, peer_probe
-from migrate.stats import spread
+from migrate.recorder.events import listening
+from migrate.recorder.qemu_state import watch_qemus
+from migrate.recorder.traffic import Traffic, peer_probe
+from migrate.statistics.spread import spread
 
 ARMS = ("bare", "streams", "all")
 PAIRS = (("all", "bare"), ("streams", "bare"), ("all", "streams"))
@@ -92,7 +93,7 @@ def _watched(lab: Lab, case: Case, guest: Bare) -> None:
     move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
     with (
         listening({end.host.name: end for end in guest.ends}) as listener,
-        looking(source.host, target.host, listener, lambda _sample: None, lambda *_: ()),
+        watch_qemus(source.host, target.host, listener, lambda _sample: None, lambda *_: ()),
     ):
         call = act(guest.domain, move, listener, lambda _event: None).call
     if call.ended:

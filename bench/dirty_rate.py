@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench.boot_sector import PAGE, build
 from bench.sector import Written, await_sector, rate, sector_guest, tsc_hz, written
 from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
-from migrate.boot_sector import PAGE, build
+from migrate.analysis.convergence import Forecast, Period, forecast, steps_seen, throttled
 from migrate.clock import Deadline, now_ns
-from migrate.convergence import Forecast, Period, forecast, steps_seen, throttled
+from migrate.drivers.qmp import Monitor
 from migrate.errors import HostError, MeasurementError
-from migrate.lab.hosts import Host
-from migrate.observe.dirty_rate import (
+from migrate.lab.api import Host
+from migrate.recorder.dirty_rate import (
     METHODS,
     Answer,
     VcpuLimit,
@@ -28,7 +29,6 @@ from migrate.observe.dirty_rate import (
     measure,
     measure_all,
 )
-from migrate.qmp_client import Monitor
 
 MIB = 2**20
 RATES_MIB_S = (4, 16, 64)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from bench.world import ended, keep, say, show
-from migrate.gate import Rules, Sample, Unit, gate, p_values
+from migrate.statistics.regression import Rules, Sample, Unit, gate, p_values
 
 FIGURES = 5
 """Two times, two outages of which some are in the floor, and the failed attempts."""

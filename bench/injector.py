@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrate.clock import Deadline
+from migrate.drivers.shell import run
 from migrate.errors import HostError, MeasurementError
-from migrate.lab.lends import DATA_BRIDGE
-from migrate.lab.local import LocalLab
+from migrate.guest.probe import PipeTransport
+from migrate.lab.local.lab import LocalLab
+from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Direction
-from migrate.probe import PipeTransport
-from migrate.shell import run
 
 EXACT_NS = 1_000_000
 """A system call that took longer leaves too much open: that sample is thrown away."""

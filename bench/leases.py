@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from migrate.clock import Deadline
-from migrate.lab.coordinator import Session, session
+from migrate.lab.lease.coordinator import Session, session
 
 Kind = frozenset[str]
 KINDS: tuple[tuple[Kind, float], ...] = (

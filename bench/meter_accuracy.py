@@ -17,14 +17,14 @@ from itertools import product
 from bench.injector import Injected, Injector, injecting, qemu_of, ways_of
 from bench.others import Numbered, Ping, empty_bins, pinging
 from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
+from migrate.analysis.guest_clock import GuestClock
+from migrate.analysis.outage import LATE_NS, Measurement, measure
 from migrate.errors import MeasurementError
-from migrate.lab.local import LocalLab
+from migrate.lab.local.lab import LocalLab
 from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
-from migrate.observe.traffic import Taken
-from migrate.outage import LATE_NS, Measurement, measure
-from migrate.stage import Setting, staged
-from migrate.stats import errors, spread
-from migrate.timeline import GuestClock
+from migrate.recorder.traffic import TrafficLog
+from migrate.statistics.spread import errors, spread
+from migrate.world import AttemptEnv, build_world
 
 LENGTHS_MS = (20, 50, 100, 300, 1000, 3000)
 APART_MS = 300
@@ -104,7 +104,7 @@ class Session:
     """One round, read back."""
 
     episodes: tuple[Episode, ...]
-    taken: Taken
+    taken: TrafficLog
     found: Measurement
     pings: tuple[Ping, ...]
     window: tuple[int, int]
@@ -123,8 +123,8 @@ class Session:
 def session(lab: LocalLab, case: Case, plan: Sequence[tuple[str, int]]) -> Session:
     """Inject ``plan`` into the traffic of a fresh warm guest."""
     with ExitStack() as stack:
-        place = Setting(lab)
-        stage = stack.enter_context(staged(case, place, pair_of(lab)))
+        place = AttemptEnv(lab)
+        stage = stack.enter_context(build_world(case, place, pair_of(lab)))
         ways = ways_of(lab, case.interface.mac)
         injector = stack.enter_context(injecting(lab.in_fabric([]), ways))
         if not injector.real_time:
@@ -193,7 +193,7 @@ def samples(seen: Session) -> Iterator[Sample]:
                     yield one
 
 
-def _catching_up(taken: Taken, cut: Injected, direction: Direction) -> int:
+def _catching_up(taken: TrafficLog, cut: Injected, direction: Direction) -> int:
     """How long after it was let go, in ns, the guest was reached again, by the bare logs.
 
     Egress: the first packet that it sent since came to the peer. Ingress: the last packet that had

@@ -19,8 +19,8 @@ import numpy as np
 
 from migrate.clock import wall_offset
 from migrate.errors import HostError
-from migrate.evidence import Column
-from migrate.lab.local import LocalLab
+from migrate.lab.local.lab import LocalLab
+from migrate.model.recording import Column
 
 REPLY = re.compile(r"^\[(?P<s>\d+)\.(?P<us>\d{6})\].* icmp_seq=(?P<seq>\d+) ", re.MULTILINE)
 """A line of `ping -D`: wall clock when the reply came, and its number."""

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from migrate.boot_sector import PAGE, pages_written
+from bench.boot_sector import PAGE, pages_written
 from migrate.clock import Deadline, now_ns
+from migrate.drivers.qmp import Monitor, monitor
 from migrate.errors import GuestError, MeasurementError
-from migrate.lab.hosts import Host
-from migrate.qmp_client import Monitor, monitor
+from migrate.lab.api import Host
 
 MEMORY_MIB = 300
 BOOT_S = 60.0

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from bench.world import bare_guest, ended, figure, keep, local_lab, options, say, show
 from migrate.clock import Deadline, now_ns
+from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError
-from migrate.lab import labs
+from migrate.lab import manager
 from migrate.lab.config import LabConfig
 from migrate.model import Case, GuestSpec, Interface
-from migrate.shell import run
-from migrate.stats import spread
+from migrate.statistics.spread import spread
 
 Times = dict[str, list[float]]
 
@@ -24,11 +24,11 @@ Times = dict[str, list[float]]
 def of_lab(name: str, times: Times) -> None:
     """Up and down again."""
     begin = now_ns()
-    lab = labs.up(LabConfig(name=name), say)
+    lab = manager.up(LabConfig(name=name), say)
     times.setdefault("lab up", []).append(_since(begin))
     lab.keep()
     begin = now_ns()
-    labs.down(name)
+    manager.down(name)
     times.setdefault("lab down", []).append(_since(begin))
 
 
@@ -60,7 +60,7 @@ def _since(begin_ns: int) -> float:
 def main() -> int:
     """Always 0: nothing here is judged."""
     chosen = options(__doc__, rounds=5).parse_args()
-    if labs.find(chosen.lab) is not None:
+    if manager.find(chosen.lab) is not None:
         raise ConfigurationError(
             f"time the lab {chosen.lab}", said="it is up already", remedy="give another --lab"
         )

@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 from migrate.clock import now_ns
 from migrate.model import HostFacts, Run
-from migrate.prune import BULKY, BULKY_OF_RUN
-from migrate.report.index import Row, table
-from migrate.report.store import CACHE
-from migrate.results import INDEX, parquet
+from migrate.results.database import CACHE
+from migrate.results.index import Row, table
+from migrate.results.prune import BULKY, BULKY_OF_RUN
+from migrate.results.run_folder import INDEX, parquet
 
 MODES = ("virtio", "vhost-user", "vdpa", "hostdev", "failover")
 BEGAN = datetime(2018, 1, 1, tzinfo=UTC)

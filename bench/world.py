@@ -16,22 +16,23 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from migrate.backends.registry import module_for
+from migrate.backends.xml import Rewrite
+from migrate.campaign.session import lab_up
 from migrate.clock import Deadline, now_ns
-from migrate.domain import Rewrite, domain_xml
+from migrate.drivers.libvirt import Domain
 from migrate.errors import LabError
-from migrate.guest import Order, running
-from migrate.image import ensure_image
-from migrate.interfaces import module_for
+from migrate.guest.domain_xml import domain_xml
+from migrate.guest.lifecycle import Order, running
+from migrate.guest.probe import Probe
+from migrate.images.initramfs import ensure_image
+from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig
-from migrate.lab.hosts import Host, Lab
-from migrate.lab.local import LocalLab
-from migrate.libvirt_client import Domain
-from migrate.migration import End
+from migrate.lab.local.lab import LocalLab
+from migrate.migration.move import End
 from migrate.model import Case
-from migrate.observe.traffic import guest_probe
-from migrate.probe import Probe
-from migrate.session import lab_up
-from migrate.stage import START_S, preparing
+from migrate.recorder.traffic import guest_probe
+from migrate.world import START_S, preparing
 
 MODES = ("virtio", "vhost-user")
 

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from bench.world import ended, figure, keep, options, say, show
+from migrate.campaign.session import lab_up
 from migrate.clock import now_ns
 from migrate.errors import HostError
 from migrate.lab.config import HostConfig, LabConfig
-from migrate.session import lab_up
 
 NAMES = "abcdefgh"
 WAITS = ("floor_s = 10\nsettle_s = 10\n", "")

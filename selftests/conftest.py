@@ -16,17 +16,17 @@ from typing import IO
 
 import pytest
 
-from migrate import session
+from migrate.campaign import session
+from migrate.campaign.session import Session
 from migrate.clock import Deadline
-from migrate.image import compile_probe
-from migrate.lab import labs
+from migrate.images.initramfs import compile_probe
+from migrate.lab import manager
 from migrate.lab.config import LabConfig, state_folder
-from migrate.lab.local import LocalLab
-from migrate.session import Session
+from migrate.lab.local.lab import LocalLab
 
 pytest_plugins = ["pytester"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SCENARIOS = ROOT / "testcases" / "scenarios"
 PATIENCE_S = 100.0
 """For a command to say a line or to end: it would otherwise be waited for in vain."""
@@ -45,7 +45,7 @@ def new_name() -> str:
 
 def remove_lab(name: str) -> None:
     """Take it down, with the lock that its name leaves."""
-    labs.down(name)
+    manager.down(name)
     (state_folder() / f"{name}.lock").unlink(missing_ok=True)
 
 
@@ -62,7 +62,7 @@ def shared_lab() -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield labs.up(LabConfig(name=name), lambda _text: None)
+        yield manager.up(LabConfig(name=name), lambda _text: None)
     finally:
         remove_lab(name)
 
@@ -76,7 +76,7 @@ def lab_name() -> Iterator[str]:
 
 
 @dataclass(slots=True)
-class Told:
+class SaidSoFar:
     """What a session said while it went on."""
 
     lines: list[str] = field(default_factory=list)
@@ -86,12 +86,12 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def told() -> SaidSoFar:
+    return SaidSoFar()
 
 
 @pytest.fixture
-def going(shared_lab: LocalLab, tmp_path: Path, told: Told) -> Session:
+def going(shared_lab: LocalLab, tmp_path: Path, told: SaidSoFar) -> Session:
     """A session on the shared lab, with a run folder of its own."""
     watcher = session.Watcher(say=told.lines.append)
     return session.begin(shared_lab, tmp_path / "results", (), watcher)

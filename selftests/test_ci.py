@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from migrate import cli, errors
+from migrate import errors
+from migrate.cli import main as cli
 from selftests.test_docs import LEAVES, harmless
 
 __all__ = ["harmless"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "docs" / "ci").iterdir())
 YAML = [path for path in FILES if path.suffix == ".yml"]
 

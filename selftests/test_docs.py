@@ -18,16 +18,19 @@ from typing import NamedTuple
 import click
 import pytest
 
-from migrate import checks, model, pytest_plugin, quarantine
-from migrate.cli import cli
+from migrate import model
+from migrate.backends.registry import MODES
+from migrate.checks import basic as checks
+from migrate.checks import quarantine
+from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
-from migrate.image import read_recipe
-from migrate.interfaces import MODES
+from migrate.images.initramfs import read_recipe
+from migrate.lab.capabilities import CAPABILITIES
 from migrate.lab.config import load_lab
-from migrate.lab.facts import CAPABILITIES
-from migrate.scenario import parse
+from migrate.plugins import pytest as pytest_plugin
+from migrate.scenario.loader import parse
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
     for place in ("*.md", "docs/*.md", "guest-images/*.md", "results/README.md")

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from migrate.domain import domain_xml
+from migrate.campaign.progress import Progress
 from migrate.errors import ConfigurationError, GuestError, LabError, visible
+from migrate.guest.domain_xml import domain_xml
 from migrate.model import (
     Attempt,
+    AttemptError,
     Capability,
     Case,
     DeviceHandoff,
@@ -22,21 +24,20 @@ from migrate.model import (
     HostFacts,
     Inside,
     Interface,
-    Mishap,
     Problem,
     Skip,
     Span,
     Verdict,
 )
-from migrate.progress import Progress
-from migrate.report import health, table
+from migrate.report import doctor as health
+from migrate.report import table
 from migrate.report.html import write_report
-from migrate.report.inside import sections
 from migrate.report.junit import junit
-from migrate.results import RunWriter, read_run
-from migrate.scenario import load_all
-from selftests import synthetic
+from migrate.report.move_details import sections
+from migrate.results.run_folder import RunWriter, read_run
+from migrate.scenario.loader import load_all
 from selftests.conftest import Run
+from selftests.doubles import synthetic
 
 HOSTILE = {
     "colours": "\x1b[31mred\x1b[0m",
@@ -84,7 +85,7 @@ def attempt(text: str) -> Attempt:
 def run_folder(root: Path, text: str) -> RunWriter:
     """With all of it in the head, in a skip, a mishap, an event, a log, and a cut-off attempt."""
     problem = Problem(tried=text, host=text, said=text, remedy=text)
-    mishap = Mishap(case_id=text, number=1, problem=problem, exit_code=4)
+    mishap = AttemptError(case_id=text, number=1, problem=problem, exit_code=4)
     skip = Skip(case=synthetic.case(), reason=text, remedy=text)
     head = synthetic.run(
         lab=text, command=(text,), skips=(skip,), mishaps=(mishap,), scenarios={text: text}
@@ -199,7 +200,7 @@ def test_the_page_runs_nothing_of_it(name: str, tmp_path: Path) -> None:
 def test_junit_is_well_formed(text: str) -> None:
     problem = Problem(tried=text, host=text, said=text, remedy=text)
     skips = (Skip(case=synthetic.case(), reason=text, remedy=text),)
-    mishaps = (Mishap(case_id=text, number=1, problem=problem, exit_code=4),)
+    mishaps = (AttemptError(case_id=text, number=1, problem=problem, exit_code=4),)
     head = synthetic.run(name=text, began=text, skips=skips, mishaps=mishaps)
     root = ET.fromstring(junit(head, [attempt(text)]))
     assert len(root.findall("testcase")) == 3

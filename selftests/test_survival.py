@@ -12,21 +12,27 @@ from typing import Any
 
 import pytest
 
-from migrate import checks, guest, libvirt_client, migration, session, stage
+from migrate import world as stage
+from migrate.backends.vhost_user import backend as vhost_user
+from migrate.backends.virtio.backend import Virtio
+from migrate.campaign import session
+from migrate.campaign.session import Session, Watcher
+from migrate.checks import basic as checks
 from migrate.clock import Deadline
+from migrate.drivers import libvirt as libvirt_client
+from migrate.drivers.libvirt import Domain
 from migrate.errors import CleanupError, GuestError, HostError, LeaseLostError
-from migrate.faults import stop_libvirtd
-from migrate.interfaces import vhost_user
-from migrate.interfaces.virtio import Virtio
-from migrate.lab import labs, pairs
+from migrate.guest import lifecycle as guest
+from migrate.lab import manager
+from migrate.lab.api import Host, NamespaceHost
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
-from migrate.lab.hosts import Host, NamespaceHost
-from migrate.lab.lease import leased
-from migrate.lab.local import LocalLab
-from migrate.libvirt_client import Domain
+from migrate.lab.lease import pair as pairs
+from migrate.lab.lease.file_lock import leased
+from migrate.lab.local.lab import LocalLab
+from migrate.migration import move as migration
+from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
-from migrate.session import Session, Watcher
-from selftests.conftest import SCENARIOS, Run, Told, started, traces
+from selftests.conftest import SCENARIOS, Run, SaidSoFar, started, traces
 
 QUICK = SCENARIOS / "quickstart.toml"
 ONE = (QUICK, "--set", "interface.mode=virtio")
@@ -54,7 +60,7 @@ def results(attempt: Attempt) -> dict[str, str]:
 
 def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
     config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
-    lab = labs.up(config, lambda _text: None)
+    lab = manager.up(config, lambda _text: None)
     going = session.begin(lab, tmp_path, (), Watcher())
     init = lab.record.hosts[1].init
     assert init is not None
@@ -66,8 +72,8 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     assert going.exit_code == 3
     assert going.finish().exists()
     assert lab.leftovers(["a"]) == ()
-    assert labs.find(lab_name) is None, "half a lab is no lab"
-    labs.down(lab_name)
+    assert manager.find(lab_name) is None, "half a lab is no lab"
+    manager.down(lab_name)
     assert traces(lab_name) == []
 
 
@@ -162,7 +168,7 @@ def test_a_probe_that_does_not_answer_ends_the_attempt(
 
     place = going.place(case())
     assert isinstance(place, tuple)
-    with going.staged(case(), place):
+    with going.build_world(case(), place):
         pass  # the saved state is there: what follows is the restored guest alone
     monkeypatch.setattr(stage, "running", suspended)
     monkeypatch.setattr(stage, "START_S", 4.0)
@@ -212,7 +218,10 @@ def test_a_guest_that_libvirt_does_not_end_is_ended_by_its_id(
     assert isinstance(place, tuple)
     monkeypatch.setattr(guest, "END_S", 0.5)
     monkeypatch.setattr(Domain, "destroy", no_answer)
-    with pytest.raises(CleanupError, match="libvirt does not answer"), going.staged(case(), place):
+    with (
+        pytest.raises(CleanupError, match="libvirt does not answer"),
+        going.build_world(case(), place),
+    ):
         pass
     monkeypatch.undo()
     processes = going.lab.hosts["a"].run(["ps", "-e", "-o", "comm="], Deadline.after(10)).out
@@ -415,7 +424,7 @@ def test_two_labs_at_once(shared_lab: LocalLab, lab_name: str, tmp_path: Path) -
         ended = [command.wait() for command in commands]
     assert [one.status for one in ended] == [0, 0], [one.err for one in ended]
     assert [json.loads(one.out)["run"]["lab"] for one in ended] == list(names)
-    assert labs.find(shared_lab.name) is not None
+    assert manager.find(shared_lab.name) is not None
     assert traces(lab_name) == []
 
 
@@ -432,7 +441,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
 
 
 def test_a_second_job_gives_up_at_its_deadline(
-    going: Session, told: Told, monkeypatch: pytest.MonkeyPatch
+    going: Session, told: SaidSoFar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "LEASE_S", 0.2)
     with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from migrate.pytest_plugin import Scenario, Verdicts
+from migrate.plugins.pytest import Scenario, Verdicts
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import HostError
-from migrate.faults import stop_libvirtd
-from migrate.pytest_plugin import Boot, Scenario, Verdicts
-from migrate.scenario import load
+from migrate.migration.faults import stop_libvirtd
+from migrate.plugins.pytest import Boot, Scenario, Verdicts
+from migrate.scenario.loader import load
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 MODES = SCENARIOS / "modes.toml"

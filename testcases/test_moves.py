@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from migrate.model import Attempt
-from migrate.pytest_plugin import Boot, Scenario, Verdicts
+from migrate.plugins.pytest import Boot, Scenario, Verdicts
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 MODES = SCENARIOS / "modes.toml"

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 
 from migrate.errors import ConfigurationError
-from migrate.lab.lends import LENDS, Lends
-from migrate.lab.preparation import Preparation
+from migrate.lab.prepare.plan import Preparation
+from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.model import Value, Workload
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
@@ -113,7 +113,9 @@ class RackHost(Value):
     migration_address: IPv4Address
     migration_libvirt: Transport = "qemu+ssh"
     """By which the other hosts' libvirts reach this one, at its migration address."""
-    lends: Lends = LENDS
+    resources: Resources = Field(
+        default=PLAIN_RESOURCES, validation_alias=AliasChoices("lends", "resources")
+    )
     start_libvirt: tuple[str, ...] = ("systemctl", "start", "libvirtd")
     """After a fault that ended it."""
     prepare: Preparation = Preparation()

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from migrate.clock import Deadline
-from migrate.image import ensure_image
+from migrate.drivers.shell import run
+from migrate.images.initramfs import ensure_image
+from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
-from migrate.lab.hosts import Host
-from migrate.lab.journal import LabRecord
 from migrate.lab.leftovers import leftovers
-from migrate.lab.lends import DATA_BRIDGE
-from migrate.shell import run
+from migrate.lab.resources import DATA_BRIDGE
+from migrate.lab.state import LabRecord
 
 PEER_ADDRESS = "10.77.0.1"
 GUEST_ADDRESS = "10.77.0.10"
@@ -118,7 +118,7 @@ class FabricLab:
         """What it is made of, on lines."""
         for host in self.record.hosts:
             yield f"{host.name}: root {host.root}, {host.address}, {host.namespace}"
-            yield f"  lends {self._all[host.name].lends.told()}"
+            yield f"  lends {self._all[host.name].resources.told()}"
         lent = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
         yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {lent}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from migrate.clock import Deadline
-from migrate.lab.hosts import Host
+from migrate.lab.api import Host
 
 # What an attempt makes on a host, a line each. vDPA devices of other names are not ours.
 LEFT = r"""
@@ -30,6 +30,6 @@ def leftovers(hosts: Iterable[Host]) -> tuple[str, ...]:
     for host in hosts:
         with host.connect() as hypervisor:
             found += [f"domain {name} on {host.name}" for name in hypervisor.domains()]
-        looking = host.run(["sh", "-c", LEFT], Deadline.after(20))
-        found += [f"{line} on {host.name}" for line in looking.out.splitlines()]
+        listed = host.run(["sh", "-c", LEFT], Deadline.after(20))
+        found += [f"{line} on {host.name}" for line in listed.out.splitlines()]
     return tuple(found)

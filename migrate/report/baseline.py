@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from migrate.analysis.figures import COLUMNS, FLOOR, Column, Measured
 from migrate.errors import MeasurementError
-from migrate.gate import Sample
 from migrate.model import SCHEMA, Attempt, Case, Run
-from migrate.report.columns import COLUMNS, FLOOR, Column, Measured
-from migrate.results import RunRecord, find_run, read_run
-from migrate.stats import Span
+from migrate.results.run_folder import RunRecord, find_run, read_run
+from migrate.statistics.regression import Sample
+from migrate.statistics.spread import Span
 
 FIGURES = tuple(column for column in COLUMNS if column is not FLOOR)
 FAILED = "failed attempts"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from migrate.model import Direction, Gap
-from migrate.report.axis import INK, Seen, missing, windows
-from migrate.report.lanes import LANE_PX, bands, draw, lanes, top
-from migrate.report.thin import edges, lost, thinned
+from migrate.report.downsample import edges, lost, thinned
+from migrate.report.figure_data import INK, FigureData, missing, windows
+from migrate.report.figure_lanes import LANE_PX, bands, draw, lanes, top
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 EGRESS, INGRESS, GAP, RATE = "#0072b2", "#009e73", "#d55e00", "#0072b2"
@@ -31,7 +31,7 @@ PANEL_PX = 190
 """Height of each panel below the lanes."""
 
 
-def figure(seen: Seen) -> str:
+def figure(seen: FigureData) -> str:
     """A plotly figure as JSON text, without the library."""
     from plotly import graph_objects as go  # noqa: PLC0415 - heavy
     from plotly.subplots import make_subplots  # noqa: PLC0415 - heavy
@@ -57,7 +57,7 @@ def figure(seen: Seen) -> str:
 # --- the panels ---------------------------------------------------------------------------------
 
 
-def _delays(seen: Seen) -> list[float]:
+def _delays(seen: FigureData) -> list[float]:
     """Of both directions, so that they compare: powers of ten, room above for the labels."""
     longest = [
         float((log.received_ns - log.sent_ns).max()) / 1e6
@@ -67,7 +67,7 @@ def _delays(seen: Seen) -> list[float]:
     return [math.log10(LEAST_DELAY_MS * 0.6), math.log10(max([10.0, *longest])) + 0.8]
 
 
-def _direction(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
+def _direction(drawn: Any, go: Any, seen: FigureData, direction: Direction) -> None:
     """Each packet's delay by the time at which it was sent; what never arrived; the gaps."""
     row, colour = ROWS[direction], EGRESS if direction == "egress" else INGRESS
     gaps = tuple(gap for gap in seen.attempt.gaps or () if gap.direction == direction)
@@ -92,7 +92,7 @@ def _direction(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
     _gaps(drawn, seen, gaps, row)
 
 
-def _lost(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
+def _lost(drawn: Any, go: Any, seen: FigureData, direction: Direction) -> None:
     row, log = ROWS[direction], seen.arrivals[direction]
     x: list[float | None] = []
     for begin, end in lost(log)[:LOST_MOST]:
@@ -109,7 +109,7 @@ def _lost(drawn: Any, go: Any, seen: Seen, direction: Direction) -> None:
         )  # fmt: skip
 
 
-def _gaps(drawn: Any, seen: Seen, gaps: tuple[Gap, ...], row: int) -> None:
+def _gaps(drawn: Any, seen: FigureData, gaps: tuple[Gap, ...], row: int) -> None:
     """Each gap shaded; the longest labelled. All at once: one by one plotly copies all before."""
     by_length = sorted(gaps, key=lambda gap: gap.length_ns, reverse=True)
     labelled = sorted(by_length[:LABELS_MOST], key=lambda gap: gap.begin_ns)
@@ -119,7 +119,7 @@ def _gaps(drawn: Any, seen: Seen, gaps: tuple[Gap, ...], row: int) -> None:
     )
 
 
-def _shade(seen: Seen, gap: Gap, row: int) -> dict[str, Any]:
+def _shade(seen: FigureData, gap: Gap, row: int) -> dict[str, Any]:
     begin, end = seen.ms(gap.begin_ns), seen.ms(gap.begin_ns + gap.length_ns)
     return {
         "type": "rect", "x0": begin, "x1": end, "y0": 0, "y1": 1, "xref": "x",
@@ -128,7 +128,7 @@ def _shade(seen: Seen, gap: Gap, row: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _label(seen: Seen, gap: Gap, row: int, number: int) -> dict[str, Any]:
+def _label(seen: FigureData, gap: Gap, row: int, number: int) -> dict[str, Any]:
     bound = "≥ " if gap.open_ended else ""
     return {
         "x": seen.ms(gap.begin_ns + gap.length_ns // 2), "y": 1 - 0.12 * (number % 3), "xref": "x",
@@ -139,7 +139,7 @@ def _label(seen: Seen, gap: Gap, row: int, number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _progress(drawn: Any, go: Any, seen: Seen) -> None:
+def _progress(drawn: Any, go: Any, seen: FigureData) -> None:
     """Transfer rate, and the memory that is left to copy."""
     mib = 2**20
     x: list[float | None] = [round(seen.ms(sample.at_ns), 1) for sample in seen.samples]
@@ -167,7 +167,7 @@ def _progress(drawn: Any, go: Any, seen: Seen) -> None:
 # --- what is common -----------------------------------------------------------------------------
 
 
-def _bands(drawn: Any, seen: Seen) -> None:
+def _bands(drawn: Any, seen: FigureData) -> None:
     """The phases behind the three lower panels, and the stop as a line through all of them."""
     for phase, colour in bands(seen):
         for axis in ("y2", "y3", "y4"):
@@ -183,7 +183,7 @@ def _bands(drawn: Any, seen: Seen) -> None:
         )  # fmt: skip
 
 
-def _layout(drawn: Any, seen: Seen, shown: dict[str, tuple[float, float]]) -> None:
+def _layout(drawn: Any, seen: FigureData, shown: dict[str, tuple[float, float]]) -> None:
     height = top(seen, shown["the move"])
     buttons = [
         {"label": name, "method": "relayout", "args": [{"xaxis4.range": list(window)}]}

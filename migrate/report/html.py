@@ -11,15 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from migrate import quarantine
+from migrate.analysis.figures import longest
+from migrate.checks import quarantine
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
-from migrate.report.axis import Seen
-from migrate.report.columns import longest
 from migrate.report.figure import figure
-from migrate.report.inside import sections
+from migrate.report.figure_data import FigureData
+from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, against, table
-from migrate.results import PRUNED, AttemptRecord, RunRecord, RunWriter, read_run
+from migrate.results.run_folder import PRUNED, AttemptRecord, RunRecord, RunWriter, read_run
 
 POINTS = 80_000
 """Of all figures together, one way: many attempts get fewer points each."""
@@ -69,7 +69,7 @@ def render(record: RunRecord) -> str:
 def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
     attempt, events, arrivals = record.attempt, record.events(), record.arrivals()
     gaps = attempt.gaps or ()
-    seen = Seen(attempt, arrivals, record.samples(), events, points)
+    seen = FigureData(attempt, arrivals, record.samples(), events, points)
     return {
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from migrate import quarantine
+from migrate.analysis.figures import BY_PART, COLUMNS, Column, ranking
+from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run, Verdict
-from migrate.report.columns import BY_PART, COLUMNS, Column, ranking
-from migrate.report.grid import IN_FLOOR, NOT_MEASURED, Cell, Grid
-from migrate.report.inside import Section, went
+from migrate.report.move_details import Section, went
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -116,7 +116,7 @@ def _cells(group: Sequence[Attempt], columns: Sequence[Column]) -> Iterator[Cell
 
 
 def _cell(group: Sequence[Attempt], column: Column) -> Cell:
-    from migrate.stats import spread  # noqa: PLC0415 - numpy is heavy
+    from migrate.statistics.spread import spread  # noqa: PLC0415 - numpy is heavy
 
     if not group:
         return Cell(NO_PHASE)

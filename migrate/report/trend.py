@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from migrate.model import Value
-from migrate.report.grid import IN_FLOOR, NOT_MEASURED
-from migrate.report.index import VERSIONS
-from migrate.report.store import Store
 from migrate.report.table import clean
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
+from migrate.results.database import Store
+from migrate.results.index import VERSIONS
 
 Figure = Literal["downtime", "egress", "ingress", "total", "stall"]
 By = Literal["run", "day"]

@@ -10,8 +10,8 @@ import html
 from importlib import resources
 from typing import Any
 
-from migrate.report.grid import NOT_MEASURED
 from migrate.report.html import in_script
+from migrate.report.table_model import NOT_MEASURED
 from migrate.report.trend import TITLES, Point, Series, Trend, heads, notes, rows, spread, told
 
 INK, LINE, BAND, BAD, CHANGE = "#1f2933", "#0072b2", "rgba(0,114,178,.16)", "#b00020", "#8a5a00"

@@ -11,7 +11,9 @@ OF_THE_FILE = ("name", "description", "matrix", "matrix_exclude", "variants")
 
 
 def schema() -> dict[str, Any]:
-    """A schema that takes what :func:`migrate.scenario.parse` takes, but for rules across keys."""
+    """A schema that takes what :func:`migrate.scenario.loader.parse` takes, but for rules across
+    keys.
+    """
     case = Case.model_json_schema()
     definitions: dict[str, Any] = case["$defs"]
     settings = {key: case["properties"][key] for key in OF_THE_CASE}

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from migrate.formats.virtio_features import NAMES
 from migrate.model import Case, PhaseName, VirtualFunction
-from migrate.virtio_features import NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Pure: a recording in, findings out."""

@@ -1,0 +1,358 @@
+"""Where an outage went: a gap, or the guest's stop, as spans in order that cover it.
+
+A span ends with something that was recorded: QEMU's events and trace points, the backend's log, the
+fabric's first announcement, the stamp of the next packet that was sent. Where nothing that was
+recorded can have kept packets from being served, the span is *unexplained*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from migrate.analysis.phases import switchover
+from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
+from migrate.model import DeviceHandoff, Direction, Event, Explained, Gap, Span
+from migrate.model.recording import Arrivals, Column, Flags
+
+_OVS_NS = 100_000_000
+"""Another thread of OVS says that a queue is enabled, and it may say so when packets pass already:
+until it is said, or they pass, the queue was not known to be enabled."""
+_NEAR_NS = 30_000_000
+"""The probe asks for its devices' state a few times a second's tenth: it hears of them so late."""
+_FEW = 3
+"""Packets before a gap that tell the sender's interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What ended at a point of the axis."""
+
+    at_ns: int
+    what: str
+    host: str = ""
+    error_ns: int = 0
+    explained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HopEvents:
+    """The events of one move, in order, and whose they are."""
+
+    events: Sequence[Event]
+    source: str
+    target: str
+    begin_ns: int = 0
+    mac: str = ""
+    """The guest's."""
+    egress_ns: Column | None = None
+    """When the guest's packets arrived at its peer, in order."""
+    unplaced: tuple[str, ...] = ()
+    """Why events of a host, or of the fabric, are not here: not heard, or not to be placed."""
+
+    def heard(self, since_ns: int) -> int | None:
+        """When the fabric first heard a frame of the guest from ``since_ns`` on."""
+        heard = [
+            event.at_ns
+            for event in self.events
+            if event.name in ("announce", "frame") and event.at_ns >= since_ns
+        ]
+        if self.egress_ns is not None:
+            after = self.egress_ns[self.egress_ns >= since_ns]
+            heard += [int(after.min())] if len(after) else []
+        return min(heard, default=None)
+
+    def enabled(self, direction: Direction, since_ns: int, end_ns: int) -> Event | None:
+        """When the target's backend last enabled a queue of that direction.
+
+        The guest receives by even queues, and sends by odd ones (virtio 1.3, 5.1.2).
+        """
+        odd = direction == "egress"
+        found = [
+            event
+            for event in self.events
+            if (event.name, event.host) == (QUEUE, self.target)
+            and event.data["state"] == "enabled"
+            and int(event.data["queue"]) % 2 == odd
+            and since_ns <= event.at_ns <= end_ns
+        ]
+        return found[-1] if found else None
+
+    def first(self, name: str, host: str, since_ns: int, **data: str) -> Event | None:
+        """The first event of a host from ``since_ns`` on that has these data."""
+        for event in self.events:
+            same = (event.name, event.host) == (name, host) and event.at_ns >= since_ns
+            if same and data.items() <= event.data.items():
+                return event
+        return None
+
+    @property
+    def switchover(self) -> tuple[Event | None, Event | None]:
+        """STOP and the RESUME that ended it, as the phases have them."""
+        return switchover(self.events, self.source, self.target)
+
+
+# --- the guest's stop, stage by stage -----------------------------------------------------------
+
+_STAGES = (
+    (CHECKPOINT, "source", {"checkpoint": "src-iterable-saved"}, "the rest of memory is sent"),
+    (CHECKPOINT, "source", {"checkpoint": "src-non-iterable-saved"}, "devices are saved"),
+    (LOADED, "target", {"type": "non-iterable"}, "the rest of memory arrives and is loaded"),
+    (CHECKPOINT, "target", {"checkpoint": "dst-precopy-loadvm-completed"}, "devices are loaded"),
+)
+"""Name, side, data and what ended with it. Source: QEMU migration/savevm.c, migration.c."""
+
+
+def stages(told: HopEvents) -> tuple[Span, ...] | None:
+    """From STOP to RESUME; None if one of the two is not on record."""
+    stop, resume = told.switchover
+    if stop is None or resume is None:
+        return None
+    marks = _stage_marks(told, stop, resume)
+    return tuple(_covered(stop.at_ns, resume.at_ns, marks, stop.off_ns))
+
+
+def _stage_marks(told: HopEvents, stop: Event, resume: Event) -> list[Mark]:
+    hosts = {"source": told.source, "target": told.target}
+    marks = []
+    for name, side, data, what in _STAGES:
+        event = told.first(name, hosts[side], stop.at_ns, **data)
+        if event is not None and event.at_ns <= resume.at_ns:
+            at_ns = event.at_ns - _took_ns(event)
+            marks.append(Mark(at_ns, what, hosts[side], event.off_ns))
+    if not marks:
+        return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
+    last = "libvirt lets the guest run" if resume.host == told.target else "the source goes on"
+    return [*marks, Mark(resume.at_ns, last, resume.host, resume.off_ns)]
+
+
+def _took_ns(event: Event) -> int:
+    """The first device's load ends a span where it *began*."""
+    return int(event.data.get("downtime", 0)) * 1000 if event.name == LOADED else 0
+
+
+def devices(told: HopEvents) -> tuple[DeviceHandoff, ...] | None:
+    """What each device took to save and to load; None without trace points of either end."""
+    stop, resume = told.switchover
+    if stop is None or resume is None:
+        return None
+    took: dict[str, dict[str, float]] = {}
+    for name, host, key in ((SAVED, told.source, "save_ms"), (LOADED, told.target, "load_ms")):
+        for event in told.events:
+            if (event.name, event.host) != (name, host):
+                continue
+            if not stop.at_ns <= event.at_ns <= resume.at_ns + event.off_ns:
+                continue
+            device = _name(event)
+            row = took.setdefault(device, {})
+            row[key] = row.get(key, 0.0) + int(event.data["downtime"]) / 1000
+    if not took:
+        return None
+    return tuple(DeviceHandoff(device=device, **row) for device, row in took.items())
+
+
+def _name(event: Event) -> str:
+    told = str(event.data["idstr"])
+    if event.data["type"] == "iterable":
+        return f"{told} (the rest)"
+    return section_name(told, int(event.data.get("instance_id", 0)))
+
+
+def section_name(name: str, instance: int) -> str:
+    """How a device's section in the stream is called, where several have the same name too."""
+    return f"{name}#{instance}" if instance else name
+
+
+# --- a gap --------------------------------------------------------------------------------------
+
+
+def explained(gap: Gap, told: HopEvents, log: Arrivals, grain_ns: int) -> Explained:
+    """The spans of ``gap``.
+
+    ``log``: the arrivals of its direction, both stamps on the axis; ``grain_ns``: what the meter
+    can't tell from nothing, its floor: so much before the stop, and after the last thing that kept
+    packets from being served, is the meter's own.
+    """
+    end_ns = gap.begin_ns + gap.length_ns
+    marks = _marks(gap, told, log, grain_ns)
+    spans = tuple(_covered(gap.begin_ns, end_ns, marks, gap.error_ns))
+    return Explained(
+        direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
+    )
+
+
+def _marks(gap: Gap, told: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[Mark]:
+    end_ns = gap.begin_ns + gap.length_ns
+    stop, resume = told.switchover
+    if stop is None or stop.at_ns > end_ns or (resume and resume.at_ns < gap.begin_ns):
+        since_ns = gap.begin_ns
+        for mark in _devices_come_and_go(told, since_ns, end_ns):
+            yield mark
+            since_ns = mark.at_ns
+        if since_ns < end_ns:
+            short = since_ns > gap.begin_ns and end_ns - since_ns <= grain_ns
+            what = "within the meter's floor" if short else "the guest runs, and is not served"
+            yield Mark(end_ns, what, explained=short)
+        return
+    yield from _before(gap, told, stop, grain_ns)
+    if resume is None:
+        yield Mark(end_ns, "stopped, and never resumed", stop.host)
+        return
+    yield from _stage_marks(told, stop, resume)
+    yield from _after(gap, told, log, max(resume.at_ns, gap.begin_ns), grain_ns)
+
+
+def _before(gap: Gap, told: HopEvents, stop: Event, grain_ns: int) -> Iterator[Mark]:
+    """The guest still ran: what lay in its queues at the stop went with it."""
+    out = next((event for event in told.events if event.name == "detached"), None)
+    if out is not None and out.at_ns <= stop.at_ns:
+        yield Mark(out.at_ns, "the interface is taken out", told.source, out.off_ns)
+        yield Mark(stop.at_ns, "the guest runs without its interface", told.source)
+        return
+    begin = _begins_to_stop(told, stop)
+    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.error_ns
+    what = "the last packet before the stop" if near else "the guest runs, and is not served"
+    yield Mark(begin.at_ns, what, told.source, begin.off_ns, explained=near)
+    yield Mark(stop.at_ns, "the guest is stopped, and its backends", told.source, stop.off_ns)
+
+
+def _begins_to_stop(told: HopEvents, stop: Event) -> Event:
+    """STOP is told when processors and backends stand still; this is when QEMU begins with it."""
+    begun = [
+        event
+        for event in told.events
+        if (event.name, event.host) == (CHECKPOINT, told.source)
+        and event.data.get("checkpoint") == "src-downtime-start"
+        and event.at_ns <= stop.at_ns
+    ]
+    return begun[-1] if begun else stop
+
+
+def _after(
+    gap: Gap, told: HopEvents, log: Arrivals, since_ns: int, grain_ns: int
+) -> Iterator[Mark]:
+    """The guest runs again: what still keeps its packets from being served."""
+    end_ns = gap.begin_ns + gap.length_ns
+    plugged = next((event for event in told.events if event.name == "attached"), None)
+    if plugged is not None and since_ns < plugged.at_ns:
+        yield Mark(plugged.at_ns, "the target's interface is plugged in", told.target)
+        since_ns = plugged.at_ns
+    ready = told.first(READY, told.target, since_ns)
+    if ready is not None and ready.at_ns < end_ns:
+        yield Mark(ready.at_ns, "the backend's port comes up", told.target, ready.off_ns)
+        since_ns = ready.at_ns
+    enabled = told.enabled(gap.direction, since_ns, end_ns + _OVS_NS)
+    if ready is not None and enabled is not None:
+        what = "the backend enables the guest's queue"
+        yield Mark(enabled.at_ns, what, told.target, enabled.off_ns)
+        since_ns = enabled.at_ns
+    yield from _tail(gap, told, log, since_ns, grain_ns)
+
+
+def _tail(gap: Gap, told: HopEvents, log: Arrivals, since_ns: int, grain_ns: int) -> Iterator[Mark]:
+    end_ns = gap.begin_ns + gap.length_ns
+    for mark in _devices_come_and_go(told, since_ns, end_ns):
+        yield mark
+        since_ns = mark.at_ns
+    if since_ns >= end_ns:
+        return
+    further = _guest_sends if gap.direction == "egress" else _fabric_learns
+    for mark in further(told, log, since_ns, end_ns):
+        yield mark
+        since_ns = max(since_ns, mark.at_ns)
+    short = end_ns - since_ns <= grain_ns
+    what = "within the meter's floor" if short else "served again, and nothing tells why not before"
+    yield Mark(end_ns, what, explained=short)
+
+
+_LOWER = {
+    "lower-gone": "the guest's device is taken out",
+    "lower-appeared": "a device is plugged in, and the guest finds it",
+    "lower-up": "its link comes up",
+    "carried-by": "the guest takes the other device into use",
+}
+"""What the probe says of the devices below the guest's interface, and what ended with it."""
+
+
+def _devices_come_and_go(told: HopEvents, since_ns: int, end_ns: int) -> list[Mark]:
+    """The last word of each kind; a link that comes up while packets pass is cut to the end."""
+    last: dict[str, Mark] = {}
+    for event in told.events:
+        late_ns = end_ns + _NEAR_NS + event.off_ns
+        if event.name in _LOWER and since_ns < event.at_ns <= late_ns:
+            what = _LOWER[event.name]
+            last[event.name] = Mark(event.at_ns, what, "guest", event.off_ns)
+    return sorted(last.values(), key=lambda mark: mark.at_ns)
+
+
+def _guest_sends(told: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+    """Nothing was lost since: the next packet has the stamp of when the guest came to send it."""
+    asked = [e for e in told.events if e.name == "arp" and e.data.get("mac") == told.mac]
+    first_asked = next((e for e in asked if since_ns <= e.at_ns < end_ns), None)
+    if first_asked is not None:
+        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", told.target)
+        since_ns = first_asked.at_ns
+    before, after = log.sent_ns < since_ns, log.sent_ns >= since_ns
+    if not after.any() or np.count_nonzero(before) < _FEW:
+        return
+    first = int(np.flatnonzero(after)[np.argmin(log.sent_ns[after])])
+    last = int(np.flatnonzero(before)[np.argmax(log.sent_ns[before])])
+    lost = int(log.seq[first]) - int(log.seq[last]) - 1
+    if lost <= _sent_before_the_stop(told, log.sent_ns[before]):
+        at_ns = min(int(log.sent_ns[first]), end_ns)
+        yield Mark(at_ns, "the guest runs, and has not come to send yet", told.target)
+        if (arrived := int(log.received_ns[first])) < end_ns:
+            yield Mark(arrived, "its first packet is under way")
+
+
+def _sent_before_the_stop(told: HopEvents, sent_ns: Column) -> int:
+    """How many packets may have been sent after the last one that arrived, and before the stop."""
+    stop, _ = told.switchover
+    if stop is None:
+        return 0
+    ordered = np.sort(sent_ns)
+    interval_ns = max(1, int(np.median(np.diff(ordered))))
+    return max(0, (stop.at_ns - int(ordered[-1])) // interval_ns)
+
+
+def _fabric_learns(told: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+    """Frames go to where the guest was until it is heard; later ones wait until it takes them."""
+    begin_ns = since_ns
+    if (heard_ns := told.heard(since_ns)) is not None and heard_ns < end_ns:
+        yield Mark(heard_ns, "the fabric still sends to the source")
+        begin_ns = heard_ns
+    late = (log.sent_ns > begin_ns) & (log.sent_ns < end_ns)
+    if late.any() and _all_there(log, late):
+        yield Mark(end_ns, "packets wait, and the guest takes them late", told.target)
+
+
+def _all_there(log: Arrivals, rows: Flags) -> bool:
+    """Whether none is missing among the numbers of these rows."""
+    seq = np.unique(log.seq[rows])
+    return int(seq[-1] - seq[0]) + 1 == len(seq)
+
+
+# --- common -------------------------------------------------------------------------------------
+
+
+def _covered(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> Iterator[Span]:
+    """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered."""
+    cut = [Mark(begin_ns, "", error_ns=error_ns)]
+    for mark in sorted(marks, key=lambda mark: mark.at_ns):
+        if cut[-1].at_ns < mark.at_ns and cut[-1].at_ns < end_ns:
+            at_ns = min(mark.at_ns, end_ns)
+            cut.append(Mark(at_ns, mark.what, mark.host, mark.error_ns, mark.explained))
+    if cut[-1].at_ns < end_ns:
+        cut.append(Mark(end_ns, "nothing is on record", explained=False))
+    for before, mark in pairwise(cut):
+        yield Span(
+            what=mark.what,
+            begin_ns=before.at_ns,
+            end_ns=mark.at_ns,
+            error_ns=max(before.error_ns, mark.error_ns),
+            host=mark.host,
+            explained=mark.explained,
+        )

@@ -1,0 +1,162 @@
+"""Arrivals of numbered packets, and the guest's clock laid on to the axis of time.
+
+Shapes: every column is a one-dimensional ``int64`` array of nanoseconds or sequence numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from migrate.analysis.clock_bounds import Evidence
+from migrate.errors import MeasurementError
+from migrate.model import Stall
+from migrate.model.recording import Arrivals, Column
+
+# --- the guest's clock --------------------------------------------------------------------------
+
+UNKNOWN_DELAY_NS = 50_000_000
+"""The error where nothing ever came back: a one-way delay can't be told from an offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """From ``begin_guest_ns`` on, ``axis = guest + offset_ns + slope * (guest - begin_guest_ns)``.
+
+    ``error_ns`` is half of the corridor that the evidence left, about half the best round trip:
+    how a round trip splits into its two ways can't be known and is assumed even.
+    """
+
+    begin_guest_ns: int
+    offset_ns: int
+    slope: float
+    error_ns: int
+
+    def offset_at(self, guest_ns: int) -> int:
+        """The offset at a reading of the guest's clock."""
+        return self.offset_ns + round(self.slope * (guest_ns - self.begin_guest_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class GuestClock:
+    """The guest's clock on the axis: constant but for drift, with a jump wherever it stood still.
+
+    It is found from both streams; the bounds that they give (:mod:`migrate.analysis.clock_bounds`)
+    are hard, so a late packet never moves the clock."""
+
+    segments: tuple[Segment, ...]
+
+    @classmethod
+    def fit(cls, egress: Arrivals, ingress: Arrivals) -> GuestClock:
+        """Find the segments.
+
+        ``egress.sent_ns`` and ``ingress.received_ns`` are readings of the guest's clock,
+        ``egress.received_ns`` and ``ingress.sent_ns`` points on the axis. Errors are relative to
+        the clock that gave these points. Raises MeasurementError if nothing arrived either way.
+        """
+        if not len(egress) and not len(ingress):
+            raise MeasurementError(
+                "lay the guest's clock on the axis",
+                said="no packet arrived in either direction",
+                remedy="see whether the guest's link was up when the streams were started",
+            )
+        evidence = Evidence.gather(
+            (egress.sent_ns, egress.received_ns), (ingress.received_ns, ingress.sent_ns)
+        )
+        starts = evidence.starts()
+        pieces = [evidence.part(a, b) for a, b in pairwise([*starts, len(evidence.guest_ns)])]
+        return cls(_joined(_pinned(pieces), pieces))
+
+    def to_axis(self, guest_ns: Column) -> Column:
+        """Readings of the guest's clock, on the axis."""
+        readings = np.asarray(guest_ns, dtype=np.int64)
+        begins = np.array([segment.begin_guest_ns for segment in self.segments])
+        offsets = np.array([segment.offset_ns for segment in self.segments])
+        slopes = np.array([segment.slope for segment in self.segments])
+        which = np.maximum(np.searchsorted(begins, readings, side="right") - 1, 0)
+        drift = np.rint(slopes[which] * (readings - begins[which])).astype(np.int64)
+        return np.asarray(readings + offsets[which] + drift, dtype=np.int64)
+
+    def error_across(self, begin_ns: int, end_ns: int) -> int:
+        """Of a difference between two points on the axis that were read off the guest's clock.
+
+        Within one segment the error holds for the place; across a jump both errors add up.
+        """
+        first, last = self._at_axis(begin_ns), self._at_axis(end_ns)
+        if first is last:
+            return first.error_ns
+        return first.error_ns + last.error_ns
+
+    @property
+    def error_ns(self) -> int:
+        """The largest of all segments."""
+        return max(segment.error_ns for segment in self.segments)
+
+    def _at_axis(self, at_ns: int) -> Segment:
+        found = self.segments[0]
+        for segment in self.segments[1:]:
+            if segment.begin_guest_ns + segment.offset_ns <= at_ns:
+                found = segment
+        return found
+
+
+def _pinned(pieces: Sequence[Evidence]) -> tuple[Segment, ...]:
+    """One segment a piece, in the middle of its corridor; the error is half of the width.
+
+    A corridor that drift has narrowed counts as wide as a short look sees it. A one-sided piece
+    borrows the nearest corridor's width, and all of it is its error.
+    """
+    drifts = [piece.drift() for piece in pieces]
+    corridors = [piece.corridor(slope) for piece, (slope, _) in zip(pieces, drifts, strict=True)]
+    widths = {
+        index: max(abs(high - low), drifts[index][1])
+        for index, (low, high) in enumerate(corridors)
+        if np.isfinite(high - low)
+    }
+    segments = []
+    for index, piece in enumerate(pieces):
+        low, high = corridors[index]
+        if index in widths:
+            middle, error = (low + high) / 2, widths[index] / 2
+        else:
+            nearest = min(widths, key=lambda other: abs(other - index), default=None)
+            width = 0.0 if nearest is None else widths[nearest]
+            error = UNKNOWN_DELAY_NS if nearest is None else width
+            middle = low + width / 2 if np.isfinite(low) else high - width / 2
+        begin, offset = int(piece.guest_ns[0]), piece.base_ns + round(middle)
+        segments.append(Segment(begin, offset, drifts[index][0], round(error)))
+    return tuple(segments)
+
+
+def _joined(segments: Sequence[Segment], pieces: Sequence[Evidence]) -> tuple[Segment, ...]:
+    """Each begins where the evidence for the one before ends: the earliest that it can have."""
+    joined = [segments[0]]
+    for before, segment in zip(pieces, segments[1:], strict=False):
+        begin = min(int(before.guest_ns[-1]) + 1, segment.begin_guest_ns)
+        joined.append(replace(segment, begin_guest_ns=begin, offset_ns=segment.offset_at(begin)))
+    return tuple(joined)
+
+
+def stalls(clock: GuestClock, jumps: Iterable[tuple[int, int]] = ()) -> tuple[Stall, ...]:
+    """What the guest lived through, in the order of the axis.
+
+    Stood still: its clock lost time against the axis; where no packet was seen around the stop,
+    ``begin_ns`` is the earliest that it can have been. Jumped: its tick came ``delta_ns`` after
+    the tick before it, at ``guest_ns`` of its clock; ``jumps`` is the guest's list of these.
+    """
+    found = []
+    for before, after in pairwise(clock.segments):
+        at = after.begin_guest_ns
+        lost = after.offset_at(at) - before.offset_at(at)
+        if lost > 0:
+            error = before.error_ns + after.error_ns
+            begin = at + before.offset_at(at)
+            found.append(Stall(kind="stood-still", begin_ns=begin, length_ns=lost, error_ns=error))
+    for guest_ns, delta_ns in jumps:
+        begin = int(clock.to_axis(np.array([guest_ns]))[0])
+        error = clock.error_across(begin, begin)
+        found.append(Stall(kind="jumped", begin_ns=begin, length_ns=delta_ns, error_ns=error))
+    return tuple(sorted(found, key=lambda stall: stall.begin_ns))

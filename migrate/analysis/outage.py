@@ -1,0 +1,390 @@
+"""The meter: from arrival records to gaps, exactly by these definitions.
+
+A packet is *served* if its first copy arrived no later than ``late_ns`` past the floor's median
+delay, and not behind a late one out of the same queue: what was sent before a late packet was let
+go and arrived behind it waited with it, though it may have waited less than the limit. So a queue
+that was held for 300 ms and flushed is an outage of 300 ms, not of 300 ms less the limit.
+
+A *gap* runs from one served packet to the next, by send time on the axis; it is one if that is
+longer than the threshold: the longest spacing on the floor or two intervals, whichever is more.
+Below that nothing is reported. A gap is never split and gaps are never merged or added up.
+
+Its error is one interval (both ends fall between two packets) and the error of the clocks that
+the send times were read from: it holds for the length and for the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from migrate.analysis.guest_clock import GuestClock, stalls
+from migrate.analysis.phases import label, part
+from migrate.clock import Offset
+from migrate.errors import MeasurementError
+from migrate.model import Direction, Floor, Gap, Phase, Stall, Stream
+from migrate.model.recording import Arrivals, Column, Flags
+
+LATE_NS = 20_000_000
+LEAST_PACKETS = 100
+"""Fewer in the floor's window make no floor."""
+
+Window = tuple[int, int]
+
+
+# --- which packets were served ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """The fate of every number of one direction; columns are indexed by number, 0..sent-1.
+
+    ``sent_ns`` is on the axis and means something only where ``arrived``; ``copies`` counts the
+    arrivals after the first. ``late`` is all that arrived and was not served.
+    """
+
+    direction: Direction
+    sent_ns: Column
+    arrived: Flags
+    served: Flags
+    reordered: Flags
+    copies: Column
+
+    @property
+    def late(self) -> Flags:
+        """Arrived, but too late to be of use."""
+        return self.arrived & ~self.served
+
+    def stream(self) -> Stream:
+        """The account: ``received`` counts numbers, not copies, so received + lost = sent."""
+        return Stream(
+            direction=self.direction,
+            sent=len(self.arrived),
+            received=int(self.arrived.sum()),
+            lost=int((~self.arrived).sum()),
+            late=int(self.late.sum()),
+            duplicated=int(self.copies.sum()),
+            reordered=int(self.reordered.sum()),
+        )
+
+
+def judge(
+    direction: Direction, arrivals: Arrivals, sent: int | None, on_time_ns: float
+) -> Delivery:
+    """Who was served; both stamps on the axis, rows in the order of arrival.
+
+    ``sent`` is how many packets the sender sent, numbered from 0; None if nobody can say: then
+    none is believed to have been sent after the highest that arrived. ``on_time_ns`` is the
+    longest delay that is served. Raises MeasurementError for a number that was never sent.
+    """
+    highest = int(arrivals.seq.max(initial=-1))
+    sent = highest + 1 if sent is None else sent
+    if highest >= sent or int(arrivals.seq.min(initial=0)) < 0:
+        raise MeasurementError(
+            f"judge {direction}",
+            said=f"numbers up to {highest} arrived, but only {sent} packets were sent",
+            remedy="stop the sender before its count is read, and give every run a new stream id",
+        )
+    first = _first_copies(arrivals)
+    copies = arrivals.select(first)
+    arrived = np.zeros(sent, dtype=np.bool_)
+    sent_ns, received_ns = np.zeros((2, sent), dtype=np.int64)
+    arrived[copies.seq] = True
+    sent_ns[copies.seq] = copies.sent_ns
+    received_ns[copies.seq] = copies.received_ns
+    reordered = np.zeros(sent, dtype=np.bool_)
+    reordered[copies.seq] = copies.seq < np.maximum.accumulate(copies.seq)
+    late = arrived & (received_ns - sent_ns > on_time_ns)
+    waited = _behind_late(sent_ns, received_ns, late)
+    return Delivery(
+        direction,
+        sent_ns,
+        arrived,
+        arrived & ~late & ~waited,
+        reordered,
+        np.maximum(np.bincount(arrivals.seq, minlength=sent) - 1, 0),
+    )
+
+
+def _first_copies(arrivals: Arrivals) -> Column:
+    """Rows of the first copy of every number, in the order of arrival."""
+    return np.sort(np.unique(arrivals.seq, return_index=True)[1])
+
+
+def _behind_late(sent_ns: Column, received_ns: Column, late: Flags) -> Flags:
+    """Sent after a late packet and before it was let go, yet received behind it."""
+    let_go = np.maximum.accumulate(np.where(late, received_ns, np.iinfo(np.int64).min))
+    return np.asarray((sent_ns < let_go) & (received_ns >= let_go), dtype=np.bool_)
+
+
+# --- the floor ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One direction with nothing going on: longest spacing, median delay, packets seen."""
+
+    longest_ns: int
+    delay_ns: float
+    packets: int
+
+
+def baseline(
+    direction: Direction, arrivals: Arrivals, window: Window, late_ns: int = LATE_NS
+) -> Baseline:
+    """Measure it in a window of send times, both stamps on the axis.
+
+    Raises MeasurementError below LEAST_PACKETS.
+    """
+    within = _within(arrivals.sent_ns, window)
+    firsts = arrivals.select(_first_copies(arrivals))
+    delays = (firsts.received_ns - firsts.sent_ns)[_within(firsts.sent_ns, window)]
+    if len(delays) < LEAST_PACKETS:
+        raise MeasurementError(
+            f"measure the floor of {direction}",
+            said=f"{len(delays)} packets in its window, {LEAST_PACKETS} are needed",
+            remedy="see whether the link was up before the move; lengthen workload.floor_s",
+        )
+    delay = float(np.median(delays))
+    quiet = judge(direction, arrivals.select(within), None, delay + late_ns)
+    spacing = np.diff(quiet.sent_ns[quiet.served])
+    return Baseline(int(spacing.max(initial=0)), delay, len(delays))
+
+
+def floor(egress: Baseline, ingress: Baseline, window: Window) -> Floor:
+    """The floor of both directions, as it is kept in an attempt."""
+    return Floor(
+        egress_ms=egress.longest_ns / 1e6,
+        ingress_ms=ingress.longest_ns / 1e6,
+        egress_delay_ms=egress.delay_ns / 1e6,
+        ingress_delay_ms=ingress.delay_ns / 1e6,
+        seconds=(window[1] - window[0]) / 1e9,
+        packets=egress.packets + ingress.packets,
+    )
+
+
+def _within(at_ns: Column, window: Window) -> Flags:
+    return np.asarray((at_ns >= window[0]) & (at_ns <= window[1]), dtype=np.bool_)
+
+
+# --- gaps ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """What a direction's gaps are measured with.
+
+    ``clock_error`` gives the error of a difference between two points on the axis that were read
+    off the sender's clock.
+    """
+
+    interval_ns: int
+    threshold_ns: int
+    window: Window
+    clock_error: Callable[[int, int], int]
+
+    def error_ns(self, begin_ns: int, end_ns: int) -> int:
+        """Of a length between two send times, and of their place."""
+        return self.interval_ns + self.clock_error(begin_ns, end_ns)
+
+
+def threshold(longest_ns: int, interval_ns: int) -> int:
+    """A spacing must be longer than this to be a gap."""
+    return max(longest_ns, 2 * interval_ns)
+
+
+def gaps(delivery: Delivery, ruler: Ruler, moved: Sequence[Phase] = ()) -> tuple[Gap, ...]:
+    """All gaps of one direction by begin; a stream that never starts is one, open-ended.
+
+    ``moved`` are the phases of the move. At the window's begin a gap runs from it to the first
+    packet served, at its end from the last one served, and is open-ended.
+    """
+    begin, end = ruler.window
+    numbers = np.flatnonzero(delivery.served & _within(delivery.sent_ns, ruler.window))
+    numbers = np.concatenate([[-1], numbers, [len(delivery.served)]])
+    times = np.concatenate([[begin], delivery.sent_ns[numbers[1:-1]], [end]])
+    found = []
+    for index in np.flatnonzero(np.diff(times) > ruler.threshold_ns):
+        inside = slice(int(numbers[index]) + 1, int(numbers[index + 1]))
+        first, last = int(times[index]), int(times[index + 1])
+        error = ruler.error_ns(first, last)
+        if index in (0, len(times) - 2) and last - first <= ruler.threshold_ns + error:
+            continue  # the window's ends are no packets: they are known on another clock
+        gap = Gap(
+            direction=delivery.direction,
+            begin_ns=first,
+            length_ns=last - first,
+            error_ns=error,
+            lost=int((~delivery.arrived[inside]).sum()),
+            late=int(delivery.late[inside].sum()),
+            duplicated=int(delivery.copies[inside].sum()),
+            reordered=int(delivery.reordered[inside].sum()),
+            open_ended=int(index) == len(times) - 2,
+        )
+        touched = overlapped(gap, moved)
+        found.append(
+            gap.model_copy(update={"phases": tuple(map(label, touched)), "part": part(touched)})
+        )
+    return tuple(found)
+
+
+def overlapped(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
+    """The phases that the gap may overlap, given the errors of both."""
+    end_ns = gap.begin_ns + gap.length_ns
+    return tuple(
+        phase
+        for phase in moved
+        if gap.begin_ns - (slack := gap.error_ns + phase.error_ns) <= phase.end_ns
+        and phase.begin_ns <= end_ns + slack
+    )
+
+
+def longest(found: Iterable[Gap] | None, direction: Direction) -> Gap | None:
+    """The longest gap of a direction; None if there was none, or nothing was measured."""
+    ours = (gap for gap in found or () if gap.direction == direction)
+    return max(ours, key=lambda gap: gap.length_ns, default=None)
+
+
+def total(found: Iterable[Gap] | None, direction: Direction) -> int:
+    """The sum of a direction's gaps in nanoseconds: beside the list, never in its place."""
+    return sum(gap.length_ns for gap in found or () if gap.direction == direction)
+
+
+# --- both directions ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """All that was logged in one attempt.
+
+    ``egress`` has its ``sent_ns`` by the guest's clock and its ``received_ns`` by the peer's;
+    ``ingress`` the other way round. Windows are points on the axis; ``window`` ends no later than
+    the senders stopped. ``sent_*`` counts the packets really sent, None if nobody can say.
+    ``jumps`` is the tick list of the guest, None if it could not be had. ``from_receipts``: the
+    guest is gone, and ``ingress`` was rebuilt from the receipts in its egress packets.
+    """
+
+    egress: Arrivals
+    ingress: Arrivals
+    peer: Offset
+    sent_egress: int | None
+    sent_ingress: int | None
+    interval_ns: int
+    floor_window: Window
+    window: Window
+    phases: tuple[Phase, ...] = ()
+    jumps: tuple[tuple[int, int], ...] | None = ()
+    late_ns: int = LATE_NS
+    from_receipts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What the meter says; None = not measured, and a note says why."""
+
+    gaps: tuple[Gap, ...]
+    streams: tuple[Stream, ...]
+    stalls: tuple[Stall, ...] | None
+    floor: Floor | None
+    clock_error_ns: int | None
+    """Of the guest's clock on the axis, the peer's own error included."""
+    notes: tuple[str, ...] = ()
+
+
+def measure(seen: Observation) -> Measurement:
+    """Judge both directions on the axis of time.
+
+    A direction without a floor is still judged, by its own median delay and two intervals; the
+    floor is None then, and a note says so. Raises MeasurementError for a log that can't be true.
+    """
+    clock = _guest_clock(seen)
+    sides = _sides(seen, clock)
+    bases = [_base(side, seen) for side in sides]
+    notes = [note for _, note in bases if note]
+    if clock is None:
+        notes.append("no packet arrived either way: the guest's clock is unknown")
+    if seen.from_receipts:
+        notes.append(
+            "ingress is rebuilt from the guest's receipts: what it received after the last of its "
+            "own packets that arrived is not known"
+        )
+    found: list[Gap] = []
+    streams = []
+    for side, (base, _) in zip(sides, bases, strict=True):
+        delivery = judge(side.direction, side.arrivals, side.sent, base.delay_ns + seen.late_ns)
+        limit = threshold(base.longest_ns, seen.interval_ns)
+        ruler = Ruler(seen.interval_ns, limit, seen.window, side.clock_error)
+        found += gaps(delivery, ruler, seen.phases)
+        streams.append(delivery.stream())
+    floored = not any(note for _, note in bases)
+    return Measurement(
+        gaps=tuple(sorted(found, key=lambda gap: gap.begin_ns)),
+        streams=tuple(streams),
+        stalls=stalls(clock, seen.jumps) if clock and seen.jumps is not None else None,
+        floor=floor(bases[0][0], bases[1][0], seen.floor_window) if floored else None,
+        clock_error_ns=clock.error_ns + seen.peer.error_ns if clock else None,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """One direction, both stamps on the axis."""
+
+    direction: Direction
+    arrivals: Arrivals
+    sent: int | None
+    clock_error: Callable[[int, int], int]
+
+
+def _guest_clock(seen: Observation) -> GuestClock | None:
+    if not len(seen.egress) and not len(seen.ingress):
+        return None
+    offset = seen.peer.offset_ns
+    egress, ingress = seen.egress, seen.ingress
+    return GuestClock.fit(
+        Arrivals(egress.seq, egress.sent_ns, egress.received_ns + offset),
+        Arrivals(ingress.seq, ingress.sent_ns + offset, ingress.received_ns),
+    )
+
+
+def _sides(seen: Observation, clock: GuestClock | None) -> tuple[_Side, _Side]:
+    """Egress, ingress; a sender's clock gives the error of a direction's send times."""
+    peer = seen.peer
+    if clock is None:
+        nothing = Arrivals.empty()
+        return (
+            _Side("egress", nothing, seen.sent_egress, lambda _begin, _end: peer.error_ns),
+            _Side("ingress", nothing, seen.sent_ingress, lambda _begin, _end: peer.error_ns),
+        )
+    egress, ingress = seen.egress, seen.ingress
+    return (
+        _Side(
+            "egress",
+            Arrivals(
+                egress.seq, clock.to_axis(egress.sent_ns), egress.received_ns + peer.offset_ns
+            ),
+            seen.sent_egress,
+            lambda begin, end: peer.error_ns + clock.error_across(begin, end),
+        ),
+        _Side(
+            "ingress",
+            Arrivals(
+                ingress.seq, ingress.sent_ns + peer.offset_ns, clock.to_axis(ingress.received_ns)
+            ),
+            seen.sent_ingress,
+            lambda _begin, _end: peer.error_ns,
+        ),
+    )
+
+
+def _base(side: _Side, seen: Observation) -> tuple[Baseline, str]:
+    """Its floor; or, with a note why there is none, the median delay of all that arrived."""
+    try:
+        return baseline(side.direction, side.arrivals, seen.floor_window, seen.late_ns), ""
+    except MeasurementError as missing:
+        delays = side.arrivals.received_ns - side.arrivals.sent_ns
+        delay = float(np.median(delays)) if len(delays) else 0.0
+        return Baseline(0, delay, len(delays)), str(missing)

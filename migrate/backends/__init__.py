@@ -1,0 +1,1 @@
+"""How a network interface is backed: a folder for each mode."""

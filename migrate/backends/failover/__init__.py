@@ -1,0 +1,1 @@
+"""virtio as standby of a virtual function."""

@@ -1,0 +1,215 @@
+"""How a PF and its VFs look: by sysfs and by `ip link`, in one round trip."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from migrate.clock import Deadline
+from migrate.errors import HostError
+from migrate.lab.api import Host
+from migrate.lab.capabilities import parse
+from migrate.model import Value
+
+# Every line is a key, a tab and a value; "-" stands for nothing. Argument: the PF's link.
+LOOK = r"""
+say() { printf '%s\t%s\n' "$1" "$2"; }
+name() { path=$(readlink "$1") && echo "${path##*/}" || echo -; }
+cd -P "/sys/class/net/$1/device" 2>/dev/null || exit 0
+# A virtio device is on a bus of its own, below the PCI device that has the functions.
+[ -e sriov_totalvfs ] || [ ! -e ../sriov_totalvfs ] || cd ..
+say address "${PWD##*/}"
+say driver "$(name driver)"
+[ -r sriov_totalvfs ] || exit 0
+say total "$(cat sriov_totalvfs)"
+say made "$(cat sriov_numvfs)"
+for vf in virtfn*; do
+    [ -e "$vf" ] || continue
+    number=${vf#virtfn}
+    address=$(name "$vf")
+    override=$(cat "$vf/driver_override")
+    say vf "$number $address $(name "$vf/driver") $(name "$vf/iommu_group") $override"
+    for other in "$vf"/iommu_group/devices/*; do
+        # A bridge in the group is no device that could reach into the guest.
+        case $(cat "$other/class" 2>/dev/null) in 0x0604*) continue ;; esac
+        [ ! -e "$other" ] || say shares "$number ${other##*/}"
+    done
+    for link in "$vf"/net/* "$vf"/virtio*/net/*; do
+        [ ! -e "$link" ] || say link "$number ${link##*/}"
+    done
+    for device in "$vf"/vfio-dev/*; do
+        [ ! -e "$device" ] || say node "$number /dev/vfio/devices/${device##*/}"
+    done
+    for module in $(modprobe --resolve-alias "vfio_$(cat "$vf/modalias")" 2>/dev/null); do
+        say module "$number $module"
+    done
+    [ ! -e "/run/libvirt/hostdevmgr/$1_vf$number" ] || say libvirt "$number"
+done
+say links "$(ip -json -details address show)"
+find /proc/[0-9]*/fd -lname '/dev/vfio/*' -printf 'open\t%l\n' 2>/dev/null
+exit 0
+"""
+
+Link = Literal["auto", "enable", "disable"]
+
+
+class VfSettings(Value):
+    """What a PF is told of a VF; None: its driver does not tell, or is not to be told."""
+
+    mac: str | None = None
+    vlan: int | None = None
+    """0 is none."""
+    spoof_check: bool | None = None
+    trust: bool | None = None
+    link: Link | None = None
+
+    def words(self) -> list[tuple[str, str]]:
+        """As ``ip link set … vf N`` takes them."""
+        found: list[tuple[str, str]] = []
+        if self.mac is not None:
+            found.append(("mac", self.mac))
+        if self.vlan is not None:
+            found.append(("vlan", str(self.vlan)))
+        if self.spoof_check is not None:
+            found.append(("spoofchk", "on" if self.spoof_check else "off"))
+        if self.trust is not None:
+            found.append(("trust", "on" if self.trust else "off"))
+        if self.link is not None:
+            found.append(("state", self.link))
+        return found
+
+    def differing(self, other: VfSettings) -> VfSettings:
+        """What of this is otherwise in ``other``."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return VfSettings(**{key: mine[key] for key in mine if mine[key] != theirs[key]})
+
+
+class Function(Value):
+    """A VF as it is found."""
+
+    number: int
+    address: str
+    """Of PCI, e.g. ``0000:01:10.0``."""
+    driver: str = ""
+    override: str = ""
+    group: str = ""
+    """Its IOMMU group."""
+    group_has: tuple[str, ...] = ()
+    """Other devices of that group, bridges left out."""
+    links: tuple[str, ...] = ()
+    """Of the host's network, where a network driver has it."""
+    used_by: str = ""
+    """Who has it, as far as can be seen; "" is nobody."""
+    vfio_modules: tuple[str, ...] = ()
+    """VFIO drivers that say they fit, by their aliases."""
+    mac: str = ""
+    """Of its link on the host."""
+    settings: VfSettings = VfSettings()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the PF's driver can be told its MAC; else it has one for good."""
+        return self.settings.mac is not None
+
+
+class Physical(Value):
+    """A PF."""
+
+    link: str
+    address: str
+    total: int
+    """VFs that it can have."""
+    made: int
+    """VFs that it has."""
+    functions: tuple[Function, ...]
+
+
+def look(host: Host, pf: str, deadline: Deadline) -> Physical:
+    """The PF ``pf`` (the name of its link) with its VFs; HostError if it can't have any now."""
+    said = parse(host.run(["sh", "-c", LOOK, "sh", pf], deadline).out)
+    driver = said.get("driver", ("-",))[0]
+    if "address" not in said or driver == "-":
+        raise HostError(
+            f"use the physical function {pf}",
+            host=host.name,
+            said="its driver is gone" if "address" in said else "the host has no such link",
+            remedy="is the card's driver loaded (`lspci -k`), and `pf` right in the lab file?",
+        )
+    address = said["address"][0]
+    if int(said.get("total", ("0",))[0]) == 0:
+        raise HostError(
+            f"use the physical function {pf}",
+            host=host.name,
+            said=f"{driver} makes no virtual functions of {address}",
+            remedy="a card with SR-IOV, turned on in the firmware",
+        )
+    links = {one["ifname"]: one for one in json.loads(said["links"][0]) if one}
+    if "UP" not in links.get(pf, {}).get("flags", ()):
+        raise HostError(
+            f"use the physical function {pf}",
+            host=host.name,
+            said="its link is down: its virtual functions would have no carrier",
+            remedy=f"ip link set dev {pf} up",
+        )
+    told = {one["vf"]: _settings(one) for one in links[pf].get("vfinfo_list", [])}
+    functions = [_function(line.split(), said, links, told) for line in said.get("vf", ())]
+    return Physical(
+        link=pf,
+        address=address,
+        total=int(said["total"][0]),
+        made=int(said["made"][0]),
+        functions=tuple(sorted(functions, key=lambda one: one.number)),
+    )
+
+
+def _function(
+    words: list[str],
+    said: dict[str, tuple[str, ...]],
+    links: dict[str, dict[str, Any]],
+    told: dict[int, VfSettings],
+) -> Function:
+    number, address, driver, group, override = words
+    of = {
+        key: tuple(line.partition(" ")[2] for line in lines if line.partition(" ")[0] == number)
+        for key, lines in said.items()
+        if key in ("shares", "link", "node", "module", "libvirt")
+    }
+    netdevs = of.get("link", ())
+    nodes = {f"/dev/vfio/{group}", *of.get("node", ())}
+    used = ""
+    if nodes & set(said.get("open", ())):
+        used = "a process that has it open"
+    elif of.get("libvirt"):
+        used = "libvirt"
+    elif busy := [name for name in netdevs if _is_used(links.get(name, {}))]:
+        used = f"the host's link {busy[0]}"
+    return Function(
+        number=int(number),
+        address=address,
+        driver=driver.strip("-"),
+        override="" if override == "(null)" else override,
+        group=group.strip("-"),
+        group_has=tuple(other for other in of.get("shares", ()) if other != address),
+        links=netdevs,
+        used_by=used,
+        vfio_modules=of.get("module", ()),
+        mac=next((links[name].get("address", "") for name in netdevs if name in links), ""),
+        settings=told.get(int(number), VfSettings()),
+    )
+
+
+def _is_used(link: dict[str, Any]) -> bool:
+    """A link with a master, or an address that was given to it, is the host's."""
+    given = [one for one in link.get("addr_info", ()) if one.get("scope") != "link"]
+    return bool(given) or "master" in link
+
+
+def _settings(info: dict[str, Any]) -> VfSettings:
+    vlans = info.get("vlan_list") or [{}]
+    return VfSettings(
+        mac=info.get("address"),
+        vlan=int(vlans[0].get("vlan", 0)),
+        spoof_check=info.get("spoofchk"),
+        trust=info.get("trust"),
+        link=info.get("link_state"),
+    )

@@ -1,0 +1,1 @@
+"""A vDPA device by vhost-vdpa."""

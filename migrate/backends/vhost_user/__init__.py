@@ -1,0 +1,1 @@
+"""A port of OVS with DPDK."""

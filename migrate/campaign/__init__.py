@@ -1,0 +1,1 @@
+"""Many attempts: sessions, nights, priorities."""

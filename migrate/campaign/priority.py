@@ -1,0 +1,146 @@
+"""Which case to try next when there is not time for all: the one that tells most a second.
+
+A case that was never tried in this lab comes before all others, the quickest first. Of the others
+each has a value, a sum of five parts (the table is in ``docs/nightly.md``), over its cost:
+
+- ``failed`` 2 if the last try did not pass;
+- ``changed`` 2 if the last try was with other versions on the hosts;
+- ``doubt`` 0 to 1: bits of entropy of the rate at which it passes, later tries counting more;
+- ``spread`` 0 to 1: how wide the interval of the median of its longest outage is;
+- ``age`` 1 a week since the last try, without an end.
+
+All but the age are bounded, and so are the costs: whatever waits for long enough comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import median
+
+from migrate.statistics.spread import spread
+
+FAILED = 2.0
+CHANGED = 2.0
+WEEK_S = 7 * 86400.0
+HALF_LIFE = 5.0
+"""So many tries later a result counts half."""
+UNKNOWN_S = 60.0
+"""What a try is taken to cost before any was made."""
+LEAST_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One earlier try. ``seconds`` and ``outage_ms`` are None where they were not measured."""
+
+    at_s: float
+    """Wall clock, seconds since 1970."""
+    passed: bool
+    versions: str
+    """Of all on the hosts that can matter, as one text."""
+    seconds: float | None = None
+    outage_ms: float | None = None
+    """The longest gap either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What one more try of a case is taken to tell, by part; see the module."""
+
+    failed: float = 0.0
+    changed: float = 0.0
+    doubt: float = 0.0
+    spread: float = 0.0
+    age: float = 0.0
+
+    @property
+    def sum(self) -> float:
+        """All of it."""
+        return math.fsum(getattr(self, part.name) for part in fields(self))
+
+    @property
+    def most(self) -> str:
+        """The part that weighs most."""
+        return max((part.name for part in fields(self)), key=lambda name: getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A case that could be next. ``worth`` is None if it was never tried here."""
+
+    case_id: str
+    cost_s: float
+    worth: Worth | None
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Sorts the most informative first."""
+        if self.worth is None:
+            return False, self.cost_s, 0.0
+        return True, -self.worth.sum / self.cost_s, self.cost_s
+
+
+History = Mapping[str, Sequence[Past]]
+"""By case id, in order of time."""
+
+
+def worth(past: Sequence[Past], now_s: float, versions: str) -> Worth | None:
+    """Of one more try; None: there was none."""
+    if not past:
+        return None
+    last = past[-1]
+    return Worth(
+        failed=0.0 if last.passed else FAILED,
+        changed=CHANGED if last.versions != versions else 0.0,
+        doubt=doubt([one.passed for one in past]),
+        spread=_spread([one.outage_ms for one in past]),
+        age=max(0.0, now_s - last.at_s) / WEEK_S,
+    )
+
+
+def doubt(passed: Sequence[bool]) -> float:
+    """Bits of entropy, 0 to 1, of the rate of passes; ``passed`` in order of time.
+
+    The rate is the mean of its distribution from a uniform prior on (Laplace's rule of
+    succession): no try at all is one bit, and each that agrees with the others takes some away.
+    """
+    weights = [0.5 ** (age / HALF_LIFE) for age in range(len(passed))]
+    good = math.fsum(w for w, one in zip(weights, reversed(passed), strict=True) if one)
+    rate = (good + 1) / (math.fsum(weights) + 2)
+    return -(rate * math.log2(rate) + (1 - rate) * math.log2(1 - rate))
+
+
+def _spread(outages_ms: Sequence[float | None]) -> float:
+    """Width of the interval by its upper end, 0 to 1; 1 where there is no interval to be had."""
+    found = spread(outages_ms)
+    if found.low is None or found.high is None:
+        return 1.0
+    return (found.high - found.low) / found.high if found.high > 0 else 0.0
+
+
+def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
+    """Expected seconds of a try: the median of the case's own, else of all, else 60."""
+    known = {
+        case: [one.seconds for one in past if one.seconds is not None]
+        for case, past in history.items()
+    }
+    every = [seconds for found in known.values() for seconds in found]
+    otherwise = median(every) if every else UNKNOWN_S
+    return {
+        case: max(LEAST_S, median(known[case]) if known.get(case) else otherwise)
+        for case in case_ids
+    }
+
+
+def order(
+    case_ids: Sequence[str], history: History, now_s: float, versions: str
+) -> tuple[Choice, ...]:
+    """The most informative first; equals stay in the order in which they came."""
+    cost_s = costs(case_ids, history)
+    found = (
+        Choice(case, cost_s[case], worth(history.get(case, ()), now_s, versions))
+        for case in case_ids
+    )
+    return tuple(sorted(found, key=lambda choice: choice.rank))

@@ -1,0 +1,1 @@
+"""What a dead controller left: found, and put back."""

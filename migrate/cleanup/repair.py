@@ -1,0 +1,163 @@
+"""What a dead controller left on a lab's hosts: told, and put back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from migrate.backends import vf_allocation as vf
+from migrate.backends.vdpa import bus as vdpa_bus
+from migrate.backends.vhost_user import backend as vhost_user
+from migrate.clock import Deadline
+from migrate.drivers.libvirt import CHANNEL
+from migrate.errors import CleanupError, HostError, LabError
+from migrate.guest.domain_xml import NAME
+from migrate.lab.api import Host, Lab
+from migrate.lab.lease.file_lock import leased
+from migrate.lab.prepare.apply import UNDO_S, JournalFile, is_over, prepare, undo
+from migrate.lab.prepare.plan import Owner, Preparation
+from migrate.lab.prepare.steps import PreparedHost
+
+Say = Callable[[str], None]
+LOOK_S = 30.0
+FORCE = "--force, if nobody uses the host"
+READY_S = 120.0
+"""For all steps of one host: OVS with DPDK is the slow one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that was left, and how it goes back; ``doubt``: why it may be in use yet."""
+
+    what: str
+    put_back: Callable[[Deadline], object]
+    doubt: str = ""
+
+
+def make_ready(lab: Lab, wishes: Mapping[str, Preparation], say: Say) -> None:
+    """Prepare every host by its wishes; those that were prepared stay so if another one fails."""
+    for name, host in lab.hosts.items():
+        deadline = Deadline.after(READY_S)
+        with leased(lab.leases, [name], deadline, say):
+            site = PreparedHost(host, vhost_user)
+            if prepare(site, lab.name, wishes.get(name, Preparation()), deadline, say) is None:
+                say(f"{name}: nothing is wished for")
+
+
+def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) -> int:
+    """Put back what is left on every host of ``lab``; how much was found.
+
+    HostError for a host that is leased, or where a live controller is at work, unless ``force``;
+    :class:`CleanupError` with all that did not go back. Every host has its turn in any case.
+    """
+    found = 0
+    reasons: list[Exception] = []
+    for name, host in lab.hosts.items():
+        try:
+            with ExitStack() as stack:
+                if not (dry_run or force):
+                    stack.enter_context(leased(lab.leases, [name], Deadline.after(0), say))
+                for look in looks(host, lab.name, say):
+                    try:
+                        for left in look(Deadline.after(LOOK_S)):
+                            found += 1
+                            _one(host, left, say, reasons, dry_run=dry_run, force=force)
+                    except (LabError, ValueError) as error:  # the other looks go on
+                        reasons.append(error)
+        except LabError as error:
+            reasons.append(error)
+    if reasons:
+        again = f"then `migrate-lab lab repair --name {lab.name}` again"
+        raise CleanupError(f"repair the lab {lab.name}", reasons, remedy=again)
+    return found
+
+
+def _one(
+    host: Host, left: Leftover, say: Say, reasons: list[Exception], *, dry_run: bool, force: bool
+) -> None:
+    doubt = f" ({left.doubt})" if left.doubt else ""
+    say(f"{host.name}: {left.what}{doubt}")
+    if dry_run:
+        return
+    try:
+        if left.doubt and not force:
+            raise HostError(f"put back {left.what}", host=host.name, said=left.doubt, remedy=FORCE)
+        left.put_back(Deadline.after(UNDO_S))
+    except (LabError, ValueError) as error:
+        reasons.append(error)
+
+
+# --- what is left -------------------------------------------------------------------------------
+
+
+def looks(host: Host, lab: str, say: Say) -> tuple[Callable[[Deadline], Iterator[Leftover]], ...]:
+    """In the order in which things go back: guests before what backs them, the preparation last."""
+    return (
+        partial(_domains, host),
+        partial(_ports, host),
+        partial(_taps, host),
+        partial(_vdpa, host),
+        partial(_vfs, host),
+        partial(_preparation, host, lab, say),
+    )
+
+
+def _domains(host: Host, _deadline: Deadline) -> Iterator[Leftover]:
+    with host.connect() as hypervisor:
+        domain = hypervisor.find(NAME)
+        try:
+            # A rack's host may have somebody else's guest of that name: ours has our channel.
+            ours = domain is not None and CHANNEL in domain.xml()
+        except HostError:
+            # One that was coming in goes by itself when its source has gone.
+            if hypervisor.find(NAME) is not None:
+                raise
+            ours = False
+        if domain is not None and ours:
+            yield Leftover(f"domain {NAME}", lambda _deadline: domain.destroy())
+
+
+def _ports(host: Host, deadline: Deadline) -> Iterator[Leftover]:
+    if vhost_user.PORT in vhost_user.guest_ports(host, deadline):
+        yield Leftover(f"port {vhost_user.PORT} of OVS", partial(vhost_user.remove_port, host))
+
+
+def _taps(host: Host, deadline: Deadline) -> Iterator[Leftover]:
+    """On the bridge that the host lends, and without a process that holds them."""
+    listing = ["ip", "-json", "link", "show", "master", host.resources.bridge, "type", "tun"]
+    said = host.run(listing, deadline, check=False).out
+    for link in json.loads(said or "[]"):
+        if link and "LOWER_UP" not in link["flags"]:
+            name = link["ifname"]
+            yield Leftover(f"tap {name}", partial(host.run, ["ip", "link", "del", "dev", name]))
+
+
+def _vdpa(host: Host, deadline: Deadline) -> Iterator[Leftover]:
+    device = f"/sys/bus/vdpa/devices/{vdpa_bus.NAME}"
+    if host.run(["test", "-e", device], deadline, check=False).status == 0:
+        argv = ["vdpa", "dev", "del", vdpa_bus.NAME]
+        yield Leftover(f"vDPA device {vdpa_bus.NAME}", partial(host.run, argv))
+
+
+def _vfs(host: Host, deadline: Deadline) -> Iterator[Leftover]:
+    finding = ["find", vf.RUN, "-maxdepth", "1", "-name", "vf-*.json"]
+    for path in host.run(finding, deadline, check=False).out.splitlines():
+        pf = path.rpartition("/vf-")[2].removesuffix(".json")
+        yield Leftover(f"VFs of {pf}", partial(vf.restored, host, pf))
+
+
+def _preparation(host: Host, lab: str, say: Say, deadline: Deadline) -> Iterator[Leftover]:
+    book = JournalFile.read(PreparedHost(host, vhost_user), deadline)
+    if book.journal is not None:
+        what = f"the host is {book.journal.told}"
+        doubt = _doubt(book.journal.owner)
+        if book.journal.lab != lab:
+            doubt = f"that is another lab than {lab}"
+        yield Leftover(what, partial(undo, book, say=say), doubt)
+
+
+def _doubt(owner: Owner) -> str:
+    return "" if is_over(owner) else f"{owner} may be at work yet"

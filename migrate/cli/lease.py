@@ -1,0 +1,87 @@
+"""``migrate-lab lease``: hosts at a labgrid coordinator, for leases across controllers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+LAB_FILE = click.option(
+    "--lab", "lab_file", type=click.Path(path_type=Path), help="Lab file [default: two local hosts]"
+)
+NAME = click.option("--name", help="Another name for the lab.")
+COORDINATOR = click.option(
+    "--coordinator", metavar="HOST:PORT", help="Instead of the lab file's key coordinator."
+)
+
+
+@click.group()
+def lease() -> None:
+    """Leases of hosts across controllers, at a labgrid coordinator."""
+
+
+@lease.command()
+@LAB_FILE
+@NAME
+@COORDINATOR
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each place.")
+def register(
+    lab_file: Path | None, name: str | None, coordinator: str | None, tags: Sequence[str]
+) -> None:
+    """Make the hosts of a lab known; does nothing for those that are."""
+    from migrate.lab.lease.coordinator import session
+    from migrate.lab.lease.file_lock import holder
+
+    address, places = _of(lab_file, name, coordinator)
+    wanted = dict(_pair(tag) for tag in tags)
+    with session(address, holder("lease register")) as asked:
+        for place in places:
+            asked.register(place, wanted)
+            click.echo(f"{place} is known to {address}")
+
+
+@lease.command()
+@LAB_FILE
+@NAME
+@COORDINATOR
+def show(lab_file: Path | None, name: str | None, coordinator: str | None) -> None:
+    """Who holds the hosts of a lab, and since when."""
+    from migrate.lab.lease.coordinator import session
+    from migrate.lab.lease.file_lock import holder
+
+    address, places = _of(lab_file, name, coordinator)
+    with session(address, holder("lease show")) as asked:
+        for name_of_place in places:
+            place = asked.place(name_of_place)
+            free = place is not None and not place.acquired and not place.reservation
+            has = "free" if free else f"held by {asked.holder(name_of_place)}"
+            click.echo(f"{name_of_place}: {has}")
+
+
+def _pair(tag: str) -> tuple[str, str]:
+    key, _, value = tag.partition("=")
+    return key, value
+
+
+def _of(
+    lab_file: Path | None, name: str | None, coordinator: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """The coordinator's address, and what it calls the lab's hosts."""
+    from migrate.errors import ConfigurationError
+    from migrate.lab.config import load_lab
+    from migrate.lab.lease.file_lock import place_of
+
+    config = load_lab(lab_file, name)
+    address = coordinator or config.coordinator
+    if address is None:
+        raise ConfigurationError(
+            "find the coordinator",
+            said=f"the lab {config.name} names none",
+            remedy="--coordinator HOST:PORT, or the key coordinator in the lab file",
+        )
+    if config.kind == "rack":
+        from migrate.lab.rack.lab import lease_names
+
+        return address, tuple(lease_names(config).values())
+    return address, tuple(place_of(config.name, host, name) for name, host in config.hosts.items())

@@ -1,0 +1,82 @@
+"""``migrate-lab gate``: a run against earlier runs of the same lab and case."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(short_help="Hold a run against earlier ones.")
+@click.argument("run_name", default="latest", metavar="[RUN]")
+@click.option(
+    "--baseline",
+    "places",
+    multiple=True,
+    required=True,
+    metavar="FOLDER|RUN",
+    help="Earlier runs, or folders of runs; as often as you like.",
+)
+@click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Has RUN.")
+@click.option(
+    "--last",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Earlier runs of a case that count.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="False alarms, of all comparisons together.",
+)
+@click.option(
+    "--relative",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    help="Share of the baseline's median below which nothing is a change.",
+)
+@click.option(
+    "--least-ms",
+    "least",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Milliseconds below which nothing is a change.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["run", "attempt"]),
+    default="run",
+    show_default=True,
+    help="attempt: runs are taken to be all alike.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def gate(
+    run_name: str, places: Sequence[str], results: Path, last: int, as_json: bool, **rules: Any
+) -> None:
+    """Hold RUN against earlier runs; exit 0 if nothing is worse, 1 if something is, 3 if nothing
+    could be compared."""
+    from migrate.report import baseline
+    from migrate.report import regression as report
+    from migrate.results.run_folder import find_run, read_run
+    from migrate.statistics import regression as judge
+
+    chosen = judge.Rules(**rules)
+    new = read_run(find_run(results, run_name))
+    earlier = baseline.gather(new, baseline.folders(places, results), last)
+    found = judge.gate(earlier.samples, chosen)
+    if as_json:
+        click.echo(json.dumps(report.document(found, earlier, chosen), indent=1))
+    else:
+        click.echo(report.plain(found, earlier, chosen), nl=False)
+    sys.exit(judge.exit_code(found))

@@ -1,0 +1,131 @@
+"""``migrate-lab trend`` and ``migrate-lab prune``: over many run folders.
+
+Heavy modules are imported by the commands that need them, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+RESULTS = click.option(
+    "--results", type=PATH, default=Path("results"), show_default=True, help="Where runs are kept."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+PROBLEMS = 20
+"""Told on standard error at most; the page and --json have all."""
+
+
+@click.command(short_help="Medians and spreads over many runs.")
+@RESULTS
+@click.option("--case", "case", default="*", metavar="GLOB", help="Only cases whose id fits.")
+@click.option("--mode", "mode", default="", help="Only this mode.")
+@click.option("--lab", "lab_name", default="", metavar="NAME", help="Only the lab of this name.")
+@click.option(
+    "--figure",
+    type=click.Choice(("downtime", "egress", "ingress", "total", "stall")),
+    default="egress",
+    show_default=True,
+    help="Of what; egress and ingress are the outage seen.",
+)
+@click.option(
+    "--by", type=click.Choice(("run", "day")), default="run", show_default=True, help="A row each."
+)
+@click.option("--since", default="", metavar="DATE", help="Only runs from this UTC date on.")
+@click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with plots.")
+@AS_JSON
+def trend(
+    results: Path, lab_name: str, since: str, html_file: Path | None, as_json: bool, **asked: str
+) -> None:
+    """Medians and spreads by lab, case and mode over time; changes of versions are marked."""
+    from migrate.report import trend as made
+    from migrate.report.trend_page import render
+    from migrate.results.database import open_store
+    from migrate.results.run_folder import write_file
+
+    question = made.Question(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
+    found = made.trend(open_store(results), question)
+    if html_file:
+        write_file(html_file, render(found))
+    if as_json:
+        click.echo(json.dumps(made.as_json(found), indent=1))
+    elif html_file:
+        click.echo(str(html_file))
+    else:
+        click.echo(made.plain(found), nl=False)
+    for line in found.problems[:PROBLEMS]:
+        click.echo(_clean(f"not in it: {line}"), err=True)
+    if more := len(found.problems[PROBLEMS:]):
+        click.echo(f"not in it: {more} more; --json has all", err=True)
+
+
+def _date(text: str) -> str:
+    """A date or time as it stands in the store: UTC, in a form that sorts."""
+    from datetime import UTC, datetime
+
+    from migrate.errors import ConfigurationError
+
+    if not text:
+        return ""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            "read --since", said=str(error), remedy="a date as 2026-01-31"
+        ) from error
+    utc = given.astimezone(UTC) if given.tzinfo else given
+    return f"{utc:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@click.command(short_help="Remove the bulky parts of old runs.")
+@RESULTS
+@click.option(
+    "--keep-days", type=click.FloatRange(min=0), required=True, help="Younger runs stay whole."
+)
+@click.option(
+    "--keep-runs", type=click.IntRange(min=0), required=True, help="So do each lab's last runs."
+)
+@click.option("--whole", is_flag=True, help="Remove the whole run: a baseline loses it, too.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@AS_JSON
+def prune(
+    results: Path, keep_days: float, keep_runs: int, whole: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Of runs that are both old and not among the last: remove packets, samples, events, logs.
+
+    What `show`, `trend` and a baseline need stays: run.json, attempts.parquet and attempt.json.
+    """
+    from migrate.results import prune as pruning
+
+    found = []
+    keep = pruning.Keep(keep_days, keep_runs)
+    for one in pruning.prune(results, keep, whole=whole, dry=dry_run):
+        found.append(one)
+        if not as_json:
+            click.echo(_clean(_line(one.run, one.freed, one.left, dry_run)))
+    freed = sum(one.freed for one in found)
+    if as_json:
+        runs = [{"run": one.run, "freed_bytes": one.freed, "left": one.left} for one in found]
+        click.echo(json.dumps({"dry_run": dry_run, "freed_bytes": freed, "runs": runs}, indent=1))
+    else:
+        done = sum(not one.left for one in found)
+        click.echo(f"{done} runs, {_mib(freed)} {'would be freed' if dry_run else 'freed'}")
+
+
+def _line(run: str, freed: int, left: str, dry: bool) -> str:
+    if left:
+        return f"{run}: left as it is: {left}"
+    return f"{run}: {_mib(freed)} {'would be freed' if dry else 'freed'}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _clean(text: str) -> str:
+    from migrate.report.table import clean
+
+    return clean(text)

@@ -1,0 +1,498 @@
+"""The one door to libvirt: connections, domains, events and channels, with errors of our tree.
+
+Events need libvirt's event loop; libvirt has one a process, so that one thread here is shared by
+all connections. See https://libvirt.org/html/libvirt-libvirt-event.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import libvirt
+import libvirt_qemu
+
+from migrate.clock import Deadline
+from migrate.drivers import netns
+from migrate.drivers.background_call import BackgroundCall
+from migrate.errors import GuestError, HostError
+from migrate.formats.virtio_features import lifts
+
+OPEN_S = 20.0
+"""For a libvirtd to answer: one that hangs would be waited for without end."""
+CHANNEL = "org.migrate-lab.probe.0"
+"""The virtio-serial port that the in-guest probe is controlled by."""
+NO_FILE_DESCRIPTORS = 11_000_000
+"""QEMU from this version on reads no state from the descriptor of a file, which is what libvirt
+11.3 hands it; past the cache libvirt hands it a pipe."""
+UNDO_S = 10.0
+"""For libvirt to end a guest whose start hangs."""
+
+FLAGS = {
+    "live": libvirt.VIR_MIGRATE_LIVE,
+    "unsafe": libvirt.VIR_MIGRATE_UNSAFE,
+    "peer-to-peer": libvirt.VIR_MIGRATE_PEER2PEER,
+    "auto-converge": libvirt.VIR_MIGRATE_AUTO_CONVERGE,
+    "postcopy": libvirt.VIR_MIGRATE_POSTCOPY,
+    "parallel": libvirt.VIR_MIGRATE_PARALLEL,
+    "compressed": libvirt.VIR_MIGRATE_COMPRESSED,
+}
+"""Flags of a migration by the words that :mod:`migrate.migration.move` uses."""
+
+QemuEvent = Callable[[str, int, dict[str, Any]], None]
+"""Called with the event's name, its wall-clock stamp in ns, and its data."""
+LibvirtEvent = Callable[[str, dict[str, Any]], None]
+
+LIFECYCLE = {
+    libvirt.VIR_DOMAIN_EVENT_STARTED: "started",
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED: "suspended",
+    libvirt.VIR_DOMAIN_EVENT_RESUMED: "resumed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED: "stopped",
+    libvirt.VIR_DOMAIN_EVENT_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
+}
+AGENT_STATE = {
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED: "connected",
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED: "disconnected",
+}
+AGENT_REASON = {
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_UNKNOWN: "unknown",
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_DOMAIN_STARTED: "domain-started",
+    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_CHANNEL: "channel",
+}
+EVENTS: Mapping[int, Callable[..., tuple[str, dict[str, Any]]]] = {
+    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda what, detail: (
+        LIFECYCLE.get(what, f"lifecycle-{what}"),
+        {"detail": detail},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION: lambda number: (
+        "migration-iteration",
+        {"iteration": number},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: lambda fields: ("job-completed", dict(fields)),
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: lambda device: ("device-added", {"device": device}),
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: lambda device: (
+        "device-removed",
+        {"device": device},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: lambda device: (
+        "device-removal-failed",
+        {"device": device},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE: lambda device, size_kib: (
+        "memory-device-size",
+        {"device": device, "size_kib": size_kib},
+    ),
+    libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: lambda state, reason: (
+        "agent-lifecycle",
+        {
+            "state": AGENT_STATE.get(state, f"state-{state}"),
+            "reason": AGENT_REASON.get(reason, f"reason-{reason}"),
+        },
+    ),
+}
+"""libvirt's own events: what each is called, and its data, from what libvirt tells of it."""
+
+
+@functools.cache
+def _event_loop() -> threading.Thread:
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+
+    def turn() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    thread = threading.Thread(target=turn, name="libvirt-events", daemon=True)
+    thread.start()
+    return thread
+
+
+class Hypervisor:
+    """One host's libvirt; a context manager that closes the connection."""
+
+    def __init__(self, connection: libvirt.virConnect, host: str) -> None:
+        self._connection = connection
+        self.host = host
+
+    @classmethod
+    def open(cls, uri: str, host: str, namespace: Path | None = None) -> Hypervisor:
+        """Connect, out of a network namespace of this machine if one is named.
+
+        Raises :class:`HostError` with libvirt's words.
+        """
+        _event_loop()
+
+        def connect() -> libvirt.virConnect:
+            if namespace is not None:
+                netns.enter(namespace)  # the call's own thread, and it alone
+            return libvirt.open(uri)
+
+        opening = BackgroundCall("connect to libvirt", connect)
+        if not opening.wait(Deadline.after(OPEN_S)):
+            raise HostError(
+                "connect to libvirt", host=host, said=f"no answer in {OPEN_S:.0f} s: it hangs"
+            )
+        try:
+            connection = opening.result()
+            connection.setKeepAlive(5, 3)
+        except libvirt.libvirtError as error:
+            raise HostError(
+                "connect to libvirt",
+                host=host,
+                said=str(error),
+                remedy="is libvirtd running there? `migrate-lab lab status`",
+            ) from error
+        return cls(connection, host)
+
+    def __enter__(self) -> Hypervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        with contextlib.suppress(libvirt.libvirtError):  # a connection that broke is closed
+            self._connection.close()
+
+    @contextmanager
+    def _said(self, tried: str, remedy: str = "") -> Iterator[None]:
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            said = str(error)
+            remedy = remedy or lifts(said)
+            raise HostError(tried, host=self.host, said=said, remedy=remedy) from error
+
+    def answers(self) -> bool:
+        """Whether the connection is still there: it may have broken, or its libvirtd ended."""
+        try:
+            return bool(self._connection.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    # --- the host ---
+
+    def versions(self) -> dict[str, str]:
+        """Of libvirt's daemon and of QEMU."""
+        with self._said("ask for versions"):
+            return {
+                "libvirt": _dotted(self._connection.getLibVersion()),
+                "qemu": _dotted(self._connection.getVersion()),
+            }
+
+    def machine(self, wanted: str) -> str:
+        """The versioned name behind a machine's alias, e.g. ``pc-q35-10.0`` for ``q35``."""
+        with self._said("ask for domain capabilities"):
+            text = self._connection.getDomainCapabilities(
+                "/usr/bin/qemu-system-x86_64", "x86_64", wanted, "qemu"
+            )
+        found = ElementTree.fromstring(text).findtext("machine")  # noqa: S314  libvirt's own
+        return found or wanted
+
+    # --- domains ---
+
+    def create(self, xml: str, deadline: Deadline) -> Domain:
+        """Start a transient domain, valid by libvirt's own schema. A start that hangs is ended at
+        the deadline."""
+        name = ElementTree.fromstring(xml).findtext("name", "")  # noqa: S314  our own
+        validated = libvirt.VIR_DOMAIN_START_VALIDATE
+        return self._start(
+            "start the guest", name, deadline, lambda: self._connection.createXML(xml, validated)
+        )
+
+    def restore(self, path: str, name: str, deadline: Deadline, xml: str | None = None) -> Domain:
+        """Start a domain from a saved state (a path on the host); ended at the deadline, too.
+
+        ``xml`` is used in the place of the saved one: on another host, what backs it differs.
+        """
+
+        flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
+        with self._said("ask for QEMU's version"):
+            if self._connection.getVersion() >= NO_FILE_DESCRIPTORS:
+                flags |= libvirt.VIR_DOMAIN_SAVE_BYPASS_CACHE
+
+        def start() -> libvirt.virDomain:
+            self._connection.restoreFlags(path, xml, flags)
+            return self._connection.lookupByName(name)
+
+        return self._start(f"restore the guest from {path}", name, deadline, start)
+
+    def _start(
+        self, tried: str, name: str, deadline: Deadline, start: Callable[[], libvirt.virDomain]
+    ) -> Domain:
+        call = BackgroundCall(tried, start)
+        if not call.wait(deadline):
+            # A start hangs where QEMU waits for its vhost-user backend: with QEMU ended, libvirt's
+            # call returns. Only this domain: the host may have others.
+            undone = Deadline.after(UNDO_S)
+            ending = BackgroundCall(
+                "end the guest", lambda: self._connection.lookupByName(name).destroy()
+            )
+            ended = ending.wait(undone) and call.wait(undone)
+            raise GuestError(
+                tried,
+                host=self.host,
+                said="QEMU did not come up before the deadline"
+                + ("" if ended else f", and libvirt did not end it within {UNDO_S:.0f} s"),
+                remedy="is the interface's backend running? QEMU's log on the host may tell more",
+            )
+        try:
+            return Domain(call.result(), self)
+        except libvirt.libvirtError as error:
+            said = str(error)
+            raise GuestError(tried, host=self.host, said=said, remedy=lifts(said)) from error
+
+    def find(self, name: str) -> Domain | None:
+        """The domain called ``name``, or None."""
+        try:
+            return Domain(self._connection.lookupByName(name), self)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise HostError(f"look for domain {name}", host=self.host, said=str(error)) from error
+
+    def domains(self) -> tuple[str, ...]:
+        """Names of all domains of this host, running or not."""
+        with self._said("list domains"):
+            return tuple(domain.name() for domain in self._connection.listAllDomains())
+
+    # --- events ---
+
+    @contextmanager
+    def events(self, on_qemu: QemuEvent, on_libvirt: LibvirtEvent) -> Iterator[None]:
+        """Pass on QEMU's events and libvirt's own, from libvirt's thread, while the block runs.
+
+        QEMU's are all that it sends, by their names; libvirt's job-completed has all its fields.
+        """
+        connection = self._connection
+
+        def qemu(*args: Any) -> None:
+            _connection, _domain, event, seconds, micros, details, _opaque = args
+            data = json.loads(details) if details else {}
+            on_qemu(event, seconds * 10**9 + micros * 1000, data)
+
+        def told_by(tell: Callable[..., tuple[str, dict[str, Any]]]) -> Callable[..., None]:
+            return lambda _connection, _domain, *told: on_libvirt(*tell(*told[:-1]))
+
+        with contextlib.ExitStack() as undo, self._said("listen to events"):
+            number = libvirt_qemu.qemuMonitorEventRegister(connection, None, None, qemu, None, 0)
+            undo.callback(
+                self._quietly, libvirt_qemu.qemuMonitorEventDeregister, connection, number
+            )
+            for kind, tell in EVENTS.items():
+                number = connection.domainEventRegisterAny(None, kind, told_by(tell), None)
+                undo.callback(self._quietly, connection.domainEventDeregisterAny, number)
+            yield
+
+    @staticmethod
+    def _quietly(undo: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(libvirt.libvirtError):  # with the connection its events are gone
+            undo(*args)
+
+
+class Domain:
+    """A guest's machine on one host."""
+
+    def __init__(self, domain: libvirt.virDomain, hypervisor: Hypervisor) -> None:
+        self._domain = domain
+        self._said = hypervisor._said
+        self._new_stream = hypervisor._connection.newStream
+        self.reachable = hypervisor.answers
+        """Whether the connection is still there by which this is known."""
+        self.host = hypervisor.host
+        self.name: str = domain.name()
+
+    def xml(self, *, migratable: bool = False) -> str:
+        """The live XML; ``migratable``: as the other side of a migration wants it."""
+        with self._said("read the domain's XML"):
+            return str(self._domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE if migratable else 0))
+
+    def state(self) -> str:
+        """``running``, ``paused``, ``gone`` or another word of libvirt's."""
+        words = {
+            libvirt.VIR_DOMAIN_RUNNING: "running",
+            libvirt.VIR_DOMAIN_PAUSED: "paused",
+            libvirt.VIR_DOMAIN_SHUTOFF: "gone",
+            libvirt.VIR_DOMAIN_CRASHED: "crashed",
+        }
+        try:
+            state, _reason = self._domain.state()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return "gone"
+            raise HostError("ask for the guest's state", host=self.host, said=str(error)) from error
+        return words.get(state, f"state {state}")
+
+    def in_job(self) -> bool:
+        """Whether libvirt still moves or saves it, in or out.
+
+        Source: libvirt's qemuDomainGetJobStats, which refuses a guest that comes in.
+        """
+        try:
+            return bool(self._domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE)
+        except libvirt.libvirtError as error:
+            code = error.get_error_code()
+            if code in (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+                return True
+            if code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                return False
+            raise HostError("ask for its job", host=self.host, said=str(error)) from error
+
+    def destroy(self) -> None:
+        """End it at once; one that is gone already is fine."""
+        try:
+            self._domain.destroy()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in (
+                libvirt.VIR_ERR_NO_DOMAIN,
+                libvirt.VIR_ERR_OPERATION_INVALID,
+            ):
+                raise HostError("end the guest", host=self.host, said=str(error)) from error
+
+    def limit_downtime(self, milliseconds: int) -> None:
+        """How long the guest may be stopped for the switchover, before a migration begins."""
+        with self._said("limit the downtime"):
+            self._domain.migrateSetMaxDowntime(milliseconds, 0)
+
+    def attach(self, device_xml: str) -> None:
+        """Plug a device into the running guest; returns when QEMU has it, not yet the guest."""
+        with self._said("plug the device in"):
+            self._domain.attachDeviceFlags(device_xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def detach(self, device_xml: str) -> None:
+        """Ask the guest to let a device go; libvirt waits a few seconds for that."""
+        with self._said("take the device out"):
+            self._domain.detachDeviceFlags(device_xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def suspend(self) -> None:
+        """Stop its processors."""
+        with self._said("suspend the guest"):
+            self._domain.suspend()
+
+    def save(self, path: str) -> None:
+        """Save its state to a file on the host and end it."""
+        with self._said(f"save the guest to {path}"):
+            self._domain.save(path)
+
+    def abort_job(self) -> None:
+        """Ask for the migration to be given up; too late is no error: its outcome will tell."""
+        with contextlib.suppress(libvirt.libvirtError):
+            self._domain.abortJob()
+
+    def start_postcopy(self) -> None:
+        """Switch the migration going on to post-copy."""
+        with self._said("switch to post-copy"):
+            self._domain.migrateStartPostCopy(0)
+
+    def migrate(
+        self,
+        target: Hypervisor,
+        target_uri: str,
+        flags: frozenset[str],
+        parameters: Mapping[str, int | str],
+    ) -> BackgroundCall:
+        """Begin a migration; the returned call is waited for, or left alone while one acts."""
+        bits = functools.reduce(lambda sum_, word: sum_ | FLAGS[word], flags, 0)
+        if "peer-to-peer" in flags:
+            return BackgroundCall(
+                f"migrate to {target.host}",
+                lambda: self._domain.migrateToURI3(target_uri, dict(parameters), bits),
+            )
+        return BackgroundCall(
+            f"migrate to {target.host}",
+            lambda: self._domain.migrate3(target._connection, dict(parameters), bits),
+        )
+
+    def channel(self, name: str = CHANNEL) -> Channel:
+        """Open a virtio-serial port of the guest for reading and writing."""
+        with self._said(f"open the channel {name}"):
+            stream = self._new_stream(libvirt.VIR_STREAM_NONBLOCK)
+            self._domain.openChannel(name, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
+        return Channel(stream, self.host)
+
+    def agent(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        """A command to the QEMU guest agent."""
+        text = json.dumps({"execute": command, "arguments": arguments})
+        with self._said(f"ask the guest agent for {command}"):
+            answer = libvirt_qemu.qemuAgentCommand(
+                self._domain, text, max(1, int(deadline.left())), 0
+            )
+        return json.loads(answer)["return"]
+
+
+class Channel:
+    """A byte stream to a virtio-serial port: the probe's transport (see
+    :mod:`migrate.guest.probe`).
+    """
+
+    def __init__(self, stream: libvirt.virStream, host: str) -> None:
+        self._stream = stream
+        self._host = host
+        self._received: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._open = True
+        readable = libvirt.VIR_STREAM_EVENT_READABLE
+        ended = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
+        stream.eventAddCallback(readable | ended, self._on_event, None)
+
+    def _on_event(self, stream: libvirt.virStream, _events: int, _opaque: object) -> None:
+        try:
+            while True:
+                data = stream.recv(1 << 16)
+                if data == -2:  # nothing more now
+                    return
+                if not data:
+                    break
+                self._received.put(data)
+        except libvirt.libvirtError:
+            pass  # told to the reader below, as the end of the stream
+        with contextlib.suppress(libvirt.libvirtError):
+            stream.eventRemoveCallback()
+        self._received.put(None)
+
+    def send(self, data: bytes) -> None:
+        """Send all of it; raises ConnectionError when the other end is gone."""
+        view = memoryview(data)
+        try:
+            while view:
+                sent = self._stream.send(bytes(view[: 1 << 16]))
+                if sent == -2:
+                    raise ConnectionError(f"the channel to the guest on {self._host} is full")
+                view = view[sent:]
+        except libvirt.libvirtError as error:
+            raise ConnectionError(str(error)) from error
+
+    def receive(self, deadline: Deadline) -> bytes:
+        """Some bytes; TimeoutError at the deadline, ConnectionError when the other end is gone."""
+        try:
+            data = self._received.get(timeout=deadline.left())
+        except queue.Empty:
+            raise TimeoutError(f"nothing from the guest on {self._host}") from None
+        if data is None:
+            self._received.put(None)
+            raise ConnectionError(f"the channel to the guest on {self._host} was closed")
+        return data
+
+    def close(self) -> None:
+        """Give the stream back; a second time does nothing."""
+        with self._closing:
+            if not self._open:
+                return
+            self._open = False
+        for step in (self._stream.eventRemoveCallback, self._stream.abort):
+            with contextlib.suppress(libvirt.libvirtError):  # the guest may be gone already
+                step()
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 10**6}.{number // 1000 % 1000}.{number % 1000}"

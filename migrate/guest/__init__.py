@@ -1,0 +1,1 @@
+"""The virtual machine: its XML, its life, its probe."""

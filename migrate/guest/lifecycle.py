@@ -1,0 +1,254 @@
+"""The guest: started warm from a saved, booted state, or cold, which is what fills the cache."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from migrate.clock import Deadline
+from migrate.drivers.background_call import BackgroundCall
+from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
+from migrate.drivers.qmp import Monitor, monitor
+from migrate.errors import CleanupError, GuestError, HostError, LabError
+from migrate.guest.domain_xml import MONITOR, NAME
+from migrate.images.cache import digest
+from migrate.images.disk import Disk
+from migrate.images.initramfs import Image
+from migrate.lab.api import Host
+
+Prepare = Callable[[Domain], None]
+"""Called once a guest has been started cold: waits for its probe, and gives it its address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A guest that is asked for."""
+
+    xml: str
+    image: Image | Disk
+    warm: bool
+    cache: Path
+    """Where saved states are kept; the hosts see it under the same path."""
+    saved_with: str = ""
+    """What else a saved state depends on, e.g. a device's features: they are not in the XML."""
+
+
+def saved_state(order: Order, hypervisor: Hypervisor) -> Path:
+    """Where the booted guest is kept: one for each image, domain and QEMU version."""
+    versions = hypervisor.versions()
+    software = versions["qemu"], versions["libvirt"]
+    key = digest(order.image.digest, order.xml, order.saved_with, *software)
+    return order.cache / "warm" / f"{order.image.name}-{key}.sav"
+
+
+@contextmanager
+def running(
+    order: Order, first: Hypervisor, hosts: Sequence[Host], prepare: Prepare, deadline: Deadline
+) -> Iterator[Domain]:
+    """A guest that runs on ``first`` when the block begins; ended on all ``hosts`` at its end."""
+    try:
+        yield _start(order, first, prepare, deadline)
+    finally:
+        _end_everywhere(hosts)
+
+
+def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
+    if not order.warm:
+        return _cold(order, on, prepare, deadline)
+    path = saved_state(order, on)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            making = path.with_suffix(".making")
+            making.unlink(missing_ok=True)  # of a controller that was killed
+            try:
+                _cold(order, on, prepare, deadline).save(str(making))
+                making.rename(path)
+            finally:
+                making.unlink(missing_ok=True)
+    try:
+        return on.restore(str(path), NAME, deadline)
+    except GuestError as error:
+        raise GuestError(
+            error.tried,
+            host=error.host,
+            said=error.said,
+            remedy=error.remedy or f"if this guest never starts again, delete {path}",
+        ) from error
+
+
+def _cold(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
+    domain = on.create(order.xml, deadline)
+    try:
+        prepare(domain)
+    except BaseException:
+        with contextlib.suppress(LabError):  # the first error is the one to tell
+            domain.destroy()
+        raise
+    return domain
+
+
+PROBE = "/usr/local/sbin/migrate-lab-probe"
+"""Where the guest agent puts the probe: on the overlay, which is thrown away."""
+CHUNK = 36 << 10
+"""Bytes of one guest-file-write. A message of 256 KiB was never answered (QEMU 10.0); in base64
+this is one of 48 KiB."""
+BRING_S = 60.0
+"""For the probe to be brought in, from the agent's first answer on."""
+POLL_S = 0.2
+"""Between two asks for an agent, which says nothing by itself, or over connections made anew."""
+
+
+def bring_probe(domain: Domain, probe: Path, deadline: Deadline) -> None:
+    """Copy the probe into a guest that runs the QEMU guest agent, and start it there.
+
+    Source: QEMU docs/interop/qemu-ga-ref. Raises GuestError when no agent answers by the deadline,
+    or when it refuses: some distributions forbid it guest-file-write and guest-exec.
+    """
+    _await_agent(domain, deadline)
+    deadline = deadline.sooner(BRING_S)
+    try:
+        file = domain.agent("guest-file-open", deadline, path=PROBE, mode="w")
+        content = probe.read_bytes()
+        for begin in range(0, len(content), CHUNK):
+            part = base64.b64encode(content[begin : begin + CHUNK]).decode()
+            domain.agent("guest-file-write", deadline, handle=file, **{"buf-b64": part})
+        domain.agent("guest-file-close", deadline, handle=file)
+        _execute(domain, deadline, "/bin/chmod", "755", PROBE)
+        words = {"path": PROBE, "arg": ["--port-name", CHANNEL, "--fifo", "10"]}
+        domain.agent("guest-exec", deadline, **words)
+    except HostError as error:
+        raise GuestError(
+            "bring the probe into the guest",
+            host=domain.host,
+            said=error.said,
+            remedy="its guest agent has to allow guest-file-open, guest-file-write and guest-exec",
+        ) from error
+
+
+def _await_agent(domain: Domain, deadline: Deadline) -> None:
+    never = threading.Event()
+    while True:
+        try:
+            domain.agent("guest-ping", deadline.sooner(5))
+        except HostError as error:
+            if deadline.passed() or domain.state() != "running":
+                raise GuestError(
+                    "wait for the guest agent",
+                    host=domain.host,
+                    said=error.said,
+                    remedy="does the disk boot (see its console), and run qemu-guest-agent?",
+                ) from error
+            never.wait(POLL_S)
+        else:
+            return
+
+
+def _execute(domain: Domain, deadline: Deadline, path: str, *words: str) -> None:
+    """Run a program in the guest to its end; HostError when its status is not 0."""
+    never = threading.Event()
+    pid = domain.agent("guest-exec", deadline, path=path, arg=list(words))["pid"]
+    while not (status := domain.agent("guest-exec-status", deadline, pid=pid))["exited"]:
+        if deadline.passed():
+            break
+        never.wait(POLL_S)
+    if status.get("exitcode") != 0:
+        raise HostError(f"run {path} in the guest", host=domain.host, said=f"it ended as {status}")
+
+
+END_S = 20.0
+"""For libvirt to end a guest: it asks QEMU first, and kills it after some 15 s."""
+PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
+
+
+def _end_everywhere(hosts: Sequence[Host]) -> None:
+    """By connections of its own: those of the attempt may have broken in it."""
+    reasons: list[Exception] = []
+    for host in hosts:
+        try:
+            _end(host)
+        except LabError as error:
+            reasons.append(error)
+    if reasons:
+        raise CleanupError("end the guest", reasons)
+
+
+def _end(host: Host) -> None:
+    """By libvirt; where that does not answer in time, by the id of QEMU that it wrote down."""
+    try:
+        with host.connect() as hypervisor:
+            end_left(host, hypervisor)
+    except HostError:
+        _kill(host)
+        raise
+
+
+def end_left(host: Host, hypervisor: Hypervisor) -> bool:
+    """End the guest that is on ``host``, e.g. of a controller that was killed; False: none is."""
+    domain = hypervisor.find(NAME)
+    if domain is not None:
+        _destroy(domain, host)
+    return domain is not None
+
+
+def _destroy(domain: Domain, host: Host) -> None:
+    ending = BackgroundCall("end the guest", domain.destroy)
+    if not ending.wait(Deadline.after(END_S)):
+        _kill(host)
+    if not ending.wait(Deadline.after(END_S)):
+        raise HostError("end the guest", host=host.name, said="libvirt does not answer")
+    ending.result()
+
+
+def _kill(host: Host) -> None:
+    killing = ["pkill", "-KILL", "--pidfile", PID_FILE, "^qemu"]
+    host.run(killing, Deadline.after(END_S), check=False)
+
+
+def settled(hosts: Sequence[Host], deadline: Deadline) -> bool:
+    """Wait until no host's libvirt has a job for the guest; False: one still has at the deadline.
+
+    For when nobody heard how a move ended: it may go on without whoever asked for it. A host that
+    can't be reached is tried again until the deadline, and is a HostError then.
+    """
+    never = threading.Event()
+    while True:
+        try:
+            if not any(_at_work(host) for host in hosts):
+                return True
+        except HostError:
+            if deadline.passed():
+                raise
+        if deadline.passed():
+            return False
+        never.wait(POLL_S)
+
+
+def _at_work(host: Host) -> bool:
+    with host.connect() as hypervisor:
+        domain = hypervisor.find(NAME)
+        return domain is not None and domain.in_job()
+
+
+def holders(hosts: Sequence[Host]) -> tuple[str, ...]:
+    """The hosts on which the guest runs now: asked of each, guessed of none."""
+    found = []
+    for host in hosts:
+        with host.connect() as hypervisor:
+            domain = hypervisor.find(NAME)
+            if domain is not None and domain.state() == "running":
+                found.append(host.name)
+    return tuple(found)
+
+
+@contextmanager
+def own_monitor(host: Host, deadline: Deadline) -> Iterator[Monitor]:
+    """The second monitor of the guest on ``host``, beside libvirt's, while the block runs."""
+    with host.dial(MONITOR, deadline) as plug, monitor(plug, host.name, deadline) as qemu:
+        yield qemu

@@ -1,0 +1,412 @@
+"""Guest images: a recipe becomes a kernel, an initramfs and the probe, once, and is kept.
+
+An image's folder is named by a digest of all that goes into it (recipe, first process, the probe's
+sources, this builder), so that a change of any makes another image.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tomllib
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import filelock
+from pydantic import Field, ValidationError
+
+from migrate.errors import ConfigurationError, HostError
+from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
+from migrate.model import Value
+
+BUILDER = "1"
+"""Raised when this module builds another image from the same recipe."""
+RECIPES = Path(__file__).parents[2] / "guest-images"
+COMMAND_TIMEOUT_S = 300.0
+"""For one program of a build; downloads included."""
+
+Progress = Callable[[str], None]
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+class Pin(Value):
+    """What a package has to be."""
+
+    version: str = Field(pattern=r"^[A-Za-z0-9.+~:-]+$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class Recipe(Value):
+    """A file of ``guest-images/``; closed to unknown keys."""
+
+    kind: Literal["initramfs", "disk"] = "initramfs"
+    """``disk``: a disk that boots by its own loader (see :mod:`migrate.images.disk`)."""
+    suite: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    kernel: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")
+    packages: tuple[str, ...] = ("busybox-static",)
+    modules: tuple[str, ...] = ()
+    optional_modules: tuple[str, ...] = ()
+    cmdline: str
+    mirror: str | None = Field(default=None, pattern=r"^(https?|file|copy)://?\S+$")
+    """None: what mmdebstrap finds in the machine's own apt sources for this suite."""
+    pinned: dict[str, Pin] = Field(default_factory=dict)
+    system: tuple[str, ...] = ()
+    """Packages of the system on a disk, besides Debian's essential ones."""
+    size_mib: int = Field(default=512, ge=256, le=65536)
+    """Of a disk; it takes the room that is written to."""
+
+
+class Package(Value):
+    """A package that went into an image."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Manifest(Value):
+    """``image.json``."""
+
+    name: str
+    digest: str
+    builder: str
+    cmdline: str
+    modules: tuple[str, ...]
+    packages: tuple[Package, ...]
+
+
+class Image(Value):
+    """A guest image that is whole, and where its files are."""
+
+    name: str
+    digest: str
+    kernel: Path
+    """An ELF kernel: booted by PVH, it starts faster than the compressed one under emulation."""
+    compressed_kernel: Path
+    """The same as a bzImage, for machines without PVH boot."""
+    initrd: Path
+    probe: Path
+    """The static program that is in the image; the guest's peer runs the same one."""
+    cmdline: str
+    manifest: Manifest
+
+
+# --- the one entry ------------------------------------------------------------------------------
+
+
+def ensure_image(name_or_path: str, cache: Path, progress: Progress) -> Image:
+    """The image of a recipe, built if ``cache`` does not hold it yet.
+
+    A name means ``guest-images/NAME.toml``; what ends in ``.toml`` is a path. ConfigurationError if
+    the recipe is wrong, HostError if this machine can't build it; either leaves nothing behind.
+    """
+    path = recipe_path(name_or_path)
+    recipe = read_recipe(path)
+    digest = digest_of(path, RECIPES / "init", *_sources())
+    folder = cache / "images" / f"{path.stem}-{digest}"
+
+    def build(beside: Path) -> None:
+        progress(f"building guest image {path.stem}")
+        _build(path, recipe, digest, beside, progress)
+
+    once(folder, build)
+    return _load(folder)
+
+
+def once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Have ``folder``: built in a folder beside it that takes its place when it is whole.
+
+    A lock keeps two builders apart. Whatever goes wrong, nothing half made is left.
+    """
+    with _disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
+            if folder.exists():
+                return
+            beside = folder.with_name(f".{folder.name}.part")
+            shutil.rmtree(beside, ignore_errors=True)  # of a builder that was killed
+            try:
+                beside.mkdir()
+                build(beside)
+                beside.rename(folder)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe at ``path``; ConfigurationError names the file and the key."""
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError as missing:
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
+        raise ConfigurationError(
+            f"read guest image recipe {path}",
+            said="there is no such file",
+            remedy=f"name one of: {known}, or give the path of a .toml file",
+        ) from missing
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        raise ConfigurationError(
+            f"read guest image recipe {path}", said=str(broken), remedy="mend the TOML"
+        ) from broken
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"read guest image recipe {path}, key {key}",
+            said=first["msg"],
+            remedy=f"keys are: {', '.join(Recipe.model_fields)}",
+        ) from wrong
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """A name means a recipe of ``guest-images/``; what ends in ``.toml`` is a path."""
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    return RECIPES / f"{name_or_path}.toml"
+
+
+def digest_of(*paths: Path) -> str:
+    """A short name for what an image is made of."""
+    whole = hashlib.sha256(BUILDER.encode())
+    for path in paths:
+        content = path.read_bytes()
+        whole.update(f"\0{path.name}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()[:16]
+
+
+def _load(folder: Path) -> Image:
+    try:
+        manifest = Manifest.model_validate_json((folder / "image.json").read_text())
+    except (OSError, ValidationError) as broken:
+        raise HostError(
+            f"open guest image {folder}", said=str(broken), remedy="remove the folder"
+        ) from broken
+    return Image(
+        name=manifest.name,
+        digest=manifest.digest,
+        kernel=folder / "vmlinux",
+        compressed_kernel=folder / "vmlinuz",
+        initrd=folder / "initramfs",
+        probe=folder / "probe",
+        cmdline=manifest.cmdline,
+        manifest=manifest,
+    )
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+def _build(path: Path, recipe: Recipe, digest: str, beside: Path, progress: Progress) -> None:
+    compile_probe(beside / "probe")
+    progress(f"downloading {recipe.kernel} of {recipe.suite}")
+    root = beside / "root"
+    packages = download(recipe, root, path)
+    progress("packing kernel and initramfs")
+    kernel = only_one(root / "boot", "vmlinuz-*").read_bytes()
+    (beside / "vmlinuz").write_bytes(kernel)
+    (beside / "vmlinux").write_bytes(uncompressed_kernel(kernel))
+    modules = kernel_modules(recipe, root, path)
+    probe = (beside / "probe").read_bytes()
+    archive = initramfs(RECIPES / "init", root, modules, {"probe": probe})
+    (beside / "initramfs").write_bytes(archive)
+    manifest = Manifest(
+        name=path.stem,
+        digest=digest,
+        builder=BUILDER,
+        cmdline=recipe.cmdline,
+        modules=tuple(modules),
+        packages=packages,
+    )
+    (beside / "image.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(root)
+
+
+def _sources() -> list[Path]:
+    return sorted((RECIPES / "probe").glob("*.[ch]"))
+
+
+def compile_probe(target: Path, *extra: str) -> None:
+    """The probe as a static program at ``target``; ``extra`` are more options to gcc."""
+    sources = [str(path) for path in _sources() if path.suffix == ".c"]
+    options = ["-Wall", "-Wextra", "-Werror", "-pthread"]
+    static = [] if extra else ["-static"]
+    run_tool(
+        ["gcc", "-std=c11", "-O2", *static, *options, *extra, "-o", str(target), *sources],
+        tried="compile the probe",
+        remedy="apt-get install gcc libc6-dev",
+    )
+
+
+def download(recipe: Recipe, root: Path, path: Path) -> tuple[Package, ...]:
+    """Extract the recipe's packages, and all that they depend on, to ``root``."""
+    wanted = [recipe.kernel, *recipe.packages]
+    include = [
+        f"{name}={recipe.pinned[name].version}" if name in recipe.pinned else name
+        for name in wanted
+    ]
+    run_tool(
+        ["mmdebstrap", "--variant=extract", "--skip=cleanup/apt,cleanup/apt/cache"]
+        + [f"--include={','.join(include)}", recipe.suite, str(root)]
+        + ([recipe.mirror] if recipe.mirror else []),
+        tried=f"download the packages of guest image recipe {path}",
+        remedy="apt-get install mmdebstrap; connect this machine to a Debian mirror, or name one "
+        "that it reaches by the recipe's key `mirror`",
+    )
+    packages = tuple(_packages(root / "var/cache/apt/archives", wanted))
+    _check_pins(recipe, packages, path)
+    return packages
+
+
+def _packages(archives: Path, wanted: Sequence[str]) -> Iterator[Package]:
+    """Those that an image is made of: the ones that were named, and the kernel's own."""
+    for deb in sorted(archives.glob("*.deb")):
+        name, version, _ = deb.stem.split("_")
+        if name in wanted or name.startswith("linux-image-"):
+            yield Package(
+                name=name,
+                version=urllib.parse.unquote(version),
+                sha256=hashlib.sha256(deb.read_bytes()).hexdigest(),
+            )
+
+
+def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None:
+    found = {package.name: package for package in packages}
+    for name, pin in recipe.pinned.items():
+        package = found.get(name)
+        if package is None:
+            raise ConfigurationError(
+                f"read guest image recipe {path}, key pinned.{name}",
+                said="the recipe uses no such package",
+                remedy=f"it uses: {', '.join(found)}",
+            )
+        if pin.version != package.version or pin.sha256 not in (None, package.sha256):
+            raise HostError(
+                f"pin package {name} of guest image recipe {path}",
+                said=f"the mirror has {package.version} with sha256 {package.sha256}",
+                remedy="change the pin, or name a snapshot.debian.org mirror in the recipe",
+            )
+
+
+def only_one(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise HostError(
+            f"find {pattern} among the recipe's packages",
+            said=f"{len(found)} files match",
+            remedy="the recipe's key `kernel` must name one package with one kernel image",
+        )
+    return found[0]
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """A full or read-only disk is the host's trouble, not a bug of ours."""
+    try:
+        yield
+    except OSError as trouble:
+        full = trouble.errno == errno.ENOSPC
+        raise HostError(
+            f"build guest image {folder.name}",
+            said=str(trouble),
+            remedy=f"free 600 MB at {folder.parent}" if full else f"make {folder.parent} writable",
+        ) from trouble
+
+
+def run_tool(arguments: list[str], *, tried: str, remedy: str) -> bytes:
+    """The program's output; HostError if it is missing, fails or takes too long, and then it and
+    its children are gone."""
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except FileNotFoundError as missing:
+        raise HostError(tried, said=f"{arguments[0]} is not there", remedy=remedy) from missing
+    try:
+        output, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
+    except subprocess.TimeoutExpired as late:
+        said = f"{arguments[0]} took longer than {COMMAND_TIMEOUT_S:.0f} s"
+        raise HostError(tried, said=said, remedy=remedy) from late
+    finally:
+        _end(process)
+    if process.returncode:
+        lines = output.decode(errors="replace").strip().splitlines()
+        if any("No space left on device" in line for line in lines):
+            remedy = "free 600 MB at the cache and in the temporary folder"
+        raise HostError(tried, said=" | ".join(lines[-6:]), remedy=remedy)
+    return output
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Asked first, for mmdebstrap then takes its mounts and children away; then made to."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, how)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=10)
+
+
+# --- the initramfs ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleTree:
+    """What a kernel package brings besides the kernel, by the modules' plain names."""
+
+    files: Mapping[str, Path]
+    builtin: frozenset[str]
+
+    @classmethod
+    def of(cls, tree: Path) -> ModuleTree:
+        """``tree`` is ``usr/lib/modules/VERSION``."""
+        listed = (tree / "modules.builtin").read_text().splitlines()
+        return cls(
+            files={plain(file.name): file for file in (tree / "kernel").rglob("*.ko*")},
+            builtin=frozenset(plain(Path(line).name) for line in listed),
+        )
+
+    def load(self, name: str) -> bytes | None:
+        """The module, unpacked; None for what is built in."""
+        if name in self.builtin:
+            return None
+        return unpacked_module(self.files[name].name, self.files[name].read_bytes())
+
+
+def kernel_modules(recipe: Recipe, root: Path, path: Path) -> dict[str, bytes]:
+    """Modules by name, in the order of loading; what is built in or absent is left out."""
+    tree = ModuleTree.of(only_one(root / "usr/lib/modules", "*"))
+    wanted = [plain(name) for name in recipe.modules]
+    for name in wanted:
+        if name not in tree.files and name not in tree.builtin:
+            raise ConfigurationError(
+                f"read guest image recipe {path}, key modules",
+                said=f"{recipe.kernel} of {recipe.suite} has no module {name}",
+                remedy="take another kernel package, or move it to optional_modules",
+            )
+    wanted += [plain(name) for name in recipe.optional_modules if plain(name) in tree.files]
+    return in_order(wanted, tree.load)
+
+
+def initramfs(init: Path, root: Path, modules: dict[str, bytes], more: dict[str, bytes]) -> bytes:
+    """Not compressed: unpacking costs an emulated processor more than reading does."""
+    files = {
+        "init": init.read_bytes(),
+        "bin/busybox": (root / "usr/bin/busybox").read_bytes(),
+        "modules/order": "".join(f"{name}\n" for name in modules).encode(),
+        **{f"modules/{name}.ko": content for name, content in modules.items()},
+        **more,
+    }
+    return cpio(["bin", "dev", "modules", "proc", "sys", "tmp"], files)

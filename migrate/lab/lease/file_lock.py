@@ -1,0 +1,180 @@
+"""Leases: no two jobs use the same host at the same time, nor what it lends.
+
+On one controller a lease is a file lock, so that it ends with its holder, whatever ended that.
+Between controllers a coordinator keeps it as well, if the lab names one:
+:mod:`migrate.lab.lease.reservation`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+
+from migrate.clock import Deadline, now_ns
+from migrate.errors import ConfigurationError, HostError
+from migrate.lab.api import Host, Lab
+
+REPEAT_S = 30.0
+"""Between two messages of one who waits."""
+
+
+class Lease(Protocol):
+    """A lease, as its holder has it."""
+
+    def check(self) -> None:
+        """Before each step with the hosts; raises :class:`LeaseLostError`."""
+
+
+class LocalLease:
+    """File locks: no one can take them away."""
+
+    def check(self) -> None:
+        """They are held."""
+
+
+def lease_key(host: Host) -> str:
+    """What stands for ``host`` among the leases of its lab.
+
+    Its name; or its ``lease_name``, if it has one: a host that several lab files may name. The
+    leases of such labs have to be in one folder.
+    """
+    return _own_name(host) or host.name
+
+
+def place_of(lab: str, host: object, name: str) -> str:
+    """What a host is called at a coordinator: ``LAB/HOST``, or its ``lease_name``."""
+    return _own_name(host) or f"{lab}/{name}"
+
+
+def _own_name(host: object) -> str | None:
+    known = getattr(host, "lease_name", None)
+    return known if isinstance(known, str) else None
+
+
+def holder(job: str = "") -> str:
+    """This process as those who wait for it will read it."""
+    what = f" for {job}" if job else ""
+    return f"process {os.getpid()} of {getpass.getuser()}@{socket.gethostname()}{what}"
+
+
+@contextmanager
+def leased_pair(
+    lab: Lab,
+    hosts: Iterable[Host],
+    job: str,
+    deadline: Deadline,
+    progress: Callable[[str], None],
+) -> Iterator[Lease]:
+    """Hold ``hosts`` while the block runs: on this controller, and at the lab's coordinator.
+
+    Raises :class:`HostError` if they can't be had by the deadline; then none of them is held.
+    """
+    hosts = tuple(hosts)
+    keys = [lease_key(host) for host in hosts]
+    with (
+        leased(lab.leases, keys, deadline, progress, job=job),
+        at_coordinator(lab, hosts, job, deadline, progress) as lease,
+    ):
+        yield lease
+
+
+@contextmanager
+def at_coordinator(
+    lab: Lab,
+    hosts: Iterable[Host],
+    job: str,
+    deadline: Deadline,
+    progress: Callable[[str], None],
+) -> Iterator[Lease]:
+    """Hold ``hosts`` at the lab's coordinator, if it has one, beside this controller's locks."""
+    if lab.coordinator is None:
+        yield LocalLease()
+        return
+    places = [place_of(lab.name, host, host.name) for host in hosts]
+    try:
+        from migrate.lab.lease.reservation import held  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise _without_labgrid(error) from error
+    with held(lab.coordinator, places, holder(job), deadline, progress) as lease:
+        yield lease
+
+
+def _without_labgrid(error: ImportError) -> ConfigurationError:
+    return ConfigurationError(
+        "lease hosts, key coordinator of the lab file",
+        said=f"{error.name or error} is not installed",
+        remedy="pip install 'migrate-lab[coordinator]'",
+    )
+
+
+class BusyError(HostError):
+    """Another job held the host until the deadline."""
+
+
+@contextmanager
+def leased(
+    folder: Path,
+    hosts: Iterable[str],
+    deadline: Deadline,
+    progress: Callable[[str], None],
+    *,
+    job: str = "",
+) -> Iterator[None]:
+    """Hold ``hosts`` while the block runs; waits until the deadline, and says for whom."""
+    with ExitStack() as stack:
+        for host in sorted(set(hosts)):  # one order for all: no two wait for each other
+            stack.enter_context(_one(folder, host, deadline, progress, job))
+        yield
+
+
+@contextmanager
+def _one(
+    folder: Path, host: str, deadline: Deadline, progress: Callable[[str], None], job: str
+) -> Iterator[None]:
+    file = quote(host, safe="")
+    lock = FileLock(folder / f"{file}.lease")
+    told = folder / f"{file}.holder"
+    _acquire(lock, told, host, deadline, progress)
+    try:
+        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        told.write_text(f"{holder(job)}, since {since}\n")
+        yield
+    finally:
+        told.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(
+    lock: FileLock, told: Path, host: str, deadline: Deadline, progress: Callable[[str], None]
+) -> None:
+    began_ns = now_ns()
+    wait_s = 0.0
+    while True:
+        try:
+            lock.acquire(timeout=wait_s)
+        except Timeout as error:
+            if deadline.passed():
+                raise BusyError(
+                    "lease the host", host=host, said=f"held by {_text(told)} until the deadline"
+                ) from error
+        else:
+            return
+        waited_s = (now_ns() - began_ns) / 1e9
+        progress(f"waiting for host {host}, held by {_text(told)}; {waited_s:.0f} s so far")
+        wait_s = min(deadline.left(), REPEAT_S)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip() or "another job"
+    except FileNotFoundError:
+        return "another job"

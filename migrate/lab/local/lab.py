@@ -1,0 +1,118 @@
+"""The local lab: hosts made of namespaces on this machine, and a fabric between them.
+
+Every host has a network, mount, UTS, IPC and PID namespace; see :mod:`migrate.lab.namespaces`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from migrate.clock import Deadline
+from migrate.drivers.shell import run
+from migrate.lab import namespaces
+from migrate.lab import state as journal
+from migrate.lab.api import NamespaceHost
+from migrate.lab.config import LabConfig, cache_folder, state_folder
+from migrate.lab.fabric import PREFIX, FabricLab, ip_batch, make_fabric
+from migrate.lab.resources import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
+from migrate.lab.rootfs import ensure_root
+from migrate.lab.state import LabRecord
+
+Progress = Callable[[str], None]
+
+
+class LocalLab(FabricLab):
+    """A lab that is up."""
+
+    kind = "local"
+    cpu_model: str | None = None
+    patience = 1.0
+
+    def __init__(self, record: LabRecord) -> None:
+        self.hosts: Mapping[str, NamespaceHost] = {
+            host.name: NamespaceHost(
+                host.name, host.root, host.address, host.init.pid if host.init else 0
+            )
+            for host in record.hosts
+        }
+        super().__init__(record, self.hosts)
+
+    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program on a host."""
+        return self.hosts[host].enter(argv)
+
+    def data_ports(self, host: str) -> tuple[str, ...]:
+        """For taps, and for OVS-DPDK."""
+        return f"{host}-data", f"{host}-ovs"
+
+    def heal(self) -> tuple[str, ...]:
+        """None: a host that ended takes the lab with it, and the next `up` makes it anew."""
+        return ()
+
+    def whole(self) -> bool:
+        """Whether all of it still runs."""
+        return all(host.init is not None and host.init.alive() for host in self.record.hosts)
+
+    def keep(self) -> None:
+        """Keep what libvirt found out about its emulators, for the next time the lab is up."""
+        namespaces.keep_capabilities(self.record)
+
+
+def prepare(config: LabConfig, progress: Progress) -> LabRecord:
+    """Have the roots that it takes; nothing of the lab is made yet."""
+    roots = {
+        host.root: ensure_root(host.root, cache_folder(), progress)
+        for host in config.hosts.values()
+    }
+    namespace = f"mlab-{config.name}-{{}}"
+    return journal.new_record(config, roots, namespace, state_folder())
+
+
+def make(record: LabRecord, progress: Progress) -> LabRecord:
+    """Make all of it; the journal tells of each step before it is done."""
+    config = record.config
+    pages = sum(host.huge_pages for host in config.hosts.values())
+    lent = journal.borrow_huge_pages(state_folder(), config.name, pages)
+    note = "" if lent == pages else f"{pages} huge pages of 2 MiB could not be had"
+    progress("making namespaces and the fabric")
+    _network(record)
+    progress("starting the hosts")
+    hosts = tuple(namespaces.start_host(host, record, namespaces.shares()) for host in record.hosts)
+    record = record.model_copy(update={"hosts": hosts, "huge_pages": lent, "note": note})
+    journal.write_record(record)
+    progress("starting libvirt on each host")
+    with ThreadPoolExecutor() as pool:
+        deadline = Deadline.after(20)
+        list(pool.map(lambda host: host.start_libvirt(deadline), LocalLab(record).hosts.values()))
+    return record
+
+
+def _network(record: LabRecord) -> None:
+    deadline = Deadline.after(20)
+    make_fabric(record, (DATA_BRIDGE, "mig"), deadline)
+    uplinks = (("data", DATA_BRIDGE), ("ovs", DATA_BRIDGE), ("mig", "mig"))
+    for host in record.hosts:
+        run(["ip", "netns", "add", host.namespace], deadline)
+        ports = [
+            line
+            for uplink, bridge in uplinks
+            for line in (
+                f"link add {host.name}-{uplink} type veth peer up-{uplink} netns {host.namespace}",
+                f"link set {host.name}-{uplink} master {bridge} up",
+            )
+        ]
+        ip_batch(record.fabric, ports, deadline)
+        ip_batch(
+            host.namespace,
+            [
+                "link set lo up",
+                f"link add {DATA_BRIDGE} type bridge",
+                f"link set {DATA_BRIDGE} up",
+                f"link set up-data master {DATA_BRIDGE} up",
+                f"link set {OVS_UPLINK} up",
+                f"addr add {host.address}/{PREFIX} dev {MIGRATION_LINK}",
+                f"link set {MIGRATION_LINK} up",
+            ],
+            deadline,
+        )

@@ -1,0 +1,123 @@
+"""What hosts on this machine stand on: a root file system entered in namespaces of its own.
+
+Its process 1 reaps, and whatever runs in the host ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from migrate.drivers.shell import tail
+from migrate.errors import HostError
+from migrate.lab.config import cache_folder
+from migrate.lab.rootfs import init_program
+from migrate.lab.state import HostRecord, LabRecord, ProcessId
+
+LIBVIRTD = """\
+listen_tls = 0
+listen_tcp = 1
+auth_tcp = "none"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_rw_perms = "0700"
+host_uuid = "{uuid}"
+log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
+"""
+QEMU = """\
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+remember_owner = 0
+max_core = 0
+"""
+
+
+def shares() -> list[str]:
+    """Folders of the cache that every host sees at the same paths, and how."""
+    found = {"images": "ro", "warm": "rw"}
+    for name in found:
+        (cache_folder() / name).mkdir(parents=True, exist_ok=True)
+    return [f"{cache_folder() / name}:{mode}" for name, mode in found.items()]
+
+
+def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:
+    """Enter the host's root; the journal has its process 1 before this returns."""
+    folder = record.folder / host.name
+    upper, work, mount = (folder / part for part in ("upper", "work", "mount"))
+    for path in (upper / "etc/libvirt", upper / "var/log/libvirt", work, mount):
+        path.mkdir(parents=True, exist_ok=True)
+    (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD.format(uuid=uuid.uuid4()))
+    (upper / "etc/libvirt/qemu.conf").write_text(QEMU)
+    (upper / "etc/hostname").write_text(host.name + "\n")
+    known = [f"{other.address} {other.name}" for other in record.hosts]
+    (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
+    _know_libvirts_user(host, upper)
+    _lend_capabilities(host, upper)
+    script = files("migrate.lab").joinpath("enter_root.sh")
+    argv = [
+        # Forked off: a lab outlives its controller, which has no child to wait for then.
+        *("setsid", "--fork", "nsenter", f"--net=/run/netns/{host.namespace}"),
+        *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"),
+        *("sh", str(script), str(host.root_folder), str(upper), str(work), str(mount)),
+        *(host.name, str(init_program()), *shared),
+    ]
+    log = folder / "start.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
+        ) as starting,
+    ):
+        said = starting.stdout.readline().split() if starting.stdout else []
+    if said[:1] != ["ready"]:
+        raise HostError("start the host", host=host.name, said=tail(log))
+    return host.model_copy(update={"init": ProcessId.of(int(said[1]))})
+
+
+def _know_libvirts_user(host: HostRecord, upper: Path) -> None:
+    """libvirtd looks its packaged user up before it reads that it shall use another one; Debian 12
+    makes that user in a package that a host has no other use for."""
+    for name, line in (
+        ("passwd", "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin"),
+        ("group", "libvirt-qemu:x:64055:"),
+    ):
+        known = (host.root_folder / "etc" / name).read_text()
+        if "libvirt-qemu:" not in known:
+            (upper / "etc" / name).write_text(f"{known}{line}\n")
+
+
+def _capabilities(host: HostRecord) -> Path:
+    return (
+        cache_folder() / "capabilities" / f"{host.root_folder.name or 'own'}-{os.uname().release}"
+    )
+
+
+def _lend_capabilities(host: HostRecord, upper: Path) -> None:
+    """Asking an emulator what it can takes libvirt seconds: hand it the answers of last time."""
+    kept = _capabilities(host)
+    if kept.is_dir() and host.root != "/":
+        into = upper / "var/cache/libvirt/qemu/capabilities"
+        shutil.copytree(kept, into, dirs_exist_ok=True)
+
+
+def keep_capabilities(record: LabRecord) -> None:
+    """Keep what libvirt found out about its emulators, for the next time the lab is up."""
+    for host in record.hosts:
+        made = record.folder / host.name / "upper/var/cache/libvirt/qemu/capabilities"
+        kept = _capabilities(host)
+        if made.is_dir() and not kept.exists():
+            making = kept.with_name(f".making-{uuid.uuid4().hex}")
+            shutil.copytree(made, making)
+            try:
+                making.rename(kept)
+            except OSError:  # another lab was first: its answers are as good
+                shutil.rmtree(making)

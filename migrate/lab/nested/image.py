@@ -1,0 +1,142 @@
+"""What a nested host boots: a named root as a read-only disk, a kernel, and an initramfs that joins
+them; with the keys by which its sshd and its visitors know each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from migrate.clock import Deadline
+from migrate.drivers.shell import run
+from migrate.drivers.ssh import key_pair
+from migrate.images.cache import digest
+from migrate.images.initramfs import once
+from migrate.images.kernel import cpio
+from migrate.lab.namespaces import LIBVIRTD, QEMU
+from migrate.lab.nested.kernel import OPTIONS, MachineKernel, ensure_machine_kernel
+from migrate.lab.rootfs import ensure_root
+
+BUILDER = "1"
+"""Raised when this module makes another image of the same root and kernel."""
+LEFT_OUT = ("boot", "usr/lib/modules", "usr/share/doc", "usr/share/man", "var/cache", "var/lib/apt")
+SSHD = """\
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UsePAM no
+UseDNS no
+HostKey /etc/ssh/lab_host_key
+MaxSessions 64
+Subsystem sftp internal-sftp
+"""
+# Without this filter libvirt asks QEMU for some 450 properties of the processor one by one whenever
+# a guest starts, 20 ms each in a nested host; with it, for two.
+QEMU_NESTED = QEMU + 'capability_filters = [ "cpu-unavailable-features" ]\n'
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineImage:
+    """All that a nested host's machine is booted from; its folder is root's alone."""
+
+    folder: Path
+    kernel: Path
+
+    @property
+    def digest(self) -> str:
+        """Names all that went into it."""
+        return self.folder.name
+
+    @property
+    def initrd(self) -> Path:
+        """Drivers, and the files that are a lab's own."""
+        return self.folder / "initramfs"
+
+    @property
+    def disk(self) -> Path:
+        """The root as an uncompressed squashfs."""
+        return self.folder / "root.squashfs"
+
+    @property
+    def key_file(self) -> Path:
+        """The private key by which we are let in."""
+        return self.folder / "client_key"
+
+    @property
+    def host_key(self) -> str:
+        """The public key that the host's sshd has to show."""
+        return (self.folder / "host_key.pub").read_text()
+
+
+def ensure_machine_image(root: str, cache: Path, progress: Progress) -> MachineImage:
+    """The image of the root called ``root``, made if ``cache`` does not hold it yet."""
+    with ThreadPoolExecutor() as pool:
+        making = pool.submit(ensure_root, root, cache, progress)
+        kernel = ensure_machine_kernel(cache, progress)
+        folder = making.result()
+    texts = [_text("host_init.sh"), _text("host_initramfs.sh"), LIBVIRTD, QEMU_NESTED, SSHD]
+    key = digest(BUILDER, folder.name, kernel.folder.name, *texts, *LEFT_OUT)
+
+    def build(beside: Path) -> None:
+        progress(f"packing the image of nested hosts from {root}")
+        beside.chmod(0o700)
+        _build(folder, kernel, beside)
+
+    image = cache / "nested" / f"{root}-{key}"
+    once(image, build)
+    return MachineImage(image, kernel.vmlinux)
+
+
+def _build(root: Path, kernel: MachineKernel, folder: Path) -> None:
+    host_private, host_public = key_pair()
+    private, public = key_pair()
+    (folder / "host_key.pub").write_text(host_public)
+    (folder / "known_hosts").write_text(f"* {host_public}\n")
+    (folder / "client_key").touch(mode=0o600)
+    (folder / "client_key").write_text(private)
+    (folder / "initramfs").write_bytes(_initramfs(kernel, host_private, public))
+    excluded = [word for path in LEFT_OUT for word in ("-e", path)]
+    packing = ["mksquashfs", str(root), str(folder / "root.squashfs"), "-no-progress"]
+    # Not compressed: unpacking costs an emulated processor more than reading does.
+    plain = ["-noI", "-noD", "-noF", "-noX"]
+    run([*packing, *plain, *excluded], Deadline.after(120), remedy="apt-get install squashfs-tools")
+
+
+def _initramfs(kernel: MachineKernel, host_private: str, public: str) -> bytes:
+    modules = kernel.modules()
+    order = "".join(f"{name} {OPTIONS.get(name, '')}".strip() + "\n" for name in modules)
+    own = {
+        "usr/sbin/lab-init": _text("host_init.sh"),
+        "etc/libvirt/libvirtd.conf": LIBVIRTD.replace('host_uuid = "{uuid}"\n', ""),
+        "etc/libvirt/qemu.conf": QEMU_NESTED,
+        "etc/ssh/sshd_config": SSHD,
+        "etc/ssh/lab_host_key": host_private,
+        "root/.ssh/authorized_keys": public + "\n",
+    }
+    content = {
+        "init": _text("host_initramfs.sh").encode(),
+        "bin/busybox": kernel.busybox.read_bytes(),
+        "modules/order": order.encode(),
+        **{f"modules/{name}.ko": module for name, module in modules.items()},
+        **{f"host/{path}": text.encode() for path, text in own.items()},
+        **{
+            f"host/usr/lib/modules/{kernel.version}/{name}": index
+            for name, index in kernel.index().items()
+        },
+    }
+    return cpio(_folders(content, "dev", "proc", "sys", "lower", "layer", "root"), content)
+
+
+def _folders(paths: Iterable[str], *more: str) -> list[str]:
+    """Every folder of ``paths``, parents first."""
+    found = set(more)
+    for path in paths:
+        found.update(str(parent) for parent in Path(path).parents if str(parent) != ".")
+    return sorted(found)
+
+
+def _text(name: str) -> str:
+    return files("migrate.lab.nested").joinpath(name).read_text()

@@ -1,0 +1,358 @@
+"""The nested lab: hosts that are virtual machines on this machine, with an IOMMU, an SR-IOV NIC and
+vDPA devices of the kernel's own bus; guests run in them under KVM, and move from one to the other.
+
+Each machine is run by its root's QEMU, in namespaces of its own (:mod:`migrate.lab.namespaces`),
+and boots that same root. From outside it is a host like any other, reached over ssh and libvirt.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from migrate.clock import Deadline
+from migrate.drivers.shell import tail
+from migrate.drivers.ssh import Address
+from migrate.errors import HostError
+from migrate.images.cache import digest
+from migrate.images.initramfs import ensure_image
+from migrate.lab import capabilities as facts
+from migrate.lab import namespaces
+from migrate.lab import state as journal
+from migrate.lab.api import NamespaceHost
+from migrate.lab.config import MachineConfig, NestedConfig, cache_folder, state_folder
+from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
+from migrate.lab.nested import machine
+from migrate.lab.nested.image import ensure_machine_image
+from migrate.lab.nested.machine import Machine
+from migrate.lab.remote_host import Reach, RemoteHost
+from migrate.lab.resources import DATA_BRIDGE, Resources
+from migrate.lab.rootfs import ensure_root
+from migrate.lab.state import HostRecord, LabRecord
+
+Progress = Callable[[str], None]
+
+START_S = 180.0
+"""For all machines to boot and answer: emulated on two cores it takes some ten seconds."""
+SAVE_S = 60.0
+POLL_S = 0.1
+"""Between two knocks at an sshd that is not up yet."""
+PROBING_S = 120.0
+"""For libvirt to ask an emulator what it can, in an emulated host."""
+NETWORKS = (DATA_BRIDGE, "mig", "mgmt")
+CONTROLLER = "10.79.0.254/24"
+"""The controller's address on the management network, inside the fabric."""
+
+# Arguments: the time of day, then folders of the controller that the host is to see.
+SETTLE = r"""
+set -eu
+date --set="@$1" >/dev/null
+shift
+number=0
+for folder; do
+    mkdir -p "$folder"
+    mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 "share$number" "$folder"
+    number=$((number + 1))
+done
+"""
+
+
+class NestedLab(FabricLab):
+    """A lab that is up."""
+
+    kind = "nested"
+    cpu_model: str | None = "qemu64"
+    """host-model has features that libvirt can't verify in a nested host without asking for all."""
+    patience = 4.0
+
+    def __init__(self, record: LabRecord) -> None:
+        self.carriers = {host.name: _carrier(host) for host in record.hosts}
+        self.hosts: Mapping[str, RemoteHost] = {
+            host.name: _remote(host, record, MachinePower(self, host)) for host in record.hosts
+        }
+        super().__init__(record, self.hosts)
+
+    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program on a host, by the system's own ssh."""
+        address = self.hosts[host].address
+        known = address.key_files[0].with_name("known_hosts")
+        options = [f"UserKnownHostsFile={known}", "StrictHostKeyChecking=yes", "LogLevel=ERROR"]
+        ssh = ["ssh", "-i", str(address.key_files[0]), *(w for o in options for w in ("-o", o))]
+        terminal = ["-t"] if list(argv) == ["bash"] else []
+        there = [f"{address.user}@{address.ip}", "--", shlex.join(argv)]
+        return self.in_fabric([*ssh, *terminal, *there])
+
+    def whole(self) -> bool:
+        """Whether all of it still runs."""
+        return all(
+            host.init is not None and host.init.alive() and self.runs(host.name)
+            for host in self.record.hosts
+        )
+
+    def runs(self, host: str) -> bool:
+        """Whether the machine behind a host is there at all."""
+        pgrep = ["pgrep", "--pidfile", machine.PID_FILE, "^qemu"]
+        return self.carriers[host].run(pgrep, Deadline.after(5), check=False).status == 0
+
+    def data_ports(self, host: str) -> tuple[str, ...]:
+        """Taps of the machine's links, also of VFs that are devices of their own."""
+        config = self.record.config.hosts[host]
+        assert isinstance(config, MachineConfig), "a nested lab has machines"
+        return tuple(tap for tap, bridge in machine.taps(host, config) if bridge == DATA_BRIDGE)
+
+    def heal(self) -> tuple[str, ...]:
+        """Replace the machines that are gone."""
+        gone = tuple(name for name in self.hosts if not self.runs(name))
+        for name in gone:
+            self.replace(name)
+        return gone
+
+    def replace(self, name: str) -> None:
+        """Start the machine anew, from its saved state where there is one."""
+        record = next(host for host in self.record.hosts if host.name == name)
+        machines = [_machine(self, host, _quietly) for host in self.record.hosts]
+        found = machines[record.number - 1]
+        self.hosts[name].close()
+        _kill(self, found)
+        states = _states(self, machines)
+        if states.is_dir():
+            _restore(self, states, found)
+        else:
+            _boot(self, found)
+            _settle(self, found)
+
+    def keep(self) -> None:
+        """Nothing: what is worth keeping was saved when the lab came up."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePower:
+    """The switch of a machine; see :class:`migrate.lab.api.Power`."""
+
+    lab: NestedLab
+    host: HostRecord
+
+    def kill(self) -> None:
+        """See Power."""
+        self._signal("KILL")
+
+    def hang(self) -> None:
+        """See Power. Its clocks go on meanwhile, as those of a host that hangs do."""
+        self._signal("STOP")
+
+    def resume(self) -> None:
+        """See Power."""
+        self._signal("CONT")
+
+    def replace(self) -> None:
+        """See Power."""
+        self.lab.replace(self.host.name)
+
+    def _signal(self, name: str) -> None:
+        place = self.lab.carriers[self.host.name]
+        signalling = ["pkill", f"-{name}", "--pidfile", machine.PID_FILE, "^qemu"]
+        place.run(signalling, Deadline.after(5))
+
+
+def _carrier(host: HostRecord) -> NamespaceHost:
+    return NamespaceHost(host.name, host.root, host.address, host.init.pid if host.init else 0)
+
+
+def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteHost:
+    image = ensure_machine_image(host.root, cache_folder(), _quietly)
+    probe = ensure_image("tiny", cache_folder(), _quietly).probe
+    address = Address(
+        host=host.name,
+        ip=f"10.79.0.{host.number}",
+        host_keys=(image.host_key,),
+        key_files=(image.key_file,),
+        namespace=Path("/run/netns", record.fabric),
+    )
+    resources = Resources(pf="up-pf", vdpa=(f"pci/{machine.VDPA_SLOT}", "vdpasim_net"))
+    reach = Reach(
+        libvirt=f"qemu+tcp://{address.ip}/system",
+        # TCP without authentication, on a network that exists inside the lab only.
+        libvirt_target=f"qemu+tcp://{host.address}/system",
+        program=str(probe),
+    )
+    return RemoteHost(address, host.root, host.address, resources, reach, power)
+
+
+def _quietly(_text: str) -> None:
+    """Said when the lab came up."""
+
+
+# --- up -------------------------------------------------------------------------------------------
+
+
+def prepare(config: NestedConfig, progress: Progress) -> LabRecord:
+    """Have the images that it takes; nothing of the lab is made yet."""
+    roots: dict[str, Path] = {}
+    for name in dict.fromkeys(host.root for host in config.hosts.values()):
+        ensure_machine_image(name, cache_folder(), progress)
+        roots[name] = ensure_root(name, cache_folder(), progress)
+    ensure_image("tiny", cache_folder(), progress)
+    return journal.new_record(config, roots, f"mlab-{config.name}", state_folder())
+
+
+def make(record: LabRecord, progress: Progress) -> LabRecord:
+    """Make all of it; the journal tells of each step before it is done."""
+    progress("making the fabric and the machines' places")
+    _network(record)
+    places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
+    hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
+    record = record.model_copy(update={"hosts": hosts})
+    journal.write_record(record)
+    lab = NestedLab(record)
+    try:
+        _start(lab, [_machine(lab, host, progress) for host in hosts], progress)
+    finally:
+        for remote in lab.hosts.values():
+            remote.close()
+    return record
+
+
+def _network(record: LabRecord) -> None:
+    deadline = Deadline.after(20)
+    make_fabric(record, NETWORKS, deadline)
+    lines = ["link set mgmt arp on", f"addr add {CONTROLLER} dev mgmt"]
+    for host in record.hosts:
+        for tap, bridge in machine.taps(host.name, _config(record, host)):
+            lines += [f"tuntap add {tap} mode tap", f"link set {tap} master {bridge} up"]
+    ip_batch(record.fabric, lines, deadline)
+
+
+def _config(record: LabRecord, host: HostRecord) -> MachineConfig:
+    assert isinstance(record.config, NestedConfig), "a nested lab has machines"
+    return record.config.hosts[host.name]
+
+
+def _machine(lab: NestedLab, host: HostRecord, progress: Progress) -> Machine:
+    return Machine(
+        name=host.name,
+        number=host.number,
+        config=_config(lab.record, host),
+        image=ensure_machine_image(host.root, cache_folder(), progress),
+        shares=_shares(),
+        accelerator=_accelerator(lab.carriers[host.name], host, progress),
+    )
+
+
+def _shares() -> list[Path]:
+    return [Path(share.rpartition(":")[0]) for share in namespaces.shares()]
+
+
+def _accelerator(place: NamespaceHost, host: HostRecord, progress: Progress) -> str:
+    """KVM where it can nest and was seen to boot Linux; else the machine is emulated."""
+    switches = Path("/sys/module").glob("kvm_*/parameters/nested")
+    if not any(switch.read_text().strip() in ("1", "Y") for switch in switches):
+        return "tcg"
+    image = ensure_image("tiny", cache_folder(), progress)
+    key = (host.root_folder.name, os.uname().release, facts.processor())
+    return "kvm" if facts.boot_once(place, cache_folder(), key, image).reached else "tcg"
+
+
+# --- the machines' start --------------------------------------------------------------------------
+
+
+def _start(lab: NestedLab, machines: Sequence[Machine], progress: Progress) -> None:
+    """From a state that was saved when they were first ready, else cold; then it is saved."""
+    states = _states(lab, machines)
+    with FileLock(states.with_suffix(".lock")):
+        if states.is_dir():
+            try:
+                progress("going on from the machines' saved state")
+                _each(machines, functools.partial(_restore, lab, states))
+            except HostError as error:
+                progress(f"the saved state is of no use ({error}); booting anew")
+                shutil.rmtree(states)
+                _each(machines, functools.partial(_kill, lab))
+            else:
+                return
+        progress(f"booting {len(machines)} machines ({machines[0].accelerator})")
+        _each(machines, functools.partial(_boot, lab))
+        if machines[0].accelerator == "tcg":
+            progress("saving their state for the next time")
+            _save(lab, machines, states)
+        _each(machines, functools.partial(_settle, lab))
+
+
+def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
+    """The folder of the machines' saved states: one for all that these depend on, which the lab's
+    own name is not."""
+    told = [" ".join(found.arguments()) for found in machines]
+    key = digest(*told, *(host.root_folder.name for host in lab.record.hosts))
+    return cache_folder() / "nested" / f"states-{key}"
+
+
+def _each(machines: Sequence[Machine], do: Callable[[Machine], None]) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(do, machines))
+
+
+def _boot(lab: NestedLab, found: Machine) -> None:
+    """Cold, until libvirt knows its emulator: asking it takes seconds, and is part of the state."""
+    machine.start(found, lab.carriers[found.name], Deadline.after(30))
+    _answer(lab, found, Deadline.after(START_S))
+    names = "".join(f"{host.address} {host.name}\n" for host in lab.record.hosts)
+    host = lab.hosts[found.name]
+    known = f"127.0.0.1 localhost\n{names}"
+    host.run(["tee", "/etc/hosts"], Deadline.after(10), text=known)
+    host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
+
+
+def _restore(lab: NestedLab, states: Path, found: Machine) -> None:
+    state = states / f"{found.name}.state"
+    machine.restore(found, lab.carriers[found.name], state, Deadline.after(30))
+    _answer(lab, found, Deadline.after(30))
+    _settle(lab, found)
+
+
+def _settle(lab: NestedLab, found: Machine) -> None:
+    """Set its clock, which stood still with it, and give it the shared folders."""
+    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *map(str, found.shares)]
+    lab.hosts[found.name].run(script, Deadline.after(20))
+
+
+def _answer(lab: NestedLab, found: Machine, deadline: Deadline) -> None:
+    """Wait for its sshd, as long as the machine runs."""
+    never = threading.Event()
+    while True:
+        try:
+            lab.hosts[found.name].run(["true"], deadline.sooner(5))
+        except HostError as error:
+            if deadline.passed() or not lab.runs(found.name):
+                console = lab.carriers[found.name].file(machine.CONSOLE)
+                said = f"{error.said}; its console ends: {tail(console)}"
+                raise HostError("boot the host", host=found.name, said=said) from error
+            never.wait(POLL_S)
+        else:
+            return
+
+
+def _save(lab: NestedLab, machines: Sequence[Machine], states: Path) -> None:
+    making = states.with_name(f".making-{states.name}")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(mode=0o700)
+    try:
+        for found in machines:
+            state = making / f"{found.name}.state"
+            machine.save(lab.carriers[found.name], state, Deadline.after(SAVE_S))
+        making.rename(states)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _kill(lab: NestedLab, found: Machine) -> None:
+    ending = ["pkill", "-KILL", "--pidfile", machine.PID_FILE, "^qemu"]
+    lab.carriers[found.name].run(ending, Deadline.after(5), check=False)

@@ -1,0 +1,1 @@
+"""Hosts made ready, and put back."""

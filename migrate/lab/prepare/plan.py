@@ -1,0 +1,115 @@
+"""What a host is to be prepared with, and the journal of it that lies on the host.
+
+Only values are here, so that lab files can be read without anything heavy; what is done by them is
+in :mod:`migrate.lab.prepare.apply`, step by step in :mod:`migrate.lab.prepare.steps`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from migrate.model import Value
+
+Link = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
+"""The kernel takes 15 characters (IFNAMSIZ); none that begins like an option."""
+Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Kind = Literal["module", "huge-pages", "bridge", "uplink", "ovs", "firewall"]
+State = Literal["planned", "there", "begun", "done", "undone"]
+"""Of a step. ``there``: what it would make was there already, and is not ours to take away;
+``begun``: written down before the deed, so whether it was done has to be looked up."""
+
+
+class Preparation(Value):
+    """What a host is to have for its lab, beyond what it has; nothing by default."""
+
+    huge_pages: int = Field(default=0, ge=0, le=1 << 20)
+    """So many of 2 MiB more than there are."""
+    bridge: Link | None = None
+    """A bridge for taps, made where it is not there."""
+    uplink: Link | None = None
+    """A link that becomes a port of that bridge; it must have no address."""
+    firewall: bool = False
+    """Let migrations in, and frames pass the bridge, where nftables or firewalld may not."""
+    modules: tuple[Module, ...] = ()
+    """Kernel modules, loaded where they are not, e.g. ``vfio-pci``."""
+    ovs: bool = False
+    """Have OVS-DPDK run, with its bridge and the uplink that the host lends."""
+
+    @model_validator(mode="after")
+    def _has_a_bridge(self) -> Self:
+        if self.uplink and not self.bridge:
+            raise ValueError("an uplink needs a bridge")
+        return self
+
+
+class StepRecord(Value):
+    """One step: what it found and what it makes of it, in words that its kind reads again."""
+
+    kind: Kind
+    subject: str = ""
+    """A module's, bridge's or link's name."""
+    state: State = "planned"
+    found: str = ""
+    wanted: str = ""
+
+    @property
+    def told(self) -> str:
+        """In a line: ``bridge data``."""
+        return f"{self.kind} {self.subject}".strip()
+
+
+class Owner(Value):
+    """Who prepares: a process of a controller, by its start time, too: an id is used again."""
+
+    controller: str
+    user: str
+    pid: int
+    started: str
+
+    def __str__(self) -> str:
+        return f"{self.user} on {self.controller}, process {self.pid}"
+
+
+class Journal(Value):
+    """``/run/migrate-lab/prepared/LAB.json`` of a host: it is there before the first deed is."""
+
+    lab: str = Field(pattern=r"^[a-z][a-z0-9]{0,7}$")
+    owner: Owner
+    since: str
+    """By the controller's clock, ISO 8601 in UTC."""
+    wishes: Preparation
+    state: Literal["preparing", "ready", "undoing"] = "preparing"
+    steps: tuple[StepRecord, ...] = ()
+
+    def at(self, number: int, step: StepRecord) -> Journal:
+        """With another record of one step."""
+        steps = (*self.steps[:number], step, *self.steps[number + 1 :])
+        return self.model_copy(update={"steps": steps})
+
+    def begun_as(self, other: Journal) -> bool:
+        """Whether both tell of the same preparation, however far each is."""
+        mine = (self.owner, self.lab, self.since, self.wishes)
+        return mine == (other.owner, other.lab, other.since, other.wishes)
+
+    @property
+    def told(self) -> str:
+        """Who, for what, since when, and how far."""
+        return f"{self.state} for the lab {self.lab} by {self.owner} since {self.since}"
+
+
+def plan(wishes: Preparation) -> tuple[StepRecord, ...]:
+    """The steps in their order; undone they are in the other one."""
+    steps = [StepRecord(kind="module", subject=name) for name in dict.fromkeys(wishes.modules)]
+    if wishes.huge_pages:
+        steps.append(StepRecord(kind="huge-pages", subject=str(wishes.huge_pages)))
+    if wishes.bridge:
+        steps.append(StepRecord(kind="bridge", subject=wishes.bridge))
+    if wishes.uplink:
+        steps.append(StepRecord(kind="uplink", subject=wishes.uplink, wanted=wishes.bridge or ""))
+    if wishes.ovs:
+        steps.append(StepRecord(kind="ovs"))
+    if wishes.firewall:
+        steps.append(StepRecord(kind="firewall", subject=wishes.bridge or ""))
+    return tuple(steps)

@@ -1,0 +1,223 @@
+"""A rack: hosts that are there already, reached over ssh and libvirt alone, and a peer beside them.
+
+Nothing of a rack is brought up or taken down. All its hosts and the controller see the cache
+(``$MIGRATE_LAB_CACHE``) at the same path: guest images, saved guests and the probe lie there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from migrate.clock import Deadline
+from migrate.drivers.ssh import Address, Connection, resolve
+from migrate.errors import HostError
+from migrate.images.initramfs import ensure_image
+from migrate.lab.config import RackConfig, RackHost, cache_folder, state_folder
+from migrate.lab.leftovers import leftovers
+from migrate.lab.remote_host import Reach, RemoteHost
+
+REACH_S = 30.0
+ROOM_BYTES = 1 << 20
+PLACES = ("/run/libvirt", "/run/libvirt/qemu", "/var/lib/libvirt", "/var/log/libvirt")
+STRICT = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes")
+"""The system's ssh asks for nothing, and takes no new host key."""
+
+
+class RackLab:
+    """A rack that was reached."""
+
+    kind = "rack"
+    cpu_model: str | None = None
+    peer_is_here = False
+
+    def __init__(self, config: RackConfig, program: str) -> None:
+        """No host is touched yet. HostError for one whose key is not known."""
+        self.config = config
+        self.name = config.name
+        self.patience = config.patience
+        self.peer_address = str(config.peer.address)
+        self.peer_interface = config.peer.interface
+        self.guest_address = str(config.guest_address)
+        self.prefix = config.prefix
+        self.program = program
+        self.hosts: Mapping[str, RemoteHost] = {
+            name: _remote(name, host, program) for name, host in config.hosts.items()
+        }
+        self.peer_ssh = Connection(resolve(config.peer.ssh, "peer"))
+
+    @property
+    def scenario_defaults(self) -> Mapping[str, Any]:
+        """Of its lab file."""
+        return self.config.scenario_defaults()
+
+    @property
+    def coordinator(self) -> str | None:
+        """Of its lab file."""
+        return self.config.coordinator
+
+    @property
+    def shared(self) -> Path:
+        """The cache."""
+        return cache_folder()
+
+    @property
+    def leases(self) -> Path:
+        """Of this controller: labs of any name may have the same hosts."""
+        folder = state_folder() / "leases"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def peer(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The probe on the peer's host; it ends when its input does."""
+        there = shlex.join([self.program, "--fifo", "20"])
+        with subprocess.Popen(
+            ["ssh", *STRICT, self.config.peer.ssh, "--", there],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C is for the controller: it still has to read the peer's log.
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program on a host, by the system's own ssh."""
+        terminal = ["-t"] if list(argv) == ["bash"] else []
+        return ["ssh", *STRICT, *terminal, self.config.hosts[host].ssh, "--", shlex.join(argv)]
+
+    def apart(self, source: str, target: str) -> RackLab:
+        """The rack itself: two guests at once would have one address on its one network."""
+        del source, target
+        return self
+
+    def heal(self) -> tuple[str, ...]:
+        """None: nobody here has their switch."""
+        return ()
+
+    def keep(self) -> None:
+        """Let the connections go."""
+        for host in self.hosts.values():
+            host.close()
+        self.peer_ssh.close()
+
+    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """See :func:`migrate.lab.leftovers.leftovers`."""
+        return leftovers(self.hosts[name] for name in hosts)
+
+    def told(self) -> Iterator[str]:
+        """What it is made of, on lines."""
+        for name, host in self.config.hosts.items():
+            yield f"{name}: {host.ssh}, root {host.root}, {host.migration_address}"
+            yield f"  lends {host.resources.told()}"
+        yield f"peer: {self.config.peer.ssh}, {self.peer_address} on {self.peer_interface}"
+
+    def as_json(self) -> str:
+        """What it is made of."""
+        return self.config.model_dump_json(indent=1)
+
+
+def _remote(name: str, host: RackHost, program: str) -> RemoteHost:
+    address = resolve(host.ssh, name)
+    there = host.ssh if host.libvirt == "qemu+ssh" else address.ip
+    reach = Reach(
+        libvirt=f"{host.libvirt}://{there}/system{_QUIET.get(host.libvirt, '')}",
+        libvirt_target=f"{host.migration_libvirt}://{host.migration_address}/system",
+        program=program,
+        start_libvirt=host.start_libvirt,
+        lease_name=_lease_name(address),
+    )
+    return RemoteHost(address, host.root, str(host.migration_address), host.resources, reach)
+
+
+def _lease_name(address: Address) -> str:
+    """Two lab files may name one host by different names: it has one key."""
+    identity = hashlib.sha256("\n".join(sorted(address.host_keys)).encode()).hexdigest()
+    return f"host-{identity[:16]}"
+
+
+def lease_names(config: RackConfig) -> dict[str, str]:
+    """What the leases of its hosts are called; no host is touched for that."""
+    return {name: _lease_name(resolve(host.ssh, name)) for name, host in config.hosts.items()}
+
+
+_QUIET = {"qemu+ssh": "?no_tty=1"}
+"""libvirt's ssh asks for no password, and so fails at once (libvirt's URI parameters)."""
+
+
+def reach(config: RackConfig, say: Callable[[str], None]) -> RackLab:
+    """Reach every host of the rack and its peer, all at once.
+
+    HostError that tells of all that were not reached, or that do not see the cache.
+    """
+    image = ensure_image("tiny", cache_folder(), say)
+    lab = RackLab(config, str(image.probe))
+    say(f"reaching {', '.join(lab.hosts)} and the peer")
+    token, secret = cache_folder() / "warm" / f"seen-{config.name}", secrets.token_hex(16)
+    token.parent.mkdir(parents=True, exist_ok=True)
+    token.write_text(secret)
+    try:
+        with ThreadPoolExecutor() as pool:
+            tries = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
+            rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
+            seen = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
+        problems = [
+            f"{name}: {error}"
+            for calls in (seen, rooms, tries)
+            for name, call in calls.items()
+            if (error := call.exception()) is not None
+        ]
+    finally:
+        token.unlink(missing_ok=True)
+    if problems:
+        lab.keep()
+        raise HostError(f"reach the rack {config.name}", said="; ".join(problems))
+    return lab
+
+
+def _all(lab: RackLab) -> Iterator[tuple[str, RemoteHost | Connection]]:
+    yield from lab.hosts.items()
+    yield "peer", lab.peer_ssh
+
+
+def _libvirt(host: RemoteHost) -> None:
+    with host.connect():
+        pass
+
+
+def _has_room(host: RemoteHost) -> None:
+    """QEMU on a full disk ends without a word of why."""
+    df = ["df", "--output=avail,target", "--block-size=1", *PLACES]
+    lines = host.run(df, Deadline.after(REACH_S), check=False).out.splitlines()[1:]
+    full = {place for avail, place in map(str.split, lines) if int(avail) < ROOM_BYTES}
+    if full:
+        raise HostError(
+            "find room for a guest's files",
+            host=host.name,
+            said=f"the disk at {' and '.join(sorted(full))} is full",
+            remedy=f"make room: libvirt and QEMU write to {', '.join(PLACES)}",
+        )
+
+
+def _sees(host: RemoteHost | Connection, token: Path, secret: str) -> None:
+    """That it is the controller's cache, and no other folder of that name."""
+    found = host.run(["cat", str(token)], Deadline.after(REACH_S), check=False)
+    if found.out != secret:
+        name = host.name if isinstance(host, RemoteHost) else host.address.host
+        raise HostError(
+            f"see the controller's cache at {token.parent.parent}",
+            host=name,
+            said=found.err.strip() or "it is another folder there",
+            remedy="mount one folder at the same path on the controller, all hosts and the peer "
+            "(NFS), and name it by MIGRATE_LAB_CACHE where it is not the usual one",
+        )

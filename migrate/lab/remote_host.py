@@ -1,0 +1,109 @@
+"""A host that is reached over ssh and libvirt alone: what it is made of is nobody's business."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from migrate.clock import Deadline, Offset, offset_of
+from migrate.drivers.libvirt import Hypervisor
+from migrate.drivers.shell import Completed
+from migrate.drivers.ssh import Address, Connection
+from migrate.lab.api import Power
+from migrate.lab.resources import Resources
+
+CLOCK_ROUNDS = 24
+CLOCK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a remote host is reached, beside ssh."""
+
+    libvirt: str
+    """The controller's URI."""
+    libvirt_target: str
+    """The URI by which another host's libvirt reaches it."""
+    program: str
+    """The probe's, as the host sees it: it says the host's clock, and reaches sockets there."""
+    start_libvirt: tuple[str, ...] = ("libvirtd", "--daemon", "--listen", "--timeout", "0")
+    lease_name: str | None = None
+    """Where several labs may have the host: what its lease is called; None: by its lab."""
+
+
+class RemoteHost:
+    """A host at an address; one ssh connection is kept, and closed by :meth:`close`."""
+
+    def __init__(
+        self,
+        address: Address,
+        root: str,
+        migration_address: str,
+        resources: Resources,
+        reach: Reach,
+        power: Power | None = None,
+    ) -> None:
+        self.name = address.host
+        self.root = root
+        self.migration_address = migration_address
+        self.resources = resources
+        self.power = power
+        self.address = address
+        self.lease_name = reach.lease_name
+        self._reach = reach
+        self._ssh = Connection(address)
+
+    @property
+    def libvirt_target(self) -> str:
+        """See Host."""
+        return self._reach.libvirt_target
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program on the host."""
+        return self._ssh.run(argv, deadline, text=text, check=check)
+
+    def file(self, path: str) -> None:
+        """What lies on another machine is not seen."""
+
+    def read(self, path: str, deadline: Deadline) -> bytes:
+        """What is in a file of the host."""
+        return self._ssh.read(path, deadline)
+
+    def dial(self, path: str, deadline: Deadline) -> AbstractContextManager[socket.socket]:
+        """A connection to a unix socket of the host, over ssh, while the block runs."""
+        return self._ssh.piped([self._reach.program, "--relay", path], deadline)
+
+    def connect(self) -> Hypervisor:
+        """Over the management network."""
+        return Hypervisor.open(self._reach.libvirt, self.name, self.address.namespace)
+
+    def wall_clock(self) -> Offset:
+        """By round trips over ssh to the probe's program, which says its host's clock."""
+        deadline = Deadline.after(CLOCK_S)
+        with self._ssh.talking([self._reach.program], deadline) as lines:
+
+            def read() -> int:
+                answer = json.loads(lines.ask('{"id": 1, "do": "clock"}', deadline))
+                return int(answer["real_ns"])
+
+            return offset_of(f"{self.name}.wall", read, CLOCK_ROUNDS)
+
+    def start_libvirt(self, deadline: Deadline) -> None:
+        """As the lab has it; the command returns when its sockets listen."""
+        self.run(self._reach.start_libvirt, deadline)
+        with self.connect():
+            pass
+
+    def close(self) -> None:
+        """Let the ssh connection go."""
+        self._ssh.close()

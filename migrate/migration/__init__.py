@@ -1,0 +1,1 @@
+"""Act: move, save and restore, hotplug, faults."""

@@ -1,0 +1,339 @@
+"""Moving a guest: libvirt's migration with typed parameters, or saved here and restored there; with
+its interface, or without: then it is taken out here and another one is plugged in there.
+
+Whoever moves has its listener on before. What phase it is is known from QEMU's events; time limits
+are deadlines, and what then happens is the policy's.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from migrate.backends.xml import Rewrite, rewritten
+from migrate.clock import Deadline, now_ns
+from migrate.drivers.background_call import BackgroundCall
+from migrate.drivers.libvirt import Domain, Hypervisor
+from migrate.errors import HostError, LabError, MeasurementError
+from migrate.formats.virtio_features import lifts
+from migrate.formats.vmstate_stream import Account, account
+from migrate.guest.domain_xml import NAME
+from migrate.lab.api import Host
+from migrate.migration.hotplug import put_in, take_out
+from migrate.model import Event, Outcome, Policy, Problem, Reported
+from migrate.recorder.events import Begins, Listener
+
+ACCOUNT_S = 2.0
+"""For libvirt's account of a job to arrive after the job."""
+GRACE_S = 45.0
+"""After an abort libvirt may wait for a peer that is gone until its keepalive gives up; a guest
+that was suspended, or went over to post-copy, still has memory to send."""
+
+LOST = (
+    "the connection to libvirt on {} broke while the guest was moved, so its outcome is who holds "
+    "the guest now, as both hosts say, and libvirt's account was not had"
+)
+
+
+class End(NamedTuple):
+    """One end of a move."""
+
+    host: Host
+    hypervisor: Hypervisor
+
+
+class Swap(NamedTuple):
+    """Devices, as XML, that can't come along; None: there is none on that side."""
+
+    out: str | None
+    """Taken out before the move, and put back if that fails."""
+    into: str | None
+    """Plugged in on the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What is to be moved from where to where, and how."""
+
+    source: End
+    target: End
+    policy: Policy
+    rewrites: tuple[Rewrite, ...]
+    save: Path
+    """A file that both hosts see under the same path: where a saved guest lies in between."""
+    swap: Swap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveResult:
+    """How a move ended."""
+
+    outcome: Outcome
+    held_by: tuple[str, ...]
+    reported: Reported
+    error: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateCall:
+    """What came of the call; who holds the guest now is another question."""
+
+    call: BackgroundCall
+    aborted: bool
+    reported: Reported
+    notes: tuple[str, ...] = ()
+    stream: Account | None = None
+    """Of what was saved; None: nothing was, or a note says why it could not be read."""
+    lost: bool = False
+    """The connection broke over which it was asked for: its error tells nothing of the guest."""
+
+
+@dataclass(slots=True)
+class _Saved:
+    """What the saved file had to say of itself."""
+
+    account: Account | None = None
+    notes: tuple[str, ...] = ()
+
+    def read(self, path: Path) -> None:
+        """Take its account; a file that can't be read is a note, and the move goes on."""
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+                self.account = account(data)
+        except (MeasurementError, OSError, ValueError) as error:  # ValueError: it is empty
+            self.notes = (f"no account of the saved stream: {error}",)
+
+
+def act(
+    domain: Domain, move: Move, listener: Listener, react: Callable[[Event], None]
+) -> MigrateCall:
+    """Make one move; returns when libvirt's call has ended, or has not by all deadlines.
+
+    ``react`` is called with every new event while the move goes on: faults come from there.
+    """
+    since = listener.mark()
+    watch = _Watch(listener, since, react)
+    saved = _Saved()
+    if move.policy.method == "save-restore":
+        call = BackgroundCall("save and restore", lambda: _save_restore(domain, move, saved))
+    elif (swap := move.swap) is not None:
+        tried = f"take the interface out and migrate to {move.target.host.name}"
+        call = BackgroundCall(tried, lambda: _swap(domain, move, swap, listener))
+    else:
+        call = _begin(domain, move)
+    _attend(domain, move, call, watch)
+    reported = _reported(listener, since, move.source.host.name, call)
+    notes = watch.refused()
+    if move.policy.method == "save-restore":
+        notes = (*notes, "libvirt reports on the save alone, not on the restore", *saved.notes)
+    lost = call.error is not None and not domain.reachable()
+    if lost:
+        notes = (*notes, f"{LOST.format(move.source.host.name)}: {call.error}")
+    return MigrateCall(call, watch.aborted, reported, notes, saved.account, lost)
+
+
+def judged(acted: MigrateCall, held: tuple[str, ...], move: Move) -> MoveResult:
+    """How a move ended, given who was found to hold the guest."""
+    outcome = _outcome(acted, held, move)
+    return MoveResult(
+        outcome=outcome,
+        held_by=held,
+        reported=acted.reported,
+        error=None if outcome == "completed" else _problem(acted.call, move),
+    )
+
+
+@dataclass(slots=True)
+class _Watch:
+    listener: Listener
+    since: int
+    react: Callable[[Event], None]
+    aborted: bool = False
+    orders: list[BackgroundCall] = field(default_factory=list)
+
+    def order(self, tried: str, function: Callable[[], None]) -> None:
+        """Ask libvirt for something; its answer is not waited for: QEMU may answer no more."""
+        self.orders.append(BackgroundCall(tried, function))
+
+    def abort(self, domain: Domain) -> None:
+        """Ask for the move to be given up."""
+        self.aborted = True
+        self.order("give up the move", domain.abort_job)
+
+    def refused(self) -> tuple[str, ...]:
+        """What libvirt did not do, in its words."""
+        return tuple(f"{order.tried}: {order.error}" for order in self.orders if order.error)
+
+
+def _begin(domain: Domain, move: Move) -> BackgroundCall:
+    policy = move.policy
+    # A disk lies in a folder that both hosts see and is opened with cache=none, so it is safe to
+    # move; but libvirt knows only network file systems to be shared, and takes others for unsafe.
+    flags = {"live", "unsafe"}
+    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
+    if policy.transport == "peer-to-peer":
+        flags.add("peer-to-peer")
+    if policy.method == "postcopy" or policy.on_timeout == "postcopy":
+        flags.add("postcopy")
+    if policy.auto_converge:
+        flags.add("auto-converge")
+    if policy.parallel_connections:
+        flags.add("parallel")
+        parameters["parallel.connections"] = policy.parallel_connections
+    if policy.compression != "none":
+        flags.add("compressed")
+        parameters["compression"] = policy.compression
+    if policy.bandwidth_mib_s:
+        parameters["bandwidth"] = policy.bandwidth_mib_s
+    if policy.postcopy_bandwidth_mib_s:
+        parameters["bandwidth.postcopy"] = policy.postcopy_bandwidth_mib_s
+    if policy.downtime_limit_ms:
+        domain.limit_downtime(policy.downtime_limit_ms)
+    if move.rewrites:
+        parameters["destination_xml"] = rewritten(domain.xml(migratable=True), move.rewrites)
+    uri = move.target.host.libvirt_target
+    return domain.migrate(move.target.hypervisor, uri, frozenset(flags), parameters)
+
+
+def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
+    path = move.save
+    path.unlink(missing_ok=True)  # of a controller that was killed
+    xml = rewritten(domain.xml(migratable=True), move.rewrites) if move.rewrites else None
+    try:
+        domain.save(str(path))
+        deadline = Deadline.after(move.policy.timeout_s)
+        try:
+            move.target.hypervisor.restore(str(path), NAME, deadline, xml)
+        finally:
+            saved.read(path)  # not before the restore: the guest would stand still for it
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
+    if swap.out is not None:
+        take_out(domain, swap.out, listener)
+    call = _begin(domain, move)
+    # Whoever attends to the move has it given up before that.
+    call.wait(Deadline.after(2 * (move.policy.timeout_s + GRACE_S)))
+    if call.error is not None:
+        _put_back(domain, swap, listener, call.error)
+        raise call.error
+    moved = move.target.hypervisor.find(NAME)
+    if moved is None:
+        raise HostError(call.tried, host=move.target.host.name, said="the guest is not there")
+    if swap.into is not None:
+        put_in(moved, swap.into, listener)
+
+
+def _put_back(domain: Domain, swap: Swap, listener: Listener, why: Exception) -> None:
+    if swap.out is None or domain.state() != "running":
+        return
+    try:
+        put_in(domain, swap.out, listener)
+    except HostError as error:
+        said = f"{error.said}; it was taken out for a move that failed: {why}"
+        raise HostError(error.tried, host=error.host, said=said) from error
+
+
+def _attend(domain: Domain, move: Move, call: BackgroundCall, watch: _Watch) -> None:
+    """Act on phases, passes and the time limit until the call has ended."""
+    policy, source = move.policy, move.source.host.name
+    call.then(lambda: watch.listener.add(_ended(source)))
+    deadline = Deadline.after(policy.timeout_s)
+    since = watch.since
+    begins = Begins(source)
+    overdue = False
+    while True:
+        event = watch.listener.wait(lambda _event: True, deadline, since)
+        if event is None:
+            if watch.aborted and overdue:
+                return  # even the grace has passed: the holders will tell
+            if overdue:
+                watch.abort(domain)  # what the policy wanted did not end it either
+            else:
+                _on_timeout(domain, policy, watch)
+            overdue = True
+            deadline = Deadline.after(GRACE_S if watch.aborted else policy.timeout_s + GRACE_S)
+            continue
+        since += 1
+        if event.name == "call-ended":
+            return
+        watch.react(event)
+        if policy.abort_at in begins.phases(event):
+            watch.abort(domain)
+        if _postcopy_is_due(event, policy, source):
+            watch.order("switch to post-copy", domain.start_postcopy)
+
+
+def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
+    """When the pass after the wanted one begins."""
+    return (
+        policy.method == "postcopy"
+        and event.host == source
+        and event.name == "MIGRATION_PASS"
+        and int(event.data.get("pass", 0)) == policy.postcopy_after_pass
+    )
+
+
+def _on_timeout(domain: Domain, policy: Policy, watch: _Watch) -> None:
+    if policy.on_timeout == "suspend":
+        watch.order("suspend the guest", domain.suspend)
+    elif policy.on_timeout == "postcopy":
+        watch.order("switch to post-copy", domain.start_postcopy)
+    else:
+        watch.abort(domain)
+
+
+def _ended(source: str) -> Event:
+    return Event(at_ns=now_ns(), source="controller", host=source, name="call-ended")
+
+
+def _outcome(acted: MigrateCall, held: tuple[str, ...], move: Move) -> Outcome:
+    if not held:
+        return "lost"
+    succeeded = acted.call.ended and (acted.call.error is None or acted.lost)
+    if succeeded and held == (move.target.host.name,):
+        return "completed"
+    gave_up = acted.aborted and acted.call.ended and held == (move.source.host.name,)
+    return "aborted" if gave_up else "failed"
+
+
+def _problem(call: BackgroundCall, move: Move) -> Problem | None:
+    host = move.source.host.name
+    if not call.ended:
+        return Problem(tried=call.tried, host=host, said="libvirt's call did not end")
+    error = call.error
+    if error is None:
+        return None
+    if isinstance(error, LabError):
+        remedy = error.remedy or lifts(error.said)
+        return Problem(tried=error.tried, host=error.host, said=error.said, remedy=remedy)
+    return Problem(tried=call.tried, host=host, said=str(error), remedy=lifts(str(error)))
+
+
+def _reported(listener: Listener, since: int, source: str, call: BackgroundCall) -> Reported:
+    """libvirt's account of the job, as the source tells it when the job has ended.
+
+    The event comes over another connection than the end of the call, so it may come later; of a
+    job that failed there is none.
+    """
+    succeeded = call.ended and call.error is None
+    ended = listener.wait(
+        lambda event: event.name == "job-completed" and event.host == source,
+        Deadline.after(ACCOUNT_S if succeeded else 0),
+        since,
+    )
+    if ended is None:
+        return Reported()
+    job = ended.data
+    return Reported(
+        downtime_ms=job.get("downtime"),
+        total_ms=job.get("time_elapsed"),
+        setup_ms=job.get("setup_time"),
+        transferred_bytes=job.get("data_processed"),
+        iterations=job.get("memory_iteration"),
+    )

@@ -1,0 +1,106 @@
+"""One try at a case."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from migrate.model.base import SCHEMA, NotNegative, Value
+from migrate.model.case import Case, Outcome
+from migrate.model.details import Explained, Inside
+from migrate.model.observation import (
+    ClockReading,
+    Direction,
+    DirtyRate,
+    Floor,
+    Gap,
+    MemoryCheck,
+    Nic,
+    Phase,
+    Reported,
+    Stall,
+    Stream,
+    TcpCheck,
+)
+
+
+class Problem(Value):
+    """Why an attempt did not go as asked, in the words of who said it."""
+
+    tried: str
+    host: str = ""
+    said: str = ""
+    remedy: str = ""
+
+
+class Verdict(Value):
+    """One check of one attempt."""
+
+    check: str
+    result: Literal["pass", "fail", "unmeasured"]
+    measured: str = ""
+    limit: str = ""
+    unit: str = ""
+    evidence: str = ""
+
+
+class Attempt(Value):
+    """One try at a case, from lease to verdicts; a migration that fails is one, too."""
+
+    schema_number: int = SCHEMA
+    case: Case
+    number: int
+    source: str
+    target: str
+    begin_ns: int
+    end_ns: int
+    outcome: Outcome
+    held_by: tuple[str, ...]
+    """Hosts on which the guest runs at the end; more than one, or none, is the worst find."""
+    reported: Reported = Reported()
+    phases: tuple[Phase, ...] = ()
+    gaps: tuple[Gap, ...] | None = None
+    streams: tuple[Stream, ...] | None = None
+    stalls: tuple[Stall, ...] | None = None
+    explained: tuple[Explained, ...] | None = None
+    """The longest gap of each direction; None: no gaps or no events to explain them by."""
+    inside: tuple[Inside, ...] = ()
+    """Hop by hop."""
+    dirty_rates: tuple[DirtyRate, ...] | None = None
+    """By every method, also by those that were refused; None: nobody asked for them."""
+    floor: Floor | None = None
+    start_ms: NotNegative | None = None
+    """From the ask for a guest to its ready probe."""
+    memory: MemoryCheck | None = None
+    tcp: TcpCheck | None = None
+    nic_before: Nic | None = None
+    nic_after: Nic | None = None
+    leftovers: tuple[str, ...] | None = None
+    backend_failed: tuple[str, ...] | None = None
+    """By the log of QEMU where the guest ended: lines that say so; None: it was not read."""
+    error: Problem | None = None
+    notes: tuple[str, ...] = ()
+    clocks: tuple[ClockReading, ...] = ()
+    """Of both hosts and of the peer, before, during and after; empty: they were not read."""
+    verdicts: tuple[Verdict, ...] = ()
+
+    def seen_from_ms(self, direction: Direction) -> float | None:
+        """From which length on a gap is seen: the floor's, and two packets'; None: no floor."""
+        if self.floor is None:
+            return None
+        return max(self.floor.ms(direction), 2 * self.case.workload.interval_us / 1e3)
+
+    @property
+    def against(self) -> tuple[Verdict, ...]:
+        """The verdicts that keep it from passing."""
+        allowed = self.case.expect.allow_unmeasured
+        return tuple(
+            verdict
+            for verdict in self.verdicts
+            if verdict.result == "fail"
+            or (verdict.result == "unmeasured" and verdict.check not in allowed)
+        )
+
+    @property
+    def passed(self) -> bool:
+        """A green one must mean something: no verdict at all is no pass."""
+        return bool(self.verdicts) and not self.against

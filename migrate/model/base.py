@@ -1,0 +1,25 @@
+"""What every value is: frozen, closed to unknown keys, units in the names, None = not measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Of the run folder; a newer reader reads older numbers."""
+
+
+class Value(BaseModel):
+    """A frozen value that knows all its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+Said = Annotated[str, Field(min_length=1)]

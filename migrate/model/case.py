@@ -1,0 +1,202 @@
+"""What a scenario asks for."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from migrate.model.base import NotNegative, Positive, Value
+
+Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
+
+
+PhaseName = Literal[
+    "setup",
+    "wait-unplug",
+    "standby",
+    "precopy",
+    "pre-switchover",
+    "stopped",
+    "device",
+    "postcopy",
+    "resumed",
+    "announce",
+    "replug",
+    "settled",
+]
+
+
+DirtyMethod = Literal["page-sampling", "dirty-bitmap", "dirty-ring", "migration"]
+"""Modes of calc-dirty-rate (qapi/migration.json); ``migration``: a move's own account of it."""
+
+
+DirtyWhen = Literal["before", "during", "after"]
+
+
+DIRTY_WHEN: tuple[DirtyWhen, ...] = get_args(DirtyWhen)
+
+
+DIRTY_RATE_S = 1
+"""So long each method measures, QEMU's shortest; what is written again within it counts once."""
+
+
+Outcome = Literal["completed", "aborted", "failed", "lost"]
+
+
+Side = Literal["source", "target"]
+
+
+class Vdpa(Value):
+    """Which vDPA device backs the interface, and how its rings are followed in a migration."""
+
+    device: Literal["auto", "vp_vdpa", "vdpasim_net", "vendor"] = "auto"
+    """Of the host's management devices; auto: the first that has a network behind it."""
+    shadow: Literal["auto", "on", "off"] = "auto"
+    """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
+    features_off: tuple[str, ...] = ()
+    """Left out when the device is made, by virtio's names in small letters: ``guest_announce``."""
+
+
+class VirtualFunction(Value):
+    """What the physical function is told of the VF, and who binds it; None leaves it alone."""
+
+    vlan: int | None = Field(default=None, ge=1, le=4094)
+    port_profile: str | None = Field(default=None, pattern=r"^[\w.:-]{1,39}$")
+    """Of the switch port, by 802.1Qbh (libvirt's ``<virtualport>``): the card's firmware asks for
+    it. 39 characters are all that libvirt takes."""
+    spoof_check: bool | None = None
+    trust: bool | None = None
+    link: Literal["auto", "enable", "disable"] | None = None
+    managed: bool = True
+    """libvirt binds it to vfio-pci and back; else we do."""
+
+
+class Interface(Value):
+    """How the guest's interface is backed, and what the guest is offered on it."""
+
+    mode: Mode = "virtio"
+    mac: str = Field(default="52:54:00:6d:6c:01", pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+    queues: int = Field(default=1, ge=1, le=16)
+    ring: Literal["split", "packed"] = "split"
+    mtu: int = Field(default=1500, ge=576, le=9000)
+    offloads: bool = True
+    vdpa: Vdpa = Vdpa()
+    vf: VirtualFunction = VirtualFunction()
+
+
+class GuestSpec(Value):
+    """The machine that is moved."""
+
+    image: str = "tiny"
+    memory_mib: int = Field(default=128, ge=96)
+    vcpus: int = Field(default=1, ge=1, le=16)
+    machine: Literal["q35", "pc"] = "q35"
+    start: Literal["warm", "cold"] = "warm"
+    dirty_ring: Literal[1024, 2048, 4096, 8192, 16384, 32768, 65536] | None = None
+    """Entries of each processor's dirty ring, under KVM alone; None: KVM keeps a bitmap.
+
+    Sizes are libvirt's (domain XML, ``features/kvm/dirty-ring``).
+    """
+
+
+class Policy(Value):
+    """How it is moved; None leaves the hypervisor's own default alone."""
+
+    method: Literal["precopy", "postcopy", "save-restore", "reattach"] = "precopy"
+    """``reattach``: the interface is taken out, the guest is moved, and gets the target's."""
+    transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
+    hops: int = Field(default=1, ge=1, le=10)
+    """Moves in one attempt: 2 is there and back (ping-pong)."""
+    bandwidth_mib_s: int | None = Field(default=None, ge=1)
+    postcopy_bandwidth_mib_s: int | None = Field(default=None, ge=1)
+    postcopy_after_pass: int = Field(default=1, ge=1)
+    """Switch to post-copy when this many passes over the memory have begun their successor."""
+    downtime_limit_ms: int | None = Field(default=None, ge=1)
+    parallel_connections: int | None = Field(default=None, ge=1, le=32)
+    auto_converge: bool = False
+    compression: Literal["none", "xbzrle", "zlib", "zstd"] = "none"
+    timeout_s: Positive = 60.0
+    on_timeout: Literal["abort", "suspend", "postcopy"] = "abort"
+    abort_at: PhaseName | None = None
+    """Abort on purpose when this phase is seen."""
+
+
+class Workload(Value):
+    """What goes on in the guest and on the wire while it is moved."""
+
+    interval_us: int = Field(default=1000, ge=10)
+    """Between two packets of a stream, each way."""
+    payload_bytes: int = Field(default=256, ge=224, le=1400)
+    tcp_connections: int = Field(default=1, ge=0, le=64)
+    dirty_mib: int = Field(default=8, ge=0)
+    dirty_mib_s: NotNegative = 4.0
+    floor_s: Positive = 1.0
+    """How long the floor is measured before anything is done."""
+    settle_s: Positive = 1.0
+    """How long is listened after the move has ended."""
+
+
+class Fault(Value):
+    """Something goes wrong on purpose, when a phase is first seen."""
+
+    at: PhaseName
+    do: Literal[
+        "kill-guest",
+        "stop-libvirtd",
+        "cut-migration-link",
+        "stop-backend",
+        "kill-host",
+        "hang-host",
+    ]
+    on: Side = "source"
+
+
+class Expect(Value):
+    """What has to come out. A limit of None is not checked; `unmeasured` fails unless allowed."""
+
+    outcome: Outcome = "completed"
+    held_by: tuple[Side, ...] = ("target",)
+    outage_egress_ms: Positive | None = None
+    outage_ingress_ms: Positive | None = None
+    stall_ms: Positive | None = None
+    downtime_ms: Positive | None = None
+    total_ms: Positive | None = None
+    memory: bool = True
+    tcp: bool = True
+    device: bool = True
+    network: bool = True
+    backend_fails: bool = False
+    """It is known that the guest arrives with a dead interface; a pass is QEMU saying so."""
+    handoff: bool = False
+    """No unlawful difference in any device's state."""
+    rings: bool = False
+    """Every virtqueue was sound when the source had stopped."""
+    explained_share: float | None = Field(default=None, gt=0, le=1)
+    """Of the longest gap each way, at least so much is told by what was recorded."""
+    reported_within_ms: Positive | None = None
+    """Of the longest switchover gap, at most so far from the downtime that is reported."""
+    announce_within_ms: Positive | None = None
+    """After the resume the first announcement is heard by then, and none before it."""
+    dirty_rate_within: Positive | None = None
+    """The guest's dirty rate before the move is at most this share off the workload's: 0.5, half.
+    Asking for it is what makes an attempt measure its dirty rates."""
+    allow_unmeasured: tuple[str, ...] = ()
+
+
+class Case(Value):
+    """One row of a scenario's matrix; ``id`` is pytest's id and the folder's name."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
+    guest: GuestSpec = GuestSpec()
+    interface: Interface = Interface()
+    policy: Policy = Policy()
+    workload: Workload = Workload()
+    faults: tuple[Fault, ...] = ()
+    expect: Expect = Expect()
+    roots: tuple[str, str] | None = None
+    """Roots that source and target must have, e.g. ("debian-13", "debian-13-backports")."""
+    needs: tuple[str, ...] = ()
+    """Names of facts that both hosts must show, e.g. "huge-pages"."""
+    source_file: str = ""
+    row: int = 0

@@ -1,0 +1,205 @@
+"""What was seen, heard and measured."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from migrate.model.base import NotNegative, Positive, Value
+from migrate.model.case import DirtyMethod, DirtyWhen, PhaseName
+
+Direction = Literal["egress", "ingress"]
+
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+
+Part = Literal["start", "switchover", "tail", "none"]
+"""Of a move: before the stop, around it, after the resume; ``none``: no migration overlaps."""
+
+
+class Event(Value):
+    """Something that happened, by whom it was said, with the error of its place on the axis."""
+
+    at_ns: int
+    error_ns: int | None = 0
+    """None: the clock that it is told by was set meanwhile, and when it happened is not known."""
+    clock: str = "controller"
+    source: Literal["qemu", "libvirt", "fabric", "probe", "backend", "controller"]
+    host: str
+    name: str
+    data: dict[str, Any] = Field(default={})
+
+    @property
+    def off_ns(self) -> int:
+        """The error of a place that is known; ValueError for one that is not."""
+        if self.error_ns is None:
+            raise ValueError(f"when {self.name} happened on {self.host} is not known")
+        return self.error_ns
+
+
+class ClockReading(Value):
+    """A host's wall clock, or its peer's, at a point: ``axis = reading + offset_ns``."""
+
+    host: str
+    at_ns: int
+    offset_ns: int
+    error_ns: int
+
+
+class Phase(Value):
+    """A stretch of the axis; ``number`` counts the passes of pre-copy."""
+
+    name: PhaseName
+    number: int = 0
+    begin_ns: int
+    end_ns: int
+    error_ns: int = 0
+
+
+class Gap(Value):
+    """From the last packet served to the next one served, in one direction."""
+
+    direction: Direction
+    begin_ns: int
+    length_ns: int
+    error_ns: int
+    lost: int = 0
+    late: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    open_ended: bool = False
+    """Nothing was served any more until the observation ended: at least this long."""
+    phases: tuple[str, ...] = ()
+    part: Part = "none"
+
+    @property
+    def length_ms(self) -> float:
+        """Milliseconds."""
+        return self.length_ns / 1e6
+
+
+class Stall(Value):
+    """The guest's own monotonic tick stood still (lost time against the axis) or jumped."""
+
+    kind: Literal["stood-still", "jumped"]
+    begin_ns: int
+    length_ns: int
+    error_ns: int
+
+
+class Floor(Value):
+    """The same meter in the same lab with no migration going on: the longest gap each way."""
+
+    egress_ms: NotNegative
+    ingress_ms: NotNegative
+    egress_delay_ms: float
+    """Median delay one way. Only the two together are a round trip: their split is assumed even."""
+    ingress_delay_ms: float
+    seconds: Positive
+    packets: int
+
+    def ms(self, direction: Direction) -> float:
+        """The longest gap that way, in milliseconds."""
+        return self.egress_ms if direction == "egress" else self.ingress_ms
+
+
+class Stream(Value):
+    """The account of one direction over the whole observation."""
+
+    direction: Direction
+    sent: int
+    received: int
+    lost: int
+    late: int
+    duplicated: int
+    reordered: int
+
+
+class Sample(Value):
+    """One look at the progress of a migration."""
+
+    at_ns: int
+    host: str
+    iteration: int | None = None
+    remaining_bytes: int | None = None
+    transferred_bytes: int | None = None
+    rate_bytes_s: int | None = None
+    dirty_pages_s: int | None = None
+    throttle_percent: int | None = None
+    postcopy_requests: int | None = None
+    zero_pages: int | None = None
+    multifd_bytes: int | None = None
+    postcopy_blocktime_ms: int | None = None
+    ring_full_us: int | None = None
+    """Mean time in which a processor fills its dirty ring; only under a dirty limit."""
+    vfio_bytes: int | None = None
+    """Of a device's state, by QEMU; only where a VF moves with its guest."""
+
+
+class DirtyRate(Value):
+    """How fast the guest dirtied its memory, by one method: MiB of pages a second.
+
+    A page that is written again while it is measured counts once; by ``migration``, once a pass.
+    """
+
+    when: DirtyWhen
+    method: DirtyMethod
+    host: str
+    mib_s: NotNegative | None = None
+    error_mib_s: NotNegative = 0.0
+    """QEMU tells whole MiB/s; page sampling has twice the deviation of its sample on top."""
+    per_vcpu_mib_s: tuple[NotNegative, ...] = ()
+    """By the ring only."""
+    reason: str = ""
+    """Why it was not measured, in QEMU's words where it refused."""
+
+
+class Reported(Value):
+    """What the hypervisor says of the move that it made."""
+
+    downtime_ms: NotNegative | None = None
+    total_ms: NotNegative | None = None
+    setup_ms: NotNegative | None = None
+    transferred_bytes: int | None = None
+    iterations: int | None = None
+    vfio_precopy_bytes: int | None = None
+    """Of a VF's state, what was sent before the guest was stopped."""
+    vfio_stopcopy_bytes: int | None = None
+    """What was sent after that, as far as it was seen: QEMU ends when the move has."""
+
+
+class Nic(Value):
+    """The guest's interface as the guest sees it."""
+
+    name: str
+    driver: str
+    mac: str
+    mtu: int
+    carrier: bool
+    features: str = ""
+    """Bits as the kernel prints them, lowest first; empty for a device that is no virtio device."""
+    rx_queues: int = 1
+    tx_queues: int = 1
+
+
+class MemoryCheck(Value):
+    """The pattern that was written while the guest moved, read back afterwards."""
+
+    pages: int
+    writes: int
+    wrong_page: int | None = None
+    """The first page that was wrong, counted from 0; None: all were right."""
+    expected: str = ""
+    found: str = ""
+
+
+class TcpCheck(Value):
+    """Connections that were opened before the move and are asked about after it."""
+
+    opened: int
+    alive: int
+    resets: int
+    longest_stall_ms: NotNegative
+    """The longest that a connection waited for its next byte."""

@@ -1,0 +1,87 @@
+"""Many attempts in one folder."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pydantic import Field
+
+from migrate.model.attempt import Problem
+from migrate.model.base import SCHEMA, Positive, Said, Value
+from migrate.model.case import Case
+from migrate.model.host import HostFacts
+
+
+class Skip(Value):
+    """A case that this lab can't run, and why: said once, never counted as passed."""
+
+    case: Case
+    reason: str
+    remedy: str
+
+
+class AttemptError(Value):
+    """A try that left no attempt to record, and why: never counted as passed."""
+
+    case_id: str
+    number: int
+    problem: Problem
+    exit_code: int
+
+
+class Quarantined(Value):
+    """An entry of a quarantine list: a failure that is known, has an owner, and an end."""
+
+    case: Said
+    """A pattern of case ids, as a shell's: ``*vhost-user-packed*``."""
+    check: Said | None = None
+    """A pattern of names of verdicts; None: whatever the verdicts of the case say."""
+    owner: Said
+    bug: Said
+    expires: date
+    """The last day on which it covers, in UTC."""
+    reason: Said
+
+
+class Plan(Value):
+    """What a nightly run set out to do."""
+
+    until: str
+    """Wall clock, ISO 8601 with zone: no attempt begins that is expected to end later."""
+    repeat: int = Field(ge=1)
+    """Tries of each case."""
+
+
+class NotReached(Value):
+    """Tries that were planned and not begun."""
+
+    case_id: str
+    tries: int
+    expected_s: Positive
+    """How long one was expected to take."""
+    reason: str
+
+
+class Run(Value):
+    """The head of a run folder."""
+
+    schema_number: int = SCHEMA
+    name: str
+    began: str
+    """Wall clock, ISO 8601 with zone."""
+    lab: str
+    lab_kind: str = "local"
+    """What its hosts are made of; it decides what a figure can tell."""
+    command: tuple[str, ...]
+    controller: dict[str, str]
+    hosts: tuple[HostFacts, ...]
+    scenarios: dict[str, str]
+    """Scenario files as they were read, by name."""
+    seed: int
+    skips: tuple[Skip, ...] = ()
+    mishaps: tuple[AttemptError, ...] = ()
+    quarantine: tuple[Quarantined, ...] = ()
+    """As it was read, so that readers of the folder judge as the run did, by the day it began."""
+    plan: Plan | None = None
+    """None: not a nightly run."""
+    not_reached: tuple[NotReached, ...] = ()

@@ -1,1 +1,0 @@
-"""Listening while something else acts."""

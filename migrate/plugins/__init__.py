@@ -1,0 +1,1 @@
+"""Doors: pytest and avocado."""

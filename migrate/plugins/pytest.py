@@ -1,0 +1,327 @@
+"""pytest's door: fixtures with which a test is three sentences. No logic: it calls the layer below.
+
+- ``lab``: a :class:`~migrate.campaign.session.Session`, one for the whole test run: a lab that is
+up, what
+  its hosts can do, and a run folder. Workers of pytest-xdist share lab and run folder.
+- ``pair``: a function from a case to its source and target; skips the test where there are none.
+- ``scenario``: a function that runs a case (or the only case of a scenario file) and returns the
+  :class:`~migrate.model.Attempt`.
+- ``boot``: a context manager: a case's world in a state, a guest running under load; the test acts
+  on it by hand.
+- ``verdicts``: a function that fails the test, with the table of verdicts, unless all passed.
+
+A scenario file that is named, as an argument or by ``--scenario``, is a file of tests: its cases.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from migrate.campaign.progress import Progress
+    from migrate.campaign.session import Session
+    from migrate.lab.api import Host
+    from migrate.lab.config import AnyConfig
+    from migrate.model import Attempt, Case
+    from migrate.world import World
+
+Pair = Callable[["Case"], tuple["Host", "Host"]]
+Scenario = Callable[..., "Attempt"]
+Boot = Callable[..., AbstractContextManager["World"]]
+Verdicts = Callable[["Attempt"], None]
+
+ROOM = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+"""Of the process that has workers: where these find their lab and run folder."""
+ROOM_KEY = "migrate_lab_room"
+NEEDS = "needs(*names): skip the test where no two hosts have these capabilities or modes"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the cases run, which ones, how often, and where their results go."""
+    group = parser.getgroup("migrate-lab")
+    group.addoption("--lab", type=Path, help="lab file; default: two hosts on this machine")
+    group.addoption("--lab-name", help="another name for the lab")
+    group.addoption("--results", type=Path, default=Path("results"), help="where runs are kept")
+    group.addoption(
+        "--scenario",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="test every case of this scenario file; may be given again",
+    )
+    group.addoption(
+        "--repeat", type=int, default=1, metavar="N", help="attempts of each case (default: 1)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A scenario file that is named by the option is one more thing to collect."""
+    config.addinivalue_line("markers", NEEDS)
+    if config.getoption("--repeat") < 1:
+        raise pytest.UsageError("--repeat: at least 1")
+    files = [str(path) for path in config.getoption("--scenario")]
+    if files:
+        named = config.args_source is pytest.Config.ArgsSource.ARGS
+        config.args = [*(config.args if named else ()), *files]
+
+
+# --- scenario files as files of tests ---
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """One that was named; TOML files that merely lie around are none."""
+    if file_path.suffix != ".toml":
+        return None
+    # One that lies in a folder that is named too is no initial path any more.
+    config = parent.config
+    named = file_path in (config.invocation_params.dir / name for name in config.args)
+    if not named and not parent.session.isinitpath(file_path):
+        return None
+    return ScenarioFile.from_parent(parent, path=file_path)
+
+
+class ScenarioFile(pytest.File):
+    """Its tests are its cases, each as often as asked for, in turns."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Ids as in the run folder: the case's, and the attempt's number if there are several."""
+        from migrate.errors import ConfigurationError
+        from migrate.scenario.loader import load
+
+        repeat = self.config.getoption("--repeat")
+        try:
+            found = load(self.path, (), _lab_config(self.config).scenario_defaults())
+        except ConfigurationError as error:
+            raise self.CollectError(str(error)) from error
+        for number in range(1, repeat + 1):
+            for case in found.cases:
+                name = case.id if repeat == 1 else f"{case.id}/{number}"
+                item = CaseItem.from_parent(self, name=name, callobj=_passes)
+                item.case, item.number = case, number
+                yield item
+
+
+class CaseItem(pytest.Function):
+    """A case of a scenario file: a test like any other, with all fixtures."""
+
+    case: Case
+    number: int
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """It is in no module."""
+        return self.path, None, self.name
+
+
+def _passes(request: pytest.FixtureRequest, scenario: Scenario, verdicts: Verdicts) -> None:
+    item = request.node
+    verdicts(scenario(item.case, number=item.number))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that makes an attempt is repeated."""
+    turns = range(1, metafunc.config.getoption("--repeat") + 1)
+    if len(turns) > 1 and "_turn" in metafunc.fixturenames:
+        metafunc.parametrize("_turn", turns, indirect=True)
+
+
+@pytest.fixture
+def _turn(request: pytest.FixtureRequest) -> int:
+    """Which of several repetitions this is."""
+    return getattr(request, "param", 1)
+
+
+@pytest.fixture(autouse=True)
+def _needed(request: pytest.FixtureRequest) -> None:
+    """A test whose marker names what the lab lacks is skipped, with reason and remedy."""
+    names = [name for mark in request.node.iter_markers("needs") for name in mark.args]
+    if names:
+        lab: Session = request.getfixturevalue("lab")
+        if (lacking := lab.lacks(names)) is not None:
+            pytest.skip(f"{lacking.reason}; it takes: {lacking.remedy}")
+
+
+# --- workers of pytest-xdist ---
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A worker is told where it meets the others."""
+    stash = node.config.stash
+    if ROOM not in stash:
+        stash[ROOM] = tempfile.TemporaryDirectory(prefix="migrate-lab-")
+    node.workerinput[ROOM_KEY] = stash[ROOM].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The workers have ended: what they wrote becomes one report."""
+    room = config.stash.get(ROOM, None)
+    if room is None:
+        return
+    with room as name:
+        if any(Path(name).iterdir()):
+            from migrate.plugins.xdist_shared import SharedRun
+
+            progress = _progress(config)
+            SharedRun(Path(name)).close(_lab_config(config), progress.say)
+            progress.end()
+
+
+# --- fixtures ---
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """A lab that is up, with a run folder; taken down at the end if it was not up before."""
+    from migrate.campaign import session
+
+    config, results = _lab_config(request.config), request.config.getoption("--results")
+    progress = _progress(request.config)
+    watcher = session.Watcher(
+        progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
+    )
+    room = getattr(request.config, "workerinput", {}).get(ROOM_KEY)
+    if room is not None:
+        from migrate.plugins.xdist_shared import SharedRun
+
+        yield SharedRun(Path(room)).join(config, results, watcher, sys.argv)
+        progress.end()
+        return
+    with session.lab_up(config, progress.say) as found:
+        going = session.begin(found, results, (), watcher, sys.argv)
+        try:
+            yield going
+        finally:
+            going.finish()
+            progress.end()
+
+
+@pytest.fixture
+def pair(lab: Session) -> Pair:
+    """Source and target for a case; a case that can't run here skips the test, with the reason."""
+    return lambda case: _places(lab, case)[0]
+
+
+@pytest.fixture
+def scenario(request: pytest.FixtureRequest, lab: Session, _turn: int) -> Scenario:
+    """Run a case, or the only case that a scenario file makes with the given overrides.
+
+    ``variant`` names one of the file's variants; what the file leaves open is the lab's to say.
+    ``number`` is the attempt's, or the next one that is free.
+    """
+    from migrate.errors import LabError
+
+    def run(
+        what: Case | Path, *overrides: str, variant: str = "", number: int | None = None
+    ) -> Attempt:
+        """What leaves no attempt fails the test in one line."""
+        case = _case(what, overrides, variant, lab)
+        places = _places(lab, case)
+        try:
+            attempt = lab.attempt(case, lab.next_number(case, number), *places)
+        except LabError as error:
+            where = lab.writer.folder
+            pytest.fail(f"{case.id}: no attempt: {error}\nrun folder: {where}", pytrace=False)
+        request.node.user_properties += _evidence(attempt, lab.writer.folder)
+        return attempt
+
+    return run
+
+
+@pytest.fixture
+def boot(lab: Session) -> Boot:
+    """A case's world in a state; the test moves the guest, or does what else it wants."""
+
+    @contextmanager
+    def start(what: Case | Path, *overrides: str, variant: str = "") -> Iterator[World]:
+        case = _case(what, overrides, variant, lab)
+        with lab.build_world(case, *_places(lab, case)) as stage:
+            yield stage
+
+    return start
+
+
+@pytest.fixture
+def verdicts(lab: Session) -> Verdicts:
+    """Judge: every verdict of the attempt must be a pass, or an `unmeasured` that is allowed."""
+
+    def judge(attempt: Attempt) -> None:
+        from migrate.report.table import told
+
+        if not attempt.passed:
+            lines = (*told(attempt), f"run folder: {lab.writer.folder}")
+            pytest.fail("\n".join(lines), pytrace=False)
+
+    return judge
+
+
+def _lab_config(config: pytest.Config) -> AnyConfig:
+    from migrate.lab.config import load_lab
+
+    return load_lab(config.getoption("--lab"), config.getoption("--lab-name"))
+
+
+def _progress(config: pytest.Config) -> Progress:
+    from migrate.campaign.progress import Progress
+
+    return Progress(quiet=config.get_verbosity() < 1)
+
+
+def _places(lab: Session, case: Case) -> tuple[tuple[Host, Host], ...]:
+    from migrate.model import Skip
+
+    found = lab.places(case)
+    if isinstance(found, Skip):
+        lab.skip(found)
+        pytest.skip(f"{found.reason}; it takes: {found.remedy}")
+    return found
+
+
+def _evidence(attempt: Attempt, run: Path) -> Iterable[tuple[str, str]]:
+    """For JUnit's file, one property each."""
+    from migrate.analysis.outage import longest
+
+    yield "run folder", str(run)
+    yield "attempt", f"cases/{attempt.case.id}/{attempt.number}"
+    for verdict in attempt.verdicts:
+        yield f"verdict {verdict.check}", f"{verdict.result}: {verdict.measured}"
+    yield "reported downtime, ms", _number(attempt.reported.downtime_ms)
+    for direction in ("egress", "ingress"):
+        gap = longest(attempt.gaps, direction)
+        none = "not measured" if attempt.gaps is None else "none"
+        yield f"seen {direction} outage, ms", none if gap is None else _number(gap.length_ms)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1f}"
+
+
+def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Session) -> Case:
+    from migrate.errors import ConfigurationError
+    from migrate.scenario.loader import load
+
+    if not isinstance(what, Path):
+        return what
+    found = load(what, overrides, lab.lab.scenario_defaults)
+    wanted = f"{found.name}-{variant}"
+    cases = [case for case in found.cases if not variant or case.id == wanted]
+    if not cases:
+        raise ConfigurationError(
+            f"run the variant {variant!r} of {what}",
+            said="there is no such case",
+            remedy=", ".join(case.id for case in found.cases),
+        )
+    if len(cases) != 1:
+        raise ConfigurationError(
+            f"run the only case of {what}",
+            said=f"it makes {len(cases)}: {', '.join(case.id for case in cases)}",
+            remedy="narrow it by a variant, or by overrides such as interface.mode=virtio",
+        )
+    return cases[0]

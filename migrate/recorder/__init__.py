@@ -1,0 +1,1 @@
+"""What listens and measures while a guest is moved."""

@@ -1,0 +1,199 @@
+"""How fast a guest dirties its memory, by every method that QEMU has, and the limit on it.
+
+Source: qapi/migration.json, calc-dirty-rate and set-vcpu-dirty-limit. There is no event for the end
+of a measurement: QEMU is asked.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import dropwhile
+from typing import Any, Literal, Protocol, get_args
+
+from migrate.clock import Deadline
+from migrate.errors import HostError, MeasurementError
+from migrate.guest.lifecycle import own_monitor
+from migrate.lab.api import Host
+from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen, Sample
+
+Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
+METHODS: tuple[Method, ...] = get_args(Method)
+PAGE = 4096
+SAMPLED = 16384
+"""Pages that are wanted in a sample; QEMU takes 128 to 16384 a GiB (migration/dirtyrate.h)."""
+ASKED_S = 0.02
+GRACE_S = 10.0
+CONNECT_S = 5.0
+NOT_COUNTED = (
+    "QEMU said 0: for the bitmap it counts KVM's pages only, and this guest is emulated; "
+    "page-sampling measures it"
+)
+"""In our words: QEMU takes the command and answers as if it had measured."""
+NOT_RECKONED = (
+    "QEMU reckons it at the end of a pass a second or more after the last time, "
+    "and this move had no such pass"
+)
+
+
+class Qemu(Protocol):
+    """A monitor."""
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        """One command and what it returns; HostError in QEMU's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one method measured: MiB of pages a second, whole ones; or QEMU's reason not to.
+
+    ``refused``: QEMU's words, or :data:`NOT_COUNTED`. ``per_vcpu``: by the ring only. ``seconds``:
+    how long QEMU was asked to measure.
+    """
+
+    method: Method
+    mib_s: float | None = None
+    per_vcpu: tuple[float, ...] = ()
+    seconds: int = 0
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuLimit:
+    """The limit on one processor, and its rate by QEMU's own account: MiB a second."""
+
+    vcpu: int
+    limit_mib_s: float
+    now_mib_s: float
+
+
+def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None = None) -> Answer:
+    """Over so many seconds (QEMU: 1 to 60). A method that QEMU refuses is told with its reason.
+
+    ``sample_pages``: of each GiB, by page sampling alone; None: QEMU's 512.
+    """
+    deadline = Deadline.after(seconds + GRACE_S)
+    asked: dict[str, Any] = {"calc-time": seconds, "mode": method}
+    if sample_pages is not None and method == "page-sampling":
+        asked["sample-pages"] = sample_pages
+    try:
+        qemu.execute("calc-dirty-rate", deadline, **asked)
+    except HostError as error:
+        return Answer(method, seconds=seconds, refused=error.said)
+    never = threading.Event()
+    while (told := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
+        if deadline.passed():
+            raise MeasurementError(
+                f"measure the dirty rate by {method}",
+                said=f"still {told['status']} {GRACE_S:g} s after it should have ended",
+                remedy="QEMU may be too busy: see its log",
+            )
+        never.wait(ASKED_S)
+    if method == "dirty-bitmap" and not told["dirty-rate"] and _emulated(qemu, deadline):
+        return Answer(method, seconds=seconds, refused=NOT_COUNTED)
+    per_vcpu = tuple(float(one["dirty-rate"]) for one in told.get("vcpu-dirty-rate", ()))
+    return Answer(method, float(told["dirty-rate"]), per_vcpu, seconds)
+
+
+def _emulated(qemu: Qemu, deadline: Deadline) -> bool:
+    return not qemu.execute("query-kvm", deadline)["enabled"]
+
+
+def measure_all(qemu: Qemu, seconds: int) -> tuple[Answer, ...]:
+    """By every method, one after the other: QEMU measures by one at a time."""
+    return tuple(measure(qemu, method, seconds) for method in METHODS)
+
+
+@contextmanager
+def limited(qemu: Qemu, mib_s: int) -> Iterator[None]:
+    """All processors dirty at most so many MiB a second each while the block runs; KVM's ring only.
+
+    Raises HostError in QEMU's words where there is none.
+    """
+    qemu.execute("set-vcpu-dirty-limit", Deadline.after(GRACE_S), **{"dirty-rate": mib_s})
+    try:
+        yield
+    finally:
+        qemu.execute("cancel-vcpu-dirty-limit", Deadline.after(GRACE_S))
+
+
+def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
+    """Those that are in force now, one a processor."""
+    told = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
+    return tuple(
+        VcpuLimit(one["cpu-index"], float(one["limit-rate"]), float(one["current-rate"]))
+        for one in told
+    )
+
+
+# --- in an attempt ------------------------------------------------------------------------------
+
+
+def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple[DirtyRate, ...]:
+    """By every method, over our own monitor, of the guest that the one of ``hosts`` has.
+
+    What can't be measured is there with its reason, also if no host has the guest, or several.
+    """
+    if len(hosts) != 1:
+        return _unmeasured("", when, f"the guest runs on {len(hosts)} hosts")
+    (host,) = hosts
+    try:
+        with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
+            return tuple(_record(qemu, host.name, when, one, memory_mib) for one in METHODS)
+    except HostError as error:
+        return _unmeasured(host.name, when, f"{error.tried}: {error.said}")
+
+
+def _unmeasured(host: str, when: DirtyWhen, reason: str) -> tuple[DirtyRate, ...]:
+    return tuple(DirtyRate(when=when, method=one, host=host, reason=reason) for one in METHODS)
+
+
+def _record(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib: int) -> DirtyRate:
+    per_gib = min(max(SAMPLED * 1024 // memory_mib, 128), 16384)
+    try:
+        answer = measure(qemu, method, DIRTY_RATE_S, per_gib)
+    except (HostError, MeasurementError) as error:
+        reason = f"{error.tried}: {error.said}"
+        return DirtyRate(when=when, method=method, host=host, reason=reason)
+    return DirtyRate(
+        when=when,
+        method=method,
+        host=host,
+        mib_s=answer.mib_s,
+        error_mib_s=_error(answer, memory_mib, per_gib * memory_mib / 1024),
+        per_vcpu_mib_s=answer.per_vcpu,
+        reason=answer.refused,
+    )
+
+
+def _error(answer: Answer, memory_mib: int, sampled: float) -> float:
+    """MiB/s. QEMU rounds down, the bitmap's and the ring's twice (migration/dirtyrate.c).
+
+    A sample of pages has twice its binomial deviation on top; none dirty may be one in so many.
+    """
+    if answer.mib_s is None:
+        return 0.0
+    if answer.method != "page-sampling":
+        return 2.0
+    share = min(max(answer.mib_s * answer.seconds / memory_mib, 1 / sampled), 1.0)
+    deviation = math.sqrt(share * (1 - share) / sampled)
+    return 1.0 + 2 * deviation * memory_mib / answer.seconds
+
+
+def during_move(host: str, samples: Iterable[Sample]) -> DirtyRate:
+    """By QEMU's own account in the move: the median over the samples from its second pass on.
+
+    It says 0 until it has reckoned a rate for the first time, which is no measurement
+    (migration/ram.c, migration_bitmap_sync: at the end of a pass, at most once a second).
+    """
+    later = (sample for sample in samples if (sample.iteration or 0) >= 2)
+    told = (one.dirty_pages_s for one in later if one.dirty_pages_s is not None)
+    rates = list(dropwhile(lambda rate: not rate, told))
+    if not rates:
+        return DirtyRate(when="during", method="migration", host=host, reason=NOT_RECKONED)
+    mib_s = statistics.median(rates) * PAGE / 2**20
+    return DirtyRate(when="during", method="migration", host=host, mib_s=mib_s)

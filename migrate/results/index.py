@@ -1,0 +1,216 @@
+"""One row an attempt: ``attempts.parquet`` of a run, for questions over many runs.
+
+It is made of the rest of the run folder and holds nothing of its own, so it can be made anew at any
+time. Rows are of kinds: a run's tries that left no attempt, what was cut off and what could not be
+read are rows too, so that no reader passes over them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from migrate.analysis.figures import BY_PART, COLUMNS, Column, longest
+from migrate.errors import MeasurementError
+from migrate.model import DIRECTIONS, SCHEMA, Attempt, Case, HostFacts, Run, Value
+from migrate.results.run_folder import (
+    INDEX,
+    arrow,
+    attempt_folders,
+    parquet,
+    read_attempt,
+    read_head,
+    unfinished,
+    write_file,
+)
+
+Kind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
+"""``no-attempt``: a try that left none (a mishap); ``empty``: a run without any of the others."""
+
+
+class Row(Value):
+    """Of one attempt. Lengths in ms; None is not measured; an outage of 0 is in the floor."""
+
+    schema_number: int = SCHEMA
+    kind: Kind
+    run: str
+    began: str
+    """Of the run: ``2026-01-02T03:04:05Z``, always UTC, so that texts sort by time."""
+    lab: str
+    lab_kind: str
+    case_id: str | None = None
+    mode: str | None = None
+    ring: str | None = None
+    definition: str | None = None
+    """A digest of the case: another one under the same id is another question."""
+    number: int | None = None
+    outcome: str | None = None
+    passed: bool | None = None
+    downtime_ms: float | None = None
+    total_ms: float | None = None
+    egress_ms: float | None = None
+    ingress_ms: float | None = None
+    egress_open: bool | None = None
+    """At least this long: the observation ended before the gap did."""
+    ingress_open: bool | None = None
+    start_egress_ms: float | None = None
+    """The longest gap of each part of the move; None also where the move had no such part."""
+    switchover_egress_ms: float | None = None
+    tail_egress_ms: float | None = None
+    start_ingress_ms: float | None = None
+    switchover_ingress_ms: float | None = None
+    tail_ingress_ms: float | None = None
+    stall_ms: float | None = None
+    floor_egress_ms: float | None = None
+    floor_ingress_ms: float | None = None
+    source: str | None = None
+    source_root: str | None = None
+    source_qemu: str | None = None
+    source_libvirt: str | None = None
+    source_kernel: str | None = None
+    source_ovs: str | None = None
+    target: str | None = None
+    target_root: str | None = None
+    target_qemu: str | None = None
+    target_libvirt: str | None = None
+    target_kernel: str | None = None
+    target_ovs: str | None = None
+    problem: str | None = None
+    """What was wrong, of what is no attempt."""
+
+
+VERSIONS = ("root", "qemu", "libvirt", "kernel", "ovs")
+"""What of a host is kept, and what is a change when it differs."""
+
+
+def _type(annotation: Any) -> type:
+    """``float | None`` is a column of floats, and a literal one of texts."""
+    first = next(iter(get_args(annotation)), annotation)
+    return first if isinstance(first, type) else str
+
+
+TYPES: dict[str, type] = {name: _type(field.annotation) for name, field in Row.model_fields.items()}
+
+
+def table(rows: Sequence[Row]) -> Any:
+    """As an Arrow table."""
+    return arrow([row.model_dump() for row in rows], TYPES)
+
+
+def write_index(folder: Path) -> Any:
+    """Write ``attempts.parquet`` of a run that is done, return it as an Arrow table.
+
+    Raises MeasurementError: ``run.json`` can't be read, or the disk does not take it.
+    """
+    made = table(rows(folder))
+    write_file(folder / INDEX, parquet(made, small=True))
+    return made
+
+
+def rows(folder: Path) -> list[Row]:
+    """All that a run has to tell. Raises MeasurementError: ``run.json`` can't be read."""
+    run = read_head(folder)
+    found = [*_attempts(folder, run), *_others(folder, run)]
+    return found or [Row(kind="empty", **_head(folder, run))]
+
+
+def _attempts(folder: Path, run: Run) -> Iterator[Row]:
+    for path in sorted(attempt_folders(folder)):
+        try:
+            yield row(folder, run, read_attempt(path).attempt)
+        except MeasurementError as error:
+            yield Row(
+                kind="damaged", case_id=path.parent.name, number=int(path.name),
+                problem=str(error), **_head(folder, run),
+            )  # fmt: skip
+
+
+def _others(folder: Path, run: Run) -> Iterator[Row]:
+    for mishap in run.mishaps:
+        problem = " ".join(filter(None, (mishap.problem.tried, mishap.problem.said)))
+        yield Row(
+            kind="no-attempt", case_id=mishap.case_id, number=mishap.number, problem=problem,
+            **_head(folder, run),
+        )  # fmt: skip
+    for name in unfinished(folder):
+        case_id, _, number = name.rpartition("/")
+        yield Row(
+            kind="cut-off", case_id=case_id, number=int(number) if number.isdecimal() else None,
+            problem="cut off, not finished", **_head(folder, run),
+        )  # fmt: skip
+
+
+def _head(folder: Path, run: Run) -> dict[str, Any]:
+    """The folder's name is the run's: it may have been renamed since."""
+    try:
+        began = datetime.fromisoformat(run.began)
+    except ValueError as error:
+        raise MeasurementError(
+            f"read {folder / 'run.json'}", said=f"began: {error}", remedy="an ISO 8601 time"
+        ) from error
+    utc = began.astimezone(UTC) if began.tzinfo else began.replace(tzinfo=UTC)
+    return {
+        "run": folder.name,
+        "began": f"{utc:%Y-%m-%dT%H:%M:%SZ}",
+        "lab": run.lab,
+        "lab_kind": run.lab_kind,
+    }
+
+
+def row(folder: Path, run: Run, attempt: Attempt) -> Row:
+    """Of one attempt of ``run``."""
+    case = attempt.case
+    return Row.model_validate(
+        {
+            "kind": "attempt",
+            **_head(folder, run),
+            "case_id": case.id,
+            "mode": case.interface.mode,
+            "ring": case.interface.ring,
+            "definition": definition(case),
+            "number": attempt.number,
+            "outcome": attempt.outcome,
+            "passed": attempt.passed,
+            **_measured(attempt),
+            **_host(run, attempt.source, "source"),
+            **_host(run, attempt.target, "target"),
+        }
+    )
+
+
+def definition(case: Case) -> str:
+    """Defaults left out: a key that a newer version adds makes no other case."""
+    return hashlib.sha256(case.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:12]
+
+
+def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
+    found: dict[str, float | bool | None] = {
+        "downtime_ms": attempt.reported.downtime_ms,
+        "total_ms": attempt.reported.total_ms,
+        "stall_ms": _ms(_STALL, attempt),
+    }
+    for way in DIRECTIONS:
+        most = longest(attempt, way)
+        found[f"{way}_ms"] = most.ms if most else None
+        found[f"{way}_open"] = most.at_least if most else None
+        found[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
+    for column in BY_PART:
+        found[f"{column.name.replace(', ', '_')}_ms"] = _ms(column, attempt)
+    return found
+
+
+_STALL = next(column for column in COLUMNS if column.name == "guest stall")
+
+
+def _ms(column: Column, attempt: Attempt) -> float | None:
+    measured = column.measure(attempt) if column.there(attempt) else None
+    return measured.ms if measured else None
+
+
+def _host(run: Run, name: str, end: str) -> dict[str, str | None]:
+    facts: HostFacts | None = next((host for host in run.hosts if host.host == name), None)
+    known = {**facts.versions, "kernel": facts.kernel, "root": facts.root} if facts else {}
+    return {end: name, **{f"{end}_{what}": known.get(what) or None for what in VERSIONS}}

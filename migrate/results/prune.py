@@ -1,0 +1,164 @@
+"""What old runs need not keep: all that is large, and nothing that a verdict or a figure needs.
+
+What stays of a pruned run: ``run.json``, ``junit.xml``, ``attempts.parquet``, and ``attempt.json``
+of each attempt. So :func:`migrate.results.run_folder.read_run` reads it as before, and a baseline
+loses nothing. Files of other names than ours are left where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from migrate.errors import ConfigurationError, LabError, MeasurementError
+from migrate.model import SCHEMA, Run
+from migrate.results.run_folder import PARTIAL, PRUNED, alone, read_head, write_file
+
+BULKY = (
+    *("arrivals.parquet", "samples.parquet", "events.jsonl", "handoff.json", "stream.json"),
+    *("source.xml", "target.xml", "logs"),
+)
+"""Of an attempt."""
+BULKY_OF_RUN = ("report.html", "mishap-*.log")
+TRASH = ".pruned-"
+"""What is to be deleted is renamed to this first: whoever looks meanwhile sees all or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A run stays whole if it is younger than ``days``, or one of its lab's last ``runs``."""
+
+    days: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What came of one run; ``freed`` in bytes of files, 0 of one that was ``left``."""
+
+    run: str
+    freed: int = 0
+    left: str = ""
+    """Why nothing was done to it; empty: it was pruned."""
+
+
+def prune(
+    root: Path, keep: Keep, *, whole: bool = False, dry: bool = False, now: datetime | None = None
+) -> Iterator[Pruned]:
+    """Prune run by run, oldest first; ``whole``: the run's folder goes; ``dry``: only say so.
+
+    Raises ConfigurationError: ``root`` is no folder. What can't be read as a run is left as it is.
+    """
+    if not root.is_dir():
+        raise ConfigurationError(
+            f"prune {root}", said="no such folder", remedy="name one by --results"
+        )
+    if not dry:
+        _sweep(root)
+    runs: list[tuple[datetime, Path, Run]] = []
+    for folder in sorted(root.iterdir()):
+        if folder.name.startswith(".") or folder.is_symlink() or not (folder / "run.json").exists():
+            continue
+        try:
+            run = read_head(folder)
+            runs.append((_time(run.began), folder, run))
+        except (LabError, ValueError) as error:
+            yield Pruned(folder.name, left=str(error))
+    before = (now or datetime.now(UTC)) - timedelta(days=keep.days)
+    act = _remove if whole else _strip
+    for began, folder in _old(sorted(runs, key=lambda one: one[:2]), keep.runs):
+        if began < before:
+            yield from _pruned(folder, act, dry=dry)
+
+
+def _time(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _old(runs: list[tuple[datetime, Path, Run]], kept: int) -> Iterator[tuple[datetime, Path]]:
+    """All but the last of each lab."""
+    left: dict[str, int] = {}
+    for _, _, run in runs:
+        left[run.lab] = left.get(run.lab, 0) + 1
+    for began, folder, run in runs:
+        if left[run.lab] > kept:
+            yield began, folder
+        left[run.lab] -= 1
+
+
+Act = Callable[[Path, bool], int]
+
+
+def _pruned(folder: Path, act: Act, *, dry: bool) -> Iterator[Pruned]:
+    try:
+        with alone(folder) as ours:
+            if not ours:
+                yield Pruned(folder.name, left="it is being written, or has no end yet")
+            elif freed := act(folder, dry):
+                yield Pruned(folder.name, freed)
+    except OSError as error:
+        yield Pruned(folder.name, left=str(error))
+    except MeasurementError as error:
+        yield Pruned(folder.name, left=str(error))
+
+
+def _remove(folder: Path, dry: bool) -> int:
+    """All of a run. Returns bytes."""
+    freed = _size(folder)
+    if not dry:
+        trash = folder.with_name(f"{TRASH}{folder.name}")
+        folder.rename(trash)
+        shutil.rmtree(trash)
+    return freed
+
+
+def _strip(folder: Path, dry: bool) -> int:
+    """The bulky parts of a run. Returns bytes; 0 of one that has none any more."""
+    found = list(_bulky(folder))
+    freed = sum(_size(path) for path in found)
+    if not found or dry:
+        return freed
+    # First: a run that is pruned in part is one that was pruned.
+    document = {
+        "schema_number": SCHEMA,
+        "pruned": datetime.now(UTC).isoformat(timespec="seconds"),
+        "removed": sorted({path.name for path in found}),
+    }
+    write_file(folder / PRUNED, json.dumps(document, indent=1) + "\n")
+    trash = folder / f"{TRASH}parts"
+    trash.mkdir(exist_ok=True)
+    for number, path in enumerate(found):
+        path.rename(trash / str(number))
+    shutil.rmtree(trash)
+    return freed
+
+
+def _bulky(folder: Path) -> Iterator[Path]:
+    for pattern in BULKY_OF_RUN:
+        yield from folder.glob(pattern)
+    yield from folder.glob(f"cases/*/{PARTIAL}*")
+    for attempt in folder.glob("cases/*/*"):
+        if attempt.name.isdecimal() and (attempt / "attempt.json").exists():
+            yield from (path for name in BULKY if (path := attempt / name).exists())
+
+
+def _size(path: Path) -> int:
+    """Bytes of all files in it; links are not followed."""
+    if path.is_symlink() or path.is_file():
+        return path.lstat().st_size
+    return sum(
+        (Path(top) / name).lstat().st_size for top, _, names in os.walk(path) for name in names
+    )
+
+
+def _sweep(root: Path) -> None:
+    """What a prune that was killed had renamed already."""
+    for trash in (*root.glob(f"{TRASH}*"), *root.glob(f"*/{TRASH}parts")):
+        with suppress(OSError):
+            shutil.rmtree(trash)

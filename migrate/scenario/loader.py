@@ -1,0 +1,361 @@
+"""Scenario files: TOML in, a fixed row of cases out, nonsense refused before a host is touched.
+
+The shape is told in ``docs/scenario-files.md``; the checks of single values are those of
+:mod:`migrate.model`, the checks across values are
+:data:`migrate.scenario.rules.RULES`. Every refusal is a
+:class:`~migrate.errors.ConfigurationError` whose ``tried`` names file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from migrate.errors import ConfigurationError
+from migrate.model import Case
+from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, known_beside, schema
+from migrate.scenario.rules import RULES
+from migrate.scenario.source_location import Keys, Origin, Table, flat, lines_of
+
+__all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "schema"]
+
+MAX_ID = 120
+"""Characters of a case's id: it names a folder, and paths below it must stay usable."""
+
+NOTHING: Mapping[str, Any] = {}
+
+LISTS = frozenset({("roots",), ("needs",), ("faults",)}) | {
+    ("expect", "held_by"),
+    ("expect", "allow_unmeasured"),
+    ("interface", "vdpa", "features_off"),
+}
+"""Keys whose one value is a list: only a list of lists is an axis of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario file as it was read, and the cases that came of it, in the file's order."""
+
+    name: str
+    path: str
+    text: str
+    cases: tuple[Case, ...]
+
+
+def load(
+    path: Path, overrides: Sequence[str] = (), defaults: Mapping[str, Any] = NOTHING
+) -> Scenario:
+    """Read ``path``; ``overrides`` are ``key=value`` with a TOML value, or a bare word.
+
+    ``defaults`` are a lab's, for what the scenario leaves open: tables as in a scenario.
+
+    Raises ConfigurationError.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"read scenario {path}", said="it does not exist", remedy="see testcases/scenarios/"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"read scenario {path}", said=str(error), remedy="name a readable TOML file"
+        ) from error
+    return parse(text, str(path), overrides, defaults)
+
+
+def load_all(
+    paths: Iterable[Path], overrides: Sequence[str] = (), defaults: Mapping[str, Any] = NOTHING
+) -> tuple[Scenario, ...]:
+    """Read several files; an id that two of them make is refused."""
+    scenarios = tuple(load(path, overrides, defaults) for path in paths)
+    seen: dict[str, str] = {}
+    for case in itertools.chain.from_iterable(scenario.cases for scenario in scenarios):
+        if case.id in seen:
+            raise ConfigurationError(
+                f"{case.source_file}: name",
+                said=f"the case {case.id} is also made by {seen[case.id]}",
+                remedy="give one of the two files another `name`",
+            )
+        seen[case.id] = case.source_file
+    return scenarios
+
+
+def for_modes(
+    modes: Sequence[str],
+    base: Path | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] = NOTHING,
+) -> Scenario:
+    """The cases of ``compare --modes``: one a mode, all else as in ``base`` or the defaults."""
+    if base is not None:
+        return load(base, (*overrides, f"interface.mode={json.dumps(list(modes))}"), defaults)
+    text = f'name = "compare"\n[matrix]\n"interface.mode" = {json.dumps(list(modes))}\n'
+    return parse(text, "--modes", overrides, defaults)
+
+
+def parse(
+    text: str,
+    source: str,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] = NOTHING,
+) -> Scenario:
+    """The scenario in ``text``; ``source`` is what refusals call it. Raises ConfigurationError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            f"read scenario {source}", said=str(error), remedy="this is not TOML: see toml.io"
+        ) from error
+    origin = Origin(source, lines_of(text))
+    _known(document, (), (*OF_THE_CASE, *OF_THE_FILE), origin)
+    name = document.get("name", Path(source).stem)
+    if not isinstance(name, str) or not name:
+        raise origin.refuse(("name",), "the name is no text", 'for example name = "modes"')
+    rows = tuple(expand(_merge(dict(defaults), document), origin, overrides))
+    if not rows:
+        raise origin.refuse(("matrix_exclude",), "no case is left", "exclude less")
+    return Scenario(name, source, text, tuple(_cases(name, source, rows)))
+
+
+# --- expansion ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One key that takes several values."""
+
+    keys: tuple[str, ...]
+    values: tuple[Any, ...]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One combination: the settings of a case, the parts of its id, where they were said."""
+
+    settings: Table
+    label: tuple[str, ...]
+    origin: Origin
+
+
+def expand(document: Table, origin: Origin, overrides: Sequence[str] = ()) -> Iterator[Row]:
+    """Variants (slowest), then the axes in the file's order, the last one fastest."""
+    said = dict(_override(text) for text in overrides)
+    axes = _axes(document.get("matrix", {}), said, origin)
+    fixed = {keys: value for keys, value in said.items() if not any(keys == a.keys for a in axes)}
+    base = {key: document[key] for key in OF_THE_CASE if key in document}
+    excludes = _excludes(document, origin)
+    unused = set(range(len(excludes)))
+    for variant, settings, places in _variants(document, origin):
+        for values in itertools.product(*(axis.values for axis in axes)):
+            chosen = list(zip(axes, values, strict=True))
+            merged = _merge(base, settings)
+            for keys, value in (*((axis.keys, value) for axis, value in chosen), *fixed.items()):
+                merged = _merge(merged, _nest(keys, value))
+            said_by = dict(places)
+            said_by.update((axis.keys, axis.place) for axis in axes)
+            said_by.update((keys, f"--set {'.'.join(keys)}") for keys in fixed)
+            told: dict[Keys, Any] = {**dict(flat(merged)), ("variant",): variant}
+            hits = {n for n, out in enumerate(excludes) if out.items() <= told.items()}
+            unused -= hits
+            if not hits:
+                label = (variant, *(_label(axis.keys, value) for axis, value in chosen))
+                yield Row(
+                    merged, tuple(filter(None, label)), Origin(origin.source, origin.lines, said_by)
+                )
+    if unused and not overrides:
+        rule: Keys = ("matrix_exclude", min(unused))
+        raise origin.refuse(rule, "no combination is like this", "correct it or take it out")
+
+
+def _override(text: str) -> tuple[tuple[str, ...], Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigurationError(
+            f"--set {text}", said="this is not key=value", remedy="e.g. --set policy.hops=2"
+        )
+    keys = tuple(key.strip().split("."))
+    _known({keys[0]: None}, (), OF_THE_CASE, Origin(f"--set {key}", {}))
+    try:
+        return keys, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, value.strip()
+
+
+def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> list[Axis]:
+    """An override takes the place of its axis; a list for a key of one value makes a new one."""
+    if not isinstance(matrix, dict):
+        raise origin.refuse(("matrix",), "this is no table", "write [matrix] and keys below it")
+    found: dict[tuple[str, ...], Axis] = {}
+    by_line = sorted(flat(matrix), key=lambda item: origin.lines.get(("matrix", *item[0]), 0))
+    for quoted, values in by_line:
+        keys, path = _split(quoted), ("matrix", *quoted)
+        if keys[0] not in OF_THE_CASE:
+            raise origin.refuse(path, "there is no such key", _closest(keys[0], OF_THE_CASE))
+        found[keys] = Axis(keys, _distinct(values, path, origin), origin.place(path))
+    for keys, value in said.items():
+        place = f"--set {'.'.join(keys)}"
+        if isinstance(value, list) and (keys not in LISTS or (value and _all_lists(value))):
+            found[keys] = Axis(keys, _distinct(value, keys, Origin(place, {})), place)
+        elif keys in found:
+            found[keys] = Axis(keys, (value,), place)
+    return list(found.values())
+
+
+def _distinct(values: Any, keys: Keys, origin: Origin) -> tuple[Any, ...]:
+    """The values of an axis: a list, not empty, of single values, none of them twice."""
+    if not isinstance(values, list):
+        raise origin.refuse(keys, "an axis is a list of values", f"for example [{values!r}]")
+    if not values:
+        raise origin.refuse(keys, "the axis is empty", "give it a value, or take it out")
+    for value in values:
+        if isinstance(value, dict):
+            raise origin.refuse(keys, "an axis has no tables in it", "use [[variants]] for these")
+        if [json.dumps(v, default=str) for v in values].count(json.dumps(value, default=str)) > 1:
+            raise origin.refuse(keys, f"{value!r} is there twice", "name each value once")
+    return tuple(values)
+
+
+def _variants(document: Table, origin: Origin) -> Iterator[tuple[str, Table, dict[Keys, str]]]:
+    """Name, settings and places of each variant; one without a name if there are none."""
+    variants = document.get("variants", [{}])
+    if not _all_tables(variants) or not variants:
+        raise origin.refuse(("variants",), "this is no list of tables", "write [[variants]]")
+    names: set[str] = set()
+    for number, variant in enumerate(variants):
+        at: Keys = ("variants", number)
+        name = variant.get("name", "")
+        if "variants" in document and (not isinstance(name, str) or not name):
+            raise origin.refuse((*at, "name"), "a variant has no name", 'e.g. name = "postcopy"')
+        if name in names:
+            raise origin.refuse((*at, "name"), f"{name!r} is there twice", "name each one once")
+        names.add(name)
+        _known(variant, at, (*OF_THE_CASE, "name"), origin)
+        settings = {key: value for key, value in variant.items() if key != "name"}
+        places: dict[Keys, str] = {k: origin.place((*at, *k)) for k, _ in flat(settings)}
+        yield name, settings, places
+
+
+def _excludes(document: Table, origin: Origin) -> list[dict[tuple[str, ...], Any]]:
+    """Combinations to leave out: flat keys and their values."""
+    excludes = document.get("matrix_exclude", [])
+    at: Keys = ("matrix_exclude",)
+    if not _all_tables(excludes) or not all(excludes):
+        raise origin.refuse(at, "this is no list of tables", "write [[matrix_exclude]]")
+    axes = ("variant", *(".".join(keys) for keys, _ in flat(document.get("matrix", {}))))
+    for number, exclude in enumerate(excludes):
+        told = {".".join(keys): value for keys, value in flat(exclude)}
+        _known(told, (*at, number), axes, origin)
+    return [{_split(keys): value for keys, value in flat(rule)} for rule in excludes]
+
+
+def _cases(name: str, source: str, rows: Sequence[Row]) -> Iterator[Case]:
+    taken: set[str] = set()
+    for number, row in enumerate(rows):
+        name_and_label = "-".join((name, *row.label))
+        case_id = re.sub(r"[^A-Za-z0-9._=+-]", "_", name_and_label).lstrip("._=+-")
+        if not case_id or len(case_id) > MAX_ID:
+            raise row.origin.refuse(
+                ("name",), f"the case id {case_id!r} is too long or empty", f"1 to {MAX_ID} letters"
+            )
+        if case_id in taken:
+            raise row.origin.refuse(
+                ("matrix",), f"two rows make the case id {case_id}", "tell them apart by a variant"
+            )
+        taken.add(case_id)
+        yield _case({**row.settings, "id": case_id, "source_file": source, "row": number}, row)
+
+
+def _case(settings: Table, row: Row) -> Case:
+    try:
+        # JSON's strict mode takes a list for a tuple and an int for a float, and nothing else.
+        case = Case.model_validate_json(json.dumps(settings, default=str), strict=True)
+    except ValidationError as error:
+        raise _explained(error, row.origin) from error
+    for rule in RULES:
+        if rule.broken(case):
+            raise row.origin.refuse(
+                tuple(rule.key.split(".")), f"in case {case.id}: {rule.said}", rule.remedy
+            )
+    return case
+
+
+def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
+    """The first finding of pydantic in our words, with the closest key or value that is right."""
+    first = error.errors()[0]
+    keys, kind = first["loc"], first["type"]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if kind == "extra_forbidden":
+        return origin.refuse(
+            keys, f"there is no such key{more}", _closest(str(keys[-1]), known_beside(keys))
+        )
+    if kind == "literal_error":
+        allowed = re.findall(r"'[^']*'|\d+", str(first["ctx"]["expected"]))
+        said = f"{first['input']!r} is not allowed{more}"
+        return origin.refuse(
+            keys, said, _closest(str(first["input"]), [one.strip("'") for one in allowed])
+        )
+    said = f"{first['input']!r} is not allowed{more}"
+    return origin.refuse(keys, said, first["msg"].replace("Input", "it"))
+
+
+def _known(table: Table, at: Keys, known: Sequence[str], origin: Origin) -> None:
+    for key in table:
+        if key not in known:
+            raise origin.refuse((*at, key), "there is no such key", _closest(key, known))
+
+
+def _closest(said: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(said, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}known: {', '.join(sorted(known))}"
+
+
+# --- small tools for nested tables --------------------------------------------------------------
+
+
+def _all_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _all_lists(value: list[Any]) -> bool:
+    return all(isinstance(item, list) for item in value)
+
+
+def _split(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Quoted dotted keys taken apart."""
+    return tuple(".".join(keys).split("."))
+
+
+def _nest(keys: tuple[str, ...], value: Any) -> Table:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(base: Table, over: Table) -> Table:
+    """Tables are merged, all else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _label(keys: tuple[str, ...], value: Any) -> str:
+    """A part of an id: a word speaks for itself, a number or a truth needs its key."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "+".join(str(item) for item in value) or "none"
+    return f"{keys[-1]}={str(value).lower()}"

@@ -1,0 +1,1 @@
+"""Spread and regression over attempts and runs."""

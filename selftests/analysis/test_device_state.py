@@ -1,0 +1,264 @@
+"""Which differences between a device's two ends are lawful, and which are named as wrong."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from migrate.analysis.device_state import (
+    compare,
+    fields,
+    queues,
+    ring_regions,
+    told_by_backend,
+    untold,
+)
+from migrate.formats.virtqueue import audit, regions
+from migrate.model import Event
+
+QUEUE = {
+    "queue-index": 0,
+    "vring-num": 256,
+    "vring-desc": 4096,
+    "vring-avail": 8192,
+    "vring-used": 12288,
+    "last-avail-idx": 65530,
+    "shadow-avail-idx": 65534,
+    "used-idx": 65530,
+    "signalled-used": 65530,
+    "signalled-used-valid": True,
+    "inuse": 0,
+}
+STATUS: dict[str, Any] = {
+    "status": {"statuses": ["VIRTIO_CONFIG_S_DRIVER_OK: ready", "VIRTIO_CONFIG_S_DRIVER: ok"]},
+    "guest-features": {
+        "transports": ["VIRTIO_F_VERSION_1: v1", "VIRTIO_RING_F_EVENT_IDX: events"],
+        "dev-features": ["VIRTIO_NET_F_MAC: a MAC"],
+    },
+    "num-vqs": 3,
+    "isr": 1,
+    "broken": False,
+}
+
+
+FILTER: dict[str, Any] = {
+    "name": "net0",
+    "main-mac": "52:54:00:00:00:01",
+    "promiscuous": False,
+    "unicast": "normal",
+    "unicast-table": [],
+    "unicast-overflow": False,
+    "multicast": "normal",
+    "multicast-table": ["33:33:00:00:00:01", "01:00:5e:00:00:01"],
+    "multicast-overflow": False,
+    "broadcast-allowed": False,
+    "vlan": "normal",
+    "vlan-table": ["2-4"],
+}
+CONFIG = {"host_mtu": 1400, "speed": -1, "duplex": ""}
+BACKEND: dict[str, Any] = {
+    "features": {"transports": ["VIRTIO_F_VERSION_1: v1"], "dev-features": []},
+    "acked-features": {"transports": ["VIRTIO_F_VERSION_1: v1"], "dev-features": []},
+    "protocol-features": {"protocols": ["VHOST_USER_PROTOCOL_F_MQ: x"], "unknown-protocols": 4},
+    "nvqs": 2,
+    "max-queues": 128,
+    "n-mem-sections": 1,
+}
+
+
+def device(queue: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    status = {name.replace("_", "-"): value for name, value in more.items()}
+    return {"status": {**STATUS, **status}, "queues": [{**QUEUE, **(queue or {})}]}
+
+
+def card(**more: Any) -> dict[str, Any]:
+    """One that has all of it; ``more``: of its filter, its configuration or its backend."""
+    told = {name.replace("_", "-"): value for name, value in more.items()}
+    filters, backend = ({**old, **{k: v for k, v in told.items() if k in old}}
+                        for old in (FILTER, BACKEND))  # fmt: skip
+    config = {**CONFIG, **{k: v for k, v in more.items() if k in CONFIG}}
+    return {**device(), "filter": filters, "config": config, "backend": backend}
+
+
+def test_the_state_is_told_by_the_names_of_the_specification() -> None:
+    found = fields(device())
+    assert found["status"] == "driver, driver_ok"
+    assert found["features"] == "event_idx, mac, version_1"
+    assert found["queue 0: last available"] == 65530
+
+
+def test_what_arrived_as_it_left_differs_in_nothing() -> None:
+    assert compare(fields(device()), fields(device())) == ()
+
+
+def test_what_one_end_did_not_tell_is_named_and_not_compared() -> None:
+    before, after = fields(device()), fields({"status": None, "queues": [], "config": CONFIG})
+    assert compare(before, after) == ()
+    told = untold(before, after)
+    assert "queue 0: size (source only)" in told
+    assert told[-1] == "config: duplex (target only)"
+    assert untold(before, before) == ()
+    assert fields({"status": None}) == {}
+
+
+@pytest.mark.parametrize(
+    ("after", "field"),
+    [
+        (device({"signalled-used-valid": False}), "queue 0: used notified is valid"),
+        (device({"signalled-used": 0}), "queue 0: used notified"),
+        (device({"shadow-avail-idx": 3}), "queue 0: available seen"),  # wrapped, 5 ahead
+        (device(isr=3), "interrupt status"),
+    ],
+)
+def test_lawful_differences_are_named_with_their_reason(after: dict[str, Any], field: str) -> None:
+    (found,) = compare(fields(device()), fields(after))
+    assert (found.field, found.lawful) == (field, True)
+    assert "virtio" in found.why
+
+
+@pytest.mark.parametrize(
+    ("after", "field"),
+    [
+        (device({"last-avail-idx": 65529}), "queue 0: last available"),
+        (device({"used-idx": 0}), "queue 0: used"),
+        (device({"vring-num": 128}), "queue 0: size"),
+        (device({"vring-desc": 0}), "queue 0: descriptors at"),
+        (device({"vring-avail": 0}), "queue 0: available at"),
+        (device({"vring-used": 0}), "queue 0: used at"),
+        (device({"inuse": 2}), "queue 0: in flight"),
+        (device({"shadow-avail-idx": 65533}), "queue 0: available seen"),  # behind
+        (device({"shadow-avail-idx": 300}), "queue 0: available seen"),  # beyond the queue
+        (device({"signalled-used": 7}), "queue 0: used notified"),
+        (device(isr=2), "interrupt status"),
+        (device(broken=True), "broken"),
+        (device(num_vqs=5), "queues"),
+        (device(status={"statuses": []}), "status"),
+        (device(guest_features={"unknown-dev-features": 0}), "features"),
+        (device(guest_features={**STATUS["guest-features"], "unknown-dev-features": 4}),
+         "unknown features"),
+    ],
+)  # fmt: skip
+def test_unlawful_differences_have_both_sides(after: dict[str, Any], field: str) -> None:
+    (found,) = compare(fields(device()), fields(after))
+    assert (found.field, found.lawful) == (field, False)
+    assert found.before != found.after
+
+
+def test_a_card_is_told_with_its_configuration_filters_and_backend() -> None:
+    found = fields(card())
+    assert (found["config: MAC"], found["config: MTU"]) == ("52:54:00:00:00:01", 1400)
+    assert found["filter: multicast addresses"] == "01:00:5e:00:00:01, 33:33:00:00:00:01"
+    assert (found["filter: VLANs"], found["filter: promiscuous"]) == ("2-4", False)
+    assert (found["backend: acked"], found["backend: protocol"]) == ("version_1", "mq, bit 2")
+    assert compare(found, fields(card())) == ()
+    again = list(reversed(FILTER["multicast-table"]))
+    assert compare(found, fields(card(multicast_table=again))) == ()  # in any order
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "lawful"),
+    [
+        ({"main_mac": "52:54:00:00:00:02"}, "config: MAC", False),
+        ({"host_mtu": 0}, "config: MTU", False),
+        ({"speed": 10}, "config: speed", False),
+        ({"promiscuous": True}, "filter: promiscuous", False),
+        ({"multicast_table": []}, "filter: multicast addresses", False),
+        ({"unicast_table": ["02:00:00:00:00:01"]}, "filter: unicast addresses", False),
+        ({"broadcast_allowed": True}, "filter: broadcast", False),
+        ({"vlan_table": []}, "filter: VLANs", False),
+        ({"acked_features": {}}, "backend: acked", False),
+        ({"nvqs": 4}, "backend: virtqueues", False),
+        ({"features": {}}, "backend: can", True),
+        ({"protocol_features": {}}, "backend: protocol", True),
+        ({"max_queues": 1}, "backend: most queues", True),
+        ({"n_mem_sections": 2}, "backend: memory sections", True),
+    ],
+)
+def test_a_card_differs(more: dict[str, Any], field: str, lawful: bool) -> None:
+    (found,) = compare(fields(card()), fields(card(**more)))
+    assert (found.field, found.lawful) == (field, lawful)
+    if field.startswith("filter"):
+        assert "5.1.6.5" in found.why
+
+
+OFFERED = {"transports": STATUS["guest-features"]["transports"],
+           "dev-features": ["VIRTIO_NET_F_MAC: a MAC", "VIRTIO_NET_F_MTU: an MTU"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "field", "lawful"),
+    [
+        ({**OFFERED, "unknown-dev-features": 1 << 60}, "offered and unused", True),  # more of it
+        ({**OFFERED, "dev-features": ["VIRTIO_NET_F_MAC: x"]}, "offered and unused", True),
+        ({**OFFERED, "transports": ["VIRTIO_F_VERSION_1: v1"]}, "offered and in use", False),
+    ],
+)
+def test_what_a_device_offers_may_differ_where_nobody_uses_it(
+    after: dict[str, Any], field: str, lawful: bool
+) -> None:
+    before = fields(device(host_features=OFFERED))
+    (found,) = compare(before, fields(device(host_features=after)))
+    assert (found.field, found.lawful) == (field, lawful)
+
+
+def test_a_second_round_reads_the_tables_that_waiting_buffers_lie_in() -> None:
+    """Descriptor 0 waits, in an indirect table of two; nothing is asked for where it is no RAM."""
+    told = {"transports": ["VIRTIO_RING_F_INDIRECT_DESC: x"]}
+    place = {"vring-num": 4, "last-avail-idx": 0, "shadow-avail-idx": 0, "used-idx": 0}
+    state = {"nic": device(place, guest_features=told)}
+    first = dict(ring_regions(state, {}, 64, vhost=False))
+    memory = {address: bytes(length) for address, length in first.items()}
+    memory[4096] = struct.pack("<QIHH", 0x9000, 32, 4, 0) + bytes(48)
+    memory[8192] = struct.pack("<2H", 0, 1) + bytes(first[8192] - 4)
+    assert ring_regions(state, memory, 64, vhost=False) == ((0x9000, 32),)
+    assert ring_regions(state, memory, 4096, vhost=False) == ()
+    for end, rule in ((1 << 20, []), (1 << 40, ["memory"])):
+        table = struct.pack("<QIHH", end, 8, 1, 1) + bytes(16)
+        read = {**memory, 0x9000: table}
+        assert ring_regions(state, read, 64, vhost=False) == ()
+        (queue,) = queues(state, read, 64, vhost=False)
+        found = audit(queue.ring)
+        assert [text.partition(":")[0] for text in found.broken] == rule
+        assert (found.facts["indirect tables"], found.unchecked) == ("1", [])
+
+
+@pytest.mark.parametrize("vhost", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) -> None:
+    features = {"transports": ["VIRTIO_F_RING_PACKED: x"] if packed else ["VIRTIO_F_VERSION_1: x"]}
+    state = {"nic": device({"last-avail-idx": 3, "used-idx": 2}, guest_features=features)}
+    state["nic"]["queues"].append({**QUEUE, "queue-index": 1, "vring-desc": 0})  # not set up
+    (found,) = queues(state, {}, 64, vhost=vhost)
+    assert (found.number, found.ring.size, found.ring.ranges) == (0, 256, ((0, 64 << 20),))
+    assert found.ring.kind == ("packed" if packed else "split")
+    assert (found.ring.used, bool(found.unchecked)) == (
+        (3, True) if packed and vhost else (2, False)
+    )
+    assert ring_regions(state, {}, 64, vhost=vhost) == regions(found.ring)
+    (large,) = queues(state, {}, 4096, vhost=vhost)
+    assert large.ring.ranges == ()
+
+
+@pytest.mark.parametrize(
+    "left_out", [("shadow-avail-idx",), ("shadow-avail-idx", "last-avail-idx")]
+)
+def test_what_qemu_tells_while_a_backend_works_a_queue_is_no_index(left_out: list[str]) -> None:
+    told = {key: value for key, value in QUEUE.items() if key not in left_out}
+    busy = {"status": STATUS, "queues": [told]}
+    assert "queue 0: last available" not in fields(busy)
+    assert fields(busy)["queue 0: size"] == 256
+    (found,) = queues({"nic": busy}, {}, 64, vhost=True)
+    assert audit(found.ring).unchecked == ["the device's indices: a backend still worked the queue"]
+
+
+def test_a_backend_tells_the_queues_that_it_was_given() -> None:
+    def said(host: str, used: int) -> Event:
+        message = f"vring base idx:1 last_used_idx:{used} last_avail_idx:9."
+        data = {"message": message}
+        return Event(at_ns=1, source="backend", host=host, name="m", data=data)
+
+    other = said("b", 5).model_copy(update={"data": {"message": "VHOST_USER_SET_VRING_BASE"}})
+    found = told_by_backend([said("a", 1), said("b", 2), said("b", 8), other], "b")
+    assert found == {"queue 1: last available": 9, "queue 1: used": 8}

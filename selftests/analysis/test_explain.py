@@ -1,0 +1,258 @@
+"""Where an outage went: each span has its evidence, and without any it is unexplained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migrate.analysis.explain import HopEvents, devices, explained, stages
+from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
+from migrate.model import Direction, Event, Explained, Gap
+from migrate.model.recording import Arrivals
+
+MS = 1_000_000
+GRAIN = 3 * MS
+
+
+def at(ms: float, name: str, host: str, **data: Any) -> Event:
+    """An event so many milliseconds after the last packet served."""
+    return Event(at_ns=round(ms * MS), source="qemu", host=host, name=name, data=data)
+
+
+STOP, RESUME = at(2, "STOP", "a"), at(50, "RESUME", "b")
+TRACES = (
+    at(1, CHECKPOINT, "a", checkpoint="src-downtime-start"),
+    at(20, CHECKPOINT, "a", checkpoint="src-iterable-saved"),
+    at(21, SAVED, "a", type="non-iterable", idstr="cpu", instance_id="0", downtime="1000"),
+    at(22, CHECKPOINT, "a", checkpoint="src-non-iterable-saved"),
+    at(31, LOADED, "b", type="non-iterable", idstr="cpu", instance_id="0", downtime="1000"),
+    at(40, LOADED, "b", type="non-iterable", idstr="nic", instance_id="1", downtime="500"),
+    at(41, CHECKPOINT, "b", checkpoint="dst-precopy-loadvm-completed"),
+)
+ANNOUNCED = at(55, "announce", "fabric")
+
+
+def told(*events: Event) -> HopEvents:
+    return HopEvents(sorted(events, key=lambda event: event.at_ns), "a", "b")
+
+
+def log(*rows: tuple[int, float, float]) -> Arrivals:
+    """Number, sent and received, in milliseconds."""
+    seq, sent, received = zip(*rows, strict=True)
+    return Arrivals(
+        np.array(seq, dtype=np.int64),
+        (np.array(sent) * MS).astype(np.int64),
+        (np.array(received) * MS).astype(np.int64),
+    )
+
+
+BEFORE = ((1, -2, -1.9), (2, -1, -0.9), (3, 0, 0.1))
+
+
+def gap(direction: Direction, length_ms: float) -> Gap:
+    return Gap(direction=direction, begin_ns=0, length_ns=round(length_ms * MS), error_ns=1)
+
+
+def of(
+    direction: Direction,
+    length_ms: float,
+    events: Sequence[Event],
+    rows: Sequence[tuple[int, float, float]],
+) -> Explained:
+    return explained(gap(direction, length_ms), told(*events), log(*BEFORE, *rows), GRAIN)
+
+
+def spans(found: Explained) -> list[tuple[float, str, bool]]:
+    return [(span.length_ms, span.what, span.explained) for span in found.spans]
+
+
+STAGES = [
+    (18.0, "the rest of memory is sent"),
+    (2.0, "devices are saved"),
+    (8.0, "the rest of memory arrives and is loaded"),
+    (11.0, "devices are loaded"),
+    (9.0, "libvirt lets the guest run"),
+]
+
+
+def test_the_stop_is_told_stage_by_stage() -> None:
+    found = stages(told(STOP, RESUME, *TRACES))
+    assert found is not None
+    assert [(span.length_ms, span.what) for span in found] == STAGES
+
+
+def test_a_stop_without_trace_points_is_one_span_and_devices_are_not_known() -> None:
+    found = stages(told(STOP, RESUME))
+    assert found is not None
+    assert [span.what for span in found] == ["stopped; no stages are on record"]
+    assert devices(told(STOP, RESUME)) is None
+
+
+@pytest.mark.parametrize("events", [(), (STOP,), (RESUME,)])
+def test_what_never_stopped_or_never_resumed_has_no_stages(events: tuple[Event, ...]) -> None:
+    assert stages(told(*events, *TRACES)) is None
+    assert devices(told(*events, *TRACES)) is None
+
+
+def test_each_device_has_what_it_took_on_both_ends() -> None:
+    earlier = replace_at(TRACES[4], -5000)  # of the guest's own start from a saved state
+    found = devices(told(STOP, RESUME, earlier, *TRACES))
+    assert found is not None
+    assert [(one.device, one.save_ms, one.load_ms) for one in found] == [
+        ("cpu", 1.0, 1.0),
+        ("nic#1", None, 0.5),
+    ]
+
+
+def replace_at(event: Event, ms: float) -> Event:
+    return event.model_copy(update={"at_ns": round(ms * MS)})
+
+
+def test_a_gap_of_egress_ends_when_the_guest_comes_to_send() -> None:
+    found = of("egress", 80, (STOP, RESUME, *TRACES), [(4, 80, 80.2)])
+    assert spans(found) == [
+        (1.0, "the last packet before the stop", True),
+        (1.0, "the guest is stopped, and its backends", True),
+        *((ms, what, True) for ms, what in STAGES),
+        (30.0, "the guest runs, and has not come to send yet", True),
+    ]
+    assert found.share == 1
+
+
+def test_packets_that_were_lost_after_the_resume_are_unexplained() -> None:
+    found = of("egress", 80, (STOP, RESUME, *TRACES), [(24, 80, 80.2)])
+    assert spans(found)[-1] == (30.0, "served again, and nothing tells why not before", False)
+    assert found.unexplained_ms == 30
+    assert found.share == pytest.approx(50 / 80)
+
+
+def test_packets_that_went_with_the_source_do_not_count_as_lost_later() -> None:
+    stop = replace_at(STOP, 3)
+    found = of("egress", 80, (stop, RESUME), [(6, 80, 80.2)])  # two between 0 and the stop
+    assert spans(found)[-1][1] == "the guest runs, and has not come to send yet"
+
+
+def test_a_guest_that_was_not_served_long_before_its_stop_is_unexplained() -> None:
+    late = [replace_at(event, event.at_ns / MS + 40) for event in (STOP, RESUME, *TRACES)]
+    found = of("egress", 120, late, [(4, 120, 120.2)])
+    assert spans(found)[0] == (41.0, "the guest runs, and is not served", False)
+
+
+def test_ingress_goes_to_the_source_until_the_fabric_hears_the_guest() -> None:
+    rows = [(60, 56, 70), (61, 57, 71), (62, 58, 71)]
+    found = of("ingress", 70, (STOP, RESUME, ANNOUNCED, *TRACES), rows)
+    assert spans(found)[-2:] == [
+        (5.0, "the fabric still sends to the source", True),
+        (15.0, "packets wait, and the guest takes them late", True),
+    ]
+
+
+def test_the_guests_own_packets_tell_the_fabric_too() -> None:
+    events = told(STOP, RESUME)
+    seen = replace(events, egress_ns=np.array([0, 53 * MS]))
+    found = explained(gap("ingress", 70), seen, log(*BEFORE, (60, 54, 70)), GRAIN)
+    assert spans(found)[-2][:2] == (3.0, "the fabric still sends to the source")
+
+
+@pytest.mark.parametrize("name", ["announce", "frame"])
+def test_any_frame_that_is_heard_tells_the_fabric(name: str) -> None:
+    heard = at(60, name, "fabric")
+    found = of("ingress", 61, (STOP, RESUME, heard), [(60, 61, 70)])
+    assert spans(found)[-2:] == [
+        (10.0, "the fabric still sends to the source", True),
+        (1.0, "within the meter's floor", True),
+    ]
+
+
+def test_ingress_that_is_lost_after_the_fabric_knows_is_unexplained() -> None:
+    rows = [(60, 56, 70), (67, 63, 71)]
+    found = of("ingress", 70, (STOP, RESUME, ANNOUNCED), rows)
+    assert spans(found)[-1] == (15.0, "served again, and nothing tells why not before", False)
+
+
+@pytest.mark.parametrize(("direction", "queue"), [("egress", "1"), ("ingress", "0")])
+def test_the_backends_port_and_queue_are_told(direction: Direction, queue: str) -> None:
+    events = (
+        *(STOP, RESUME, at(60, READY, "b"), at(65, QUEUE, "b", queue="1", state="disabled")),
+        at(70, QUEUE, "b", queue=queue, state="enabled"),
+        at(75, QUEUE, "b", queue="3" if queue == "0" else "2", state="enabled"),
+    )
+    found = of(direction, 72, events, [(4, 72, 72.2)])
+    assert [one[:2] for one in spans(found)[2:4]] == [
+        (10.0, "the backend's port comes up"),
+        (10.0, "the backend enables the guest's queue"),
+    ]
+    assert found.share == 1
+
+
+def test_an_interface_that_is_taken_out_and_plugged_in_is_told() -> None:
+    early = [at(1, "detached", "a"), replace_at(STOP, 500), replace_at(RESUME, 600)]
+    found = of("egress", 900, [*early, at(899, "attached", "b")], [(4, 900, 901)])
+    assert [what for _, what, _ in spans(found)] == [
+        "the interface is taken out",
+        "the guest runs without its interface",
+        "stopped; no stages are on record",
+        "the target's interface is plugged in",
+        "the guest runs, and has not come to send yet",
+    ]
+
+
+PLUGGED = (
+    at(700, "lower-appeared", "guest"),
+    *(at(705, "lower-up", "guest"), at(900, "lower-up", "guest")),
+    at(910, "carried-by", "guest", driver="igbvf"),
+)
+
+
+def test_a_device_that_comes_back_late_is_told_by_the_guest() -> None:
+    early = (replace_at(STOP, -500), replace_at(RESUME, -400))
+    found = of("ingress", 905, (*early, *PLUGGED), [(9, 905, 906)])
+    assert [what for _, what, _ in spans(found)] == [
+        "a device is plugged in, and the guest finds it",
+        "its link comes up",
+        "the guest takes the other device into use",
+    ]
+    assert found.share == 1
+
+
+def test_a_guest_that_asks_for_its_peer_first_is_told() -> None:
+    mine = at(70, "arp", "fabric", mac="52:54")
+    events = told(STOP, RESUME, at(60, "arp", "fabric", mac="of another"), mine)
+    rows = log(*BEFORE, (9, 71, 71.2))
+    found = explained(gap("egress", 71), replace(events, mac="52:54"), rows, GRAIN)
+    assert spans(found)[-2] == (20.0, "the guest asks for its peer's address", True)
+
+
+def test_a_gap_with_no_stop_in_it_is_unexplained() -> None:
+    found = of("ingress", 30, (replace_at(STOP, 400), replace_at(RESUME, 500)), [(9, 30, 31)])
+    assert found.share == 0
+
+
+def test_a_guest_that_never_ran_again_is_stopped_to_the_end() -> None:
+    found = of("egress", 400, (STOP,), [])
+    assert spans(found)[-1] == (398.0, "stopped, and never resumed", True)
+
+
+@given(
+    st.lists(st.integers(-50, 300), min_size=0, max_size=30),
+    st.sampled_from(["egress", "ingress"]),
+    st.integers(1, 250),
+)
+def test_spans_cover_the_gap_in_order_whatever_was_recorded(
+    places: list[int], direction: Direction, length_ms: int
+) -> None:
+    known = [STOP, RESUME, ANNOUNCED, *TRACES, at(0, READY, "b"), at(0, "attached", "b")]
+    events = [replace_at(known[n % len(known)], ms) for n, ms in enumerate(places)]
+    found = of(direction, length_ms, events, [(9, length_ms, length_ms + 1)])
+    assert found.spans[0].begin_ns == 0
+    assert found.spans[-1].end_ns == length_ms * MS
+    pairs = list(zip(found.spans, found.spans[1:], strict=False))
+    assert all(before.end_ns == after.begin_ns for before, after in pairs)
+    assert all(span.end_ns > span.begin_ns for span in found.spans)
+    assert 0 <= found.share <= 1

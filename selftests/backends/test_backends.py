@@ -1,0 +1,216 @@
+"""Backends on real hosts of a local lab, and what is left when one can't be had."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from migrate.backends.registry import module_for
+from migrate.backends.vhost_user import backend as vhost_user
+from migrate.backends.vhost_user.backend import (
+    BRIDGE,
+    OTHERS_PID,
+    PORT,
+    RUN,
+    SCHEMA,
+    SWITCH_PID,
+    VhostUser,
+    end_switch,
+    stop_switch,
+)
+from migrate.backends.virtio.backend import Virtio
+from migrate.clock import Deadline
+from migrate.errors import ConfigurationError, GuestError, HostError
+from migrate.guest.domain_xml import NAME, domain_xml
+from migrate.images.initramfs import ensure_image
+from migrate.lab import manager
+from migrate.lab.api import Host, NamespaceHost
+from migrate.lab.config import HostConfig, LabConfig, cache_folder
+from migrate.lab.resources import Resources
+from migrate.model import GuestSpec, Interface, Nic
+from selftests.conftest import new_name, remove_lab
+
+BACKED_BY_OVS = Interface(mode="vhost-user")
+NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Host, Host]]:
+    """The second one is left without a switch. A disk's overlay, as a killed controller leaves it
+    there, goes with the lab."""
+    name = new_name()
+    config = LabConfig(name=name, hosts={"a": HostConfig(), "b": HostConfig(huge_pages=0)})
+    lab = manager.up(config, lambda _text: None)
+    try:
+        if lab.record.note:
+            pytest.skip(lab.record.note)
+        left = cache_folder() / "warm" / f"overlay-{name}-a.qcow2"
+        left.touch()
+        yield lab.hosts["a"], lab.hosts["b"]
+    finally:
+        remove_lab(name)
+    assert not left.exists()
+
+
+def soon() -> Deadline:
+    return Deadline.after(30)
+
+
+def ports(host: Host) -> list[str]:
+    db = f"--db=unix:{vhost_user.RUN}/db.sock"
+    return host.run(["ovs-vsctl", db, "list-ports", BRIDGE], soon()).out.split()
+
+
+def processes(host: Host) -> list[str]:
+    return host.run(["ps", "-e", "-o", "comm="], soon()).out.split()
+
+
+def ovs_processes(host: Host) -> list[str]:
+    return [name for name in processes(host) if name.startswith("ovs")]
+
+
+# --- vhost-user ---------------------------------------------------------------------------------
+
+
+@needs_root
+def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend:
+        assert PORT in ports(host)
+        assert backend["shared_memory"], "OVS reads the guest's memory"
+        first = host.run(["cat", SWITCH_PID], soon()).out
+    assert PORT not in ports(host)
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        assert PORT in ports(host)
+        assert host.run(["cat", SWITCH_PID], soon()).out == first
+    assert len(ovs_processes(host)) == 2
+
+
+@needs_root
+def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    end_switch(host, soon())
+    host.run(["mkdir", "-p", RUN], soon())
+    host.run(["ovsdb-tool", "create", f"{RUN}/own.db", SCHEMA], soon())
+    own = ["ovsdb-server", f"{RUN}/own.db", f"--remote=punix:{RUN}/db.sock", "--detach"]
+    host.run([*own, "--no-chdir", f"--pidfile={OTHERS_PID}"], soon())
+    pid = host.run(["cat", OTHERS_PID], soon()).out.strip()
+    try:
+        with (
+            pytest.raises(HostError, match="another OVS runs there") as told,
+            VhostUser().provide(host, BACKED_BY_OVS, soon()),
+        ):
+            pass
+        assert "lends.ovs_bridge" in told.value.remedy
+        assert ovs_processes(host) == ["ovsdb-server"]
+    finally:
+        host.run(["kill", "-KILL", pid], soon())
+        host.run(["rm", "-f", OTHERS_PID, f"{RUN}/own.db", f"{RUN}/db.sock"], soon())
+
+
+@needs_root
+def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with pytest.raises(ZeroDivisionError), VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        raise ZeroDivisionError
+    assert PORT not in ports(host)
+
+
+@needs_root
+def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        stop_switch(host, soon())
+    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+        assert PORT in ports(host)
+    assert len(ovs_processes(host)) == 2, "no second database"
+
+
+@needs_root
+def test_no_huge_pages_is_told_in_the_words_of_the_switch(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are the machine's, and others may have left some free: so more than can be is asked."""
+    _, host = hosts
+    deadline = soon()
+    too_much = "other_config:dpdk-socket-mem=16777216"
+    settings = [too_much if "socket-mem" in word else word for word in vhost_user.SETTINGS]
+    monkeypatch.setattr(vhost_user, "SETTINGS", settings)
+    with (
+        pytest.raises(HostError) as refused,
+        VhostUser().provide(host, BACKED_BY_OVS, deadline),
+    ):
+        pass
+    assert not deadline.passed()
+    # The first where other labs left pages free, the second where there are none at all.
+    words = ("Not enough memory available", "Cannot get hugepage information")
+    assert any(word in refused.value.said for word in words)
+    assert "huge pages" in refused.value.remedy
+    assert refused.value.host == host.name
+    assert ovs_processes(host) == []
+
+
+@needs_root
+def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> None:
+    _, host = hosts
+    with (
+        pytest.raises(HostError, match="no end after"),
+        VhostUser().provide(host, BACKED_BY_OVS, Deadline.after(0)),
+    ):
+        pass
+    assert ovs_processes(host) == []
+
+
+@needs_root
+def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, Host]) -> None:
+    """QEMU listens for the switch before it answers libvirt, and would do so for ever."""
+    host, _ = hosts
+    with (
+        host.connect() as hypervisor,
+        VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend,
+    ):
+        image = ensure_image("tiny", cache_folder(), lambda _text: None)
+        machine = hypervisor.machine("q35")
+        xml = domain_xml(
+            GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"
+        )
+        stop_switch(host, soon())
+        with pytest.raises(GuestError, match="before the deadline") as hung:
+            hypervisor.create(xml, Deadline.after(5))
+        assert "backend" in hung.value.remedy
+        assert "did not end it" not in hung.value.said
+        assert hypervisor.find(NAME) is None
+        assert not any("qemu" in name for name in processes(host))
+
+
+# --- virtio, and modes without a module ---------------------------------------------------------
+
+
+@needs_root
+def test_the_bridge_of_the_lab_is_used(hosts: tuple[Host, Host]) -> None:
+    with Virtio().provide(hosts[0], Interface(), soon()) as backend:
+        assert f"master {backend['bridge']}" in hosts[0].run(["ip", "link"], soon()).out
+
+
+@needs_root
+def test_a_bridge_that_is_not_there_is_told(
+    hosts: tuple[Host, Host],
+) -> None:
+    assert isinstance(hosts[0], NamespaceHost)
+    elsewhere = dataclasses.replace(hosts[0], resources=Resources(bridge="nowhere"))
+    with (
+        pytest.raises(HostError, match="no link nowhere"),
+        Virtio().provide(elsewhere, Interface(), soon()),
+    ):
+        pass
+
+
+def test_a_mode_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no such mode") as refused:
+        module_for("carrier-pigeon")  # type: ignore[arg-type]
+    assert "vhost-user" in refused.value.remedy

@@ -1,0 +1,278 @@
+"""The injector: what it cuts is cut, the rest goes on, and nothing stays cut behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from bench import cost_of_looking, injector, meter_accuracy
+from bench.injector import Injected, Injector, Ways, injecting, qemu_of, ways_of
+from bench.meter_accuracy import Episode, Said, Sample, Session, samples
+from bench.others import Numbered, empty_bins
+from bench.world import ended, local_lab, pair_of
+from migrate.analysis.outage import measure
+from migrate.clock import Deadline, now_ns
+from migrate.drivers.shell import run
+from migrate.errors import HostError, MeasurementError
+from migrate.lab.config import state_folder
+from migrate.model import Case, Workload
+from migrate.world import AttemptEnv, build_world
+
+PEER, GUEST = "52:54:00:6d:6c:aa", "52:54:00:6d:6c:bb"
+WAYS: Ways = {"egress": (PEER, "left", "right"), "ingress": (GUEST, "right", "left")}
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces take root")
+
+
+@pytest.fixture
+def bridge() -> Iterator[list[str]]:
+    """A bridge of two ports in a namespace of its own; the argument list that leads there."""
+    name = f"mlab-t{secrets.token_hex(3)}"
+    deadline = Deadline.after(20)
+    run(["ip", "netns", "add", name], deadline)
+    try:
+        enter = ["ip", "netns", "exec", name]
+        lines = "link add data type bridge\nlink set data up\n" + "".join(
+            f"link add {port} type veth peer {port}-end\nlink set {port} master data up\n"
+            for port in ("left", "right")
+        )
+        run(["ip", "-netns", name, "-batch", "-"], deadline, text=lines)
+        yield enter
+    finally:
+        run(["ip", "netns", "del", name], Deadline.after(20))
+
+
+def pins(enter: list[str]) -> dict[str, str]:
+    """Which MAC is pinned to which port."""
+    said = run([*enter, "bridge", "-json", "fdb", "show", "br", "data"], Deadline.after(10)).out
+    table = json.loads(said)
+    return {entry["mac"]: entry["ifname"] for entry in table if entry.get("state") == "static"}
+
+
+def await_true(what: Callable[[], bool]) -> None:
+    """The kernel tells no one of a change to a table: look again."""
+    deadline = Deadline.after(10)
+    never = threading.Event()
+    while not what():
+        assert not deadline.passed()
+        never.wait(0.01)
+
+
+def start_valve(enter: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*enter, sys.executable, "-m", "bench.valve", json.dumps(WAYS)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def begin_long_cut(valve: subprocess.Popen[bytes], enter: list[str]) -> None:
+    assert valve.stdin
+    assert valve.stdout
+    assert select.select([valve.stdout], [], [], 10)[0]
+    assert b"fifo" in valve.stdout.readline()
+    valve.stdin.write(b'{"do": "cut", "ways": ["egress", "ingress"], "for_ns": 600000000000}\n')
+    valve.stdin.flush()
+    await_true(lambda: pins(enter) == {PEER: "right", GUEST: "left"})
+
+
+def test_a_cut_is_as_long_as_it_was_asked_to_be_and_then_gone(bridge: list[str]) -> None:
+    with injecting(bridge, WAYS) as valve:
+        done = valve.cut(["egress"], 20)
+        assert done.begin[0] <= done.begin[1] < done.end[0] <= done.end[1]
+        assert done.end[0] - done.begin[0] >= 20_000_000
+        assert abs(done.length_ns - (done.end[0] - done.begin[0])) <= 2 * done.error_ns
+        assert pins(bridge) == {}
+
+
+def test_a_cut_is_undone_when_the_controller_is_gone(bridge: list[str]) -> None:
+    with start_valve(bridge) as valve:
+        begin_long_cut(valve, bridge)
+        assert valve.stdin
+        valve.stdin.close()
+        assert valve.wait(10) == 0
+    assert pins(bridge) == {}
+
+
+def test_what_a_killed_valve_left_is_taken_away_by_the_next_one(bridge: list[str]) -> None:
+    with start_valve(bridge) as valve:
+        begin_long_cut(valve, bridge)
+        valve.kill()
+    assert pins(bridge) == {PEER: "right", GUEST: "left"}
+    with injecting(bridge, WAYS):
+        assert pins(bridge) == {}
+
+
+def test_a_held_process_goes_on_when_the_controller_is_gone(bridge: list[str]) -> None:
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        stat = Path(f"/proc/{sleeper.pid}/stat")
+
+        def stopped() -> bool:
+            return stat.read_text().split()[2] == "T"
+
+        try:
+            with start_valve(bridge) as valve:
+                assert valve.stdin
+                line = {"do": "hold", "pid": sleeper.pid, "for_ns": 600 * 10**9}
+                valve.stdin.write(json.dumps(line).encode() + b"\n")
+                valve.stdin.flush()
+                await_true(stopped)
+                valve.stdin.close()
+                assert valve.wait(10) == 0
+            await_true(lambda: not stopped())
+        finally:
+            sleeper.send_signal(signal.SIGKILL)
+
+
+def test_a_refused_cut_says_why_and_leaves_nothing(bridge: list[str]) -> None:
+    with injecting(bridge, WAYS) as valve:
+        run([*bridge, "ip", "link", "set", "left", "nomaster"], Deadline.after(10))
+        with pytest.raises(MeasurementError, match="refused"):
+            valve.cut(["egress", "ingress"], 20)
+        assert pins(bridge) == {}
+
+
+def test_a_valve_that_does_not_start_is_an_error_and_not_a_wait(bridge: list[str]) -> None:
+    with (
+        pytest.raises(MeasurementError, match="valve"),
+        injecting(bridge, {"egress": (PEER, "left", "nosuch")}),
+    ):
+        raise AssertionError("there is no such port")
+
+
+@pytest.mark.parametrize(("took", "exact"), [(1_000_000, True), (1_000_001, False)])
+def test_a_slow_system_call_makes_no_sample(took: int, *, exact: bool) -> None:
+    assert Injected((0, 10), (20_000_000, 20_000_000 + took)).exact is exact
+    assert Injected((0, took), (20_000_000, 20_000_010)).exact is exact
+
+
+def test_a_guest_that_was_not_heard_has_no_port() -> None:
+    with pytest.raises(HostError, match="not heard"):
+        injector.port_of([{"mac": GUEST, "ifname": "left", "state": "permanent"}], GUEST)
+
+
+def test_every_arm_comes_first_in_its_turn() -> None:
+    order = cost_of_looking.turns(3)
+    assert sorted(order) == sorted((n, arm) for n in range(3) for arm in cost_of_looking.ARMS)
+    assert {arm for _, arm in order[::3]} == set(cost_of_looking.ARMS)
+
+
+def test_what_goes_wrong_in_a_bench_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        raise HostError("find it", host="a", said="it is not there")
+
+    assert ended(fails) == HostError.exit_code
+    assert capsys.readouterr().err == "find it on host a: it is not there\n"
+
+
+class Sloppy:
+    """An injector whose system calls take too long, the first ``times`` times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def cut(self, _directions: object, length_ms: float) -> Injected:
+        self.left -= 1
+        end = round(length_ms * 1e6)
+        return Injected((0, 10**7 if self.left >= 0 else 10), (end, end + 10))
+
+
+def test_a_sample_of_unknown_length_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_accuracy, "_rest", lambda _seconds=0.0: None)
+    again = meter_accuracy.episode(cast("Injector", Sloppy(2)), 0, "both cut", 20)
+    assert [cut.length_ns for cut in again.cuts] == [20_000_000]
+    with pytest.raises(MeasurementError, match="longer than a millisecond"):
+        meter_accuracy.episode(cast("Injector", Sloppy(99)), 0, "both cut", 20)
+
+
+def sample(kind: str, injected_ms: float, measured_ms: float | None) -> Sample:
+    return Sample(kind, 20, "egress", injected_ms, 0.01, measured_ms, floor_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("judged", "passed"),
+    [
+        (sample("egress cut", 20.0, 22.9), True),
+        (sample("egress cut", 20.0, 23.1), False),
+        (sample("egress cut", 20.0, 16.9), False),
+        (sample("egress cut", 20.0, None), False),
+        (sample("held, by the stop alone", 20.0, 40.0), True),
+        (sample("ingress cut", 0.0, 2.9), True),
+        (sample("none", 0.0, 3.1), False),
+    ],
+)
+def test_the_criterion_can_fail(judged: Sample, *, passed: bool) -> None:
+    told = [Said(kind, 20, {"meter": 20.0}) for kind in meter_accuracy.CUTS]
+    assert meter_accuracy.tell([judged], told) is passed
+
+
+def test_an_outage_below_the_floor_is_not_missed() -> None:
+    assert sample("both cut", 1.0, None).is_below_floor
+    assert not sample("both cut", 1.1, None).is_below_floor
+    assert not sample("both cut", 0.9, 1.2).is_below_floor
+
+
+def test_others_count_losses_and_empty_seconds() -> None:
+    at = np.array([0, 1, 5, 6, 9], dtype=np.int64) * 10**9
+    seen = Numbered(np.array([0, 1, 5, 6, 9], dtype=np.int64), at)
+    assert seen.lost((2 * 10**9, 3 * 10**9)) == 3, "the hole that the window lies in"
+    assert seen.lost((5 * 10**9 + 1, 6 * 10**9 - 1)) == 0
+    assert seen.lost((0, 10 * 10**9)) == 5
+    assert empty_bins(at, (0, 10 * 10**9), (2 * 10**9 + 1, 3 * 10**9 - 1)) == 1
+    assert empty_bins(at, (0, 10 * 10**9), (0, 10 * 10**9)) == 5
+
+
+# --- on a lab -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab_name() -> Iterator[str]:
+    name = f"t{secrets.token_hex(3)}"
+    yield name
+    (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+
+
+def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: str) -> None:
+    case = Case(id="one-way", workload=Workload(dirty_mib=0))
+    cuts = {}
+    with (
+        local_lab(lab_name) as lab,
+        build_world(case, AttemptEnv(lab), pair_of(lab)) as stage,
+    ):
+        enter, ways = lab.in_fabric([]), ways_of(lab, case.interface.mac)
+        with injecting(enter, ways) as valve:
+            cuts["egress cut"] = valve.cut(["egress"], 400)
+            stage.listen(0.5)
+            cuts["ingress cut"] = valve.cut(["ingress"], 400)
+            stage.listen(0.5)
+            qemu = qemu_of(lab, stage.domain.host)
+            cuts["held, flushed late"] = valve.hold(qemu, 400)
+        stage.listen(0.5)
+        seen = stage.end()
+    assert seen.taken
+    found = measure(seen.taken.observation(1_000_000, seen.floor, seen.floor[0]))
+    episodes = tuple(
+        Episode(kind, 400, (cut,), cut.begin[0], cut.end[1]) for kind, cut in cuts.items()
+    )
+    window = seen.floor[0], now_ns()
+    judged = list(samples(Session(episodes, seen.taken, found, (), window)))
+    for one in judged:
+        assert one.measured_ms is not None
+        if one.injected_ms:
+            assert one.measured_ms > 0.9 * one.injected_ms
+        else:
+            assert one.measured_ms < 200, "half of what the other direction was cut for"
+    assert sum(one.injected_ms == 0 for one in judged) == 2

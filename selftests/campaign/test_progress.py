@@ -1,0 +1,95 @@
+"""Progress: one changing line on a terminal, plain lines elsewhere, no escape codes from a log."""
+
+from __future__ import annotations
+
+import io
+
+from migrate.campaign.progress import Progress, describe
+from migrate.model import Capability, HostFacts, Sample
+from migrate.report.doctor import plain
+
+SAMPLE = Sample(at_ns=0, host="a", iteration=2, remaining_bytes=3 << 20, rate_bytes_s=5 << 20)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_one_line_that_changes() -> None:
+    terminal = Terminal()
+    progress = Progress(terminal)
+    progress.on_phase("precopy")
+    progress.on_sample(SAMPLE)
+    progress.on_sample(SAMPLE.model_copy(update={"iteration": 3}))
+    progress.say("done")
+    first, second, last = terminal.getvalue().split("\r\x1b[K")
+    assert "precopy, iteration 2, remaining 3.0 MiB, rate 5.0 MiB/s" in first
+    assert "iteration 3" in second
+    assert last.endswith("done\n")
+
+
+def test_a_line_left_open_is_ended() -> None:
+    terminal = Terminal()
+    progress = Progress(terminal)
+    progress.on_sample(SAMPLE)
+    progress.end()
+    progress.end()
+    assert terminal.getvalue().count("\n") == 1
+
+
+def test_a_log_gets_plain_lines_and_not_every_sample() -> None:
+    log = io.StringIO()
+    progress = Progress(log)
+    for _ in range(50):
+        progress.on_sample(SAMPLE)
+    progress.say("done")
+    lines = log.getvalue().splitlines()
+    assert "\x1b" not in log.getvalue()
+    assert len(lines) < 50
+    assert lines[-1].endswith("done")
+
+
+def test_nothing_that_a_guest_says_reaches_the_terminal_as_a_command() -> None:
+    log = io.StringIO()
+    Progress(log).say("console: \x1b[2J\x07\r\nowned")
+    assert "\x1b" not in log.getvalue()
+    assert log.getvalue().count("\n") == 1
+
+
+def test_quiet_says_nothing() -> None:
+    log = io.StringIO()
+    progress = Progress(log, quiet=True)
+    progress.say("hello")
+    progress.on_sample(SAMPLE)
+    assert log.getvalue() == ""
+
+
+def test_what_is_not_known_of_a_sample_is_left_out() -> None:
+    assert describe(Sample(at_ns=0, host="a", iteration=1)) == "iteration 1"
+
+
+def test_doctor_tells_reason_and_remedy_and_what_a_mode_lacks() -> None:
+    facts = HostFacts(
+        host="a",
+        root="debian-13",
+        kernel="6.12",
+        versions={"qemu": "10.0"},
+        capabilities=(
+            Capability(name="tun", able=True, detail="/dev/net/tun"),
+            Capability(name="sriov", able=False, reason="no such device", remedy="buy one"),
+        ),
+    )
+    twin = facts.model_copy(update={"host": "b"})
+    needs = {"virtio": ("tun",), "hostdev": ("sriov", "iommu")}
+    text = plain([facts, twin], needs, {})
+    assert text.splitlines()[0].startswith("a, b (root debian-13)")
+    lines = {line.split()[0]: line for line in text.splitlines()[1:3]}
+    assert "yes" in lines["tun"]
+    assert "no such device; it takes: buy one" in lines["sriov"]
+    virtio, hostdev = text.splitlines()[3:]
+    assert virtio.split() == ["mode", "virtio", "yes"]
+    assert "it lacks sriov, iommu" in hostdev
+    text = plain([facts], {"hostdev": ()}, {"hostdev": ("vfio-variant",)})
+    said = text.splitlines()[-1].split(maxsplit=2)
+    assert said[2] == "yes  but not migrated as it is: it lacks vfio-variant"

@@ -1,0 +1,250 @@
+"""Many attempts: where cases are placed, what is noted, and what the exit code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from migrate.backends.registry import module_for
+from migrate.campaign import session
+from migrate.campaign.session import Session, Watcher
+from migrate.errors import GuestError, HostError, LabError, MeasurementError
+from migrate.lab import manager
+from migrate.lab.api import Host
+from migrate.lab.config import LabConfig
+from migrate.lab.local.lab import LocalLab
+from migrate.lab.state import HostRecord, LabRecord
+from migrate.model import Attempt, Capability, Case, HostFacts, Skip
+from migrate.results.run_folder import RunWriter, read_run
+from selftests.conftest import SaidSoFar
+from selftests.doubles import synthetic
+
+ROOTS = {"a": "debian-13", "b": "debian-12", "c": "debian-13"}
+ABLE = (*module_for("virtio").needs, "userfaultfd")
+
+
+def facts(host: str, *able: str) -> HostFacts:
+    found = (Capability(name=name, able=True) for name in (*able, *ABLE))
+    lacking = Capability(name="moon", able=False, reason="it is day", remedy="wait")
+    return HostFacts(
+        host=host, root=ROOTS[host], kernel="6", versions={}, capabilities=(*found, lacking)
+    )
+
+
+@pytest.fixture
+def going(tmp_path: Path, told: SaidSoFar) -> Session:
+    """A session on hosts of which nothing is asked; only ``c`` has stars."""
+    record = LabRecord(
+        config=LabConfig(name="paper"),
+        folder=tmp_path / "state",
+        fabric="none",
+        hosts=tuple(
+            HostRecord(name=name, root=root, root_folder=tmp_path, namespace="none", address="")
+            for name, root in ROOTS.items()
+        ),
+    )
+    found = tuple(facts(name, *(["stars"] if name == "c" else [])) for name in ROOTS)
+    writer = RunWriter.create(tmp_path / "results", synthetic.run(skips=()))
+    return Session(LocalLab(record), found, writer, Watcher(say=told.lines.append))
+
+
+def case(name: str = "synthetic", **fields: object) -> Case:
+    return synthetic.case("virtio", name, **fields)
+
+
+def names(place: tuple[Host, Host] | Skip) -> tuple[str, str]:
+    assert not isinstance(place, Skip), place
+    return place[0].name, place[1].name
+
+
+def test_a_run_says_what_its_lab_was_made_of(
+    going: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "look", lambda _lab, _say: going.facts)
+    assert session.begin(going.lab, tmp_path / "local", (), going.watcher).run.lab_kind == "local"
+    monkeypatch.setattr(LocalLab, "kind", "nested")
+    begun = session.begin(going.lab, tmp_path / "nested", (), going.watcher)
+    assert read_run(begun.writer.folder).run.lab_kind == "nested"
+
+
+# --- placing ---
+
+
+def test_the_first_two_hosts_that_can(going: Session) -> None:
+    assert names(going.place(case())) == ("a", "b")
+
+
+def test_roots_choose_the_hosts_in_their_order(going: Session) -> None:
+    assert names(going.place(case(roots=["debian-13", "debian-13"]))) == ("a", "c")
+    assert names(going.place(case(roots=["debian-12", "debian-13"]))) == ("b", "a")
+
+
+def test_roots_that_no_host_has_are_named(going: Session) -> None:
+    place = going.place(case(roots=["debian-13", "debian-13-backports"]))
+    assert isinstance(place, Skip)
+    assert "debian-13 and debian-13-backports" in place.reason
+    assert "here are debian-13, debian-12, debian-13" in place.reason
+    assert "--lab" in place.remedy
+
+
+def test_a_need_that_is_not_met_gives_reason_and_remedy(going: Session) -> None:
+    place = going.place(case(needs=["moon"]))
+    assert isinstance(place, Skip)
+    assert (place.reason, place.remedy) == ("it is day", "wait")
+
+
+def test_a_dirty_ring_takes_kvm_on_both_hosts(going: Session) -> None:
+    ring = case(guest={"dirty_ring": 4096})
+    lacking = Capability(name="kvm", able=False, reason="it has none", remedy="turn it on")
+    able = Capability(name="kvm", able=True)
+
+    def facts_of(*found: Capability) -> None:
+        going.facts = tuple(
+            one.model_copy(update={"capabilities": (*one.capabilities, kvm)})
+            for one, kvm in zip(going.facts, found, strict=True)
+        )
+
+    original = going.facts
+    facts_of(able, lacking, lacking)
+    place = going.place(ring)
+    assert isinstance(place, Skip)
+    assert (place.reason, place.remedy) == ("it has none", "turn it on")
+    assert names(going.place(case())) == ("a", "b")
+    going.facts = original
+    facts_of(able, lacking, able)
+    assert names(going.place(ring)) == ("a", "c")
+
+
+def test_both_hosts_must_meet_a_need(going: Session) -> None:
+    assert isinstance(going.place(case(needs=["stars"])), Skip)
+
+
+def test_a_need_that_nobody_knows_is_never_met(going: Session) -> None:
+    place = going.place(case(needs=["starz"]))
+    assert isinstance(place, Skip)
+    assert place.reason == "not looked for"
+    assert "doctor" in place.remedy
+
+
+# --- trying ---
+
+
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Attempts as they are asked for; a case called ``lost-…`` leaves none, ``bad-…`` fails."""
+    asked: list[tuple[str, int]] = []
+    errors: dict[str, LabError] = {
+        "lost": GuestError("start the guest", host="a", said="no"),
+        "gone": HostError("connect to libvirt", host="b", said="no"),
+        "full": MeasurementError("results could not be written"),
+    }
+
+    def attempt(wanted: Case, number: int, *_others: object) -> Attempt:
+        asked.append((wanted.id, number))
+        kind = wanted.id.partition("-")[0]
+        if kind in errors:
+            raise errors[kind]
+        done = synthetic.attempt(wanted, number)
+        result = "fail" if kind == "bad" else "pass"
+        verdicts = tuple(v.model_copy(update={"result": result}) for v in done.verdicts)
+        return done.model_copy(update={"verdicts": verdicts})
+
+    monkeypatch.setattr(session, "attempt", attempt)
+    return asked
+
+
+def test_cases_take_turns(going: Session, tries: list[tuple[str, int]]) -> None:
+    going.try_all([case(name="x"), case(name="y")], repeat=2)
+    assert tries == [("x-virtio", 1), ("y-virtio", 1), ("x-virtio", 2), ("y-virtio", 2)]
+    assert going.exit_code == 0
+    assert going.next_number(case(name="x")) == 3
+
+
+@pytest.mark.usefixtures("tries")
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [
+        (["good"], 0),
+        (["good", "bad"], 1),
+        (["bad", "gone"], 3),
+        (["gone", "good", "lost"], 4),
+        (["lost", "full", "bad"], 5),
+        ([], 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst(going: Session, kinds: list[str], code: int) -> None:
+    going.try_all([case(name=kind) for kind in kinds], repeat=1)
+    assert going.exit_code == code
+
+
+@pytest.mark.usefixtures("tries")
+def test_one_error_stops_no_other_case_and_is_noted_at_once(
+    going: Session, told: SaidSoFar
+) -> None:
+    going.try_all([case(name="lost"), case(name="good")], repeat=1)
+    assert [done.case.id for done in going.attempts] == ["good-virtio"]
+    assert "no attempt: start the guest on host a: no" in told
+    (mishap,) = read_run(going.writer.folder).run.mishaps
+    assert (mishap.case_id, mishap.number, mishap.problem.said) == ("lost-virtio", 1, "no")
+
+
+def test_skips_are_said_once_and_never_pass(
+    going: Session, told: SaidSoFar, tries: list[tuple[str, int]]
+) -> None:
+    going.try_all([case(name="x", needs=["moon"])], repeat=5)
+    assert tries == []
+    assert [line for line in told.lines if "it is day" in line] == told.lines
+    assert len(told.lines) == 1
+    assert going.exit_code == session.NOTHING_RAN
+    assert len(read_run(going.writer.folder).run.skips) == 1
+
+
+@pytest.mark.usefixtures("tries")
+def test_the_end_leaves_a_report_and_junit(going: Session) -> None:
+    going.try_all([case(name="good"), case(name="bad"), case(name="lost")], repeat=1)
+    report = going.finish()
+    assert "lost-virtio" in report.read_text()
+    junit = (report.parent / "junit.xml").read_text()
+    assert 'tests="3"' in junit
+
+
+# --- the lab's lifetime ---
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
+    """A machine on which labs only seem to come up and go down."""
+    there: dict[str, object] = {}
+
+    def up(config: LabConfig, _say: object) -> object:
+        return there.setdefault(config.name, going.lab)
+
+    monkeypatch.setattr(manager, "find", there.get)
+    monkeypatch.setattr(manager, "up", up)
+    monkeypatch.setattr(manager, "down", there.pop)
+    return there
+
+
+def test_a_lab_goes_down_with_who_brought_it_up(known: dict[str, object], told: SaidSoFar) -> None:
+    with session.lab_up(LabConfig(name="x"), told.lines.append):
+        assert "x" in known
+    assert known == {}
+    assert "taking the lab down" in told
+
+
+def test_a_lab_goes_down_when_its_user_fails(known: dict[str, object], told: SaidSoFar) -> None:
+    with pytest.raises(KeyboardInterrupt), session.lab_up(LabConfig(name="x"), told.lines.append):
+        raise KeyboardInterrupt
+    assert known == {}
+
+
+def test_a_lab_that_was_up_or_is_to_be_kept_stays(
+    known: dict[str, object], told: SaidSoFar
+) -> None:
+    with session.lab_up(LabConfig(name="x"), told.lines.append, keep=True):
+        pass
+    with session.lab_up(LabConfig(name="x"), told.lines.append):
+        pass
+    assert list(known) == ["x"]
+    assert "taking the lab down" not in told

@@ -1,0 +1,190 @@
+"""A rack on this machine: hosts in namespaces that are reached over ssh and TCP alone.
+
+It is a local lab of three hosts (the third one is the guests' peer) with an sshd in each, and a
+controller in a network namespace of its own, with keys, a known_hosts and an ssh configuration of
+its own. What runs there has no other way to the hosts than their addresses:
+
+    python -m selftests.doubles.rack_here NAME -- migrate-lab run testcases/scenarios/modes.toml
+    --lab LAB
+
+``LAB`` is replaced by the path of the rack's lab file.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrate.clock import Deadline
+from migrate.drivers.shell import run
+from migrate.drivers.ssh import key_pair
+from migrate.lab import manager
+from migrate.lab.api import NamespaceHost
+from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab.fabric import ip_batch
+from migrate.lab.local.lab import LocalLab
+
+HOSTS = ("a", "b")
+PEER = "p"
+ADDRESS = "10.78.0.253"
+"""The controller's, on the network that the hosts' migration addresses are in."""
+PEER_ADDRESS, GUEST_ADDRESS = "10.77.0.2", "10.77.0.10"
+DAEMON = '["libvirtd", "--daemon", "--listen", "--timeout", "0"]'
+CONFIG = """\
+HostKey /run/rack/host_key
+AuthorizedKeysFile /run/rack/authorized_keys
+PidFile /run/rack/sshd.pid
+StrictModes no
+UsePAM no
+MaxSessions 64
+Subsystem sftp internal-sftp
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rack:
+    """A rack that is there."""
+
+    lab: LocalLab
+    home: Path
+    """What lies over the controller's user's home: ``.ssh`` is in it."""
+    file: Path
+    """The lab file."""
+    namespace: str
+    """The controller's network namespace."""
+
+    def controller(self, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program where the controller is."""
+        # ssh looks into its user's home by the password database, whatever HOME says: there our
+        # files lie over what is there.
+        ours = Path("~root").expanduser()
+        layers = f"lowerdir={ours},upperdir={self.home},workdir={self.home.with_name('work')}"
+        script = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
+        inside = ["unshare", "--mount", "sh", "-c", script, "sh", layers, str(ours)]
+        return ["ip", "netns", "exec", self.namespace, *inside, *argv]
+
+    def host(self, name: str) -> NamespaceHost:
+        """A host from behind the scenes."""
+        return self.lab.hosts[name]
+
+    def new_host_key(self, name: str) -> None:
+        """Have a host show another key from now on, as one that was installed anew."""
+        host = self.host(name)
+        _write(host, "/run/rack/host_key", key_pair()[0])
+        stop_sshd(host)
+        start_sshd(host)
+
+
+@contextmanager
+def rack(name: str, folder: Path) -> Iterator[Rack]:
+    """A rack while the block runs; its user's files lie in ``folder``."""
+    config = LabConfig(name=name, hosts={host: HostConfig() for host in (*HOSTS, PEER)})
+    with ExitStack() as undo:
+        lab = manager.up(config, lambda _text: None)
+        undo.callback(manager.down, name)
+        namespace = f"mlab-{name}-ctl"
+        run(["ip", "netns", "add", namespace], _soon())
+        undo.callback(run, ["ip", "netns", "del", namespace], _soon(600))
+        _wire(lab, namespace)
+        home = folder / "home"
+        (home / ".ssh").mkdir(parents=True, mode=0o700)
+        (folder / "work").mkdir()
+        private, public = key_pair()
+        _secret(home / ".ssh/id_ed25519", private)
+        known, config_lines = [], []
+        for number, host in enumerate(lab.hosts.values()):
+            host_private, host_public = key_pair()
+            _write(host, "/run/rack/host_key", host_private)
+            _write(host, "/run/rack/authorized_keys", public + "\n")
+            _write(host, "/run/rack/sshd_config", CONFIG)
+            start_sshd(host)
+            address = lab.record.hosts[number].address
+            known.append(f"{address} {host_public}")
+            config_lines.append(f"Host rack-{host.name}\n  HostName {address}\n  User root\n")
+        (home / ".ssh/known_hosts").write_text("\n".join(known) + "\n")
+        (home / ".ssh/config").write_text("".join(config_lines))
+        file = folder / "rack.toml"
+        file.write_text(_lab_file(lab))
+        yield Rack(lab, home, file, namespace)
+
+
+def _wire(lab: LocalLab, namespace: str) -> None:
+    """The controller is on the hosts' network; the peer host has an address on the data network."""
+    port = "link add ctl-mig type veth peer name mgmt netns"
+    ip_batch(lab.record.fabric, [f"{port} {namespace}", "link set ctl-mig master mig up"], _soon())
+    ip_batch(
+        namespace,
+        ["link set lo up", f"addr add {ADDRESS}/24 dev mgmt", "link set mgmt up"],
+        _soon(),
+    )
+    peer = lab.hosts[PEER]
+    peer.run(["ip", "addr", "add", f"{PEER_ADDRESS}/24", "dev", "data"], _soon())
+    # As the local lab's peer: checksums are worked out here, for OVS hands them to the guest.
+    peer.run(["ethtool", "-K", "data", "tx", "off"], _soon(), check=False)
+    peer.run(["ethtool", "-K", "up-data", "tx", "off"], _soon(), check=False)
+
+
+def _lab_file(lab: LocalLab) -> str:
+    addresses = {host.name: host.address for host in lab.record.hosts}
+    hosts = "".join(
+        f'[hosts.{name}]\nssh = "rack-{name}"\nroot = "debian-13"\n'
+        f'migration_address = "{addresses[name]}"\nmigration_libvirt = "qemu+tcp"\n'
+        f"start_libvirt = {DAEMON}\n"
+        for name in HOSTS
+    )
+    return (
+        f'kind = "rack"\nname = "{lab.name}r"\nguest_address = "{GUEST_ADDRESS}"\n'
+        f'[peer]\nssh = "rack-{PEER}"\ninterface = "data"\naddress = "{PEER_ADDRESS}"\n{hosts}'
+    )
+
+
+def start_sshd(host: NamespaceHost, folder: str = "/run/rack") -> None:
+    """It listens when this returns: its command does before that, its id is there afterwards."""
+    pid = f"{folder}/sshd.pid"
+    host.run(["mkdir", "-p", "/run/sshd"], _soon())
+    host.run(["rm", "-f", pid], _soon())
+    host.run(["/usr/sbin/sshd", "-f", f"{folder}/sshd_config"], _soon())
+    host.run(["sh", "-c", 'until [ -s "$1" ]; do sleep 0.02; done', "sh", pid], _soon())
+
+
+def stop_sshd(host: NamespaceHost, *, sessions: bool = False) -> None:
+    """End it; ``sessions``: and all connections that it has, as a host does that goes down."""
+    pid = host.run(["cat", "/run/rack/sshd.pid"], _soon()).out.strip()
+    if sessions:
+        host.run(["pkill", "-KILL", "-P", pid], _soon(), check=False)
+        host.run(["pkill", "-KILL", "sshd-session"], _soon(), check=False)
+    host.run(["kill", "-KILL", pid], _soon(), check=False)
+
+
+def _write(host: NamespaceHost, path: str, text: str) -> None:
+    place = host.file(path)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.write_text(text)
+    place.chmod(0o600)
+
+
+def _secret(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _soon(seconds: float = 20) -> Deadline:
+    return Deadline.after(seconds)
+
+
+def main() -> int:
+    """Have a rack, run a command where its controller is, and take the rack away."""
+    name, _, *command = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder, rack(name, Path(folder)) as made:
+        words = [str(made.file) if word == "LAB" else word for word in command]
+        return subprocess.run(made.controller(words), check=False, env=os.environ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,450 @@
+"""The account of a migration stream: of one that is written here, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migrate.drivers.libvirt import Domain
+from migrate.errors import MeasurementError
+from migrate.formats.virtio_features import mask_of
+from migrate.formats.virtio_net_state import QUEUE_MAX, decode
+from migrate.formats.vmstate_stream import Account, Field, account, ending
+from migrate.migration.move import End, Move, act
+from migrate.model import Policy
+from migrate.recorder.events import Listener
+from migrate.recorder.qemu_state import QemuRecording
+from migrate.recorder.seen import Hop, stream_file
+
+PAGE = 4096
+START, PART, END, FULL = 1, 2, 3, 4
+MAC = bytes.fromhex("5254006d6c01")
+
+
+def named(name: str) -> bytes:
+    return bytes([len(name)]) + name.encode()
+
+
+def numbers(layout: str, *values: int) -> bytes:
+    return struct.pack(f">{layout}", *values)
+
+
+def subsection(name: str, content: bytes) -> bytes:
+    return b"\5" + named(name) + numbers("I", 1) + content
+
+
+@dataclass
+class Writer:
+    """A stream as QEMU writes it: sections first, what describes them last."""
+
+    sections: bytes = b""
+    devices: list[dict[str, Any]] = field(default_factory=list)
+    configuration: dict[str, Any] | None = None
+
+    def section(
+        self, kind: int, number: int, content: bytes, name: str = "", version: int = 1
+    ) -> None:
+        head = numbers("BI", kind, number)
+        if name:
+            head += named(name) + numbers("II", 0, version)
+        self.sections += head + content + numbers("BI", 0x7E, number)
+
+    def device(self, number: int, name: str, content: bytes, *fields: dict[str, Any]) -> None:
+        self.section(FULL, number, content, name)
+        self.devices.append({"name": name, "instance_id": 0, "fields": list(fields)})
+
+    def stream(self) -> bytes:
+        told: dict[str, Any] = {"page_size": PAGE, "devices": self.devices}
+        config = b"\7" + numbers("I", 3) + b"q35"
+        if self.configuration is not None:
+            told["configuration"] = self.configuration
+        text = json.dumps(told).encode()
+        head = b"QEVM" + numbers("I", 3) + config
+        return head + self.sections + b"\0\6" + numbers("I", len(text)) + text
+
+
+def page(at: int, flags: int, name: str = "", content: bytes = b"") -> bytes:
+    return numbers("Q", at | flags) + (named(name) if name else b"") + content
+
+
+EOS = numbers("Q", 0x10)
+BLOCKS = numbers("Q", 3 * PAGE | 4) + named("pc.ram") + numbers("Q", 3 * PAGE) + EOS
+
+
+def with_ram() -> Writer:
+    writer = Writer()
+    writer.section(START, 2, BLOCKS, "ram", 4)
+    first = page(0, 8, "pc.ram", bytes(PAGE)) + page(PAGE, 2 | 0x20, content=b"\0")
+    writer.section(PART, 2, first + numbers("Q", 0x200) + EOS)
+    delta = page(0, 0x40 | 0x20, content=numbers("BH", 1, 3) + b"abc")
+    writer.section(END, 2, delta + page(2 * PAGE, 8 | 0x20, content=b"\7" * PAGE) + EOS)
+    return writer
+
+
+def with_devices() -> Writer:
+    writer = with_ram()
+    writer.device(
+        3,
+        "rtc",
+        numbers("BHi", 7, 0x1234, -2) + b"abcdef" + numbers("HH", 5, 6),
+        {"name": "index", "type": "uint8", "size": 1},
+        {"name": "inner", "type": "struct", "size": 6, "struct": {"fields": [
+            {"name": "period", "type": "uint16", "size": 2},
+            {"name": "offset", "type": "int32", "size": 4},
+        ]}},
+        {"name": "cmos", "type": "buffer", "size": 6},
+        {"name": "irq", "type": "uint16", "array_len": 2, "size": 2},
+    )  # fmt: skip
+    state = net_state()
+    net = "0000:00:02.0/virtio-net"
+    writer.device(4, net, state, {"name": "virtio", "type": "virtio", "size": len(state)})
+    content = b"\1" + subsection("pm/more", numbers("I", 9))
+    writer.device(5, "pm", content, {"name": "on", "type": "bool", "size": 1})
+    more = {"vmsd_name": "pm/more", "fields": [{"name": "x", "type": "uint32", "size": 4}]}
+    writer.devices[-1]["subsections"] = [more]
+    return writer
+
+
+FEATURES = mask_of(["mac", "ctrl_vq", "ctrl_guest_offloads", "version_1"])
+
+
+def net_state(*, features: int = FEATURES, pairs: int = 1, packed: bool = False) -> bytes:
+    space = bytearray(256)
+    space[0x06], space[0x34] = 0x10, 0x40
+    space[0x40:0x44] = bytes([0x10, 0x50, 0, 0])  # PCI Express, so 4096 bytes of space
+    space[0x50:0x54] = bytes([0x11, 0, 3, 0])  # MSI-X with four vectors
+    pci = numbers("I", 2) + bytes(space) + bytes(4096 - 256) + bytes(16) + bytes(64 + 1)
+    config = MAC + b"\1\0" + struct.pack("<H", 2 if pairs > 1 else 1)
+    virtio = numbers("BBHI", 0x0F, 1, 0, features & 0xFFFFFFFF) + numbers("I", len(config)) + config
+    queues = [numbers("IQHH", 256, 0x1000 * (n + 1), 10 + n, n + 1) for n in range(3)]
+    virtio += numbers("I", len(queues)) + b"".join(queues)
+    net = MAC + bytes(8) + numbers("HBBI", 1, 1, 0, 1) + bytes.fromhex("333300000001")
+    net += b"\x03" + bytes(511) + bytes(4 + 2 + 4 + 1)
+    if pairs > 1:
+        net += numbers("HH", 2, pairs) + bytes(4 * (pairs - 1))
+    net += numbers("Q", mask_of(["guest_csum"])) if features & 4 else b""
+    rings = b"".join(numbers("QQ", 0xA000 + n, 0xB000 + n) for n in range(QUEUE_MAX))
+    tail = subsection("virtio/64bit_features", numbers("Q", features))
+    tail += subsection("virtio/virtqueues", rings)
+    modern = subsection("virtio_pci/modern_state", bytes(16 + 28 * QUEUE_MAX))
+    tail += subsection("virtio/extra_state", b"") + modern
+    tail += subsection("virtio/started", b"\1")
+    if packed:
+        indices = b"".join(numbers("HBHBI", 20 + n, 1, 18 + n, 0, 2) for n in range(QUEUE_MAX))
+        tail += subsection("virtio/packed_virtqueues", indices)
+    return pci + numbers("H", 0) + virtio + net + tail
+
+
+def by_libvirt(stream: bytes, magic: bytes = b"LibvirtQemudSave", kind: int = 0) -> bytes:
+    xml = b"<domain/>" + bytes(7)
+    return magic + struct.pack("<5I", 2, len(xml), 1, kind, 0) + bytes(14 * 4) + xml + stream
+
+
+# --- what it tells ------------------------------------------------------------------------------
+
+
+def test_memory_is_counted_by_pages_and_bytes() -> None:
+    told = account(with_ram().stream())
+    assert told.ram is not None
+    assert (told.ram.full_pages, told.ram.zero_pages, told.ram.delta_pages) == (2, 1, 1)
+    assert told.ram.blocks == {"pc.ram": 3 * PAGE}
+    (section,) = told.sections
+    assert (section.name, section.kind, section.parts, section.version) == ("ram", "iterated", 3, 4)
+    assert section.bytes == told.ram.bytes == len(with_ram().sections)
+    assert told.machine == "q35"
+
+
+def test_sections_and_the_rest_are_all_of_the_stream() -> None:
+    data = with_devices().stream()
+    for whole in (data, by_libvirt(data)):
+        told = account(whole)
+        assert told.stream_bytes == len(data)
+        assert sum(one.bytes for one in told.sections) + told.other_bytes == len(data)
+        assert told.description_bytes < told.other_bytes
+    assert told.saved_by_libvirt
+    names = {one.name for one in told.sections}
+    assert names == {"0000:00:02.0/virtio-net", "ram", "pm", "rtc"}
+
+
+def test_instances_of_a_name_are_told_apart() -> None:
+    writer = Writer()
+    for number in range(2):
+        writer.device(number, "dma", b"ab", {"name": "x", "type": "uint16", "size": 2})
+        writer.devices[-1]["instance_id"] = number
+    second = writer.sections.rfind(named("dma")) + len(named("dma"))
+    writer.sections = writer.sections[: second + 3] + b"\1" + writer.sections[second + 4 :]
+    told = account(writer.stream()).sections
+    assert [(one.name, one.instance) for one in told] == [("dma", 0), ("dma", 1)]
+
+
+def test_of_a_stream_whose_begin_is_missing_the_devices_are_told() -> None:
+    data = with_devices().stream()
+    whole = account(data)
+    devices = tuple(one for one in whole.sections if one.kind == "full")
+    first = len(data) - whole.description_bytes - 1 - sum(one.bytes for one in devices)
+    for begin in (first, 3, 0):
+        told = ending(data[begin:])
+        assert told.sections == devices
+        assert told.network == whole.network
+        assert told.description_bytes == whole.description_bytes
+    with pytest.raises(MeasurementError, match="devices are described that were not captured"):
+        ending(data[first + 1 :])
+
+
+def test_an_end_whose_sections_are_others_than_described_is_told() -> None:
+    writer = with_devices()
+    name = str(writer.devices[0]["name"])
+    writer.devices[0]["name"] = "x" * len(name)
+    with pytest.raises(MeasurementError, match="is not described"):
+        ending(writer.stream())
+
+
+def test_fields_have_places_and_values() -> None:
+    sections = {one.name: one for one in account(with_devices().stream()).sections}
+    assert sections["rtc"].fields == (
+        Field("index", "uint8", 0, 1, value=7),
+        Field("inner.period", "uint16", 1, 2, value=0x1234),
+        Field("inner.offset", "int32", 3, 4, value=-2),
+        Field("cmos", "buffer", 7, 6),
+        Field("irq", "uint16", 13, 4, count=2),
+    )
+    assert sections["pm"].fields[1:] == (Field("pm/more.x", "uint32", 14, 4, value=9),)
+
+
+def test_the_network_device_is_decoded() -> None:
+    (state,) = account(with_devices().stream()).network.values()
+    assert state.status == ("acknowledge", "driver", "driver_ok", "features_ok")
+    assert state.features == ("ctrl_guest_offloads", "mac", "ctrl_vq", "version_1")
+    assert (state.mac, state.link_up, state.promiscuous) == ("52:54:00:6d:6c:01", True, True)
+    assert (state.mac_table, state.vlans) == (("33:33:00:00:00:01",), 2)
+    assert state.guest_offloads == ("guest_csum",)
+    second = state.queues[1]
+    assert (second.size, second.descriptors, second.last_avail) == (256, 0x2000, 11)
+    assert (second.vector, second.available, second.used_ring) == (2, 0xA001, 0xB001)
+    assert (second.used, second.avail_wrap, second.in_flight) == (None, None, None)
+    assert (state.started, state.broken, state.unread) == (True, False, "")
+
+
+def test_a_packed_ring_has_its_indices_in_the_stream() -> None:
+    features = FEATURES | mask_of(["ring_packed"])
+    queue = decode(net_state(features=features, packed=True)).queues[2]
+    assert (queue.last_avail, queue.avail_wrap) == (22, True)
+    assert (queue.used, queue.used_wrap, queue.in_flight) == (20, False, 2)
+
+
+def test_several_queue_pairs_and_no_offloads() -> None:
+    state = decode(net_state(features=mask_of(["mac", "version_1"]), pairs=2))
+    assert (state.queue_pairs, state.max_queue_pairs, state.guest_offloads) == (2, 2, None)
+    assert state.unread == ""
+
+
+def test_a_subsection_that_is_not_known_is_told_and_what_was_read_stays() -> None:
+    state = decode(net_state() + subsection("virtio/from_tomorrow", b"xyz"))
+    assert "virtio/from_tomorrow" in state.unread
+    assert state.mac == "52:54:00:6d:6c:01"
+    assert "virtio/started" in state.subsections
+
+
+def test_a_network_state_that_is_none_is_a_note() -> None:
+    writer = Writer()
+    writer.device(1, "virtio-net", b"abc", {"name": "virtio", "type": "virtio", "size": 3})
+    told = account(writer.stream())
+    assert told.network == {}
+    (note,) = told.notes
+    assert "virtio-net can't be read" in note
+
+
+def test_a_configuration_with_capabilities() -> None:
+    writer = with_ram()
+    content = numbers("I", 3) + b"q35" + subsection("cap", numbers("I", 1) + named("mapped-ram"))
+    capability = {"name": "capabilities", "type": "capability", "size": 11}
+    writer.configuration = {
+        "fields": [
+            {"name": "len", "type": "uint32", "size": 4},
+            {"name": "name", "type": "buffer", "size": 3},
+        ],
+        "subsections": [
+            {"vmsd_name": "cap", "fields": [{"name": "n", "type": "uint32", "size": 4}, capability]}
+        ],
+    }
+    stream = writer.stream().replace(numbers("I", 3) + b"q35", content, 1)
+    with pytest.raises(MeasurementError, match="mapped-ram"):
+        account(stream)
+    ignored = stream.replace(named("mapped-ram"), named("mapped-raw"), 1)
+    assert account(ignored).machine == "q35"
+
+
+# --- what is wrong with it ----------------------------------------------------------------------
+
+
+def changed(old: bytes, new: bytes, *, last: bool = False) -> bytes:
+    data = with_devices().stream()
+    at = data.rfind(old) if last else data.find(old)
+    assert at >= 0
+    return data[:at] + new + data[at + len(old) :]
+
+
+DAMAGED = {
+    "not a stream": (b"GIF89a" * 9, "neither a migration stream nor"),
+    "nothing": (b"", "neither a migration stream nor"),
+    "not finished": (by_libvirt(b"", b"LibvirtQemudPart"), "did not finish to save"),
+    "compressed": (by_libvirt(b"", kind=3), "saved it as xz, and only raw"),
+    "sparse": (by_libvirt(b"", kind=6), "saved it as sparse"),
+    "a new format": (by_libvirt(b"", kind=99), "saved it as format 99"),
+    "not after the XML": (by_libvirt(b"abcd" + with_ram().stream()[4:]), "no migration stream"),
+    "cut off": (with_devices().stream()[:-9], "no description of the devices"),
+    "another version": (changed(b"QEVM\0\0\0\3", b"QEVM\0\0\0\4"), "version 4 of the stream"),
+    "RDMA's record": (changed(numbers("Q", 0x200), numbers("Q", 0x80)), "flags 0x80"),
+    "a footer": (changed(numbers("BI", 0x7E, 3), numbers("BI", 0x7D, 3)), "rtc does not end"),
+    "another's footer": (changed(numbers("BI", 0x7E, 3), numbers("BI", 0x7E, 9)), "another sec"),
+    "not described": (changed(b'"name": "rtc"', b'"name": "rtd"'), "rtc 0 is not described"),
+    "a size": (changed(b'"size": 6}', b'"size": -}'), "no description of the devices"),
+    "a negative size": (changed(b'"size": 6', b'"size":-6'), "its description: size of"),
+    "a size too great": (changed(b'"buffer", "size": 6', b'"buffer", "size":6e'), "no descr"),
+    "a struct": (changed(b'"int32", "size": 4', b'"int32", "size": 3'), "longer than its fields"),
+    "a subsection": (changed(b"pm/more", b"pm/less"), "no subsection 'pm/more'"),
+    "goes on": (changed(numbers("BI", PART, 2), numbers("BI", PART, 8)), "never began"),
+    "unknown records": (changed(named("ram"), named("ROM")), "how long records of ROM are"),
+    "of no kind": (changed(numbers("BI", PART, 2), numbers("BI", 9, 2)), "a section of kind 0x09"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_damaged_is_told(name: str) -> None:
+    data, said = DAMAGED[name]
+    with pytest.raises(MeasurementError) as raised:
+        account(data)
+    assert said in str(raised.value)
+
+
+def test_a_compressed_file_has_a_remedy() -> None:
+    with pytest.raises(MeasurementError) as raised:
+        account(by_libvirt(b"", kind=3))
+    assert "save_image_format" in raised.value.remedy
+
+
+def test_a_deep_description_is_no_crash() -> None:
+    text = b'{"a":' * 100_000
+    with pytest.raises(MeasurementError, match="no description"):
+        account(b"QEVM" + numbers("I", 3) + b"\0\6" + numbers("I", len(text)) + text)
+
+
+SMALL = by_libvirt(with_devices().stream())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(SMALL)))
+def test_cut_off_anywhere_it_is_told(size: int) -> None:
+    if size < len(SMALL):
+        with pytest.raises(MeasurementError):
+            account(SMALL[:size])
+
+
+TAIL = len(SMALL) - SMALL.rfind(b'{"page_size')
+PLACES = st.one_of(
+    st.integers(0, len(SMALL) - 1),
+    st.integers(0, 400),  # heads and memory's first records
+    st.integers(len(SMALL) - TAIL - 100, len(SMALL) - 1),  # the description, and what is before it
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.tuples(PLACES, st.integers(0, 255)), min_size=1, max_size=3))
+def test_whatever_byte_is_wrong_it_is_an_account_or_told(wrong: list[tuple[int, int]]) -> None:
+    data = bytearray(SMALL)
+    for place, byte in wrong:
+        data[place] = byte
+    try:
+        told = account(bytes(data))
+    except MeasurementError as error:
+        assert error.said
+    else:
+        assert sum(one.bytes for one in told.sections) + told.other_bytes == told.stream_bytes
+
+
+# --- in a move ----------------------------------------------------------------------------------
+
+
+def moved(
+    path: Path, content: bytes | None, *, fails: bool = False, gone: bool = False
+) -> tuple[Any, list[bytes]]:
+    """A guest that is saved and restored: what came of it, and the file as the restore saw it."""
+    restored: list[bytes] = []
+
+    def restore(file: str, *_words: object) -> None:
+        restored.append(Path(file).read_bytes())
+        if fails:
+            raise RuntimeError("no room")
+        if gone:
+            Path(file).unlink()
+
+    def save(file: str) -> None:
+        if content is None:
+            raise RuntimeError("no disk")
+        Path(file).write_bytes(content)
+
+    host = SimpleNamespace(name="a")
+    end = End(cast("Any", host), cast("Any", SimpleNamespace(restore=restore)))
+    move = Move(end, end, Policy(method="save-restore", timeout_s=9), (), path)
+    guest = cast("Domain", SimpleNamespace(save=save, reachable=lambda: True))
+    return act(guest, move, Listener(), lambda _event: None), restored
+
+
+def test_a_saved_guest_leaves_its_account_and_no_file(tmp_path: Path) -> None:
+    done, restored = moved(tmp_path / "saved", SMALL)
+    assert restored == [SMALL]
+    assert isinstance(done.stream, Account)
+    assert done.stream.network
+    assert not any("stream" in note for note in done.notes)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", SMALL[:-1]])
+def test_a_file_that_can_not_be_read_is_a_note_and_the_move_goes_on(
+    tmp_path: Path, content: bytes
+) -> None:
+    done, restored = moved(tmp_path / "saved", content)
+    assert restored == [content]
+    assert done.call.error is None
+    assert done.stream is None
+    assert [note for note in done.notes if "no account of the saved stream" in note]
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_file_that_is_gone_after_the_restore_is_a_note(tmp_path: Path) -> None:
+    done, _restored = moved(tmp_path / "saved", SMALL, gone=True)
+    assert (done.call.error, done.stream) == (None, None)
+    assert [note for note in done.notes if "No such file" in note]
+
+
+def test_a_restore_that_fails_leaves_the_account(tmp_path: Path) -> None:
+    done, _restored = moved(tmp_path / "saved", SMALL, fails=True)
+    assert str(done.call.error) == "no room"
+    assert done.stream is not None
+
+
+def test_the_run_folder_gets_the_account_of_the_hops_that_have_one() -> None:
+    hops = [
+        Hop("a", "b", cast("Any", None), 0, 1, QemuRecording(), told)
+        for told in (None, account(SMALL))
+    ]
+    assert stream_file(hops[:1]) == {}
+    (told,) = json.loads(stream_file(hops)["stream.json"])
+    assert told["hop"] == 2
+    assert told["ram"]["zero_pages"] == 1
+    assert told["network"]["0000:00:02.0/virtio-net"]["mac"] == "52:54:00:6d:6c:01"
+    assert told["sections"][1]["fields"][0]["value"] == 7
+
+
+def test_of_what_was_not_saved_there_is_neither_account_nor_note(tmp_path: Path) -> None:
+    done, restored = moved(tmp_path / "saved", None)
+    assert (str(done.call.error), restored, done.stream) == ("no disk", [], None)
+    assert not any("stream" in note for note in done.notes)

@@ -1,0 +1,429 @@
+"""The local lab: what is up answers, what is down is gone, also after ``kill -9`` at any step."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from migrate.clock import Deadline
+from migrate.drivers.shell import run
+from migrate.errors import CleanupError, ConfigurationError, HostError
+from migrate.lab import manager
+from migrate.lab import namespaces as carrier
+from migrate.lab import state as journal
+from migrate.lab.api import Host
+from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.fabric import PEER_ADDRESS
+from migrate.lab.local.lab import LocalLab
+from migrate.lab.state import ProcessId, read_record
+from selftests.conftest import traces
+
+
+def quiet(_: str) -> None:
+    """No one looks at the progress."""
+
+
+def config(name: str, huge_pages: int = 2) -> LabConfig:
+    host = HostConfig(huge_pages=huge_pages)
+    return LabConfig(name=name, hosts={"a": host, "b": host})
+
+
+@pytest.fixture
+def make_name() -> Iterator[Callable[[], str]]:
+    """Names of labs that no one else uses; those labs are taken down whatever happens."""
+    given: list[str] = []
+
+    def name() -> str:
+        given.append(f"t{secrets.token_hex(2)}")
+        return given[-1]
+
+    yield name
+    for one in given:
+        manager.down(one)
+        (state_folder() / f"{one}.lock").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def name(make_name: Callable[[], str]) -> str:
+    return make_name()
+
+
+@pytest.fixture
+def lab(name: str) -> LocalLab:
+    return manager.up(config(name), quiet)
+
+
+def own_huge_pages() -> int:
+    """The machine's number without what labs have lent, so that other labs may come and go."""
+    with FileLock(state_folder() / "huge-pages.lock"):
+        pages = int(journal.HUGE_PAGES.read_text())
+        ledger = state_folder() / "huge-pages.json"
+        lent: dict[str, int] = json.loads(ledger.read_text()) if ledger.exists() else {}
+        return pages - sum(count for lab, count in lent.items() if lab != "base")
+
+
+def processes(lab: LocalLab) -> list[ProcessId]:
+    """Everything that runs in the lab's namespaces."""
+    deadline = Deadline.after(10)
+    pids = [
+        pid
+        for namespace in lab.record.namespaces
+        for pid in run(["ip", "netns", "pids", namespace], deadline).out.split()
+    ]
+    return [ProcessId.of(int(pid)) for pid in pids]
+
+
+def hears(here: Host, there: Host) -> str:
+    """What the libvirt of ``there`` calls itself, asked by ``here`` on the migration network."""
+    return here.run(
+        ["virsh", "-c", there.libvirt_target, "hostname"], Deadline.after(20)
+    ).out.strip()
+
+
+# --- up and down ---
+
+
+def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
+    before = own_huge_pages()
+    told: list[str] = []
+    lab = manager.up(config(name), told.append)
+    assert told, "something is said while it comes up"
+    assert name in manager.names()
+    a, b = lab.hosts.values()
+    assert (hears(a, b), hears(b, a)) == ("b", "a")
+    assert lab.record.huge_pages == 4
+    assert own_huge_pages() == before
+    peer = run(lab.in_fabric(["ip", "-brief", "addr", "show", "peer"]), Deadline.after(10)).out
+    assert PEER_ADDRESS in peer
+    inside = processes(lab)
+    assert len(inside) >= 6
+    manager.down(name)
+    assert traces(name) == []
+    assert not any(process.alive() for process in inside)
+    assert own_huge_pages() == before
+    assert manager.find(name) is None
+    assert name not in manager.names()
+    manager.down(name)  # a lab that is down stays down
+
+
+def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
+    again = manager.up(lab.record.config, quiet)
+    assert again.record == lab.record
+    assert manager.find(lab.name) is not None
+
+
+def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
+    with pytest.raises(HostError, match="with other hosts") as caught:
+        manager.up(config(lab.name, huge_pages=3), quiet)
+    assert f"down --name {lab.name}" in caught.value.remedy
+    assert manager.find(lab.name) is not None
+
+
+def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) -> None:
+    first, second = (manager.up(config(make_name()), quiet) for _ in range(2))
+    a, b = first.hosts.values()
+    manager.down(second.name)
+    assert hears(a, b) == "b"
+    assert traces(second.name) == []
+    assert manager.find(first.name) is not None
+
+
+def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
+    roots = {"a": HostConfig(root="debian-12", huge_pages=0), "b": HostConfig(huge_pages=0)}
+    lab = manager.up(LabConfig(name=name, hosts=roots), quiet)
+    found = []
+    for host in lab.hosts.values():
+        with host.connect() as hypervisor:
+            found.append(hypervisor.domains())
+    assert found == [(), ()]
+    a, b = lab.hosts.values()
+    assert (hears(a, b), hears(b, a)) == ("b", "a")
+
+
+# --- what goes wrong ---
+
+DRIVER = """
+import subprocess, sys, types
+from migrate.lab import fabric
+from migrate.lab import manager as labs, namespaces as carrier, state as journal
+from migrate.lab.local import lab as local
+from migrate.lab.config import LabConfig
+
+command, step, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+class Pages:
+    exists, read_text = journal.HUGE_PAGES.exists, journal.HUGE_PAGES.read_text
+    write_text = journal.HUGE_PAGES.write_text
+
+carrier.subprocess = types.SimpleNamespace(**vars(subprocess))
+places = {
+    "journal": journal, "local": local, "labs": labs, "carrier": carrier, "fabric": fabric,
+    "host": local.NamespaceHost, "pages": Pages,
+    "programs": carrier.subprocess, "files": labs.shutil,
+}
+place, _, name = step.partition(".")
+owner = places[place]
+real = getattr(owner, name)
+
+def pausing(*args, **kwargs):
+    global left
+    done = real(*args, **kwargs)
+    left -= 1
+    if left == 0:
+        print("here", flush=True)
+        sys.stdin.read()
+    return done
+
+setattr(owner, name, staticmethod(pausing) if owner is Pages else pausing)
+journal.HUGE_PAGES = Pages
+if command == "up":
+    labs.up(LabConfig.model_validate_json(sys.argv[4]), lambda _: None)
+else:
+    labs.down(sys.argv[4])
+"""
+
+
+def killed_at(command: str, step: str, count: int, argument: str) -> None:
+    """A controller that ends by ``kill -9`` when ``step`` was done for the ``count``-th time."""
+    argv = [sys.executable, "-c", DRIVER, command, step, str(count), argument]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as controller:
+        assert controller.stdout is not None
+        heard = controller.stdout.readline()
+        controller.send_signal(signal.SIGKILL)
+    assert heard == b"here\n", f"the controller never came to {step}"
+
+
+@pytest.mark.parametrize(
+    ("step", "count"),
+    [
+        pytest.param("journal.write_record", 1, id="journal-written"),
+        pytest.param("pages.write_text", 1, id="huge-pages-taken"),
+        pytest.param("fabric.run", 1, id="one-namespace-made"),
+        pytest.param("local._network", 1, id="fabric-made"),
+        pytest.param("programs.Popen", 1, id="first-host-starting"),
+        pytest.param("carrier.start_host", 1, id="first-host-started"),
+        pytest.param("journal.write_record", 2, id="hosts-in-journal"),
+        pytest.param("host.start_libvirt", 1, id="libvirt-started"),
+        pytest.param("labs.up", 1, id="up"),
+    ],
+)
+def test_down_removes_what_a_killed_controller_left(name: str, step: str, count: int) -> None:
+    before = own_huge_pages()
+    killed_at("up", step, count, config(name).model_dump_json())
+    assert name in manager.names(), "what is half up is listed"
+    manager.down(name)
+    assert traces(name) == []
+    assert own_huge_pages() == before
+
+
+@pytest.mark.parametrize(
+    ("step", "count"),
+    [
+        pytest.param("labs._remove_namespace", 1, id="one-namespace-removed"),
+        pytest.param("files.rmtree", 1, id="one-folder-removed"),
+        pytest.param("files.rmtree", 2, id="both-hosts-folders-removed"),
+    ],
+)
+def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: int) -> None:
+    killed_at("down", step, count, lab.name)
+    assert lab.name in manager.names()
+    manager.down(lab.name)
+    assert traces(lab.name) == []
+
+
+def test_up_after_a_killed_controller_is_a_whole_lab(name: str) -> None:
+    killed_at("up", "carrier.start_host", 1, config(name).model_dump_json())
+    assert manager.find(name) is None
+    lab = manager.up(config(name), quiet)
+    a, b = lab.hosts.values()
+    assert hears(a, b) == "b"
+
+
+def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: LocalLab) -> None:
+    init = lab.record.hosts[0].init
+    assert init is not None
+    init.end(Deadline.after(10))
+    assert manager.find(lab.name) is None
+    again = manager.up(lab.record.config, quiet)
+    a, b = again.hosts.values()
+    assert (hears(a, b), hears(b, a)) == ("b", "a")
+    assert again.record.hosts[0].init != init
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_up_that_is_broken_off_leaves_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    before = own_huge_pages()
+    real = carrier.start_host
+
+    def second_fails(
+        host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[str]
+    ) -> journal.HostRecord:
+        if host.name == "b":
+            raise error
+        return real(host, record, shared)
+
+    monkeypatch.setattr(carrier, "start_host", second_fails)
+    with pytest.raises(type(error)):
+        manager.up(config(name), quiet)
+    assert traces(name) == []
+    assert own_huge_pages() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("LIBVIRTD", 'listen_tcp = "{uuid}"\n'), ("QEMU", 'user = "no-such-user"\n')],
+)
+def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
+    name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    if file == "QEMU":  # the daemon's parent has returned by then: the log tells
+        text += getattr(carrier, file)
+    monkeypatch.setattr(carrier, file, text)
+    with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
+        manager.up(config(name), quiet)
+    assert caught.value.host in {"a", "b"}
+    assert traces(name) == []
+
+
+def test_a_root_that_can_not_be_entered_is_told_with_the_log(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("migrate.lab.local.lab.ensure_root", lambda *_: tmp_path)
+    (tmp_path / "etc").mkdir()
+    for file in ("passwd", "group"):
+        (tmp_path / "etc" / file).touch()
+    with pytest.raises(HostError, match="mount") as caught:
+        manager.up(config(name), quiet)
+    assert caught.value.host == "a"
+    assert traces(name) == []
+
+
+def test_without_huge_pages_the_lab_is_up_and_says_so(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
+    lab = manager.up(config(name), quiet)
+    assert lab.record.huge_pages == 0
+    assert "4 huge pages of 2 MiB could not be had" in lab.record.note
+    found = manager.find(name)
+    assert found is not None
+    assert found.record.note == lab.record.note
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_without_root_it_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, command: str, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(HostError, match="needs root") as caught:
+            manager.up(config(name), quiet) if command == "up" else manager.down(name)
+    assert "sudo" in caught.value.remedy
+    assert caught.value.exit_code == 3
+    assert traces(name) == []
+
+
+def test_a_root_that_is_none_touches_nothing(name: str) -> None:
+    hosts = {"a": HostConfig(), "b": HostConfig(root="debian-1")}
+    with pytest.raises(ConfigurationError, match="debian-1'"):
+        manager.up(LabConfig(name=name, hosts=hosts), quiet)
+    assert traces(name) == []
+
+
+def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
+    lab: LocalLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        FileLock(state_folder() / f"{lab.name}.lock"),
+        monkeypatch.context() as patch,
+        pytest.raises(HostError, match="another command"),
+    ):
+        patch.setattr(manager, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
+        manager.down(lab.name)
+    assert manager.find(lab.name) is not None
+
+
+def test_every_step_of_down_runs_and_every_reason_is_told(
+    lab: LocalLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(*_: object) -> None:
+        raise HostError("end process", said="it is stuck")
+
+    def full(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessId, "end", stuck)
+        patch.setattr(shutil, "rmtree", full)
+        with pytest.raises(CleanupError) as caught:
+            manager.down(lab.name)
+    assert len(caught.value.reasons) >= 4
+    assert "it is stuck" in str(caught.value)
+    assert "Input/output error" in str(caught.value)
+    assert caught.value.exit_code == 6
+    assert read_record(state_folder() / lab.name) is not None, "so that another try can follow"
+    manager.down(lab.name)
+    assert traces(lab.name) == []
+
+
+# --- a host ---
+
+
+def test_a_host_has_a_root_of_its_own(lab: LocalLab) -> None:
+    a, b = lab.hosts.values()
+    a.file("/root/note").write_text("a's")
+    assert a.run(["cat", "/root/note"], Deadline.after(10)).out == "a's"
+    assert not b.file("/root/note").exists()
+    assert not (lab.record.hosts[0].root_folder / "root/note").exists(), "the cache is not written"
+    assert not Path("/root/note").exists()
+    assert a.run(["/bin/pwd"], Deadline.after(10)).out == "/\n"
+    assert a.run(["hostname"], Deadline.after(10)).out == "a\n"
+
+
+def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(lab: LocalLab) -> None:
+    a = lab.hosts["a"]
+    pids = a.file("/root/pids")
+    os.mkfifo(pids)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.append(pids.read_text()))
+    reader.start()
+    with pytest.raises(HostError, match="no end after") as caught:
+        a.run(["sh", "-c", "sleep 1000 & echo $! >/root/pids; wait"], Deadline.after(1))
+    reader.join()
+    assert caught.value.host == "a"
+    awaited = Deadline.after(5)  # what was killed may need a moment to go
+    while "sleep 1000" in a.run(["ps", "-e", "-o", "args="], Deadline.after(10)).out:
+        assert not awaited.passed()
+
+
+def test_what_an_attempt_leaves_is_named(lab: LocalLab) -> None:
+    a = lab.hosts["a"]
+    assert lab.leftovers(["a", "b"]) == ()
+    deadline = Deadline.after(10)
+    a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
+    a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], deadline)
+    a.run(
+        ["sh", "-c", "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"], deadline
+    )
+    process, link = lab.leftovers(["a", "b"])
+    assert "process" in process
+    assert "on a" in process
+    assert link == "link vnet7 on a"
+    assert lab.leftovers(["b"]) == ()
+
+
+def test_the_wall_clock_is_this_machines(lab: LocalLab) -> None:
+    assert lab.hosts["a"].wall_clock().clock == "wall"

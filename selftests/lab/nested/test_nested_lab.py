@@ -1,0 +1,232 @@
+"""The nested lab, up for real: it answers, it is whole again after what befalls it, and it goes.
+
+It is brought up once, from a saved state that is damaged, and so cold; the rest goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from migrate.clock import Deadline, now_ns
+from migrate.drivers.shell import run
+from migrate.errors import HostError
+from migrate.guest.domain_xml import domain_xml
+from migrate.images.initramfs import ensure_image
+from migrate.lab import manager
+from migrate.lab.config import MachineConfig, NestedConfig, cache_folder
+from migrate.lab.nested import lab as nested
+from migrate.lab.nested import machine
+from migrate.lab.nested.lab import NestedLab
+from migrate.lab.nested.machine import Machine
+from migrate.lab.remote_host import RemoteHost
+from migrate.model import GuestSpec, Interface
+from selftests.conftest import new_name, remove_lab, traces
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
+
+HOST = MachineConfig(huge_pages=0)
+DAMAGED = 4096
+"""Bytes that are left of a saved state."""
+
+
+def soon(seconds: float = 30) -> Deadline:
+    return Deadline.after(seconds)
+
+
+@dataclass(slots=True)
+class Up:
+    """The lab that is up, what was said meanwhile, and where its machines' states are."""
+
+    config: NestedConfig
+    told: list[str] = field(default_factory=list)
+    states: Path | None = None
+
+    def says(self, text: str) -> bool:
+        return any(text in line for line in self.told)
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Up]:
+    """Brought up where the state of one host is damaged, or, if there is none yet, of both."""
+    found = Up(NestedConfig(name=new_name(), hosts={"a": HOST, "b": HOST}))
+    real = nested._states
+
+    def damaged(lab: NestedLab, machines: list[Machine]) -> Path:
+        states = found.states = real(lab, machines)
+        states.mkdir(mode=0o700, exist_ok=True)
+        for one in machines:
+            (states / f"{one.name}.state").touch(0o600)
+        os.truncate(states / "b.state", DAMAGED)
+        return states
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nested, "_states", damaged)
+            close(manager.up(found.config, found.told.append))
+        yield found
+    finally:
+        remove_lab(found.config.name)
+
+
+def close(lab: NestedLab) -> None:
+    for host in lab.hosts.values():
+        host.close()
+
+
+@pytest.fixture
+def lab(up: Up) -> Iterator[NestedLab]:
+    """As any command finds it."""
+    found = manager.find(up.config.name)
+    assert isinstance(found, NestedLab)
+    yield found
+    close(found)
+
+
+def answers(lab: NestedLab) -> None:
+    """Each host by ssh and by libvirt, and to the other one by its name."""
+    for here, there in (("a", "b"), ("b", "a")):
+        host = lab.hosts[here]
+        assert host.run(["hostname"], soon()).out == f"{here}\n"
+        with host.connect() as hypervisor:
+            assert hypervisor.domains() == ()
+        asking = ["virsh", "-c", f"qemu+tcp://{there}/system", "hostname"]
+        assert host.run(asking, soon()).out.strip() == there
+
+
+def test_a_damaged_state_is_thrown_away_and_made_anew(up: Up) -> None:
+    assert up.says("the saved state is of no use")
+    assert up.says("booting 2 machines")
+    if not up.says("(tcg)"):
+        pytest.skip("machines under KVM have no saved state")
+    assert up.states is not None
+    sizes = {path.name: path.stat().st_size for path in up.states.iterdir()}
+    assert set(sizes) == {"a.state", "b.state"}
+    assert min(sizes.values()) > DAMAGED
+
+
+def test_hosts_answer_us_and_each_other(lab: NestedLab) -> None:
+    answers(lab)
+    assert lab.whole()
+    assert lab.leftovers(["a", "b"]) == ()
+
+
+def test_up_again_is_the_same_lab(up: Up, lab: NestedLab) -> None:
+    told: list[str] = []
+    again = manager.up(up.config, told.append)
+    assert again.record == lab.record
+    assert told == []
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_host_has_what_it_lends(lab: NestedLab, name: str) -> None:
+    host = lab.hosts[name]
+    links = host.run(["ls", "/sys/class/net"], soon()).out.split()
+    assert {"data", "up-data", "up-ovs", "up-pf", "up-vdpa", "up-mig", "mgmt"} <= set(links)
+    functions = f"/sys/class/net/{host.resources.pf}/device/sriov_totalvfs"
+    assert host.run(["cat", functions], soon()).out == "7\n"
+    card = host.resources.vdpa[0].removeprefix("pci/")
+    assert f"{card}/virtio" in host.run(["realpath", "/sys/class/net/up-vdpa/device"], soon()).out
+    assert host.resources.vdpa[1] in host.run(["vdpa", "mgmtdev", "show"], soon()).out
+    host.run(["test", "-c", "/dev/kvm", "-a", "-c", "/dev/vfio/vfio"], soon())
+
+
+def test_a_hosts_clock_is_known_within_its_error(lab: NestedLab) -> None:
+    host = lab.hosts["a"]
+    offset = host.wall_clock()
+    before = now_ns()
+    reading = int(host.run(["date", "+%s%N"], soon()).out)
+    after = now_ns()
+    assert before - offset.error_ns <= offset.to_axis(reading) <= after + offset.error_ns
+
+
+def test_a_program_is_run_on_a_host_by_the_systems_own_ssh(lab: NestedLab) -> None:
+    words = ["printf", "%s|", "a b", "$HOME", "'"]
+    assert run(lab.enter("b", words), soon()).out == "a b|$HOME|'|"
+
+
+def switch(host: RemoteHost) -> nested.MachinePower:
+    assert isinstance(host.power, nested.MachinePower)
+    return host.power
+
+
+def test_a_host_that_hangs_is_not_waited_for_and_goes_on(lab: NestedLab) -> None:
+    host = lab.hosts["b"]
+    host.run(["touch", "/root/note"], soon())
+    switch(host).hang()
+    try:
+        with pytest.raises(HostError) as caught:
+            host.run(["true"], soon(1))
+    finally:
+        switch(host).resume()
+    assert caught.value.host == "b"
+    host.run(["test", "-e", "/root/note"], soon())
+
+
+def test_a_host_that_was_switched_off_is_replaced_and_the_other_one_stays(lab: NestedLab) -> None:
+    for host in lab.hosts.values():
+        host.run(["touch", "/root/note"], soon())
+    switch(lab.hosts["b"]).kill()
+    gone(lab, "b")
+    assert not lab.whole()
+    assert lab.heal() == ("b",)
+    answers(lab)
+    notes = [
+        host.run(["test", "-e", "/root/note"], soon(), check=False).status
+        for host in lab.hosts.values()
+    ]
+    assert notes == [0, 1], "a keeps what it had, and b is another one"
+    assert lab.heal() == ()
+
+
+def gone(lab: NestedLab, name: str) -> None:
+    """Wait until its machine is: it ends when it is told to, but not at once."""
+    deadline = soon()
+    while lab.runs(name):
+        assert not deadline.passed(), f"the machine {name} does not end"
+
+
+def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: NestedLab) -> None:
+    place = lab.carriers["b"]
+    place.run(["kill", "-KILL", place.file(machine.PID_FILE).read_text().strip()], soon())
+    gone(lab, "b")
+    assert manager.find(lab.name) is None
+    told: list[str] = []
+    again = manager.up(up.config, told.append)
+    try:
+        assert again.whole()
+        assert again.record.hosts != lab.record.hosts
+        answers(again)
+    finally:
+        close(again)
+    if up.says("(tcg)"):
+        assert any("saved state" in line for line in told)
+        assert not any("booting" in line for line in told)
+
+
+def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None:
+    inside = [host.init for host in lab.record.hosts]
+    image = ensure_image("tiny", cache_folder(), lambda _text: None)
+    with lab.hosts["a"].connect() as hypervisor:
+        xml = domain_xml(
+            GuestSpec(),
+            Interface(),
+            image,
+            {"bridge": lab.hosts["a"].resources.bridge},
+            machine=hypervisor.machine("q35"),
+            accelerator="kvm",
+            cpu_model=lab.cpu_model,
+        )
+        assert hypervisor.create(xml, Deadline.after(60)).state() == "running"
+    manager.down(lab.name)
+    assert traces(lab.name) == []
+    assert not any(init is None or init.alive() for init in inside)
+    assert manager.find(lab.name) is None
+    assert lab.name not in manager.names()
+    if up.says("(tcg)"):
+        assert up.states is not None
+        assert up.states.is_dir(), "for the next time"

@@ -1,0 +1,153 @@
+"""Roots: whole or not there, whatever happens to the program that makes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from migrate.errors import ConfigurationError, HostError
+from migrate.lab import rootfs as roots
+from migrate.lab.rootfs import PACKAGES, ensure_root, init_program
+
+
+def quiet(_: str) -> None:
+    """No one looks at the progress."""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An mmdebstrap that comes first; its last but one argument is the folder to fill."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return programs / "mmdebstrap"
+
+
+def write(program: Path, then: str) -> None:
+    program.write_text(
+        "#!/bin/sh\n"
+        "while [ $# -gt 2 ]; do shift; done\n"
+        'mkdir -p "$1/etc"; cat >"$1/etc/sources"\n'
+        f"{then}\n"
+    )
+    program.chmod(0o755)
+
+
+def left(cache: Path) -> list[str]:
+    """Folders of roots, whole or half made."""
+    return sorted(path.name for path in (cache / "roots").iterdir() if path.is_dir())
+
+
+def test_a_root_is_made_once_and_told(tmp_path: Path, fake: Path) -> None:
+    write(fake, "exit 0")
+    told: list[str] = []
+    folder = ensure_root("debian-12", tmp_path, told.append)
+    assert "bookworm" in (folder / "etc/sources").read_text()
+    assert len(told) == 1
+    assert "debian-12" in told[0]
+    write(fake, "exit 1")
+    assert ensure_root("debian-12", tmp_path, told.append) == folder
+    assert len(told) == 1, "the second time it is there"
+
+
+def test_backports_are_a_second_source(tmp_path: Path, fake: Path) -> None:
+    write(fake, "exit 0")
+    folder = ensure_root("debian-13-backports", tmp_path, quiet)
+    sources = (folder / "etc/sources").read_text()
+    assert "trixie main" in sources
+    assert "trixie-backports main" in sources
+
+
+def test_another_recipe_makes_another_folder(
+    tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(fake, "exit 0")
+    before = ensure_root("debian-13", tmp_path, quiet)
+    monkeypatch.setattr(roots, "VERSION", roots.VERSION + 1)
+    assert ensure_root("debian-13", tmp_path, quiet) != before
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [("echo 'E: no mirror' >&2; exit 25", "E: no mirror"), ("kill -9 $$", "exit status")],
+)
+def test_a_root_that_fails_leaves_nothing_half_made(
+    tmp_path: Path, fake: Path, then: str, said: str
+) -> None:
+    write(fake, then)
+    with pytest.raises(HostError, match=said) as caught:
+        ensure_root("debian-13", tmp_path, quiet)
+    assert "mmdebstrap" in caught.value.remedy
+    assert left(tmp_path) == []
+
+
+def test_without_mmdebstrap_the_package_is_named(
+    tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fake.parent / "setpriv").symlink_to(shutil.which("setpriv") or "/")
+    monkeypatch.setenv("PATH", str(fake.parent))
+    with pytest.raises(HostError, match="mmdebstrap: No such file") as caught:
+        ensure_root("debian-13", tmp_path, quiet)
+    assert "the package mmdebstrap" in caught.value.remedy
+    assert left(tmp_path) == []
+
+
+def test_what_a_killed_controller_left_is_removed_by_the_next(tmp_path: Path, fake: Path) -> None:
+    write(fake, f"echo $$ >{tmp_path}/pid; exec sleep 1000")
+    os.mkfifo(tmp_path / "pid")
+    script = (
+        "import sys; from pathlib import Path; from migrate.lab.rootfs import ensure_root;"
+        "ensure_root('debian-13', Path(sys.argv[1]), lambda _: None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) as controller:
+        maker = int((tmp_path / "pid").read_text())
+        descriptor = os.pidfd_open(maker)
+        try:
+            half_made = left(tmp_path)
+            controller.send_signal(signal.SIGKILL)
+            controller.wait()
+            went_with_it = bool(select.select([descriptor], [], [], 10)[0])
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            os.close(descriptor)
+    assert half_made
+    assert went_with_it, "what makes a root does not go on without its controller"
+    write(fake, "exit 0")
+    folder = ensure_root("debian-13", tmp_path, quiet)
+    assert left(tmp_path) == [folder.name]
+
+
+def test_a_name_that_is_no_root_is_told_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such root") as caught:
+        ensure_root("debian-1", tmp_path, quiet)
+    assert "debian-13-backports" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_this_machines_own_root_needs_its_programs(
+    tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(fake.parent))
+    with pytest.raises(HostError, match="libvirtd, qemu-system-x86_64, ip not installed") as caught:
+        ensure_root("/", tmp_path, quiet)
+    assert all(package in caught.value.remedy for package in PACKAGES)
+    for program in roots.PROGRAMS:
+        (fake.parent / program).touch(0o755)
+    assert ensure_root("/", tmp_path, quiet) == Path("/")
+
+
+def test_without_an_init_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert init_program().name == "tini-static"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(HostError) as caught:
+        init_program()
+    assert "apt-get install tini" in caught.value.remedy

@@ -1,0 +1,169 @@
+"""What went on inside of each hop, from events, answers and arrivals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from migrate.analysis.announcements import Rounds
+from migrate.analysis.move_details import hop_events, inside_of
+from migrate.migration.move import MoveResult
+from migrate.model import Case, Event, GuestSpec, Inside, Nic, Reported
+from migrate.model.recording import Arrivals
+from migrate.recorder.qemu_state import Blocktime, QemuRecording
+from migrate.recorder.seen import Hop, Seen
+from migrate.recorder.traffic import TrafficLog
+
+MS = 1_000_000
+NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:00:00:01", mtu=1500, carrier=True)
+MOVED = MoveResult(outcome="completed", held_by=("b",), reported=Reported(), error=None)
+
+
+def at(ms: float, name: str, host: str, **data: Any) -> Event:
+    source: Any = "fabric" if host == "fabric" else "qemu"
+    error_ns = 0 if host == "fabric" else MS // 10
+    at_ns = round(ms * MS)
+    return Event(at_ns=at_ns, error_ns=error_ns, source=source, host=host, name=name, data=data)
+
+
+STOP, RESUME = at(100, "STOP", "a"), at(160, "RESUME", "b")
+HEARD = tuple(
+    at(ms, "announce", "fabric", kind=kind)
+    for ms, kind in ((161, "garp"), (162, "na"), (230, "garp"))
+)
+
+
+def arrivals(*received_ms: float) -> Arrivals:
+    received = (np.array(received_ms) * MS).astype(np.int64)
+    return Arrivals(np.arange(len(received), dtype=np.int64), received - MS, received)
+
+
+LOG = {"egress": arrivals(50, 90, 175, 180), "ingress": arrivals(52, 92, 168, 182)}
+
+
+def taken(log: dict[str, Arrivals]) -> TrafficLog:
+    nothing: dict[str, Any] = dict.fromkeys(("jumps", "memory", "tcp", "nic", "lowers"))
+    return TrafficLog(
+        **nothing,
+        egress=log["egress"],
+        ingress=log["ingress"],
+        sent_egress=None,
+        sent_ingress=9,
+        end_ns=0,
+        from_receipts=False,
+    )
+
+
+UNSEEN = QemuRecording()
+
+
+def hops(
+    looks: Sequence[QemuRecording],
+    events: Sequence[Event],
+    *,
+    log: dict[str, Arrivals] | None = None,
+    end_ms: float | None = 1200,
+) -> tuple[Inside, ...]:
+    """Hops of a second each, there and back."""
+    log = LOG if log is None else log
+    seen = Seen(begin_ns=0, floor=(0, 1), start_ms=0, nic=NIC)
+    for number, looked in enumerate(looks):
+        ends = ("a", "b") if number % 2 == 0 else ("b", "a")
+        seen.hops.append(Hop(*ends, MOVED, number * 1000 * MS, (number + 1) * 1000 * MS, looked))
+    seen.taken, seen.events = taken(log), tuple(events)
+    seen.heard_until_ns = None if end_ms is None else round(end_ms * MS)
+    case = Case(id="x", guest=GuestSpec(memory_mib=128))
+    return inside_of(seen, hop_events(seen, NIC.mac), case, log)
+
+
+def hop(
+    looked: QemuRecording = UNSEEN, events: Sequence[Event] = (STOP, RESUME), **more: Any
+) -> Any:
+    (found,) = hops([looked], events, **more)
+    return found
+
+
+def test_announcements_are_told_by_who_sent_them_beside_what_was_asked() -> None:
+    early = at(150, "announce", "fabric", kind="rarp")
+    rounds = Rounds(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
+    found = hop(QemuRecording(rounds=rounds), (STOP, RESUME, early, *HEARD))
+    assert (found.announced, found.announced_by) == (3, {"garp": 2, "na": 1, "rarp": 0})
+    assert (found.announce_rounds_asked, found.announce_last_due_ms) == (5, 800)
+    assert (found.first_announce_ms, found.listened_ms) == (-10.0, 1040.0)
+
+
+def test_a_hop_is_listened_to_until_the_next_one_begins() -> None:
+    first, second = hops([UNSEEN, UNSEEN], (STOP, RESUME), end_ms=2500)
+    assert first.listened_ms == 840.0
+    assert (second.listened_ms, second.announced_by) == (None, None)
+
+
+def test_how_long_the_fabric_was_listened_to_may_be_unknown() -> None:
+    found = hop(events=(STOP, RESUME, *HEARD), end_ms=None)
+    assert (found.announced, found.listened_ms) == (3, None)
+
+
+def test_nobody_is_counted_where_the_guest_did_not_run_on_at_the_target() -> None:
+    found = hop(events=(STOP, at(160, "RESUME", "a"), *HEARD))
+    assert (found.announced, found.announced_by, found.listened_ms) == (None, None, None)
+    assert found.announce_rounds_asked is None
+    assert found.first_egress_ms == 15.0  # it ran on all the same
+
+
+def test_the_first_packet_each_way_is_the_first_after_the_resume() -> None:
+    found = hop()
+    assert (found.first_egress_ms, found.first_ingress_ms) == (15.0, 8.0)
+    assert found.first_egress_error_ms == 0.1  # the event's
+    assert found.first_ingress_error_ms > 0.1  # and the guest's clock's
+    assert found.silent == ()
+
+
+def test_a_way_that_stays_dark_is_no_unmeasured_one() -> None:
+    log = {**LOG, "ingress": arrivals(52, 92)}
+    found = hop(log=log)
+    assert (found.first_ingress_ms, found.silent) == (None, ("ingress",))
+    assert found.first_egress_ms == 15.0
+    unmeasured = hop(events=(STOP,))
+    assert (unmeasured.first_egress_ms, unmeasured.silent) == (None, ())
+
+
+def test_a_packet_of_the_next_hop_is_not_the_first_of_this_one() -> None:
+    log = {"egress": arrivals(50, 90, 1500), "ingress": arrivals(52, 92, 168)}
+    first, _ = hops([UNSEEN, UNSEEN], (STOP, RESUME), log=log, end_ms=2500)
+    assert (first.first_egress_ms, first.silent) == (None, ("egress",))
+
+
+@pytest.mark.parametrize(
+    ("answered_ms", "events", "missed", "stop", "stopped_ms"),
+    [
+        ((0, 20, 420, 440), (STOP, RESUME), 19, True, 60.0),
+        ((130, 430), (STOP, RESUME), 14, False, 30.0),
+        ((200, 500), (STOP, RESUME), 14, False, 0.0),
+        ((0, 400), (STOP,), 19, True, None),
+        ((0, 400), (), 19, None, None),
+    ],
+)
+def test_a_blind_spell_tells_what_was_missed_by_it(
+    answered_ms: Sequence[float],
+    events: Sequence[Event],
+    missed: int,
+    stop: bool | None,
+    stopped_ms: float | None,
+) -> None:
+    (blind,) = hop(QemuRecording(answered_ns=[round(ms * MS) for ms in answered_ms]), events).blind
+    assert (blind.missed, blind.stop, blind.stopped_ms) == (missed, stop, stopped_ms)
+    assert blind.host == "a"
+
+
+def test_a_qemu_that_answers_is_not_blind() -> None:
+    answered = [round(ms * MS) for ms in (0, 20, 260)]
+    assert hop(QemuRecording(answered_ns=answered)).blind == ()
+
+
+def test_the_wait_for_pages_is_the_targets_or_not_measured() -> None:
+    found = hop(QemuRecording(blocktime=Blocktime(12, (12, 30))))
+    assert (found.postcopy_blocktime_ms, found.postcopy_cpus_blocktime_ms) == (12, (12, 30))
+    assert hop(QemuRecording()).postcopy_blocktime_ms is None

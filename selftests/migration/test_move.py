@@ -1,0 +1,231 @@
+"""Acting on a move that goes on: by a libvirt that refuses, or that answers no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from xml.etree.ElementTree import Element
+
+import pytest
+
+from migrate.clock import now_ns
+from migrate.drivers.background_call import BackgroundCall
+from migrate.drivers.libvirt import Domain
+from migrate.errors import HostError
+from migrate.migration import move as migration
+from migrate.migration.faults import armed
+from migrate.migration.move import End, MigrateCall, Move, act, judged
+from migrate.model import Event, Fault, PhaseName, Policy
+from migrate.recorder.events import Listener
+
+
+class Hung:
+    """A guest whose move goes on until ``ended``; orders are counted, and may be refused."""
+
+    def __init__(self, refuses: str = "", begin: Callable[[], None] = lambda: None) -> None:
+        self._begin = begin
+        self.ended = threading.Event()
+        self.orders: list[str] = []
+        self._refuses = refuses
+
+    def reachable(self) -> bool:
+        return True
+
+    def migrate(self, *_words: Any) -> BackgroundCall:
+        self._begin()
+        return BackgroundCall("migrate to b", self.ended.wait)
+
+    def _ordered(self, order: str) -> None:
+        self.orders.append(order)
+        if order == self._refuses:
+            raise HostError(order, host="a", said="not now")
+
+    def abort_job(self) -> None:
+        self._ordered("abort")
+        self.ended.set()
+
+    def start_postcopy(self) -> None:
+        self._ordered("postcopy")
+        self.ended.set()
+
+    def suspend(self) -> None:
+        self._ordered("suspend")
+        self.ended.set()
+
+
+def end(name: str) -> End:
+    host = SimpleNamespace(name=name, migration_address="", libvirt_target="")
+    return End(cast("Any", host), cast("Any", None))
+
+
+def moving(**policy: object) -> Move:
+    wanted = Policy.model_validate({"timeout_s": 0.05, **policy})
+    return Move(end("a"), end("b"), wanted, (), Path())
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "GRACE_S", 0.1)
+    monkeypatch.setattr(migration, "ACCOUNT_S", 0.1)
+
+
+def acted(guest: Hung, listener: Listener, move: Move) -> MigrateCall:
+    done = act(cast("Domain", guest), move, listener, lambda _event: None)
+    guest.ended.set()
+    return done
+
+
+@pytest.mark.parametrize(
+    ("then", "order", "gave_up"),
+    [("abort", "abort", True), ("suspend", "suspend", False), ("postcopy", "postcopy", False)],
+)
+def test_what_the_policy_says_is_ordered_at_the_time_limit(
+    then: str, order: str, gave_up: bool, listener: Listener
+) -> None:
+    guest = Hung()
+    done = acted(guest, listener, moving(on_timeout=then))
+    assert (guest.orders, done.aborted, done.call.ended) == ([order], gave_up, True)
+
+
+def test_an_order_that_is_refused_is_a_note_and_the_move_an_attempt(listener: Listener) -> None:
+    guest = Hung(refuses="abort")
+    move = moving()
+    done = acted(guest, listener, move)
+    assert done.notes == ("give up the move: abort on host a: not now",)
+    moved = judged(done, ("a",), move)
+    assert (moved.outcome, moved.held_by) == ("failed", ("a",))
+    assert moved.error is not None
+    assert moved.error.said == "libvirt's call did not end"
+
+
+@pytest.mark.parametrize("then", ["suspend", "postcopy"])
+def test_what_does_not_end_by_the_policy_is_given_up(then: str, listener: Listener) -> None:
+    guest = Hung(refuses=then)
+    move = moving(on_timeout=then)
+    done = acted(guest, listener, move)
+    assert guest.orders == [then, "abort"]
+    assert judged(done, ("a",), move).outcome == "aborted"
+
+
+def test_a_phase_to_abort_at_is_acted_on_when_it_is_seen(listener: Listener) -> None:
+    data = {"status": "active"}
+    begun = Event(at_ns=now_ns(), source="qemu", host="a", name="MIGRATION", data=data)
+    guest = Hung(begin=lambda: listener.add(begun))
+    move = moving(abort_at="precopy", timeout_s=30)
+    done = acted(guest, listener, move)
+    assert guest.orders == ["abort"]
+    assert judged(done, ("a",), move).outcome == "aborted"
+
+
+def said(status: str) -> Event:
+    data = {"status": status}
+    return Event(at_ns=now_ns(), source="qemu", host="a", name="MIGRATION", data=data)
+
+
+@pytest.mark.parametrize(("phase", "statuses"), [("wait-unplug", 1), ("standby", 2)])
+def test_a_move_is_given_up_while_the_primary_is_on_its_way_out_or_gone(
+    phase: PhaseName, statuses: int, listener: Listener
+) -> None:
+    def begin() -> None:
+        for status in ("wait-unplug", "active")[:statuses]:
+            listener.add(said(status))
+
+    guest = Hung(begin=begin)
+    done = acted(guest, listener, moving(abort_at=phase, timeout_s=30))
+    assert guest.orders == ["abort"]
+    assert done.aborted
+
+
+def test_standby_does_not_begin_with_the_status_that_asks_for_the_unplug(
+    listener: Listener,
+) -> None:
+    guest = Hung(begin=lambda: listener.add(said("wait-unplug")))
+    acted(guest, listener, moving(abort_at="standby", on_timeout="suspend"))
+    assert guest.orders == ["suspend"]
+
+
+@pytest.mark.parametrize("at", ["wait-unplug", "standby", "replug"])
+def test_a_fault_waits_for_the_phases_of_a_primary(
+    at: PhaseName, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def kill(host: Any) -> Callable[[], None]:
+        done.append(host.name)
+        return lambda: None
+
+    monkeypatch.setattr("migrate.migration.faults._DO", {"kill-guest": kill})
+    hosts = {"source": end("a").host, "target": end("b").host}
+    negotiated = said("").model_copy(update={"host": "b", "name": "FAILOVER_NEGOTIATED"})
+    script = {
+        "setup": said("setup"),
+        "wait-unplug": said("wait-unplug"),
+        "standby": said("active"),
+        "replug": negotiated,
+    }
+    with armed((Fault(at=at, do="kill-guest", on="target"),), hosts, listener) as faults:
+        for name, event in script.items():
+            faults.react(event)
+            assert done == ([] if list(script).index(name) < list(script).index(at) else ["b"])
+        assert faults.not_done() == ()
+
+
+@pytest.mark.parametrize(
+    ("held", "outcome"), [((), "lost"), (("a", "b"), "failed"), (("b",), "completed")]
+)
+def test_the_holders_decide_how_it_ended(
+    held: tuple[str, ...], outcome: str, listener: Listener
+) -> None:
+    guest = Hung()
+    guest.ended.set()
+    move = moving()
+    assert judged(acted(guest, listener, move), held, move).outcome == outcome
+
+
+def test_a_refusal_by_number_comes_with_what_would_lift_it(listener: Listener) -> None:
+    def refuse() -> None:
+        raise RuntimeError("unable to execute 'migrate': vdpa svq does not work with features 0x40")
+
+    guest = Hung()
+    guest.migrate = lambda *_: BackgroundCall("migrate to b", refuse)  # type: ignore[method-assign]
+    move = moving(timeout_s=30)
+    moved = judged(acted(guest, listener, move), ("a",), move)
+    assert (moved.outcome, moved.held_by) == ("failed", ("a",))
+    assert moved.error is not None
+    assert "features 0x40" in moved.error.said
+    assert "features_off = ['gso']" in moved.error.remedy
+
+
+def test_a_saved_guest_is_restored_with_what_backs_it_on_the_target(
+    listener: Listener, tmp_path: Path
+) -> None:
+    restored: list[tuple[object, ...]] = []
+    target = SimpleNamespace(restore=lambda *words: restored.append(words))
+
+    class Saved(Hung):
+        def xml(self, *, migratable: bool) -> str:
+            assert migratable
+            return "<domain><devices><emulator>x</emulator></devices></domain>"
+
+        def save(self, path: str) -> None:
+            Path(path).touch()
+
+    def other(root: Element) -> None:
+        root.set("type", "kvm")
+
+    wanted = Policy(method="save-restore")
+    there = End(end("b").host, cast("Any", target))
+    for rewrites in ((), (other,)):
+        move = Move(end("a"), there, wanted, rewrites, tmp_path / "saved")
+        acted(Saved(), listener, move)
+    (plain, changed) = [words[3] for words in restored]
+    assert plain is None
+    assert 'type="kvm"' in str(changed)

@@ -1,0 +1,281 @@
+"""pytest's door, by tests of its users: what they see when a case passes, fails, or can't run."""
+
+from __future__ import annotations
+
+import importlib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from migrate.lab.local.lab import LocalLab
+from migrate.plugins.pytest import Boot, Scenario, Verdicts
+from selftests.conftest import ROOT, SCENARIOS
+
+MADE_UP = '''
+"""A session without a lab: its attempts are made up."""
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+from migrate.campaign import session
+from migrate.model import Case, Problem, Skip, Verdict
+from selftests.doubles import synthetic
+
+class Lab:
+    def __init__(self, config):
+        self.scenario_defaults = config.scenario_defaults()
+
+class Session:
+    def __init__(self, lab):
+        self.lab = lab
+        self.skipped, self.attempts, self.finished = [], [], False
+        self.writer = SimpleNamespace(folder=Path("/results/20260102"))
+
+    def places(self, case):
+        if case.interface.mode == "virtio":
+            return (("a", "b"), ("c", "d"))
+        return Skip(case=case, reason="no such card here", remedy="plug one in")
+
+    def skip(self, skip):
+        self.skipped.append(skip)
+
+    def lacks(self, names):
+        if "moon" in names:
+            return Skip(case=Case(id="needs"), reason="it is day", remedy="wait")
+
+    def next_number(self, case, wanted):
+        return wanted or len(self.attempts) + 1
+
+    def attempt(self, case, number, *pairs):
+        passes = case.policy.hops == 1
+        verdict = Verdict(
+            check="held-by", result="pass" if passes else "fail", measured="nobody", limit="b",
+            evidence="THE GUEST RUNS NOWHERE",
+        )
+        done = synthetic.attempt(case, number, outcome="completed" if passes else "lost")
+        error = None if passes else Problem(tried="migrate to b", host="a", said="it burns")
+        self.attempts.append(done.model_copy(update={"verdicts": (verdict,), "error": error}))
+        return self.attempts[-1]
+
+    @contextlib.contextmanager
+    def build_world(self, case, *pairs):
+        yield f"{case.interface.mode} on {pairs[0]}"
+
+    def finish(self):
+        print("the report is written")
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lab():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "lab_up", lambda config, say: contextlib.nullcontext(Lab(config)))
+        patch.setattr(session, "begin", lambda lab, *_: Session(lab))
+        yield
+'''
+SCENARIO = 'name = "one"\n'
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project of a user, with a scenario file and no lab."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    pytester.makeconftest(MADE_UP)
+    pytester.path.joinpath("one.toml").write_text(SCENARIO)
+    return pytester
+
+
+def outcome_of(inner: pytest.Pytester, test: str, *words: str) -> pytest.RunResult:
+    inner.makepyfile(f"from pathlib import Path\nONE = Path('one.toml')\n{test}")
+    return inner.runpytest_inprocess("-p", "no:cacheprovider", *words)
+
+
+def test_a_case_that_passes(inner: pytest.Pytester) -> None:
+    result = outcome_of(
+        inner, "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE))\n", "-s"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*the report is written*"])
+
+
+def test_a_case_that_fails_shows_its_verdicts_and_no_code(inner: pytest.Pytester) -> None:
+    result = outcome_of(
+        inner, "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE, 'policy.hops=3'))\n"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "one/1: lost, held by*",
+            "*held-by*fail*nobody against b: THE GUEST RUNS NOWHERE",
+            "migrate to b on a: it burns",
+            "run folder: /results/20260102",
+        ]
+    )
+    assert "def judge" not in result.stdout.str()
+
+
+def test_a_case_that_cannot_run_here_is_skipped_with_reason_and_remedy(
+    inner: pytest.Pytester,
+) -> None:
+    test = (
+        "def test_it(scenario):\n    scenario(ONE, 'interface.mode=vdpa')\n"
+        "def test_staged(boot):\n    with boot(ONE, 'interface.mode=vdpa'):\n        pass\n"
+        "def test_noted(lab):\n    assert [s.reason for s in lab.skipped] == 2 * "
+        "['no such card here']\n"
+    )
+    result = outcome_of(inner, test, "-rs")
+    result.assert_outcomes(skipped=2, passed=1)
+    result.stdout.fnmatch_lines(["SKIPPED*no such card here; it takes: plug one in"])
+
+
+def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
+    test = (
+        "from migrate.model import Case\n"
+        "def test_it(boot):\n    with boot(Case(id='mine')) as stage:\n"
+        "        assert stage == \"virtio on ('a', 'b')\"\n"
+    )
+    outcome_of(inner, test).assert_outcomes(passed=1)
+
+
+def test_a_labs_own_workload_is_that_of_its_cases(inner: pytest.Pytester) -> None:
+    lab = inner.path.joinpath("slow.toml")
+    lab.write_text("[workload]\ninterval_us = 5000\nfloor_s = 3\n")
+    test = (
+        "def test_it(scenario):\n"
+        "    workload = scenario(ONE, 'workload.floor_s=2').case.workload\n"
+        "    assert (workload.interval_us, workload.floor_s) == (5000, 2)\n"
+    )
+    outcome_of(inner, test, "--lab", str(lab)).assert_outcomes(passed=1)
+
+
+def test_a_file_of_several_cases_has_to_be_narrowed(inner: pytest.Pytester) -> None:
+    inner.path.joinpath("one.toml").write_text(
+        SCENARIO + '[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
+    )
+    result = outcome_of(inner, "def test_it(scenario):\n    scenario(ONE)\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*it makes 2: one-virtio, one-vdpa -- narrow it by a variant, or by*"]
+    )
+
+
+def test_a_file_is_narrowed_by_a_variant(inner: pytest.Pytester) -> None:
+    there, back = '[[variants]]\nname = "there"\n', '[[variants]]\nname = "back"\n'
+    hops = 'policy.hops = 2\nexpect.held_by = ["source"]\n'
+    inner.path.joinpath("one.toml").write_text(SCENARIO + there + back + hops)
+    test = (
+        "def test_it(scenario):\n"
+        "    assert scenario(ONE, variant='back').case.policy.hops == 2\n"
+        "def test_none(scenario):\n    scenario(ONE, variant='nowhere')\n"
+    )
+    result = outcome_of(inner, test)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        ["*run the variant 'nowhere' of one.toml: there is no such case -- *-there, *-back*"]
+    )
+
+
+def test_an_unknown_lab_file_is_named(inner: pytest.Pytester) -> None:
+    result = outcome_of(inner, "def test_it(lab):\n    pass\n", "--lab", "nothing.toml")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*read the lab file nothing.toml: it does not exist*"])
+
+
+def test_the_options_are_told(inner: pytest.Pytester) -> None:
+    result = inner.runpytest_inprocess("--help")
+    options = ("*--lab=LAB*", "*--lab-name=*", "*--results=*", "*--scenario=*", "*--repeat=*")
+    result.stdout.fnmatch_lines(["migrate-lab:", *options])
+
+
+def test_a_real_guest_on_a_real_lab(
+    pytester: pytest.Pytester, shared_lab: LocalLab, tmp_path: Path
+) -> None:
+    quick = SCENARIOS / "quickstart.toml"
+    pytester.makepyfile(
+        f"from pathlib import Path\nQUICK = Path({str(quick)!r})\n"
+        "def test_it(scenario, verdicts, lab):\n"
+        "    attempt = scenario(QUICK, 'interface.mode=virtio')\n"
+        "    verdicts(attempt)\n"
+        "    assert attempt.held_by == ('b',)\n"
+        "def test_absent(scenario):\n    scenario(QUICK, 'interface.mode=failover')\n"
+    )
+    options = ("-p", "no:cacheprovider", "--lab-name", shared_lab.name, "--results", str(tmp_path))
+    result = pytester.runpytest_subprocess("-rs", *options)
+    result.assert_outcomes(passed=1, skipped=1)
+    (run,) = (path for path in tmp_path.iterdir() if path.joinpath("run.json").exists())
+    assert (run / "report.html").exists()
+    assert (run / "junit.xml").exists()
+
+
+# --- scenario files, repetitions, markers, evidence ---
+
+TWO = SCENARIO + '[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
+
+
+def test_the_cases_of_a_named_scenario_file_are_tests(inner: pytest.Pytester) -> None:
+    inner.path.joinpath("one.toml").write_text(TWO)
+    inner.makepyfile("def test_other():\n    pass\n")
+    result = inner.runpytest_inprocess("-p", "no:cacheprovider", "-v", "one.toml")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["one.toml::one-virtio PASSED*", "one.toml::one-vdpa SKIPPED*"])
+
+
+def test_scenario_files_by_option_alone_and_beside_tests(inner: pytest.Pytester) -> None:
+    words = ("--scenario", "one.toml")
+    outcome_of(inner, "def test_other():\n    pass\n", *words).assert_outcomes(passed=1)
+    outcome_of(inner, "def test_other():\n    pass\n", *words, ".").assert_outcomes(passed=2)
+
+
+def test_a_file_that_is_no_scenario_is_refused_in_a_line(inner: pytest.Pytester) -> None:
+    inner.path.joinpath("one.toml").write_text("[hosts.a]\n")
+    result = inner.runpytest_inprocess("-p", "no:cacheprovider", "one.toml")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*one.toml*hosts*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_each_case_is_repeated_in_turns(inner: pytest.Pytester) -> None:
+    two = '[matrix]\n"interface.ring" = ["split", "packed"]\n'
+    inner.path.joinpath("one.toml").write_text(SCENARIO + two)
+    result = inner.runpytest_inprocess("-p", "no:cacheprovider", "-v", "--repeat=2", "one.toml")
+    result.assert_outcomes(passed=4)
+    ids = [line.split()[0] for line in result.outlines if "PASSED" in line]
+    names = ("one-split/1", "one-packed/1", "one-split/2", "one-packed/2")
+    assert ids == [f"one.toml::{name}" for name in names]
+
+
+def test_a_test_that_tries_a_case_is_repeated_and_no_other(inner: pytest.Pytester) -> None:
+    test = "def test_it(scenario):\n    scenario(ONE)\ndef test_other():\n    pass\n"
+    outcome_of(inner, test, "--repeat=3").assert_outcomes(passed=4)
+    result = outcome_of(inner, test, "--repeat=0")
+    result.stderr.fnmatch_lines(["*--repeat: at least 1*"])
+
+
+def test_a_test_is_skipped_where_the_lab_lacks_what_it_names(inner: pytest.Pytester) -> None:
+    test = (
+        "import pytest\n"
+        "@pytest.mark.needs('vhost-user', 'moon')\ndef test_night():\n    assert False\n"
+        "@pytest.mark.needs('tun')\ndef test_day():\n    pass\n"
+    )
+    result = outcome_of(inner, test, "-rs", "--strict-markers")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*it is day; it takes: wait"])
+
+
+def test_evidence_is_in_junits_file(inner: pytest.Pytester) -> None:
+    test = "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE, 'policy.hops=3'))\n"
+    outcome_of(inner, test, "--junitxml=junit.xml").assert_outcomes(failed=1)
+    found = {
+        one.get("name"): one.get("value")
+        for one in ET.parse(inner.path / "junit.xml").iterfind(".//testcase/properties/property")
+    }
+    assert found["run folder"] == "/results/20260102"
+    assert found["attempt"] == "cases/one/1"
+    assert found["verdict held-by"] == "fail: nobody"
+    assert found["reported downtime, ms"] is not None
+    assert {"seen egress outage, ms", "seen ingress outage, ms"} <= found.keys()
+
+
+def test_the_old_name_of_the_plugin_has_the_same_verbs_and_says_where_they_are() -> None:
+    with pytest.warns(DeprecationWarning, match=r"migrate\.plugins\.pytest"):
+        old = importlib.import_module("migrate.pytest_plugin")
+    assert (old.Boot, old.Scenario, old.Verdicts) == (Boot, Scenario, Verdicts)

@@ -1,0 +1,195 @@
+"""Dirty rates inside of an attempt: what is measured before, during and after the move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from migrate.errors import MeasurementError
+from migrate.lab.api import Host
+from migrate.model import DirtyRate, Expect, Sample
+from migrate.recorder import dirty_rate
+from migrate.recorder.dirty_rate import (
+    NOT_COUNTED,
+    NOT_RECKONED,
+    Answer,
+    Method,
+    Qemu,
+    during_move,
+    in_attempt,
+    measure,
+)
+from migrate.recorder.seen import Seen
+from migrate.world import AttemptEnv, World
+from selftests.doubles import synthetic
+from selftests.doubles.qmp import DONE, ENDS, Answers, Here, Message, Script, StandIn, here, refusal
+
+REFUSED = "mode dirty-ring is not enabled, use other method instead."
+
+
+def emulated(sampled: int = 16) -> Script:
+    """A QEMU that emulates: it samples pages, counts none, and has no ring."""
+    mode = ""
+
+    def calc(arguments: Message) -> Answers:
+        nonlocal mode
+        mode = arguments["mode"]
+        return [refusal(REFUSED) if mode == "dirty-ring" else DONE]
+
+    def query(_arguments: Message) -> Answers:
+        rate = sampled if mode == "page-sampling" else 0
+        return [{"return": {"status": "measured", "dirty-rate": rate}}]
+
+    kvm: Message = {"return": {"enabled": False, "present": True}}
+    return {"calc-dirty-rate": calc, "query-dirty-rate": query, "query-kvm": [kvm]}
+
+
+def ringed(_arguments: Message) -> Answers:
+    vcpus = [{"id": number, "dirty-rate": 8} for number in range(2)]
+    told = {"status": "measured", "dirty-rate": 16, "vcpu-dirty-rate": vcpus}
+    return [{"return": told}]
+
+
+Serve = Callable[..., tuple[Host, StandIn]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Hosts whose guest's monitor is a stand-in."""
+    made: list[StandIn] = []
+
+    def start(name: str, script: Script) -> tuple[Host, StandIn]:
+        (tmp_path / name).mkdir()
+        made.append(StandIn(tmp_path / name / "migrate-lab.monitor", script))
+        return here(name, tmp_path / name), made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def stage(pair: tuple[Host, Host], **expect: Any) -> World:
+    """Just what it takes to measure."""
+    case = synthetic.case().model_copy(update={"expect": Expect(**expect)})
+    nobody = cast("Any", None)
+    seen = Seen(begin_ns=0, floor=(0, 0), start_ms=0, nic=nobody)
+    setting = AttemptEnv(lab=nobody)
+    return World(case, setting, pair, nobody, nobody, nobody, {}, {}, seen, nobody)
+
+
+def test_a_stage_measures_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:
+    (one, source), (other, target) = serve("a", emulated(16)), serve("b", emulated(0))
+    made = stage((one, other), dirty_rate_within=0.5)
+    made.measure_dirty_rates("before", ("a",))
+    assert source.gone(), "its monitor is free for the move"
+    assert not target.heard
+    made.measure_dirty_rates("after", ("b",))
+    found = made.seen.dirty_rates
+    assert [(rate.when, rate.host, rate.method, rate.mib_s, rate.reason) for rate in found] == [
+        ("before", "a", "page-sampling", 16.0, ""),
+        ("before", "a", "dirty-bitmap", None, NOT_COUNTED),
+        ("before", "a", "dirty-ring", None, REFUSED),
+        ("after", "b", "page-sampling", 0.0, ""),
+        ("after", "b", "dirty-bitmap", None, NOT_COUNTED),
+        ("after", "b", "dirty-ring", None, REFUSED),
+    ]
+
+
+def test_a_stage_that_is_not_asked_leaves_the_guest_alone(tmp_path: Path) -> None:
+    hosts = (here("a", tmp_path), here("b", tmp_path))
+    made = stage(hosts)
+    made.measure_dirty_rates("before", ("a",))
+    assert made.seen.dirty_rates == []
+
+
+def test_a_sample_is_as_large_as_qemu_takes_it_and_has_its_error(serve: Serve) -> None:
+    host, qemu = serve("a", emulated(16))
+    sampled, *_ = in_attempt([host], "before", 128)
+    commands = [arguments for name, arguments in qemu.heard if name == "calc-dirty-rate"]
+    assert commands[:2] == [
+        {"calc-time": 1, "mode": "page-sampling", "sample-pages": 16384},
+        {"calc-time": 1, "mode": "dirty-bitmap"},
+    ]
+    # An eighth of 2048 pages: 256 of them, give or take 2 x 15, each for 1/16 MiB.
+    assert sampled.error_mib_s == pytest.approx(1 + 2 * 14.97 / 16, abs=0.01)
+
+
+def test_a_sample_of_a_large_guest_takes_no_larger_a_share_than_it_needs(serve: Serve) -> None:
+    host, qemu = serve("a", emulated(0))
+    sampled, *_ = in_attempt([host], "before", 64 * 1024)
+    assert qemu.heard[1][1]["sample-pages"] == 256
+    assert sampled.error_mib_s > 1, "that none of the sample was dirty does not mean that none is"
+
+
+def test_a_ring_tells_the_rate_by_processor(serve: Serve) -> None:
+    host, _ = serve("a", {**emulated(), "calc-dirty-rate": [DONE], "query-dirty-rate": ringed})
+    *_, ring = in_attempt([host], "before", 128)
+    assert (ring.method, ring.mib_s, ring.per_vcpu_mib_s) == ("dirty-ring", 16.0, (8.0, 8.0))
+
+
+def test_a_method_that_fails_does_not_take_the_others_with_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(qemu: Qemu, method: Method, *how: int) -> Answer:
+        if method == "dirty-bitmap":
+            raise MeasurementError("measure", said="still measuring")
+        return measure(qemu, method, *how)
+
+    monkeypatch.setattr(dirty_rate, "measure", stuck)
+    host, _ = serve("a", emulated())
+    sampled, bitmap, _ = in_attempt([host], "before", 128)
+    assert (sampled.mib_s, bitmap.mib_s) == (16.0, None)
+    assert "still measuring" in bitmap.reason
+
+
+def nowhere(_tmp_path: Path) -> list[Here]:
+    return []
+
+
+def both(tmp_path: Path) -> list[Here]:
+    return [here("a", tmp_path), here("b", tmp_path)]
+
+
+def no_qemu(tmp_path: Path) -> list[Here]:
+    return [here("a", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        (nowhere, "the guest runs on 0 hosts"),
+        (both, "the guest runs on 2 hosts"),
+        (no_qemu, "No such file"),
+    ],
+)
+def test_what_cant_be_asked_is_told_by_every_method(
+    hosts: Callable[[Path], list[Here]], said: str, tmp_path: Path
+) -> None:
+    found = in_attempt(hosts(tmp_path), "after", 128)
+    assert [rate.mib_s for rate in found] == [None] * 3
+    assert all(said in rate.reason for rate in found)
+
+
+def test_a_qemu_that_ends_meanwhile_leaves_its_reason(serve: Serve) -> None:
+    host, _ = serve("a", {**emulated(), "query-dirty-rate": ENDS})
+    found = in_attempt([host], "after", 128)
+    assert all(rate.mib_s is None and rate.reason for rate in found)
+
+
+def sample(iteration: int | None, pages: int | None) -> Sample:
+    return Sample(at_ns=0, host="a", iteration=iteration, dirty_pages_s=pages)
+
+
+def test_the_rate_during_a_move_is_the_middle_of_what_qemu_reckoned() -> None:
+    samples = [sample(1, 9999), sample(2, 0), sample(2, None), sample(3, 256), sample(3, 512)]
+    found = during_move("a", [*samples, sample(4, 1024)])
+    assert found == DirtyRate(when="during", method="migration", host="a", mib_s=2.0)
+
+
+@pytest.mark.parametrize("samples", [(), (sample(None, 256),), (sample(1, 256),), (sample(2, 0),)])
+def test_a_move_in_which_qemu_reckoned_none_has_no_rate(samples: tuple[Sample, ...]) -> None:
+    found = during_move("a", samples)
+    assert (found.mib_s, found.reason) == (None, NOT_RECKONED)

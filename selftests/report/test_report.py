@@ -1,0 +1,674 @@
+"""The table and the page: what a reader is told, and what hostile text can't do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from migrate.analysis.figures import COMPARED, longest
+from migrate.model import (
+    Attempt,
+    Event,
+    Expect,
+    Gap,
+    Mode,
+    PhaseName,
+    Policy,
+    Problem,
+    Reported,
+    Skip,
+    Verdict,
+)
+from migrate.model.recording import Arrivals
+from migrate.report.downsample import edges, lost, thinned
+from migrate.report.figure import figure
+from migrate.report.figure_data import FigureData, windows
+from migrate.report.figure_lanes import PHASES, labels
+from migrate.report.html import GAPS, headline, write_report
+from migrate.report.table import NO_PHASE, Table, plain, rich, table
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
+from migrate.results.run_folder import RunWriter
+from selftests.doubles import synthetic
+from selftests.doubles.synthetic import HOSTILE, MS, STOP
+
+PRINTABLE_HOSTILE = HOSTILE.replace("\x00", "").replace("\x1b", "")
+
+
+def many(of: str = "virtio", count: int = 5, **fields: Any) -> list[Attempt]:
+    case = synthetic.case("vhost-user" if of == "vhost-user" else "virtio")
+    return [
+        synthetic.attempt(case, number, length_ms=150.0 + number, **fields)
+        for number in range(1, count + 1)
+    ]
+
+
+def row(of: Table, number: int = 0) -> dict[str, str]:
+    return {head: cell.line() for head, cell in zip(of.heads, of.rows[number], strict=True)}
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def test_a_row_is_a_mode_with_medians_and_extremes() -> None:
+    told = row(table(synthetic.run(), many()))
+    assert told["mode"] == "virtio"
+    assert told["n"] == "5"
+    assert told["downtime reported, ms"] == "63.0 [61.0..65.0]"
+    assert told["outage seen, egress, ms"] == "153 [151..155]"
+    assert told["outage seen, ingress, ms"] == "813 [811..815]"
+    assert told["floor, ms"] == "2.4 [2.4..2.4]"
+    assert told["verdict"] == "pass 5/5"
+
+
+def test_two_cases_of_one_mode_are_told_apart_by_their_ids() -> None:
+    attempts = [
+        synthetic.attempt(synthetic.case(name="split")),
+        synthetic.attempt(synthetic.case(name="packed")),
+    ]
+    of = table(synthetic.run(), attempts)
+    assert of.heads[0] == "case"
+    assert [line[0].text for line in of.rows] == ["split-virtio", "packed-virtio"]
+
+
+def test_what_was_not_measured_says_so_and_is_no_zero() -> None:
+    nothing: dict[str, Any] = {"gaps": None, "stalls": None, "floor": None, "reported": Reported()}
+    told = row(table(synthetic.run(), many(**nothing)))
+    assert [value for head, value in told.items() if head.endswith(", ms")] == [NOT_MEASURED] * 6
+
+
+def test_how_many_were_measured_is_said_if_not_all() -> None:
+    attempts = [*many(count=4), synthetic.attempt(synthetic.case(), 5, gaps=None)]
+    told = row(table(synthetic.run(), attempts))
+    assert told["outage seen, egress, ms"].endswith("4/5 measured")
+
+
+def test_no_gap_above_the_floor_is_said_in_words() -> None:
+    told = row(table(synthetic.run(), many(count=1, gaps=())))
+    assert told["outage seen, egress, ms"] == IN_FLOOR
+
+
+def test_an_outage_that_did_not_end_is_a_lower_bound() -> None:
+    gap = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
+    told = row(table(synthetic.run(), many(count=1, gaps=(gap,))))
+    assert told["outage seen, egress, ms"] == "≥ 900"
+    assert told["outage seen, ingress, ms"] == IN_FLOOR
+
+
+def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
+    fail = Verdict(check="tcp", result="fail")
+    missing = Verdict(check="stall", result="unmeasured")
+    told = row(table(synthetic.run(), [*many(count=1), *many(count=1, verdicts=(fail, missing))]))
+    assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
+    told = row(table(synthetic.run(), many(count=1, verdicts=())))
+    assert told["verdict"] == "FAIL 0/1 passed: no verdict"
+
+
+def test_an_unmeasured_check_that_is_allowed_passes() -> None:
+    case = synthetic.case(expect=Expect(allow_unmeasured=("stall",)))
+    verdicts = (
+        Verdict(check="outcome", result="pass"),
+        Verdict(check="stall", result="unmeasured"),
+    )
+    told = row(table(synthetic.run(), [synthetic.attempt(case, verdicts=verdicts)]))
+    assert told["verdict"] == "pass 1/1"
+
+
+def test_what_lies_within_each_others_error_is_called_indistinguishable() -> None:
+    slow = [
+        synthetic.attempt(synthetic.case("vhost-user"), number, length_ms=500.0 + number)
+        for number in range(1, 6)
+    ]
+    (note,) = ranked([*many(), *slow])
+    assert note == (
+        "virtio and vhost-user are indistinguishable in downtime reported; guest stall; total time."
+    )
+
+
+def ranked(attempts: list[Attempt]) -> list[str]:
+    """The lines that say which rows can't be told apart."""
+    notes = table(synthetic.run(), attempts).notes
+    return [note for note in notes if " are indistinguishable in " in note]
+
+
+def lengths(mode: Mode, length_ms: float, **fields: Any) -> list[Attempt]:
+    """Five attempts whose outages are within a millisecond of ``length_ms``."""
+    case = synthetic.case(mode)
+    return [
+        synthetic.attempt(case, number, length_ms=length_ms + number / 5, **fields)
+        for number in range(1, 6)
+    ]
+
+
+def test_five_modes_are_compared_in_sets_and_not_in_ten_pairs() -> None:
+    attempts = [
+        *lengths("virtio", 150),
+        *lengths("vhost-user", 151),
+        *lengths("vdpa", 152),
+        *lengths("hostdev", 900),
+        *lengths("failover", 901),
+    ]
+    everything, fast, slow = ranked(attempts)
+    assert everything.startswith("virtio, vhost-user, vdpa, hostdev and failover are")
+    assert "downtime reported" in everything
+    assert fast.startswith("virtio, vhost-user and vdpa are")
+    assert slow.startswith("hostdev and failover are")
+    for line in (fast, slow):
+        assert "outage seen, egress; outage seen, ingress" in line
+        assert "switchover, egress" in line
+
+
+def test_the_error_of_the_gaps_themselves_counts() -> None:
+    """Half a millisecond of spread, but the meter is right to 2 ms only."""
+    near, far = lengths("vhost-user", 153.5), lengths("vhost-user", 156)
+    assert "outage seen, egress" in ranked([*lengths("virtio", 150), *near])[0]
+    assert "outage seen, egress" not in "".join(ranked([*lengths("virtio", 150), *far]))
+
+
+def test_an_outage_in_the_floor_is_not_ranked_above_one_that_is_as_short_as_the_floor() -> None:
+    short = (synthetic.gap("egress", 0, 2.5),)
+    quiet = lengths("virtio", 0, gaps=())
+    assert "outage seen, egress" in ranked([*quiet, *lengths("vhost-user", 0, gaps=short)])[0]
+
+
+def test_an_outage_that_did_not_end_is_not_ranked_below_a_longer_one() -> None:
+    cut = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
+    open_ended = lengths("virtio", 0, gaps=(cut,))
+    assert "outage seen, egress" in ranked([*open_ended, *lengths("vhost-user", 2000)])[0]
+
+
+def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> None:
+    attempts = [
+        synthetic.attempt(synthetic.case(name=f"case{number}"), turn)
+        for number in range(COMPARED + 1)
+        for turn in range(1, 4)
+    ]
+    assert ranked(attempts) == []
+    assert "More than 12 rows are not compared" in table(synthetic.run(), attempts).notes[-1]
+
+
+def test_single_attempts_can_not_be_ranked() -> None:
+    attempts = [*many(count=1), *many("vhost-user", count=1)]
+    assert "can't be ranked" in table(synthetic.run(), attempts).notes[-1]
+    assert ranked(attempts) == []
+
+
+# --- the outage by part -------------------------------------------------------------------------
+
+
+def by_part(attempts: list[Attempt], number: int = 0) -> dict[str, str]:
+    parts = table(synthetic.run(), attempts).parts
+    cells = parts.rows[number]
+    return {head: cell.line() for head, cell in zip(parts.heads, cells, strict=True)}
+
+
+def test_the_gaps_of_unplug_switchover_and_replug_stand_apart() -> None:
+    told = by_part([synthetic.failover(number) for number in range(1, 6)])
+    assert told == {
+        "mode": "failover",
+        "start, egress, ms": "423 [421..425]",
+        "switchover, egress, ms": "303 [301..305]",
+        "tail, egress, ms": "263 [261..265]",
+        "start, ingress, ms": "419 [417..421]",
+        "switchover, ingress, ms": "299 [297..301]",
+        "tail, ingress, ms": "259 [257..261]",
+    }
+
+
+def test_gaps_of_a_part_are_never_added_up() -> None:
+    gaps = (synthetic.gap("egress", 0, 100, "tail"), synthetic.gap("egress", 300, 120, "tail"))
+    assert by_part(many(count=1, gaps=gaps))["tail, egress, ms"] == "120"
+
+
+def test_a_part_in_which_nothing_rose_above_the_floor_says_so() -> None:
+    told = by_part(many())
+    assert told["start, egress, ms"] == IN_FLOOR
+    mixed = [*many(count=1), *many(count=1, gaps=(synthetic.gap("egress", -500, 9.0, "start"),))]
+    assert by_part(mixed)["start, egress, ms"] == "4.5 [floor..9.0]"
+
+
+def test_a_move_that_was_given_up_has_no_switchover_which_is_no_zero() -> None:
+    given_up = [p for p in synthetic.phases() if p.name in ("setup", "precopy", "settled")]
+    told = by_part(many(count=1, phases=given_up, gaps=()))
+    assert told["switchover, egress, ms"] == NO_PHASE
+    assert (told["start, egress, ms"], told["tail, egress, ms"]) == (IN_FLOOR, IN_FLOOR)
+
+
+def test_a_part_that_was_not_measured_says_so() -> None:
+    assert set(by_part(many(count=1, gaps=None)).values()) == {"virtio", NOT_MEASURED}
+
+
+def test_a_longest_gap_that_no_part_has_is_told() -> None:
+    outside = (synthetic.gap("egress", -2500, 143, "none"), synthetic.gap("egress", 0, 60))
+    notes = table(synthetic.run(), [*many(count=1), *many(count=1, gaps=outside)]).notes
+    (note,) = [note for note in notes if "in no phase" in note]
+    assert note.startswith("virtio: the longest gap lies in no phase of the move in 1 of 2 (up to")
+    assert "143 ms, egress" in note
+
+
+def test_an_interface_that_is_away_during_the_move_is_told_to_be_one_gap() -> None:
+    case = synthetic.case("hostdev", policy=Policy(method="reattach"))
+    (note,) = [
+        n for n in table(synthetic.run(), [synthetic.attempt(case)]).notes if "reattach" in n
+    ]
+    assert note.startswith("hostdev: moved by reattach")
+    assert "one gap over all parts" in note
+
+
+# --- the lab, and what backends say -------------------------------------------------------------
+
+
+def shown(of: Table, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(rich(of))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_what_a_nested_lab_can_not_tell_is_said_wherever_its_figures_stand(tmp_path: Path) -> None:
+    of = table(synthetic.run(lab_kind="nested"), many())
+    page = write_report(synthetic.write_run(tmp_path, many(), lab_kind="nested").folder).read_text()
+    for text in (plain(of), " ".join(shown(of).split()), page.replace("&#39;", "'")):
+        assert "It can tell the order and the parts of an outage" in text
+        assert "It can't tell the milliseconds of a product's silicon" in text
+
+
+def test_a_local_lab_has_no_such_line() -> None:
+    assert "silicon" not in plain(table(synthetic.run(), many()))
+
+
+def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them() -> None:
+    svq = "shadow virtqueues all the time"
+    ended = "target had no VF: ends on the standby"
+    attempts = [
+        synthetic.attempt(synthetic.case("vdpa"), number, notes=(svq, ended)[: 1 + number // 2])
+        for number in range(1, 4)
+    ]
+    of = table(synthetic.run(), attempts)
+    assert of.remarks == (f"vdpa, every attempt: {svq}", f"vdpa, attempts 2, 3: {ended}")
+    for line in of.remarks:
+        assert line in plain(of).splitlines()
+        assert line in shown(of)
+
+
+@pytest.mark.parametrize("width", [120, 160])
+def test_five_modes_fit_a_terminal(width: int) -> None:
+    modes: list[Mode] = ["virtio", "vhost-user", "vdpa", "hostdev"]
+    attempts = [one for mode in modes for one in lengths(mode, 1500)]
+    of = table(synthetic.run(), [*attempts, *(synthetic.failover(n) for n in range(1, 6))])
+    lines = shown(of, width).splitlines()
+    assert sum("switchover, egress, ms" in line for line in lines) == (width == 160)
+    assert max(map(len, lines)) <= width
+    assert len(plain(of).partition("\n\n")[2].splitlines()[2]) <= 160
+
+
+def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
+    (line,) = table(synthetic.run(), many()).skips
+    assert line == (
+        "synthetic-vdpa: not here: no vDPA management device; it takes: load vdpa_sim_net, "
+        "or use a card with vDPA"
+    )
+
+
+def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
+    of = table(synthetic.run(), [*many(), *many("vhost-user")])
+    lines = plain(of).splitlines()
+    starts = [lines[0].index(head) for head in of.heads]
+    for line, cells in zip(lines[2:], of.rows, strict=False):
+        for start, cell in zip(starts, cells, strict=True):
+            assert line[start:].startswith(cell.line())
+    assert of.skips[0] in lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_table_for_a_terminal_loses_no_figure(width: int) -> None:
+    of = table(synthetic.run(), many())
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(rich(of))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    for cell in of.rows[0]:
+        assert all(letter in shown for letter in cell.text)
+
+
+def test_no_control_character_reaches_a_terminal() -> None:
+    skip = Skip(case=synthetic.case(), reason=HOSTILE, remedy="[bold]x[/bold]")
+    of = table(synthetic.run(skips=(skip,)), [])
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(rich(of))
+    for shown in (plain(of), console.file.getvalue()):  # type: ignore[attr-defined]
+        assert "\x1b" not in shown
+        assert "\x00" not in shown
+        assert "[bold]x[/bold]" in shown
+
+
+# --- thinning -----------------------------------------------------------------------------------
+
+
+def test_thinning_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    log = synthetic.logs(attempt)["egress"]
+    gaps = tuple(gap for gap in attempt.gaps or () if gap.direction == "egress")
+    delay = (log.received_ns - log.sent_ns) / 1e6
+    rows = thinned(log.sent_ns / 1e6, delay, edges(log, gaps), 400)
+    assert len(rows) < 700 < len(log)
+    assert np.all(np.diff(log.sent_ns[rows]) > 0)
+    assert {int(delay.argmin()), int(delay.argmax())} <= set(rows.tolist())
+    before = np.flatnonzero(log.sent_ns <= gaps[0].begin_ns)[-1]
+    after = np.flatnonzero(log.sent_ns >= gaps[0].begin_ns + gaps[0].length_ns)[0]
+    assert {int(before), int(after)} <= set(rows.tolist())
+
+
+def test_few_points_and_none_are_left_alone() -> None:
+    none = np.empty(0, dtype=np.int64)
+    assert len(thinned(none.astype(float), none.astype(float), none, 10)) == 0
+    assert thinned(np.array([2.0, 1.0]), np.zeros(2), none, 10).tolist() == [1, 0]
+    assert len(edges(Arrivals.empty(), ())) == 0
+
+
+def test_what_never_arrived_is_drawn_where_it_was_sent() -> None:
+    seq = np.array([0, 1, 5, 6])
+    log = Arrivals(seq, seq * MS, seq * MS + 5)
+    assert lost(log) == [(2.0 * MS, 4.0 * MS)]
+    assert lost(Arrivals.empty()) == []
+
+
+# --- the picture --------------------------------------------------------------------------------
+
+
+def picture(attempt: Attempt, **fields: Any) -> dict[str, Any]:
+    seen = FigureData(attempt, synthetic.logs(attempt), synthetic.samples(), **fields)
+    return dict(json.loads(figure(seen)))
+
+
+def words(drawn: dict[str, Any]) -> str:
+    return json.dumps([note["text"] for note in drawn["layout"]["annotations"]])
+
+
+def test_the_picture_tells_gaps_with_errors_downtime_and_phases() -> None:
+    said = words(picture(synthetic.attempt(synthetic.case())))
+    for wanted in ("150.0 \\u00b1 2.0 ms", "810.0 \\u00b1 2.0 ms", "61.0 ms", "62.0 \\u00b1 1.0"):
+        assert wanted in said
+    for phase in ("precopy 1", "precopy 3", "stopped", "announce"):
+        assert phase in said
+
+
+def test_the_zero_of_the_picture_is_the_stop() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    drawn = picture(attempt)
+    assert "first stop" in drawn["layout"]["xaxis4"]["title"]["text"]
+    gaps = [shape for shape in drawn["layout"]["shapes"] if shape["line"].get("color") == "#d55e00"]
+    assert [(shape["x0"], shape["x1"]) for shape in gaps] == [(-5.0, 145.0), (-3.0, 807.0)]
+
+
+def failover_picture(**fields: Any) -> dict[str, Any]:
+    attempt = synthetic.failover()
+    seen = FigureData(
+        attempt, synthetic.logs(attempt), (), **({"events": synthetic.carried()} | fields)
+    )
+    return dict(json.loads(figure(seen)))
+
+
+def heights(drawn: dict[str, Any]) -> dict[str, float]:
+    axis = drawn["layout"]["yaxis"]
+    return dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
+
+
+def test_the_primary_and_the_carrier_of_the_traffic_have_lanes_of_their_own() -> None:
+    drawn = failover_picture()
+    at = heights(drawn)
+    assert list(at) == [
+        "phase",
+        "primary",
+        "traffic goes over",
+        "downtime reported",
+        "guest stall",
+    ]
+    assert list(at.values()) == [4, 3, 2, 1, 0]
+    written = {note["text"].strip(): note["y"] for note in drawn["layout"]["annotations"]}
+    assert written["standby"] == written["replug"] == at["primary"]
+    assert written["eth2 (igbvf)"] == written["eth1 (virtio_net)"] == at["traffic goes over"]
+    assert written["wait-unplug"] > at["phase"]
+
+
+def test_each_carrier_lasts_until_the_next_one_and_the_last_to_the_end() -> None:
+    drawn = failover_picture()
+    bars = [
+        (one["text"].partition("<br>")[0], min(one["x"]), max(one["x"]))
+        for one in drawn["data"]
+        if "begin ±" in str(one.get("text"))
+    ]
+    assert bars == [
+        ("eth2 (igbvf)", -3000, -790),
+        ("eth1 (virtio_net)", -790, 1200),
+        ("eth2 (igbvf)", 1200, 2499),
+    ]
+
+
+def test_a_carrier_that_is_taken_out_carries_until_then() -> None:
+    first, *rest = synthetic.carried()
+    gone = first.model_copy(update={"name": "lower-gone", "at_ns": rest[0].at_ns - 500 * MS})
+    drawn = failover_picture(events=[first, gone, *rest])
+    ends = [max(one["x"]) for one in drawn["data"] if "begin ±" in str(one.get("text"))]
+    assert ends == [-1290, 1200, 2499]
+
+
+def test_a_move_without_a_primary_has_no_lane_for_it() -> None:
+    lanes = ["phase", "downtime reported", "guest stall"]
+    assert list(heights(picture(synthetic.attempt(synthetic.case())))) == lanes
+    assert "primary" in heights(failover_picture(events=()))
+    assert "traffic goes over" not in heights(failover_picture(events=()))
+
+
+def test_the_name_of_a_device_comes_from_the_guest_and_is_no_markup() -> None:
+    (event, *_) = synthetic.carried()
+    hostile = event.model_copy(update={"data": {"device": "<b>x</b>", "driver": "<a href=x>"}})
+    said = json.dumps(failover_picture(events=[hostile]))
+    assert "<a href" not in said
+    assert "&lt;b&gt;x&lt;/b&gt; (&lt;a href=x&gt;)" in said
+
+
+def test_every_phase_has_a_colour() -> None:
+    assert set(PHASES) == set(get_args(PhaseName))
+
+
+def test_of_many_gaps_all_are_shaded_and_the_longest_labelled() -> None:
+    gaps = [synthetic.gap("egress", 10.0 * number, number / 100) for number in range(1, 501)]
+    drawn = picture(synthetic.attempt(synthetic.case(), gaps=gaps))
+    shaded = [s for s in drawn["layout"]["shapes"] if s["line"].get("color") == "#d55e00"]
+    assert len(shaded) == 500
+    said = words(drawn)
+    assert "5.0 \\u00b1" in said
+    assert "4.4 \\u00b1 2.0" in said
+    assert "4.3 \\u00b1 2.0" not in said
+
+
+def test_without_a_stop_the_zero_is_the_begin() -> None:
+    drawn = picture(synthetic.attempt(synthetic.case(), phases=(), outcome="failed"))
+    assert "begin of the attempt" in drawn["layout"]["xaxis4"]["title"]["text"]
+
+
+def test_an_attempt_of_which_nothing_was_seen_still_has_a_picture() -> None:
+    attempt = synthetic.attempt(
+        synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=Reported()
+    )
+    said = words(dict(json.loads(figure(FigureData(attempt, {}, ())))))
+    assert said.count("not measured") == 4
+    assert said.count("not reported") == 1
+
+
+def test_a_stream_that_never_starts_says_that_nothing_arrived() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    seen = FigureData(attempt, {"egress": Arrivals.empty()}, ())
+    assert "nothing arrived" in words(dict(json.loads(figure(seen))))
+
+
+def test_no_name_of_a_phase_hides_another() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    seen = FigureData(attempt, {}, ())
+    _, move, _ = windows(seen)
+    per_letter = 7 * (move[1] - move[0]) / 1000
+    ends: dict[int, float] = {}
+    for x, level, text in labels(seen, move):
+        assert ends.get(level, -np.inf) <= x
+        ends[level] = x + per_letter * len(text)
+
+
+def test_the_window_around_the_stop_is_close_and_lies_within_all_of_it() -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    whole, move, stop = windows(FigureData(attempt, synthetic.logs(attempt), ()))
+    assert whole[0] <= move[0] < stop[0] < 0 < stop[1] < move[1] <= whole[1]
+    failed = synthetic.attempt(synthetic.case(), phases=(), gaps=())
+    whole, move, stop = windows(FigureData(failed, {}, ()))
+    assert stop == move
+
+
+def test_points_are_thinned_and_the_legend_says_so() -> None:
+    drawn = picture(synthetic.attempt(synthetic.case()), points=400)
+    (trace,) = [one for one in drawn["data"] if str(one.get("name")).startswith("ingress:")]
+    said = re.fullmatch(r"ingress: (\d+) of (\d+) packets", trace["name"])
+    assert said is not None
+    raw = base64.b64decode(trace["y"]["bdata"])
+    assert len(raw) // 4 == int(said[1]) < int(said[2])
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Elements with what they would load or run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+def hostile_run(root: Path) -> RunWriter:
+    text = PRINTABLE_HOSTILE
+    attempt = synthetic.attempt(
+        synthetic.case(),
+        source=text,
+        notes=(text,),
+        held_by=(text,),
+        error=Problem(tried=text, host=text, said=text, remedy=text),
+        verdicts=(Verdict(check=text, result="fail", measured=text, limit=text, evidence=text),),
+    )
+    skip = Skip(case=synthetic.case(), reason=text, remedy=text)
+    writer = RunWriter.create(root, synthetic.run(lab=text, command=(text,), skips=(skip,)))
+    event = Event(at_ns=STOP, source="qemu", host=text, name=text, data={text: text})
+    writer.write_attempt(attempt, [event], synthetic.samples(), synthetic.logs(attempt))
+    return writer
+
+
+def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_of_a_guests(
+    tmp_path: Path,
+) -> None:
+    text = write_report(hostile_run(tmp_path).folder).read_text()
+    page = Page(text)
+    assert page.loads == []
+    assert page.handlers == []
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 3
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_page_tells_the_outcome_the_table_and_the_evidence(tmp_path: Path) -> None:
+    attempts = [
+        *many(count=2),
+        synthetic.attempt(
+            synthetic.case(), 3, verdicts=(Verdict(check="tcp", result="fail", evidence="2 died"),)
+        ),
+    ]
+    writer = synthetic.write_run(tmp_path, attempts)
+    writer.attempt_folder(synthetic.case(), 4)
+    text = write_report(writer.folder).read_text()
+    for wanted in (
+        "2 of 3 attempts passed",
+        "cut off: synthetic-virtio/4",
+        "2/3 passed: tcp fail",
+        "2 died",
+        'href="#synthetic-virtio/3" class="fail"',
+        "no vDPA management device",
+        "qemu 10.0.2",
+        "logs/alpha-qemu.log",
+        "outage egress 151.0 ms (switchover)",
+    ):
+        assert wanted in text
+
+
+def test_the_page_lists_gaps_with_their_parts_and_what_the_backend_said(tmp_path: Path) -> None:
+    attempts = [synthetic.failover(number) for number in range(1, 4)]
+    text = write_report(synthetic.write_run(tmp_path, attempts).folder).read_text()
+    assert text.count("net_failover: the primary is eth2 (igbvf)") == 4
+    assert "failover, every attempt: net_failover" in text
+    assert "6 gaps" in text
+    for part, phases in (("start", "wait-unplug, standby"), ("tail", "announce, replug")):
+        assert re.search(rf"<td>egress</td><td>{part}</td>.*<td>{phases}</td>", text)
+
+
+def test_of_very_many_gaps_the_page_says_how_many_it_leaves_out(tmp_path: Path) -> None:
+    gaps = tuple(synthetic.gap("egress", 2 * number, 1) for number in range(GAPS + 7))
+    attempt = synthetic.attempt(synthetic.case(), gaps=gaps)
+    text = write_report(synthetic.write_run(tmp_path, [attempt]).folder).read_text()
+    assert f"{GAPS + 7} gaps" in text
+    assert "7 more are in attempt.json" in text
+
+
+def test_a_run_without_attempts_is_no_pass(tmp_path: Path) -> None:
+    text = write_report(synthetic.write_run(tmp_path, []).folder).read_text()
+    assert ">EMPTY<" in text
+    assert ">PASS<" not in text
+
+
+def test_a_report_of_ten_attempts_stays_small(tmp_path: Path) -> None:
+    writer = synthetic.write_run(tmp_path, [*many(), *many("vhost-user")])
+    assert write_report(writer.folder).stat().st_size < 8_000_000
+
+
+def test_the_figures_in_the_page_are_whole_json(tmp_path: Path) -> None:
+    text = write_report(synthetic.write_run(tmp_path, many(count=2)).folder).read_text()
+    found = re.findall(r'<script type="application/json" id="figure-\d+">(.*?)</script>', text)
+    assert [set(json.loads(one)) for one in found] == [{"data", "layout"}] * 2
+
+
+def test_the_headline_says_what_was_not_measured_and_what_failed() -> None:
+    attempt = synthetic.attempt(
+        synthetic.case(),
+        outcome="lost",
+        held_by=(),
+        gaps=None,
+        reported=Reported(),
+        verdicts=(Verdict(check="held_by", result="fail"),),
+    )
+    said = headline(attempt)
+    assert said == (
+        "lost, the guest runs on no host; outage egress not measured; outage ingress not "
+        "measured; downtime reported not measured; not passed: held_by"
+    )
+
+
+def test_the_longest_gap_of_a_direction_counts_and_they_are_not_added_up() -> None:
+    gaps = (
+        synthetic.gap("egress", 0, 100),
+        synthetic.gap("egress", 300, 120),
+        synthetic.gap("ingress", 0, 900),
+    )
+    found = longest(synthetic.attempt(synthetic.case(), gaps=gaps), "egress")
+    assert found is not None
+    assert found.ms == 120

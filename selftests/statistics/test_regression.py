@@ -1,0 +1,483 @@
+"""The gate: what is found, what isn't, what can't be told, and which runs are held against it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy import stats
+
+from bench.gate import World, alarms
+from migrate.analysis.figures import Column
+from migrate.cli.main import cli
+from migrate.model import Attempt, Case, Expect, Policy, Reported, Verdict
+from migrate.report.baseline import FAILED, FIGURES, key, seen
+from migrate.results.run_folder import RunWriter
+from migrate.statistics import regression as gate
+from migrate.statistics.regression import Compared, Rules, Sample
+from migrate.statistics.spread import Span
+from selftests.doubles import synthetic
+
+MODEST = Rules(relative=0.0, least=0.0)
+
+
+def spans(values: object) -> tuple[Span, ...]:
+    return tuple((value, value) for value in np.asarray(values, dtype=float).tolist())
+
+
+def times(seed: int, shift: float = 1.0, *, runs: int = 10, each: int = 10) -> Sample:
+    """Lognormal times of ``runs`` earlier runs, and of a new one that takes ``shift`` fold."""
+    random = np.random.default_rng(seed)
+    moods = 0.1 * random.standard_normal(runs + 1)
+    every = [100 * np.exp(mood + 0.3 * random.standard_normal(each)) for mood in moods]
+    return Sample("case", "time", tuple(map(spans, every[:-1])), spans(every[-1] * shift))
+
+
+def judged(sample: Sample, rules: Rules = MODEST) -> Compared:
+    (found,) = gate.gate([sample], rules)
+    return found
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+def test_a_shifted_sample_is_found_and_an_equal_one_is_not() -> None:
+    found = judged(times(1, 2.0))
+    assert found.result == "worse"
+    assert found.n_new == 10
+    assert found.n_earlier == 100
+    assert found.runs == 10
+    assert found.change is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.change < found.high
+    assert found.superiority is not None
+    assert found.superiority > 0.9
+    same = judged(times(1))
+    assert same.result == "no change found"
+    assert same.finds is not None
+    assert same.finds < 1
+
+
+def test_an_improvement_is_told_and_does_not_fail() -> None:
+    found = judged(times(1, 0.4))
+    assert found.result == "better"
+    assert found.change is not None
+    assert found.change < 0
+    assert gate.exit_code([found]) == 0
+
+
+def test_a_bad_day_is_no_regression_where_days_differ() -> None:
+    """All attempts of the new run are slow together, and so were some earlier runs'."""
+    levels = (100, 105, 210, 95, 190, 110, 100, 220, 105, 98)
+    earlier = tuple(spans(np.linspace(0.95, 1.05, 10) * level) for level in levels)
+    sample = Sample("case", "time", earlier, spans(np.linspace(0.95, 1.05, 10) * 230))
+    assert judged(sample).result != "worse"
+    assert judged(sample, replace(MODEST, unit="attempt")).result == "worse"
+
+
+def test_the_floor() -> None:
+    sample = times(1, 2.0)
+    assert judged(sample, replace(MODEST, relative=3.0)).result == "below the floor"
+    assert judged(sample, replace(MODEST, least=500)).result == "below the floor"
+    assert judged(replace(sample, error=500.0)).result == "below the floor"
+    found = judged(sample, Rules())
+    assert found.result == "worse"
+    assert found.floor == pytest.approx(0.1 * found.median_earlier[0])  # type: ignore[index]
+
+
+def test_holm() -> None:
+    assert gate.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert gate.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert gate.holm([]) == []
+
+
+def test_the_family_makes_it_harder() -> None:
+    one = next(
+        sample
+        for seed in range(1, 50)
+        if judged(sample := times(seed, 1.4)).result == "worse"
+        and 0.01 < (judged(sample).p or 0) < 0.05
+    )
+    others = [times(seed) for seed in range(100, 119)]
+    found = gate.gate([one, *others], MODEST)
+    assert found[0].p == judged(one).p
+    assert found[0].adjusted == pytest.approx(20 * (found[0].p or 0))
+    assert found[0].result != "worse"
+
+
+# --- what can't be told ---------------------------------------------------------------------------
+
+
+def test_too_few_runs() -> None:
+    found = judged(times(1, 5.0, runs=2))
+    assert found.result == "can't tell"
+    assert found.why == "2 baseline runs, at least 3 needed"
+    assert found.p is None
+    assert gate.exit_code([found]) == 3
+
+
+def test_too_few_attempts() -> None:
+    found = judged(times(1, 1.0, runs=3, each=1))
+    assert found.result == "can't tell"
+    assert found.why == "1 attempt, 2 needed"
+
+
+def test_a_gate_that_is_blind_says_from_where_on_it_sees_and_what_it_takes() -> None:
+    levels = (100, 400, 60, 250, 30)
+    earlier = tuple(spans(np.linspace(0.9, 1.1, 5) * level) for level in levels)
+    found = judged(Sample("case", "time", earlier, earlier[0]))
+    assert found.result == "can't tell"
+    assert found.why.startswith("blind below +")
+    assert found.why.endswith("needed") or "needed: runs differ" in found.why
+    noisy = judged(times(1, runs=5, each=2), replace(MODEST, alpha=0.001))
+    assert noisy.result == "can't tell"
+    assert "needed" in noisy.why
+
+
+def test_what_was_not_measured_is_not_counted() -> None:
+    sample = times(1, 2.0)
+    holes = replace(
+        sample,
+        earlier=(*sample.earlier, (None, None)),
+        new=(*sample.new, None),
+    )
+    found, same = judged(holes), judged(sample)
+    assert (found.p, found.change, found.runs) == (same.p, same.change, same.runs)
+    assert (found.missing_new, found.missing_earlier) == (1, 2)
+    nothing = judged(replace(sample, new=(None, None)))
+    assert nothing.result == "can't tell"
+    assert nothing.why == "not measured in this run"
+    before = judged(replace(sample, earlier=((None,), (None,))))
+    assert before.why == "not measured in the baseline"
+    assert judged(replace(sample, earlier=())).result == "can't tell"
+
+
+def test_unmeasured_is_in_no_family() -> None:
+    blank = replace(times(2), new=(None,) * 10)
+    alone, beside = judged(times(1, 2.0)), gate.gate([times(1, 2.0), blank], MODEST)[0]
+    assert beside.adjusted == alone.adjusted
+
+
+# --- what is seen between bounds ------------------------------------------------------------------
+
+
+def test_in_the_floor_is_neither_more_nor_less_than_what_is_lower_than_the_floor() -> None:
+    low, high = np.array([0.0, 35.0, 90.0, 10.0]), np.array([80.0, 35.0, 90.0, 10.0])
+    assert gate.doubled_ranks(low, high).tolist() == [4, 5, 8, 3]
+
+
+def test_a_meter_that_sees_less_makes_no_regression() -> None:
+    clear = tuple(tuple((0.0, floor) for floor in range(5, 15)) for _ in range(10))
+    dim = Sample("case", "outage", clear, ((0.0, 90.0),) * 10)
+    found = judged(dim)
+    assert found.result != "worse"
+    assert found.p == 1.0
+
+
+def test_out_of_the_floor_is_found_by_what_it_is_at_least() -> None:
+    clear = tuple(tuple((0.0, floor) for floor in range(5, 15)) for _ in range(10))
+    found = judged(Sample("case", "outage", clear, spans(range(60, 70))))
+    assert found.result == "worse"
+    assert found.median_earlier == (0.0, 9.5)
+    assert found.change == 64.5 - 9.5
+
+
+def test_at_least_is_the_largest_and_a_gap_without_an_end_has_no_upper_bound() -> None:
+    low, high = np.array([5.0, 300.0, 100.0]), np.array([5.0, 300.0, np.inf])
+    assert gate.doubled_ranks(low, high).tolist() == [2, 4, 6]
+    found = judged(replace(times(1), new=((500.0, float("inf")),) * 10))
+    assert found.result == "worse"
+    assert found.change == pytest.approx(500 - found.median_earlier[1])  # type: ignore[index]
+    assert found.high == float("inf")
+
+
+def test_all_the_same_is_no_change() -> None:
+    same = Sample("case", "time", (spans([7] * 5),) * 5, spans([7] * 5))
+    assert judged(same).p == 1.0
+
+
+# --- the tests themselves -------------------------------------------------------------------------
+
+
+def test_exact_is_mann_and_whitneys_and_fishers() -> None:
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=9), random.normal(size=6)
+    every = np.concatenate([x, y])
+    ranks = gate.doubled_ranks(every, every)
+    assert (ranks / 2 == stats.rankdata(every)).all()
+    for lean, side in ((ranks, "greater"), (-ranks, "less")):
+        told = stats.mannwhitneyu(y, x, alternative=side, method="exact").pvalue
+        assert gate.exact(lean, 6) == pytest.approx(told)
+    swapped = np.concatenate([y, x])
+    told = stats.mannwhitneyu(x, y, alternative="greater", method="exact").pvalue
+    assert gate.exact(gate.doubled_ranks(swapped, swapped), 9) == pytest.approx(told)
+    fails = np.array([0.0] * 95 + [1.0] * 5 + [0.0] * 6 + [1.0] * 4)
+    told = stats.fisher_exact([[4, 6], [5, 95]], alternative="greater").pvalue
+    assert gate.exact(gate.doubled_ranks(fails, fails), 10) == pytest.approx(told)
+
+
+def test_very_many_attempts_are_not_counted_way_by_way() -> None:
+    each = spans([0] * 599 + [1])
+    found = judged(Sample("case", FAILED, (each,) * 3, spans([0] * 580 + [1] * 20), rate=True))
+    assert found.result == "worse"
+
+
+def test_the_approximation_is_scipys() -> None:
+    random = np.random.default_rng(4)
+    x, y = random.integers(0, 9, 40), random.integers(2, 11, 30)
+    every = np.concatenate([x, y]).astype(float)
+    worse, better = gate.by_attempts(gate.doubled_ranks(every, every), 30)
+    for p, side in ((worse, "greater"), (better, "less")):
+        told = stats.mannwhitneyu(y, x, alternative=side, method="asymptotic").pvalue
+        assert p == pytest.approx(told)
+
+
+def test_failed_attempts_are_judged_by_their_rate() -> None:
+    never = (spans([0] * 10),) * 10
+    found = judged(Sample("case", FAILED, never, spans([0] * 4 + [1] * 6), rate=True))
+    assert found.result == "worse"
+    assert found.change == pytest.approx(0.6)
+    assert found.low is not None
+    assert 0 < found.low < 0.6
+    once = judged(Sample("case", FAILED, never, spans([0] * 9 + [1]), rate=True))
+    assert once.result == "no change found"
+    often = (spans([1] * 6 + [0] * 4),) * 10
+    assert judged(Sample("case", FAILED, often, never[0], rate=True)).result == "better"
+
+
+def test_false_alarms_of_a_family_are_at_most_what_is_stated() -> None:
+    """As many as fit into a selftest; ``bench.gate`` counts more, in worlds of many kinds."""
+    for of in alarms(World(each=5, new=5, between=0.5), 200, seed=7):
+        assert of.kept
+        assert of.worse < 25
+    blind = alarms(World(between=1.0), 50, seed=7, unit="attempt")
+    assert not blind[-1].kept
+
+
+# --- run folders ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written once: a run waits for the disk many times."""
+    root = tmp_path_factory.mktemp("history")
+    for day in range(1, 12):
+        write(root, day)
+    return root
+
+
+@pytest.fixture
+def history(eleven: Path, tmp_path: Path) -> Path:
+    """Ten runs, and one that is as they are."""
+    return Path(shutil.copytree(eleven, tmp_path / "history"))
+
+
+def write(
+    root: Path, day: int, shift: float = 1.0, of: Case | None = None, **fields: Any
+) -> RunWriter:
+    """Run of a January day: eight attempts with downtimes of about 100 ms, ``shift`` fold."""
+    random = np.random.default_rng(day)
+    attempts = [
+        synthetic.attempt(
+            of or synthetic.case(),
+            number,
+            length_ms=float(150 * shift * np.exp(0.1 * random.standard_normal())),
+            reported=Reported(
+                downtime_ms=float(100 * shift * np.exp(0.1 * random.standard_normal())),
+                total_ms=2000.0 + number,
+            ),
+        )
+        for number in range(1, 9)
+    ]
+    when = {"name": f"202601{day:02}-030405-000000", "began": f"2026-01-{day:02}T03:04:05+00:00"}
+    writer = RunWriter.create(root, synthetic.run(**{**when, **fields}))
+    for one in attempts:
+        writer.write_attempt(one)
+    return writer
+
+
+def gated(root: Path, *argv: str) -> Result:
+    words = ["gate", "--baseline", str(root), "--results", str(root), *argv]
+    return CliRunner().invoke(cli, words)
+
+
+def test_a_run_like_the_others_passes(history: Path) -> None:
+    ended = gated(history)
+    assert ended.exit_code == 0, ended.output
+    assert "WORSE" not in ended.output
+    assert "20260101-030405-000000, " in ended.output
+
+
+def test_a_regression_fails_and_says_what(history: Path) -> None:
+    write(history, 20, 2.0)
+    ended = gated(history)
+    assert ended.exit_code == 1, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "downtime reported" in line]
+    assert "WORSE" in line
+    document = json.loads(gated(history, "--json").output)
+    by = {one["figure"]: one for one in document["compared"]}
+    assert by["downtime reported"]["result"] == "worse"
+    assert by["total time"]["result"] != "worse"
+    assert set(by) == {column.name for column in FIGURES} | {FAILED}
+    (used,) = document["baseline"].values()
+    assert len(used) == 10
+    assert used[0] == "20260102-030405-000000"
+
+
+def test_the_last_runs_count(history: Path) -> None:
+    document = json.loads(gated(history, "--json", "--last", "4").output)
+    (used,) = document["baseline"].values()
+    assert [name[6:8] for name in used] == ["07", "08", "09", "10"]
+
+
+def test_a_run_in_the_middle_is_held_against_what_was_before_it(history: Path) -> None:
+    document = json.loads(gated(history, "20260105-030405-000000", "--json").output)
+    (used,) = document["baseline"].values()
+    assert [name[6:8] for name in used] == ["01", "02", "03", "04"]
+    assert any("no earlier run" in why for why in document["left_out"])
+
+
+def test_nothing_to_compare_with(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    ended = gated(tmp_path)
+    assert ended.exit_code == 3
+    assert "Nothing could be compared" in ended.output
+    assert "not measured in the baseline" in ended.output or "baseline runs" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"lab": "rack"}, "another lab: lab rack"),
+        ({"lab_kind": "nested"}, "another lab: kind nested"),
+        ({"hosts": ()}, "another lab: hosts none"),
+        ({"began": "yesterday"}, "no time of its begin"),
+    ],
+)
+def test_another_lab_is_left_out_and_told(history: Path, fields: dict[str, Any], why: str) -> None:
+    write(history, 11, 5.0, name="20260111-999999-000000", **fields)
+    document = json.loads(gated(history, "20260111-030405-000000", "--json").output)
+    assert [told for told in document["left_out"] if why in told]
+    assert "20260111-999999-000000" not in str(document["baseline"])
+
+
+def test_a_damaged_run_is_left_out_and_told(history: Path) -> None:
+    bad = history / "20260110-030405-000000"
+    (attempt,) = bad.glob("cases/*/3/attempt.json")
+    attempt.write_text(attempt.read_text()[:200])
+    newer = history / "20260109-030405-000000" / "run.json"
+    newer.write_text(newer.read_text().replace('"schema_number": 1', '"schema_number": 99'))
+    document = json.loads(gated(history, "--json").output)
+    told = "\n".join(document["left_out"])
+    assert "cut short or damaged" in told
+    assert "schema 99" in told
+    (used,) = document["baseline"].values()
+    assert len(used) == 8
+
+
+def test_an_older_schema_and_a_run_that_was_cut_off_are_told(history: Path) -> None:
+    older = history / "20260109-030405-000000" / "run.json"
+    older.write_text(older.read_text().replace('"schema_number": 1', '"schema_number": 0'))
+    (history / "20260108-030405-000000/cases/synthetic-virtio/.partial-9").mkdir()
+    ended = gated(history)
+    assert "20260109-030405-000000 has schema 0" in ended.output
+    assert "20260108-030405-000000 was cut off: synthetic-virtio/9" in ended.output
+    assert ended.exit_code == 0
+
+
+def test_a_new_version_is_told_and_compared(history: Path) -> None:
+    host = synthetic.run().hosts[0]
+    newer = host.model_copy(update={"versions": {"qemu": "11.0.0", "libvirt": "11.3.0"}})
+    write(history, 20, hosts=(newer, newer.model_copy(update={"host": "beta"})))
+    ended = gated(history)
+    assert "alpha, qemu: 11.0.0, in the baseline 10.0.2" in ended.output
+    assert ended.exit_code == 0
+
+
+def test_hostile_text_does_not_reach_the_terminal(history: Path) -> None:
+    write(history, 11, name="20260111-999999-000000", lab=synthetic.HOSTILE)
+    ended = gated(history, "20260111-030405-000000")
+    assert "another lab" in ended.output
+    assert "\x1b" not in ended.output
+
+
+def test_a_baseline_that_is_none_is_an_error(history: Path, tmp_path: Path) -> None:
+    words = ["gate", "--baseline", str(tmp_path / "nowhere"), "--results", str(history)]
+    ended = CliRunner().invoke(cli, words)
+    assert ended.exception is not None
+    assert "find run" in str(ended.exception)
+
+
+# --- cases and values -----------------------------------------------------------------------------
+
+
+def test_a_case_is_the_same_by_what_is_done() -> None:
+    one = synthetic.case()
+    told = {"id": "other", "source_file": "x.toml", "row": 3, "expect": Expect(total_ms=1.0)}
+    assert key(one) == key(one.model_copy(update=told))
+    assert key(one) != key(one.model_copy(update={"policy": Policy(hops=2)}))
+    asked = one.model_copy(update={"expect": Expect(dirty_rate_within=0.5)})
+    assert key(one) != key(asked)
+
+
+def test_another_case_is_not_held_against_it(history: Path) -> None:
+    write(history, 20, of=synthetic.case(policy=Policy(hops=2)))
+    ended = gated(history)
+    assert ended.exit_code == 3
+    assert "none of this run's cases" in ended.output
+
+
+def test_a_copy_of_a_run_counts_once(
+    history: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copies = tmp_path_factory.mktemp("copies")
+    shutil.copytree(history / "20260109-030405-000000", copies / "20260109-030405-000000")
+    document = json.loads(gated(history, "--json", "--baseline", str(copies)).output)
+    (used,) = document["baseline"].values()
+    assert len(set(used)) == len(used) == 10
+    assert any("a copy of one that is used" in why for why in document["left_out"])
+
+
+def column(name: str) -> Column:
+    (found,) = [column for column in FIGURES if column.name == name]
+    return found
+
+
+def test_values_of_an_attempt() -> None:
+    out = column("outage seen, egress")
+
+    def attempt(**fields: Any) -> Attempt:
+        return synthetic.attempt(synthetic.case(), **fields)
+
+    assert seen(out, attempt()) == (150.0, 150.0)
+    assert seen(out, attempt(gaps=())) == (0.0, 2.1)
+    assert seen(out, attempt(gaps=None)) is None
+    assert seen(out, attempt(floor=None)) is None
+    assert seen(out, attempt(outcome="failed")) is None
+    endless = synthetic.gap("egress", 0, 900).model_copy(update={"open_ended": True})
+    assert seen(out, attempt(gaps=(endless,))) == (900.0, float("inf"))
+    assert seen(column("downtime reported"), attempt(reported=Reported())) is None
+    assert seen(column("guest stall"), attempt(stalls=None)) is None
+
+
+def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
+    wrong = (Verdict(check="outcome", result="fail"),)
+    writer = RunWriter.create(
+        history,
+        synthetic.run(name="20260120-030405-000000", began="2026-01-20T03:04:05+00:00"),
+    )
+    for number in range(1, 9):
+        lost: dict[str, Any] = {"outcome": "lost", "verdicts": wrong} if number > 3 else {}
+        writer.write_attempt(synthetic.attempt(synthetic.case(), number, **lost))
+    ended = gated(history)
+    assert ended.exit_code == 1, ended.output
+    (line,) = [line for line in ended.output.splitlines() if FAILED in line and "WORSE" in line]
+    assert "+62%" in line
+    assert "5 of 8 attempts ended otherwise than they should" in ended.output
