@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from migrate.data import shipped
+
 if TYPE_CHECKING:
     from migrate.campaign.progress import Progress
     from migrate.campaign.session import Session
@@ -67,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", NEEDS)
     if config.getoption("--repeat") < 1:
         raise pytest.UsageError("--repeat: at least 1")
-    files = [str(path) for path in config.getoption("--scenario")]
+    files = [str(shipped(path)) for path in config.getoption("--scenario")]
     if files:
         named = config.args_source is pytest.Config.ArgsSource.ARGS
         config.args = [*(config.args if named else ()), *files]
