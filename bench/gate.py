@@ -20,7 +20,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from bench.world import ended, keep, say, show
-from migrate.statistics.regression import Rules, Sample, Unit, gate, p_values
+from migrate.statistics.regression import FigureSample, Rules, compare
+from migrate.statistics.significance import Unit, p_values
 
 FIGURES = 5
 """Two times, two outages of which some are in the floor, and the failed attempts."""
@@ -79,11 +80,11 @@ class Figure:
         """By the gate: that the new run is worse, and that it is better."""
         return p_values(self.low, self.high, world.sizes, unit, rate=self.rate)
 
-    def sample(self, world: World, number: int) -> Sample:
+    def sample(self, world: World, number: int) -> FigureSample:
         """One of the histories, as the gate takes it."""
         pairs = zip(self.low[number].tolist(), self.high[number].tolist(), strict=True)
         runs = [tuple(islice(pairs, size)) for size in world.sizes]
-        return Sample("case", self.name, tuple(runs[:-1]), runs[-1], rate=self.rate)
+        return FigureSample("case", self.name, tuple(runs[:-1]), runs[-1], rate=self.rate)
 
 
 def case(
@@ -198,7 +199,7 @@ def covered(world: World, histories: int, seed: int) -> list[float]:
     for figure in case(world, histories, np.random.default_rng(seed), MIDDLE):
         if figure.name in SHIFTED:
             samples = [figure.sample(world, number) for number in range(histories)]
-            spans = [(one.low, one.high) for one in gate(samples, Rules())]
+            spans = [(one.low, one.high) for one in compare(samples, Rules())]
             held = [low <= 0 <= high for low, high in spans if low is not None and high is not None]
             shares.append(sum(held) / histories)
     return shares

@@ -23,7 +23,7 @@ from migrate.errors import MeasurementError
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
 from migrate.recorder.traffic import TrafficLog
-from migrate.statistics.spread import errors, spread
+from migrate.statistics.spread import meter_errors, spread
 from migrate.world import AttemptEnv, build_world
 
 LENGTHS_MS = (20, 50, 100, 300, 1000, 3000)
@@ -296,7 +296,7 @@ def _rows(found: Sequence[Sample], row: Row) -> tuple[list[list[str]], bool]:
 
 def _error_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
     above = [one for one in ours if not one.is_below_floor]
-    off = errors([one.measured_ms for one in above], [one.injected_ms for one in above])
+    off = meter_errors([one.measured_ms for one in above], [one.injected_ms for one in above])
     allowed = WITHIN_MS + floor
     good = (
         off.missed == 0
@@ -318,7 +318,7 @@ def _error_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
 
 def _quiet_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
     gaps = [one.measured_ms or 0.0 for one in ours]
-    p95 = errors(gaps, [0.0] * len(gaps)).p95 or 0.0
+    p95 = meter_errors(gaps, [0.0] * len(gaps)).p95 or 0.0
     allowed = WITHIN_MS + floor
     seen = sum(gap > 0 for gap in gaps)
     return [
@@ -337,7 +337,7 @@ def _off(told: Sequence[Said], kind: str, name: str) -> str:
         abs(one.figures[name] - length)
         for one, length in zip((one for one in told if one.kind == kind), truth, strict=True)
     ]
-    middle, p95 = spread(off).median, errors(off, [0.0] * len(off)).p95
+    middle, p95 = spread(off).median, meter_errors(off, [0.0] * len(off)).p95
     return f"{figure(middle)} / {figure(p95)}"
 
 

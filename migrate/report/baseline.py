@@ -16,8 +16,8 @@ from migrate.analysis.figures import COLUMNS, FLOOR, FigureColumn, FigureValue
 from migrate.errors import MeasurementError
 from migrate.model import SCHEMA, Attempt, Case, Run
 from migrate.results.run_folder import RunRecord, find_run, read_run
-from migrate.statistics.regression import Sample
-from migrate.statistics.spread import Span
+from migrate.statistics.regression import FigureSample
+from migrate.statistics.spread import Interval
 
 FIGURES = tuple(column for column in COLUMNS if column is not FLOOR)
 FAILED = "failed attempts"
@@ -32,7 +32,7 @@ class Baseline:
     """``used``: the runs that each case is held against, oldest first; ``notes``: what to know of
     them, such as versions that changed; ``left_out``: runs that were not used, and why."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[FigureSample, ...]
     used: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -96,7 +96,7 @@ def gather(new: RunRecord, places: Sequence[Path], last: int = LAST) -> Baseline
     for record in used.values():
         notes += _cut(record)
     notes += _changed(new.run, [record.run for record in used.values()])
-    samples: list[Sample] = []
+    samples: list[FigureSample] = []
     for one, attempts in cases.items():
         before = [_by_case(record)[one] for record in reversed(earlier[one])]
         samples += _samples(attempts, before)
@@ -208,12 +208,16 @@ def _as_asked(attempt: Attempt) -> bool:
     return attempt.outcome == attempt.case.expect.outcome
 
 
-def _samples(new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]) -> Iterator[Sample]:
+def _samples(
+    new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]
+) -> Iterator[FigureSample]:
     label, expect = _label(new), new[0].case.expect
 
-    def sample(figure: str, seen: Callable[[Attempt], Span | None], error: float) -> Sample:
+    def sample(
+        figure: str, seen: Callable[[Attempt], Interval | None], error: float
+    ) -> FigureSample:
         before = tuple(tuple(map(seen, run)) for run in earlier)
-        return Sample(label, figure, before, tuple(map(seen, new)), error)
+        return FigureSample(label, figure, before, tuple(map(seen, new)), error)
 
     for column in FIGURES:
         error = max(_error(column, new), _error(column, [one for run in earlier for one in run]))
@@ -222,10 +226,10 @@ def _samples(new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]) -> It
         tuple(_failed(attempt) for attempt in run if attempt.case.expect == expect)
         for run in (*earlier, new)
     )
-    yield Sample(label, FAILED, rate[:-1], rate[-1], rate=True)
+    yield FigureSample(label, FAILED, rate[:-1], rate[-1], rate=True)
 
 
-def seen(column: FigureColumn, attempt: Attempt) -> Span | None:
+def seen(column: FigureColumn, attempt: Attempt) -> Interval | None:
     """From the least to the most that a figure can be, in ms; None: not measured, or the attempt
     ended otherwise than asked, so that its times are another story's."""
     measured = column.measure(attempt) if _as_asked(attempt) else None
@@ -237,7 +241,7 @@ def seen(column: FigureColumn, attempt: Attempt) -> Span | None:
     return measured.ms, measured.error_ms if in_floor else measured.ms
 
 
-def _failed(attempt: Attempt) -> Span:
+def _failed(attempt: Attempt) -> Interval:
     return (0.0, 0.0) if attempt.passed else (1.0, 1.0)
 
 

@@ -10,15 +10,15 @@ from migrate.report.baseline import Baseline
 from migrate.report.move_details import Section
 from migrate.report.table import plain_sections
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid
-from migrate.statistics.regression import Compared, Rules
-from migrate.statistics.spread import Span
+from migrate.statistics.regression import Comparison, Rules
+from migrate.statistics.spread import Interval
 
 HEADS = (
     *("case", "figure", "n", "baseline", "this run", "change", "floor", "larger", "p", "result"),
 )
 
 
-def document(found: Sequence[Compared], baseline: Baseline, rules: Rules) -> dict[str, object]:
+def document(found: Sequence[Comparison], baseline: Baseline, rules: Rules) -> dict[str, object]:
     """All of it; what has no upper end, or no lower one, is null there."""
     return {
         "rules": asdict(rules),
@@ -37,7 +37,7 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plain(found: Sequence[Compared], baseline: Baseline, rules: Rules) -> str:
+def plain(found: Sequence[Comparison], baseline: Baseline, rules: Rules) -> str:
     """A table, what it was made of, and how to read it."""
     grid = Grid(HEADS, tuple(_row(one) for one in found))
     used = [f"{case}: {', '.join(runs) or 'none'}" for case, runs in baseline.used.items()]
@@ -50,7 +50,7 @@ def plain(found: Sequence[Compared], baseline: Baseline, rules: Rules) -> str:
     return plain_sections([one for one in sections if one.grid or one.lines])
 
 
-def _row(one: Compared) -> tuple[Cell, ...]:
+def _row(one: Comparison) -> tuple[Cell, ...]:
     tested = one.adjusted is not None
     return (
         Cell(one.case),
@@ -76,7 +76,7 @@ def _ms(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
-def _figure(middle: Span | None, *, rate: bool) -> str:
+def _figure(middle: Interval | None, *, rate: bool) -> str:
     if middle is None:
         return NOT_MEASURED
     low, high = middle
@@ -89,7 +89,7 @@ def _figure(middle: Span | None, *, rate: bool) -> str:
     return f"{IN_FLOOR} ({_ms(high)} ms)" if not low else f"{_ms(low)} to {_ms(high)} ms"
 
 
-def _change(one: Compared) -> str:
+def _change(one: Comparison) -> str:
     if one.rate:
         low, high = one.low or 0.0, one.high or 0.0
         return f"{one.change:+.0%} [{low:+.0%}..{high:+.0%}]"
@@ -100,7 +100,7 @@ def _signed(value: float | None) -> str:
     return ("+" if value and value > 0 and not math.isinf(value) else "") + _ms(value)
 
 
-def _reading(found: Sequence[Compared], rules: Rules) -> Iterator[str]:
+def _reading(found: Sequence[Comparison], rules: Rules) -> Iterator[str]:
     tested = sum(one.adjusted is not None for one in found)
     if not tested:
         yield "Nothing could be compared."
