@@ -24,9 +24,10 @@ from typing import NamedTuple
 from migrate.clock import now_ns
 from migrate.model import HostFacts, Run
 from migrate.results.database import CACHE
-from migrate.results.index import Row, table
+from migrate.results.index import AttemptRow, rows_table
+from migrate.results.layout import INDEX
 from migrate.results.prune import BULKY, BULKY_OF_RUN
-from migrate.results.run_folder import INDEX, parquet
+from migrate.results.tables import to_parquet
 
 MODES = ("virtio", "vhost-user", "vdpa", "hostdev", "failover")
 BEGAN = datetime(2018, 1, 1, tzinfo=UTC)
@@ -54,10 +55,10 @@ def make_run(root: Path, number: int, attempts: int, lot: random.Random) -> None
     rows = [_row(run, qemu, case, lot) for case in range(attempts)]
     (root / name).mkdir()
     (root / name / "run.json").write_text(run.model_dump_json(indent=1))
-    (root / name / INDEX).write_bytes(parquet(table(rows), small=True))
+    (root / name / INDEX).write_bytes(to_parquet(rows_table(rows), small=True))
 
 
-def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
+def _row(run: Run, qemu: str, number: int, lot: random.Random) -> AttemptRow:
     mode = MODES[number % len(MODES)]
 
     def length(typical: float) -> float | None:
@@ -65,7 +66,7 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
 
     lengths = {
         name: length(100.0)
-        for name, field in Row.model_fields.items()
+        for name, field in AttemptRow.model_fields.items()
         if name.endswith("_ms") and field.annotation == (float | None)
     }
     ends = {
@@ -77,7 +78,7 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
         )
     }
     fields = {**lengths, **ends, "egress_open": lot.random() < 0.01, "ingress_open": False}
-    return Row.model_validate(
+    return AttemptRow.model_validate(
         {
             "kind": "attempt", "run": run.name, "began": f"{run.began[:19]}Z", "lab": run.lab,
             "lab_kind": "local", "case_id": f"nightly-{mode}-{number % 10}", "mode": mode,

@@ -21,7 +21,7 @@ from migrate.lab.api import Host
 from migrate.model import Attempt, Case, Phase, Reported
 from migrate.model.recording import Arrivals
 from migrate.recorder.seen import Seen
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 from migrate.world import AttemptEnv, build_world
 
 

@@ -34,7 +34,8 @@ from migrate.report import table
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.report.move_details import sections
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import load_all
 from selftests.conftest import Run
 from selftests.doubles import synthetic

@@ -31,7 +31,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
     "jinja2": ("backends.xml", "report.html", "report.trend_page"),
     "plotly": ("report",),
-    "pyarrow": ("results.run_folder",),
+    "pyarrow": ("results.tables",),
     "pytest": ("plugins.pytest",),
     "avocado": ("plugins.avocado",),
 }
@@ -159,7 +159,7 @@ def test_a_violation_is_told(tmp_path: Path, module: str, text: str, said: str) 
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("report/figure", "from plotly import io\nfrom migrate.results.run_folder import read_run"),
+        ("report/figure", "from plotly import io\nfrom migrate.results.reader import read_run"),
         ("lab/namespaces", "from migrate.lab.state import read_record\nimport subprocess"),
         ("attempt", "from migrate.checks import basic\nfrom migrate.guest.lifecycle import boot"),
         ("__init__", "import anything"),

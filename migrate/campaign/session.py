@@ -43,7 +43,8 @@ from migrate.model import (
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.results.index import write_index
-from migrate.results.run_folder import RunWriter, run_name
+from migrate.results.layout import run_name
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario
 from migrate.scenario.rules import has_postcopy
 from migrate.world import AttemptEnv, World, build_world, logs_of

@@ -68,7 +68,7 @@ def gate(
     could be compared."""
     from migrate.report import baseline
     from migrate.report import regression as report
-    from migrate.results.run_folder import find_run, read_run
+    from migrate.results.reader import find_run, read_run
     from migrate.statistics import regression
 
     chosen = regression.Rules(**rules)

@@ -15,7 +15,7 @@ import numpy as np
 from migrate.analysis.figures import COLUMNS, FLOOR, FigureColumn, FigureValue
 from migrate.errors import MeasurementError
 from migrate.model import SCHEMA, Attempt, Case, Run
-from migrate.results.run_folder import RunRecord, find_run, read_run
+from migrate.results.reader import RunRecord, find_run, read_run
 from migrate.statistics.regression import FigureSample
 from migrate.statistics.spread import Interval
 

@@ -19,7 +19,9 @@ from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, table
-from migrate.results.run_folder import PRUNED, AttemptRecord, RunRecord, RunWriter, read_run
+from migrate.results.layout import PRUNED
+from migrate.results.reader import AttemptRecord, RunRecord, read_run
+from migrate.results.writer import RunWriter
 
 POINTS = 80_000
 """Of all figures together, one way: many attempts get fewer points each."""

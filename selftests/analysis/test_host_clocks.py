@@ -22,7 +22,8 @@ from migrate.recorder.clocks import Clocks
 from migrate.recorder.qemu_state import QemuRecording
 from migrate.recorder.seen import Hop, Seen
 from migrate.recorder.traffic import TrafficLog
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.doubles.wire import MS, PEER_ZERO, Wire, frozen
 

@@ -36,7 +36,9 @@ from migrate.lab.config import LabConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
 from migrate.report.table import plain, table
-from migrate.results.run_folder import PARTIAL, RunWriter, read_run
+from migrate.results.layout import PARTIAL
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import parse
 from selftests.conftest import Run, SaidSoFar, started, traces
 from selftests.doubles import synthetic

@@ -14,7 +14,8 @@ from migrate.model import Attempt, Mode, Quarantined, Run, Verdict
 from migrate.report import table
 from migrate.report.html import write_report
 from migrate.report.junit import junit
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 
 ENTRY = """

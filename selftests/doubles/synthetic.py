@@ -32,7 +32,7 @@ from migrate.model import (
     Verdict,
 )
 from migrate.model.recording import Arrivals
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 
 MS = 1_000_000
 BEGIN = 5_000_000 * MS

@@ -18,7 +18,7 @@ import pytest
 
 from migrate.lab import manager
 from migrate.lab.local.lab import LocalLab
-from migrate.results.run_folder import read_run
+from migrate.results.reader import read_run
 from selftests.conftest import PATIENCE_S, ROOT, SCENARIOS
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")

@@ -36,7 +36,7 @@ from migrate.report.figure_lanes import PHASES, labels
 from migrate.report.html import GAPS, headline, write_report
 from migrate.report.table import NO_PHASE, Table, plain, rich, table
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS, STOP
 

@@ -15,8 +15,10 @@ from migrate.report.trend import Point, Question, Trend, as_json, plain, trend
 from migrate.report.trend_page import render
 from migrate.results import database as stores
 from migrate.results.database import CACHE, open_store
-from migrate.results.index import TYPES, definition, rows, write_index
-from migrate.results.run_folder import INDEX, RunWriter, read_table
+from migrate.results.index import TYPES, case_digest, index_rows, write_index
+from migrate.results.layout import INDEX
+from migrate.results.tables import read_table
+from migrate.results.writer import RunWriter
 from selftests.conftest import Run as Command
 from selftests.doubles import synthetic
 
@@ -191,7 +193,7 @@ def test_another_case_under_the_same_name_is_marked(tmp_path: Path) -> None:
     a_run(tmp_path, 1, 100)
     a_run(tmp_path, 2, 100, case=synthetic.case(needs=("kvm",)))
     assert [point.changes for point in points(tmp_path)] == [(), ("the case's definition",)]
-    assert definition(synthetic.case()) == definition(synthetic.case())
+    assert case_digest(synthetic.case()) == case_digest(synthetic.case())
 
 
 # --- the store ----------------------------------------------------------------------------------
@@ -214,7 +216,9 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     a_run(tmp_path, 1, 100)
     assert len(points(tmp_path)) == 1
     new = a_run(tmp_path, 2, 200)
-    monkeypatch.setattr(stores, "rows", lambda folder: rows(folder) if folder == new else 1 / 0)
+    monkeypatch.setattr(
+        stores, "rows", lambda folder: index_rows(folder) if folder == new else 1 / 0
+    )
     assert [point.median for point in points(tmp_path)] == [100, 200]
 
 

@@ -18,7 +18,7 @@ from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
 from migrate.model import Attempt, Case, Expect, Policy, Reported, Verdict
 from migrate.report.baseline import FAILED, FIGURES, key, seen
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 from migrate.statistics.regression import Comparison, FigureSample, Rules, compare, exit_code
 from migrate.statistics.significance import attempts_test, doubled_ranks, exact_p, holm
 from migrate.statistics.spread import Interval
