@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
+
+from migrate.data import data_path
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-TEMPLATES = Path(__file__).parents[2] / "domains"
+TEMPLATES = data_path("domains")
 
 
 Rewrite = Callable[[ET.Element], None]
