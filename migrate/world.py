@@ -20,7 +20,7 @@ from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError, HostError
-from migrate.formats.log_events import of_ovs, of_qemu
+from migrate.formats.log_events import of_qemu
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, LOGS, NAME, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.lifecycle import Order, bring_probe, end_left, holders, running, settled
@@ -324,16 +324,16 @@ class World:
         stops = sorted(e.at_ns for e in heard if e.name == "STOP" and e.error_ns is not None)
         taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
         self.seen.taken = taken
+        mode = backend_mode(self.case.interface.mode)
         logged: list[Event] = []
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             logs = logs_of(host, self.case)
             wall = self.listener.walls[host.name]
             logged += of_qemu(logs.get("qemu", ""), host.name, wall)
-            logged += of_ovs(logs.get("ovs", ""), host.name, wall)
+            logged += mode.log_events(logs, host.name, wall)
             for name, text in logs.items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
                 if name == "qemu" and held == (host.name,):
-                    mode = backend_mode(self.case.interface.mode)
                     self.seen.backend_failed = mode.backend_errors(text)
         states = [
             {"hop": number, "source": hop.looked.source, "target": hop.looked.target}

@@ -8,7 +8,7 @@ imported here is quick to import: scenarios are read by the modes' rules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from migrate.backends.rule import Rule
 from migrate.backends.xml import Rewrite
-from migrate.clock import Deadline
+from migrate.clock import Deadline, Offset
 from migrate.errors import HostError
 from migrate.lab.capabilities import Inspection
-from migrate.model import Interface, PhaseName
+from migrate.model import Event, Interface, PhaseName
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
@@ -112,6 +112,12 @@ class BackendMode(ABC, Generic[B]):
         """
         del interface, backend
         return None
+
+    def log_events(self, logs: Mapping[str, str], host: str, wall: Offset) -> Iterable[Event]:
+        """What the texts of :attr:`logs` tell of a move on ``host``, on the axis by its wall clock;
+        ``logs`` has whatever could be read."""
+        del logs, host, wall
+        return ()
 
     def backend_errors(self, log: str) -> tuple[str, ...]:
         """The lines of QEMU's log by which the backend failed the guest, though it runs on."""

@@ -5,6 +5,10 @@ Here is what holds for every case; each mode has rules of its own beside them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from migrate.backends.base import BackendMode
 from migrate.backends.registry import MODES, backend_mode
 from migrate.backends.rule import Rule
 from migrate.model import Case, PhaseName, VirtualFunction
@@ -29,9 +33,13 @@ def _saved(case: Case) -> bool:
     return case.policy.method == "save-restore"
 
 
-REATTACHED = "' or '".join(name for name, mode in MODES.items() if mode.can_reattach)
-WITH_PROCESS = " or ".join(f"'{name}'" for name, mode in MODES.items() if mode.has_process)
-WITH_VF = " or ".join(f"'{name}'" for name, mode in MODES.items() if mode.has_vf)
+def _modes(able: Callable[[BackendMode[Any]], bool]) -> str:
+    return " or ".join(f"'{name}'" for name, mode in MODES.items() if able(mode))
+
+
+REATTACHED = _modes(lambda mode: mode.can_reattach)
+WITH_PROCESS = _modes(lambda mode: mode.has_process)
+WITH_VF = _modes(lambda mode: mode.has_vf)
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -48,7 +56,7 @@ RULES: tuple[Rule, ...] = (
             case.policy.method == "reattach" and not backend_mode(case.interface.mode).can_reattach
         ),
         f"only mode {REATTACHED} is taken out and put back: the others move with their device",
-        f"mode = '{REATTACHED}', or another method",
+        f"mode = {REATTACHED}, or another method",
     ),
     Rule(
         "policy.parallel_connections",

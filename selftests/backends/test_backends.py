@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from migrate.backends.registry import backend_mode
+from migrate.backends.registry import MODES, backend_mode
 from migrate.backends.vhost_user import ovs
 from migrate.backends.vhost_user.backend import VhostUser
 from migrate.backends.vhost_user.ovs import (
@@ -22,6 +24,7 @@ from migrate.backends.vhost_user.ovs import (
     kill_switch,
 )
 from migrate.backends.virtio.backend import Virtio
+from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.guest.domain_xml import NAME, domain_xml
@@ -30,7 +33,7 @@ from migrate.lab import manager
 from migrate.lab.api import Host, NamespaceHost
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.resources import Resources
-from migrate.model import GuestSpec, Interface, Nic
+from migrate.model import GuestSpec, Interface, Mode, Nic
 from selftests.conftest import new_name, remove_lab
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
@@ -92,6 +95,18 @@ def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host
 
 
 @needs_root
+def test_a_port_that_is_left_is_listed_and_removed(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    (kind,) = VhostUser().leftovers
+    scripts = {kind.name: kind.script}
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
+        assert listed(host, scripts, soon()) == ((kind.name, PORT),)
+        kind.put_back(host, PORT, soon())
+        assert listed(host, scripts, soon()) == ()
+        assert PORT not in ports(host)
+
+
+@needs_root
 def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     end_switch(host, soon())
@@ -126,6 +141,8 @@ def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host,
     host, _ = hosts
     with VhostUser().create(host, BACKED_BY_OVS, soon()):
         kill_switch(host, soon())
+        (kind,) = VhostUser().leftovers
+        assert listed(host, {kind.name: kind.script}, soon()) == (), "its ports are nobody's"
     with VhostUser().create(host, BACKED_BY_OVS, soon()):
         assert PORT in ports(host)
     assert len(ovs_processes(host)) == 2, "no second database"
@@ -208,6 +225,12 @@ def test_a_bridge_that_is_not_there_is_told(
         Virtio().create(elsewhere, Interface(), soon()),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", [name for name, mode in MODES.items() if not mode.has_process])
+def test_where_no_process_serves_the_guest_none_can_crash(name: Mode) -> None:
+    with pytest.raises(HostError, match="no process serves"):
+        backend_mode(name).crash(cast("Host", SimpleNamespace(name="a")), soon())
 
 
 def test_a_mode_that_is_none_is_refused() -> None:

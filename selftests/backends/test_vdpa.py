@@ -267,6 +267,16 @@ def test_a_device_that_a_guest_still_has_is_not_waited_for() -> None:
     assert kernel.devices, "the kernel was not asked"
 
 
+def test_a_device_that_was_left_is_taken_away_unless_a_guest_has_it() -> None:
+    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451")
+    (kind,) = Vdpa().leftovers
+    with pytest.raises(HostError, match="held by process 451"):
+        kind.put_back(cast("Any", kernel), vdpa_bus.NAME, soon())
+    kernel.user = ""
+    kind.put_back(cast("Any", kernel), vdpa_bus.NAME, soon())
+    assert kernel.devices == {}
+
+
 def test_a_device_of_somebody_else_is_in_the_way() -> None:
     kernel = Kernel(driver="vp-vdpa", devices={"vp0": PLACE})
     error = refused(kernel)

@@ -18,6 +18,7 @@ from migrate.backends.sriov import allocation as vf
 from migrate.backends.sriov.allocation import NoFunctionError, leased
 from migrate.backends.sriov.functions import Function
 from migrate.backends.sriov.passthrough import GuestVf, PciAddress
+from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.drivers.shell import Completed, run
 from migrate.errors import HostError
@@ -196,6 +197,14 @@ def test_what_a_killed_controller_left_is_put_back_by_the_next_one(
     assert vf.restored(as_host(host), LINK, soon()) is None
     assert snapshot(host) == before
     assert not host.ledger.exists()
+
+
+def test_what_was_not_put_back_is_listed_by_its_pf(host: Machine) -> None:
+    (kind,) = vf.LEFTOVERS
+    scripts = {kind.name: kind.script}
+    assert listed(as_host(host), scripts, soon()) == ()
+    with lease(host):
+        assert listed(as_host(host), scripts, soon()) == (("VFs of {}", LINK),)
 
 
 def test_a_vf_that_vanished_meanwhile_does_not_keep_the_rest_from_its_place(

@@ -6,7 +6,7 @@ restarted: https://docs.openvswitch.org/en/latest/topics/dpdk/vhost-user/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,8 +17,9 @@ from migrate.backends.vhost_user import ovs
 from migrate.backends.vhost_user.capabilities import INSPECTION
 from migrate.backends.vhost_user.rules import RULES
 from migrate.backends.xml import Rewrite, source_rewrite
-from migrate.clock import Deadline
-from migrate.model import Interface
+from migrate.clock import Deadline, Offset
+from migrate.formats.log_events import of_ovs
+from migrate.model import Event, Interface
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
@@ -60,6 +61,10 @@ class VhostUser(BackendMode[VhostUserBackend]):
     ) -> tuple[Rewrite, ...]:
         """Sockets may have other paths on other hosts."""
         return source_rewrite("vhostuser", "path", source.socket, target.socket)
+
+    def log_events(self, logs: Mapping[str, str], host: str, wall: Offset) -> Iterable[Event]:
+        """Messages of the protocol, states of queues and the port's readiness."""
+        return of_ovs(logs.get("ovs", ""), host, wall)
 
     def crash(self, host: Host, deadline: Deadline) -> None:
         """End the switch; the next guest that needs it starts it again."""
