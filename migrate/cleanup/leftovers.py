@@ -41,7 +41,7 @@ def listed(
     """What each script, by its name, prints on the host, with that name; in one round trip."""
     names = tuple(scripts)
     lines = [
-        f'{{\n{script}\n}} | while read -r line; do echo {number} "$line"; done'
+        f'{{\n{script}\n}} | while read -r line; do printf "%s %s\\n" {number} "$line"; done'
         for number, script in enumerate(scripts.values())
     ]
     said = host.run(["sh", "-c", "\n".join(lines)], deadline).out
