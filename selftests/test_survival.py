@@ -32,7 +32,8 @@ from migrate.lab.local.lab import LocalLab
 from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
-from selftests.conftest import SCENARIOS, Run, SaidSoFar, started, traces
+from selftests.command_line import Run, started
+from selftests.helpers import SCENARIOS, SaidSoFar, traces
 
 QUICK = SCENARIOS / "quickstart.toml"
 ONE = (QUICK, "--set", "interface.mode=virtio")
