@@ -20,7 +20,7 @@ from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError, HostError
-from migrate.formats.log_events import of_qemu
+from migrate.formats.log_events import parse_qemu_log
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, LOGS, NAME, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.lifecycle import Order, bring_probe, end_left, holders, running, settled
@@ -329,7 +329,7 @@ class World:
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             logs = logs_of(host, self.case)
             wall = self.listener.walls[host.name]
-            logged += of_qemu(logs.get("qemu", ""), host.name, wall)
+            logged += parse_qemu_log(logs.get("qemu", ""), host.name, wall)
             logged += mode.log_events(logs, host.name, wall)
             for name, text in logs.items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text

@@ -305,9 +305,7 @@ text userfaultfd /proc/sys/vm/unprivileged_userfaultfd
 """,
     capabilities={
         "kvm": _kvm,
-        "vhost-net": _device(
-            "vhost-net", "`modprobe vhost_net`; without it QEMU moves the packets"
-        ),
+        "vhost-net": _device("vhost-net", WITHOUT_VHOST),
         "tun": _device("net/tun", "`modprobe tun`"),
         "userfaultfd": _userfaultfd,
     },

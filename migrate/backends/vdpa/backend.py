@@ -31,7 +31,7 @@ from migrate.backends.vdpa.rules import RULES
 from migrate.backends.xml import Rewrite, source_rewrite
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.virtio_features import mask_of, unshadowed
+from migrate.formats.virtio_features import feature_mask, not_shadowable
 from migrate.model import Interface
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Vdpa(BackendMode[VdpaBackend]):
                 emulator=SHADOW_EMULATOR if shadow else EMULATOR,
                 iommu="access_platform" in features,
                 features=features,
-                save_key=f"{mask_of(features):#x}",
+                save_key=f"{feature_mask(features):#x}",
                 supports_save=_supports_save(device, shadow, features),
                 loopback=device.kind == "vdpasim_net",
                 notes=(f"{host.name}: {device.name} ({device.driver_name}), {how}",),
@@ -141,7 +141,7 @@ def shadowed(interface: Interface, device: ManagementDevice) -> tuple[bool, str]
 
 def _supports_save(device: ManagementDevice, shadow: bool, features: frozenset[str]) -> bool:
     """Whether the guest can be saved and restored with this backend."""
-    return shadow or (device.driver in SUSPENDING and not unshadowed(features))
+    return shadow or (device.driver in SUSPENDING and not not_shadowable(features))
 
 
 def _settings(interface: Interface, offer: Offer, features: frozenset[str]) -> Mapping[str, str]:
@@ -149,7 +149,7 @@ def _settings(interface: Interface, offer: Offer, features: frozenset[str]) -> M
     if interface.queues > 1:
         settings["max_vqp"] = str(interface.queues)
     if features != offer.features:
-        settings["device_features"] = f"{mask_of(features):#x}"
+        settings["device_features"] = f"{feature_mask(features):#x}"
     return settings
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from migrate.backends.base import LeftoverKind
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.virtio_features import canonical
+from migrate.formats.virtio_features import canonical_name
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
@@ -55,7 +55,7 @@ def offers(host: Host, deadline: Deadline) -> Mapping[str, Offer]:
     return {
         name: Offer(
             name=name,
-            features=frozenset(canonical(told) for told in one.get("dev_features", ())),
+            features=frozenset(canonical_name(told) for told in one.get("dev_features", ())),
             max_vqs=int(one.get("max_supported_vqs", 0)),
         )
         for name, one in shown.items()

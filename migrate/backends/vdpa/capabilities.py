@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from migrate.backends.vdpa.management import NO_NETWORK
-from migrate.formats.virtio_features import canonical, unshadowed
+from migrate.formats.virtio_features import canonical_name, not_shadowable
 from migrate.lab.capabilities import Inspection, Look, No, Yes
 
 SCRIPT = r"""
@@ -41,7 +41,7 @@ def _managements(look: Look) -> dict[str, tuple[str, ...]]:
     try:
         shown = json.loads(look.first("vdpa-tool"))["mgmtdev"]
         return {
-            name: tuple(canonical(told) for told in one.get("dev_features", ()))
+            name: tuple(canonical_name(told) for told in one.get("dev_features", ()))
             for name, one in shown.items()
             if "net" in one.get("supported_classes", ())
         }
@@ -73,7 +73,7 @@ def _vhost_vdpa(look: Look) -> Yes | No:
 
 def _with_doubts(name: str, features: tuple[str, ...]) -> str:
     """QEMU blocks the migration of what it can't follow: that is said beforehand."""
-    off = unshadowed(features)
+    off = not_shadowable(features)
     return f"{name} (QEMU 10 shadows no {', '.join(off)}: see features_off)" if off else name
 
 

@@ -18,7 +18,7 @@ from migrate.backends.vhost_user.capabilities import INSPECTION
 from migrate.backends.vhost_user.rules import RULES
 from migrate.backends.xml import Rewrite, source_rewrite
 from migrate.clock import Deadline, Offset
-from migrate.formats.log_events import of_ovs
+from migrate.formats.log_events import parse_ovs_log
 from migrate.model import Event, Interface
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class VhostUser(BackendMode[VhostUserBackend]):
 
     def log_events(self, logs: Mapping[str, str], host: str, wall: Offset) -> Iterable[Event]:
         """Messages of the protocol, states of queues and the port's readiness."""
-        return of_ovs(logs.get("ovs", ""), host, wall)
+        return parse_ovs_log(logs.get("ovs", ""), host, wall)
 
     def crash(self, host: Host, deadline: Deadline) -> None:
         """End the switch; the next guest that needs it starts it again."""
