@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli import repair as cli_repair
+from migrate.cli.init import init
 from migrate.cli.lease import lease
 from migrate.cli.nightly import nightly
 from migrate.cli.output import NOT_CI, ForCi, ci_options, print_run
@@ -312,7 +313,7 @@ def schema() -> None:
     click.echo(json.dumps(made(), indent=2))
 
 
-for command in (gate, lease, nightly, trend, prune):
+for command in (gate, init, lease, nightly, trend, prune):
     cli.add_command(command)
 
 

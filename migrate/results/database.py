@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from migrate.errors import ConfigurationError, MeasurementError
+from migrate.errors import ConfigurationError, MeasurementError, extra
 from migrate.model import SCHEMA
 from migrate.results.files import exclusive
 from migrate.results.index import TYPES, index_rows, rows_table, write_index
@@ -52,9 +52,11 @@ class _NewRows:
 def open_store(root: Path) -> Store:
     """All runs in ``root``: a folder, a shared one, a mounted object store.
 
-    New runs are read, and kept in the cache. Raises ConfigurationError: no such folder.
+    New runs are read, and kept in the cache. Raises ConfigurationError: no such folder, no
+    duckdb.
     """
-    import duckdb  # noqa: PLC0415 - heavy
+    with extra("trend", f"look for runs in {root}"):
+        import duckdb  # noqa: PLC0415 - heavy
 
     if not root.is_dir():
         raise ConfigurationError(

@@ -26,6 +26,7 @@ from migrate.statistics.significance import (
     p_values,
     run_levels,
     run_spread,
+    tail_functions,
 )
 from migrate.statistics.spread import Interval, spread
 
@@ -214,14 +215,14 @@ class _Bounds:
 
     def _half(self, bound: int) -> float:
         """Half of Student's interval, from the spread of the earlier runs' medians."""
-        from scipy import special  # noqa: PLC0415  it takes long to import
-
         medians = np.array([np.median(run[bound]) for run in self.runs])
         if np.isinf(medians).any():
             return math.inf
         each = int(self.before.shape[1]) / len(medians)
         wide = max(1.0, each / self.n) + 1 / len(medians)
-        return float(special.stdtrit(len(medians) - 1, 0.975) * medians.std(ddof=1) * wide**0.5)
+        return float(
+            tail_functions().stdtrit(len(medians) - 1, 0.975) * medians.std(ddof=1) * wide**0.5
+        )
 
 
 def _as_rows(values: Sequence[Interval | None]) -> Floats:

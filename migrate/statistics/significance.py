@@ -14,10 +14,12 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from migrate.errors import extra
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -85,15 +87,20 @@ def doubled_ranks(low: Floats, high: Floats) -> Ints:
     return np.asarray(less - more + len(low) + 1, dtype=np.int64)
 
 
+def tail_functions() -> Any:
+    """scipy's tails of distributions, for arrays. ConfigurationError: no scipy."""
+    with extra("gate", "compare runs"):
+        from scipy import special  # noqa: PLC0415  it takes long to import
+    return special
+
+
 def attempts_test(ranks: Ints, n: int) -> Floats:
     """p that the last ``n`` of each row are so high, and so low: the sum's normal approximation."""
-    from scipy import special  # noqa: PLC0415  it takes long to import
-
     total = ranks.shape[-1]
     spreads = np.sqrt(ranks.var(axis=-1) * n * (total - n) / max(1, total - 1))
     off = ranks[..., -n:].sum(axis=-1) - n * (total + 1)
     z = _divide(np.stack([off, -off], axis=-1) - 1, spreads[..., None])
-    return np.asarray(np.where(spreads[..., None] > 0, special.ndtr(-z), 1.0))
+    return np.asarray(np.where(spreads[..., None] > 0, tail_functions().ndtr(-z), 1.0))
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:
@@ -159,9 +166,7 @@ class RunSpread:
 
     def detectable_change(self, n: int, target: float) -> float:
         """The change of the level whose p is ``target``: half of such changes look larger."""
-        from scipy import special  # noqa: PLC0415  it takes long to import
-
-        return float(special.stdtrit(self.number - 1, 1 - target) * self.width(n))
+        return float(tail_functions().stdtrit(self.number - 1, 1 - target) * self.width(n))
 
 
 def trimmed_mean(values: Floats, *, rate: bool) -> Floats:
@@ -186,14 +191,14 @@ def run_spread(earlier: Sequence[Floats], new: Floats, *, rate: bool) -> RunSpre
 
 def runs_test(earlier: Sequence[Floats], new: Floats, *, rate: bool) -> Floats:
     """p that one more run has so high, and so low, a level, by the spread of the others' levels."""
-    from scipy import special  # noqa: PLC0415  it takes long to import
-
     width = run_spread(earlier, new, rate=rate).width(new.shape[-1])
     middle = np.mean([trimmed_mean(run, rate=rate) for run in earlier], axis=0)
     off = trimmed_mean(new, rate=rate) - middle
     t = _divide(np.stack([-off, off], axis=-1), width[..., None])
     # Without any spread and any difference there is nothing that speaks against it.
-    return np.asarray(np.where(np.isinf(t) | (t != 0), special.stdtr(len(earlier) - 1, t), 1.0))
+    return np.asarray(
+        np.where(np.isinf(t) | (t != 0), tail_functions().stdtr(len(earlier) - 1, t), 1.0)
+    )
 
 
 def needed_to_find(runs: RunSpread, n: int, target: float, ratio: float) -> str:

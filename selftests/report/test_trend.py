@@ -19,7 +19,7 @@ from migrate.results.index import TYPES, case_digest, index_rows, write_index
 from migrate.results.layout import INDEX
 from migrate.results.tables import read_table
 from migrate.results.writer import RunWriter
-from selftests.conftest import Run as Command
+from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
 OLD = 1_000_000_000
@@ -207,7 +207,7 @@ def test_a_run_without_an_index_gets_one_and_a_run_is_read_once(
     assert read_table(folder / INDEX).column_names == list(TYPES)
     before = (tmp_path / CACHE).read_bytes()
     monkeypatch.setattr(stores, "read_table", pytest.fail)
-    monkeypatch.setattr(stores, "rows", pytest.fail)
+    monkeypatch.setattr(stores, "index_rows", pytest.fail)
     assert points(tmp_path)[0].median == 100
     assert (tmp_path / CACHE).read_bytes() == before
 

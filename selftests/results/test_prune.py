@@ -18,7 +18,7 @@ from migrate.results.layout import PRUNED
 from migrate.results.prune import KeepRule, PruneResult, prune
 from migrate.results.reader import find_run, read_run
 from migrate.results.writer import RunWriter
-from selftests.conftest import Run as Command
+from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
