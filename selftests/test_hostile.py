@@ -129,13 +129,13 @@ def doctor(text: str) -> str:
 
 def plain(text: str) -> str:
     skip = Skip(case=synthetic.case(), reason=text, remedy=text)
-    return table.plain(table.table(synthetic.run(lab=text, skips=(skip,)), [attempt(text)]))
+    return table.plain(table.run_table(synthetic.run(lab=text, skips=(skip,)), [attempt(text)]))
 
 
 def rich(text: str) -> str:
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    made = table.table(synthetic.run(lab=text), [attempt(text)])
+    made = table.run_table(synthetic.run(lab=text), [attempt(text)])
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(table.rich(made))
     return str(console.file.getvalue())  # type: ignore[attr-defined]

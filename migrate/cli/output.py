@@ -86,7 +86,7 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         click.echo(_as_json(record))
         return
     attempts = [found.attempt for found in record.attempts]
-    made = table.table(record.run, attempts)
+    made = table.run_table(record.run, attempts)
     if not attempts:
         click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
     elif sys.stdout.isatty():

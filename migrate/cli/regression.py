@@ -73,7 +73,7 @@ def gate(
 
     chosen = regression.Rules(**rules)
     new = read_run(find_run(results, run_name))
-    earlier = baseline.gather(new, baseline.folders(places, results), last)
+    earlier = baseline.gather_baseline(new, baseline.run_folders(places, results), last)
     found = regression.compare(earlier.samples, chosen)
     if as_json:
         click.echo(json.dumps(report.document(found, earlier, chosen), indent=1))

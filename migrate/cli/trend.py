@@ -46,7 +46,7 @@ def trend(
     from migrate.results.database import open_store
     from migrate.results.files import write_file
 
-    question = made.Question(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
+    question = made.TrendQuery(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
     found = made.trend(open_store(results), question)
     if html_file:
         write_file(html_file, render(found))

@@ -11,7 +11,7 @@ import pytest
 
 from migrate.errors import ConfigurationError
 from migrate.model import SCHEMA, AttemptError, Problem, Run
-from migrate.report.trend import Point, Question, Trend, as_json, plain, trend
+from migrate.report.trend import Point, Trend, TrendQuery, as_json, plain, trend
 from migrate.report.trend_page import render
 from migrate.results import database as stores
 from migrate.results.database import CACHE, open_store
@@ -48,7 +48,7 @@ def head(day: int, **fields: Any) -> Run:
 
 
 def asked(root: Path, **question: Any) -> Trend:
-    return trend(open_store(root), Question(**question))
+    return trend(open_store(root), TrendQuery(**question))
 
 
 def points(root: Path, **question: Any) -> tuple[Point, ...]:
@@ -217,7 +217,7 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(points(tmp_path)) == 1
     new = a_run(tmp_path, 2, 200)
     monkeypatch.setattr(
-        stores, "rows", lambda folder: index_rows(folder) if folder == new else 1 / 0
+        stores, "index_rows", lambda folder: index_rows(folder) if folder == new else 1 / 0
     )
     assert [point.median for point in points(tmp_path)] == [100, 200]
 

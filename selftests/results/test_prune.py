@@ -12,7 +12,7 @@ import pytest
 from migrate.errors import ConfigurationError, MeasurementError
 from migrate.model import SCHEMA
 from migrate.report.html import write_report
-from migrate.report.trend import Question, trend
+from migrate.report.trend import TrendQuery, trend
 from migrate.results.database import open_store
 from migrate.results.layout import PRUNED
 from migrate.results.prune import KeepRule, PruneResult, prune
@@ -71,12 +71,12 @@ def test_what_is_large_goes_and_what_counts_stays(tmp_path: Path) -> None:
 def test_a_trend_is_the_same_before_and_after(tmp_path: Path) -> None:
     a_run(tmp_path, 1)
     a_run(tmp_path, 2)
-    before = trend(open_store(tmp_path), Question())
+    before = trend(open_store(tmp_path), TrendQuery())
     assert len(pruned(tmp_path)) == 2
-    assert trend(open_store(tmp_path), Question()) == before
+    assert trend(open_store(tmp_path), TrendQuery()) == before
     for index in tmp_path.rglob("*.parquet"):
         index.unlink()
-    assert trend(open_store(tmp_path), Question()) == before
+    assert trend(open_store(tmp_path), TrendQuery()) == before
 
 
 def test_a_second_time_there_is_nothing_to_do(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_a_killed_prune_left_is_swept_by_the_next(
             find_run(tmp_path)
     else:
         assert len(read_run(folder).attempts) == 2
-    assert trend(open_store(tmp_path), Question()).problems == ()
+    assert trend(open_store(tmp_path), TrendQuery()).problems == ()
     pruned(tmp_path, whole=whole)
     assert not list(tmp_path.rglob(".pruned-*"))
 

@@ -17,7 +17,7 @@ from bench.gate import World, alarms
 from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
 from migrate.model import Attempt, Case, Expect, Policy, Reported, Verdict
-from migrate.report.baseline import FAILED, FIGURES, key, seen
+from migrate.report.baseline import FAILED, FIGURES, case_key, figure_interval
 from migrate.results.writer import RunWriter
 from migrate.statistics.regression import Comparison, FigureSample, Rules, compare, exit_code
 from migrate.statistics.significance import attempts_test, doubled_ranks, exact_p, holm
@@ -423,10 +423,10 @@ def test_a_baseline_that_is_none_is_an_error(history: Path, tmp_path: Path) -> N
 def test_a_case_is_the_same_by_what_is_done() -> None:
     one = synthetic.case()
     told = {"id": "other", "source_file": "x.toml", "row": 3, "expect": Expect(total_ms=1.0)}
-    assert key(one) == key(one.model_copy(update=told))
-    assert key(one) != key(one.model_copy(update={"policy": Policy(hops=2)}))
+    assert case_key(one) == case_key(one.model_copy(update=told))
+    assert case_key(one) != case_key(one.model_copy(update={"policy": Policy(hops=2)}))
     asked = one.model_copy(update={"expect": Expect(dirty_rate_within=0.5)})
-    assert key(one) != key(asked)
+    assert case_key(one) != case_key(asked)
 
 
 def test_another_case_is_not_held_against_it(history: Path) -> None:
@@ -458,15 +458,15 @@ def test_values_of_an_attempt() -> None:
     def attempt(**fields: Any) -> Attempt:
         return synthetic.attempt(synthetic.case(), **fields)
 
-    assert seen(out, attempt()) == (150.0, 150.0)
-    assert seen(out, attempt(gaps=())) == (0.0, 2.1)
-    assert seen(out, attempt(gaps=None)) is None
-    assert seen(out, attempt(floor=None)) is None
-    assert seen(out, attempt(outcome="failed")) is None
+    assert figure_interval(out, attempt()) == (150.0, 150.0)
+    assert figure_interval(out, attempt(gaps=())) == (0.0, 2.1)
+    assert figure_interval(out, attempt(gaps=None)) is None
+    assert figure_interval(out, attempt(floor=None)) is None
+    assert figure_interval(out, attempt(outcome="failed")) is None
     endless = synthetic.gap("egress", 0, 900).model_copy(update={"open_ended": True})
-    assert seen(out, attempt(gaps=(endless,))) == (900.0, float("inf"))
-    assert seen(column("downtime reported"), attempt(reported=Reported())) is None
-    assert seen(column("guest stall"), attempt(stalls=None)) is None
+    assert figure_interval(out, attempt(gaps=(endless,))) == (900.0, float("inf"))
+    assert figure_interval(column("downtime reported"), attempt(reported=Reported())) is None
+    assert figure_interval(column("guest stall"), attempt(stalls=None)) is None
 
 
 def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
