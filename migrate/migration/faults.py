@@ -11,8 +11,10 @@ from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Power
-from migrate.model import Event, Fault
-from migrate.recorder.events import Begins, Listener
+from migrate.model import Event, Fault, PhaseName
+from migrate.model.recording import HopRecording
+from migrate.recorder.base import Hop
+from migrate.recorder.events import Listener
 
 PATIENCE_S = 10.0
 
@@ -20,21 +22,19 @@ Undo = Callable[[], None]
 
 
 @dataclass(slots=True)
-class Armed:
-    """Faults that wait for their phase; :meth:`react` is called with every event."""
+class FaultInjection:
+    """Faults that wait for their phase."""
 
-    faults: Sequence[Fault]
+    pending: Sequence[Fault]
     hosts: Mapping[str, Host]
     """By side: source and target."""
     listener: Listener
     undo: ExitStack
-    begins: Begins
 
-    def react(self, event: Event) -> None:
-        """Do what is due at this event, once."""
-        begun = self.begins.phases(event)
-        for fault in [fault for fault in self.faults if fault.at in begun]:
-            self.faults = [other for other in self.faults if other is not fault]
+    def on_phase(self, phase: PhaseName) -> None:
+        """Do what is due as ``phase`` begins, once."""
+        for fault in [fault for fault in self.pending if fault.at == phase]:
+            self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
             self.undo.callback(_DO[fault.do](host))
             self.listener.add(
@@ -45,16 +45,21 @@ class Armed:
 
     def not_done(self) -> tuple[str, ...]:
         """Faults whose phase never came: a test that meant to have them must know."""
-        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.faults)
+        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.pending)
+
+    def add_to(self, recording: HopRecording) -> HopRecording:
+        """The hop's recording with what was not done."""
+        return recording.model_copy(update={"notes": (*self.not_done(), *recording.notes)})
 
 
 @contextmanager
-def armed(
-    faults: Sequence[Fault], hosts: Mapping[str, Host], listener: Listener
-) -> Iterator[Armed]:
-    """Have ``faults`` happen while the block runs, and put back what can be put back after it."""
+def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
+    """Have the case's faults happen while the block runs; what can be put back is, after it."""
+    hosts = {"source": hop.source, "target": hop.target}
     with ExitStack() as undo:
-        yield Armed(faults, hosts, listener, undo, Begins(hosts["source"].name))
+        injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo)
+        hop.phases.subscribe(injection.on_phase)
+        yield injection
 
 
 def kill_guest(host: Host) -> Undo:

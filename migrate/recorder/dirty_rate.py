@@ -7,23 +7,20 @@ of a measurement: QEMU is asked.
 from __future__ import annotations
 
 import math
-import statistics
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import dropwhile
 from typing import Any, Literal, Protocol, get_args
 
 from migrate.clock import Deadline
 from migrate.errors import HostError, MeasurementError
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
-from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen, Sample
+from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen
 
 Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
-PAGE = 4096
 SAMPLED = 16384
 """Pages that are wanted in a sample; QEMU takes 128 to 16384 a GiB (migration/dirtyrate.h)."""
 ASKED_S = 0.02
@@ -34,10 +31,6 @@ NOT_COUNTED = (
     "page-sampling measures it"
 )
 """In our words: QEMU takes the command and answers as if it had measured."""
-NOT_RECKONED = (
-    "QEMU reckons it at the end of a pass a second or more after the last time, "
-    "and this move had no such pass"
-)
 
 
 class Qemu(Protocol):
@@ -182,18 +175,3 @@ def _error(answer: Answer, memory_mib: int, sampled: float) -> float:
     share = min(max(answer.mib_s * answer.seconds / memory_mib, 1 / sampled), 1.0)
     deviation = math.sqrt(share * (1 - share) / sampled)
     return 1.0 + 2 * deviation * memory_mib / answer.seconds
-
-
-def during_move(host: str, samples: Iterable[Sample]) -> DirtyRate:
-    """By QEMU's own account in the move: the median over the samples from its second pass on.
-
-    It says 0 until it has reckoned a rate for the first time, which is no measurement
-    (migration/ram.c, migration_bitmap_sync: at the end of a pass, at most once a second).
-    """
-    later = (sample for sample in samples if (sample.iteration or 0) >= 2)
-    told = (one.dirty_pages_s for one in later if one.dirty_pages_s is not None)
-    rates = list(dropwhile(lambda rate: not rate, told))
-    if not rates:
-        return DirtyRate(when="during", method="migration", host=host, reason=NOT_RECKONED)
-    mib_s = statistics.median(rates) * PAGE / 2**20
-    return DirtyRate(when="during", method="migration", host=host, mib_s=mib_s)
