@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from migrate.analysis.dirty_rate import rate_during
-from migrate.analysis.hops import by_hop, clock_steps, hop_events
-from migrate.analysis.host_clocks import steps
+from migrate.analysis.hops import by_hop, hop_events, unknown_times
+from migrate.analysis.host_clocks import clock_steps
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
@@ -64,13 +64,13 @@ def _phases(recording: Recording) -> tuple[Phase, ...]:
     return tuple(
         phase
         for hop, events, border_ns in by_hop(recording, recording.traffic.end_ns)
-        if not clock_steps(recording, hop.source, hop.target)
+        if not unknown_times(recording, hop.source, hop.target)
         for phase in phases(events, hop.source, hop.target, border_ns)
     )
 
 
 def _measured(recording: Recording, case: Case, moved: tuple[Phase, ...]) -> Measurement | None:
-    if recording.traffic.nothing_logged or clock_steps(recording):
+    if recording.traffic.nothing_logged or unknown_times(recording):
         return None
     interval_ns = case.workload.interval_us * 1000
     window = recording.start.floor_window
@@ -90,7 +90,7 @@ def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:
         *recording.start.notes,
         *(note for hop in recording.hops for note in (*hop.notes, *hop.missed_events)),
         *recording.notes,
-        *(step.told(begin_ns) for step in steps(recording.clocks)),
+        *(step.describe(begin_ns) for step in clock_steps(recording.clocks)),
         *recording.traffic.notes,
         *of_meter,
     )

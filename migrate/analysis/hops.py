@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from migrate.analysis.explain import HopEvents
-from migrate.analysis.host_clocks import PEER, steps
+from migrate.analysis.host_clocks import PEER, clock_steps
 from migrate.model import Event
 from migrate.model.recording import HopRecording, Recording
 
@@ -13,10 +13,12 @@ FOREVER_NS = 2**63 - 1
 """No point of the axis is later."""
 
 
-def clock_steps(recording: Recording, *hosts: str) -> tuple[str, ...]:
+def unknown_times(recording: Recording, *hosts: str) -> tuple[str, ...]:
     """Why it is not known when things happened on ``hosts``, or on the fabric; mostly empty."""
     wanted, begin_ns = {*hosts, PEER}, recording.start.begin_ns
-    return tuple(step.told(begin_ns) for step in steps(recording.clocks) if step.host in wanted)
+    return tuple(
+        step.describe(begin_ns) for step in clock_steps(recording.clocks) if step.host in wanted
+    )
 
 
 def by_hop(
@@ -39,7 +41,7 @@ def hop_events(recording: Recording, mac: str) -> tuple[HopEvents, ...]:
         HopEvents(
             events,
             *(hop.source, hop.target, hop.begin_ns, mac),
-            unplaced=(*hop.missed_events, *clock_steps(recording, hop.source, hop.target)),
+            unplaced=(*hop.missed_events, *unknown_times(recording, hop.source, hop.target)),
         )
         for hop, events, _ in by_hop(recording)
     )

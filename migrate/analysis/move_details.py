@@ -12,16 +12,23 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from migrate.analysis.announcements import announced_by
-from migrate.analysis.convergence import PRECOPY, converging
-from migrate.analysis.device_state import Queue, compare, fields, queues, told_by_backend, untold
-from migrate.analysis.explain import HopEvents, devices, explained, section_name, stages
+from migrate.analysis.announcements import count_by_kind
+from migrate.analysis.convergence import PRECOPY, assess_convergence
+from migrate.analysis.device_state import (
+    DeviceQueue,
+    comparable_fields,
+    compare,
+    device_queues,
+    one_sided,
+    queues_by_backend_log,
+)
+from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
 from migrate.analysis.hops import FOREVER_NS, by_hop
-from migrate.analysis.outage import longest
+from migrate.analysis.outage import longest_gap
 from migrate.analysis.traffic import arrival_error_ns
 from migrate.formats.qemu_migration import SWITCHED, sample_of_job, status_of
 from migrate.formats.virtio_net_state import VIRTIO_NET
-from migrate.formats.virtqueue import audit
+from migrate.formats.virtqueue_audit import audit
 from migrate.model import (
     DIRECTIONS,
     Case,
@@ -84,11 +91,11 @@ def _explained(
     arrivals: Mapping[str, Arrivals],
 ) -> Iterator[Explained]:
     for way in DIRECTIONS:
-        gap = longest(gaps, way)
+        gap = longest_gap(gaps, way)
         if gap is not None and way in arrivals:
             events = replace(_of_gap(hops, gap), egress_ns=arrivals["egress"].received_ns)
             seen_from_ns = round(floor.seen_from_ms(way, case.workload.interval_us) * 1e6)
-            yield explained(gap, events, arrivals[way], seen_from_ns)
+            yield explain_gap(gap, events, arrivals[way], seen_from_ns)
 
 
 def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
@@ -101,7 +108,7 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
 def _of_hop(hop: HopRecording, hop_events: HopEvents, case: Case) -> dict[str, Any]:
     """Fields of :class:`Inside` that both QEMUs' events and answers tell."""
     _, resume = hop_events.switchover
-    spans, took = stages(hop_events), devices(hop_events)
+    spans, took = stop_stages(hop_events), device_times(hop_events)
     compared = tuple(_compared(hop, hop_events))
     unseen = [*hop.qemu.unseen, *hop_events.unplaced]
     if resume is not None and took is None:
@@ -128,7 +135,7 @@ def _convergence(hop: HopRecording, hop_events: HopEvents, case: Case) -> Conver
         return None
     ours = [event for event in hop_events.events if event.host == hop.source]
     account = [sample_of_job(event) for event in ours if event.name == "job-completed"]
-    converged = converging([*hop.qemu.samples, *account], case.policy, case.workload)
+    converged = assess_convergence([*hop.qemu.samples, *account], case.policy, case.workload)
     statuses = {status_of(event) for event in ours if event.name == "MIGRATION"}
     passes = [event for event in ours if event.name == "MIGRATION_PASS"]
     if converged is None or "postcopy-active" in statuses:
@@ -169,7 +176,7 @@ def _announced(hop_events: HopEvents, qemu: QemuRecording, border_ns: int) -> di
         **asked,
         "announced": len(after),
         "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
-        "announced_by": announced_by(after),
+        "announced_by": count_by_kind(after),
         "listened_ms": listened_ms,
     }
 
@@ -206,16 +213,16 @@ def _compared(hop: HopRecording, hop_events: HopEvents) -> Iterator[DeviceHandof
     qemu = hop.qemu
     if not qemu.source or qemu.target is None:
         return
-    by_backend = told_by_backend(hop_events.events, hop.target) if qemu.vhost else {}
+    by_backend = queues_by_backend_log(hop_events.events, hop.target) if qemu.vhost else {}
     for path, source in qemu.source.items():
-        before = fields(source, vhost=bool(qemu.vhost))
-        after = {**fields(qemu.target.get(path, {})), **by_backend}
+        before = comparable_fields(source, vhost=bool(qemu.vhost))
+        after = {**comparable_fields(qemu.target.get(path, {})), **by_backend}
         if before.keys() & after.keys():
             yield DeviceHandoff(
                 device=path,
                 compared=True,
                 differences=compare(before, after),
-                untold=untold(before, after),
+                untold=one_sided(before, after),
             )
 
 
@@ -224,11 +231,11 @@ def _rings(hop: HopRecording, memory_mib: int) -> tuple[RingAudit, ...] | None:
     qemu = hop.qemu
     if not qemu.source or not qemu.memory:
         return None
-    read = queues(qemu.source, qemu.memory, memory_mib, vhost=bool(qemu.vhost))
+    read = device_queues(qemu.source, qemu.memory, memory_mib, vhost=bool(qemu.vhost))
     return tuple(_audited(queue) for queue in read)
 
 
-def _audited(queue: Queue) -> RingAudit:
+def _audited(queue: DeviceQueue) -> RingAudit:
     audited = audit(queue.ring)
     return RingAudit(
         device=queue.device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.checks import basic
+from migrate.checks.registry import run_checks
 from migrate.model import Attempt, Case, Findings
 
 
@@ -25,4 +25,4 @@ def evaluate(
         end_ns=end_ns,
         leftovers=leftovers,
     )
-    return attempt.model_copy(update={"verdicts": basic.judge(attempt)})
+    return attempt.model_copy(update={"verdicts": run_checks(attempt)})

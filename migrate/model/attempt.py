@@ -95,7 +95,7 @@ class Attempt(Findings):
         return self.floor.seen_from_ms(direction, self.case.workload.interval_us)
 
     @property
-    def against(self) -> tuple[Verdict, ...]:
+    def failed_verdicts(self) -> tuple[Verdict, ...]:
         """The verdicts that keep it from passing."""
         allowed = self.case.expect.allow_unmeasured
         return tuple(
@@ -108,4 +108,4 @@ class Attempt(Findings):
     @property
     def passed(self) -> bool:
         """A green one must mean something: no verdict at all is no pass."""
-        return bool(self.verdicts) and not self.against
+        return bool(self.verdicts) and not self.failed_verdicts

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from migrate.analysis.host_clocks import placed
+from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import module_for
 from migrate.clock import Deadline, now_ns
-from migrate.formats.log_events import of_ovs, of_qemu
+from migrate.formats.log_events import parse_ovs_log, parse_qemu_log
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
 from migrate.model import Case, DirtyRate, DirtyWhen, Event
@@ -94,14 +94,14 @@ def _log_events(rig: Rig, logs: Logs) -> list[Event]:
     events: list[Event] = []
     for host in rig.pair:
         wall = rig.listener.walls[host.name]
-        events += of_qemu(logs[host.name].get("qemu", ""), host.name, wall)
-        events += of_ovs(logs[host.name].get("ovs", ""), host.name, wall)
+        events += parse_qemu_log(logs[host.name].get("qemu", ""), host.name, wall)
+        events += parse_ovs_log(logs[host.name].get("ovs", ""), host.name, wall)
     return events
 
 
 def _placed(rig: Rig, events: Sequence[Event]) -> list[Event]:
     """By all readings of the clocks that tell of them."""
-    return list(placed(events, rig.listener.walls, rig.clocks.readings))
+    return list(realign(events, rig.listener.walls, rig.clocks.readings))
 
 
 def _backend_failed(case: Case, logs: Logs, held_by: Sequence[str]) -> tuple[str, ...] | None:

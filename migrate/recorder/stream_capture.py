@@ -20,7 +20,7 @@ from typing import NamedTuple
 from migrate.clock import Deadline
 from migrate.drivers.netns import enter
 from migrate.errors import MeasurementError
-from migrate.formats.vmstate_stream import Account, Ending, ending
+from migrate.formats.vmstate_stream import StreamAccount, StreamEnd, read_stream_end
 from migrate.lab.api import Host
 from migrate.model import Event
 from migrate.model.recording import DeviceSection, HopRecording, StreamRecording
@@ -51,7 +51,7 @@ class Segment(NamedTuple):
 class StreamCapture:
     """What was captured; whole when the block of :func:`capture_stream` has ended."""
 
-    ending: Ending | None = None
+    ending: StreamEnd | None = None
     unseen: str = ""
     """Why there is none."""
     packets: deque[bytes] = field(default_factory=deque)
@@ -72,7 +72,7 @@ class StreamCapture:
         reasons = []
         for stream in streams:
             try:
-                self.ending = ending(stream)
+                self.ending = read_stream_end(stream)
             except MeasurementError as error:
                 # Where in what was kept tells nothing.
                 reasons.append(error.said.partition(": ")[2])
@@ -87,7 +87,9 @@ class StreamCapture:
         return recording.model_copy(update={"stream": stream})
 
 
-def stream_recording(account: Account | Ending | None, unseen: str = "") -> StreamRecording:
+def stream_recording(
+    account: StreamAccount | StreamEnd | None, unseen: str = ""
+) -> StreamRecording:
     """What a stream tells of itself, as it is kept."""
     if account is None:
         return StreamRecording(unseen=unseen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migrate.analysis.announcements import announced_by
+from migrate.analysis.announcements import count_by_kind
 from migrate.model import Event
 from migrate.recorder.qemu_state import announce_parameters
 
@@ -41,5 +41,5 @@ def test_a_kind_that_was_not_heard_is_zero() -> None:
     def heard(kind: str) -> Event:
         return Event(at_ns=1, source="fabric", host="fabric", name="announce", data={"kind": kind})
 
-    found = announced_by([heard("garp"), heard("garp"), heard("rarp")])
+    found = count_by_kind([heard("garp"), heard("garp"), heard("rarp")])
     assert found == {"garp": 2, "na": 0, "rarp": 1}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import signal
 import subprocess
 import threading
@@ -28,9 +27,10 @@ from migrate.lab.capabilities import (
     gather,
     judge,
 )
-from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.config import HostConfig, LabConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Capability, HostFacts
+from selftests.helpers import new_name, remove_lab
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
 MANAGEMENT = (
@@ -237,14 +237,13 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[LocalLab]:
-    name = f"t{secrets.token_hex(2)}"
+def lab(root: None) -> Iterator[LocalLab]:
+    name = new_name()
     hosts = {host: HostConfig(huge_pages=0) for host in "ab"}
     try:
         yield manager.up(LabConfig(name=name, hosts=hosts), lambda _: None)
     finally:
-        manager.down(name)
-        (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+        remove_lab(name)
 
 
 @pytest.fixture
