@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from migrate.model import (
+    DIRECTIONS,
     Attempt,
     Capability,
     Case,
@@ -85,14 +87,7 @@ def recording(
     **fields: Any,
 ) -> Recording:
     """Of one move from a to b that began a second after the floor did; without traffic."""
-    nothing = TrafficLog(
-        egress=Arrivals.empty(),
-        ingress=Arrivals.empty(),
-        sent_egress=0,
-        sent_ingress=0,
-        end_ns=end_ns,
-        jumps=None,
-    )
+    nothing = _traffic({way: Arrivals.empty() for way in DIRECTIONS}, end_ns)
     hop = HopRecording(
         source="a",
         target="b",
@@ -335,6 +330,22 @@ def run(name: str = "20260102-030405-abcdef", **fields: object) -> Run:
         ),
     }
     return Run.model_validate(good | fields)
+
+
+def traffic(one: Attempt) -> TrafficLog:
+    """What the probes logged of an attempt."""
+    return _traffic(logs(one), END)
+
+
+def _traffic(arrived: Mapping[str, Arrivals], end_ns: int) -> TrafficLog:
+    return TrafficLog(
+        egress=arrived["egress"],
+        ingress=arrived["ingress"],
+        sent_egress=None,
+        sent_ingress=len(arrived["ingress"]),
+        end_ns=end_ns,
+        jumps=None,
+    )
 
 
 def write_run(root: Path, attempts: list[Attempt], **fields: Any) -> RunWriter:
