@@ -14,6 +14,7 @@ from __future__ import annotations
 from migrate.analysis.findings import analyse
 from migrate.analysis.traffic import arrivals_on_axis
 from migrate.checks.evaluate import evaluate
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import now_ns
 from migrate.lab.api import Host
 from migrate.model import Attempt, Case
@@ -34,10 +35,10 @@ def attempt(
     hosts = (pair[0].name, pair[1].name)
     recording = record(case, env, pair)
     env.check()
-    leftovers = env.lab.leftovers(list(hosts))
+    left = leftovers(pair)
     arrivals = arrivals_on_axis(recording.traffic)
     findings = analyse(recording, case, arrivals)
-    judged = evaluate(findings, case, number, hosts, leftovers=leftovers, end_ns=now_ns())
+    judged = evaluate(findings, case, number, hosts, leftovers=left, end_ns=now_ns())
     samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
     files: dict[str, str | bytes] = {**recording.files, RECORDING: recording_bytes(recording)}
     writer.write_attempt(judged, recording.events, samples, arrivals, files)

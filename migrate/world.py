@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from migrate.backends.registry import Backend, module_for
+from migrate.backends.base import Backend
+from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError
@@ -69,16 +70,18 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         for end in ends:
             _cleared(end, env, deadline)
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
-        module = module_for(case.interface.mode)
+        mode = backend_mode(case.interface.mode)
         backends = [
-            stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
+            stack.enter_context(mode.create(host, case.interface, deadline)) for host in pair
         ]
+        if backends[0].missing_primary is not None:
+            raise backends[0].missing_primary
         rewrites = {
-            pair[0].name: module.adapt(*backends),
-            pair[1].name: module.adapt(*reversed(backends)),
+            pair[0].name: mode.target_rewrites(*backends),
+            pair[1].name: mode.target_rewrites(*reversed(backends)),
         }
         hotplug = {
-            host.name: module.plugs(case.interface, backend)
+            host.name: mode.hotplug_xml(case.interface, backend)
             for host, backend in zip(pair, backends, strict=True)
         }
         peer = stack.enter_context(peer_probe(env.lab, deadline))
@@ -90,9 +93,8 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         else:
             boot = image
         xml = _xml(case, env, boot, ends, backends[0])
-        warm = case.guest.start == "warm" and backends[0].get("savable", True)
-        saved_with = backends[0].get("saved_with", "")
-        order = Order(xml, image, warm, env.lab.shared, saved_with)
+        warm = case.guest.start == "warm" and backends[0].supports_save
+        order = Order(xml, image, warm, env.lab.shared, backends[0].save_key)
         prepare = preparing(env.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
@@ -102,8 +104,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             put_in(domain, device, listener)
             until_it_carries(probe, known, env.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
-        loops = bool(backends[0].get("loops"))
-        traffic = Traffic(probe, peer, env.lab, case.workload, loops=loops)
+        traffic = Traffic(probe, peer, env.lab, case.workload, loops=backends[0].loopback)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         env.say(f"the guest is ready on {domain.host}; measuring the floor")
@@ -113,7 +114,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             floor_window=(traffic.began_ns, now_ns()),
             start_ms=start_ms,
             nic=nic,
-            notes=tuple(note for backend in backends for note in backend.get("notes", ())),
+            notes=tuple(note for backend in backends for note in backend.notes),
             files={"source.xml": domain.xml()},
         )
         if case.guest.start == "warm" and not warm:
@@ -178,7 +179,7 @@ def _xml(
         case.guest,
         case.interface,
         boot,
-        module_for(case.interface.mode).describe(case.interface, backend),
+        backend,
         machine=machine,
         accelerator=env.accelerator,
         cpu_model=env.lab.cpu_model,

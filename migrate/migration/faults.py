@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from migrate.backends.vhost_user.backend import stop_switch
+from migrate.backends.base import BackendMode
+from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.guest.domain_xml import NAME
@@ -19,6 +22,8 @@ from migrate.recorder.events import Listener
 PATIENCE_S = 10.0
 
 Undo = Callable[[], None]
+Action = Callable[[Host], Undo]
+"""What a fault does to a host, and how that is put back."""
 
 
 @dataclass(slots=True)
@@ -30,13 +35,14 @@ class FaultInjection:
     """By side: source and target."""
     listener: Listener
     undo: ExitStack
+    actions: Mapping[str, Action]
 
     def on_phase(self, phase: PhaseName) -> None:
         """Do what is due as ``phase`` begins, once."""
         for fault in [fault for fault in self.pending if fault.at == phase]:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
-            self.undo.callback(_DO[fault.do](host))
+            self.undo.callback(self.actions[fault.do](host))
             self.listener.add(
                 Event(
                     at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
@@ -56,8 +62,10 @@ class FaultInjection:
 def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
     """Have the case's faults happen while the block runs; what can be put back is, after it."""
     hosts = {"source": hop.source, "target": hop.target}
+    mode = backend_mode(hop.case.interface.mode)
+    actions: dict[str, Action] = {**_ACTIONS, "stop-backend": partial(stop_backend, mode)}
     with ExitStack() as undo:
-        injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo)
+        injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo, actions)
         hop.phases.subscribe(injection.on_phase)
         yield injection
 
@@ -89,9 +97,9 @@ def cut_migration_link(host: Host) -> Undo:
     return mend
 
 
-def stop_backend(host: Host) -> Undo:
-    """End the host's OVS as a crash would; the next guest that needs it starts it again."""
-    stop_switch(host, Deadline.after(PATIENCE_S))
+def stop_backend(mode: BackendMode[Any], host: Host) -> Undo:
+    """End what serves the guest's interface as a crash would; the next guest's is started anew."""
+    mode.crash(host, Deadline.after(PATIENCE_S))
     return lambda: None
 
 
@@ -123,11 +131,10 @@ def _power(host: Host) -> Power:
 NEEDS_POWER = frozenset({"kill-host", "hang-host"})
 """Faults that only a lab can do whose hosts have a switch."""
 
-_DO: Mapping[str, Callable[[Host], Undo]] = {
+_ACTIONS: Mapping[str, Action] = {
     "kill-guest": kill_guest,
     "stop-libvirtd": stop_libvirtd,
     "cut-migration-link": cut_migration_link,
-    "stop-backend": stop_backend,
     "kill-host": kill_host,
     "hang-host": hang_host,
 }

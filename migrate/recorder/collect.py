@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
-from migrate.backends.registry import module_for
+from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
-from migrate.formats.log_events import parse_ovs_log, parse_qemu_log
+from migrate.formats.log_events import parse_qemu_log
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
 from migrate.model import Case, DirtyRate, DirtyWhen, Event
@@ -80,7 +80,7 @@ Logs = Mapping[str, Mapping[str, str]]
 
 def logs_of(host: Host, case: Case) -> dict[str, str]:
     """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
-    paths = {**LOGS, **module_for(case.interface.mode).logs}
+    paths = {**LOGS, **backend_mode(case.interface.mode).logs}
     last = f"--lines={LOG_LINES}"
     tails = {
         name: host.run(["tail", last, path], Deadline.after(10), check=False)
@@ -91,11 +91,12 @@ def logs_of(host: Host, case: Case) -> dict[str, str]:
 
 def _log_events(rig: Rig, logs: Logs) -> list[Event]:
     """Laid on the axis by the first reading of each host's clock."""
+    mode = backend_mode(rig.case.interface.mode)
     events: list[Event] = []
     for host in rig.pair:
         wall = rig.listener.walls[host.name]
         events += parse_qemu_log(logs[host.name].get("qemu", ""), host.name, wall)
-        events += parse_ovs_log(logs[host.name].get("ovs", ""), host.name, wall)
+        events += mode.log_events(logs[host.name], host.name, wall)
     return events
 
 
@@ -108,7 +109,7 @@ def _backend_failed(case: Case, logs: Logs, held_by: Sequence[str]) -> tuple[str
     """By the log of QEMU where the one guest is; None if it was not read."""
     if len(held_by) != 1 or "qemu" not in logs.get(held_by[0], {}):
         return None
-    return module_for(case.interface.mode).complaints(logs[held_by[0]]["qemu"])
+    return backend_mode(case.interface.mode).backend_errors(logs[held_by[0]]["qemu"])
 
 
 def _log_files(rig: Rig, logs: Logs) -> dict[str, str]:

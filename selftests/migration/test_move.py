@@ -164,7 +164,7 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
         done.append(host.name)
         return lambda: None
 
-    monkeypatch.setattr("migrate.migration.faults._DO", {"kill-guest": kill})
+    monkeypatch.setattr("migrate.migration.faults._ACTIONS", {"kill-guest": kill})
     negotiated = said("").model_copy(update={"host": "b", "name": "FAILOVER_NEGOTIATED"})
     script = {
         "setup": said("setup"),
