@@ -22,7 +22,7 @@ from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
 from migrate.lab.api import Host, Lab
 from migrate.migration.hop import move_guest
-from migrate.migration.hotplug import put_in, until_it_carries
+from migrate.migration.hotplug import plug_in, wait_for_carrier
 from migrate.migration.move import End
 from migrate.model import Case
 from migrate.model.recording import HopRecording, MoveResult, Recording, StartRecording
@@ -101,8 +101,8 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         if (device := hotplug[pair[0].name]) is not None:
             probe.lower_start()
             known = len(probe.lower_log())
-            put_in(domain, device, listener)
-            until_it_carries(probe, known, env.lab, deadline)
+            plug_in(domain, device, listener)
+            wait_for_carrier(probe, known, env.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
         traffic = Traffic(probe, peer, env.lab, case.workload, loops=backends[0].loopback)
         stack.callback(traffic.release)

@@ -267,8 +267,8 @@ def _joined(
 
 def _sized(hop: HopRecording, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff, ...]:
     """With the bytes of each device's section, headers and all."""
-    sizes = {section_name(one.name, one.instance): one.size_bytes for one in hop.stream.sections}
-    return tuple(one.model_copy(update={"size_bytes": sizes.get(one.device)}) for one in devices)
+    sizes = {section_name(s.name, s.instance): s.size_bytes for s in hop.stream.sections}
+    return tuple(d.model_copy(update={"size_bytes": sizes.get(d.device)}) for d in devices)
 
 
 def _blind(qemu: QemuRecording, hop_events: HopEvents) -> Iterator[MonitorGap]:

@@ -12,7 +12,7 @@ def with_vfio(reported: Reported, samples: Sequence[Sample], events: Sequence[Ev
 
     Both stay None where none of it was seen: of a VF that was unplugged QEMU says 0.
     """
-    sent = [(one.at_ns, one.host, one.vfio_bytes) for one in samples if one.vfio_bytes]
+    sent = [(s.at_ns, s.host, s.vfio_bytes) for s in samples if s.vfio_bytes]
     if not sent:
         return reported
     first_ns, source, _ = sent[0]

@@ -13,7 +13,7 @@ from migrate.guest.domain_xml import NAME
 from migrate.guest.lifecycle import holders, settled
 from migrate.lab.api import Host
 from migrate.migration.faults import inject_faults
-from migrate.migration.hotplug import until_it_carries
+from migrate.migration.hotplug import wait_for_carrier
 from migrate.migration.move import (
     GRACE_S,
     End,
@@ -129,7 +129,7 @@ def until_device_is_back(
         lost = any(change.what == "gone" for change in guest.lower_log()[known:])
         if lost or (swap is not None and swap.out is None):
             address = lab if swap is not None else None
-            until_it_carries(guest, known, address, rig.env.deadline(BACK_S))
+            wait_for_carrier(guest, known, address, rig.env.deadline(BACK_S))
     except GuestError as error:
         if swap is None:
             return recording.model_copy(update={"notes": (*recording.notes, str(error))})

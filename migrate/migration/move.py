@@ -22,7 +22,7 @@ from migrate.formats.virtio_features import refusal_remedy
 from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host
-from migrate.migration.hotplug import put_in, take_out
+from migrate.migration.hotplug import plug_in, unplug
 from migrate.model import Event, Outcome, Policy, Problem, Reported
 from migrate.model.recording import MoveResult
 from migrate.recorder.events import Listener
@@ -224,7 +224,7 @@ def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
 
 def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
     if swap.out is not None:
-        take_out(domain, swap.out, listener)
+        unplug(domain, swap.out, listener)
     call = _begin(domain, move)
     # Whoever attends to the move has it given up before that.
     call.wait(Deadline.after(2 * (move.policy.timeout_s + GRACE_S)))
@@ -235,14 +235,14 @@ def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
     if moved is None:
         raise HostError(call.tried, host=move.target.host.name, said="the guest is not there")
     if swap.into is not None:
-        put_in(moved, swap.into, listener)
+        plug_in(moved, swap.into, listener)
 
 
 def _put_back(domain: Domain, swap: Swap, listener: Listener, why: Exception) -> None:
     if swap.out is None or domain.state() != "running":
         return
     try:
-        put_in(domain, swap.out, listener)
+        plug_in(domain, swap.out, listener)
     except HostError as error:
         said = f"{error.said}; it was taken out for a move that failed: {why}"
         raise HostError(error.tried, host=error.host, said=said) from error

@@ -65,7 +65,7 @@ class VcpuLimit:
 
 
 def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None = None) -> Answer:
-    """Over so many seconds (QEMU: 1 to 60). A method that QEMU refuses is told with its reason.
+    """Over so many seconds (QEMU: 1 to 60). The answer to a refused one is its reason.
 
     ``sample_pages``: of each GiB, by page sampling alone; None: QEMU's 512.
     """
@@ -78,18 +78,18 @@ def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None =
     except HostError as error:
         return Answer(method, seconds=seconds, refused=error.said)
     never = threading.Event()
-    while (told := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
+    while (answer := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
         if deadline.passed():
             raise MeasurementError(
                 f"measure the dirty rate by {method}",
-                said=f"still {told['status']} {GRACE_S:g} s after it should have ended",
+                said=f"still {answer['status']} {GRACE_S:g} s after it should have ended",
                 remedy="QEMU may be too busy: see its log",
             )
         never.wait(ASKED_S)
-    if method == "dirty-bitmap" and not told["dirty-rate"] and _emulated(qemu, deadline):
+    if method == "dirty-bitmap" and not answer["dirty-rate"] and _emulated(qemu, deadline):
         return Answer(method, seconds=seconds, refused=NOT_COUNTED)
-    per_vcpu = tuple(float(one["dirty-rate"]) for one in told.get("vcpu-dirty-rate", ()))
-    return Answer(method, float(told["dirty-rate"]), per_vcpu, seconds)
+    per_vcpu = tuple(float(vcpu["dirty-rate"]) for vcpu in answer.get("vcpu-dirty-rate", ()))
+    return Answer(method, float(answer["dirty-rate"]), per_vcpu, seconds)
 
 
 def _emulated(qemu: Qemu, deadline: Deadline) -> bool:
@@ -116,10 +116,10 @@ def limited(qemu: Qemu, mib_s: int) -> Iterator[None]:
 
 def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
     """Those that are in force now, one a processor."""
-    told = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
+    answer = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
     return tuple(
-        VcpuLimit(one["cpu-index"], float(one["limit-rate"]), float(one["current-rate"]))
-        for one in told
+        VcpuLimit(vcpu["cpu-index"], float(vcpu["limit-rate"]), float(vcpu["current-rate"]))
+        for vcpu in answer
     )
 
 
@@ -136,16 +136,18 @@ def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple
     (host,) = hosts
     try:
         with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
-            return tuple(_record(qemu, host.name, when, one, memory_mib) for one in METHODS)
+            return tuple(_measured(qemu, host.name, when, method, memory_mib) for method in METHODS)
     except HostError as error:
         return _unmeasured(host.name, when, f"{error.tried}: {error.said}")
 
 
 def _unmeasured(host: str, when: DirtyWhen, reason: str) -> tuple[DirtyRate, ...]:
-    return tuple(DirtyRate(when=when, method=one, host=host, reason=reason) for one in METHODS)
+    return tuple(
+        DirtyRate(when=when, method=method, host=host, reason=reason) for method in METHODS
+    )
 
 
-def _record(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib: int) -> DirtyRate:
+def _measured(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib: int) -> DirtyRate:
     per_gib = min(max(SAMPLED * 1024 // memory_mib, 128), 16384)
     try:
         answer = measure(qemu, method, DIRTY_RATE_S, per_gib)

@@ -1,7 +1,7 @@
 """The workload and the meter's raw material: two numbered streams, TCP connections, dirty memory.
 
-Everything is told to the two probes, the guest's and its peer's on the fabric; what they logged is
-fetched at the end, the guest's over its virtio-serial channel and not over the network under test.
+Both probes are commanded, the guest's and its peer's on the fabric; what they logged is fetched at
+the end, the guest's over its virtio-serial channel and not over the network under test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from migrate.guest.probe import PipeTransport, Probe, StreamCounts
 from migrate.lab.api import Lab
 from migrate.model import Event, LowerChange, Nic, Workload
 from migrate.model.recording import Arrivals, TrafficLog
-from migrate.recorder.loopback import Look, both_ways, clock_by_looks, look_at_clock
+from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks, look_at_clock
 
 LOOPED = (
     "the network returns what it gets and has no peer: both directions are one, the way there and "
@@ -70,7 +70,7 @@ class Traffic:
         self.guest = guest
         self.peer = peer
         self.loops = loops
-        self.looks: list[Look] = []
+        self.looks: list[ClockLook] = []
         self._lab = lab
         self.workload = workload
         self._followed = ExitStack()
@@ -205,7 +205,7 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
-        notes=_complaints(guest.stream_status(), peer.stream_status()),
+        notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
 
 
@@ -229,7 +229,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
-        notes=(LOOPED, *_complaints(guest.stream_status())),
+        notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )
 
@@ -251,7 +251,7 @@ def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None
         never.wait(POLL_S)
 
 
-def _complaints(*sides: StreamCounts) -> tuple[str, ...]:
+def _meter_losses(*sides: StreamCounts) -> tuple[str, ...]:
     notes = []
     for where, side in zip(("guest", "peer"), sides, strict=False):
         if side.dropped_records:

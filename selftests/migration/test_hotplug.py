@@ -18,7 +18,7 @@ from migrate.migration import hop as hops
 from migrate.migration import hotplug as plugging
 from migrate.migration import move as migration
 from migrate.migration.hop import until_device_is_back
-from migrate.migration.hotplug import take_out, until_it_carries
+from migrate.migration.hotplug import unplug, wait_for_carrier
 from migrate.migration.move import End, MigrateCall, Move, Swap, classify_outcome, perform_move
 from migrate.model import Event, LowerChange, Policy
 from migrate.model.recording import HopRecording, MoveResult
@@ -175,7 +175,7 @@ def test_a_device_of_another_name_is_not_the_one_that_was_taken_out(listener: Li
         Event(at_ns=now_ns(), source="libvirt", host="a", name="device-removed", data=data)
     )
     with pytest.raises(HostError, match="did not let it go"):
-        take_out(cast("Domain", guest), HERE, listener)
+        unplug(cast("Domain", guest), HERE, listener)
 
 
 # --- in the guest -------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ LAB: Any = SimpleNamespace(guest_address="10.0.0.2", prefix=24, patience=1.0)
 
 def waiting(inside: Inside, seconds: float = 10) -> Callable[[], None]:
     deadline = Deadline.after(seconds)
-    return lambda: until_it_carries(cast("Probe", inside), 1, LAB, deadline)
+    return lambda: wait_for_carrier(cast("Probe", inside), 1, LAB, deadline)
 
 
 def test_a_new_device_gets_its_address_at_once_and_is_waited_for() -> None:
@@ -232,7 +232,7 @@ def test_a_link_that_goes_down_again_at_once_is_not_up_yet() -> None:
 
 def test_a_primary_that_comes_back_leaves_the_address_alone() -> None:
     inside = Inside("up", "gone", "appeared", "up")
-    until_it_carries(cast("Probe", inside), 1, None, Deadline.after(10))
+    wait_for_carrier(cast("Probe", inside), 1, None, Deadline.after(10))
     assert inside.addresses == []
 
 

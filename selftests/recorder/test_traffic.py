@@ -17,7 +17,7 @@ from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import LowerChange, Workload
 from migrate.model.recording import Arrivals, TrafficLog
-from migrate.recorder.loopback import Look, both_ways, clock_by_looks
+from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks
 from migrate.recorder.traffic import Traffic
 from selftests.doubles.wire import GUEST_ZERO, MS, PEER_ZERO, Wire, frozen
 
@@ -90,10 +90,10 @@ def test_without_a_packet_no_change_can_be_placed() -> None:
 OFFSET = 900 * MS
 
 
-def look(at_ms: float, lost_ms: float = 0, error_ms: float = 0.5) -> Look:
+def look(at_ms: float, lost_ms: float = 0, error_ms: float = 0.5) -> ClockLook:
     """The guest's clock started at 900 ms of the axis, and has lost some time since."""
     lost, error = round(lost_ms * MS), round(error_ms * MS)
-    return Look(round(at_ms * MS), Offset("guest.mono", OFFSET + lost, error))
+    return ClockLook(round(at_ms * MS), Offset("guest.mono", OFFSET + lost, error))
 
 
 def placed(clock: GuestClock, guest_ms: float) -> float:
