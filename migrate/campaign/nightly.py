@@ -16,10 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from migrate.analysis.outage import longest
+from migrate.analysis.outage import longest_gap
 from migrate.campaign import session
 from migrate.campaign.priority import Choice, Past, costs, order
 from migrate.campaign.session import Session, Watcher
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
@@ -79,7 +80,7 @@ def past_of(run: Run, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Past]]
 def _past(one: Attempt, at_s: float, versions: str, seconds: float) -> Past:
     outage_ms = None
     if one.gaps is not None:
-        gaps = [longest(one.gaps, direction) for direction in DIRECTIONS]
+        gaps = [longest_gap(one.gaps, direction) for direction in DIRECTIONS]
         outage_ms = max((gap.length_ms for gap in gaps if gap), default=0.0)
     return Past(at_s, one.passed, versions, max(0.0, seconds), outage_ms)
 
@@ -307,9 +308,8 @@ def put_right(config: AnyConfig, say: Callable[[str], None]) -> None:
     found = manager.find(config.name)
     if found is None:
         return
-    hosts = list(found.hosts)
-    with leased(found.leases, hosts, Deadline.after(LEASE_S), say):
-        remains = found.leftovers(hosts)
+    with leased(found.leases, list(found.hosts), Deadline.after(LEASE_S), say):
+        remains = leftovers(found.hosts.values())
     found.keep()
     if remains:
         say(f"taking the lab down, for what was left in it: {', '.join(remains)}")

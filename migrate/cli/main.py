@@ -276,7 +276,7 @@ def _run(
 @click.option("--inside", is_flag=True, help="And where each attempt's outage went, its handoff.")
 @AS_JSON
 def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
-    """The table of RUN, and what spoke against each attempt that failed."""
+    """The table of RUN, and why each failed attempt failed."""
     from migrate.results.run_folder import find_run, read_run
 
     record = read_run(find_run(results, run_name))

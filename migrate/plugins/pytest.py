@@ -288,7 +288,7 @@ def _places(lab: Session, case: Case) -> tuple[tuple[Host, Host], ...]:
 
 def _evidence(attempt: Attempt, run: Path) -> Iterable[tuple[str, str]]:
     """For JUnit's file, one property each."""
-    from migrate.analysis.outage import longest
+    from migrate.analysis.outage import longest_gap
 
     yield "run folder", str(run)
     yield "attempt", f"cases/{attempt.case.id}/{attempt.number}"
@@ -296,7 +296,7 @@ def _evidence(attempt: Attempt, run: Path) -> Iterable[tuple[str, str]]:
         yield f"verdict {verdict.check}", f"{verdict.result}: {verdict.measured}"
     yield "reported downtime, ms", _number(attempt.reported.downtime_ms)
     for direction in ("egress", "ingress"):
-        gap = longest(attempt.gaps, direction)
+        gap = longest_gap(attempt.gaps, direction)
         none = "not measured" if attempt.gaps is None else "none"
         yield f"seen {direction} outage, ms", none if gap is None else _number(gap.length_ms)
 
