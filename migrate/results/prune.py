@@ -20,9 +20,11 @@ from migrate.model import SCHEMA, Run
 from migrate.results.files import exclusive, write_file
 from migrate.results.layout import PARTIAL, PRUNED
 from migrate.results.reader import read_head
+from migrate.results.recording_file import RECORDING
 
 BULKY = (
     *("arrivals.parquet", "samples.parquet", "events.jsonl", "handoff.json", "stream.json"),
+    RECORDING,
     *("source.xml", "target.xml", "logs"),
 )
 """Files of an attempt that are removed."""

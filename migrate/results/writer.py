@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
+from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
 from migrate.model import Attempt, Case, Event, Run, Sample
@@ -153,7 +154,7 @@ class RunWriter:
                 replace_file(folder / "events.jsonl", "".join(lines))
                 replace_file(folder / "samples.parquet", samples_to_parquet(samples))
                 replace_file(folder / "arrivals.parquet", arrivals_to_parquet(arrivals or {}))
-                replace_file(folder / "attempt.json", attempt.model_dump_json(indent=1) + "\n")
+                replace_file(folder / "attempt.json", _readable(attempt))
                 (self.folder / INDEX).unlink(missing_ok=True)  # it would lack this one
                 folder.rename(final)
                 sync_folder(final.parent)
@@ -161,6 +162,23 @@ class RunWriter:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return final
+
+
+def _readable(attempt: Attempt) -> str:
+    """An attempt's JSON, which can be read back: MeasurementError for one that can't.
+
+    One attempt that no reader takes would take the whole run's report with it.
+    """
+    text = attempt.model_dump_json(indent=1, warnings=False) + "\n"
+    try:
+        Attempt.model_validate_json(text)
+    except ValidationError as error:
+        raise MeasurementError(
+            f"write attempt {attempt.number} of {attempt.case.id}",
+            said=f"it could not be read back: {error}",
+            remedy="this is an error of migrate-lab: report it with the hosts' logs",
+        ) from error
+    return text
 
 
 def _line(event: Event) -> str:
