@@ -13,10 +13,10 @@ def announced_lines(hop: Inside) -> Iterator[str]:
     yield from _announced(hop)
     yield _first_packets_line(hop)
     if hop.postcopy_blocktime_ms is not None:
-        each = ", ".join(f"{ms:g}" for ms in hop.postcopy_cpus_blocktime_ms)
+        by_processor = ", ".join(f"{ms:g}" for ms in hop.postcopy_cpus_blocktime_ms)
         yield (
             f"waited for pages in post-copy: all processors at once "
-            f"{hop.postcopy_blocktime_ms:g} ms; each: {each or NOT_MEASURED} ms"
+            f"{hop.postcopy_blocktime_ms:g} ms; each: {by_processor or NOT_MEASURED} ms"
         )
     for span in hop.blind:
         missed = _monitor_gap_text(span)

@@ -27,11 +27,15 @@ def convergence_lines(hop: Inside) -> Iterator[str]:
         yield f"throttle {_throttle_text(convergence.throttle_seen, due)}"
 
 
-def _throttle_text(seen: Sequence[int], due: Sequence[int]) -> str:
-    if not seen:
+def _throttle_text(taken: Sequence[int], expected: Sequence[int]) -> str:
+    if not taken:
         return "took no step"
-    steps = ", ".join(map(str, seen))
-    return f"{steps} as due" if seen == due else f"{steps}, but due: {', '.join(map(str, due))}"
+    steps = ", ".join(map(str, taken))
+    return (
+        f"{steps} as due"
+        if taken == expected
+        else f"{steps}, but due: {', '.join(map(str, expected))}"
+    )
 
 
 def _forecast_text(convergence: Convergence) -> str:
@@ -50,8 +54,8 @@ def _forecast_text(convergence: Convergence) -> str:
 
 def _outcome_text(convergence: Convergence) -> str:
     syncs = NOT_MEASURED if convergence.syncs is None else str(convergence.syncs)
-    seen, stopped_s = convergence.seen_bytes_s, convergence.stopped_s
-    rate = "" if seen is None else f" at {seen / 2**20:.1f} MiB/s"
+    rate_seen, stopped_s = convergence.seen_bytes_s, convergence.stopped_s
+    rate = "" if rate_seen is None else f" at {rate_seen / 2**20:.1f} MiB/s"
     if not convergence.switched_over and stopped_s is None:
         return f"{syncs} syncs{rate}, not stopped"
     when = NOT_MEASURED if stopped_s is None else f"{stopped_s:.1f} s"
