@@ -177,7 +177,7 @@ def test_the_throttle_climbs_its_ladder_and_stays_at_the_top(periods: list[Perio
         ((20, 30, 20), (20, 30, 20), False),  # back down
     ],
 )
-def test_steps_are_held_against_the_ladder(
+def test_throttle_steps_are_compared_with_those_expected(
     samples: tuple[int | None, ...], seen: tuple[int, ...], agree: bool
 ) -> None:
     found = throttle_steps(samples)
@@ -228,7 +228,7 @@ def converged(
     return found
 
 
-def test_a_move_is_foretold_by_what_was_to_be_sent_and_asked_for() -> None:
+def test_a_forecast_uses_the_memory_to_send_and_the_policy() -> None:
     found = converged(Policy(bandwidth_mib_s=32))
     assert (found.memory_bytes, found.bandwidth_bytes_s) == (86 * MIB, 32 * MIB)
     due = forecast(
@@ -246,7 +246,7 @@ def test_a_move_is_foretold_by_what_was_to_be_sent_and_asked_for() -> None:
     assert (found.throttle_seen, found.throttle_due) == (None, None)
 
 
-def test_a_bandwidth_that_nobody_set_is_the_median_of_what_was_seen() -> None:
+def test_a_bandwidth_that_is_not_set_is_the_median_rate() -> None:
     assert converged().bandwidth_bytes_s == 32 * MIB
 
 
@@ -262,12 +262,12 @@ def test_a_guest_that_is_too_fast_never_converges() -> None:
     assert fast.foretold == ConvergenceForecast()
 
 
-def test_steps_are_told_where_they_were_asked_for() -> None:
+def test_throttle_steps_are_reported_under_auto_converge_only() -> None:
     found = converged(Policy(auto_converge=True))
     assert (found.throttle_seen, found.throttle_due) == ((20, 30), (20, 30))
 
 
-def test_without_samples_nothing_is_told() -> None:
+def test_without_samples_there_is_no_forecast() -> None:
     assert assess_convergence([], Policy(), BUSY) is None
 
 
@@ -285,7 +285,7 @@ def test_what_was_to_be_sent_is_not_guessed(samples: list[Sample]) -> None:
     assert converged(Policy(bandwidth_mib_s=8), samples).foretold is None
 
 
-def test_a_rate_that_nobody_knows_foretells_nothing() -> None:
+def test_without_a_known_rate_there_is_no_forecast() -> None:
     found = converged(samples=[sample(1, 250, 2), sample(2, 0, 252)])
     assert (found.memory_bytes, found.foretold) == (252 * MIB, None)
 
@@ -363,7 +363,7 @@ def test_a_stop_by_the_time_limit_is_no_convergence() -> None:
     assert not patient.suspended
 
 
-def test_what_is_no_precopy_or_was_not_looked_at_is_not_told() -> None:
+def test_a_move_that_is_no_precopy_or_has_no_samples_has_no_convergence() -> None:
     assert hop(Policy(method="postcopy"), looked=looked()) is None
     assert hop(Policy(method="save-restore"), looked=looked()) is None
     assert hop(Policy()) is None

@@ -83,7 +83,7 @@ def card(**more: Any) -> dict[str, Any]:
     return {**device(), "filter": filters, "config": config, "backend": backend}
 
 
-def test_the_state_is_told_by_the_names_of_the_specification() -> None:
+def test_a_device_state_uses_the_names_of_the_specification() -> None:
     found = comparable_fields(device())
     assert found["status"] == "driver, driver_ok"
     assert found["features"] == "event_idx, mac, version_1"
@@ -116,7 +116,7 @@ def test_what_one_end_did_not_tell_is_named_and_not_compared() -> None:
         (device(isr=3), "interrupt status"),
     ],
 )
-def test_lawful_differences_are_named_with_their_reason(after: dict[str, Any], field: str) -> None:
+def test_allowed_differences_have_their_reason(after: dict[str, Any], field: str) -> None:
     (found,) = compare(comparable_fields(device()), comparable_fields(after))
     assert (found.field, found.lawful) == (field, True)
     assert "virtio" in found.why
@@ -144,13 +144,15 @@ def test_lawful_differences_are_named_with_their_reason(after: dict[str, Any], f
          "unknown features"),
     ],
 )  # fmt: skip
-def test_unlawful_differences_have_both_sides(after: dict[str, Any], field: str) -> None:
+def test_a_difference_that_is_not_allowed_shows_both_sides(
+    after: dict[str, Any], field: str
+) -> None:
     (found,) = compare(comparable_fields(device()), comparable_fields(after))
     assert (found.field, found.lawful) == (field, False)
     assert found.before != found.after
 
 
-def test_a_card_is_told_with_its_configuration_filters_and_backend() -> None:
+def test_a_device_state_has_configuration_filters_and_backend() -> None:
     found = comparable_fields(card())
     assert (found["config: MAC"], found["config: MTU"]) == ("52:54:00:00:00:01", 1400)
     assert found["filter: multicast addresses"] == "01:00:5e:00:00:01, 33:33:00:00:00:01"

@@ -81,7 +81,7 @@ STAGES = [
 ]
 
 
-def test_the_stop_is_told_stage_by_stage() -> None:
+def test_the_stop_is_explained_stage_by_stage() -> None:
     found = stop_stages(told(STOP, RESUME, *TRACES))
     assert found is not None
     assert [(span.length_ms, span.what) for span in found] == STAGES
@@ -177,7 +177,9 @@ def test_ingress_that_is_lost_after_the_fabric_knows_is_unexplained() -> None:
 
 
 @pytest.mark.parametrize(("direction", "queue"), [("egress", "1"), ("ingress", "0")])
-def test_the_backends_port_and_queue_are_told(direction: Direction, queue: str) -> None:
+def test_the_backends_port_and_queue_explain_the_tail_of_a_gap(
+    direction: Direction, queue: str
+) -> None:
     events = (
         *(STOP, RESUME, at(60, READY, "b"), at(65, QUEUE, "b", queue="1", state="disabled")),
         at(70, QUEUE, "b", queue=queue, state="enabled"),
@@ -191,7 +193,7 @@ def test_the_backends_port_and_queue_are_told(direction: Direction, queue: str) 
     assert found.share == 1
 
 
-def test_an_interface_that_is_taken_out_and_plugged_in_is_told() -> None:
+def test_a_gap_names_an_interface_that_is_unplugged_and_plugged() -> None:
     early = [at(1, "detached", "a"), replace_at(STOP, 500), replace_at(RESUME, 600)]
     found = of("egress", 900, [*early, at(899, "attached", "b")], [(4, 900, 901)])
     assert [what for _, what, _ in spans(found)] == [
@@ -210,7 +212,7 @@ PLUGGED = (
 )
 
 
-def test_a_device_that_comes_back_late_is_told_by_the_guest() -> None:
+def test_a_gap_names_a_device_that_comes_back_late() -> None:
     early = (replace_at(STOP, -500), replace_at(RESUME, -400))
     found = of("ingress", 905, (*early, *PLUGGED), [(9, 905, 906)])
     assert [what for _, what, _ in spans(found)] == [
@@ -221,7 +223,7 @@ def test_a_device_that_comes_back_late_is_told_by_the_guest() -> None:
     assert found.share == 1
 
 
-def test_a_guest_that_asks_for_its_peer_first_is_told() -> None:
+def test_a_gap_names_a_guest_that_asks_for_its_peers_address() -> None:
     mine = at(70, "arp", "fabric", mac="52:54")
     events = told(STOP, RESUME, at(60, "arp", "fabric", mac="of another"), mine)
     rows = log(*BEFORE, (9, 71, 71.2))

@@ -53,7 +53,7 @@ def test_a_step_is_more_than_errors_and_drift(by_ns: float, stepped: bool) -> No
     assert [(one.host, one.by_ns) for one in found] == ([("b", by_ns)] if stepped else [])
 
 
-def test_a_step_is_told_with_its_length_and_when() -> None:
+def test_a_clock_that_was_set_is_reported_with_how_far_and_when() -> None:
     (found,) = clock_steps(
         [reading(3, 0), reading(4, 10), reading(14, -1.2 * S), reading(20, -1.2 * S)]
     )
@@ -61,7 +61,7 @@ def test_a_step_is_told_with_its_length_and_when() -> None:
     assert told.startswith("the clock of b stepped by +1.2 s between 3.0 s and 13.0 s of")
 
 
-def test_each_host_is_held_against_itself() -> None:
+def test_each_host_is_compared_with_itself() -> None:
     both = [reading(0, 0), reading(0, 5 * S, host="a"), reading(9, 5 * S, host="a"), reading(9, 0)]
     assert clock_steps(both) == ()
     assert sorted(readings_by_host(both)) == ["a", "b"]

@@ -99,7 +99,7 @@ def hop(qemu: QemuRecording = UNSEEN, events: Sequence[Event] = (STOP, RESUME), 
     return found
 
 
-def test_announcements_are_told_by_who_sent_them_beside_what_was_asked() -> None:
+def test_announcements_are_counted_by_sender_beside_the_rounds_asked() -> None:
     early = at(150, "announce", "fabric", kind="rarp")
     announce = AnnounceParameters(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
     found = hop(QemuRecording(announce=announce), (STOP, RESUME, early, *HEARD))

@@ -153,7 +153,7 @@ def test_a_stop_and_a_tail_are_one_gap_in_egress() -> None:
     assert ingress.part == "switchover"
 
 
-def test_start_switchover_and_tail_are_told_apart() -> None:
+def test_gaps_before_around_and_after_the_stop_are_distinguished() -> None:
     measurement = look(
         cut("ingress", 1100, 30),
         cut("ingress", 1500, 100),
@@ -184,7 +184,7 @@ FAILOVER = (
 )
 
 
-def test_the_gaps_of_unplug_switchover_and_replug_are_told_apart() -> None:
+def test_the_gaps_of_unplug_switchover_and_replug_are_distinguished() -> None:
     measurement = look(
         cut("ingress", 1300, 150),
         cut("ingress", 1600, 100),
@@ -344,7 +344,7 @@ def test_what_waited_behind_a_late_packet_is_late_too() -> None:
     assert deliveries("egress", arrivals, 4, 20 * MS).served.tolist() == [True, False, False, True]
 
 
-def test_without_a_count_none_is_believed_after_the_highest() -> None:
+def test_without_a_count_no_packet_is_assumed_lost_after_the_highest() -> None:
     assert deliveries("egress", row((0, 0, 1), (4, 4, 5)), None, 20 * MS).stream().lost == 3
     assert deliveries("egress", Arrivals.empty(), None, 20 * MS).stream().sent == 0
 
@@ -359,7 +359,7 @@ def test_too_few_packets_make_no_floor() -> None:
         direction_floor("egress", row((0, 0, 1), (1, 1, 2)), (0, 10 * MS))
 
 
-def test_ticks_that_could_not_be_had_leave_the_stalls_unmeasured() -> None:
+def test_without_ticks_the_stalls_are_not_measured() -> None:
     assert measure(replace(Wire().log(), jumps=None)).stalls is None
 
 

@@ -17,7 +17,7 @@ EARLIER = Event(at_ns=5, source="qemu", host="a", name="STOP")
 ELSEWHERE = Event(at_ns=15, source="qemu", host="b", name="STOP")
 
 
-def test_a_vfs_state_is_told_in_two_parts() -> None:
+def test_a_vfs_state_is_reported_in_two_parts() -> None:
     samples = [at(10, 100), at(20, 700), at(40, 900), at(50, None)]
     found = with_vfio(Reported(total_ms=1), samples, (EARLIER, ELSEWHERE, STOP))
     assert (found.vfio_precopy_bytes, found.vfio_stopcopy_bytes) == (700, 200)
@@ -30,5 +30,5 @@ def test_a_state_that_was_sent_after_the_stop_only_has_no_first_part() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 0])
-def test_of_a_guest_without_such_a_device_nothing_is_told(size: int | None) -> None:
+def test_a_guest_without_a_vf_reports_no_vfio_bytes(size: int | None) -> None:
     assert with_vfio(Reported(), [at(10, size)], (STOP,)) == Reported()

@@ -249,7 +249,7 @@ def test_an_outage_is_ranked_only_outside_its_error(
     assert ("lies inside the error" in found.evidence) == (result == "unmeasured")
 
 
-def test_an_outage_is_told_in_a_sentence() -> None:
+def test_an_outage_is_described_in_a_sentence() -> None:
     many = (gap(900, lost=700, late=3), gap(100))
     found = verdict("outage.egress", attempt(expect=ALL_LIMITS, gaps=many))
     assert (found.result, found.measured, found.limit, found.unit) == (
@@ -296,7 +296,9 @@ def test_no_gap_passes_only_a_limit_above_the_floor() -> None:
         (None, "unmeasured"),
     ],
 )
-def test_the_longest_stall_is_judged(stalls: tuple[Stall, ...] | None, result: str) -> None:
+def test_the_longest_stall_is_checked_against_the_limit(
+    stalls: tuple[Stall, ...] | None, result: str
+) -> None:
     assert verdict("stall", attempt(expect=ALL_LIMITS, stalls=stalls)).result == result
 
 
@@ -311,7 +313,9 @@ def test_the_longest_stall_is_judged(stalls: tuple[Stall, ...] | None, result: s
         ("total", Reported(downtime_ms=1), "unmeasured"),
     ],
 )
-def test_what_the_hypervisor_reports_is_judged(check: str, reported: Reported, result: str) -> None:
+def test_what_the_hypervisor_reports_is_checked_against_the_limit(
+    check: str, reported: Reported, result: str
+) -> None:
     assert verdict(check, attempt(expect=ALL_LIMITS, reported=reported)).result == result
 
 
@@ -415,7 +419,7 @@ DEAD = ("qemu-system-x86_64: unable to start vhost net: 95: falling back on user
         (None, True, "unmeasured", "the log of the QEMU that has the guest was not read"),
     ],
 )
-def test_a_backend_that_failed_the_guest_is_told_in_the_words_of_qemu(
+def test_a_backend_that_failed_the_guest_is_reported_as_qemu_logged_it(
     failed: tuple[str, ...] | None, expected: bool, result: str, evidence: str
 ) -> None:
     done = attempt(expect={"backend_fails": expected}, backend_failed=failed)

@@ -254,7 +254,9 @@ def test_a_dirty_rate_is_as_it_was_set(rates: Any, result: str, said: str) -> No
         ({"dirty_mib": 8}, "the 8 MiB are written over within the 1 s of measuring"),
     ],
 )
-def test_a_rate_that_cant_be_seen_is_not_judged(workload: dict[str, Any], said: str) -> None:
+def test_a_dirty_rate_that_cant_be_measured_is_unmeasured(
+    workload: dict[str, Any], said: str
+) -> None:
     found = verdict(
         "dirty.rate",
         {"dirty_rate_within": 0.5},

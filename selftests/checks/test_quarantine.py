@@ -119,7 +119,7 @@ def test_an_expired_entry_fails_the_run_whatever_ran(entry: Quarantined) -> None
     ],
     ids=["covers", "lifted", "unmatched", "not tried"],
 )
-def test_what_an_entry_comes_to_is_told(
+def test_each_quarantine_entry_is_listed_with_what_it_covers(
     entry: Quarantined, attempts: list[Attempt], fields: dict[str, Any], said: str
 ) -> None:
     (line,) = quarantine.summary_lines(run(entry, **fields), attempts)

@@ -83,5 +83,5 @@ def test_what_the_backend_did_is_laid_on_the_axis_with_its_millisecond() -> None
 
 
 @pytest.mark.parametrize("text", ["", "\x00\n\n", "1@2:x", "nothing\nof\nuse"])
-def test_a_log_that_tells_nothing_makes_no_event(text: str) -> None:
+def test_a_log_without_known_lines_makes_no_event(text: str) -> None:
     assert not [*parse_qemu_log(text, "a", WALL), *parse_ovs_log(text, "a", WALL)]

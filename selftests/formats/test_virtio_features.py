@@ -34,7 +34,7 @@ def test_names_are_those_of_the_kernels_headers() -> None:
     assert {number: NAMES[number] for number in known} == {n: told[n] for n in known}
 
 
-def test_a_mask_is_told_by_names_and_back() -> None:
+def test_a_mask_of_features_becomes_names_and_back() -> None:
     mask = 0x1C0000000200000
     assert feature_names(mask) == ("guest_announce", "guest_uso4", "guest_uso6", "host_uso")
     assert feature_mask(feature_names(mask)) == mask

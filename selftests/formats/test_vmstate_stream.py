@@ -177,7 +177,7 @@ def test_sections_and_the_rest_are_all_of_the_stream() -> None:
     assert names == {"0000:00:02.0/virtio-net", "ram", "pm", "rtc"}
 
 
-def test_instances_of_a_name_are_told_apart() -> None:
+def test_sections_of_one_name_are_distinguished() -> None:
     writer = Writer()
     for number in range(2):
         writer.device(number, "dma", b"ab", {"name": "x", "type": "uint16", "size": 2})
@@ -188,7 +188,7 @@ def test_instances_of_a_name_are_told_apart() -> None:
     assert [(one.name, one.instance) for one in told] == [("dma", 0), ("dma", 1)]
 
 
-def test_of_a_stream_whose_begin_is_missing_the_devices_are_told() -> None:
+def test_a_stream_without_its_begin_still_gives_its_devices() -> None:
     data = with_devices().stream()
     whole = read_stream(data)
     devices = tuple(one for one in whole.sections if one.kind == "full")
@@ -202,7 +202,7 @@ def test_of_a_stream_whose_begin_is_missing_the_devices_are_told() -> None:
         read_stream_end(data[first + 1 :])
 
 
-def test_an_end_whose_sections_are_others_than_described_is_told() -> None:
+def test_an_end_that_is_not_as_described_is_an_error() -> None:
     writer = with_devices()
     name = str(writer.devices[0]["name"])
     writer.devices[0]["name"] = "x" * len(name)
@@ -249,7 +249,7 @@ def test_several_queue_pairs_and_no_offloads() -> None:
     assert state.unread == ""
 
 
-def test_a_subsection_that_is_not_known_is_told_and_what_was_read_stays() -> None:
+def test_an_unknown_subsection_is_named_and_what_was_read_stays() -> None:
     state = decode_net_state(net_state() + subsection("virtio/from_tomorrow", b"xyz"))
     assert "virtio/from_tomorrow" in state.unread
     assert state.mac == "52:54:00:6d:6c:01"
@@ -321,7 +321,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_is_damaged_is_told(name: str) -> None:
+def test_a_damaged_stream_is_an_error_with_its_place(name: str) -> None:
     data, said = DAMAGED[name]
     with pytest.raises(MeasurementError) as raised:
         read_stream(data)
@@ -345,7 +345,7 @@ SMALL = by_libvirt(with_devices().stream())
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(SMALL)))
-def test_cut_off_anywhere_it_is_told(size: int) -> None:
+def test_a_stream_cut_off_anywhere_is_an_error(size: int) -> None:
     if size < len(SMALL):
         with pytest.raises(MeasurementError):
             read_stream(SMALL[:size])
@@ -361,7 +361,7 @@ PLACES = st.one_of(
 
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(st.tuples(PLACES, st.integers(0, 255)), min_size=1, max_size=3))
-def test_whatever_byte_is_wrong_it_is_an_account_or_told(wrong: list[tuple[int, int]]) -> None:
+def test_a_wrong_byte_gives_an_account_or_an_error(wrong: list[tuple[int, int]]) -> None:
     data = bytearray(SMALL)
     for place, byte in wrong:
         data[place] = byte

@@ -83,13 +83,13 @@ def printed(of: Attempt) -> str:
     return plain_sections(sections(of))
 
 
-def test_a_gap_is_told_in_order_with_its_unexplained_rest() -> None:
+def test_a_gap_lists_its_spans_in_order_with_the_unexplained_rest() -> None:
     text = printed(attempt())
     assert "egress: 100.0 ms, 90.0% explained, 10.0 ms unexplained" in text
     assert text.index("stopped") < text.index("UNEXPLAINED: dark")
 
 
-def test_the_stop_stands_beside_what_is_reported_and_what_was_seen() -> None:
+def test_the_stop_stands_beside_reported_downtime_and_outage() -> None:
     text = printed(attempt())
     assert "together 42.0 ms; reported 33.0 ms; seen around the stop: egress" in text
     assert "reported not measured" in printed(attempt(reported=Reported()))
@@ -103,7 +103,7 @@ def test_a_handoff_has_both_sides_of_a_difference_and_folds_what_was_quick() -> 
     assert "cpu" not in text
 
 
-def test_what_one_end_alone_told_is_named() -> None:
+def test_fields_that_one_end_alone_reported_are_named() -> None:
     untold = ("queue 0: size (source only)", "queue 0: used (source only)")
     more = ("queue 1: size (source only)", "queue 1: used (source only)", "MTU (target only)")
     nic = DeviceHandoff(device="nic", compared=True, untold=(*untold, *more))
@@ -181,7 +181,7 @@ def test_only_a_precopy_is_asked_whether_it_converges() -> None:
     assert "Convergence" not in printed(attempt(case=postcopy))
 
 
-def test_what_was_not_had_is_not_measured_with_its_reason() -> None:
+def test_what_is_not_available_is_not_measured_with_its_reason() -> None:
     text = printed(attempt(inside=(Inside(unseen=("hosts over ssh",)),)))
     for what in (
         "its STOP or its RESUME is not on record",
@@ -198,7 +198,7 @@ def hop(**fields: Any) -> str:
     return printed(attempt(inside=(HOP.model_copy(update=fields),)))
 
 
-def test_who_announced_is_told_in_one_line() -> None:
+def test_announcers_are_listed_in_one_line() -> None:
     by = "announced: guest's ARP 2, guest's NA 1, QEMU's RARP 0 of 5 rounds asked"
     assert f"{by}; first 0.2 ms after the resume\n" in hop()
     assert f"{by}; first 1.5 ms before the resume\n" in hop(first_announce_ms=-1.5)
@@ -215,7 +215,7 @@ def test_rounds_that_were_not_due_yet_are_not_called_missing() -> None:
     assert "announced: 3 in all, rounds asked not measured; first" in of_old
 
 
-def test_the_first_packet_each_way_is_told_or_said_to_be_missing() -> None:
+def test_the_first_packet_each_way_is_listed_or_missing() -> None:
     first = "first packet after the resume: egress 5.25 ± 0.50 ms, at the peer"
     assert f"{first}; ingress none came\n" in hop()
     assert f"{first}; ingress not measured\n" in hop(silent=())
@@ -235,7 +235,7 @@ def test_a_blind_spell_says_what_was_missed_by_it() -> None:
     assert "blind on a for 300 ms: nothing was told\n" in hop(blind=(of_old,))
 
 
-def test_what_pages_were_waited_for_is_told_where_it_was_measured() -> None:
+def test_blocktime_of_postcopy_is_listed_where_measured() -> None:
     told = "waited for pages in post-copy: all processors at once 12 ms; each: 12, 30 ms"
     assert told in hop(postcopy_blocktime_ms=12, postcopy_cpus_blocktime_ms=(12, 30))
     assert "waited for pages" not in hop()
@@ -255,11 +255,11 @@ def test_a_gap_that_is_not_explained_says_why(fields: dict[str, Any], said: str)
     assert "unexplained" not in text
 
 
-def test_an_attempt_that_was_not_looked_into_says_so() -> None:
+def test_an_attempt_without_details_says_so() -> None:
     assert "not measured: no move was looked into" in printed(attempt(inside=()))
 
 
-def test_rings_are_told_with_what_they_break() -> None:
+def test_rings_are_listed_with_the_rules_they_break() -> None:
     ring = RingAudit(device="nic", queue=1, kind="split", size=8, broken=("loop",))
     broken = HOP.model_copy(update={"rings": (ring,)})
     assert "used 7" in printed(attempt())
@@ -326,7 +326,7 @@ def test_the_stop_by_stage_has_a_lane_and_no_markup_of_a_guests() -> None:
     assert "unexplained: &lt;b&gt;dark&lt;/b&gt; on a<br>12.0 ± 0.0 ms" in told
 
 
-def test_a_stop_that_was_not_seen_has_no_lane() -> None:
+def test_a_stop_without_stages_has_no_lane() -> None:
     assert "stop by stage" not in drawn(attempt(inside=(Inside(),)))["layout"]["yaxis"]["ticktext"]
 
 

@@ -69,7 +69,7 @@ def test_a_row_is_a_mode_with_medians_and_extremes() -> None:
     assert told["verdict"] == "pass 5/5"
 
 
-def test_two_cases_of_one_mode_are_told_apart_by_their_ids() -> None:
+def test_two_cases_of_one_mode_have_their_ids_as_labels() -> None:
     attempts = [
         synthetic.attempt(synthetic.case(name="split")),
         synthetic.attempt(synthetic.case(name="packed")),
@@ -212,7 +212,7 @@ def by_part(attempts: list[Attempt], number: int = 0) -> dict[str, str]:
     return {head: cell.line() for head, cell in zip(parts.heads, cells, strict=True)}
 
 
-def test_the_gaps_of_unplug_switchover_and_replug_stand_apart() -> None:
+def test_the_gaps_of_unplug_switchover_and_replug_have_their_columns() -> None:
     told = by_part([synthetic.failover(number) for number in range(1, 6)])
     assert told == {
         "mode": "failover",
@@ -248,7 +248,7 @@ def test_a_part_that_was_not_measured_says_so() -> None:
     assert set(by_part(many(count=1, gaps=None)).values()) == {"virtio", NOT_MEASURED}
 
 
-def test_a_longest_gap_that_no_part_has_is_told() -> None:
+def test_a_longest_gap_outside_the_move_is_noted() -> None:
     outside = (synthetic.gap("egress", -2500, 143, "none"), synthetic.gap("egress", 0, 60))
     notes = run_table(synthetic.run(), [*many(count=1), *many(count=1, gaps=outside)]).notes
     (note,) = [note for note in notes if "in no phase" in note]
@@ -256,7 +256,7 @@ def test_a_longest_gap_that_no_part_has_is_told() -> None:
     assert "143 ms, egress" in note
 
 
-def test_an_interface_that_is_away_during_the_move_is_told_to_be_one_gap() -> None:
+def test_an_interface_that_is_unplugged_for_the_move_is_noted_as_one_gap() -> None:
     case = synthetic.case("hostdev", policy=Policy(method="reattach"))
     (note,) = [
         n for n in run_table(synthetic.run(), [synthetic.attempt(case)]).notes if "reattach" in n
@@ -354,7 +354,7 @@ def test_no_control_character_reaches_a_terminal() -> None:
 # --- thinning -----------------------------------------------------------------------------------
 
 
-def test_thinning_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
+def test_downsampling_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
     attempt = synthetic.attempt(synthetic.case())
     log = synthetic.logs(attempt)["egress"]
     gaps = tuple(gap for gap in attempt.gaps or () if gap.direction == "egress")
@@ -497,7 +497,7 @@ def test_without_a_stop_the_zero_is_the_begin() -> None:
     assert "begin of the attempt" in drawn["layout"]["xaxis4"]["title"]["text"]
 
 
-def test_an_attempt_of_which_nothing_was_seen_still_has_a_picture() -> None:
+def test_an_attempt_without_measurements_still_has_a_figure() -> None:
     attempt = synthetic.attempt(
         synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=Reported()
     )
@@ -532,7 +532,7 @@ def test_the_window_around_the_stop_is_close_and_lies_within_all_of_it() -> None
     assert stop == move
 
 
-def test_points_are_thinned_and_the_legend_says_so() -> None:
+def test_points_are_downsampled_and_the_legend_says_so() -> None:
     drawn = picture(synthetic.attempt(synthetic.case()), points=400)
     (trace,) = [one for one in drawn["data"] if str(one.get("name")).startswith("ingress:")]
     said = re.fullmatch(r"ingress: (\d+) of (\d+) packets", trace["name"])

@@ -148,7 +148,7 @@ def test_a_try_that_left_no_attempt_is_counted_in_its_cases_mode(tmp_path: Path)
     assert (point.n, point.no_attempt) == (1, 1)
 
 
-def test_what_is_asked_for_is_what_is_told(tmp_path: Path) -> None:
+def test_a_trend_has_what_the_query_selects(tmp_path: Path) -> None:
     a_run(tmp_path, 1, 100)
     a_run(tmp_path, 2, 200, case=synthetic.case("vdpa"), lab="rack")
     every = asked(tmp_path)
@@ -183,7 +183,7 @@ def test_another_version_of_a_host_is_marked_where_it_came(tmp_path: Path) -> No
     ]
 
 
-def test_a_version_that_was_not_told_is_no_change(tmp_path: Path) -> None:
+def test_a_version_that_was_not_recorded_is_no_change(tmp_path: Path) -> None:
     for day, qemu in enumerate(("10.0.2", "", "10.0.2", "", "11.1.3"), 1):
         a_run(tmp_path, day, 100, qemu=qemu)
     assert [len(point.changes) for point in points(tmp_path)] == [0, 0, 0, 0, 2]
@@ -369,7 +369,7 @@ def test_hostile_words_stay_words(tmp_path: Path, migrate_lab: Command) -> None:
     assert "\x1b" not in migrate_lab("trend", "--results", tmp_path).out
 
 
-def test_a_page_loads_nothing_and_has_what_was_told(tmp_path: Path) -> None:
+def test_a_page_loads_nothing_and_has_the_table(tmp_path: Path) -> None:
     a_run(tmp_path, 1, 100)
     a_run(tmp_path, 2, 200, qemu="11.1.3")
     page = render(asked(tmp_path))

@@ -126,7 +126,7 @@ def test_a_run_is_found_by_name_by_path_and_as_the_latest(tmp_path: Path) -> Non
         find_run(tmp_path / "elsewhere")
 
 
-def test_the_skips_can_be_told_later(tmp_path: Path) -> None:
+def test_skips_can_be_added_later(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, synthetic.run(skips=()))
     writer.update(synthetic.run())
     assert len(read_run(writer.folder).run.skips) == 1
@@ -218,7 +218,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_what_was_finished(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_limit_on_file_size_is_told_like_a_full_disk(tmp_path: Path) -> None:
+def test_a_limit_on_file_size_is_an_error_like_a_full_disk(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, synthetic.run())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -233,7 +233,7 @@ def test_a_limit_on_file_size_is_told_like_a_full_disk(tmp_path: Path) -> None:
     assert read_run(writer.folder).unfinished == ()
 
 
-def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MeasurementError, match="could not be written"):
         RunWriter.create(tmp_path / "file" / "results", synthetic.run())
@@ -294,20 +294,20 @@ def test_a_run_that_does_not_say_what_its_lab_was_is_of_a_local_one(tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"schema_number": "x"}', ""])
-def test_a_file_that_is_none_of_ours_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_program_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(MeasurementError, match=r"run\.json"):
         read_run(tmp_path)
 
 
-def test_a_value_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_a_value_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, []).folder
     changed(folder / "run.json", seed="seven")
     with pytest.raises(MeasurementError, match="seed"):
         read_run(folder)
 
 
-def test_no_run_at_all_is_told(tmp_path: Path) -> None:
+def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match=r"run\.json"):
         read_run(tmp_path)
 

@@ -47,7 +47,7 @@ def comparison(sample: FigureSample, rules: Rules = MODEST) -> Comparison:
 # --- what is found --------------------------------------------------------------------------------
 
 
-def test_a_shifted_sample_is_found_and_an_equal_one_is_not() -> None:
+def test_a_slower_run_is_worse_and_an_equal_one_is_not() -> None:
     found = comparison(times(1, 2.0))
     assert found.result == "worse"
     assert found.n_new == 10
@@ -65,7 +65,7 @@ def test_a_shifted_sample_is_found_and_an_equal_one_is_not() -> None:
     assert same.finds < 1
 
 
-def test_an_improvement_is_told_and_does_not_fail() -> None:
+def test_an_improvement_is_reported_and_does_not_fail() -> None:
     found = comparison(times(1, 0.4))
     assert found.result == "better"
     assert found.change is not None
@@ -181,7 +181,7 @@ def test_a_meter_that_sees_less_makes_no_regression() -> None:
     assert found.p == 1.0
 
 
-def test_out_of_the_floor_is_found_by_what_it_is_at_least() -> None:
+def test_an_outage_out_of_the_floor_is_worse() -> None:
     clear = tuple(tuple((0.0, floor) for floor in range(5, 15)) for _ in range(10))
     found = comparison(FigureSample("case", "outage", clear, spans(range(60, 70))))
     assert found.result == "worse"
@@ -241,7 +241,7 @@ def test_the_approximation_is_scipys() -> None:
         assert p == pytest.approx(told)
 
 
-def test_failed_attempts_are_judged_by_their_rate() -> None:
+def test_failed_attempts_are_compared_by_their_rate() -> None:
     never = (spans([0] * 10),) * 10
     found = comparison(FigureSample("case", FAILED, never, spans([0] * 4 + [1] * 6), rate=True))
     assert found.result == "worse"
@@ -339,7 +339,7 @@ def test_the_last_runs_count(history: Path) -> None:
     assert [name[6:8] for name in used] == ["07", "08", "09", "10"]
 
 
-def test_a_run_in_the_middle_is_held_against_what_was_before_it(history: Path) -> None:
+def test_a_run_in_the_middle_is_compared_with_earlier_ones(history: Path) -> None:
     document = json.loads(gated(history, "20260105-030405-000000", "--json").output)
     (used,) = document["baseline"].values()
     assert [name[6:8] for name in used] == ["01", "02", "03", "04"]
@@ -363,14 +363,16 @@ def test_nothing_to_compare_with(tmp_path: Path) -> None:
         ({"began": "yesterday"}, "no time of its begin"),
     ],
 )
-def test_another_lab_is_left_out_and_told(history: Path, fields: dict[str, Any], why: str) -> None:
+def test_another_lab_is_left_out_with_a_reason(
+    history: Path, fields: dict[str, Any], why: str
+) -> None:
     write(history, 11, 5.0, name="20260111-999999-000000", **fields)
     document = json.loads(gated(history, "20260111-030405-000000", "--json").output)
     assert [told for told in document["left_out"] if why in told]
     assert "20260111-999999-000000" not in str(document["baseline"])
 
 
-def test_a_damaged_run_is_left_out_and_told(history: Path) -> None:
+def test_a_damaged_run_is_left_out_with_a_reason(history: Path) -> None:
     bad = history / "20260110-030405-000000"
     (attempt,) = bad.glob("cases/*/3/attempt.json")
     attempt.write_text(attempt.read_text()[:200])
@@ -384,7 +386,7 @@ def test_a_damaged_run_is_left_out_and_told(history: Path) -> None:
     assert len(used) == 8
 
 
-def test_an_older_schema_and_a_run_that_was_cut_off_are_told(history: Path) -> None:
+def test_an_older_schema_and_an_unfinished_run_are_noted(history: Path) -> None:
     older = history / "20260109-030405-000000" / "run.json"
     older.write_text(older.read_text().replace('"schema_number": 1', '"schema_number": 0'))
     (history / "20260108-030405-000000/cases/synthetic-virtio/.partial-9").mkdir()
@@ -394,7 +396,7 @@ def test_an_older_schema_and_a_run_that_was_cut_off_are_told(history: Path) -> N
     assert ended.exit_code == 0
 
 
-def test_a_new_version_is_told_and_compared(history: Path) -> None:
+def test_a_new_version_is_noted_and_compared(history: Path) -> None:
     host = synthetic.run().hosts[0]
     newer = host.model_copy(update={"versions": {"qemu": "11.0.0", "libvirt": "11.3.0"}})
     write(history, 20, hosts=(newer, newer.model_copy(update={"host": "beta"})))
@@ -429,7 +431,7 @@ def test_a_case_is_the_same_by_what_is_done() -> None:
     assert case_key(one) != case_key(asked)
 
 
-def test_another_case_is_not_held_against_it(history: Path) -> None:
+def test_another_case_is_not_compared(history: Path) -> None:
     write(history, 20, of=synthetic.case(policy=Policy(hops=2)))
     ended = gated(history)
     assert ended.exit_code == 3
