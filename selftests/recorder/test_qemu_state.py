@@ -17,6 +17,7 @@ from migrate.recorder.qemu_state import QemuWatch, Regions, watch_qemus
 from migrate.recorder.qmp_queries import ranges
 from selftests.doubles.qmp import (
     ENDS,
+    GREETING,
     PATIENCE_S,
     Answers,
     Message,
@@ -90,6 +91,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
         target: Script | None,
         until: Callable[[QemuWatch], bool],
         regions: Regions = lambda *_: (),
+        greeting: Message = GREETING,
     ) -> QemuWatch:
         listener = Listener()
         hosts = []
@@ -98,7 +100,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
             folder.mkdir()
             hosts.append(here(name, folder))
             if its is not None:
-                made.append(StandIn(folder / "migrate-lab.monitor", its))
+                made.append(StandIn(folder / "migrate-lab.monitor", its, (greeting,)))
         sampled: list[Sample] = []
         with watch_qemus(hosts[0], hosts[1], listener, sampled.append, regions) as looked:
             assert looked is not None
@@ -226,6 +228,25 @@ def test_a_card_is_known_by_its_device_and_its_vlans_are_ranges(moved: World) ->
     found = moved(source, None, lambda looked: looked.source is not None)
     assert nic(found.source)["filter"] == {"name": "net0", "vlan-table": ["2-4", "9"]}
     assert ranges([]) == []
+
+
+def test_a_qemu_that_a_question_ends_is_not_asked_it(moved: World) -> None:
+    """QEMU 11.1.3 fails an assertion at x-query-virtio-status."""
+    version = {"qemu": {"major": 11, "minor": 1, "micro": 3}, "package": "Debian"}
+    deadly = {"x_query_virtio_status": ENDS, "x_query_virtio_queue_status": ENDS}
+    source = script(query_migrate=[ACTIVE, STOP], **deadly)
+    target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")], **deadly)
+    found = moved(
+        source,
+        target,
+        lambda looked: bool(looked.source and looked.target),
+        greeting={"QMP": {"version": version, "capabilities": []}},
+    )
+    assert nic(found.source)["filter"]["name"] == "net0"
+    assert (nic(found.source)["status"], nic(found.source)["queues"]) == (None, [])
+    assert found.vhost is None
+    ends = "x-query-virtio-status ends QEMU 11.1.3"
+    assert [why.partition(":")[0] for why in found.unseen if ends in why] == ["a", "b"]
 
 
 def test_what_qemu_refuses_is_not_there(moved: World) -> None:
