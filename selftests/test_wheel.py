@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from migrate.cli.init import STARTER
-from migrate.results.run_folder import read_run
+from migrate.results.reader import read_run
 from selftests.helpers import ROOT
 
 pytestmark = pytest.mark.needs_root

@@ -45,7 +45,8 @@ from migrate.recorder.collect import logs_of
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.results.index import write_index
-from migrate.results.run_folder import RunWriter, run_name
+from migrate.results.layout import run_name
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario
 from migrate.world import World, build_world
 

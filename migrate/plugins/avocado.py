@@ -279,7 +279,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     from migrate.campaign import session
     from migrate.campaign.progress import Progress
     from migrate.model import Skip
-    from migrate.report.table import told
+    from migrate.report.table import attempt_lines
     from migrate.scenario.loader import load
 
     config = _lab(runnable.config)
@@ -307,7 +307,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
             attempt = going.attempt(case, 1, place)
         finally:
             going.finish()
-    for line in told(attempt):
+    for line in attempt_lines(attempt):
         send(LogMessage.get(line))
     return ended(attempt)
 

@@ -21,7 +21,8 @@ from migrate.lab import manager as labs
 from migrate.lab.config import AnyConfig
 from migrate.lab.lease.file_lock import BusyError, leased
 from migrate.lab.manager import AnyLab
-from migrate.results.run_folder import RunWriter, read_head, read_run
+from migrate.results.reader import read_head, read_run
+from migrate.results.writer import RunWriter
 
 
 @dataclass(frozen=True, slots=True)

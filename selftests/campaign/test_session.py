@@ -16,7 +16,8 @@ from migrate.lab.config import LabConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, Skip
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.helpers import SaidSoFar
 

@@ -18,7 +18,7 @@ import pytest
 
 from migrate.lab import manager
 from migrate.lab.local.lab import LocalLab
-from migrate.results.run_folder import read_run
+from migrate.results.reader import read_run
 from selftests.command_line import PATIENCE_S
 from selftests.helpers import ROOT, SCENARIOS
 
