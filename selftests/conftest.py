@@ -20,8 +20,10 @@ from migrate.campaign import session
 from migrate.campaign.session import Session
 from migrate.clock import Deadline
 from migrate.images.initramfs import compile_probe
-from migrate.lab import manager
-from migrate.lab.config import LabConfig, state_folder
+from migrate.lab import fabric_kind
+from migrate.lab.config import state_folder
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 
 pytest_plugins = ["pytester"]
@@ -45,7 +47,7 @@ def new_name() -> str:
 
 def remove_lab(name: str) -> None:
     """Take it down, with the lock that its name leaves."""
-    manager.down(name)
+    fabric_kind.down(name)
     (state_folder() / f"{name}.lock").unlink(missing_ok=True)
 
 
@@ -62,7 +64,7 @@ def shared_lab() -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield manager.up(LabConfig(name=name), lambda _text: None)
+        yield local.KIND.up(LocalConfig(name=name), lambda _text: None)
     finally:
         remove_lab(name)
 

@@ -179,7 +179,7 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
 
 
 HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")
-LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.config", "report.table")
+LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.kinds", "report.table")
 """Importing these must not import anything heavy: ``migrate-lab --help`` waits for it."""
 
 

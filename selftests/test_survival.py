@@ -23,12 +23,15 @@ from migrate.drivers import libvirt as libvirt_client
 from migrate.drivers.libvirt import Domain
 from migrate.errors import CleanupError, GuestError, HostError, LeaseLostError
 from migrate.guest import lifecycle as guest
-from migrate.lab import manager
-from migrate.lab.api import Host, NamespaceHost
-from migrate.lab.config import HostConfig, LabConfig, cache_folder
+from migrate.lab import fabric_kind
+from migrate.lab.api import Host
+from migrate.lab.config import cache_folder
 from migrate.lab.lease import pair as pairs
 from migrate.lab.lease.file_lock import leased
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
@@ -59,8 +62,10 @@ def results(attempt: Attempt) -> dict[str, str]:
 
 
 def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
-    config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
-    lab = manager.up(config, lambda _text: None)
+    config = LocalConfig(
+        name=lab_name, hosts={name: LocalHostConfig(huge_pages=0) for name in "ab"}
+    )
+    lab = local.KIND.up(config, lambda _text: None)
     going = session.begin(lab, tmp_path, (), Watcher())
     init = lab.record.hosts[1].init
     assert init is not None
@@ -72,8 +77,8 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     assert going.exit_code == 3
     assert going.finish().exists()
     assert lab.leftovers(["a"]) == ()
-    assert manager.find(lab_name) is None, "half a lab is no lab"
-    manager.down(lab_name)
+    assert fabric_kind.find(lab_name) is None, "half a lab is no lab"
+    fabric_kind.down(lab_name)
     assert traces(lab_name) == []
 
 
@@ -424,7 +429,7 @@ def test_two_labs_at_once(shared_lab: LocalLab, lab_name: str, tmp_path: Path) -
         ended = [command.wait() for command in commands]
     assert [one.status for one in ended] == [0, 0], [one.err for one in ended]
     assert [json.loads(one.out)["run"]["lab"] for one in ended] == list(names)
-    assert manager.find(shared_lab.name) is not None
+    assert fabric_kind.find(shared_lab.name) is not None
     assert traces(lab_name) == []
 
 

@@ -37,13 +37,13 @@ class Leftover:
     doubt: str = ""
 
 
-def make_ready(lab: Lab, wishes: Mapping[str, Preparation], say: Say) -> None:
-    """Prepare every host by its wishes; those that were prepared stay so if another one fails."""
+def make_ready(lab: Lab, specs: Mapping[str, Preparation], say: Say) -> None:
+    """Prepare every host as specified; those that were prepared stay so if another one fails."""
     for name, host in lab.hosts.items():
         deadline = Deadline.after(READY_S)
         with leased(lab.leases, [name], deadline, say):
             site = PreparedHost(host, vhost_user)
-            if prepare(site, lab.name, wishes.get(name, Preparation()), deadline, say) is None:
+            if prepare(site, lab.name, specs.get(name, Preparation()), deadline, say) is None:
                 say(f"{name}: nothing is wished for")
 
 

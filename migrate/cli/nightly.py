@@ -102,7 +102,7 @@ def _asked(
     lab_file: Path, scenarios: Sequence[Path], ci: ForCi, options: Mapping[str, Any]
 ) -> Asked:
     from migrate.campaign.nightly import Asked
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
 
     config = load_lab(lab_file, options["name"])

@@ -14,10 +14,10 @@ from migrate.clock import Deadline
 from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError
 from migrate.lab import manager
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import load_lab
+from migrate.lab.kinds import load_lab
 from migrate.lab.lease.file_lock import leased
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.prepare.apply import prepare
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.prepare.steps import PreparedHost

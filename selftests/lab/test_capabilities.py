@@ -16,8 +16,7 @@ import pytest
 
 from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
-from migrate.lab import manager
-from migrate.lab.api import NamespaceHost
+from migrate.lab import fabric_kind
 from migrate.lab.capabilities import (
     BOOT_S,
     CAPABILITIES,
@@ -28,8 +27,11 @@ from migrate.lab.capabilities import (
     gather,
     judge,
 )
-from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.config import state_folder
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.model import Capability, HostFacts
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
@@ -239,11 +241,11 @@ class Image:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LocalLab]:
     name = f"t{secrets.token_hex(2)}"
-    hosts = {host: HostConfig(huge_pages=0) for host in "ab"}
+    hosts = {host: LocalHostConfig(huge_pages=0) for host in "ab"}
     try:
-        yield manager.up(LabConfig(name=name, hosts=hosts), lambda _: None)
+        yield local.KIND.up(LocalConfig(name=name, hosts=hosts), lambda _: None)
     finally:
-        manager.down(name)
+        fabric_kind.down(name)
         (state_folder() / f"{name}.lock").unlink(missing_ok=True)
 
 

@@ -16,11 +16,13 @@ import pytest
 from migrate.campaign.session import Session
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.lab.api import Lab
-from migrate.lab.config import HostConfig, LabConfig, load_lab
+from migrate.lab.kinds import load_lab
 from migrate.lab.lease.file_lock import leased
 from migrate.lab.lease.pair import Pair, one_leased
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import new_record
 from migrate.model import AttemptError, Case, Problem, Skip
@@ -104,7 +106,7 @@ def test_who_finds_none_free_gives_up_at_the_deadline(tmp_path: Path) -> None:
 def test_each_source_has_a_peer_of_its_own_where_pairs_can_be_used_at_once(
     count: int, peers: int, tmp_path: Path
 ) -> None:
-    config = LabConfig(name="x", hosts={name: HostConfig() for name in "abcdefgh"[:count]})
+    config = LocalConfig(name="x", hosts={name: LocalHostConfig() for name in "abcdefgh"[:count]})
     record = new_record(config, {"debian-13": tmp_path}, "mlab-x-{}", tmp_path)
     assert record.peer_of("a") == record.fabric
     assert len({record.peer_of(host.name) for host in record.hosts}) == 1 + peers
@@ -171,9 +173,9 @@ def test_dies(boot):
 @pytest.fixture
 def four_hosts(lab_name: str) -> Iterator[LocalLab]:
     """Two pairs; up before the tests begin, so that it is not theirs to take down."""
-    hosts = {name: HostConfig(huge_pages=0) for name in "abcd"}
+    hosts = {name: LocalHostConfig(huge_pages=0) for name in "abcd"}
     try:
-        yield manager.up(LabConfig(name=lab_name, hosts=hosts), lambda _text: None)
+        yield local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), lambda _text: None)
     finally:
         remove_lab(lab_name)
 
@@ -208,17 +210,17 @@ def test_workers_share_a_lab_and_one_that_dies_leaves_nothing(
     assert not [both for both in at_once if set.intersection(*both)]
     assert (folder / "report.html").exists()
     assert (folder / "junit.xml").exists()
-    assert manager.find(four_hosts.name) is not None
+    assert fabric_kind.find(four_hosts.name) is not None
     assert four_hosts.leftovers(list(four_hosts.hosts)) == ()
 
 
 KILLED = """
 import os, sys
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.model import Case
 from migrate.campaign.session import Watcher, begin
 from pathlib import Path
-going = begin(manager.find(sys.argv[1]), Path(sys.argv[2]), (), Watcher())
+going = begin(fabric_kind.find(sys.argv[1]), Path(sys.argv[2]), (), Watcher())
 case = Case(id="killed")
 going.next_number(case)
 with going.build_world(case, going.place(case)):
@@ -254,8 +256,10 @@ def test_the_last_word_ends_it_in_a_lab_that_stays_up(
     room = tmp_path / "room"
     room.mkdir()
     (room / "run").write_text(folder)
-    assert SharedRun(room).close(LabConfig(name=shared_lab.name), told.lines.append) == Path(folder)
+    assert SharedRun(room).close(LocalConfig(name=shared_lab.name), told.lines.append) == Path(
+        folder
+    )
     assert "host a had a guest that a killed job left" in told
     assert shared_lab.leftovers(["a", "b"]) == ()
     assert read_run(Path(folder)).unfinished == ("killed/1",)
-    assert manager.find(shared_lab.name) is not None
+    assert fabric_kind.find(shared_lab.name) is not None

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,20 +28,20 @@ from migrate.errors import HostError
 from migrate.images.cache import digest
 from migrate.images.initramfs import ensure_image
 from migrate.lab import capabilities as facts
-from migrate.lab import namespaces
-from migrate.lab import state as journal
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import MachineConfig, NestedConfig, cache_folder, state_folder
+from migrate.lab import namespaces, state
+from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
+from migrate.lab.fabric_kind import FabricKind
+from migrate.lab.kinds import Say
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested import machine
+from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import ensure_machine_image
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import DATA_BRIDGE, Resources
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import HostRecord, LabRecord
-
-Progress = Callable[[str], None]
 
 START_S = 180.0
 """For all machines to boot and answer: emulated on two cores it takes some ten seconds."""
@@ -80,7 +81,7 @@ class NestedLab(FabricLab):
         self.hosts: Mapping[str, RemoteHost] = {
             host.name: _remote(host, record, MachinePower(self, host)) for host in record.hosts
         }
-        super().__init__(record, self.hosts)
+        super().__init__(record)
 
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on a host, by the system's own ssh."""
@@ -92,7 +93,7 @@ class NestedLab(FabricLab):
         there = [f"{address.user}@{address.ip}", "--", shlex.join(argv)]
         return self.in_fabric([*ssh, *terminal, *there])
 
-    def whole(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether all of it still runs."""
         return all(
             host.init is not None and host.init.alive() and self.runs(host.name)
@@ -106,12 +107,11 @@ class NestedLab(FabricLab):
 
     def data_ports(self, host: str) -> tuple[str, ...]:
         """Taps of the machine's links, also of VFs that are devices of their own."""
-        config = self.record.config.hosts[host]
-        assert isinstance(config, MachineConfig), "a nested lab has machines"
-        return tuple(tap for tap, bridge in machine.taps(host, config) if bridge == DATA_BRIDGE)
+        taps = machine.taps(host, _config(self.record, host))
+        return tuple(tap for tap, bridge in taps if bridge == DATA_BRIDGE)
 
-    def heal(self) -> tuple[str, ...]:
-        """Replace the machines that are gone."""
+    def replace_dead_hosts(self) -> tuple[str, ...]:
+        """Start the machines anew that are gone; their names."""
         gone = tuple(name for name in self.hosts if not self.runs(name))
         for name in gone:
             self.replace(name)
@@ -131,8 +131,10 @@ class NestedLab(FabricLab):
             _boot(self, found)
             _settle(self, found)
 
-    def keep(self) -> None:
-        """Nothing: what is worth keeping was saved when the lab came up."""
+    def close(self) -> None:
+        """Let the ssh connections go."""
+        for host in self.hosts.values():
+            host.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,30 +197,27 @@ def _quietly(_text: str) -> None:
 # --- up -------------------------------------------------------------------------------------------
 
 
-def prepare(config: NestedConfig, progress: Progress) -> LabRecord:
+def plan(config: NestedConfig, progress: Say) -> LabRecord:
     """Have the images that it takes; nothing of the lab is made yet."""
     roots: dict[str, Path] = {}
     for name in dict.fromkeys(host.root for host in config.hosts.values()):
         ensure_machine_image(name, cache_folder(), progress)
         roots[name] = ensure_root(name, cache_folder(), progress)
     ensure_image("tiny", cache_folder(), progress)
-    return journal.new_record(config, roots, f"mlab-{config.name}", state_folder())
+    return state.new_record(config, roots, f"mlab-{config.name}", state_folder())
 
 
-def make(record: LabRecord, progress: Progress) -> LabRecord:
-    """Make all of it; the journal tells of each step before it is done."""
+def make(_config: NestedConfig, record: LabRecord, progress: Say) -> LabRecord:
+    """Make all of it; the journal names each step before it is done."""
     progress("making the fabric and the machines' places")
     _network(record)
     places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
     hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts})
-    journal.write_record(record)
+    state.write_record(record)
     lab = NestedLab(record)
-    try:
+    with closing(lab):
         _start(lab, [_machine(lab, host, progress) for host in hosts], progress)
-    finally:
-        for remote in lab.hosts.values():
-            remote.close()
     return record
 
 
@@ -227,21 +226,21 @@ def _network(record: LabRecord) -> None:
     make_fabric(record, NETWORKS, deadline)
     lines = ["link set mgmt arp on", f"addr add {CONTROLLER} dev mgmt"]
     for host in record.hosts:
-        for tap, bridge in machine.taps(host.name, _config(record, host)):
+        for tap, bridge in machine.taps(host.name, _config(record, host.name)):
             lines += [f"tuntap add {tap} mode tap", f"link set {tap} master {bridge} up"]
     ip_batch(record.fabric, lines, deadline)
 
 
-def _config(record: LabRecord, host: HostRecord) -> MachineConfig:
-    assert isinstance(record.config, NestedConfig), "a nested lab has machines"
-    return record.config.hosts[host.name]
+def _config(record: LabRecord, host: str) -> MachineConfig:
+    assert isinstance(record.config, NestedConfig), "a nested lab's record"
+    return record.config.hosts[host]
 
 
-def _machine(lab: NestedLab, host: HostRecord, progress: Progress) -> Machine:
+def _machine(lab: NestedLab, host: HostRecord, progress: Say) -> Machine:
     return Machine(
         name=host.name,
         number=host.number,
-        config=_config(lab.record, host),
+        config=_config(lab.record, host.name),
         image=ensure_machine_image(host.root, cache_folder(), progress),
         shares=_shares(),
         accelerator=_accelerator(lab.carriers[host.name], host, progress),
@@ -252,7 +251,7 @@ def _shares() -> list[Path]:
     return [Path(share.rpartition(":")[0]) for share in namespaces.shares()]
 
 
-def _accelerator(place: NamespaceHost, host: HostRecord, progress: Progress) -> str:
+def _accelerator(place: NamespaceHost, host: HostRecord, progress: Say) -> str:
     """KVM where it can nest and was seen to boot Linux; else the machine is emulated."""
     switches = Path("/sys/module").glob("kvm_*/parameters/nested")
     if not any(switch.read_text().strip() in ("1", "Y") for switch in switches):
@@ -265,7 +264,7 @@ def _accelerator(place: NamespaceHost, host: HostRecord, progress: Progress) -> 
 # --- the machines' start --------------------------------------------------------------------------
 
 
-def _start(lab: NestedLab, machines: Sequence[Machine], progress: Progress) -> None:
+def _start(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
     """From a state that was saved when they were first ready, else cold; then it is saved."""
     states = _states(lab, machines)
     with FileLock(states.with_suffix(".lock")):
@@ -356,3 +355,6 @@ def _save(lab: NestedLab, machines: Sequence[Machine], states: Path) -> None:
 def _kill(lab: NestedLab, found: Machine) -> None:
     ending = ["pkill", "-KILL", "--pidfile", machine.PID_FILE, "^qemu"]
     lab.carriers[found.name].run(ending, Deadline.after(5), check=False)
+
+
+KIND = FabricKind(plan, make, NestedLab)

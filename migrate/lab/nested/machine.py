@@ -13,8 +13,8 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.qmp import Monitor, monitor
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import MachineConfig
+from migrate.lab.namespaces import NamespaceHost
+from migrate.lab.nested.config import MachineConfig
 from migrate.lab.nested.image import MachineImage
 
 MONITOR = "/run/machine.qmp"

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from migrate.clock import Deadline
 from migrate.drivers.ssh import Address, Connection, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
-from migrate.lab.config import RackConfig, RackHost, cache_folder, state_folder
+from migrate.lab.config import cache_folder, state_folder
+from migrate.lab.kinds import Say
 from migrate.lab.leftovers import leftovers
+from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
 
 REACH_S = 30.0
@@ -96,17 +98,17 @@ class RackLab:
         terminal = ["-t"] if list(argv) == ["bash"] else []
         return ["ssh", *STRICT, *terminal, self.config.hosts[host].ssh, "--", shlex.join(argv)]
 
-    def apart(self, source: str, target: str) -> RackLab:
+    def isolate_pair(self, source: str, target: str) -> RackLab:
         """The rack itself: two guests at once would have one address on its one network."""
         del source, target
         return self
 
-    def heal(self) -> tuple[str, ...]:
+    def replace_dead_hosts(self) -> tuple[str, ...]:
         """None: nobody here has their switch."""
         return ()
 
-    def keep(self) -> None:
-        """Let the connections go."""
+    def close(self) -> None:
+        """Let the ssh connections go."""
         for host in self.hosts.values():
             host.close()
         self.peer_ssh.close()
@@ -115,11 +117,11 @@ class RackLab:
         """See :func:`migrate.lab.leftovers.leftovers`."""
         return leftovers(self.hosts[name] for name in hosts)
 
-    def told(self) -> Iterator[str]:
-        """What it is made of, on lines."""
+    def summary(self) -> Iterator[str]:
+        """What it is made of, a line each."""
         for name, host in self.config.hosts.items():
             yield f"{name}: {host.ssh}, root {host.root}, {host.migration_address}"
-            yield f"  lends {host.resources.told()}"
+            yield f"  provides {host.resources.summary()}"
         yield f"peer: {self.config.peer.ssh}, {self.peer_address} on {self.peer_interface}"
 
     def as_json(self) -> str:
@@ -146,19 +148,14 @@ def _lease_name(address: Address) -> str:
     return f"host-{identity[:16]}"
 
 
-def lease_names(config: RackConfig) -> dict[str, str]:
-    """What the leases of its hosts are called; no host is touched for that."""
-    return {name: _lease_name(resolve(host.ssh, name)) for name, host in config.hosts.items()}
-
-
 _QUIET = {"qemu+ssh": "?no_tty=1"}
 """libvirt's ssh asks for no password, and so fails at once (libvirt's URI parameters)."""
 
 
-def reach(config: RackConfig, say: Callable[[str], None]) -> RackLab:
+def reach(config: RackConfig, say: Say) -> RackLab:
     """Reach every host of the rack and its peer, all at once.
 
-    HostError that tells of all that were not reached, or that do not see the cache.
+    HostError that names all that were not reached, or that do not see the cache.
     """
     image = ensure_image("tiny", cache_folder(), say)
     lab = RackLab(config, str(image.probe))
@@ -180,7 +177,7 @@ def reach(config: RackConfig, say: Callable[[str], None]) -> RackLab:
     finally:
         token.unlink(missing_ok=True)
     if problems:
-        lab.keep()
+        lab.close()
         raise HostError(f"reach the rack {config.name}", said="; ".join(problems))
     return lab
 
@@ -221,3 +218,30 @@ def _sees(host: RemoteHost | Connection, token: Path, secret: str) -> None:
             remedy="mount one folder at the same path on the controller, all hosts and the peer "
             "(NFS), and name it by MIGRATE_LAB_CACHE where it is not the usual one",
         )
+
+
+class RackKind:
+    """Racks persist: they are reached, and let go; see :class:`migrate.lab.kinds.LabKind`."""
+
+    is_persistent = True
+
+    def prepare(self, _config: RackConfig, _say: Say) -> None:
+        """Nothing: its hosts are there."""
+
+    def up(self, config: RackConfig, say: Say) -> RackLab:
+        """See :func:`reach`."""
+        return reach(config, say)
+
+    def find(self, config: RackConfig, say: Say) -> RackLab:
+        """See :func:`reach`."""
+        return reach(config, say)
+
+    def down(self, _config: RackConfig) -> None:
+        """Nothing: its hosts stay."""
+
+    def lease_names(self, config: RackConfig) -> tuple[str, ...]:
+        """By the keys that its hosts show, which the user's ssh knows."""
+        return tuple(_lease_name(resolve(host.ssh, name)) for name, host in config.hosts.items())
+
+
+KIND = RackKind()

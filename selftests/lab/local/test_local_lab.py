@@ -19,12 +19,14 @@ from filelock import FileLock
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.lab import namespaces as carrier
 from migrate.lab import state as journal
 from migrate.lab.api import Host
-from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.config import state_folder
 from migrate.lab.fabric import PEER_ADDRESS
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
 from selftests.conftest import traces
@@ -34,9 +36,9 @@ def quiet(_: str) -> None:
     """No one looks at the progress."""
 
 
-def config(name: str, huge_pages: int = 2) -> LabConfig:
-    host = HostConfig(huge_pages=huge_pages)
-    return LabConfig(name=name, hosts={"a": host, "b": host})
+def config(name: str, huge_pages: int = 2) -> LocalConfig:
+    host = LocalHostConfig(huge_pages=huge_pages)
+    return LocalConfig(name=name, hosts={"a": host, "b": host})
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def make_name() -> Iterator[Callable[[], str]]:
 
     yield name
     for one in given:
-        manager.down(one)
+        fabric_kind.down(one)
         (state_folder() / f"{one}.lock").unlink(missing_ok=True)
 
 
@@ -61,7 +63,7 @@ def name(make_name: Callable[[], str]) -> str:
 
 @pytest.fixture
 def lab(name: str) -> LocalLab:
-    return manager.up(config(name), quiet)
+    return local.KIND.up(config(name), quiet)
 
 
 def own_huge_pages() -> int:
@@ -97,9 +99,9 @@ def hears(here: Host, there: Host) -> str:
 def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
     before = own_huge_pages()
     told: list[str] = []
-    lab = manager.up(config(name), told.append)
+    lab = local.KIND.up(config(name), told.append)
     assert told, "something is said while it comes up"
-    assert name in manager.names()
+    assert name in fabric_kind.names()
     a, b = lab.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
@@ -108,40 +110,43 @@ def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
     assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
-    manager.down(name)
+    fabric_kind.down(name)
     assert traces(name) == []
     assert not any(process.alive() for process in inside)
     assert own_huge_pages() == before
-    assert manager.find(name) is None
-    assert name not in manager.names()
-    manager.down(name)  # a lab that is down stays down
+    assert fabric_kind.find(name) is None
+    assert name not in fabric_kind.names()
+    fabric_kind.down(name)  # a lab that is down stays down
 
 
 def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
-    again = manager.up(lab.record.config, quiet)
+    again = local.KIND.up(config(lab.name), quiet)
     assert again.record == lab.record
-    assert manager.find(lab.name) is not None
+    assert fabric_kind.find(lab.name) is not None
 
 
 def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
     with pytest.raises(HostError, match="with other hosts") as caught:
-        manager.up(config(lab.name, huge_pages=3), quiet)
+        local.KIND.up(config(lab.name, huge_pages=3), quiet)
     assert f"down --name {lab.name}" in caught.value.remedy
-    assert manager.find(lab.name) is not None
+    assert fabric_kind.find(lab.name) is not None
 
 
 def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) -> None:
-    first, second = (manager.up(config(make_name()), quiet) for _ in range(2))
+    first, second = (local.KIND.up(config(make_name()), quiet) for _ in range(2))
     a, b = first.hosts.values()
-    manager.down(second.name)
+    fabric_kind.down(second.name)
     assert hears(a, b) == "b"
     assert traces(second.name) == []
-    assert manager.find(first.name) is not None
+    assert fabric_kind.find(first.name) is not None
 
 
 def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
-    roots = {"a": HostConfig(root="debian-12", huge_pages=0), "b": HostConfig(huge_pages=0)}
-    lab = manager.up(LabConfig(name=name, hosts=roots), quiet)
+    roots = {
+        "a": LocalHostConfig(root="debian-12", huge_pages=0),
+        "b": LocalHostConfig(huge_pages=0),
+    }
+    lab = local.KIND.up(LocalConfig(name=name, hosts=roots), quiet)
     found = []
     for host in lab.hosts.values():
         with host.connect() as hypervisor:
@@ -155,10 +160,9 @@ def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
 
 DRIVER = """
 import subprocess, sys, types
-from migrate.lab import fabric
-from migrate.lab import manager as labs, namespaces as carrier, state as journal
+from migrate.lab import fabric, fabric_kind as labs, namespaces as carrier, state as journal
 from migrate.lab.local import lab as local
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 
 command, step, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -169,7 +173,7 @@ class Pages:
 carrier.subprocess = types.SimpleNamespace(**vars(subprocess))
 places = {
     "journal": journal, "local": local, "labs": labs, "carrier": carrier, "fabric": fabric,
-    "host": local.NamespaceHost, "pages": Pages,
+    "host": local.NamespaceHost, "pages": Pages, "kind": labs.FabricKind,
     "programs": carrier.subprocess, "files": labs.shutil,
 }
 place, _, name = step.partition(".")
@@ -188,7 +192,7 @@ def pausing(*args, **kwargs):
 setattr(owner, name, staticmethod(pausing) if owner is Pages else pausing)
 journal.HUGE_PAGES = Pages
 if command == "up":
-    labs.up(LabConfig.model_validate_json(sys.argv[4]), lambda _: None)
+    local.KIND.up(LocalConfig.model_validate_json(sys.argv[4]), lambda _: None)
 else:
     labs.down(sys.argv[4])
 """
@@ -215,14 +219,14 @@ def killed_at(command: str, step: str, count: int, argument: str) -> None:
         pytest.param("carrier.start_host", 1, id="first-host-started"),
         pytest.param("journal.write_record", 2, id="hosts-in-journal"),
         pytest.param("host.start_libvirt", 1, id="libvirt-started"),
-        pytest.param("labs.up", 1, id="up"),
+        pytest.param("kind.up", 1, id="up"),
     ],
 )
 def test_down_removes_what_a_killed_controller_left(name: str, step: str, count: int) -> None:
     before = own_huge_pages()
     killed_at("up", step, count, config(name).model_dump_json())
-    assert name in manager.names(), "what is half up is listed"
-    manager.down(name)
+    assert name in fabric_kind.names(), "what is half up is listed"
+    fabric_kind.down(name)
     assert traces(name) == []
     assert own_huge_pages() == before
 
@@ -237,15 +241,15 @@ def test_down_removes_what_a_killed_controller_left(name: str, step: str, count:
 )
 def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: int) -> None:
     killed_at("down", step, count, lab.name)
-    assert lab.name in manager.names()
-    manager.down(lab.name)
+    assert lab.name in fabric_kind.names()
+    fabric_kind.down(lab.name)
     assert traces(lab.name) == []
 
 
 def test_up_after_a_killed_controller_is_a_whole_lab(name: str) -> None:
     killed_at("up", "carrier.start_host", 1, config(name).model_dump_json())
-    assert manager.find(name) is None
-    lab = manager.up(config(name), quiet)
+    assert fabric_kind.find(name) is None
+    lab = local.KIND.up(config(name), quiet)
     a, b = lab.hosts.values()
     assert hears(a, b) == "b"
 
@@ -254,8 +258,8 @@ def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: Lo
     init = lab.record.hosts[0].init
     assert init is not None
     init.end(Deadline.after(10))
-    assert manager.find(lab.name) is None
-    again = manager.up(lab.record.config, quiet)
+    assert fabric_kind.find(lab.name) is None
+    again = local.KIND.up(config(lab.name), quiet)
     a, b = again.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert again.record.hosts[0].init != init
@@ -277,7 +281,7 @@ def test_up_that_is_broken_off_leaves_nothing(
 
     monkeypatch.setattr(carrier, "start_host", second_fails)
     with pytest.raises(type(error)):
-        manager.up(config(name), quiet)
+        local.KIND.up(config(name), quiet)
     assert traces(name) == []
     assert own_huge_pages() == before
 
@@ -293,7 +297,7 @@ def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
         text += getattr(carrier, file)
     monkeypatch.setattr(carrier, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
-        manager.up(config(name), quiet)
+        local.KIND.up(config(name), quiet)
     assert caught.value.host in {"a", "b"}
     assert traces(name) == []
 
@@ -306,7 +310,7 @@ def test_a_root_that_can_not_be_entered_is_told_with_the_log(
     for file in ("passwd", "group"):
         (tmp_path / "etc" / file).touch()
     with pytest.raises(HostError, match="mount") as caught:
-        manager.up(config(name), quiet)
+        local.KIND.up(config(name), quiet)
     assert caught.value.host == "a"
     assert traces(name) == []
 
@@ -315,10 +319,10 @@ def test_without_huge_pages_the_lab_is_up_and_says_so(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
-    lab = manager.up(config(name), quiet)
+    lab = local.KIND.up(config(name), quiet)
     assert lab.record.huge_pages == 0
     assert "4 huge pages of 2 MiB could not be had" in lab.record.note
-    found = manager.find(name)
+    found = fabric_kind.find(name)
     assert found is not None
     assert found.record.note == lab.record.note
 
@@ -330,16 +334,16 @@ def test_without_root_it_is_told_what_to_do(
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(HostError, match="needs root") as caught:
-            manager.up(config(name), quiet) if command == "up" else manager.down(name)
+            local.KIND.up(config(name), quiet) if command == "up" else fabric_kind.down(name)
     assert "sudo" in caught.value.remedy
     assert caught.value.exit_code == 3
     assert traces(name) == []
 
 
 def test_a_root_that_is_none_touches_nothing(name: str) -> None:
-    hosts = {"a": HostConfig(), "b": HostConfig(root="debian-1")}
+    hosts = {"a": LocalHostConfig(), "b": LocalHostConfig(root="debian-1")}
     with pytest.raises(ConfigurationError, match="debian-1'"):
-        manager.up(LabConfig(name=name, hosts=hosts), quiet)
+        local.KIND.up(LocalConfig(name=name, hosts=hosts), quiet)
     assert traces(name) == []
 
 
@@ -351,9 +355,9 @@ def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
         monkeypatch.context() as patch,
         pytest.raises(HostError, match="another command"),
     ):
-        patch.setattr(manager, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
-        manager.down(lab.name)
-    assert manager.find(lab.name) is not None
+        patch.setattr(fabric_kind, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
+        fabric_kind.down(lab.name)
+    assert fabric_kind.find(lab.name) is not None
 
 
 def test_every_step_of_down_runs_and_every_reason_is_told(
@@ -369,13 +373,13 @@ def test_every_step_of_down_runs_and_every_reason_is_told(
         patch.setattr(ProcessId, "end", stuck)
         patch.setattr(shutil, "rmtree", full)
         with pytest.raises(CleanupError) as caught:
-            manager.down(lab.name)
+            fabric_kind.down(lab.name)
     assert len(caught.value.reasons) >= 4
     assert "it is stuck" in str(caught.value)
     assert "Input/output error" in str(caught.value)
     assert caught.value.exit_code == 6
     assert read_record(state_folder() / lab.name) is not None, "so that another try can follow"
-    manager.down(lab.name)
+    fabric_kind.down(lab.name)
     assert traces(lab.name) == []
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import NamespaceHost
 from migrate.lab.capabilities import Boot
-from migrate.lab.config import MachineConfig, NestedConfig
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
+from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import MachineImage
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine, taps
