@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from migrate.errors import ConfigurationError, HostError
+from migrate.images.cache import build_once
 from migrate.images.initramfs import (
     RECIPES,
     Recipe,
@@ -24,7 +25,6 @@ from migrate.images.initramfs import (
     ensure_image,
     initramfs,
     kernel_modules,
-    once,
     only_one,
     read_recipe,
     recipe_path,
@@ -78,7 +78,7 @@ def ensure_disk(image: str, cache: Path, progress: Callable[[str], None]) -> Dis
     recipe = read_recipe(path)
     digest = digest_of(path, *(FILES / name for name in ("initramfs", "inittab", "rc")))
     folder = cache / "images" / f"{path.stem}-{digest}"
-    once(folder, lambda beside: _build(recipe, path, beside, progress))
+    build_once(folder, lambda beside: _build(recipe, path, beside, progress))
     return Disk(name=path.stem, digest=digest, path=folder / "disk.raw", format="raw", probe=probe)
 
 
@@ -94,11 +94,12 @@ def _copied(path: Path, cache: Path, probe: Path, progress: Callable[[str], None
 
     def build(beside: Path) -> None:
         progress(f"copying the disk {path} to where every host sees it")
+        beside.mkdir()
         # cp keeps holes, and shares the blocks where the file system can.
         copy = ["cp", "--sparse=always", "--reflink=auto", "--", str(path), str(beside / "disk")]
         run_tool(copy, tried=f"copy the disk {path}", remedy=f"free room at {cache}")
 
-    once(folder, build)
+    build_once(folder, build)
     return Disk(name=path.stem, digest=digest, path=folder / "disk", format=kind, probe=probe)
 
 
@@ -133,6 +134,7 @@ def format_of(path: Path) -> Format:
 def _build(recipe: Recipe, path: Path, beside: Path, progress: Callable[[str], None]) -> None:
     if not LOADER.exists():
         raise HostError(f"build the disk of {path}", said=f"no {LOADER}", remedy=TOOLS)
+    beside.mkdir()
     progress(f"downloading {recipe.kernel} of {recipe.suite}")
     parts = beside / "root"
     packages = download(recipe, parts, path)

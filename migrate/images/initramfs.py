@@ -6,7 +6,6 @@ sources, this builder), so that a change of any makes another image.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,15 +14,15 @@ import subprocess
 import tomllib
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import filelock
 from pydantic import Field, ValidationError
 
 from migrate.errors import ConfigurationError, HostError
+from migrate.images.cache import build_once
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
 from migrate.model import Value
 
@@ -117,30 +116,11 @@ def ensure_image(name_or_path: str, cache: Path, progress: Progress) -> Image:
 
     def build(beside: Path) -> None:
         progress(f"building guest image {path.stem}")
+        beside.mkdir()
         _build(path, recipe, digest, beside, progress)
 
-    once(folder, build)
+    build_once(folder, build)
     return _load(folder)
-
-
-def once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Have ``folder``: built in a folder beside it that takes its place when it is whole.
-
-    A lock keeps two builders apart. Whatever goes wrong, nothing half made is left.
-    """
-    with _disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
-            if folder.exists():
-                return
-            beside = folder.with_name(f".{folder.name}.part")
-            shutil.rmtree(beside, ignore_errors=True)  # of a builder that was killed
-            try:
-                beside.mkdir()
-                build(beside)
-                beside.rename(folder)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -306,20 +286,6 @@ def only_one(folder: Path, pattern: str) -> Path:
             remedy="the recipe's key `kernel` must name one package with one kernel image",
         )
     return found[0]
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """A full or read-only disk is the host's trouble, not a bug of ours."""
-    try:
-        yield
-    except OSError as trouble:
-        full = trouble.errno == errno.ENOSPC
-        raise HostError(
-            f"build guest image {folder.name}",
-            said=str(trouble),
-            remedy=f"free 600 MB at {folder.parent}" if full else f"make {folder.parent} writable",
-        ) from trouble
 
 
 def run_tool(arguments: list[str], *, tried: str, remedy: str) -> bytes:

@@ -11,8 +11,9 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed, run, tail
 from migrate.errors import HostError
+from migrate.images.cache import build_once
 from migrate.lab.api import Power
 from migrate.lab.config import cache_folder
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
@@ -68,7 +70,7 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
     known = [f"{other.address} {other.name}" for other in record.hosts]
     (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
     _know_libvirts_user(host, upper)
-    _lend_capabilities(host, upper)
+    _reuse_capabilities(host, upper)
     script = files("migrate.lab").joinpath("enter_root.sh")
     argv = [
         # Forked off: a lab outlives its controller, which has no child to wait for then.
@@ -108,8 +110,8 @@ def _capabilities(host: HostRecord) -> Path:
     )
 
 
-def _lend_capabilities(host: HostRecord, upper: Path) -> None:
-    """Asking an emulator what it can takes libvirt seconds: hand it the answers of last time."""
+def _reuse_capabilities(host: HostRecord, upper: Path) -> None:
+    """Asking an emulator what it can do takes libvirt seconds: hand it the answers of last time."""
     kept = _capabilities(host)
     if kept.is_dir() and host.root != "/":
         into = upper / "var/cache/libvirt/qemu/capabilities"
@@ -118,16 +120,14 @@ def _lend_capabilities(host: HostRecord, upper: Path) -> None:
 
 def keep_capabilities(record: LabRecord) -> None:
     """Keep what libvirt found out about its emulators, for the next time the lab is up."""
+    if not record.complete:
+        return
     for host in record.hosts:
         made = record.folder / host.name / "upper/var/cache/libvirt/qemu/capabilities"
         kept = _capabilities(host)
-        if made.is_dir() and not kept.exists():
-            making = kept.with_name(f".making-{uuid.uuid4().hex}")
-            shutil.copytree(made, making)
-            try:
-                making.rename(kept)
-            except OSError:  # another lab was first: its answers are as good
-                shutil.rmtree(making)
+        if made.is_dir() and any(made.iterdir()):
+            with suppress(HostError):  # without it the next lab is slower to come up, no more
+                build_once(kept, partial(shutil.copytree, made))
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,32 +124,32 @@ def taps(name: str, config: MachineConfig) -> list[tuple[str, str]]:
     return own + vfs
 
 
-def start(machine: Machine, carrier: NamespaceHost, deadline: Deadline) -> None:
+def start(machine: Machine, outer: NamespaceHost, deadline: Deadline) -> None:
     """Start it cold; returns when QEMU runs, long before the host answers."""
-    carrier.run(machine.arguments(), deadline)
+    outer.run(machine.arguments(), deadline)
 
 
-def restore(machine: Machine, carrier: NamespaceHost, state: Path, deadline: Deadline) -> None:
+def restore(machine: Machine, outer: NamespaceHost, state: Path, deadline: Deadline) -> None:
     """Start it from a saved state: the host goes on where it was."""
-    carrier.run([*machine.arguments(), "-incoming", "defer"], deadline)
-    with controlled(carrier, deadline) as qemu:
+    outer.run([*machine.arguments(), "-incoming", "defer"], deadline)
+    with controlled(outer, deadline) as qemu:
         _use_mapped_ram(qemu, deadline)
         qemu.migrate("migrate-incoming", deadline, uri=f"file:{state}")
         qemu.execute("cont", deadline)
 
 
-def save(carrier: NamespaceHost, state: Path, deadline: Deadline) -> None:
+def save(outer: NamespaceHost, state: Path, deadline: Deadline) -> None:
     """Save its state to a file; it runs on afterwards. A mounted share makes QEMU refuse."""
-    with controlled(carrier, deadline) as qemu:
+    with controlled(outer, deadline) as qemu:
         _use_mapped_ram(qemu, deadline)
         qemu.execute("stop", deadline)
         qemu.migrate("migrate", deadline, uri=f"file:{state}")
         qemu.execute("cont", deadline)
 
 
-def controlled(carrier: NamespaceHost, deadline: Deadline) -> AbstractContextManager[Monitor]:
+def controlled(outer: NamespaceHost, deadline: Deadline) -> AbstractContextManager[Monitor]:
     """The machine's monitor while the block runs."""
-    return monitor(carrier.file(MONITOR), carrier.name, deadline)
+    return monitor(outer.file(MONITOR), outer.name, deadline)
 
 
 def _use_mapped_ram(qemu: Monitor, deadline: Deadline) -> None:

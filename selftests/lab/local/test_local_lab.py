@@ -19,8 +19,7 @@ from filelock import FileLock
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
-from migrate.lab import fabric_kind
-from migrate.lab import namespaces as carrier
+from migrate.lab import fabric_kind, namespaces
 from migrate.lab import state as journal
 from migrate.lab.api import Host
 from migrate.lab.config import state_folder
@@ -160,7 +159,7 @@ def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
 
 DRIVER = """
 import subprocess, sys, types
-from migrate.lab import fabric, fabric_kind as labs, namespaces as carrier, state as journal
+from migrate.lab import fabric, fabric_kind as labs, namespaces, state as journal
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig
 
@@ -170,11 +169,11 @@ class Pages:
     exists, read_text = journal.HUGE_PAGES.exists, journal.HUGE_PAGES.read_text
     write_text = journal.HUGE_PAGES.write_text
 
-carrier.subprocess = types.SimpleNamespace(**vars(subprocess))
+namespaces.subprocess = types.SimpleNamespace(**vars(subprocess))
 places = {
-    "journal": journal, "local": local, "labs": labs, "carrier": carrier, "fabric": fabric,
+    "journal": journal, "local": local, "labs": labs, "namespaces": namespaces, "fabric": fabric,
     "host": local.NamespaceHost, "pages": Pages, "kind": labs.FabricKind,
-    "programs": carrier.subprocess, "files": labs.shutil,
+    "programs": namespaces.subprocess, "files": labs.shutil,
 }
 place, _, name = step.partition(".")
 owner = places[place]
@@ -216,7 +215,7 @@ def killed_at(command: str, step: str, count: int, argument: str) -> None:
         pytest.param("fabric.run", 1, id="one-namespace-made"),
         pytest.param("local._network", 1, id="fabric-made"),
         pytest.param("programs.Popen", 1, id="first-host-starting"),
-        pytest.param("carrier.start_host", 1, id="first-host-started"),
+        pytest.param("namespaces.start_host", 1, id="first-host-started"),
         pytest.param("journal.write_record", 2, id="hosts-in-journal"),
         pytest.param("host.start_libvirt", 1, id="libvirt-started"),
         pytest.param("kind.up", 1, id="up"),
@@ -247,7 +246,7 @@ def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: 
 
 
 def test_up_after_a_killed_controller_is_a_whole_lab(name: str) -> None:
-    killed_at("up", "carrier.start_host", 1, config(name).model_dump_json())
+    killed_at("up", "namespaces.start_host", 1, config(name).model_dump_json())
     assert fabric_kind.find(name) is None
     lab = local.KIND.up(config(name), quiet)
     a, b = lab.hosts.values()
@@ -270,7 +269,7 @@ def test_up_that_is_broken_off_leaves_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     before = own_huge_pages()
-    real = carrier.start_host
+    real = namespaces.start_host
 
     def second_fails(
         host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[str]
@@ -279,7 +278,7 @@ def test_up_that_is_broken_off_leaves_nothing(
             raise error
         return real(host, record, shared)
 
-    monkeypatch.setattr(carrier, "start_host", second_fails)
+    monkeypatch.setattr(namespaces, "start_host", second_fails)
     with pytest.raises(type(error)):
         local.KIND.up(config(name), quiet)
     assert traces(name) == []
@@ -294,8 +293,8 @@ def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
     name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
     if file == "QEMU":  # the daemon's parent has returned by then: the log tells
-        text += getattr(carrier, file)
-    monkeypatch.setattr(carrier, file, text)
+        text += getattr(namespaces, file)
+    monkeypatch.setattr(namespaces, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
         local.KIND.up(config(name), quiet)
     assert caught.value.host in {"a", "b"}

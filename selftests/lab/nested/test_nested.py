@@ -303,7 +303,7 @@ class Silent:
     """A lab whose machine never answers."""
 
     def __init__(self, place: Place, *, runs: bool) -> None:
-        self.carriers = {"a": place}
+        self.outer = {"a": place}
         self.hosts = {"a": self}
         self._runs = runs
 
@@ -324,6 +324,6 @@ def test_a_host_that_does_not_come_up_is_told_with_the_end_of_its_console(
     place.file(machine.CONSOLE).write_text("Kernel panic - not syncing: no root\n")
     lab = cast("NestedLab", Silent(place, runs=runs))
     with pytest.raises(HostError, match="no root") as caught:
-        nested._answer(lab, made(), Deadline.after(seconds))
+        nested._await_ssh(lab, "a", Deadline.after(seconds))
     assert caught.value.host == "a"
     assert "connection refused" in caught.value.said
