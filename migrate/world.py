@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrate.analysis.device_state import ring_regions
-from migrate.analysis.host_clocks import placed, steps
+from migrate.analysis.host_clocks import clock_steps, realign
 from migrate.backends.registry import Backend, module_for
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError, HostError
-from migrate.formats.log_events import of_ovs, of_qemu
+from migrate.formats.log_events import parse_ovs_log, parse_qemu_log
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, LOGS, NAME, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.lifecycle import Order, bring_probe, end_left, holders, running, settled
@@ -316,7 +316,7 @@ class World:
         deadline = self.setting.deadline(TAKE_S)
         self.clocks.read()
         self.seen.clocks, notes = tuple(self.clocks.readings), self.clocks.notes
-        told = [step.told(self.seen.begin_ns) for step in steps(self.seen.clocks)]
+        told = [step.describe(self.seen.begin_ns) for step in clock_steps(self.seen.clocks)]
         self.seen.notes += [*notes, *told]
         heard = self._placed(self.listener.events())
         stops = sorted(e.at_ns for e in heard if e.name == "STOP" and e.error_ns is not None)
@@ -326,8 +326,8 @@ class World:
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             logs = logs_of(host, self.case)
             wall = self.listener.walls[host.name]
-            logged += of_qemu(logs.get("qemu", ""), host.name, wall)
-            logged += of_ovs(logs.get("ovs", ""), host.name, wall)
+            logged += parse_qemu_log(logs.get("qemu", ""), host.name, wall)
+            logged += parse_ovs_log(logs.get("ovs", ""), host.name, wall)
             for name, text in logs.items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
                 if name == "qemu" and held == (host.name,):
@@ -350,7 +350,7 @@ class World:
 
     def _placed(self, events: Sequence[Event]) -> list[Event]:
         """By all readings of the clocks that tell of them."""
-        return list(placed(events, self.listener.walls, self.clocks.readings))
+        return list(realign(events, self.listener.walls, self.clocks.readings))
 
 
 def logs_of(host: Host, case: Case) -> dict[str, str]:

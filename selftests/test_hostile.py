@@ -36,7 +36,7 @@ from migrate.report.junit import junit
 from migrate.report.move_details import sections
 from migrate.results.run_folder import RunWriter, read_run
 from migrate.scenario.loader import load_all
-from selftests.conftest import Run
+from selftests.command_line import Run
 from selftests.doubles import synthetic
 
 HOSTILE = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from migrate.analysis.outage import longest
+from migrate.analysis.outage import longest_gap
 from migrate.campaign import session
 from migrate.campaign.priority import Choice, Past, costs, order
 from migrate.campaign.session import Session, Watcher
@@ -79,7 +79,7 @@ def past_of(run: Run, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Past]]
 def _past(one: Attempt, at_s: float, versions: str, seconds: float) -> Past:
     outage_ms = None
     if one.gaps is not None:
-        gaps = [longest(one.gaps, direction) for direction in DIRECTIONS]
+        gaps = [longest_gap(one.gaps, direction) for direction in DIRECTIONS]
         outage_ms = max((gap.length_ms for gap in gaps if gap), default=0.0)
     return Past(at_s, one.passed, versions, max(0.0, seconds), outage_ms)
 

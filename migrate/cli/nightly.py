@@ -102,11 +102,12 @@ def _asked(
     lab_file: Path, scenarios: Sequence[Path], ci: ForCi, options: Mapping[str, Any]
 ) -> Asked:
     from migrate.campaign.nightly import Asked
+    from migrate.data import shipped
     from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
 
     config = load_lab(lab_file, options["name"])
-    paths = scenarios or sorted(SCENARIOS.glob("*.toml"))
+    paths = scenarios or sorted(shipped(SCENARIOS).glob("*.toml"))
     loaded: tuple[Scenario, ...] = ()
     if options["resume"] is None:
         if not paths:

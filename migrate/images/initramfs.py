@@ -21,6 +21,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from migrate.data import data_path
 from migrate.errors import ConfigurationError, HostError
 from migrate.images.cache import build_once
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
@@ -28,7 +29,7 @@ from migrate.model import Value
 
 BUILDER = "1"
 """Raised when this module builds another image from the same recipe."""
-RECIPES = Path(__file__).parents[2] / "guest-images"
+RECIPES = data_path("guest-images")
 COMMAND_TIMEOUT_S = 300.0
 """For one program of a build; downloads included."""
 

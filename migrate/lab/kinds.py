@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from migrate.data import shipped
 from migrate.errors import ConfigurationError
 from migrate.lab.config import LabConfig
 from migrate.lab.local.config import LocalConfig
@@ -83,7 +84,7 @@ def parse_config(data: Mapping[str, Any]) -> LabConfig:
 def load_lab(path: Path | None, name: str | None = None) -> LabConfig:
     """Read a lab file (None: two hosts of the default root); ``name`` overrides the lab's name."""
     try:
-        data = tomllib.loads(path.read_text()) if path else {}
+        data = tomllib.loads(shipped(path).read_text()) if path else {}
         if name is not None:
             data["name"] = name
         return parse_config(data)

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from migrate.analysis.host_clocks import PEER, steps
-from migrate.formats.vmstate_stream import Account, Ending, Section
+from migrate.analysis.host_clocks import PEER, clock_steps
+from migrate.formats.vmstate_stream import Section, StreamAccount, StreamEnd
 from migrate.migration.move import MoveResult
 from migrate.model import ClockReading, DirtyRate, Event, Nic, Sample
 from migrate.recorder.qemu_state import QemuRecording
@@ -30,7 +30,7 @@ class Hop:
     end_ns: int
     looked: QemuRecording
     """Inside of both QEMUs."""
-    stream: Account | None = None
+    stream: StreamAccount | None = None
     """Of a guest that was saved and restored; else None."""
     tail: StreamCapture | None = None
     """Of the stream of one that was moved live."""
@@ -38,7 +38,7 @@ class Hop:
     """Whose events were not all heard, and why."""
 
     @property
-    def account(self) -> Account | Ending | None:
+    def account(self) -> StreamAccount | StreamEnd | None:
         """What the stream told of itself."""
         return self.stream or (self.tail.ending if self.tail else None)
 
@@ -72,7 +72,9 @@ class Seen:
     def stepped(self, *hosts: str) -> tuple[str, ...]:
         """Why it is not known when things happened on ``hosts``, or on the fabric; mostly empty."""
         asked = {*hosts, PEER}
-        return tuple(step.told(self.begin_ns) for step in steps(self.clocks) if step.host in asked)
+        return tuple(
+            step.describe(self.begin_ns) for step in clock_steps(self.clocks) if step.host in asked
+        )
 
     def by_hop(self, end_ns: int = FOREVER_NS) -> Iterator[tuple[Hop, list[Event], int]]:
         """Each hop with its events in order: it owns the axis until the next one begins.

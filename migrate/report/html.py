@@ -11,14 +11,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from migrate.analysis.figures import longest
+from migrate.analysis.figures import longest_outage
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.move_details import sections
-from migrate.report.table import PARTS_TITLE, against, table
+from migrate.report.table import PARTS_TITLE, table
 from migrate.results.run_folder import PRUNED, AttemptRecord, RunRecord, RunWriter, read_run
 
 POINTS = 80_000
@@ -97,13 +97,13 @@ def headline(attempt: Attempt) -> str:
     held = " and ".join(attempt.held_by) or "no host"
     parts = [f"{attempt.outcome}, the guest runs on {held}"]
     for direction in DIRECTIONS:
-        seen = longest(attempt, direction)
+        seen = longest_outage(attempt, direction)
         where = f" ({seen.part})" if seen and seen.part != "none" else ""
         length = _told(seen.ms, seen.at_least) if seen else _NOT
         parts.append(f"outage {direction} {length}{where}")
     reported = attempt.reported.downtime_ms
     parts.append(f"downtime reported {_told(reported) if reported is not None else _NOT}")
-    wrong = [verdict.check for verdict in against(attempt)]
+    wrong = [verdict.check for verdict in attempt.failed_verdicts]
     if wrong:
         parts.append(f"not passed: {', '.join(wrong)}")
     return "; ".join(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -33,12 +32,10 @@ from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import Resources
 from migrate.model import GuestSpec, Interface, Nic
-from selftests.conftest import new_name, remove_lab
+from selftests.helpers import new_name, remove_lab
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
 NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def ovs_processes(host: Host) -> list[str]:
 # --- vhost-user ---------------------------------------------------------------------------------
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     with VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend:
@@ -95,7 +92,7 @@ def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host
     assert len(ovs_processes(host)) == 2
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     end_switch(host, soon())
@@ -117,7 +114,7 @@ def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> N
         host.run(["rm", "-f", OTHERS_PID, f"{RUN}/own.db", f"{RUN}/db.sock"], soon())
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     with pytest.raises(ZeroDivisionError), VhostUser().provide(host, BACKED_BY_OVS, soon()):
@@ -125,7 +122,7 @@ def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
     assert PORT not in ports(host)
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     with VhostUser().provide(host, BACKED_BY_OVS, soon()):
@@ -135,7 +132,7 @@ def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host,
     assert len(ovs_processes(host)) == 2, "no second database"
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +156,7 @@ def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     assert ovs_processes(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> None:
     _, host = hosts
     with (
@@ -170,7 +167,7 @@ def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> 
     assert ovs_processes(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, Host]) -> None:
     """QEMU listens for the switch before it answers libvirt, and would do so for ever."""
     host, _ = hosts
@@ -195,13 +192,13 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
 # --- virtio, and modes without a module ---------------------------------------------------------
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_the_bridge_of_the_lab_is_used(hosts: tuple[Host, Host]) -> None:
     with Virtio().provide(hosts[0], Interface(), soon()) as backend:
         assert f"master {backend['bridge']}" in hosts[0].run(["ip", "link"], soon()).out
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_bridge_that_is_not_there_is_told(
     hosts: tuple[Host, Host],
 ) -> None:

@@ -16,8 +16,8 @@ from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, Skip
 from migrate.results.run_folder import RunWriter, read_run
-from selftests.conftest import SaidSoFar
 from selftests.doubles import synthetic
+from selftests.helpers import SaidSoFar
 
 ROOTS = {"a": "debian-13", "b": "debian-12", "c": "debian-13"}
 ABLE = (*module_for("virtio").needs, "userfaultfd")

@@ -21,9 +21,10 @@ from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.prepare.apply import prepare
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.prepare.steps import PreparedHost
-from selftests.conftest import SCENARIOS, Run, new_name, remove_lab, started
+from selftests.command_line import Run, started
+from selftests.helpers import SCENARIOS, new_name, remove_lab
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
+pytestmark = pytest.mark.needs_root
 WISHES = """
 [hosts.a.prepare]
 bridge = "taps"

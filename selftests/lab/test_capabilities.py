@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import signal
 import subprocess
 import threading
@@ -16,7 +15,6 @@ import pytest
 
 from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
-from migrate.lab import fabric_kind
 from migrate.lab.capabilities import (
     BOOT_S,
     CAPABILITIES,
@@ -27,12 +25,12 @@ from migrate.lab.capabilities import (
     gather,
     judge,
 )
-from migrate.lab.config import state_folder
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
 from migrate.model import Capability, HostFacts
+from selftests.helpers import new_name, remove_lab
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
 MANAGEMENT = (
@@ -239,14 +237,13 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[LocalLab]:
-    name = f"t{secrets.token_hex(2)}"
+def lab(root: None) -> Iterator[LocalLab]:
+    name = new_name()
     hosts = {host: LocalHostConfig(huge_pages=0) for host in "ab"}
     try:
         yield local.KIND.up(LocalConfig(name=name, hosts=hosts), lambda _: None)
     finally:
-        fabric_kind.down(name)
-        (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+        remove_lab(name)
 
 
 @pytest.fixture

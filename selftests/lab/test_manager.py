@@ -21,7 +21,7 @@ from migrate.lab.nested import lab as nested
 from migrate.lab.nested.config import NestedConfig
 from migrate.lab.rack import lab as rack
 from migrate.lab.rack.config import RackConfig
-from selftests.conftest import SaidSoFar
+from selftests.helpers import SaidSoFar
 
 LOCAL: LabKind[LocalConfig] = local.KIND
 NESTED: LabKind[NestedConfig] = nested.KIND

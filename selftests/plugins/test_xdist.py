@@ -28,8 +28,8 @@ from migrate.lab.state import new_record
 from migrate.model import AttemptError, Case, Problem, Skip
 from migrate.plugins.xdist_shared import SharedRun
 from migrate.results.run_folder import RunWriter, read_run
-from selftests.conftest import ROOT, SaidSoFar, remove_lab
 from selftests.doubles import synthetic
+from selftests.helpers import ROOT, SaidSoFar, remove_lab
 
 HOSTS: list[Any] = [SimpleNamespace(name=name) for name in "abcd"]
 A, B, C, D = HOSTS

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
-from selftests.conftest import traces
+from selftests.helpers import traces
 
 
 def quiet(_: str) -> None:
@@ -41,28 +40,8 @@ def config(name: str, huge_pages: int = 2) -> LocalConfig:
 
 
 @pytest.fixture
-def make_name() -> Iterator[Callable[[], str]]:
-    """Names of labs that no one else uses; those labs are taken down whatever happens."""
-    given: list[str] = []
-
-    def name() -> str:
-        given.append(f"t{secrets.token_hex(2)}")
-        return given[-1]
-
-    yield name
-    for one in given:
-        fabric_kind.down(one)
-        (state_folder() / f"{one}.lock").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def name(make_name: Callable[[], str]) -> str:
-    return make_name()
-
-
-@pytest.fixture
-def lab(name: str) -> LocalLab:
-    return local.KIND.up(config(name), quiet)
+def lab(lab_name: str) -> LocalLab:
+    return local.KIND.up(config(lab_name), quiet)
 
 
 def own_huge_pages() -> int:
@@ -95,12 +74,12 @@ def hears(here: Host, there: Host) -> str:
 # --- up and down ---
 
 
-def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
+def test_hosts_answer_and_down_leaves_nothing(lab_name: str) -> None:
     before = own_huge_pages()
     told: list[str] = []
-    lab = local.KIND.up(config(name), told.append)
+    lab = local.KIND.up(config(lab_name), told.append)
     assert told, "something is said while it comes up"
-    assert name in fabric_kind.names()
+    assert lab_name in fabric_kind.names()
     a, b = lab.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
@@ -109,13 +88,13 @@ def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
     assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
-    fabric_kind.down(name)
-    assert traces(name) == []
+    fabric_kind.down(lab_name)
+    assert traces(lab_name) == []
     assert not any(process.alive() for process in inside)
     assert own_huge_pages() == before
-    assert fabric_kind.find(name) is None
-    assert name not in fabric_kind.names()
-    fabric_kind.down(name)  # a lab that is down stays down
+    assert fabric_kind.find(lab_name) is None
+    assert lab_name not in fabric_kind.names()
+    fabric_kind.down(lab_name)  # a lab that is down stays down
 
 
 def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
@@ -131,8 +110,8 @@ def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
     assert fabric_kind.find(lab.name) is not None
 
 
-def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) -> None:
-    first, second = (local.KIND.up(config(make_name()), quiet) for _ in range(2))
+def test_two_labs_at_once_do_not_see_each_other(new_lab_name: Callable[[], str]) -> None:
+    first, second = (local.KIND.up(config(new_lab_name()), quiet) for _ in range(2))
     a, b = first.hosts.values()
     fabric_kind.down(second.name)
     assert hears(a, b) == "b"
@@ -140,12 +119,12 @@ def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) ->
     assert fabric_kind.find(first.name) is not None
 
 
-def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
+def test_a_lab_of_two_releases_has_libvirt_on_both(lab_name: str) -> None:
     roots = {
         "a": LocalHostConfig(root="debian-12", huge_pages=0),
         "b": LocalHostConfig(huge_pages=0),
     }
-    lab = local.KIND.up(LocalConfig(name=name, hosts=roots), quiet)
+    lab = local.KIND.up(LocalConfig(name=lab_name, hosts=roots), quiet)
     found = []
     for host in lab.hosts.values():
         with host.connect() as hypervisor:
@@ -221,12 +200,12 @@ def killed_at(command: str, step: str, count: int, argument: str) -> None:
         pytest.param("kind.up", 1, id="up"),
     ],
 )
-def test_down_removes_what_a_killed_controller_left(name: str, step: str, count: int) -> None:
+def test_down_removes_what_a_killed_controller_left(lab_name: str, step: str, count: int) -> None:
     before = own_huge_pages()
-    killed_at("up", step, count, config(name).model_dump_json())
-    assert name in fabric_kind.names(), "what is half up is listed"
-    fabric_kind.down(name)
-    assert traces(name) == []
+    killed_at("up", step, count, config(lab_name).model_dump_json())
+    assert lab_name in fabric_kind.names(), "what is half up is listed"
+    fabric_kind.down(lab_name)
+    assert traces(lab_name) == []
     assert own_huge_pages() == before
 
 
@@ -245,10 +224,10 @@ def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: 
     assert traces(lab.name) == []
 
 
-def test_up_after_a_killed_controller_is_a_whole_lab(name: str) -> None:
-    killed_at("up", "namespaces.start_host", 1, config(name).model_dump_json())
-    assert fabric_kind.find(name) is None
-    lab = local.KIND.up(config(name), quiet)
+def test_up_after_a_killed_controller_is_a_whole_lab(lab_name: str) -> None:
+    killed_at("up", "namespaces.start_host", 1, config(lab_name).model_dump_json())
+    assert fabric_kind.find(lab_name) is None
+    lab = local.KIND.up(config(lab_name), quiet)
     a, b = lab.hosts.values()
     assert hears(a, b) == "b"
 
@@ -266,7 +245,7 @@ def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: Lo
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_up_that_is_broken_off_leaves_nothing(
-    name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    lab_name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     before = own_huge_pages()
     real = namespaces.start_host
@@ -280,8 +259,8 @@ def test_up_that_is_broken_off_leaves_nothing(
 
     monkeypatch.setattr(namespaces, "start_host", second_fails)
     with pytest.raises(type(error)):
-        local.KIND.up(config(name), quiet)
-    assert traces(name) == []
+        local.KIND.up(config(lab_name), quiet)
+    assert traces(lab_name) == []
     assert own_huge_pages() == before
 
 
@@ -290,60 +269,62 @@ def test_up_that_is_broken_off_leaves_nothing(
     [("LIBVIRTD", 'listen_tcp = "{uuid}"\n'), ("QEMU", 'user = "no-such-user"\n')],
 )
 def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
-    name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+    lab_name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
     if file == "QEMU":  # the daemon's parent has returned by then: the log tells
         text += getattr(namespaces, file)
     monkeypatch.setattr(namespaces, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
-        local.KIND.up(config(name), quiet)
+        local.KIND.up(config(lab_name), quiet)
     assert caught.value.host in {"a", "b"}
-    assert traces(name) == []
+    assert traces(lab_name) == []
 
 
 def test_a_root_that_can_not_be_entered_is_told_with_the_log(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lab_name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("migrate.lab.local.lab.ensure_root", lambda *_: tmp_path)
     (tmp_path / "etc").mkdir()
     for file in ("passwd", "group"):
         (tmp_path / "etc" / file).touch()
     with pytest.raises(HostError, match="mount") as caught:
-        local.KIND.up(config(name), quiet)
+        local.KIND.up(config(lab_name), quiet)
     assert caught.value.host == "a"
-    assert traces(name) == []
+    assert traces(lab_name) == []
 
 
 def test_without_huge_pages_the_lab_is_up_and_says_so(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    lab_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
-    lab = local.KIND.up(config(name), quiet)
+    lab = local.KIND.up(config(lab_name), quiet)
     assert lab.record.huge_pages == 0
     assert "4 huge pages of 2 MiB could not be had" in lab.record.note
-    found = fabric_kind.find(name)
+    found = fabric_kind.find(lab_name)
     assert found is not None
     assert found.record.note == lab.record.note
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_without_root_it_is_told_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, command: str, name: str
+    monkeypatch: pytest.MonkeyPatch, command: str, lab_name: str
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(HostError, match="needs root") as caught:
-            local.KIND.up(config(name), quiet) if command == "up" else fabric_kind.down(name)
+            local.KIND.up(config(lab_name), quiet) if command == "up" else fabric_kind.down(
+                lab_name
+            )
     assert "sudo" in caught.value.remedy
     assert caught.value.exit_code == 3
-    assert traces(name) == []
+    assert traces(lab_name) == []
 
 
-def test_a_root_that_is_none_touches_nothing(name: str) -> None:
+def test_a_root_that_is_none_touches_nothing(lab_name: str) -> None:
     hosts = {"a": LocalHostConfig(), "b": LocalHostConfig(root="debian-1")}
     with pytest.raises(ConfigurationError, match="debian-1'"):
-        local.KIND.up(LocalConfig(name=name, hosts=hosts), quiet)
-    assert traces(name) == []
+        local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), quiet)
+    assert traces(lab_name) == []
 
 
 def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(

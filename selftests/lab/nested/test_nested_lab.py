@@ -26,9 +26,9 @@ from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
-from selftests.conftest import new_name, remove_lab, traces
+from selftests.helpers import new_name, remove_lab, traces
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
+pytestmark = pytest.mark.needs_root
 
 HOST = MachineConfig(huge_pages=0)
 DAMAGED = 4096
