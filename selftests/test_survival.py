@@ -27,7 +27,7 @@ from migrate.lab import fabric_kind
 from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
 from migrate.lab.lease import pair as pairs
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.lease.file_lock import lock_hosts
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
@@ -438,7 +438,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
     shared_lab: LocalLab, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as first:
-        first.enter_context(leased(shared_lab.leases, ["b"], Deadline.after(10), print))
+        first.enter_context(lock_hosts(shared_lab.leases, ["b"], Deadline.after(10), print))
         words = ("run", *ONE, "--name", shared_lab.name, "--results", tmp_path)
         with started(*words) as command:
             command.await_line("waiting for host b, held by process")
@@ -451,7 +451,7 @@ def test_a_second_job_gives_up_at_its_deadline(
 ) -> None:
     monkeypatch.setattr(session, "LEASE_S", 0.2)
     with (
-        leased(going.lab.leases, ["a"], Deadline.after(10), print),
+        lock_hosts(going.lab.leases, ["a"], Deadline.after(10), print),
         pytest.raises(HostError, match="held by process") as caught,
     ):
         tried(going, case())
@@ -461,9 +461,9 @@ def test_a_second_job_gives_up_at_its_deadline(
 
 
 def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), leased(tmp_path, "ab", Deadline.after(1), print):
+    with pytest.raises(KeyboardInterrupt), lock_hosts(tmp_path, "ab", Deadline.after(1), print):
         raise KeyboardInterrupt
-    with leased(tmp_path, "ba", Deadline.after(1), pytest.fail):
+    with lock_hosts(tmp_path, "ba", Deadline.after(1), pytest.fail):
         pass
 
 
@@ -480,7 +480,7 @@ def test_a_lease_that_is_lost_ends_the_attempt_before_its_next_step(
                 raise LeaseLostError("keep the lease of a and b", said="others have them")
 
     lease = Losing()
-    monkeypatch.setattr(pairs, "leased_pair", lambda *_words: contextlib.nullcontext(lease))
+    monkeypatch.setattr(pairs, "lease_hosts", lambda *_words: contextlib.nullcontext(lease))
     with pytest.raises(LeaseLostError):
         tried(going, case())
     assert lease.asked == step, "nothing was done afterwards"

@@ -25,7 +25,7 @@ from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.lease.file_lock import lock_hosts
 from migrate.model import (
     DIRECTIONS,
     Attempt,
@@ -307,7 +307,7 @@ def put_right(config: LabConfig, say: Callable[[str], None]) -> None:
     if manager.is_persistent(config) or (lab := manager.find(config, say)) is None:
         return
     hosts = list(lab.hosts)
-    with closing(lab), leased(lab.leases, hosts, Deadline.after(LEASE_S), say):
+    with closing(lab), lock_hosts(lab.leases, hosts, Deadline.after(LEASE_S), say):
         remains = lab.leftovers(hosts)
     if remains:
         say(f"taking the lab down, for what was left in it: {', '.join(remains)}")

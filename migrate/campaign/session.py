@@ -24,8 +24,9 @@ from migrate.lab import capabilities as facts
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig, cache_folder
+from migrate.lab.kvm_boot import BOOT_S
 from migrate.lab.lease.file_lock import Lease
-from migrate.lab.lease.pair import Pair, one_leased
+from migrate.lab.lease.pair import Pair, lease_first_free
 from migrate.migration.faults import NEEDS_POWER
 from migrate.model import (
     Attempt,
@@ -82,7 +83,7 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
                 cache_folder(),
                 image,
                 fresh=fresh,
-                seconds=facts.BOOT_S * lab.patience,
+                seconds=BOOT_S * lab.patience,
             )
 
     say("asking the hosts what they can do")
@@ -231,7 +232,7 @@ class Session:
     def _leased(
         self, pairs: Sequence[Pair], job: str
     ) -> AbstractContextManager[tuple[Pair, Lease]]:
-        return one_leased(self.lab, pairs, job, Deadline.after(LEASE_S), self.watcher.say)
+        return lease_first_free(self.lab, pairs, job, Deadline.after(LEASE_S), self.watcher.say)
 
     def _mend(self, case: Case, number: int, pair: Pair) -> None:
         """While nobody else has the hosts."""

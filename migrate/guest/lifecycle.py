@@ -158,7 +158,7 @@ PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
 
 
 def _end_everywhere(hosts: Sequence[Host]) -> None:
-    """By connections of its own: those of the attempt may have broken in it."""
+    """End the guest on every host, over new connections: those of the attempt may have broken."""
     reasons: list[Exception] = []
     for host in hosts:
         try:
@@ -170,7 +170,7 @@ def _end_everywhere(hosts: Sequence[Host]) -> None:
 
 
 def _end(host: Host) -> None:
-    """By libvirt; where that does not answer in time, by the id of QEMU that it wrote down."""
+    """End the guest by libvirt, or where that does not answer, by the process id in its file."""
     try:
         with host.connect() as hypervisor:
             end_left(host, hypervisor)
@@ -222,14 +222,14 @@ def _at_work(host: Host) -> bool:
 
 
 def holders(hosts: Sequence[Host]) -> tuple[str, ...]:
-    """The hosts on which the guest runs now: asked of each, guessed of none."""
-    found = []
+    """The names of the hosts on which the guest runs now; every one is asked."""
+    names = []
     for host in hosts:
         with host.connect() as hypervisor:
             domain = hypervisor.find(NAME)
             if domain is not None and domain.state() == "running":
-                found.append(host.name)
-    return tuple(found)
+                names.append(host.name)
+    return tuple(names)
 
 
 @contextmanager

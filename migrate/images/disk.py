@@ -34,7 +34,7 @@ from migrate.model import Value
 
 FILES = RECIPES / "disk"
 SUFFIXES = (".qcow2", ".raw", ".img")
-"""By these a path to a user's own disk is known."""
+"""Endings that tell a path to a user's own disk from a recipe's name."""
 
 SECTOR = 512
 BOOT_BEGIN = 2048
@@ -87,8 +87,8 @@ def ensure_disk(image: str, cache: Path, progress: Callable[[str], None]) -> Dis
 
 def _copied(path: Path, cache: Path, probe: Path, progress: Callable[[str], None]) -> Disk:
     kind = format_of(path)
-    seen = path.stat()
-    identity = f"{path.resolve()}\0{seen.st_ino}\0{seen.st_size}\0{seen.st_mtime_ns}"
+    status = path.stat()
+    identity = f"{path.resolve()}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = cache / "images" / f"disk-{digest}"
 
@@ -104,7 +104,7 @@ def _copied(path: Path, cache: Path, probe: Path, progress: Callable[[str], None
 
 
 def format_of(path: Path) -> Format:
-    """By the file's first bytes; ConfigurationError for what could not be opened from a copy."""
+    """Read from the file's head; ConfigurationError for what could not be opened from a copy."""
     tried = f"use the disk {path}"
     try:
         with path.open("rb") as file:

@@ -63,7 +63,7 @@ class Recipe(Value):
     system: tuple[str, ...] = ()
     """Packages of the system on a disk, besides Debian's essential ones."""
     size_mib: int = Field(default=512, ge=256, le=65536)
-    """Of a disk; it takes the room that is written to."""
+    """A disk's size; it takes only the room that is written to."""
 
 
 class Package(Value):
@@ -261,14 +261,14 @@ def _packages(archives: Path, wanted: Sequence[str]) -> Iterator[Package]:
 
 
 def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None:
-    found = {package.name: package for package in packages}
+    by_name = {package.name: package for package in packages}
     for name, pin in recipe.pinned.items():
-        package = found.get(name)
+        package = by_name.get(name)
         if package is None:
             raise ConfigurationError(
                 f"read guest image recipe {path}, key pinned.{name}",
                 said="the recipe uses no such package",
-                remedy=f"it uses: {', '.join(found)}",
+                remedy=f"it uses: {', '.join(by_name)}",
             )
         if pin.version != package.version or pin.sha256 not in (None, package.sha256):
             raise HostError(
@@ -279,14 +279,15 @@ def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None
 
 
 def only_one(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
+    """The one file of ``folder`` that matches; HostError if there is none, or more."""
+    matches = sorted(folder.glob(pattern))
+    if len(matches) != 1:
         raise HostError(
             f"find {pattern} among the recipe's packages",
-            said=f"{len(found)} files match",
+            said=f"{len(matches)} files match",
             remedy="the recipe's key `kernel` must name one package with one kernel image",
         )
-    return found[0]
+    return matches[0]
 
 
 def run_tool(arguments: list[str], *, tried: str, remedy: str) -> bytes:

@@ -96,15 +96,15 @@ class Lab(Protocol):
 
     name: str
     kind: str
-    """What its hosts are made of, as lab files call it: ``local``, ``nested``."""
+    """What its hosts are made of, as lab files call it: ``local``, ``nested``, ``rack``."""
     cpu_model: str | None
-    """Of guests under KVM; None: as the host's."""
+    """The processor of guests under KVM; None: as the host's."""
     patience: float
-    """How many times longer than real ones its hosts may take to start a guest, and to tell."""
+    """How many times longer than real ones its hosts may take to start a guest, and to answer."""
     peer_address: str
     peer_interface: str
     peer_is_here: bool
-    """Whether it runs on the controller's machine, and so has its clock."""
+    """Whether the peer runs on the controller's machine, and so has its clock."""
     guest_address: str
     prefix: int
 
@@ -114,7 +114,7 @@ class Lab(Protocol):
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
-        """Tables of a scenario for what scenarios leave open."""
+        """Values for what scenarios leave open, as tables of a scenario."""
 
     @property
     def shared(self) -> Path:
@@ -129,9 +129,9 @@ class Lab(Protocol):
         """``HOST:PORT`` of what keeps leases across controllers; None: this one has them alone."""
 
     def isolate_pair(self, source: str, target: str) -> Lab:
-        """The lab as a guest on these two hosts sees it, whatever goes on on others.
+        """The lab as a guest on these two hosts sees it: with a peer of their own.
 
-        Other pairs may be in use at the same time by guests of the same MAC and address.
+        Other pairs may be in use at the same time, by guests of the same MAC and address.
         """
 
     def peer(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
@@ -153,4 +153,4 @@ class Lab(Protocol):
         """Let go of what this process holds of it, e.g. connections; the lab goes on as it is."""
 
     def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """What an attempt on ``hosts`` should have taken with it."""
+        """What an attempt left behind on ``hosts``, one line each."""

@@ -31,7 +31,7 @@ class LabConfig(Value):
     name: Name
     hosts: Mapping[Name, HostConfig]
     workload: dict[str, int | float] = Field(default={})
-    """What scenarios leave open of their workload: a slow lab can't bear the usual rates."""
+    """Defaults of scenarios' workloads: a slow lab can't bear the usual rates."""
     coordinator: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d+$")
     """``HOST:PORT`` of the labgrid coordinator that keeps the leases of its hosts, if any."""
 
@@ -42,7 +42,7 @@ class LabConfig(Value):
         return workload
 
     def scenario_defaults(self) -> dict[str, dict[str, int | float]]:
-        """As tables of a scenario, which the scenario's own values come over."""
+        """Values for what scenarios leave open, as tables of a scenario."""
         return {"workload": self.workload} if self.workload else {}
 
 

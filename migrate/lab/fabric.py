@@ -51,22 +51,22 @@ class FabricLab:
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.record.config.scenario_defaults()
 
     @property
     def shared(self) -> Path:
-        """The cache: every host sees it at its own path."""
+        """See Lab; the cache."""
         return cache_folder()
 
     @property
     def leases(self) -> Path:
-        """Beside the journal: they go with the lab."""
+        """See Lab; beside the journal, so that they go with the lab."""
         return self.record.folder
 
     @property
     def coordinator(self) -> str | None:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.record.config.coordinator
 
     def in_fabric(self, argv: Sequence[str]) -> list[str]:

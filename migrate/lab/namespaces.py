@@ -1,4 +1,4 @@
-"""What hosts on this machine stand on: a root file system entered in namespaces of its own.
+"""Hosts on this machine: a root file system entered in namespaces of its own.
 
 Its process 1 reaps, and whatever runs in the host ends with it.
 """
@@ -52,10 +52,10 @@ max_core = 0
 
 def shares() -> list[str]:
     """Folders of the cache that every host sees at the same paths, and how."""
-    found = {"images": "ro", "warm": "rw"}
-    for name in found:
+    modes = {"images": "ro", "warm": "rw"}
+    for name in modes:
         (cache_folder() / name).mkdir(parents=True, exist_ok=True)
-    return [f"{cache_folder() / name}:{mode}" for name, mode in found.items()]
+    return [f"{cache_folder() / name}:{mode}" for name, mode in modes.items()]
 
 
 def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:
@@ -86,10 +86,10 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
         ) as starting,
     ):
-        said = starting.stdout.readline().split() if starting.stdout else []
-    if said[:1] != ["ready"]:
+        words = starting.stdout.readline().split() if starting.stdout else []
+    if words[:1] != ["ready"]:
         raise HostError("start the host", host=host.name, said=tail(log))
-    return host.model_copy(update={"init": ProcessId.of(int(said[1]))})
+    return host.model_copy(update={"init": ProcessId.of(int(words[1]))})
 
 
 def _know_libvirts_user(host: HostRecord, upper: Path) -> None:
@@ -132,7 +132,7 @@ def keep_capabilities(record: LabRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceHost:
-    """A host of the local lab: namespaces on this machine, found by its process 1."""
+    """A host made of namespaces on this machine, entered by way of its process 1."""
 
     name: str
     root: str

@@ -16,7 +16,7 @@ from migrate.errors import ConfigurationError, HostError
 from migrate.images.cache import build_once
 
 VERSION = 3
-"""Of the way roots are made; a new number makes every root anew."""
+"""Raised when roots are made in another way: then every root is made anew."""
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR = "http://deb.debian.org/debian"

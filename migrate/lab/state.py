@@ -74,7 +74,7 @@ class HostRecord(Value):
 
     name: str
     number: int = 0
-    """From 1 on; it is in all its addresses."""
+    """Counted from 1; it is in all the host's addresses."""
     root: str
     root_folder: Path
     namespace: str
@@ -165,7 +165,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def _ledger(state: Path) -> Iterator[dict[str, int]]:
-    """Who lent how many huge pages; ``base`` is what the machine had before the first lab."""
+    """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
     state.mkdir(parents=True, exist_ok=True)
     path = state / "huge-pages.json"
     with FileLock(state / "huge-pages.lock"):

@@ -20,7 +20,7 @@ from migrate.guest.lifecycle import end_left
 from migrate.lab import manager
 from migrate.lab.api import Lab
 from migrate.lab.config import LabConfig
-from migrate.lab.lease.file_lock import BusyError, leased
+from migrate.lab.lease.file_lock import BusyError, lock_hosts
 from migrate.results.run_folder import RunWriter, read_head, read_run
 
 
@@ -85,7 +85,7 @@ def _end_left(lab: Lab, say: Callable[[str], None]) -> None:
     for host in lab.hosts.values():
         with (
             suppress(BusyError),
-            leased(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
+            lock_hosts(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
             host.connect() as hypervisor,
         ):
             if end_left(host, hypervisor):

@@ -15,7 +15,7 @@ from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError
 from migrate.lab import manager
 from migrate.lab.kinds import load_lab
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.lease.file_lock import lock_hosts
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.prepare.apply import prepare
@@ -103,7 +103,7 @@ def test_what_a_lease_protects_is_left_alone(lab: LocalLab) -> None:
     host.run(["ip", "tuntap", "add", "tap7", "mode", "tap"], Deadline.after(9))
     host.run(["ip", "link", "set", "tap7", "master", "data", "up"], Deadline.after(9))
     said: list[str] = []
-    with leased(lab.leases, ["a"], Deadline.after(9), said.append):
+    with lock_hosts(lab.leases, ["a"], Deadline.after(9), said.append):
         assert repair(lab, said.append, dry_run=True) == 1
         with pytest.raises(CleanupError, match=f"held by process {os.getpid()}"):
             repair(lab, said.append)

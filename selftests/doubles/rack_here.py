@@ -23,7 +23,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
-from migrate.drivers.ssh import key_pair
+from migrate.drivers.ssh_address import key_pair
 from migrate.lab import fabric_kind
 from migrate.lab.fabric import ip_batch
 from migrate.lab.local import lab as local

@@ -15,7 +15,8 @@ import pytest
 from migrate.clock import Deadline, now_ns
 from migrate.drivers import netns
 from migrate.drivers.background_call import BackgroundCall
-from migrate.drivers.ssh import Address, Connection, key_pair, resolve
+from migrate.drivers.ssh import Connection
+from migrate.drivers.ssh_address import Address, key_pair, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host

@@ -15,16 +15,9 @@ import pytest
 
 from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
-from migrate.lab.capabilities import (
-    BOOT_S,
-    CAPABILITIES,
-    INIT_REACHED,
-    LOOK,
-    Boot,
-    Look,
-    gather,
-    judge,
-)
+from migrate.lab import kvm_boot
+from migrate.lab.capabilities import CAPABILITIES, LOOK, Look, gather, judge
+from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, Boot
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
@@ -279,7 +272,7 @@ def left(host: NamespaceHost) -> list[str]:
 
 def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: NamespaceHost) -> None:
     stand_in(host, f"echo booting; echo '{INIT_REACHED}'; exec sleep 1000")
-    boot = facts.boot(host, Image(), seconds=60)
+    boot = kvm_boot.boot(host, Image(), seconds=60)
     assert boot.reached
     assert boot.said == INIT_REACHED
     assert boot.seconds < 60
@@ -291,7 +284,7 @@ def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: NamespaceHost) ->
 
 def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: NamespaceHost) -> None:
     stand_in(host, "echo Booting from ROM..; exec sleep 1000")
-    boot = facts.boot(host, Image(), seconds=0.3)
+    boot = kvm_boot.boot(host, Image(), seconds=0.3)
     assert not boot.reached
     assert not boot.gave_up
     assert boot.said == "Booting from ROM.."
@@ -300,13 +293,13 @@ def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: NamespaceHost) -> No
 
 def test_a_qemu_that_does_not_listen_is_ended_all_the_same(host: NamespaceHost) -> None:
     stand_in(host, "trap '' TERM; exec sleep 1000")
-    assert not facts.boot(host, Image(), seconds=0.3).reached
+    assert not kvm_boot.boot(host, Image(), seconds=0.3).reached
     assert left(host) == []
 
 
 def test_a_qemu_that_gives_up_is_quoted(host: NamespaceHost) -> None:
     stand_in(host, "echo 'qemu-system-x86_64: failed to initialize kvm' >&2; exit 1")
-    boot = facts.boot(host, Image(), seconds=60)
+    boot = kvm_boot.boot(host, Image(), seconds=60)
     assert boot.gave_up
     assert boot.said == "qemu-system-x86_64: failed to initialize kvm"
 
@@ -323,7 +316,7 @@ def test_an_interrupted_try_leaves_no_process(host: NamespaceHost) -> None:
     waiting = threading.Thread(target=interrupt)
     waiting.start()
     with pytest.raises(KeyboardInterrupt):
-        facts.boot(host, Image(), BOOT_S)
+        kvm_boot.boot(host, Image(), BOOT_S)
     waiting.join()
     up.unlink()
     assert left(host) == []

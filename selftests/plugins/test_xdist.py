@@ -19,8 +19,8 @@ from migrate.errors import HostError
 from migrate.lab import fabric_kind
 from migrate.lab.api import Lab
 from migrate.lab.kinds import load_lab
-from migrate.lab.lease.file_lock import leased
-from migrate.lab.lease.pair import Pair, one_leased
+from migrate.lab.lease.file_lock import lock_hosts
+from migrate.lab.lease.pair import Pair, lease_first_free
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
@@ -46,20 +46,20 @@ def lab(folder: Path) -> Lab:
 
 def test_the_first_pair_that_is_free(tmp_path: Path) -> None:
     soon = Deadline.after(10)
-    with one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (first, _):
+    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (first, _):
         assert first == (A, B)
-        with one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (second, _):
+        with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (second, _):
             assert second == (C, D)
-    with one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (again, _):
+    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (again, _):
         assert again == (A, B)
 
 
 def test_half_a_pair_is_not_kept(tmp_path: Path) -> None:
     soon = Deadline.after(10)
     with (
-        leased(tmp_path, ["b"], soon, pytest.fail),
-        one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (found, _),
-        leased(tmp_path, ["a"], soon, pytest.fail),
+        lock_hosts(tmp_path, ["b"], soon, pytest.fail),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (found, _),
+        lock_hosts(tmp_path, ["a"], soon, pytest.fail),
     ):
         assert found == (C, D)
 
@@ -68,7 +68,7 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
     release, heard = threading.Event(), []
 
     def hold(holding: threading.Event) -> None:
-        with leased(tmp_path, ["d"], Deadline.after(10), pytest.fail):
+        with lock_hosts(tmp_path, ["d"], Deadline.after(10), pytest.fail):
             holding.set()
             release.wait(30)
 
@@ -81,8 +81,8 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
     holder.start()
     assert holding.wait(10)
     with (
-        leased(tmp_path, ["a"], Deadline.after(10), pytest.fail),
-        one_leased(lab(tmp_path), PAIRS, "a case", Deadline.after(30), said) as (found, _),
+        lock_hosts(tmp_path, ["a"], Deadline.after(10), pytest.fail),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(30), said) as (found, _),
     ):
         assert found == (C, D)
     holder.join()
@@ -94,9 +94,9 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
 
 def test_who_finds_none_free_gives_up_at_the_deadline(tmp_path: Path) -> None:
     with (
-        leased(tmp_path, ["a", "c"], Deadline.after(10), pytest.fail),
+        lock_hosts(tmp_path, ["a", "c"], Deadline.after(10), pytest.fail),
         pytest.raises(HostError, match="none of 2 pairs was free") as caught,
-        one_leased(lab(tmp_path), PAIRS, "a case", Deadline.after(0), lambda _line: None),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(0), lambda _line: None),
     ):
         pass
     assert "waiting for host a, held by process" in caught.value.said

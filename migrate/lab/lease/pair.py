@@ -11,10 +11,10 @@ from migrate.lab.api import Host, Lab
 from migrate.lab.lease.file_lock import (
     BusyError,
     Lease,
-    at_coordinator,
+    lease_hosts,
     lease_key,
-    leased,
-    leased_pair,
+    lock_hosts,
+    reserve_hosts,
 )
 
 Pair = tuple[Host, Host]
@@ -24,7 +24,7 @@ POLL_S = 0.1
 
 
 @contextmanager
-def one_leased(
+def lease_first_free(
     lab: Lab, pairs: Sequence[Pair], job: str, deadline: Deadline, say: Callable[[str], None]
 ) -> Iterator[tuple[Pair, Lease]]:
     """Hold the first of ``pairs`` that is free while the block runs; and its lease.
@@ -33,10 +33,10 @@ def one_leased(
     """
     with ExitStack() as leases:
         if len(pairs) == 1:
-            yield pairs[0], leases.enter_context(leased_pair(lab, pairs[0], job, deadline, say))
+            yield pairs[0], leases.enter_context(lease_hosts(lab, pairs[0], job, deadline, say))
         else:
             pair = _first_free(lab, pairs, leases, job, deadline, say)
-            yield pair, leases.enter_context(at_coordinator(lab, pair, job, deadline, say))
+            yield pair, leases.enter_context(reserve_hosts(lab, pair, job, deadline, say))
 
 
 def _first_free(
@@ -55,7 +55,7 @@ def _first_free(
         for pair in pairs:
             keys = [lease_key(host) for host in pair]
             try:
-                leases.enter_context(leased(lab.leases, keys, Deadline.after(0), say, job=job))
+                leases.enter_context(lock_hosts(lab.leases, keys, Deadline.after(0), say, job=job))
             except BusyError as busy:
                 if first_time:
                     holders[f"waiting for host {busy.host}, {busy.said}"] = None

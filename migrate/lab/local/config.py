@@ -14,7 +14,7 @@ class LocalHostConfig(HostConfig):
 
     root: str = "debian-13"
     huge_pages: int = Field(default=64, ge=0)
-    """Of 2 MiB, lent to this host's OVS-DPDK while the lab is up; 0: none."""
+    """Huge pages of 2 MiB for this host's OVS-DPDK while the lab is up; 0: none."""
 
 
 class LocalConfig(LabConfig):

@@ -14,7 +14,7 @@ class MachineConfig(HostConfig):
 
     root: str = "debian-12-backports"
     huge_pages: int = Field(default=64, ge=0)
-    """Of 2 MiB, inside the machine."""
+    """Huge pages of 2 MiB inside the machine."""
     memory_mib: int = Field(default=1280, ge=768, le=2752)
     """Above 2752 the firmware puts the VFs' BARs where nested guests never reach them."""
     nic: Literal["igb", "virtio"] = "igb"

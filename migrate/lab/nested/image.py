@@ -11,7 +11,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
-from migrate.drivers.ssh import key_pair
+from migrate.drivers.ssh_address import key_pair
 from migrate.images.cache import build_once, digest
 from migrate.images.kernel import cpio
 from migrate.lab.namespaces import LIBVIRTD, QEMU
@@ -131,10 +131,10 @@ def _initramfs(kernel: MachineKernel, host_private: str, public: str) -> bytes:
 
 def _folders(paths: Iterable[str], *more: str) -> list[str]:
     """Every folder of ``paths``, parents first."""
-    found = set(more)
+    folders = set(more)
     for path in paths:
-        found.update(str(parent) for parent in Path(path).parents if str(parent) != ".")
-    return sorted(found)
+        folders.update(str(parent) for parent in Path(path).parents if str(parent) != ".")
+    return sorted(folders)
 
 
 def _text(name: str) -> str:

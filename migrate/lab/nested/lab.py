@@ -20,12 +20,11 @@ from pathlib import Path
 
 from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
-from migrate.drivers.ssh import Address
+from migrate.drivers.ssh_address import Address
 from migrate.errors import HostError
 from migrate.images.cache import build_once, digest
 from migrate.images.initramfs import ensure_image
-from migrate.lab import capabilities as facts
-from migrate.lab import namespaces, state
+from migrate.lab import kvm_boot, namespaces, state
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
 from migrate.lab.fabric_kind import FabricKind
@@ -196,7 +195,7 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
 
 
 def _quietly(_text: str) -> None:
-    """Said when the lab came up."""
+    """Progress was reported when the lab came up."""
 
 
 # --- up -------------------------------------------------------------------------------------------
@@ -262,15 +261,15 @@ def _accelerator(place: NamespaceHost, host: HostRecord, progress: Say) -> str:
     if not any(switch.read_text().strip() in ("1", "Y") for switch in switches):
         return "tcg"
     image = ensure_image("tiny", cache_folder(), progress)
-    key = (host.root_folder.name, os.uname().release, facts.processor())
-    return "kvm" if facts.boot_once(place, cache_folder(), key, image).reached else "tcg"
+    key = (host.root_folder.name, os.uname().release, kvm_boot.processor())
+    return "kvm" if kvm_boot.boot_once(place, cache_folder(), key, image).reached else "tcg"
 
 
 # --- the machines' start --------------------------------------------------------------------------
 
 
 def _start(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
-    """From a state that was saved when they were first ready, else cold; then it is saved."""
+    """Start the machines from the state saved when they were first ready; else boot and save it."""
     states = _states(lab, machines)
     if states.is_dir():
         try:

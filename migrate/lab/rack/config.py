@@ -24,16 +24,16 @@ class RackHost(HostConfig):
     root: str = "installed"
     """What a scenario's ``roots`` call it."""
     libvirt: Transport = "qemu+ssh"
-    """Of the controller's connection."""
+    """How the controller reaches its libvirt."""
     migration_address: IPv4Address
     migration_libvirt: Transport = "qemu+ssh"
-    """By which the other hosts' libvirts reach this one, at its migration address."""
+    """How the other hosts' libvirts reach this one, at its migration address."""
     resources: Resources = Field(
         default=PLAIN_RESOURCES, validation_alias=AliasChoices("lends", "resources")
     )
     """What guests' interfaces may be made of; ``lends`` in lab files, or ``resources``."""
     start_libvirt: tuple[str, ...] = ("systemctl", "start", "libvirtd")
-    """After a fault that ended it."""
+    """The command that starts libvirt after a fault that ended it."""
 
 
 class RackPeer(Value):

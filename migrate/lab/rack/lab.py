@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from migrate.clock import Deadline
-from migrate.drivers.ssh import Address, Connection, resolve
+from migrate.drivers.ssh import Connection
+from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
 from migrate.lab.config import cache_folder, state_folder
@@ -57,22 +58,22 @@ class RackLab:
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.config.scenario_defaults()
 
     @property
     def coordinator(self) -> str | None:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.config.coordinator
 
     @property
     def shared(self) -> Path:
-        """The cache."""
+        """See Lab; the cache."""
         return cache_folder()
 
     @property
     def leases(self) -> Path:
-        """Of this controller: labs of any name may have the same hosts."""
+        """See Lab; one folder for all, since labs of any name may have the same hosts."""
         folder = state_folder() / "leases"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -165,12 +166,12 @@ def reach(config: RackConfig, say: Say) -> RackLab:
     token.write_text(secret)
     try:
         with ThreadPoolExecutor() as pool:
-            tries = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
+            connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
-            seen = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
+            caches = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
         problems = [
             f"{name}: {error}"
-            for calls in (seen, rooms, tries)
+            for calls in (caches, rooms, connections)
             for name, call in calls.items()
             if (error := call.exception()) is not None
         ]
@@ -208,13 +209,13 @@ def _has_room(host: RemoteHost) -> None:
 
 def _sees(host: RemoteHost | Connection, token: Path, secret: str) -> None:
     """That it is the controller's cache, and no other folder of that name."""
-    found = host.run(["cat", str(token)], Deadline.after(REACH_S), check=False)
-    if found.out != secret:
+    done = host.run(["cat", str(token)], Deadline.after(REACH_S), check=False)
+    if done.out != secret:
         name = host.name if isinstance(host, RemoteHost) else host.address.host
         raise HostError(
             f"see the controller's cache at {token.parent.parent}",
             host=name,
-            said=found.err.strip() or "it is another folder there",
+            said=done.err.strip() or "it is another folder there",
             remedy="mount one folder at the same path on the controller, all hosts and the peer "
             "(NFS), and name it by MIGRATE_LAB_CACHE where it is not the usual one",
         )

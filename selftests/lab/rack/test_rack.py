@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from migrate.clock import Deadline
-from migrate.drivers.ssh import Address, key_pair
+from migrate.drivers.ssh_address import Address, key_pair
 from migrate.errors import ConfigurationError
 from migrate.lab.config import cache_folder
 from migrate.lab.kinds import load_lab
