@@ -20,6 +20,7 @@ from migrate.analysis.outage import longest_gap
 from migrate.campaign import session
 from migrate.campaign.priority import Choice, Past, costs, order
 from migrate.campaign.session import Session, Watcher
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
@@ -306,9 +307,9 @@ def put_right(config: LabConfig, say: Callable[[str], None]) -> None:
     """Take a lab down in which the killed run left something; leave a clean one up."""
     if manager.is_persistent(config) or (lab := manager.find(config, say)) is None:
         return
-    hosts = list(lab.hosts)
-    with closing(lab), lock_hosts(lab.leases, hosts, Deadline.after(LEASE_S), say):
-        remains = lab.leftovers(hosts)
+    hosts = lab.hosts
+    with closing(lab), lock_hosts(lab.leases, list(hosts), Deadline.after(LEASE_S), say):
+        remains = leftovers(hosts.values())
     if remains:
         say(f"taking the lab down, for what was left in it: {', '.join(remains)}")
         manager.down(config)

@@ -151,6 +151,3 @@ class Lab(Protocol):
 
     def close(self) -> None:
         """Let go of what this process holds of it, e.g. connections; the lab goes on as it is."""
-
-    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """What an attempt left behind on ``hosts``, one line each."""

@@ -20,7 +20,6 @@ from migrate.drivers.shell import run
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
-from migrate.lab.leftovers import leftovers
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
 
@@ -113,10 +112,6 @@ class FabricLab:
                 yield process
             finally:
                 process.kill()
-
-    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """See :func:`migrate.lab.leftovers.leftovers`."""
-        return leftovers(self.hosts[name] for name in hosts)
 
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:
         """See Lab."""

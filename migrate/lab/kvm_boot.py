@@ -9,14 +9,16 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
 from migrate.clock import Deadline, now_ns
-from migrate.lab.api import Runs
 from migrate.lab.state import write_atomically
 from migrate.model import Value
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Runs
 
 INIT_REACHED = "migrate-lab: init reached"
 """What the guest image's first process says on the console."""

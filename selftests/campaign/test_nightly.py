@@ -32,7 +32,6 @@ from migrate.cli.nightly import Lasting
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import LabConfig
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
@@ -412,8 +411,8 @@ def test_a_clean_lab_is_left_up(
 ) -> None:
     put_right(shared_lab.record.config, told.lines.append)
     assert told.lines == []
-    down: list[LabConfig] = []
-    monkeypatch.setattr(LocalLab, "leftovers", lambda _self, _hosts: ("a guest",))
+    down: list[LocalConfig] = []
+    monkeypatch.setattr("migrate.campaign.nightly.leftovers", lambda _hosts: ("a guest",))
     monkeypatch.setattr(manager, "down", down.append)
     put_right(shared_lab.record.config, told.lines.append)
     assert down == [shared_lab.record.config]

@@ -23,7 +23,6 @@ from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.kinds import Say
-from migrate.lab.leftovers import leftovers
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
 
@@ -113,10 +112,6 @@ class RackLab:
         for host in self.hosts.values():
             host.close()
         self.peer_ssh.close()
-
-    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """See :func:`migrate.lab.leftovers.leftovers`."""
-        return leftovers(self.hosts[name] for name in hosts)
 
     def summary(self) -> Iterator[str]:
         """What it is made of, a line each."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
@@ -395,18 +396,18 @@ def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(lab: LocalLa
 
 def test_what_an_attempt_leaves_is_named(lab: LocalLab) -> None:
     a = lab.hosts["a"]
-    assert lab.leftovers(["a", "b"]) == ()
+    assert leftovers(lab.hosts.values()) == ()
     deadline = Deadline.after(10)
     a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
     a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], deadline)
     a.run(
         ["sh", "-c", "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"], deadline
     )
-    process, link = lab.leftovers(["a", "b"])
+    process, link = leftovers(lab.hosts.values())
     assert "process" in process
     assert "on a" in process
     assert link == "link vnet7 on a"
-    assert lab.leftovers(["b"]) == ()
+    assert leftovers([lab.hosts["b"]]) == ()
 
 
 def test_the_wall_clock_is_this_machines(lab: LocalLab) -> None:
