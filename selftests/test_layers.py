@@ -176,6 +176,15 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
     assert circles(tmp_path) == ["one", "three", "two"]
 
 
+SLEEPS = re.compile(r"\btime\.sleep\(|\bEvent\(\)\.wait\(")
+"""Waiting for time to pass: :func:`migrate.clock.until` and ``pause`` do it for all."""
+
+
+def test_nobody_sleeps_but_the_clock() -> None:
+    sleepers = [name for name, path in modules(PACKAGE).items() if SLEEPS.search(path.read_text())]
+    assert sleepers == ["clock"]
+
+
 HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")
 LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.kinds", "report.table")
 """Importing these must not import anything heavy: ``migrate-lab --help`` waits for it."""
