@@ -23,7 +23,7 @@ from migrate.lab.state import LabRecord
 
 
 class LocalLab(FabricLab):
-    """A lab that is up."""
+    """A local lab that is up."""
 
     kind = "local"
     cpu_model: str | None = None

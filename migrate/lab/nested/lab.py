@@ -73,7 +73,7 @@ done
 
 
 class NestedLab(FabricLab):
-    """A lab that is up."""
+    """A nested lab that is up."""
 
     kind = "nested"
     cpu_model: str | None = "qemu64"
