@@ -110,7 +110,6 @@ def up(lab_file: Path | None, name: str | None) -> None:
 def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     """What is up; exit code 3 if the lab is not."""
     from migrate.lab import manager as labs
-    from migrate.lab.fabric_kind import names
 
     config = _config(lab_file, name)
     wanted = config.name
@@ -120,7 +119,7 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     elif there is None:
         left = (
             f"; something of it is left: `migrate-lab lab down --name {wanted}`"
-            if wanted in names()
+            if wanted in labs.names()
             else ""
         )
         click.echo(f"{wanted} is not up{left}")

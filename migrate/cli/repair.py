@@ -51,11 +51,10 @@ def _up(config: LabConfig) -> Lab:
     from migrate.campaign.progress import Progress
     from migrate.errors import HostError
     from migrate.lab import manager
-    from migrate.lab.fabric_kind import names
 
     lab = manager.find(config, Progress().say)
     if lab is None:
-        left = config.name in names()
+        left = config.name in manager.names()
         raise HostError(
             f"reach the hosts of the lab {config.name}",
             said="it is not up" + (", but something of it is left" if left else ""),
