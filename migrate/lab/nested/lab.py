@@ -18,6 +18,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
 from migrate.drivers.ssh_address import Address
@@ -269,32 +271,32 @@ def _accelerator(place: NamespaceHost, host: HostRecord, progress: Say) -> str:
 
 
 def _start(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
-    """Start the machines from the state saved when they were first ready; else boot and save it."""
+    """Start the machines from the state saved when they were first ready; else boot and save it.
+
+    Labs of the same machines start one after the other: at once they would be too slow to answer.
+    """
     states = _states(lab, machines)
-    if states.is_dir():
-        try:
-            _restore_all(lab, machines, states, progress)
-        except HostError as error:
-            progress(f"the saved state is of no use ({error}); booting anew")
-            shutil.rmtree(states, ignore_errors=True)
-            _each(machines, functools.partial(_kill, lab))
-        else:
+    with FileLock(states.with_suffix(".lock")):
+        if states.is_dir() and _restore_all(lab, machines, states, progress):
             return
+        if machines[0].accelerator == "tcg":
+            build_once(states, functools.partial(_boot_and_save, lab, machines, progress))
+        else:
+            _boot_all(lab, machines, progress)
+        _each(machines, functools.partial(_settle, lab))
 
-    def boot_and_save(beside: Path) -> None:
-        _boot_all(lab, machines, progress)
-        progress("saving their state for the next time")
-        beside.mkdir(mode=0o700)
-        for machine in machines:
-            state = beside / f"{machine.name}.state"
-            save(lab.outer[machine.name], state, Deadline.after(SAVE_S))
 
-    if machines[0].accelerator != "tcg":
-        _boot_all(lab, machines, progress)
-    elif not build_once(states, boot_and_save):  # another lab was quicker
-        _restore_all(lab, machines, states, progress)
-        return
-    _each(machines, functools.partial(_settle, lab))
+def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path, progress: Say) -> bool:
+    """Whether all go on; if not, none runs, and their state is gone."""
+    try:
+        progress("going on from the machines' saved state")
+        _each(machines, functools.partial(_restore, lab, states))
+    except HostError as error:
+        progress(f"the saved state is of no use ({error}); booting anew")
+        shutil.rmtree(states)
+        _each(machines, functools.partial(_kill, lab))
+        return False
+    return True
 
 
 def _boot_all(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
@@ -302,9 +304,15 @@ def _boot_all(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> Non
     _each(machines, functools.partial(_boot, lab))
 
 
-def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path, progress: Say) -> None:
-    progress("going on from the machines' saved state")
-    _each(machines, functools.partial(_restore, lab, states))
+def _boot_and_save(
+    lab: NestedLab, machines: Sequence[Machine], progress: Say, folder: Path
+) -> None:
+    _boot_all(lab, machines, progress)
+    progress("saving their state for the next time")
+    folder.mkdir(mode=0o700)
+    for machine in machines:
+        state = folder / f"{machine.name}.state"
+        save(lab.outer[machine.name], state, Deadline.after(SAVE_S))
 
 
 def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
