@@ -16,7 +16,6 @@ Both figures are libvirt's own account, asked for when the migration has ended.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,7 +32,7 @@ from bench.world import (
     write_json,
 )
 from migrate.backends.xml import rewritten
-from migrate.clock import Deadline
+from migrate.clock import Deadline, pause
 from migrate.errors import MeasurementError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Lab
@@ -76,7 +75,7 @@ def migrate(lab: Lab, case: Case, arm: str, number: int) -> MigrationTimes:
             traffic = Traffic(guest.probe, peer, lab, case.workload)
             stack.callback(traffic.release)
             traffic.start(deadline)
-        threading.Event().wait(case.workload.floor_s)
+        pause(case.workload.floor_s)
         if arm == "all":
             _migrate_recorded(lab, case, guest)
         else:

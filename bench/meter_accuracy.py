@@ -8,7 +8,6 @@ A sample whose system calls took too long is injected again.
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from bench.world import host_pair, local_lab, number_text, options, run_bench, s
 from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.outage import LATE_NS, Measurement, measure
 from migrate.analysis.traffic import observation
+from migrate.clock import pause
 from migrate.errors import MeasurementError
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
@@ -164,7 +164,7 @@ def episode(injector: Injector, qemu: int, kind: str, length_ms: int) -> Episode
 
 
 def _rest(seconds: float = PAUSE_S) -> None:
-    threading.Event().wait(seconds)
+    pause(seconds)
 
 
 # --- measuring ----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from migrate.guest.lifecycle import Order, running
 from migrate.guest.probe import Probe
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.migration.move import End
 from migrate.model import Case
@@ -45,7 +45,7 @@ def say(text: str) -> None:
 @contextmanager
 def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    with lab_up(LabConfig(name=name), say) as lab:
+    with lab_up(LocalConfig(name=name), say) as lab:
         assert isinstance(lab, LocalLab)
         yield lab
 

@@ -15,7 +15,7 @@ from bench.world import number_text, options, run_bench, say, show, write_json
 from migrate.campaign.session import lab_up
 from migrate.clock import now_ns
 from migrate.errors import HostError
-from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 
 NAMES = "abcdefgh"
 WAITS = ("floor_s = 10\nsettle_s = 10\n", "")
@@ -51,7 +51,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, choices=range(2, 5))
     chosen = parser.parse_args()
     names = NAMES[: 2 * chosen.workers]
-    config = LabConfig(name=chosen.lab, hosts={name: HostConfig(huge_pages=0) for name in names})
+    config = LocalConfig(
+        name=chosen.lab, hosts={name: LocalHostConfig(huge_pages=0) for name in names}
+    )
     rows, times = [], {}
     with tempfile.TemporaryDirectory() as name, lab_up(config, say):
         folder = Path(name)

@@ -16,9 +16,9 @@ PACKAGE = ROOT / "migrate"
 PLAN = ROOT / "docs" / "architecture.md"
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "libvirt": ("drivers.libvirt",),
+    "libvirt": ("drivers.libvirt", "drivers.libvirt_events", "drivers.libvirt_channel"),
     "libvirt_qemu": ("drivers.libvirt",),
-    "paramiko": ("drivers.ssh",),
+    "paramiko": ("drivers.ssh", "drivers.ssh_address"),
     "qemu": ("drivers.qmp",),
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
     "subprocess": (
@@ -176,8 +176,17 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
     assert circles(tmp_path) == ["one", "three", "two"]
 
 
+SLEEPS = re.compile(r"\btime\.sleep\(|\bEvent\(\)\.wait\(")
+"""Waiting for time to pass: :func:`migrate.clock.until` and ``pause`` do it for all."""
+
+
+def test_nobody_sleeps_but_the_clock() -> None:
+    sleepers = [name for name, path in modules(PACKAGE).items() if SLEEPS.search(path.read_text())]
+    assert sleepers == ["clock"]
+
+
 HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")
-LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.config", "report.table")
+LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.kinds", "report.table")
 """Importing these must not import anything heavy: ``migrate-lab --help`` waits for it."""
 
 
