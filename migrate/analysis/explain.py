@@ -173,7 +173,7 @@ def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Expla
     """The spans of ``gap``.
 
     ``log``: the arrivals of its direction, both stamps on the axis; ``grain_ns``: what the meter
-    can't tell from nothing, its floor: so much before the stop, and after the last thing that kept
+    can't resolve, its floor: so much before the stop, and after the last thing that kept
     packets from being served, is the meter's own.
     """
     end_ns = gap.begin_ns + gap.length_ns

@@ -19,7 +19,7 @@ from migrate.model.recording import Arrivals, Column
 # --- the guest's clock --------------------------------------------------------------------------
 
 UNKNOWN_DELAY_NS = 50_000_000
-"""The error where nothing ever came back: a one-way delay can't be told from an offset."""
+"""The error where nothing ever came back: a one-way delay looks like an offset."""
 
 
 @dataclass(frozen=True, slots=True)

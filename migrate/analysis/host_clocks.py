@@ -1,7 +1,7 @@
 """Wall clocks of hosts, read several times: where a stamp lies, and whether a clock was set.
 
 A wall clock drifts, and whoever keeps it may set it. Drift is slow, and is interpolated; a clock
-that was set in the middle of an attempt tells nothing of when things happened.
+that was set in the middle of an attempt does not say when things happened.
 """
 
 from __future__ import annotations

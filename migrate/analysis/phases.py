@@ -18,7 +18,7 @@ _PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
     ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
     ("start", frozenset({"setup", "wait-unplug", "precopy"})),
     ("tail", frozenset({"postcopy", "resumed", "announce", "replug", "settled"})),
-    # It spans the stop, so it tells nothing as long as another phase does; alone it is a move
+    # It spans the stop, so it decides nothing where there is another phase; alone it is a move
     # that was given up while the primary was on its way out.
     ("start", frozenset({"standby"})),
 )
@@ -58,7 +58,7 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
     - ``resumed``: from that RESUME to the first announcement, or to ``end_ns`` if there was none.
     - ``announce``: from the first announcement after the resume to the last.
     - ``standby``: from the end of wait-unplug (the primary is unplugged) to the begin of replug; to
-      ``end_ns`` if there was none, or if the probe tells of carriers and of no primary any more.
+      ``end_ns`` if there was none, or if the probe reports carriers and no primary any more.
     - ``replug``: see :func:`_replug`; for an interface that was taken out, from the resume (or from
       the status that ended the move) to the controller's ``attached``.
     - ``settled``: after the last announcement and the last status; without a stop, from the status

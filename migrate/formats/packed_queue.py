@@ -21,7 +21,7 @@ _PACKED_EVENTS = ("enabled", "disabled", "at a descriptor", "reserved")
 
 
 def check_packed(ring: Ring, result: Audit) -> None:
-    """Hold a captured packed queue against its rules; adds to ``result``."""
+    """Check a captured packed queue by its rules; adds to ``result``."""
     entries = descriptors(ring)
     if not (0 <= ring.last_avail < ring.size and 0 <= ring.used < ring.size):
         result.broken.append(

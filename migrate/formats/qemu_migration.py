@@ -19,7 +19,7 @@ STATUS_PHASES: Mapping[str, PhaseName] = {
     "device": "device",
     "postcopy-active": "postcopy",
 }
-"""The phase that the source is in by its MigrationStatus, as its MIGRATION event tells it."""
+"""The source's phase by its MigrationStatus, as its MIGRATION event has it."""
 GAVE_UP = ("failed", "cancelled")
 """Statuses after which the guest stays where it was."""
 SWITCHED = ("pre-switchover", "device", "completed")
@@ -29,7 +29,7 @@ FINAL = ("completed", "postcopy-active")
 
 
 def status_of(event: Event) -> str:
-    """The status that a MIGRATION event tells; empty if it tells none."""
+    """The status in a MIGRATION event; empty if it has none."""
     return str(event.data.get("status", ""))
 
 

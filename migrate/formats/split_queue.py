@@ -18,7 +18,7 @@ from migrate.formats.virtqueue import (
 
 
 def check_split(ring: Ring, result: Audit) -> None:
-    """Hold a captured split queue against its rules; adds to ``result``."""
+    """Check a captured split queue by its rules; adds to ``result``."""
     size = ring.size
     driver, device = ring.memory[ring.driver], ring.memory[ring.device]
     flags, avail, *heads = struct.unpack_from(f"<{2 + size}H", driver)

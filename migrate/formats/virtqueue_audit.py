@@ -1,4 +1,4 @@
-"""A virtqueue held against the rules of its kind, with what it says by name."""
+"""A virtqueue checked by the rules of its kind, with its indices and flags by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tables(ring: Ring) -> tuple[tuple[int, int], ...]:
 
 
 def audit(ring: Ring) -> Audit:
-    """Decode a queue and hold it against the rules of its kind; one of size 0 is not set up."""
+    """Decode a queue and check the rules of its kind; one of size 0 is not set up."""
     result = Audit()
     if not ring.size:
         result.unchecked.append("the driver did not set this queue up")

@@ -29,7 +29,7 @@ NO_SETTING = {"id", "expect", "needs", "source_file", "row"}
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """``used``: the runs that each case is held against, oldest first; ``notes``: what to know of
+    """``used``: the runs that each case is compared with, oldest first; ``notes``: what to know of
     them, such as versions that changed; ``left_out``: runs that were not used, and why."""
 
     samples: tuple[FigureSample, ...]

@@ -33,7 +33,7 @@ ABOUT: Mapping[str, str] = {
         "one."
     ),
 }
-"""What figures can tell, and what not, by the kind of lab."""
+"""What figures can show, and what not, by the kind of lab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RunTable(Grid):
     went: tuple[GridSection, ...] = ()
     """What the longest outage each way consists of; empty where no gap was explained."""
     about: str = ""
-    """What a lab of this kind can tell and what not; empty where the lab's docs say enough."""
+    """What a lab of this kind can show and what not; empty where the lab's docs say enough."""
     notes: tuple[str, ...] = ()
     """How to read it, and what can't be ranked."""
     skips: tuple[str, ...] = ()

@@ -115,7 +115,7 @@ def compare(samples: Sequence[FigureSample], rules: Rules) -> tuple[Comparison, 
 
 
 def exit_code(comparisons: Sequence[Comparison]) -> int:
-    """1: a figure is worse; 0: none is, as far as can be told; 3: nothing could be told."""
+    """1: a figure is worse; 0: none is known to be; 3: nothing could be compared."""
     if any(comparison.result == "worse" for comparison in comparisons):
         return 1
     return 0 if any(comparison.result != "can't tell" for comparison in comparisons) else 3
