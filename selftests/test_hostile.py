@@ -23,8 +23,8 @@ from migrate.model import (
     Event,
     GuestSpec,
     HostFacts,
-    Inside,
     Interface,
+    MoveDetails,
     Problem,
     Skip,
     Span,
@@ -80,7 +80,7 @@ def attempt(text: str) -> Attempt:
         leftovers=(text,),
         error=Problem(tried=text, host=text, said=text, remedy=text),
         verdicts=(Verdict(check=text, result="fail", measured=text, limit=text, evidence=text),),
-        inside=(Inside(stop=(span,), devices=(device,), unseen=(text,)),),
+        inside=(MoveDetails(stop=(span,), devices=(device,), unseen=(text,)),),
     )
 
 

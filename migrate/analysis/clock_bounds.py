@@ -64,8 +64,8 @@ class OffsetBounds:
     def segment_starts(self) -> list[int]:
         """Indices at which segments begin, the first one 0."""
         starts = [0]
-        while (against := self._contradiction(starts[-1])) is not None:
-            starts.append(self._break(starts[-1], against))
+        while (contradiction := self._contradiction(starts[-1])) is not None:
+            starts.append(self._break(starts[-1], contradiction))
         if (shifted := self._trailing(starts[-1])) is not None:
             starts.append(shifted)
         return starts
@@ -81,7 +81,7 @@ class OffsetBounds:
         wrong = np.flatnonzero(ground - ceiling > TOLERANCE_NS)
         return start + int(wrong[0]) if len(wrong) else None
 
-    def _break(self, start: int, against: int) -> int:
+    def _break(self, start: int, contradiction: int) -> int:
         """The row at which the clock jumped, at or before the first row that shows it.
 
         Rows between the last one that only the old offset explains and the one that contradicts
@@ -91,27 +91,28 @@ class OffsetBounds:
         under the old offset than all before it, as the second packet of a flush, speaks for the
         new one.
         """
-        sign = 1 if np.isfinite(self.lower[against]) else -1
+        sign = 1 if np.isfinite(self.lower[contradiction]) else -1
         shows, opposes = (self.lower, self.upper) if sign > 0 else (-self.upper, -self.lower)
-        after = self.guest_ns[against] + _LOOK_AHEAD_NS
+        after = self.guest_ns[contradiction] + _LOOK_AHEAD_NS
         soon = min(
-            against + int(np.searchsorted(self.guest_ns[against:], after, side="right")),
-            self._contradiction(against) or len(self.guest_ns),
+            contradiction
+            + int(np.searchsorted(self.guest_ns[contradiction:], after, side="right")),
+            self._contradiction(contradiction) or len(self.guest_ns),
         )
-        level = float(np.max(shows[against:soon]))
-        only_old = opposes[start:against] < level - TOLERANCE_NS
+        level = float(np.max(shows[contradiction:soon]))
+        only_old = opposes[start:contradiction] < level - TOLERANCE_NS
         first = start + int(np.flatnonzero(only_old)[-1]) + 1
-        usual = self._usual(shows, start, first, against)
+        usual = self._usual(shows, start, first, contradiction)
         score = np.concatenate([[0], np.cumsum(np.where(usual, 1, -1))])
         return first + int(np.argmax(score))
 
-    def _usual(self, shows: Bounds, start: int, first: int, against: int) -> Flags:
+    def _usual(self, shows: Bounds, start: int, first: int, contradiction: int) -> Flags:
         """Which rows from ``first`` are no earlier than the latest ones before, but for drift."""
         before = start + np.flatnonzero(np.isfinite(shows[start:first]))[-_RECENT:]
         if not len(before):
-            return np.zeros(against - first, dtype=np.bool_)
-        ageing = (self.guest_ns[first:against] - self.guest_ns[before[-1]]) * MOST_DRIFT
-        bound = shows[first:against]
+            return np.zeros(contradiction - first, dtype=np.bool_)
+        ageing = (self.guest_ns[first:contradiction] - self.guest_ns[before[-1]]) * MOST_DRIFT
+        bound = shows[first:contradiction]
         usual: Flags = np.isfinite(bound) & (bound <= np.max(shows[before]) + ageing)
         return usual
 

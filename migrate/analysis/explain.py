@@ -15,7 +15,7 @@ import numpy as np
 
 from migrate.analysis.phases import switchover
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
-from migrate.model import DeviceHandoff, Direction, Event, Explained, Gap, Span
+from migrate.model import DeviceHandoff, Direction, Event, Gap, GapExplanation, Span
 from migrate.model.recording import Arrivals, Column, Flags
 
 _OVS_NS = 100_000_000
@@ -169,7 +169,7 @@ def section_name(name: str, instance: int) -> str:
 # --- a gap --------------------------------------------------------------------------------------
 
 
-def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Explained:
+def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> GapExplanation:
     """The spans of ``gap``.
 
     ``log``: the arrivals of its direction, both stamps on the axis; ``grain_ns``: what the meter
@@ -179,7 +179,7 @@ def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Expla
     end_ns = gap.begin_ns + gap.length_ns
     marks = _marks(gap, hop, log, grain_ns)
     spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.error_ns))
-    return Explained(
+    return GapExplanation(
         direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
     )
 

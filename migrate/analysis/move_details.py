@@ -35,11 +35,11 @@ from migrate.model import (
     Convergence,
     DeviceHandoff,
     Event,
-    Explained,
     Floor,
     Gap,
-    Inside,
+    GapExplanation,
     MonitorGap,
+    MoveDetails,
     RingAudit,
 )
 from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recording, TrafficLog
@@ -54,13 +54,13 @@ def move_details(
     hops: Sequence[HopEvents],
     case: Case,
     arrivals: Mapping[str, Arrivals],
-) -> tuple[Inside, ...]:
+) -> tuple[MoveDetails, ...]:
     """What went on inside of each hop; ``arrivals`` on the axis."""
     until_ns = recording.listened_until_ns
     end_ns = FOREVER_NS if until_ns is None else until_ns
     stretches = zip(by_hop(recording, end_ns), hops, strict=True)
     return tuple(
-        Inside(
+        MoveDetails(
             hop=number,
             **_of_hop(hop, events, case),
             **_announced(events, hop.qemu, border_ns),
@@ -76,7 +76,7 @@ def explanations(
     floor: Floor | None,
     case: Case,
     arrivals: Mapping[str, Arrivals],
-) -> tuple[Explained, ...] | None:
+) -> tuple[GapExplanation, ...] | None:
     """The longest gap of each direction; None without gaps, or if events are missing."""
     if gaps is None or floor is None or any(hop.unplaced for hop in hops):
         return None
@@ -89,7 +89,7 @@ def _explained(
     floor: Floor,
     case: Case,
     arrivals: Mapping[str, Arrivals],
-) -> Iterator[Explained]:
+) -> Iterator[GapExplanation]:
     for way in DIRECTIONS:
         gap = longest_gap(gaps, way)
         if gap is not None and way in arrivals:
@@ -106,7 +106,7 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
 
 
 def _of_hop(hop: HopRecording, hop_events: HopEvents, case: Case) -> dict[str, Any]:
-    """Fields of :class:`Inside` that both QEMUs' events and answers tell."""
+    """Fields of :class:`MoveDetails` that both QEMUs' events and answers tell."""
     _, resume = hop_events.switchover
     spans, took = stop_stages(hop_events), device_times(hop_events)
     compared = tuple(_compared(hop, hop_events))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from migrate.model import Event, Reported, Sample
+from migrate.model import Event, ReportedFigures, Sample
 
 
-def with_vfio(reported: Reported, samples: Sequence[Sample], events: Sequence[Event]) -> Reported:
+def with_vfio(
+    reported: ReportedFigures, samples: Sequence[Sample], events: Sequence[Event]
+) -> ReportedFigures:
     """``reported``, and how much of a VF's state was sent before and after the guest's stop.
 
     Both stay None where none of it was seen: of a VF that was unplugged QEMU says 0.
@@ -24,14 +26,14 @@ def with_vfio(reported: Reported, samples: Sequence[Sample], events: Sequence[Ev
     return reported.model_copy(update=sizes)
 
 
-def combined(hops: Iterable[Reported]) -> Reported:
+def combined(hops: Iterable[ReportedFigures]) -> ReportedFigures:
     """Of several hops: the longest downtime, and the time of all; None where one is not known."""
     hops = list(hops)
     if len(hops) == 1:
         return hops[0]
     downtimes = [hop.downtime_ms for hop in hops if hop.downtime_ms is not None]
     totals = [hop.total_ms for hop in hops if hop.total_ms is not None]
-    return Reported(
+    return ReportedFigures(
         downtime_ms=max(downtimes) if len(downtimes) == len(hops) else None,
         total_ms=sum(totals) if len(totals) == len(hops) else None,
     )

@@ -32,11 +32,11 @@ from migrate.model import (
     Attempt,
     Case,
     HostFacts,
-    NotReached,
     Plan,
-    Quarantined,
+    QuarantineEntry,
     Run,
     Skip,
+    UnreachedTries,
 )
 from migrate.results.reader import find_run, read_run
 from migrate.results.writer import RunWriter
@@ -185,10 +185,10 @@ class Night:
             watcher.say(f"no attempt: {error}")
         self.history.setdefault(case.id, []).append(past)
 
-    def _not_reached(self, placed: Placed, reason: str) -> tuple[NotReached, ...]:
+    def _not_reached(self, placed: Placed, reason: str) -> tuple[UnreachedTries, ...]:
         tries, cost_s = self._tries(), costs(list(placed), self.history)
         return tuple(
-            NotReached(case_id=case, tries=missing, expected_s=cost_s[case], reason=reason)
+            UnreachedTries(case_id=case, tries=missing, expected_s=cost_s[case], reason=reason)
             for case in placed
             if (missing := self.plan.repeat - tries[case]) > 0
         )
@@ -216,7 +216,7 @@ class Asked:
     scenarios: Sequence[Scenario]
     budget_s: float | None
     repeat: int
-    quarantine: tuple[Quarantined, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
     command: tuple[str, ...] = ()
     keep_lab: bool = False
 

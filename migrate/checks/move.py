@@ -12,8 +12,8 @@ from migrate.model import (
     Attempt,
     Direction,
     DirtyMethod,
-    Explained,
-    Inside,
+    GapExplanation,
+    MoveDetails,
     Verdict,
     Workload,
 )
@@ -100,13 +100,13 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _share_error(gap: Explained) -> float:
+def _share_error(gap: GapExplanation) -> float:
     """Error of a gap's share: unexplained spans are as long as their ends are right."""
     error_ns = sum(span.error_ns for span in gap.spans if not span.explained)
     return error_ns / gap.length_ns if gap.length_ns else 0.0
 
 
-def _longest_unexplained(explained: tuple[Explained, ...]) -> str:
+def _longest_unexplained(explained: tuple[GapExplanation, ...]) -> str:
     """The three longest unexplained spans, the longest first, in a sentence."""
     spans = [
         (span.length_ms, f"{gap.direction}: {span.length_ms:.1f} ms, {span.what}")
@@ -196,7 +196,7 @@ def announce_sent(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _late_ms(hop: Inside, limit: float) -> float | None:
+def _late_ms(hop: MoveDetails, limit: float) -> float | None:
     """How late the first announcement was: above 0 fails, infinite: none; None: not measured."""
     first = hop.first_announce_ms
     if first is None:
@@ -253,7 +253,7 @@ def _no_set_rate(workload: Workload) -> str | None:
     return None
 
 
-def _hop_prefix(attempt: Attempt, hop: Inside) -> str:
+def _hop_prefix(attempt: Attempt, hop: MoveDetails) -> str:
     """``hop N: `` where an attempt has several hops, else nothing."""
     return f"hop {hop.hop}: " if len(attempt.inside) > 1 else ""
 

@@ -19,17 +19,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from migrate.errors import ConfigurationError
-from migrate.model import Attempt, Quarantined, Run, Value, Verdict
+from migrate.model import Attempt, QuarantineEntry, Run, Value, Verdict
 
 DEFAULT = Path("quarantine.toml")
 """In the working folder: the list goes with the cases, not with the lab."""
 
 
 class _File(Value):
-    quarantine: tuple[Quarantined, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
 
 
-def load(path: Path | None) -> tuple[Quarantined, ...]:
+def load(path: Path | None) -> tuple[QuarantineEntry, ...]:
     """The entries of ``path``; None: of ``quarantine.toml`` here, if there is one.
 
     Raises ConfigurationError, which names the file, the entry and the key.
@@ -57,7 +57,7 @@ def _refused(path: Path, error: ValidationError) -> ConfigurationError:
     first = error.errors()[0]
     where = [f"entry {part + 1}" if isinstance(part, int) else part for part in first["loc"]]
     missing = {"missing": "it is not there", "extra_forbidden": "there is no such key"}
-    known = f"keys of an entry: {', '.join(Quarantined.model_fields)}"
+    known = f"keys of an entry: {', '.join(QuarantineEntry.model_fields)}"
     if where[-1] == "expires":
         known = "a date without quotes, e.g. expires = 2027-01-31"
     return ConfigurationError(
@@ -75,12 +75,12 @@ def run_day(run: Run) -> date:
     return datetime.fromisoformat(run.began).date()
 
 
-def expired(run: Run) -> tuple[Quarantined, ...]:
+def expired(run: Run) -> tuple[QuarantineEntry, ...]:
     """Entries whose last day was over when the run began."""
     return tuple(entry for entry in run.quarantine if entry.expires < run_day(run))
 
 
-def excuses(run: Run, attempt: Attempt) -> tuple[Quarantined, ...]:
+def excuses(run: Run, attempt: Attempt) -> tuple[QuarantineEntry, ...]:
     """The valid entries by which an attempt that did not pass fails no run; empty: it does.
 
     Every verdict against it must be covered: a known bug hides no other one. An attempt without
@@ -99,7 +99,7 @@ def excuses(run: Run, attempt: Attempt) -> tuple[Quarantined, ...]:
     return tuple(e for e in valid if any(_covers(e, verdict) for verdict in wrong))
 
 
-def _covers(entry: Quarantined, verdict: Verdict) -> bool:
+def _covers(entry: QuarantineEntry, verdict: Verdict) -> bool:
     return entry.check is None or fnmatchcase(verdict.check, entry.check)
 
 
@@ -113,12 +113,12 @@ def fails(run: Run, attempts: Sequence[Attempt]) -> bool:
 # --- in words -------------------------------------------------------------------------------------
 
 
-def entry_name(entry: Quarantined) -> str:
+def entry_name(entry: QuarantineEntry) -> str:
     """An entry's name: the cases and the check that it covers."""
     return f"{entry.case}, {entry.check}" if entry.check else entry.case
 
 
-def expiry_message(entry: Quarantined) -> str:
+def expiry_message(entry: QuarantineEntry) -> str:
     """The message about an entry that has expired."""
     return (
         f"expired on {entry.expires}, and fails the run: {entry.owner} has to mend {entry.bug}, "
@@ -132,7 +132,7 @@ def summary_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
         yield f"quarantine of {entry_name(entry)}: {_entry_summary(entry, run, attempts)}"
 
 
-def _entry_summary(entry: Quarantined, run: Run, attempts: Sequence[Attempt]) -> str:
+def _entry_summary(entry: QuarantineEntry, run: Run, attempts: Sequence[Attempt]) -> str:
     if entry.expires < run_day(run):
         return expiry_message(entry)
     until = f"{entry.bug}, {entry.owner}, until {entry.expires}: {entry.reason}"

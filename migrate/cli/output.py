@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from migrate.campaign.session import Session
-    from migrate.model import Quarantined
+    from migrate.model import QuarantineEntry
     from migrate.results.reader import RunRecord
 
 Command = Callable[..., Any]
@@ -42,7 +42,7 @@ class ForCi:
     """What these options came to."""
 
     junit: Path | None = None
-    quarantine: tuple[Quarantined, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
 
     @classmethod
     def asked(cls, junit: Path | None, quarantine_file: Path | None) -> ForCi:

@@ -23,7 +23,7 @@ from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host
 from migrate.migration.hotplug import plug_in, unplug
-from migrate.model import Event, Outcome, Policy, Problem, Reported
+from migrate.model import Event, Outcome, Policy, Problem, ReportedFigures
 from migrate.model.recording import MoveResult
 from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
@@ -75,7 +75,7 @@ class MigrateCall:
 
     call: BackgroundCall
     aborted: bool
-    reported: Reported
+    reported: ReportedFigures
     notes: tuple[str, ...] = ()
     stream: StreamAccount | None = None
     """Of what was saved; None: nothing was, or a note says why it could not be read."""
@@ -314,7 +314,7 @@ def _problem(call: BackgroundCall, move: Move) -> Problem | None:
     return Problem(tried=call.tried, host=host, said=str(error), remedy=refusal_remedy(str(error)))
 
 
-def _reported(listener: Listener, since: int, source: str, call: BackgroundCall) -> Reported:
+def _reported(listener: Listener, since: int, source: str, call: BackgroundCall) -> ReportedFigures:
     """libvirt's account of the job, as the source tells it when the job has ended.
 
     The event comes over another connection than the end of the call, so it may come later; of a
@@ -327,9 +327,9 @@ def _reported(listener: Listener, since: int, source: str, call: BackgroundCall)
         since,
     )
     if ended is None:
-        return Reported()
+        return ReportedFigures()
     job = ended.data
-    return Reported(
+    return ReportedFigures(
         downtime_ms=job.get("downtime"),
         total_ms=job.get("time_elapsed"),
         setup_ms=job.get("setup_time"),

@@ -5,7 +5,7 @@ Times that end in ``_ns`` and begin with ``at``, ``begin`` or ``end`` are points
 """
 
 from migrate.model.attempt import Attempt, Findings, Problem, Verdict
-from migrate.model.base import SCHEMA, NotNegative, Positive, Said, Value
+from migrate.model.base import SCHEMA, NonEmpty, NotNegative, Positive, Value
 from migrate.model.case import (
     DIRTY_RATE_S,
     DIRTY_WHEN,
@@ -30,9 +30,9 @@ from migrate.model.details import (
     ConvergenceForecast,
     DeviceHandoff,
     Difference,
-    Explained,
-    Inside,
+    GapExplanation,
     MonitorGap,
+    MoveDetails,
     RingAudit,
     Span,
 )
@@ -50,13 +50,13 @@ from migrate.model.observation import (
     Nic,
     Part,
     Phase,
-    Reported,
+    ReportedFigures,
     Sample,
     Stall,
     Stream,
     TcpCheck,
 )
-from migrate.model.run import AttemptError, NotReached, Plan, Quarantined, Run, Skip
+from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
 __all__ = [
     "DIRECTIONS",
@@ -78,22 +78,22 @@ __all__ = [
     "DirtyWhen",
     "Event",
     "Expect",
-    "Explained",
     "Fault",
     "Findings",
     "Floor",
     "Gap",
+    "GapExplanation",
     "GuestSpec",
     "HostFacts",
-    "Inside",
     "Interface",
     "LowerChange",
     "MemoryCheck",
     "Mode",
     "MonitorGap",
+    "MoveDetails",
     "Nic",
+    "NonEmpty",
     "NotNegative",
-    "NotReached",
     "Outcome",
     "Part",
     "Phase",
@@ -102,11 +102,10 @@ __all__ = [
     "Policy",
     "Positive",
     "Problem",
-    "Quarantined",
-    "Reported",
+    "QuarantineEntry",
+    "ReportedFigures",
     "RingAudit",
     "Run",
-    "Said",
     "Sample",
     "Side",
     "Skip",
@@ -114,6 +113,7 @@ __all__ = [
     "Stall",
     "Stream",
     "TcpCheck",
+    "UnreachedTries",
     "Value",
     "Vdpa",
     "Verdict",

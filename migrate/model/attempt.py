@@ -6,7 +6,7 @@ from typing import Literal
 
 from migrate.model.base import SCHEMA, NotNegative, Value
 from migrate.model.case import Case, Outcome
-from migrate.model.details import Explained, Inside
+from migrate.model.details import GapExplanation, MoveDetails
 from migrate.model.observation import (
     ClockReading,
     Direction,
@@ -16,7 +16,7 @@ from migrate.model.observation import (
     MemoryCheck,
     Nic,
     Phase,
-    Reported,
+    ReportedFigures,
     Stall,
     Stream,
     TcpCheck,
@@ -50,14 +50,14 @@ class Findings(Value):
     outcome: Outcome
     held_by: tuple[str, ...]
     """Hosts on which the guest runs at the end; more than one, or none, is the worst find."""
-    reported: Reported = Reported()
+    reported: ReportedFigures = ReportedFigures()
     phases: tuple[Phase, ...] = ()
     gaps: tuple[Gap, ...] | None = None
     streams: tuple[Stream, ...] | None = None
     stalls: tuple[Stall, ...] | None = None
-    explained: tuple[Explained, ...] | None = None
+    explained: tuple[GapExplanation, ...] | None = None
     """The longest gap of each direction; None: no gaps or no events to explain them by."""
-    inside: tuple[Inside, ...] = ()
+    inside: tuple[MoveDetails, ...] = ()
     """Details of each hop's move."""
     dirty_rates: tuple[DirtyRate, ...] | None = None
     """Rates by every method, refused ones included; None: not asked for."""

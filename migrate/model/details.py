@@ -42,7 +42,7 @@ class MonitorGap(Span):
     record."""
 
 
-class Explained(Value):
+class GapExplanation(Value):
     """A gap, explained: spans in order that cover it from its begin to its end."""
 
     direction: Direction
@@ -136,7 +136,7 @@ class Convergence(Value):
     """The steps that were expected, as many as were seen."""
 
 
-class Inside(Value):
+class MoveDetails(Value):
     """The details of one move; None: not available."""
 
     hop: int = 1

@@ -160,7 +160,7 @@ class DirtyRate(Value):
     """Why it was not measured, with QEMU's message where it refused."""
 
 
-class Reported(Value):
+class ReportedFigures(Value):
     """The hypervisor's own figures of a move."""
 
     downtime_ms: NotNegative | None = None

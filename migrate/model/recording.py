@@ -20,7 +20,7 @@ from migrate.model.observation import (
     LowerChange,
     MemoryCheck,
     Nic,
-    Reported,
+    ReportedFigures,
     Sample,
     TcpCheck,
 )
@@ -130,7 +130,7 @@ class MoveResult(Value):
     outcome: Outcome
     held_by: tuple[str, ...]
     """Hosts on which the guest runs now."""
-    reported: Reported = Reported()
+    reported: ReportedFigures = ReportedFigures()
     error: Problem | None = None
 
 

@@ -7,7 +7,7 @@ from datetime import date
 from pydantic import Field
 
 from migrate.model.attempt import Problem
-from migrate.model.base import SCHEMA, Positive, Said, Value
+from migrate.model.base import SCHEMA, NonEmpty, Positive, Value
 from migrate.model.case import Case
 from migrate.model.host import HostFacts
 
@@ -29,18 +29,18 @@ class AttemptError(Value):
     exit_code: int
 
 
-class Quarantined(Value):
+class QuarantineEntry(Value):
     """An entry of a quarantine list: a failure that is known, has an owner, and an end."""
 
-    case: Said
+    case: NonEmpty
     """A pattern of case ids, as a shell's: ``*vhost-user-packed*``."""
-    check: Said | None = None
+    check: NonEmpty | None = None
     """A pattern of names of verdicts; None: whatever the verdicts of the case say."""
-    owner: Said
-    bug: Said
+    owner: NonEmpty
+    bug: NonEmpty
     expires: date
     """The last day on which it covers, in UTC."""
-    reason: Said
+    reason: NonEmpty
 
 
 class Plan(Value):
@@ -52,7 +52,7 @@ class Plan(Value):
     """Tries of each case."""
 
 
-class NotReached(Value):
+class UnreachedTries(Value):
     """Tries that were planned and not begun."""
 
     case_id: str
@@ -80,8 +80,8 @@ class Run(Value):
     seed: int
     skips: tuple[Skip, ...] = ()
     mishaps: tuple[AttemptError, ...] = ()
-    quarantine: tuple[Quarantined, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = ()
     """The quarantine list as it was read: readers judge by it and the day the run began."""
     plan: Plan | None = None
     """None: not a nightly run."""
-    not_reached: tuple[NotReached, ...] = ()
+    not_reached: tuple[UnreachedTries, ...] = ()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migrate.model import Inside, MonitorGap
+from migrate.model import MonitorGap, MoveDetails
 from migrate.report.table_model import NOT_MEASURED, not_measured
 
 
-def announced_lines(hop: Inside) -> Iterator[str]:
+def announced_lines(hop: MoveDetails) -> Iterator[str]:
     """Announcements, first packets, blocktime of post-copy, monitor gaps, what was not seen."""
     yield from _announced(hop)
     yield _first_packets_line(hop)
@@ -25,7 +25,7 @@ def announced_lines(hop: Inside) -> Iterator[str]:
         yield f"not seen: {reason}"
 
 
-def _announced(hop: Inside) -> Iterator[str]:
+def _announced(hop: MoveDetails) -> Iterator[str]:
     if hop.announced is None:
         yield f"announced: {not_measured('no guest ran on on the target', hop.unseen)}"
         return
@@ -37,7 +37,7 @@ def _announced(hop: Inside) -> Iterator[str]:
     yield f"announced: {_announcers(hop)}; {when}{_listening_text(hop)}"
 
 
-def _announcers(hop: Inside) -> str:
+def _announcers(hop: MoveDetails) -> str:
     """How often each announced; a RARP of QEMU's may be one that its backend sent for it."""
     asked = hop.announce_rounds_asked
     rounds = "rounds asked not measured" if asked is None else f"of {asked} rounds asked"
@@ -52,7 +52,7 @@ _GUESTS = {"garp": "ARP", "na": "NA"}
 """Kinds of frames by which a guest announces itself."""
 
 
-def _listening_text(hop: Inside) -> str:
+def _listening_text(hop: MoveDetails) -> str:
     """How long was listened, if the last round was not due yet: rounds may seem missing then."""
     due = hop.announce_last_due_ms
     if due is None or hop.listened_ms is None or hop.listened_ms >= due:
@@ -60,7 +60,7 @@ def _listening_text(hop: Inside) -> str:
     return f"; listened for {hop.listened_ms / 1e3:.2f} s of {due / 1e3:.2f} s"
 
 
-def _first_packets_line(hop: Inside) -> str:
+def _first_packets_line(hop: MoveDetails) -> str:
     first_packets = (
         ("egress", "at the peer", hop.first_egress_ms, hop.first_egress_error_ms),
         ("ingress", "in the guest", hop.first_ingress_ms, hop.first_ingress_error_ms),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from migrate.model import DIRTY_RATE_S, DIRTY_WHEN, Convergence, DirtyRate, Inside
+from migrate.model import DIRTY_RATE_S, DIRTY_WHEN, Convergence, DirtyRate, MoveDetails
 from migrate.report.table_model import (
     NOT_MEASURED,
     NOT_THERE,
@@ -15,7 +15,7 @@ from migrate.report.table_model import (
 )
 
 
-def convergence_lines(hop: Inside) -> Iterator[str]:
+def convergence_lines(hop: MoveDetails) -> Iterator[str]:
     """The forecast of a move's pre-copy beside what happened, and auto-converge's steps."""
     convergence = hop.convergence
     if convergence is None:

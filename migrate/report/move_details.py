@@ -11,8 +11,8 @@ from migrate.model import (
     Attempt,
     DeviceHandoff,
     Direction,
-    Explained,
-    Inside,
+    GapExplanation,
+    MoveDetails,
     RingAudit,
     Span,
 )
@@ -42,7 +42,9 @@ def sections(attempt: Attempt) -> tuple[GridSection, ...]:
 def _sections(attempt: Attempt) -> Iterator[GridSection]:
     for way in DIRECTIONS:
         content = explained_or_reason(attempt, way)
-        yield _gap(content) if isinstance(content, Explained) else _no_gap(attempt, way, content)
+        yield (
+            _gap(content) if isinstance(content, GapExplanation) else _no_gap(attempt, way, content)
+        )
     if not attempt.inside:
         line = f"{NOT_MEASURED}: no move was looked into"
         yield GridSection("The guest's stop, its handoff, its rings", lines=(line,))
@@ -91,7 +93,7 @@ def _spans(head: str, spans: Sequence[Span]) -> Grid:
     return Grid((head, "where", "ms", "± ms"), rows)
 
 
-def _gap(gap: Explained) -> GridSection:
+def _gap(gap: GapExplanation) -> GridSection:
     title = (
         f"Where the outage went, {gap.direction}: {gap.length_ns / 1e6:.1f} ms, "
         f"{gap.share:.1%} explained, {gap.unexplained_ms:.1f} ms unexplained"
@@ -99,7 +101,7 @@ def _gap(gap: Explained) -> GridSection:
     return GridSection(title, _spans("what kept it", gap.spans))
 
 
-def _stop(attempt: Attempt, hop: Inside, where: str) -> GridSection:
+def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     title = f"The guest's stop by stage{where}"
     if hop.stop is None:
         return GridSection(
@@ -121,7 +123,7 @@ def _outage_text(outage: FigureValue | None) -> str:
     return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms" if outage.ms else IN_FLOOR
 
 
-def _devices(hop: Inside, where: str) -> GridSection:
+def _devices(hop: MoveDetails, where: str) -> GridSection:
     title = f"Handoff{where}"
     if hop.devices is None:
         return GridSection(
@@ -207,7 +209,7 @@ def _state(device: DeviceHandoff) -> Cell:
     return Cell("same", f"{allowed} lawful differences" if allowed else "")
 
 
-def _rings(hop: Inside, where: str) -> GridSection:
+def _rings(hop: MoveDetails, where: str) -> GridSection:
     if not hop.rings:
         return GridSection(f"Rings{where}", lines=(not_measured("no ring was read", hop.unseen),))
     rows = tuple(

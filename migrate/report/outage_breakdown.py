@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from migrate.analysis.figures import longest_outage
-from migrate.model import DIRECTIONS, Attempt, Direction, Explained
+from migrate.model import DIRECTIONS, Attempt, Direction, GapExplanation
 from migrate.report.table_model import (
     IN_FLOOR,
     NOT_MEASURED,
@@ -18,7 +18,7 @@ from migrate.report.table_model import (
 )
 
 
-def explained_or_reason(attempt: Attempt, way: Direction) -> Explained | str:
+def explained_or_reason(attempt: Attempt, way: Direction) -> GapExplanation | str:
     """The spans of the longest gap this way, or why there are none."""
     for gap in attempt.explained or ():
         if gap.direction == way:
@@ -38,7 +38,7 @@ def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridS
         label: [explained_or_reason(a, way) for a in group] for label, group in groups.items()
     }
     gaps = {
-        label: [gap for gap in gaps_of_row if isinstance(gap, Explained)]
+        label: [gap for gap in gaps_of_row if isinstance(gap, GapExplanation)]
         for label, gaps_of_row in contents.items()
     }
     every = [gap for gaps_of_row in gaps.values() for gap in gaps_of_row]
@@ -66,7 +66,7 @@ def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridS
     return GridSection(title, Grid(("what kept it", *gaps), tuple(rows)))
 
 
-def _mean_position(every: Sequence[Explained], what: str) -> float:
+def _mean_position(every: Sequence[GapExplanation], what: str) -> float:
     """How far into their gaps spans of this kind begin: the mean, from 0 to 1."""
     return statistics.mean(
         number / len(gap.spans)
@@ -76,14 +76,14 @@ def _mean_position(every: Sequence[Explained], what: str) -> float:
     )
 
 
-def _length_cell(gaps: Sequence[Explained], what: str) -> Cell:
+def _length_cell(gaps: Sequence[GapExplanation], what: str) -> Cell:
     lengths = [sum(s.length_ms for s in gap.spans if s.what == what) for gap in gaps]
     return _spread_cell([ms for ms in lengths if ms], len(gaps))
 
 
-def _median_cell(contents: Sequence[Explained | str], which: str) -> Cell:
+def _median_cell(contents: Sequence[GapExplanation | str], which: str) -> Cell:
     """The median over the attempts whose gap is explained; where none is, why."""
-    gaps = [gap for gap in contents if isinstance(gap, Explained)]
+    gaps = [gap for gap in contents if isinstance(gap, GapExplanation)]
     if not gaps:
         return Cell(NOT_MEASURED if NOT_MEASURED in contents else IN_FLOOR)
     values = [100 * gap.share if which == "share" else gap.unexplained_ms for gap in gaps]

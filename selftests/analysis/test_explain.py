@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from migrate.analysis.explain import HopEvents, device_times, explain_gap, stop_stages
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
-from migrate.model import Direction, Event, Explained, Gap
+from migrate.model import Direction, Event, Gap, GapExplanation
 from migrate.model.recording import Arrivals
 
 MS = 1_000_000
@@ -64,11 +64,11 @@ def of(
     length_ms: float,
     events: Sequence[Event],
     rows: Sequence[tuple[int, float, float]],
-) -> Explained:
+) -> GapExplanation:
     return explain_gap(gap(direction, length_ms), told(*events), log(*BEFORE, *rows), GRAIN)
 
 
-def spans(found: Explained) -> list[tuple[float, str, bool]]:
+def spans(found: GapExplanation) -> list[tuple[float, str, bool]]:
     return [(span.length_ms, span.what, span.explained) for span in found.spans]
 
 

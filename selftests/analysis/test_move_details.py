@@ -10,7 +10,7 @@ import pytest
 
 from migrate.analysis.hops import hop_events
 from migrate.analysis.move_details import move_details
-from migrate.model import Case, Event, GuestSpec, Inside, Nic
+from migrate.model import Case, Event, GuestSpec, MoveDetails, Nic
 from migrate.model.recording import (
     AnnounceParameters,
     Arrivals,
@@ -70,7 +70,7 @@ def hops(
     *,
     log: dict[str, Arrivals] | None = None,
     end_ms: float | None = 1200,
-) -> tuple[Inside, ...]:
+) -> tuple[MoveDetails, ...]:
     """Hops of a second each, there and back."""
     log = LOG if log is None else log
     recording = Recording(

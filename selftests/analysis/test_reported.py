@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migrate.analysis.reported import with_vfio
-from migrate.model import Event, Reported, Sample
+from migrate.model import Event, ReportedFigures, Sample
 
 
 def at(at_ns: int, size: int | None) -> Sample:
@@ -19,16 +19,16 @@ ELSEWHERE = Event(at_ns=15, source="qemu", host="b", name="STOP")
 
 def test_a_vfs_state_is_reported_in_two_parts() -> None:
     samples = [at(10, 100), at(20, 700), at(40, 900), at(50, None)]
-    found = with_vfio(Reported(total_ms=1), samples, (EARLIER, ELSEWHERE, STOP))
+    found = with_vfio(ReportedFigures(total_ms=1), samples, (EARLIER, ELSEWHERE, STOP))
     assert (found.vfio_precopy_bytes, found.vfio_stopcopy_bytes) == (700, 200)
     assert found.total_ms == 1
 
 
 def test_a_state_that_was_sent_after_the_stop_only_has_no_first_part() -> None:
-    found = with_vfio(Reported(), [at(10, 0), at(40, 900)], (STOP,))
+    found = with_vfio(ReportedFigures(), [at(10, 0), at(40, 900)], (STOP,))
     assert (found.vfio_precopy_bytes, found.vfio_stopcopy_bytes) == (0, 900)
 
 
 @pytest.mark.parametrize("size", [None, 0])
 def test_a_guest_without_a_vf_reports_no_vfio_bytes(size: int | None) -> None:
-    assert with_vfio(Reported(), [at(10, size)], (STOP,)) == Reported()
+    assert with_vfio(ReportedFigures(), [at(10, size)], (STOP,)) == ReportedFigures()

@@ -14,14 +14,14 @@ from migrate.model import (
     Direction,
     DirtyRate,
     Expect,
-    Explained,
     Floor,
     Gap,
-    Inside,
+    GapExplanation,
     MemoryCheck,
+    MoveDetails,
     Nic,
     Problem,
-    Reported,
+    ReportedFigures,
     RingAudit,
     Span,
     Stall,
@@ -88,7 +88,7 @@ def attempt(
         "end_ns": 10_000 * MS,
         "outcome": "completed",
         "held_by": ("beta",),
-        "reported": Reported(downtime_ms=60, total_ms=2000),
+        "reported": ReportedFigures(downtime_ms=60, total_ms=2000),
         "gaps": (gap(300), gap(200, direction="ingress"), gap(50)),
         "streams": tuple(
             Stream(direction=way, sent=1, received=1, lost=0, late=0, duplicated=0, reordered=0)
@@ -103,7 +103,7 @@ def attempt(
         "leftovers": (),
         "backend_failed": (),
         "explained": tuple(
-            Explained(
+            GapExplanation(
                 direction=way,
                 begin_ns=1500 * MS,
                 length_ns=MS,
@@ -112,7 +112,7 @@ def attempt(
             for way in get_args(Direction)
         ),
         "inside": (
-            Inside(
+            MoveDetails(
                 devices=(DeviceHandoff(device="nic", compared=True),),
                 rings=(
                     RingAudit(device="nic", queue=0, kind="split", size=8, facts={"used": "1"}),
@@ -154,7 +154,7 @@ def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
         **dict.fromkeys((*names.split(), "explained", "dirty_rates")),
         "inside": (),
     }
-    verdicts = run_checks(attempt(expect=ALL_LIMITS, reported=Reported(), **nothing))
+    verdicts = run_checks(attempt(expect=ALL_LIMITS, reported=ReportedFigures(), **nothing))
     results = {verdict.check: verdict.result for verdict in verdicts}
     assert {name for name, result in results.items() if result == "pass"} == {"outcome", "held-by"}
     assert "fail" not in results.values()
@@ -305,16 +305,16 @@ def test_the_longest_stall_is_checked_against_the_limit(
 @pytest.mark.parametrize(
     ("check", "reported", "result"),
     [
-        ("downtime", Reported(downtime_ms=500), "pass"),
-        ("downtime", Reported(downtime_ms=501), "fail"),
-        ("downtime", Reported(total_ms=1), "unmeasured"),
-        ("total", Reported(total_ms=5000), "pass"),
-        ("total", Reported(total_ms=5001), "fail"),
-        ("total", Reported(downtime_ms=1), "unmeasured"),
+        ("downtime", ReportedFigures(downtime_ms=500), "pass"),
+        ("downtime", ReportedFigures(downtime_ms=501), "fail"),
+        ("downtime", ReportedFigures(total_ms=1), "unmeasured"),
+        ("total", ReportedFigures(total_ms=5000), "pass"),
+        ("total", ReportedFigures(total_ms=5001), "fail"),
+        ("total", ReportedFigures(downtime_ms=1), "unmeasured"),
     ],
 )
 def test_what_the_hypervisor_reports_is_checked_against_the_limit(
-    check: str, reported: Reported, result: str
+    check: str, reported: ReportedFigures, result: str
 ) -> None:
     assert verdict(check, attempt(expect=ALL_LIMITS, reported=reported)).result == result
 

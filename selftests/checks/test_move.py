@@ -16,10 +16,10 @@ from migrate.model import (
     DirtyMethod,
     DirtyRate,
     Expect,
-    Explained,
     Gap,
-    Inside,
-    Reported,
+    GapExplanation,
+    MoveDetails,
+    ReportedFigures,
     RingAudit,
     Span,
     Verdict,
@@ -40,7 +40,7 @@ def verdict(check: str, expect: dict[str, Any], *, workload: Any = None, **field
 
 
 def hop(**fields: Any) -> dict[str, Any]:
-    return {"inside": (Inside(**fields),)}
+    return {"inside": (MoveDetails(**fields),)}
 
 
 def nic(*differences: Difference, compared: bool = True) -> DeviceHandoff:
@@ -103,7 +103,7 @@ def test_a_ring_is_sound(rings: Any, result: str, said: str) -> None:
     assert (found.result, said in found.evidence) == (result, True)
 
 
-def gone(dark_ms: int, error_ms: int = 0, direction: Direction = "egress") -> Explained:
+def gone(dark_ms: int, error_ms: int = 0, direction: Direction = "egress") -> GapExplanation:
     """A gap of 100 ms of which the last part is dark."""
     lit = Span(what="stopped", begin_ns=0, end_ns=(100 - dark_ms) * MS)
     dark = Span(
@@ -113,7 +113,7 @@ def gone(dark_ms: int, error_ms: int = 0, direction: Direction = "egress") -> Ex
         error_ns=error_ms * MS,
         explained=False,
     )
-    return Explained(direction=direction, begin_ns=0, length_ns=100 * MS, spans=(lit, dark))
+    return GapExplanation(direction=direction, begin_ns=0, length_ns=100 * MS, spans=(lit, dark))
 
 
 WAYS: tuple[Direction, ...] = get_args(Direction)
@@ -170,19 +170,19 @@ def seen(length_ms: float, *, ways: Sequence[Direction] = WAYS, **fields: Any) -
 def test_the_downtime_that_is_reported_agrees(
     gaps: Any, reported: float | None, result: str, said: str
 ) -> None:
-    told = {"gaps": gaps, "reported": Reported(downtime_ms=reported)}
+    told = {"gaps": gaps, "reported": ReportedFigures(downtime_ms=reported)}
     found = verdict("reported.agrees", {"reported_within_ms": 10.0}, **told)
     assert (found.result, said in found.evidence) == (result, True)
 
 
 def test_no_gap_without_a_floor_agrees_with_nothing() -> None:
-    told = {"gaps": (), "floor": None, "reported": Reported(downtime_ms=2)}
+    told = {"gaps": (), "floor": None, "reported": ReportedFigures(downtime_ms=2)}
     found = verdict("reported.agrees", {"reported_within_ms": 10.0}, **told)
     assert (found.result, "no floor" in found.evidence) == ("unmeasured", True)
 
 
-def heard(announced: int | None, first_ms: float | None, number: int = 1) -> Inside:
-    return Inside(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
+def heard(announced: int | None, first_ms: float | None, number: int = 1) -> MoveDetails:
+    return MoveDetails(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,10 @@ def test_the_guest_is_announced(hops: Any, result: str, said: str) -> None:
 
 
 def test_a_difference_names_its_hop_where_there_are_several() -> None:
-    hops = (Inside(devices=(nic(),)), Inside(hop=2, devices=(nic(differs(lawful=False)),)))
+    hops = (
+        MoveDetails(devices=(nic(),)),
+        MoveDetails(hop=2, devices=(nic(differs(lawful=False)),)),
+    )
     found = verdict("handoff.equal", {"handoff": True}, inside=hops)
     assert found.evidence.startswith("hop 2: 0000:01/virtio-net, queue 0: used")
 

@@ -10,7 +10,7 @@ import pytest
 
 from migrate.checks import quarantine
 from migrate.errors import ConfigurationError
-from migrate.model import Attempt, Mode, Quarantined, Run, Verdict
+from migrate.model import Attempt, Mode, QuarantineEntry, Run, Verdict
 from migrate.report import table
 from migrate.report.html import write_report
 from migrate.report.junit import junit
@@ -31,7 +31,7 @@ reason = "the ring is lost"
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> Quarantined:
+def entry(tmp_path: Path) -> QuarantineEntry:
     (found,) = quarantine.load(written(tmp_path, ENTRY))
     return found
 
@@ -42,7 +42,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def run(*entries: Quarantined, **fields: Any) -> Run:
+def run(*entries: QuarantineEntry, **fields: Any) -> Run:
     return synthetic.run(skips=(), quarantine=entries, **fields)
 
 
@@ -68,28 +68,28 @@ NOTHING = attempt()
     ids=["covered", "unmeasured", "another verdict beside it", "another case", "no verdict"],
 )
 def test_an_attempt_is_covered_if_every_verdict_against_it_is(
-    entry: Quarantined, tried: Attempt, covered: bool
+    entry: QuarantineEntry, tried: Attempt, covered: bool
 ) -> None:
     assert quarantine.excuses(run(entry), tried) == ((entry,) if covered else ())
     assert quarantine.fails(run(entry), [PASSED, tried]) is not covered
     assert quarantine.fails(run(), [PASSED, tried]), "without the list it fails"
 
 
-def test_an_entry_without_a_check_covers_all_of_its_case(entry: Quarantined) -> None:
+def test_an_entry_without_a_check_covers_all_of_its_case(entry: QuarantineEntry) -> None:
     whole = entry.model_copy(update={"check": None})
     for tried in (DEAD, UNMEASURED, WORSE, NOTHING):
         assert quarantine.excuses(run(whole), tried) == (whole,)
     assert not quarantine.excuses(run(whole), OTHER)
 
 
-def test_two_entries_cover_together_and_a_pass_needs_none(entry: Quarantined) -> None:
+def test_two_entries_cover_together_and_a_pass_needs_none(entry: QuarantineEntry) -> None:
     second = entry.model_copy(update={"check": "out*"})
     assert quarantine.excuses(run(entry, second), WORSE) == (entry, second)
     assert quarantine.excuses(run(entry, second), PASSED) == ()
     assert not quarantine.fails(run(entry), [PASSED])
 
 
-def test_an_expired_entry_fails_the_run_whatever_ran(entry: Quarantined) -> None:
+def test_an_expired_entry_fails_the_run_whatever_ran(entry: QuarantineEntry) -> None:
     late = run(entry, began="2026-01-03T00:00:00+00:00")
     assert quarantine.expired(run(entry)) == ()
     assert quarantine.expired(late) == (entry,)
@@ -120,7 +120,7 @@ def test_an_expired_entry_fails_the_run_whatever_ran(entry: Quarantined) -> None
     ids=["covers", "lifted", "unmatched", "not tried"],
 )
 def test_each_quarantine_entry_is_listed_with_what_it_covers(
-    entry: Quarantined, attempts: list[Attempt], fields: dict[str, Any], said: str
+    entry: QuarantineEntry, attempts: list[Attempt], fields: dict[str, Any], said: str
 ) -> None:
     (line,) = quarantine.summary_lines(run(entry, **fields), attempts)
     assert line.startswith("quarantine of *vhost-user*, network: ")
@@ -130,7 +130,7 @@ def test_each_quarantine_entry_is_listed_with_what_it_covers(
 # --- where it is shown ---
 
 
-def test_the_table_says_quarantined_and_counts_no_pass(entry: Quarantined) -> None:
+def test_the_table_says_quarantined_and_counts_no_pass(entry: QuarantineEntry) -> None:
     text = table.plain(table.run_table(run(entry), [PASSED, DEAD]))
     assert "quarantined 1/2 passed: network fail" in " ".join(text.split())
     assert "FAIL" not in text
@@ -138,7 +138,7 @@ def test_the_table_says_quarantined_and_counts_no_pass(entry: Quarantined) -> No
     assert "FAIL" in table.plain(table.run_table(run(entry), [DEAD, WORSE]))
 
 
-def test_the_report_and_the_folder_know(entry: Quarantined, tmp_path: Path) -> None:
+def test_the_report_and_the_folder_know(entry: QuarantineEntry, tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [DEAD], quarantine=(entry,))
     page = write_report(writer.folder).read_text()
     assert "0 of 1 attempts passed, 1 quarantined" in page
@@ -147,7 +147,7 @@ def test_the_report_and_the_folder_know(entry: Quarantined, tmp_path: Path) -> N
     assert "list that have expired: 1" in write_report(writer.folder).read_text()
 
 
-def test_junit_skips_what_is_known_and_fails_what_has_expired(entry: Quarantined) -> None:
+def test_junit_skips_what_is_known_and_fails_what_has_expired(entry: QuarantineEntry) -> None:
     suite = ET.fromstring(junit(run(entry), [PASSED, DEAD, WORSE]))
     counts = {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": "3", "failures": "1", "errors": "0", "skipped": "1"}

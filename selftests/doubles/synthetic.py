@@ -26,7 +26,7 @@ from migrate.model import (
     Phase,
     PhaseName,
     Policy,
-    Reported,
+    ReportedFigures,
     Run,
     Sample,
     Skip,
@@ -82,7 +82,7 @@ def recording(
     begin_ns: int = 0,
     end_ns: int = 9000 * MS,
     traffic: TrafficLog | None = None,
-    reported: Reported | None = None,
+    reported: ReportedFigures | None = None,
     qemu: QemuRecording | None = None,
     **fields: Any,
 ) -> Recording:
@@ -92,7 +92,9 @@ def recording(
         source="a",
         target="b",
         result=MoveResult(
-            outcome="completed", held_by=("b",), reported=reported or Reported(downtime_ms=60.0)
+            outcome="completed",
+            held_by=("b",),
+            reported=reported or ReportedFigures(downtime_ms=60.0),
         ),
         begin_ns=begin_ns + 1000 * MS,
         end_ns=end_ns - 1000 * MS,
@@ -170,7 +172,7 @@ def attempt(of: Case, number: int = 1, *, length_ms: float = 150.0, **fields: ob
         "end_ns": END,
         "outcome": "completed",
         "held_by": ("beta",),
-        "reported": Reported(downtime_ms=60.0 + number, total_ms=2060.0, setup_ms=4),
+        "reported": ReportedFigures(downtime_ms=60.0 + number, total_ms=2060.0, setup_ms=4),
         "phases": phases(),
         "gaps": (gap("egress", -5, length_ms), gap("ingress", -3, length_ms + 660)),
         "stalls": (Stall(kind="stood-still", begin_ns=STOP, length_ns=62 * MS, error_ns=MS),),
@@ -241,7 +243,7 @@ def failover(number: int = 1, **fields: object) -> Attempt:
         "phases": moved,
         "gaps": gaps,
         "notes": ("net_failover: the primary is eth2 (igbvf)",),
-        "reported": Reported(downtime_ms=240.0 + number, total_ms=1420.0, setup_ms=4),
+        "reported": ReportedFigures(downtime_ms=240.0 + number, total_ms=1420.0, setup_ms=4),
     }
     return attempt(case("failover"), number).model_copy(update=good | fields)
 

@@ -23,7 +23,7 @@ from migrate.guest.lifecycle import settled
 from migrate.lab.api import Host
 from migrate.lab.namespaces import NamespaceHost
 from migrate.migration.move import End, MigrateCall, Move, classify_outcome
-from migrate.model import Attempt, Case, PhaseName, Policy, Reported
+from migrate.model import Attempt, Case, PhaseName, Policy, ReportedFigures
 from selftests.doubles.relay import Relay
 
 # --- on a lab ---
@@ -87,7 +87,7 @@ def test_the_sources_connection_breaks_while_memory_is_copied(
     found = cut_at(going, relays["a"], "precopy", {"transport": transport})
     assert (found.outcome, found.held_by) == (outcome, (holder,))
     assert (found.error is None) == (outcome == "completed")
-    assert found.reported == Reported()
+    assert found.reported == ReportedFigures()
     assert any("outcome is who holds the guest now" in note for note in found.notes)
     assert any("on a broke: what happened there" in note for note in found.inside[0].unseen)
     assert not found.inside[0].placed
@@ -102,7 +102,7 @@ def test_the_sources_connection_breaks_when_the_guest_has_stopped(
     found = cut_at(going, relays["a"], "stopped", {"transport": transport})
     assert found.outcome == {"a": "failed", "b": "completed"}[found.held_by[0]]
     assert (found.error is None) == (found.outcome == "completed")
-    assert found.reported == Reported()
+    assert found.reported == ReportedFigures()
     assert any("outcome is who holds the guest now" in note for note in found.notes)
     is_whole(found)
 
@@ -211,8 +211,10 @@ def test_the_outcome_is_who_holds_the_guest(
         cast("Any", end.host).name = name
     move = Move(ends[0], ends[1], Policy(), (), Path())
     found = classify_outcome(
-        MigrateCall(call, aborted=False, reported=Reported(), lost=True), held, move
+        MigrateCall(call, aborted=False, reported=ReportedFigures(), lost=True), held, move
     )
     assert (found.outcome, found.error is not None) == (outcome, has_error)
-    heard = classify_outcome(MigrateCall(call, aborted=False, reported=Reported()), held, move)
+    heard = classify_outcome(
+        MigrateCall(call, aborted=False, reported=ReportedFigures()), held, move
+    )
     assert heard.outcome != "completed", "an error that was heard is one"

@@ -14,7 +14,7 @@ from migrate.drivers.background_call import BackgroundCall
 from migrate.migration import hop as hops
 from migrate.migration.hop import move_guest
 from migrate.migration.move import MigrateCall
-from migrate.model import Case, PhaseName, Reported
+from migrate.model import Case, PhaseName, ReportedFigures
 from migrate.model.recording import HopRecording
 from migrate.recorder.base import AttemptEnv, Hop, Observer, Rig
 from migrate.recorder.phase_tracker import PhaseTracker
@@ -77,7 +77,9 @@ def test_what_every_observer_has_seen_is_in_the_recording(monkeypatch: pytest.Mo
 
     def moved(_domain: Any, _move: Any, _listener: Any, tracker: PhaseTracker) -> MigrateCall:
         log.append("the guest is moved")
-        return MigrateCall(BackgroundCall("migrate", lambda: None), True, Reported(), ("refused",))
+        return MigrateCall(
+            BackgroundCall("migrate", lambda: None), True, ReportedFigures(), ("refused",)
+        )
 
     monkeypatch.setattr(hops, "OBSERVERS", (noting("one", log), noting("two", log)))
     monkeypatch.setattr(hops, "perform_move", moved)

@@ -18,12 +18,12 @@ from migrate.model import (
     DeviceHandoff,
     Difference,
     DirtyRate,
-    Explained,
-    Inside,
+    GapExplanation,
     MonitorGap,
+    MoveDetails,
     Phase,
     Policy,
-    Reported,
+    ReportedFigures,
     RingAudit,
     Span,
 )
@@ -41,13 +41,13 @@ def span(what: str, begin: float, end: float, *, explained: bool = True) -> Span
     return Span(what=what, begin_ns=begin_ns, end_ns=end_ns, host="a", explained=explained)
 
 
-def gap(dark_ms: float) -> Explained:
+def gap(dark_ms: float) -> GapExplanation:
     spans = (span("stopped", 0, 100 - dark_ms), span("dark", 100 - dark_ms, 100, explained=False))
-    return Explained(direction="egress", begin_ns=0, length_ns=100 * MS, spans=spans)
+    return GapExplanation(direction="egress", begin_ns=0, length_ns=100 * MS, spans=spans)
 
 
 UNLAWFUL = Difference(field="queue 0: used", before="5", after="6", lawful=False, why="2.7.8")
-HOP = Inside(
+HOP = MoveDetails(
     stop=(span("memory", 0, 30), span("devices", 30, 42)),
     devices=(
         DeviceHandoff(device="nic", save_ms=0.3, load_ms=4.5, compared=True),
@@ -75,7 +75,7 @@ HOP = Inside(
 
 
 def attempt(number: int = 1, **fields: Any) -> Attempt:
-    told = {"explained": (gap(10),), "inside": (HOP,), "reported": Reported(downtime_ms=33)}
+    told = {"explained": (gap(10),), "inside": (HOP,), "reported": ReportedFigures(downtime_ms=33)}
     return synthetic.attempt(synthetic.case(), number).model_copy(update={**told, **fields})
 
 
@@ -92,7 +92,7 @@ def test_a_gap_lists_its_spans_in_order_with_the_unexplained_rest() -> None:
 def test_the_stop_stands_beside_reported_downtime_and_outage() -> None:
     text = printed(attempt())
     assert "together 42.0 ms; reported 33.0 ms; seen around the stop: egress" in text
-    assert "reported not measured" in printed(attempt(reported=Reported()))
+    assert "reported not measured" in printed(attempt(reported=ReportedFigures()))
 
 
 def test_a_handoff_has_both_sides_of_a_difference_and_folds_what_was_quick() -> None:
@@ -107,14 +107,14 @@ def test_fields_that_one_end_alone_reported_are_named() -> None:
     untold = ("queue 0: size (source only)", "queue 0: used (source only)")
     more = ("queue 1: size (source only)", "queue 1: used (source only)", "MTU (target only)")
     nic = DeviceHandoff(device="nic", compared=True, untold=(*untold, *more))
-    text = printed(attempt(inside=(Inside(devices=(nic,)),)))
+    text = printed(attempt(inside=(MoveDetails(devices=(nic,)),)))
     assert "nic: not compared: told by the source only: queue 0, queue 1: size, used" in text
     assert "nic: not compared: told by the target only: MTU" in text
 
 
 def test_a_device_that_nobody_timed_is_not_called_quick() -> None:
     untimed = DeviceHandoff(device="untimed", size_bytes=64)
-    text = printed(attempt(inside=(Inside(devices=(untimed,)),)))
+    text = printed(attempt(inside=(MoveDetails(devices=(untimed,)),)))
     assert re.search(r"untimed +64 +not measured +not measured +not compared", text)
     assert "others" not in text
 
@@ -124,7 +124,7 @@ def test_what_was_quick_is_added_up_as_far_as_it_was_measured() -> None:
         DeviceHandoff(device="cpu", save_ms=0.01, load_ms=0.02, size_bytes=100),
         DeviceHandoff(device="rtc", save_ms=0.03),
     ]
-    text = printed(attempt(inside=(Inside(devices=tuple(quick)),)))
+    text = printed(attempt(inside=(MoveDetails(devices=tuple(quick)),)))
     assert re.search(
         r"2 others, .* each +100 1/2 measured +0\.04 +0\.02 1/2 measured +not compared", text
     )
@@ -182,7 +182,7 @@ def test_only_a_precopy_is_asked_whether_it_converges() -> None:
 
 
 def test_what_is_not_available_is_not_measured_with_its_reason() -> None:
-    text = printed(attempt(inside=(Inside(unseen=("hosts over ssh",)),)))
+    text = printed(attempt(inside=(MoveDetails(unseen=("hosts over ssh",)),)))
     for what in (
         "its STOP or its RESUME is not on record",
         "neither trace points nor states were had",
@@ -327,7 +327,10 @@ def test_the_stop_by_stage_has_a_lane_and_no_markup_of_a_guests() -> None:
 
 
 def test_a_stop_without_stages_has_no_lane() -> None:
-    assert "stop by stage" not in drawn(attempt(inside=(Inside(),)))["layout"]["yaxis"]["ticktext"]
+    assert (
+        "stop by stage"
+        not in drawn(attempt(inside=(MoveDetails(),)))["layout"]["yaxis"]["ticktext"]
+    )
 
 
 def test_show_and_the_report_have_it_and_escape_it(tmp_path: Path) -> None:

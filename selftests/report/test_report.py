@@ -24,7 +24,7 @@ from migrate.model import (
     PhaseName,
     Policy,
     Problem,
-    Reported,
+    ReportedFigures,
     Skip,
     Verdict,
 )
@@ -80,7 +80,12 @@ def test_two_cases_of_one_mode_have_their_ids_as_labels() -> None:
 
 
 def test_what_was_not_measured_says_so_and_is_no_zero() -> None:
-    nothing: dict[str, Any] = {"gaps": None, "stalls": None, "floor": None, "reported": Reported()}
+    nothing: dict[str, Any] = {
+        "gaps": None,
+        "stalls": None,
+        "floor": None,
+        "reported": ReportedFigures(),
+    }
     told = row(run_table(synthetic.run(), many(**nothing)))
     assert [value for head, value in told.items() if head.endswith(", ms")] == [NOT_MEASURED] * 6
 
@@ -499,7 +504,7 @@ def test_without_a_stop_the_zero_is_the_begin() -> None:
 
 def test_an_attempt_without_measurements_still_has_a_figure() -> None:
     attempt = synthetic.attempt(
-        synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=Reported()
+        synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=ReportedFigures()
     )
     said = words(dict(json.loads(figure(FigureData(attempt, {}, ())))))
     assert said.count("not measured") == 4
@@ -655,7 +660,7 @@ def test_the_headline_says_what_was_not_measured_and_what_failed() -> None:
         outcome="lost",
         held_by=(),
         gaps=None,
-        reported=Reported(),
+        reported=ReportedFigures(),
         verdicts=(Verdict(check="held_by", result="fail"),),
     )
     said = headline(attempt)

@@ -24,7 +24,7 @@ from migrate.model import (
     Convergence,
     Event,
     Gap,
-    Inside,
+    MoveDetails,
     Phase,
     Problem,
     Run,
@@ -367,7 +367,7 @@ def test_the_examples_of_the_documentation_run(
 def test_an_attempt_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [synthetic.attempt(synthetic.case())])
     negative = Convergence().model_copy(update={"stopped_s": -0.58})
-    details = Inside().model_copy(update={"convergence": negative})
+    details = MoveDetails().model_copy(update={"convergence": negative})
     bad = synthetic.attempt(synthetic.case(), 2).model_copy(update={"inside": (details,)})
     with pytest.raises(MeasurementError, match="could not be read back"):
         writer.write_attempt(bad)

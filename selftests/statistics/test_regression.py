@@ -16,7 +16,7 @@ from scipy import stats
 from bench.gate import World, alarms
 from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
-from migrate.model import Attempt, Case, Expect, Policy, Reported, Verdict
+from migrate.model import Attempt, Case, Expect, Policy, ReportedFigures, Verdict
 from migrate.report.baseline import FAILED, FIGURES, case_key, figure_interval
 from migrate.results.writer import RunWriter
 from migrate.statistics.regression import Comparison, FigureSample, Rules, compare, exit_code
@@ -291,7 +291,7 @@ def write(
             of or synthetic.case(),
             number,
             length_ms=float(150 * shift * np.exp(0.1 * random.standard_normal())),
-            reported=Reported(
+            reported=ReportedFigures(
                 downtime_ms=float(100 * shift * np.exp(0.1 * random.standard_normal())),
                 total_ms=2000.0 + number,
             ),
@@ -467,7 +467,7 @@ def test_values_of_an_attempt() -> None:
     assert figure_interval(out, attempt(outcome="failed")) is None
     endless = synthetic.gap("egress", 0, 900).model_copy(update={"open_ended": True})
     assert figure_interval(out, attempt(gaps=(endless,))) == (900.0, float("inf"))
-    assert figure_interval(column("downtime reported"), attempt(reported=Reported())) is None
+    assert figure_interval(column("downtime reported"), attempt(reported=ReportedFigures())) is None
     assert figure_interval(column("guest stall"), attempt(stalls=None)) is None
 
 
