@@ -15,7 +15,7 @@ from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.move_details import explained_of, hop_events, inside_of
 from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
-from migrate.checks import basic as checks
+from migrate.checks.registry import run_checks
 from migrate.clock import now_ns
 from migrate.lab.api import Host
 from migrate.model import Attempt, Case, Phase, Reported
@@ -64,7 +64,7 @@ def judged(
         "explained": explained_of(told, record, arrivals),
     }
     record = record.model_copy(update={"leftovers": leftovers, "phases": moved, **inner})
-    return record.model_copy(update={"verdicts": checks.judge(record)})
+    return record.model_copy(update={"verdicts": run_checks(record)})
 
 
 def _phases(seen: Seen) -> tuple[Phase, ...]:

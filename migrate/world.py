@@ -19,7 +19,7 @@ from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError, HostError
-from migrate.formats.log_events import of_ovs, of_qemu
+from migrate.formats.log_events import parse_ovs_log, parse_qemu_log
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, LOGS, NAME, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.lifecycle import Order, bring_probe, end_left, holders, running, settled
@@ -326,8 +326,8 @@ class World:
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             logs = logs_of(host, self.case)
             wall = self.listener.walls[host.name]
-            logged += of_qemu(logs.get("qemu", ""), host.name, wall)
-            logged += of_ovs(logs.get("ovs", ""), host.name, wall)
+            logged += parse_qemu_log(logs.get("qemu", ""), host.name, wall)
+            logged += parse_ovs_log(logs.get("ovs", ""), host.name, wall)
             for name, text in logs.items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
                 if name == "qemu" and held == (host.name,):

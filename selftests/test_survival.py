@@ -17,7 +17,7 @@ from migrate.backends.vhost_user import backend as vhost_user
 from migrate.backends.virtio.backend import Virtio
 from migrate.campaign import session
 from migrate.campaign.session import Session, Watcher
-from migrate.checks import basic as checks
+from migrate.checks.registry import run_checks
 from migrate.clock import Deadline
 from migrate.drivers import libvirt as libvirt_client
 from migrate.drivers.libvirt import Domain
@@ -140,9 +140,9 @@ def test_the_guest_crashes_in_the_middle(going: Session) -> None:
     assert attempt.passed
     unexpected = attempt.model_copy(update={"case": case()})
     assert results(unexpected)["outcome"] == "pass"
-    judged = {v.check: v for v in checks.judge(unexpected)}
-    assert judged["held-by"].evidence == "THE GUEST RUNS NOWHERE"
-    assert (judged["outcome"].result, judged["memory"].result) == ("fail", "unmeasured")
+    verdicts = {verdict.check: verdict for verdict in run_checks(unexpected)}
+    assert verdicts["held-by"].evidence == "THE GUEST RUNS NOWHERE"
+    assert (verdicts["outcome"].result, verdicts["memory"].result) == ("fail", "unmeasured")
 
 
 def test_the_incoming_guest_crashes_and_the_source_goes_on(going: Session) -> None:

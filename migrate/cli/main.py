@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli import repair as cli_repair
+from migrate.cli.init import init
 from migrate.cli.lease import lease
 from migrate.cli.nightly import nightly
 from migrate.cli.output import NOT_CI, ForCi, ci_options, print_run
@@ -275,7 +276,7 @@ def _run(
 @click.option("--inside", is_flag=True, help="And where each attempt's outage went, its handoff.")
 @AS_JSON
 def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
-    """The table of RUN, and what spoke against each attempt that failed."""
+    """The table of RUN, and why each failed attempt failed."""
     from migrate.results.run_folder import find_run, read_run
 
     record = read_run(find_run(results, run_name))
@@ -312,7 +313,7 @@ def schema() -> None:
     click.echo(json.dumps(made(), indent=2))
 
 
-for command in (gate, lease, nightly, trend, prune):
+for command in (gate, init, lease, nightly, trend, prune):
     cli.add_command(command)
 
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Hypervisor
-from migrate.formats.virtio_features import canonical, unshadowed
+from migrate.formats.virtio_features import canonical_name, not_shadowable
 from migrate.lab.api import Host, Runs
 from migrate.lab.state import write_atomically
 from migrate.model import Capability, HostFacts, Value
@@ -372,7 +372,7 @@ def _managements(look: Look) -> dict[str, tuple[str, ...]]:
     try:
         shown = json.loads(look.first("vdpa-tool"))["mgmtdev"]
         return {
-            name: tuple(canonical(told) for told in one.get("dev_features", ()))
+            name: tuple(canonical_name(told) for told in one.get("dev_features", ()))
             for name, one in shown.items()
             if "net" in one.get("supported_classes", ())
         }
@@ -407,7 +407,7 @@ def _vhost_vdpa(look: Look) -> _Judged:
 
 def _with_doubts(name: str, features: tuple[str, ...]) -> str:
     """QEMU blocks the migration of what it can't follow: that is said beforehand."""
-    off = unshadowed(features)
+    off = not_shadowable(features)
     return f"{name} (QEMU 10 shadows no {', '.join(off)}: see features_off)" if off else name
 
 

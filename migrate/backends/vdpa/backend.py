@@ -23,7 +23,7 @@ from migrate.backends.vdpa.bus import Management
 from migrate.backends.xml import Rewrite, moved_source
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.virtio_features import mask_of, unshadowed
+from migrate.formats.virtio_features import feature_mask, not_shadowable
 from migrate.lab.api import Host
 from migrate.model import Interface
 
@@ -98,7 +98,7 @@ class Vdpa:
                 "emulator": SHADOW_EMULATOR if shadow else EMULATOR,
                 "iommu": "access_platform" in features,
                 "features": features,
-                "saved_with": f"{mask_of(features):#x}",
+                "saved_with": f"{feature_mask(features):#x}",
                 "savable": _savable(place, shadow, features),
                 "loops": place.sort == "vdpasim_net",
                 "notes": (f"{host.name}: {place.name} ({place.maker}), {how}",),
@@ -192,7 +192,7 @@ def shadowed(interface: Interface, place: Place) -> tuple[bool, str]:
 
 def _savable(place: Place, shadow: bool, features: frozenset[str]) -> bool:
     """Whether a saved state of the guest can be had, and be gone on with."""
-    return shadow or (place.driver in SUSPENDING and not unshadowed(features))
+    return shadow or (place.driver in SUSPENDING and not not_shadowable(features))
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _settings(
     if interface.queues > 1:
         settings["max_vqp"] = str(interface.queues)
     if features != offer.features:
-        settings["device_features"] = f"{mask_of(features):#x}"
+        settings["device_features"] = f"{feature_mask(features):#x}"
     return settings
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.virtio_features import canonical
+from migrate.formats.virtio_features import canonical_name
 from migrate.lab.api import Host
 
 NAME = "mlab0"
@@ -52,7 +52,7 @@ def managements(host: Host, deadline: Deadline) -> Mapping[str, Management]:
     return {
         name: Management(
             name=name,
-            features=frozenset(canonical(told) for told in one.get("dev_features", ())),
+            features=frozenset(canonical_name(told) for told in one.get("dev_features", ())),
             max_vqs=int(one.get("max_supported_vqs", 0)),
         )
         for name, one in shown.items()
