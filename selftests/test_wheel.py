@@ -54,8 +54,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a new environment that has the wheel, and what the lock file names."""
+def programs(root: None, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a new environment that has the wheel, and what the lock file names.
+
+    They are downloaded: who has no root here has no network either.
+    """
     folder = tmp_path_factory.mktemp("installed")
     output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python"]
