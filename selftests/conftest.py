@@ -16,7 +16,7 @@ from migrate.lab import manager
 from migrate.lab.config import LabConfig
 from migrate.lab.local.lab import LocalLab
 from selftests.command_line import Ended, Run, started
-from selftests.helpers import SANITIZED, SaidSoFar, new_name, remove_lab
+from selftests.helpers import SANITIZED, SaidSoFar, new_name, quiet, remove_lab
 
 pytest_plugins = ["pytester"]
 
@@ -58,7 +58,7 @@ def shared_lab(root: None) -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield manager.up(LabConfig(name=name), lambda _text: None)
+        yield manager.up(LabConfig(name=name), quiet)
     finally:
         remove_lab(name)
 

@@ -28,8 +28,8 @@ from migrate.lab.capabilities import CAPABILITIES
 from migrate.lab.config import load_lab
 from migrate.plugins import pytest as pytest_plugin
 from migrate.scenario.loader import parse
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
     for place in ("*.md", "docs/*.md", "guest-images/*.md", "results/README.md")

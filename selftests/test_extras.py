@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ import pytest
 from migrate.errors import ConfigurationError
 from migrate.results.database import open_store
 from migrate.statistics.regression import by_attempts
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -33,7 +33,7 @@ from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
 from selftests.command_line import Run, started
-from selftests.helpers import SCENARIOS, SaidSoFar, traces
+from selftests.helpers import SCENARIOS, SaidSoFar, quiet, traces
 
 QUICK = SCENARIOS / "quickstart.toml"
 ONE = (QUICK, "--set", "interface.mode=virtio")
@@ -61,7 +61,7 @@ def results(attempt: Attempt) -> dict[str, str]:
 
 def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
     config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
-    lab = manager.up(config, lambda _text: None)
+    lab = manager.up(config, quiet)
     going = session.begin(lab, tmp_path, (), Watcher())
     init = lab.record.hosts[1].init
     assert init is not None

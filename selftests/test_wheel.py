@@ -15,8 +15,8 @@ import yaml
 
 from migrate.cli.init import STARTER
 from migrate.results.run_folder import read_run
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 PATIENCE_S = 300.0
 """For one command; what is downloaded included."""
 

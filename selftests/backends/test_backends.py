@@ -30,7 +30,7 @@ from migrate.lab.api import Host, NamespaceHost
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.resources import Resources
 from migrate.model import GuestSpec, Interface, Nic
-from selftests.helpers import new_name, remove_lab
+from selftests.helpers import new_name, quiet, remove_lab, soon
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
 NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
@@ -42,7 +42,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     there, goes with the lab."""
     name = new_name()
     config = LabConfig(name=name, hosts={"a": HostConfig(), "b": HostConfig(huge_pages=0)})
-    lab = manager.up(config, lambda _text: None)
+    lab = manager.up(config, quiet)
     try:
         if lab.record.note:
             pytest.skip(lab.record.note)
@@ -52,10 +52,6 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     finally:
         remove_lab(name)
     assert not left.exists()
-
-
-def soon() -> Deadline:
-    return Deadline.after(30)
 
 
 def ports(host: Host) -> list[str]:
@@ -171,7 +167,7 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
         host.connect() as hypervisor,
         VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend,
     ):
-        image = ensure_image("tiny", cache_folder(), lambda _text: None)
+        image = ensure_image("tiny", cache_folder(), quiet)
         machine = hypervisor.machine("q35")
         xml = domain_xml(
             GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"

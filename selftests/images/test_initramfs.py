@@ -20,6 +20,7 @@ from migrate.errors import ConfigurationError, HostError
 from migrate.images import initramfs as builder
 from migrate.images.initramfs import ensure_image, read_recipe
 from migrate.images.kernel import cpio, dependencies, uncompressed_kernel
+from selftests.helpers import quiet
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
 RECIPE = """
@@ -113,10 +114,6 @@ def cache(tmp_path: Path) -> Iterator[Path]:
     images = folder / "images"
     for left in images.iterdir() if images.is_dir() else ():
         assert left.suffix == ".lock" or (left / "image.json").exists(), f"{left} was left"
-
-
-def quiet(_: str) -> None:
-    pass
 
 
 def unpack(archive: bytes) -> dict[str, tuple[int, bytes]]:

@@ -30,7 +30,7 @@ from migrate.lab.capabilities import (
 from migrate.lab.config import HostConfig, LabConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Capability, HostFacts
-from selftests.helpers import new_name, remove_lab
+from selftests.helpers import new_name, quiet, remove_lab
 
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
 MANAGEMENT = (
@@ -241,7 +241,7 @@ def lab(root: None) -> Iterator[LocalLab]:
     name = new_name()
     hosts = {host: HostConfig(huge_pages=0) for host in "ab"}
     try:
-        yield manager.up(LabConfig(name=name, hosts=hosts), lambda _: None)
+        yield manager.up(LabConfig(name=name, hosts=hosts), quiet)
     finally:
         remove_lab(name)
 

@@ -27,7 +27,7 @@ from migrate.model import AttemptError, Case, Problem, Skip
 from migrate.plugins.xdist_shared import SharedRun
 from migrate.results.run_folder import RunWriter, read_run
 from selftests.doubles import synthetic
-from selftests.helpers import ROOT, SaidSoFar, remove_lab
+from selftests.helpers import ROOT, SaidSoFar, quiet, remove_lab
 
 HOSTS: list[Any] = [SimpleNamespace(name=name) for name in "abcd"]
 A, B, C, D = HOSTS
@@ -173,7 +173,7 @@ def four_hosts(lab_name: str) -> Iterator[LocalLab]:
     """Two pairs; up before the tests begin, so that it is not theirs to take down."""
     hosts = {name: HostConfig(huge_pages=0) for name in "abcd"}
     try:
-        yield manager.up(LabConfig(name=lab_name, hosts=hosts), lambda _text: None)
+        yield manager.up(LabConfig(name=lab_name, hosts=hosts), quiet)
     finally:
         remove_lab(lab_name)
 

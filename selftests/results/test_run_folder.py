@@ -21,8 +21,7 @@ from migrate.model import SCHEMA, Attempt, Case, Event, Gap, Phase, Problem, Run
 from migrate.report.junit import junit
 from migrate.results.run_folder import RunWriter, find_run, read_attempt, read_run, run_name
 from selftests.doubles import synthetic
-
-ROOT = Path(__file__).parents[2]
+from selftests.helpers import ROOT
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

@@ -26,11 +26,7 @@ from migrate.lab.config import HostConfig, LabConfig, state_folder
 from migrate.lab.fabric import PEER_ADDRESS
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
-from selftests.helpers import traces
-
-
-def quiet(_: str) -> None:
-    """No one looks at the progress."""
+from selftests.helpers import quiet, traces
 
 
 def config(name: str, huge_pages: int = 2) -> LabConfig:

@@ -22,12 +22,8 @@ from migrate.lab.nested import image as machine_image
 from migrate.lab.nested import kernel as machine_kernel
 from migrate.lab.nested.image import MachineImage, ensure_machine_image
 from migrate.lab.nested.kernel import MODULES, SOURCES, MachineKernel, ensure_machine_kernel
+from selftests.helpers import quiet
 from selftests.images.test_initramfs import unpack
-
-
-def quiet(_: str) -> None:
-    """No one looks at the progress."""
-
 
 # --- the kernel -----------------------------------------------------------------------------------
 

@@ -25,17 +25,13 @@ from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
-from selftests.helpers import new_name, remove_lab, traces
+from selftests.helpers import new_name, quiet, remove_lab, soon, traces
 
 pytestmark = pytest.mark.needs_root
 
 HOST = MachineConfig(huge_pages=0)
 DAMAGED = 4096
 """Bytes that are left of a saved state."""
-
-
-def soon(seconds: float = 30) -> Deadline:
-    return Deadline.after(seconds)
 
 
 @dataclass(slots=True)
@@ -210,7 +206,7 @@ def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: 
 
 def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None:
     inside = [host.init for host in lab.record.hosts]
-    image = ensure_image("tiny", cache_folder(), lambda _text: None)
+    image = ensure_image("tiny", cache_folder(), quiet)
     with lab.hosts["a"].connect() as hypervisor:
         xml = domain_xml(
             GuestSpec(),

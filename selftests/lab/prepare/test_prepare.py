@@ -18,7 +18,7 @@ from migrate.errors import CleanupError, HostError
 from migrate.lab.prepare.apply import JournalFile, TakenError, is_over, myself, prepare, undo
 from migrate.lab.prepare.plan import Journal, Preparation, plan
 from selftests.doubles.prepared_host import ALL, FIREWALLD, LAB, PAGES, Place
-from selftests.helpers import ROOT, new_name
+from selftests.helpers import ROOT, new_name, soon
 
 pytestmark = pytest.mark.needs_root
 KINDS = [step.kind for step in plan(ALL)]
@@ -35,10 +35,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield made
     finally:
         subprocess.run(["ip", "netns", "del", namespace], check=True)
-
-
-def soon() -> Deadline:
-    return Deadline.after(30)
 
 
 def prepared(place: Place, wishes: Preparation = ALL, lab: str = LAB) -> list[str]:

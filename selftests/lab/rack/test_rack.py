@@ -20,10 +20,9 @@ from migrate.lab.rack.lab import RackLab, lease_names
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import PLAIN_RESOURCES
 from selftests.doubles.rack_here import Rack, rack, start_sshd, stop_sshd
-from selftests.helpers import new_name, remove_lab
+from selftests.helpers import ROOT, new_name, remove_lab
 
-HERE = Path(__file__).parents[3]
-MODES = str(HERE / "testcases/scenarios/modes.toml")
+MODES = str(ROOT / "testcases/scenarios/modes.toml")
 VIRTIO = ("--set", "interface.mode=virtio", "--set", "interface.ring=split")
 
 FILE = """\
@@ -123,8 +122,8 @@ def controlled(
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -225,8 +224,8 @@ def moving(made: Rack, results: Path, *more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
