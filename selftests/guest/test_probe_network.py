@@ -21,7 +21,7 @@ from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import Workload
 from migrate.recorder.traffic import LOOPED, Traffic, take
-from selftests.guest.test_probe import STREAM, Running, received, running, wait_until
+from selftests.doubles.probe_process import STREAM, Running, received, running, wait_until
 
 pytestmark = pytest.mark.needs_root
 
