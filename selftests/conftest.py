@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from migrate.campaign import session
 from migrate.campaign.session import Session
@@ -24,8 +25,11 @@ ROOT_NEEDED = "needs_root: has a lab, network namespaces or mounts; skipped wher
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ctrl-C is tested, and a shell has it ignored in what it starts in the background."""
+    # Ctrl-C is tested, and a shell has it ignored in what it starts in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes is the machine's, and whoever else works on it.
+    settings.register_profile("selftests", deadline=None)
+    settings.load_profile("selftests")
     config.addinivalue_line("markers", ROOT_NEEDED)
 
 

@@ -228,7 +228,7 @@ def test_a_deep_description_is_no_crash() -> None:
 SMALL = by_libvirt(with_devices().stream())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, len(SMALL)))
 def test_cut_off_anywhere_it_is_told(size: int) -> None:
     if size < len(SMALL):
@@ -244,7 +244,7 @@ PLACES = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.lists(st.tuples(PLACES, st.integers(0, 255)), min_size=1, max_size=3))
 def test_whatever_byte_is_wrong_it_is_an_account_or_told(wrong: list[tuple[int, int]]) -> None:
     data = bytearray(SMALL)

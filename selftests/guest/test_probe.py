@@ -127,7 +127,7 @@ def test_noise_never_ends_the_probe(program: Path) -> None:
     )
     with running(program) as probe:
 
-        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=150, suppress_health_check=list(HealthCheck))
         @given(st.lists(pieces | st.binary(max_size=30), max_size=12))
         def make_noise(parts: list[bytes]) -> None:
             noise = b"".join(parts).replace(b"quit", b"")

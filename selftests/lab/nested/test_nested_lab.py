@@ -18,7 +18,7 @@ from migrate.errors import HostError
 from migrate.guest.domain_xml import domain_xml
 from migrate.images.initramfs import ensure_image
 from migrate.lab import manager
-from migrate.lab.config import MachineConfig, NestedConfig, cache_folder
+from migrate.lab.config import NestedConfig, cache_folder, load_lab
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
 from migrate.lab.nested.lab import NestedLab
@@ -29,7 +29,6 @@ from selftests.helpers import new_name, quiet, remove_lab, soon, traces
 
 pytestmark = pytest.mark.needs_root
 
-HOST = MachineConfig(huge_pages=0)
 DAMAGED = 4096
 """Bytes that are left of a saved state."""
 
@@ -49,7 +48,10 @@ class Up:
 @pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
     """Brought up where the state of one host is damaged, or, if there is none yet, of both."""
-    found = Up(NestedConfig(name=new_name(), hosts={"a": HOST, "b": HOST}))
+    # The machines that users have: the state that is made anew serves the next lab of this file.
+    config = load_lab(Path("labs/nested.toml"), new_name())
+    assert isinstance(config, NestedConfig)
+    found = Up(config)
     real = nested._states
 
     def damaged(lab: NestedLab, machines: list[Machine]) -> Path:
