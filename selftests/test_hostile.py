@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate.backends.virtio.backend import VirtioBackend
 from migrate.campaign.progress import Progress
 from migrate.errors import ConfigurationError, GuestError, LabError, visible
 from migrate.guest.domain_xml import domain_xml
@@ -213,7 +214,7 @@ def test_domain_xml_keeps_it_as_text(name: str) -> None:
         GuestSpec(),
         Interface(),
         Path("/cache") / text,
-        {"bridge": text},
+        VirtioBackend(bridge=text),
         machine=text,
         accelerator="qemu",
     )

@@ -20,6 +20,7 @@ from migrate.analysis.outage import longest_gap
 from migrate.campaign import session
 from migrate.campaign.priority import Choice, Past, costs, order
 from migrate.campaign.session import Session, Watcher
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
@@ -307,9 +308,8 @@ def put_right(config: AnyConfig, say: Callable[[str], None]) -> None:
     found = manager.find(config.name)
     if found is None:
         return
-    hosts = list(found.hosts)
-    with leased(found.leases, hosts, Deadline.after(LEASE_S), say):
-        remains = found.leftovers(hosts)
+    with leased(found.leases, list(found.hosts), Deadline.after(LEASE_S), say):
+        remains = leftovers(found.hosts.values())
     found.keep()
     if remains:
         say(f"taking the lab down, for what was left in it: {', '.join(remains)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from migrate import __version__
 from migrate.attempt import attempt
-from migrate.backends.registry import MODES, TO_MIGRATE, module_for
+from migrate.backends.registry import INSPECTIONS, MODES, backend_mode
 from migrate.checks import quarantine
 from migrate.clock import Deadline
 from migrate.errors import LabError
@@ -45,7 +45,6 @@ from migrate.report.junit import junit
 from migrate.results.index import write_index
 from migrate.results.run_folder import RunWriter, run_name
 from migrate.scenario.loader import Scenario
-from migrate.scenario.rules import has_postcopy
 from migrate.world import AttemptEnv, World, build_world, logs_of
 
 LEASE_S = 600.0
@@ -98,6 +97,7 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
                 hypervisor,
                 cache_folder(),
                 image,
+                INSPECTIONS,
                 fresh=fresh,
                 seconds=facts.BOOT_S * lab.patience,
             )
@@ -109,12 +109,12 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
 
 def needs_of_modes() -> dict[str, tuple[str, ...]]:
     """What each mode takes, by the names of capabilities."""
-    return {mode: module.needs for mode, module in MODES.items()}
+    return {name: mode.needs for name, mode in MODES.items()}
 
 
 def needs_to_migrate() -> dict[str, tuple[str, ...]]:
     """What a mode takes beside its needs for its guest to be migrated as it is."""
-    return {str(mode): names for mode, names in TO_MIGRATE.items()}
+    return {name: mode.needs_to_migrate for name, mode in MODES.items()}
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ class Session:
     def lacks(self, names: Sequence[str]) -> Skip | None:
         """Why no two hosts have all of these capabilities and modes; None if two have."""
         modes = [mode for mode in MODES if mode in names]
-        needs = [need for mode in modes for need in module_for(mode).needs]
+        needs = [need for mode in modes for need in backend_mode(mode).needs]
         needs += [name for name in names if name not in modes]
         found = self.places(Case(id="needs", needs=tuple(needs)))
         return found if isinstance(found, Skip) else None
@@ -174,9 +174,8 @@ class Session:
                 reason="its hosts have no switch to turn them off by",
                 remedy="--lab labs/nested.toml",
             )
-        module = module_for(case.interface.mode)
-        needs = [*module.needs, *case.needs]
-        if has_postcopy(case):
+        needs = [*backend_mode(case.interface.mode).needs, *case.needs]
+        if case.policy.may_postcopy:
             needs.append("userfaultfd")
         if case.guest.dirty_ring is not None:
             needs.append("kvm")

@@ -176,7 +176,7 @@ def _begin(domain: Domain, move: Move) -> BackgroundCall:
     parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
     if policy.transport == "peer-to-peer":
         flags.add("peer-to-peer")
-    if policy.method == "postcopy" or policy.on_timeout == "postcopy":
+    if policy.may_postcopy:
         flags.add("postcopy")
     if policy.auto_converge:
         flags.add("auto-converge")

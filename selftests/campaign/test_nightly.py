@@ -411,7 +411,7 @@ def test_a_clean_lab_is_left_up(
     put_right(shared_lab.record.config, told.lines.append)
     assert told.lines == []
     down: list[str] = []
-    monkeypatch.setattr(LocalLab, "leftovers", lambda _self, _hosts: ("a guest",))
+    monkeypatch.setattr("migrate.campaign.nightly.leftovers", lambda _hosts: ("a guest",))
     monkeypatch.setattr(manager, "down", down.append)
     put_right(shared_lab.record.config, told.lines.append)
     assert down == [shared_lab.name]

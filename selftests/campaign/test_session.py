@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.backends.registry import module_for
+from migrate.backends.registry import backend_mode
 from migrate.campaign import session
 from migrate.campaign.session import Session, Watcher
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
@@ -21,7 +21,7 @@ from selftests.doubles import synthetic
 from selftests.helpers import SaidSoFar
 
 ROOTS = {"a": "debian-13", "b": "debian-12", "c": "debian-13"}
-ABLE = (*module_for("virtio").needs, "userfaultfd")
+ABLE = (*backend_mode("virtio").needs, "userfaultfd")
 
 
 def facts(host: str, *able: str) -> HostFacts:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
@@ -388,17 +389,17 @@ def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(shared_lab: 
 
 def test_what_an_attempt_leaves_is_named(shared_lab: LocalLab) -> None:
     a = shared_lab.hosts["a"]
-    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert leftovers(shared_lab.hosts.values()) == ()
     a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], soon())
     a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], soon())
     start = "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"
     pid = a.run(["sh", "-c", start], soon()).out.strip()
     try:
-        process, link = shared_lab.leftovers(["a", "b"])
+        process, link = leftovers(shared_lab.hosts.values())
         assert "process" in process
         assert "on a" in process
         assert link == "link vnet7 on a"
-        assert shared_lab.leftovers(["b"]) == ()
+        assert leftovers([shared_lab.hosts["b"]]) == ()
     finally:
         a.run(["kill", pid], soon())
         a.run(["ip", "link", "delete", "vnet7"], soon())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from migrate.backends.virtio.backend import VirtioBackend
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.shell import run
 from migrate.errors import HostError
@@ -110,7 +112,7 @@ def test_a_damaged_state_is_thrown_away_and_made_anew(up: Up) -> None:
 def test_hosts_answer_us_and_each_other(lab: NestedLab) -> None:
     answers(lab)
     assert lab.whole()
-    assert lab.leftovers(["a", "b"]) == ()
+    assert leftovers(lab.hosts.values()) == ()
 
 
 def test_up_again_is_the_same_lab(up: Up, lab: NestedLab) -> None:
@@ -214,7 +216,7 @@ def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None
             GuestSpec(),
             Interface(),
             image,
-            {"bridge": lab.hosts["a"].resources.bridge},
+            VirtioBackend(bridge=lab.hosts["a"].resources.bridge),
             machine=hypervisor.machine("q35"),
             accelerator="kvm",
             cpu_model=lab.cpu_model,
