@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -17,10 +16,10 @@ from migrate.cli.init import STARTER
 from migrate.results.run_folder import read_run
 from selftests.helpers import ROOT
 
+pytestmark = pytest.mark.needs_root
+"""A lab at the end, and a network for pip."""
 PATIENCE_S = 300.0
 """For one command; what is downloaded included."""
-
-Run = Callable[..., str]
 
 
 def output(*argv: object, cwd: Path, path: Path | None = None) -> str:
@@ -54,11 +53,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def programs(root: None, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a new environment that has the wheel, and what the lock file names.
-
-    They are downloaded: who has no root here has no network either.
-    """
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a new environment that has the wheel, and what the lock file names."""
     folder = tmp_path_factory.mktemp("installed")
     output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python"]

@@ -40,12 +40,14 @@ from migrate.model import (
     Sample,
     Skip,
 )
+from migrate.recorder.base import AttemptEnv
+from migrate.recorder.collect import logs_of
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.results.index import write_index
 from migrate.results.run_folder import RunWriter, run_name
 from migrate.scenario.loader import Scenario
-from migrate.world import AttemptEnv, World, build_world, logs_of
+from migrate.world import World, build_world
 
 LEASE_S = 600.0
 """To wait for two hosts that others use."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrate.cli import repair as cli_repair
+from migrate.cli.analyze import analyze
 from migrate.cli.init import init
 from migrate.cli.lease import lease
 from migrate.cli.nightly import nightly
@@ -313,7 +314,7 @@ def schema() -> None:
     click.echo(json.dumps(made(), indent=2))
 
 
-for command in (gate, init, lease, nightly, trend, prune):
+for command in (analyze, gate, init, lease, nightly, trend, prune):
     cli.add_command(command)
 
 
