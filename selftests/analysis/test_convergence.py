@@ -324,7 +324,7 @@ def test_a_hop_has_what_happened_beside_its_forecast() -> None:
 def test_libvirts_account_tells_what_came_after_the_last_look() -> None:
     job = {"memory_iteration": 3, "memory_constant": 256 * 200, "data_processed": 90 * MIB}
     first = QemuRecording(samples=tuple(PASSES[1:2]))
-    events = (*STOPPED, qemu_event(3200, "job-completed", **job))
+    events = (*STOPPED, qemu_event(3200, "job-completed", "a", **job))
     bare, told = hop(Policy(), looked=first), hop(Policy(), events, first)
     assert bare and told
     assert (bare.memory_bytes, told.memory_bytes) == (None, 56 * MIB)  # 252 less 196
