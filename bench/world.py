@@ -27,7 +27,7 @@ from migrate.guest.lifecycle import Order, running
 from migrate.guest.probe import Probe
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.migration.move import End
 from migrate.model import Case
@@ -45,18 +45,18 @@ def say(text: str) -> None:
 @contextmanager
 def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    with lab_up(LabConfig(name=name), say) as lab:
+    with lab_up(LocalConfig(name=name), say) as lab:
         assert isinstance(lab, LocalLab)
         yield lab
 
 
-def pair_of(lab: Lab) -> tuple[Host, Host]:
-    """Source and target."""
+def host_pair(lab: Lab) -> tuple[Host, Host]:
+    """Source and target: the first two hosts of the lab."""
     first, second = list(lab.hosts.values())[:2]
     return first, second
 
 
-class Bare(NamedTuple):
+class BareGuest(NamedTuple):
     """A guest with its probe ready, and nothing else going on."""
 
     domain: Domain
@@ -68,12 +68,12 @@ class Bare(NamedTuple):
 
 
 @contextmanager
-def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
+def bare_guest(lab: Lab, case: Case) -> Iterator[BareGuest]:
     """Run ``case``'s guest on the first host of two; no traffic, no listener."""
     deadline = Deadline.after(START_S)
     image = ensure_image(case.guest.image, lab.shared, say)
     mode = backend_mode(case.interface.mode)
-    pair = pair_of(lab)
+    pair = host_pair(lab)
     prepare = preparing(lab, image, deadline)
     with ExitStack() as stack:
         source, target = (End(host, stack.enter_context(host.connect())) for host in pair)
@@ -89,11 +89,11 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
             accelerator="qemu",
         )
         order = Order(xml, image, case.guest.start == "warm", lab.shared)
-        asked_ns = now_ns()
+        begin_ns = now_ns()
         domain = stack.enter_context(running(order, source.hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
-        start_ms = (now_ns() - asked_ns) / 1e6
-        yield Bare(domain, probe, (source, target), mode.target_rewrites(*backends), start_ms)
+        start_ms = (now_ns() - begin_ns) / 1e6
+        yield BareGuest(domain, probe, (source, target), mode.target_rewrites(*backends), start_ms)
 
 
 # --- the command line, and what comes out -------------------------------------------------------
@@ -109,8 +109,8 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     return parser
 
 
-def ended(main: Callable[[], int]) -> int:
-    """Run a bench; what goes wrong is one line and the exit status of its kind."""
+def run_bench(main: Callable[[], int]) -> int:
+    """Run a bench; an error is printed as one line, and gives its exit status."""
     try:
         return main()
     except LabError as error:
@@ -128,13 +128,13 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def figure(value: float | None, digits: int = 1) -> str:
+def number_text(value: float | None, digits: int = 1) -> str:
     """A number, or a dash for none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def keep(path: Path | None, found: Mapping[str, Any]) -> None:
-    """Write what was found with when and where it was found."""
+def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write the figures with the time and the machine."""
     if path is None:
         return
     machine = {
@@ -144,4 +144,4 @@ def keep(path: Path | None, found: Mapping[str, Any]) -> None:
         "processors": os.cpu_count(),
         "load_1min": os.getloadavg()[0],
     }
-    path.write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine, **figures}, indent=1) + "\n")

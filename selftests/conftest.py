@@ -13,8 +13,8 @@ from hypothesis import settings
 from migrate.campaign import session
 from migrate.campaign.session import Session
 from migrate.images.initramfs import compile_probe
-from migrate.lab import manager
-from migrate.lab.config import LabConfig
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from selftests.command_line import LEAVES, Ended, Run, started
 from selftests.helpers import SANITIZED, SaidSoFar, new_name, quiet, remove_lab
@@ -62,7 +62,7 @@ def shared_lab(root: None) -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield manager.up(LabConfig(name=name), quiet)
+        yield local.KIND.up(LocalConfig(name=name), quiet)
     finally:
         remove_lab(name)
 

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "migrate"
 PLAN = ROOT / "docs" / "architecture.md"
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "libvirt": ("drivers.libvirt",),
+    "libvirt": ("drivers.libvirt", "drivers.libvirt_events", "drivers.libvirt_channel"),
     "libvirt_qemu": ("drivers.libvirt",),
-    "paramiko": ("drivers.ssh",),
+    "paramiko": ("drivers.ssh", "drivers.ssh_address"),
     "qemu": ("drivers.qmp",),
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
     "subprocess": (
@@ -27,13 +27,13 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("images.kernel", "images.initramfs", "guest.probe", "cli.main"),
     ),
     "duckdb": ("results.database",),
-    "scipy": ("statistics.regression",),
+    "scipy": ("statistics.significance",),
     "labgrid": ("lab.lease.coordinator",),
     "grpc": ("lab.lease.coordinator",),
     "click": ("cli",),
     "jinja2": ("backends.xml", "report.html", "report.trend_page"),
     "plotly": ("report",),
-    "pyarrow": ("results.run_folder",),
+    "pyarrow": ("results.tables",),
     "pytest": ("plugins.pytest",),
     "avocado": ("plugins.avocado",),
 }
@@ -158,7 +158,7 @@ def test_a_violation_is_told(tmp_path: Path, module: str, text: str, said: str) 
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("report/figure", "from plotly import io\nfrom migrate.results.run_folder import read_run"),
+        ("report/figure", "from plotly import io\nfrom migrate.results.reader import read_run"),
         ("lab/namespaces", "from migrate.lab.state import read_record\nimport subprocess"),
         ("attempt", "from migrate.checks import basic\nfrom migrate.guest.lifecycle import boot"),
         ("__init__", "import anything"),
@@ -177,8 +177,17 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
     assert circles(tmp_path) == ["one", "three", "two"]
 
 
+SLEEPS = re.compile(r"\btime\.sleep\(|\bEvent\(\)\.wait\(")
+"""Waiting for time to pass: :func:`migrate.clock.until` and ``pause`` do it for all."""
+
+
+def test_nobody_sleeps_but_the_clock() -> None:
+    sleepers = [name for name, path in modules(PACKAGE).items() if SLEEPS.search(path.read_text())]
+    assert sleepers == ["clock"]
+
+
 HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")
-LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.config", "report.table")
+LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.kinds", "report.table")
 """Importing these must not import anything heavy: ``migrate-lab --help`` waits for it."""
 
 

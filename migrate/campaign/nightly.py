@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,8 @@ from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import AnyConfig
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.config import LabConfig
+from migrate.lab.lease.file_lock import lock_hosts
 from migrate.model import (
     DIRECTIONS,
     Attempt,
@@ -38,7 +38,8 @@ from migrate.model import (
     Run,
     Skip,
 )
-from migrate.results.run_folder import RunWriter, find_run, read_run
+from migrate.results.reader import find_run, read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario, parse
 
 RUNS = 60
@@ -210,7 +211,7 @@ class Asked:
     """What the command line asked for. A resumed run has scenarios, repeat and quarantine itself,
     and its own end if there is no ``budget_s``."""
 
-    config: AnyConfig
+    config: LabConfig
     results: Path
     scenarios: Sequence[Scenario]
     budget_s: float | None
@@ -303,17 +304,16 @@ def left(name: str, asked: Asked) -> Iterator[ResumedRun]:
         yield ResumedRun(writer, attempts, plan, tuple(cases))
 
 
-def put_right(config: AnyConfig, say: Callable[[str], None]) -> None:
+def put_right(config: LabConfig, say: Callable[[str], None]) -> None:
     """Take a lab down in which the killed run left something; leave a clean one up."""
-    found = manager.find(config.name)
-    if found is None:
+    if manager.is_persistent(config) or (lab := manager.find(config, say)) is None:
         return
-    with leased(found.leases, list(found.hosts), Deadline.after(LEASE_S), say):
-        remains = leftovers(found.hosts.values())
-    found.keep()
+    hosts = lab.hosts
+    with closing(lab), lock_hosts(lab.leases, list(hosts), Deadline.after(LEASE_S), say):
+        remains = leftovers(hosts.values())
     if remains:
         say(f"taking the lab down, for what was left in it: {', '.join(remains)}")
-        manager.down(config.name)
+        manager.down(config)
 
 
 def _from_now(seconds: float) -> str:

@@ -21,12 +21,12 @@ from migrate.clock import Deadline
 from migrate.errors import LabError
 from migrate.images.initramfs import ensure_image
 from migrate.lab import capabilities as facts
-from migrate.lab import manager as labs
+from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import AnyConfig, RackConfig, cache_folder
+from migrate.lab.config import LabConfig, cache_folder
+from migrate.lab.kvm_boot import BOOT_S
 from migrate.lab.lease.file_lock import Lease
-from migrate.lab.lease.pair import Pair, one_leased
-from migrate.lab.manager import AnyLab
+from migrate.lab.lease.pair import Pair, lease_first_free
 from migrate.migration.faults import NEEDS_POWER
 from migrate.model import (
     Attempt,
@@ -45,7 +45,8 @@ from migrate.recorder.collect import logs_of
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.results.index import write_index
-from migrate.results.run_folder import RunWriter, run_name
+from migrate.results.layout import run_name
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario
 from migrate.world import World, build_world
 
@@ -65,27 +66,11 @@ class Watcher:
     on_attempt: Callable[[Attempt], None] = lambda _attempt: None
 
 
-@contextmanager
 def lab_up(
-    config: AnyConfig, say: Callable[[str], None], *, keep: bool = False
-) -> Iterator[AnyLab]:
-    """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
-    if isinstance(config, RackConfig):
-        rack = labs.up(config, say)
-        try:
-            yield rack
-        finally:
-            rack.keep()
-        return
-    was_up = labs.find(config.name) is not None
-    lab = labs.up(config, say)
-    try:
-        yield lab
-    finally:
-        lab.keep()
-        if not was_up and not keep:
-            say("taking the lab down")
-            labs.down(config.name)
+    config: LabConfig, say: Callable[[str], None], *, keep: bool = False
+) -> AbstractContextManager[Lab]:
+    """See :func:`migrate.lab.manager.opened`."""
+    return manager.opened(config, say, keep=keep)
 
 
 def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[HostFacts, ...]:
@@ -101,7 +86,7 @@ def look(lab: Lab, say: Callable[[str], None], *, fresh: bool = False) -> tuple[
                 image,
                 INSPECTIONS,
                 fresh=fresh,
-                seconds=facts.BOOT_S * lab.patience,
+                seconds=BOOT_S * lab.patience,
             )
 
     say("asking the hosts what they can do")
@@ -204,7 +189,7 @@ class Session:
         chosen = {host.name for host in pair}
         kvm = all(found.capability("kvm").able for found in self.facts if found.host in chosen)
         return AttemptEnv(
-            self.lab.apart(source.name, target.name),
+            self.lab.isolate_pair(source.name, target.name),
             accelerator="kvm" if kvm else "qemu",
             say=self.watcher.say,
             on_sample=self.watcher.on_sample,
@@ -249,12 +234,12 @@ class Session:
     def _leased(
         self, pairs: Sequence[Pair], job: str
     ) -> AbstractContextManager[tuple[Pair, Lease]]:
-        return one_leased(self.lab, pairs, job, Deadline.after(LEASE_S), self.watcher.say)
+        return lease_first_free(self.lab, pairs, job, Deadline.after(LEASE_S), self.watcher.say)
 
     def _mend(self, case: Case, number: int, pair: Pair) -> None:
         """While nobody else has the hosts."""
         self._keep_logs(case, number, pair)
-        for name in self.lab.heal():
+        for name in self.lab.replace_dead_hosts():
             self.watcher.say(f"host {name} was off: it has been replaced")
 
     def _keep_logs(self, case: Case, number: int, pair: Pair) -> None:

@@ -1,4 +1,4 @@
-"""What a dead controller left on a lab's hosts: told, and put back."""
+"""What a dead controller left on a lab's hosts: listed, and put back."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from migrate.drivers.libvirt import CHANNEL
 from migrate.errors import CleanupError, HostError, LabError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Lab
-from migrate.lab.lease.file_lock import leased
-from migrate.lab.prepare.apply import UNDO_S, JournalFile, is_over, prepare, undo
+from migrate.lab.lease.file_lock import lock_hosts
+from migrate.lab.prepare.apply import UNDO_S, JournalFile, owner_exited, prepare, undo
 from migrate.lab.prepare.plan import Owner, Preparation
 from migrate.lab.prepare.steps import PreparedHost
 
@@ -35,35 +35,40 @@ class Leftover:
     put_back: Callable[[Deadline], object]
     doubt: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.what} ({self.doubt})" if self.doubt else self.what
 
-def make_ready(lab: Lab, wishes: Mapping[str, Preparation], say: Say) -> None:
-    """Prepare every host by its wishes; those that were prepared stay so if another one fails."""
+
+def make_ready(lab: Lab, specs: Mapping[str, Preparation], say: Say) -> None:
+    """Prepare every host as specified; those that were prepared stay so if another one fails."""
     for name, host in lab.hosts.items():
         deadline = Deadline.after(READY_S)
-        with leased(lab.leases, [name], deadline, say):
+        with lock_hosts(lab.leases, [name], deadline, say):
             site = PreparedHost(host, SWITCH)
-            if prepare(site, lab.name, wishes.get(name, Preparation()), deadline, say) is None:
+            if prepare(site, lab.name, specs.get(name, Preparation()), deadline, say) is None:
                 say(f"{name}: nothing is wished for")
 
 
 def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) -> int:
-    """Put back what is left on every host of ``lab``; how much was found.
+    """Put back what is left on every host of ``lab``; how much was there.
 
     HostError for a host that is leased, or where a live controller is at work, unless ``force``;
     :class:`CleanupError` with all that did not go back. Every host has its turn in any case.
     """
-    found = 0
+    count = 0
     reasons: list[Exception] = []
     for name, host in lab.hosts.items():
         try:
             with ExitStack() as stack:
                 if not (dry_run or force):
-                    stack.enter_context(leased(lab.leases, [name], Deadline.after(0), say))
+                    stack.enter_context(lock_hosts(lab.leases, [name], Deadline.after(0), say))
                 for look in looks(host, lab.name, say):
                     try:
-                        for left in look(Deadline.after(LOOK_S)):
-                            found += 1
-                            _one(host, left, say, reasons, dry_run=dry_run, force=force)
+                        for leftover in look(Deadline.after(LOOK_S)):
+                            count += 1
+                            say(f"{host.name}: {leftover}")
+                            if not dry_run:
+                                reasons += _put_back(host, leftover, force=force)
                     except (LabError, ValueError) as error:  # the other looks go on
                         reasons.append(error)
         except LabError as error:
@@ -71,22 +76,19 @@ def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) ->
     if reasons:
         again = f"then `migrate-lab lab repair --name {lab.name}` again"
         raise CleanupError(f"repair the lab {lab.name}", reasons, remedy=again)
-    return found
+    return count
 
 
-def _one(
-    host: Host, left: Leftover, say: Say, reasons: list[Exception], *, dry_run: bool, force: bool
-) -> None:
-    doubt = f" ({left.doubt})" if left.doubt else ""
-    say(f"{host.name}: {left.what}{doubt}")
-    if dry_run:
-        return
+def _put_back(host: Host, leftover: Leftover, *, force: bool) -> list[Exception]:
+    """Why it did not go back, if it did not."""
     try:
-        if left.doubt and not force:
-            raise HostError(f"put back {left.what}", host=host.name, said=left.doubt, remedy=FORCE)
-        left.put_back(Deadline.after(UNDO_S))
+        if leftover.doubt and not force:
+            tried = f"put back {leftover.what}"
+            raise HostError(tried, host=host.name, said=leftover.doubt, remedy=FORCE)
+        leftover.put_back(Deadline.after(UNDO_S))
     except (LabError, ValueError) as error:
-        reasons.append(error)
+        return [error]
+    return []
 
 
 # --- what is left -------------------------------------------------------------------------------
@@ -135,14 +137,14 @@ def _backends(host: Host, deadline: Deadline) -> Iterator[Leftover]:
 
 
 def _preparation(host: Host, lab: str, say: Say, deadline: Deadline) -> Iterator[Leftover]:
-    book = JournalFile.read(PreparedHost(host, SWITCH), deadline)
-    if book.journal is not None:
-        what = f"the host is {book.journal.told}"
-        doubt = _doubt(book.journal.owner)
-        if book.journal.lab != lab:
+    file = JournalFile.read(PreparedHost(host, SWITCH), deadline)
+    if file.journal is not None:
+        what = f"the host is {file.journal.summary}"
+        doubt = _doubt(file.journal.owner)
+        if file.journal.lab != lab:
             doubt = f"that is another lab than {lab}"
-        yield Leftover(what, partial(undo, book, say=say), doubt)
+        yield Leftover(what, partial(undo, file, say=say), doubt)
 
 
 def _doubt(owner: Owner) -> str:
-    return "" if is_over(owner) else f"{owner} may be at work yet"
+    return "" if owner_exited(owner) else f"{owner} may be at work yet"

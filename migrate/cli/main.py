@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from migrate.cli.regression import gate
 from migrate.cli.trend import prune, trend
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
+    from migrate.lab.config import LabConfig
     from migrate.scenario.loader import Scenario
 
 Options = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -87,8 +88,7 @@ def prepare(lab_file: Path | None, name: str | None) -> None:
     from migrate.lab import manager as labs
 
     config = _config(lab_file, name)
-    if config.kind != "rack":
-        labs.prepare(config, _progress().say)
+    labs.prepare(config, _progress().say)
     click.echo(f"{config.name} can be brought up")
 
 
@@ -100,9 +100,8 @@ def up(lab_file: Path | None, name: str | None) -> None:
 
     config = _config(lab_file, name)
     progress = _progress()
-    found = labs.up(config, progress.say)
-    found.keep()
-    click.echo(f"{found.name} is up: {', '.join(found.hosts)}")
+    with closing(labs.up(config, progress.say)) as ready:
+        click.echo(f"{ready.name} is up: {', '.join(ready.hosts)}")
 
 
 @lab.command()
@@ -114,10 +113,10 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 
     config = _config(lab_file, name)
     wanted = config.name
-    found = labs.up(config, _progress().say) if config.kind == "rack" else labs.find(wanted)
+    there = labs.find(config, _progress().say)
     if as_json:
-        click.echo(found.as_json() if found else json.dumps(None))
-    elif found is None:
+        click.echo(there.as_json() if there else json.dumps(None))
+    elif there is None:
         left = (
             f"; something of it is left: `migrate-lab lab down --name {wanted}`"
             if wanted in labs.names()
@@ -125,10 +124,11 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
         )
         click.echo(f"{wanted} is not up{left}")
     else:
-        for line in found.told():
+        for line in there.summary():
             click.echo(line)
-    if found is None:
+    if there is None:
         sys.exit(3)
+    there.close()
 
 
 @lab.command()
@@ -138,10 +138,10 @@ def down(lab_file: Path | None, name: str | None) -> None:
     from migrate.lab import manager as labs
 
     config = _config(lab_file, name)
-    if config.kind == "rack":
-        click.echo(f"nothing of the rack {config.name} was brought up")
+    if labs.is_persistent(config):
+        click.echo(f"nothing of the {config.kind} {config.name} was brought up")
         return
-    labs.down(config.name)
+    labs.down(config)
     click.echo(f"{config.name} is down")
 
 
@@ -156,18 +156,18 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
 
     config = _config(lab_file, name)
     wanted = config.name
-    found = labs.up(config, _progress().say) if config.kind == "rack" else labs.find(wanted)
-    if found is None:
+    there = labs.find(config, _progress().say)
+    if there is None:
         raise ConfigurationError(
             f"open a shell in the lab {wanted}",
             said="it is not up",
             remedy=f"`migrate-lab lab up --name {wanted}`",
         )
-    if host not in found.hosts:
+    if host not in there.hosts:
         raise ConfigurationError(
-            f"open a shell on {host}", said="no such host", remedy=", ".join(found.hosts)
+            f"open a shell on {host}", said="no such host", remedy=", ".join(there.hosts)
         )
-    done = subprocess.run(found.enter(host, list(command) or ["bash"]), check=False)
+    done = subprocess.run(there.enter(host, list(command) or ["bash"]), check=False)
     sys.exit(done.returncode)
 
 
@@ -235,7 +235,7 @@ def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **optio
 
 
 def _run(
-    config: AnyConfig,
+    config: LabConfig,
     scenarios: tuple[Scenario, ...],
     ci: ForCi = NOT_CI,
     *,
@@ -246,7 +246,7 @@ def _run(
 ) -> None:
     from migrate.campaign import session
     from migrate.errors import visible
-    from migrate.results.run_folder import read_run
+    from migrate.results.reader import read_run
 
     progress = _progress()
     watcher = session.Watcher(
@@ -278,7 +278,7 @@ def _run(
 @AS_JSON
 def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     """The table of RUN, and why each failed attempt failed."""
-    from migrate.results.run_folder import find_run, read_run
+    from migrate.results.reader import find_run, read_run
 
     record = read_run(find_run(results, run_name))
     print_run(record, as_json=as_json)
@@ -300,7 +300,7 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
 def report(run_name: str, results: Path, as_json: bool) -> None:
     """Make report.html of RUN anew, and say where it is."""
     from migrate.report.html import write_report
-    from migrate.results.run_folder import find_run
+    from migrate.results.reader import find_run
 
     path = write_report(find_run(results, run_name))
     click.echo(json.dumps({"report": str(path)}) if as_json else str(path))
@@ -321,8 +321,8 @@ for command in (analyze, gate, init, lease, nightly, trend, prune):
 # --- what the commands share ----------------------------------------------------------------------
 
 
-def _config(lab_file: Path | None, name: str | None) -> AnyConfig:
-    from migrate.lab.config import load_lab
+def _config(lab_file: Path | None, name: str | None) -> LabConfig:
+    from migrate.lab.kinds import load_lab
 
     return load_lab(lab_file, name)
 

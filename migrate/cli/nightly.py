@@ -70,7 +70,7 @@ def nightly(
     from migrate.campaign import nightly as story
     from migrate.campaign import session
     from migrate.campaign.progress import Progress
-    from migrate.results.run_folder import read_run
+    from migrate.results.reader import read_run
 
     resume = options["resume"]
     if resume is None and options["budget_s"] is None:
@@ -103,7 +103,7 @@ def _asked(
 ) -> Asked:
     from migrate.campaign.nightly import Asked
     from migrate.data import shipped
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
 
     config = load_lab(lab_file, options["name"])

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from migrate.campaign.session import Session
     from migrate.model import Quarantined
-    from migrate.results.run_folder import RunRecord
+    from migrate.results.reader import RunRecord
 
 Command = Callable[..., Any]
 
@@ -66,7 +66,7 @@ class ForCi:
 
     def finish(self, going: Session) -> Path:
         """The end of a run: its report, whose path is returned, and JUnit's XML where asked for."""
-        from migrate.results.run_folder import copy_out
+        from migrate.results.files import copy_out
 
         report = going.finish()
         if self.junit is not None:
@@ -86,7 +86,7 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         click.echo(_as_json(record))
         return
     attempts = [found.attempt for found in record.attempts]
-    made = table.table(record.run, attempts)
+    made = table.run_table(record.run, attempts)
     if not attempts:
         click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
     elif sys.stdout.isatty():

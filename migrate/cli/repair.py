@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
-    from migrate.lab.manager import AnyLab
+    from migrate.lab.api import Lab
+    from migrate.lab.config import LabConfig
 
 PATH = click.Path(path_type=Path)
 LAB_FILE = click.option("--lab", "lab_file", type=PATH, help="Lab file [default: two local hosts].")
@@ -23,11 +23,11 @@ def ready(lab_file: Path | None, name: str | None) -> None:
     """Prepare every host by the lab file's `prepare`, journalled on the host."""
     from migrate.campaign.progress import Progress
     from migrate.cleanup import repair as repairing
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    wishes = {host: found.prepare for host, found in config.hosts.items()}
-    repairing.make_ready(_up(config), wishes, Progress().say)
+    specs = {name: host.prepare for name, host in config.hosts.items()}
+    repairing.make_ready(_up(config), specs, Progress().say)
     click.echo(f"{config.name} is ready")
 
 
@@ -39,7 +39,7 @@ def ready(lab_file: Path | None, name: str | None) -> None:
 def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) -> None:
     """Put back what a dead controller left on the lab's hosts."""
     from migrate.cleanup import repair as repairing
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     found = repairing.repair(_up(config), click.echo, dry_run=dry_run, force=force)
@@ -47,19 +47,17 @@ def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) 
         click.echo(f"nothing is left on the hosts of {config.name}")
 
 
-def _up(config: AnyConfig) -> AnyLab:
+def _up(config: LabConfig) -> Lab:
     from migrate.campaign.progress import Progress
     from migrate.errors import HostError
-    from migrate.lab import manager as labs
+    from migrate.lab import manager
 
-    if config.kind == "rack":
-        return labs.up(config, Progress().say)
-    found = labs.find(config.name)
-    if found is None:
-        left = config.name in labs.names()
+    lab = manager.find(config, Progress().say)
+    if lab is None:
+        left = config.name in manager.names()
         raise HostError(
             f"reach the hosts of the lab {config.name}",
             said="it is not up" + (", but something of it is left" if left else ""),
             remedy=f"`migrate-lab lab {'down' if left else 'up'} --name {config.name}`",
         )
-    return found
+    return lab

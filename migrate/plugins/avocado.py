@@ -39,7 +39,7 @@ from avocado.core.varianter import Varianter, dump_variant
 from migrate.errors import ConfigurationError, LabError
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
+    from migrate.lab.config import LabConfig
     from migrate.model import Attempt, Case
     from migrate.scenario.loader import Scenario
 
@@ -196,8 +196,8 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
             LOG_UI.error(str(error))
 
 
-def _lab(config: Mapping[str, Any]) -> AnyConfig:
-    from migrate.lab.config import load_lab
+def _lab(config: Mapping[str, Any]) -> LabConfig:
+    from migrate.lab.kinds import load_lab
 
     file, name = config.get(f"{KIND}.lab"), config.get(f"{KIND}.name")
     return load_lab(Path(file) if file else None, name or None)
@@ -279,7 +279,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     from migrate.campaign import session
     from migrate.campaign.progress import Progress
     from migrate.model import Skip
-    from migrate.report.table import told
+    from migrate.report.table import attempt_lines
     from migrate.scenario.loader import load
 
     config = _lab(runnable.config)
@@ -307,7 +307,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
             attempt = going.attempt(case, 1, place)
         finally:
             going.finish()
-    for line in told(attempt):
+    for line in attempt_lines(attempt):
         send(LogMessage.get(line))
     return ended(attempt)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from migrate.campaign.progress import Progress
     from migrate.campaign.session import Session
     from migrate.lab.api import Host
-    from migrate.lab.config import AnyConfig
+    from migrate.lab.config import LabConfig
     from migrate.model import Attempt, Case
     from migrate.world import World
 
@@ -255,17 +255,17 @@ def verdicts(lab: Session) -> Verdicts:
     """Judge: every verdict of the attempt must be a pass, or an `unmeasured` that is allowed."""
 
     def judge(attempt: Attempt) -> None:
-        from migrate.report.table import told
+        from migrate.report.table import attempt_lines
 
         if not attempt.passed:
-            lines = (*told(attempt), f"run folder: {lab.writer.folder}")
+            lines = (*attempt_lines(attempt), f"run folder: {lab.writer.folder}")
             pytest.fail("\n".join(lines), pytrace=False)
 
     return judge
 
 
-def _lab_config(config: pytest.Config) -> AnyConfig:
-    from migrate.lab.config import load_lab
+def _lab_config(config: pytest.Config) -> LabConfig:
+    from migrate.lab.kinds import load_lab
 
     return load_lab(config.getoption("--lab"), config.getoption("--lab-name"))
 

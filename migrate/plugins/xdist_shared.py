@@ -17,11 +17,12 @@ from filelock import FileLock
 from migrate.campaign.session import Session, Watcher, begin, write_readers
 from migrate.clock import Deadline
 from migrate.guest.lifecycle import end_left
-from migrate.lab import manager as labs
-from migrate.lab.config import AnyConfig
-from migrate.lab.lease.file_lock import BusyError, leased
-from migrate.lab.manager import AnyLab
-from migrate.results.run_folder import RunWriter, read_head, read_run
+from migrate.lab import manager
+from migrate.lab.api import Lab
+from migrate.lab.config import LabConfig
+from migrate.lab.lease.file_lock import BusyError, lock_hosts
+from migrate.results.reader import read_head, read_run
+from migrate.results.writer import RunWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ class SharedRun:
         return self.folder / "ours"
 
     def join(
-        self, config: AnyConfig, results: Path, watcher: Watcher, command: Sequence[str]
+        self, config: LabConfig, results: Path, watcher: Watcher, command: Sequence[str]
     ) -> Session:
         """A session beside others on the same lab and run folder; the first one makes them."""
         with FileLock(self.folder / "lock"):
-            if labs.find(config.name) is None:
+            if not manager.is_up(config, watcher.say):
                 self._ours.touch()
-            lab = labs.up(config, watcher.say)
+            lab = manager.up(config, watcher.say)
             if not self._run.exists():
                 going = begin(lab, results, (), watcher, command)
                 self._run.write_text(str(going.writer.folder.absolute()))
@@ -56,12 +57,12 @@ class SharedRun:
         run = read_head(folder)
         return Session(lab, run.hosts, RunWriter(folder, run), watcher)
 
-    def close(self, config: AnyConfig, say: Callable[[str], None]) -> Path | None:
+    def close(self, config: LabConfig, say: Callable[[str], None]) -> Path | None:
         """Write the report, and take the lab down if it was not up before; the run folder, if any.
 
         Of those that were killed the guests are ended also in a lab that stays up.
         """
-        lab = labs.find(config.name)
+        lab = None if manager.is_persistent(config) else manager.find(config, say)
         try:
             if not self._run.exists():
                 return None
@@ -75,19 +76,17 @@ class SharedRun:
         finally:
             if self._ours.exists():
                 say("taking the lab down")
-                if lab is not None:
-                    lab.keep()
-                labs.down(config.name)
+                manager.down(config)
             elif lab is not None and self._run.exists():
                 _end_left(lab, say)
 
 
-def _end_left(lab: AnyLab, say: Callable[[str], None]) -> None:
+def _end_left(lab: Lab, say: Callable[[str], None]) -> None:
     """Guests on hosts that nobody has leased."""
     for host in lab.hosts.values():
         with (
             suppress(BusyError),
-            leased(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
+            lock_hosts(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
             host.connect() as hypervisor,
         ):
             if end_left(host, hypervisor):

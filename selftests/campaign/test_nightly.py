@@ -32,11 +32,13 @@ from migrate.cli.nightly import Lasting
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
-from migrate.report.table import plain, table
-from migrate.results.run_folder import PARTIAL, RunWriter, read_run
+from migrate.report.table import plain, run_table
+from migrate.results.layout import PARTIAL
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import parse
 from selftests.command_line import Run, started
 from selftests.doubles import synthetic
@@ -129,7 +131,7 @@ def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
     assert (missed.case_id, missed.tries, missed.expected_s) == ("c-virtio", 1, 60.0)
     assert missed.reason == "for lack of time"
     assert going.exit_code == 0, "it fails no run"
-    shown = plain(table(going.run, going.attempts))
+    shown = plain(run_table(going.run, going.attempts))
     assert "1 attempts not reached, for lack of time: c-virtio (1)" in shown
     going.finish()
     assert "not reached: for lack of time" in (going.writer.folder / "junit.xml").read_text()
@@ -238,7 +240,7 @@ SMALL = 'name = "small"\n[interface]\nmode = "virtio"\n'
 
 def asked(folder: Path, name: str, budget_s: float | None = None) -> Asked:
     scenarios = [parse(SMALL, "small.toml")]
-    return Asked(LabConfig(name=name), folder, scenarios, budget_s, repeat=1)
+    return Asked(LocalConfig(name=name), folder, scenarios, budget_s, repeat=1)
 
 
 def planned(folder: Path, hours: float = 1, **fields: Any) -> RunWriter:
@@ -410,11 +412,11 @@ def test_a_clean_lab_is_left_up(
 ) -> None:
     put_right(shared_lab.record.config, told.lines.append)
     assert told.lines == []
-    down: list[str] = []
+    down: list[LocalConfig] = []
     monkeypatch.setattr("migrate.campaign.nightly.leftovers", lambda _hosts: ("a guest",))
     monkeypatch.setattr(manager, "down", down.append)
     put_right(shared_lab.record.config, told.lines.append)
-    assert down == [shared_lab.name]
+    assert down == [shared_lab.record.config]
     assert "for what was left in it: a guest" in told
 
 

@@ -10,13 +10,13 @@ from migrate.backends.registry import backend_mode
 from migrate.campaign import session
 from migrate.campaign.session import Session, Watcher
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
-from migrate.lab import manager
 from migrate.lab.api import Host
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, Skip
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.helpers import SaidSoFar
 
@@ -36,7 +36,7 @@ def facts(host: str, *able: str) -> HostFacts:
 def going(tmp_path: Path, told: SaidSoFar) -> Session:
     """A session on hosts of which nothing is asked; only ``c`` has stars."""
     record = LabRecord(
-        config=LabConfig(name="paper"),
+        config=LocalConfig(name="paper"),
         folder=tmp_path / "state",
         fabric="none",
         hosts=tuple(
@@ -207,44 +207,3 @@ def test_the_end_leaves_a_report_and_junit(going: Session) -> None:
     assert "lost-virtio" in report.read_text()
     junit = (report.parent / "junit.xml").read_text()
     assert 'tests="3"' in junit
-
-
-# --- the lab's lifetime ---
-
-
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
-    """A machine on which labs only seem to come up and go down."""
-    there: dict[str, object] = {}
-
-    def up(config: LabConfig, _say: object) -> object:
-        return there.setdefault(config.name, going.lab)
-
-    monkeypatch.setattr(manager, "find", there.get)
-    monkeypatch.setattr(manager, "up", up)
-    monkeypatch.setattr(manager, "down", there.pop)
-    return there
-
-
-def test_a_lab_goes_down_with_who_brought_it_up(known: dict[str, object], told: SaidSoFar) -> None:
-    with session.lab_up(LabConfig(name="x"), told.lines.append):
-        assert "x" in known
-    assert known == {}
-    assert "taking the lab down" in told
-
-
-def test_a_lab_goes_down_when_its_user_fails(known: dict[str, object], told: SaidSoFar) -> None:
-    with pytest.raises(KeyboardInterrupt), session.lab_up(LabConfig(name="x"), told.lines.append):
-        raise KeyboardInterrupt
-    assert known == {}
-
-
-def test_a_lab_that_was_up_or_is_to_be_kept_stays(
-    known: dict[str, object], told: SaidSoFar
-) -> None:
-    with session.lab_up(LabConfig(name="x"), told.lines.append, keep=True):
-        pass
-    with session.lab_up(LabConfig(name="x"), told.lines.append):
-        pass
-    assert list(known) == ["x"]
-    assert "taking the lab down" not in told

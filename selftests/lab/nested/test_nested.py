@@ -14,11 +14,11 @@ import pytest
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import NamespaceHost
-from migrate.lab.capabilities import Boot
-from migrate.lab.config import MachineConfig, NestedConfig
+from migrate.lab.kvm_boot import Boot
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
+from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import MachineImage
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine, taps
@@ -289,7 +289,7 @@ def test_kvm_is_used_where_it_nests_and_was_seen_to_boot(
     monkeypatch.setattr(nested, "Path", lambda _path: tmp_path)
     monkeypatch.setattr(nested, "ensure_image", lambda *_: None)
     boot = Boot(reached=reached, seconds=1, said="")
-    monkeypatch.setattr("migrate.lab.capabilities.boot_once", lambda *_: boot)
+    monkeypatch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: boot)
     host = recorded("x", tmp_path).hosts[0]
     place = cast("NamespaceHost", Place(tmp_path))
     assert nested._accelerator(place, host, quiet) == accelerator
@@ -299,7 +299,7 @@ class Silent:
     """A lab whose machine never answers."""
 
     def __init__(self, place: Place, *, runs: bool) -> None:
-        self.carriers = {"a": place}
+        self.outer = {"a": place}
         self.hosts = {"a": self}
         self._runs = runs
 
@@ -320,6 +320,74 @@ def test_a_host_that_does_not_come_up_is_told_with_the_end_of_its_console(
     place.file(machine.CONSOLE).write_text("Kernel panic - not syncing: no root\n")
     lab = cast("NestedLab", Silent(place, runs=runs))
     with pytest.raises(HostError, match="no root") as caught:
-        nested._answer(lab, made(), Deadline.after(seconds))
+        nested._await_ssh(lab, "a", Deadline.after(seconds))
     assert caught.value.host == "a"
     assert "connection refused" in caught.value.said
+
+
+# --- the machines' start ---
+
+
+@pytest.fixture
+def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to the machines; none is there."""
+    done: list[str] = []
+
+    def note(step: str, where: int) -> None:
+        monkeypatch.setattr(
+            nested, f"_{step}", lambda *given: done.append(f"{step} {given[where].name}")
+        )
+
+    for step, where in (("boot", 1), ("settle", 1), ("kill", 1)):
+        note(step, where)
+
+    def save(_outer: object, state: Path, _deadline: Deadline) -> None:
+        state.write_text("saved")
+        done.append(f"save {state.stem}")
+
+    def restore(_lab: object, states: Path, machine: Machine) -> None:
+        if (states / f"{machine.name}.state").read_text() != "saved":
+            raise HostError("restore", host=machine.name, said="no such state")
+        done.append(f"restore {machine.name}")
+
+    monkeypatch.setattr(nested, "save", save)
+    monkeypatch.setattr(nested, "_restore", restore)
+    monkeypatch.setattr(nested, "_states", lambda *_: tmp_path / "states-x")
+    return done
+
+
+def start(accelerator: str) -> list[str]:
+    told: list[str] = []
+    lab = cast("NestedLab", SimpleNamespace(outer={"a": None, "b": None}))
+    nested._start(lab, [made(accelerator), made(accelerator, "b", 2)], told.append)
+    return told
+
+
+def both(*steps: str) -> list[str]:
+    return sorted(f"{step} {name}" for step in steps for name in "ab")
+
+
+def test_machines_are_booted_and_saved_once_and_go_on_from_that(
+    steps: list[str], tmp_path: Path
+) -> None:
+    assert any("booting 2 machines" in line for line in start("tcg"))
+    assert sorted(steps) == both("boot", "save", "settle")
+    assert (tmp_path / "states-x").stat().st_mode & 0o777 == 0o700
+    steps.clear()
+    assert start("tcg") == ["going on from the machines' saved state"]
+    assert sorted(steps) == both("restore")
+
+
+def test_a_saved_state_that_is_of_no_use_is_made_anew(steps: list[str], tmp_path: Path) -> None:
+    (tmp_path / "states-x").mkdir()
+    for name in "ab":
+        (tmp_path / "states-x" / f"{name}.state").write_text("damaged")
+    assert any("of no use" in line and "no such state" in line for line in start("tcg"))
+    assert sorted(steps) == both("kill", "boot", "save", "settle")
+    assert (tmp_path / "states-x/b.state").read_text() == "saved"
+
+
+def test_machines_under_kvm_are_booted_each_time(steps: list[str], tmp_path: Path) -> None:
+    start("kvm")
+    assert sorted(steps) == both("boot", "settle")
+    assert not (tmp_path / "states-x").exists()
