@@ -37,7 +37,7 @@ from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
 from selftests.command_line import Run, started
-from selftests.helpers import SCENARIOS, SaidSoFar, traces
+from selftests.helpers import SCENARIOS, SaidSoFar, quiet, traces
 
 QUICK = SCENARIOS / "quickstart.toml"
 ONE = (QUICK, "--set", "interface.mode=virtio")
@@ -67,7 +67,7 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     config = LocalConfig(
         name=lab_name, hosts={name: LocalHostConfig(huge_pages=0) for name in "ab"}
     )
-    lab = local.KIND.up(config, lambda _text: None)
+    lab = local.KIND.up(config, quiet)
     going = session.begin(lab, tmp_path, (), Watcher())
     init = lab.record.hosts[1].init
     assert init is not None

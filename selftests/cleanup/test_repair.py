@@ -23,7 +23,7 @@ from migrate.lab.prepare.apply import prepare
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.prepare.steps import PreparedHost
 from selftests.command_line import Run, started
-from selftests.helpers import SCENARIOS, new_name, remove_lab
+from selftests.helpers import SCENARIOS, new_name, quiet, remove_lab
 
 pytestmark = pytest.mark.needs_root
 WISHES = """
@@ -46,7 +46,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def lab(words: tuple[str, ...]) -> Iterator[LocalLab]:
     _, path, _, name = words
     try:
-        made = manager.up(load_lab(Path(path), name), lambda _text: None)
+        made = manager.up(load_lab(Path(path), name), quiet)
         assert isinstance(made, LocalLab)
         yield made
     finally:
@@ -119,7 +119,7 @@ def test_a_preparation_that_may_be_in_use_takes_force(lab: LocalLab, *, other: b
     before = state(lab)
     site = PreparedHost(lab.hosts["a"], ovs)
     name = "other" if other else lab.name
-    prepare(site, name, Preparation(bridge="taps"), Deadline.after(20), lambda _text: None)
+    prepare(site, name, Preparation(bridge="taps"), Deadline.after(20), quiet)
     said: list[str] = []
     reason = "that is another lab than" if other else "may be at work yet"
     with pytest.raises(CleanupError, match=reason):
@@ -139,7 +139,7 @@ def test_without_libvirt_the_rest_goes_all_the_same(
     make = "ip tuntap add tap7 mode tap; ip link set tap7 master data up"
     lab.hosts["a"].run(["sh", "-ec", make], Deadline.after(9))
     with pytest.raises(CleanupError) as caught:
-        repair(lab, lambda _text: None)
+        repair(lab, quiet)
     assert len(caught.value.reasons) == len(lab.hosts)
     assert "tap7" not in state(lab)
 

@@ -21,6 +21,7 @@ from migrate.images import disk as disk_image
 from migrate.images.disk import Disk, ensure_disk, format_of, is_disk
 from migrate.model import Case, GuestSpec
 from migrate.world import guest_image
+from selftests.helpers import quiet
 
 TOOLS = ("mformat", "mcopy", "syslinux", "mke2fs", "debugfs")
 needs_tools = pytest.mark.skipif(
@@ -58,10 +59,6 @@ def cache(tmp_path: Path) -> Iterator[Path]:
     images = folder / "images"
     for left in images.iterdir() if images.is_dir() else ():
         assert left.suffix == ".lock" or not left.name.startswith("."), f"{left} was left"
-
-
-def quiet(_: str) -> None:
-    pass
 
 
 # --- a user's own -------------------------------------------------------------------------------

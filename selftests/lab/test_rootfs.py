@@ -16,10 +16,7 @@ import pytest
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import rootfs as roots
 from migrate.lab.rootfs import PACKAGES, ensure_root, init_program
-
-
-def quiet(_: str) -> None:
-    """No one looks at the progress."""
+from selftests.helpers import quiet
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from migrate.plugins.xdist_shared import SharedRun
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
-from selftests.helpers import ROOT, SaidSoFar, remove_lab
+from selftests.helpers import ROOT, SaidSoFar, quiet, remove_lab
 
 HOSTS: list[Any] = [SimpleNamespace(name=name) for name in "abcd"]
 A, B, C, D = HOSTS
@@ -177,7 +177,7 @@ def four_hosts(lab_name: str) -> Iterator[LocalLab]:
     """Two pairs; up before the tests begin, so that it is not theirs to take down."""
     hosts = {name: LocalHostConfig(huge_pages=0) for name in "abcd"}
     try:
-        yield local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), lambda _text: None)
+        yield local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), quiet)
     finally:
         remove_lab(lab_name)
 

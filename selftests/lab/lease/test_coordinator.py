@@ -24,7 +24,7 @@ from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
 from migrate.lab.lease.coordinator import RefusedError, Session, UnreachableError, session
 from migrate.lab.lease.reservation import MARKER, ReservedPlaces, Times, reserve_places
-from selftests.helpers import ROOT
+from selftests.helpers import ROOT, soon
 
 FASTER = 20.0
 QUICK = Times(refresh=10 / FASTER, lost=45 / FASTER, settle=60 / FASTER, repeat=0.5)
@@ -33,10 +33,6 @@ PATIENT = Times(refresh=QUICK.refresh, lost=30.0, settle=8.0, repeat=0.5)
 PAIR = ("rack/a", "rack/b")
 PROGRAM = ROOT / "selftests" / "doubles" / "quick_coordinator.py"
 GIVE_UP_S = 60.0
-
-
-def soon() -> Deadline:
-    return Deadline.after(GIVE_UP_S)
 
 
 class Coordinator:
@@ -137,7 +133,7 @@ def hold(
 ) -> ReservedPlaces:
     lease = ReservedPlaces(coordinator.address, who, times=times)
     try:
-        lease.take(PAIR, soon(), told)
+        lease.take(PAIR, soon(GIVE_UP_S), told)
     except BaseException:
         lease.close()
         raise
@@ -164,13 +160,13 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator) -> None:
     def second() -> None:
         # The other way round: the order in which they are named makes no deadlock.
         with reserve_places(
-            settled.address, PAIR[::-1], "second", soon(), told, times=QUICK
+            settled.address, PAIR[::-1], "second", soon(GIVE_UP_S), told, times=QUICK
         ) as lease:
             lease.check()
             has.set()
 
     with reserve_places(
-        settled.address, PAIR, "process 1 of alice@ctl", soon(), pytest.fail, times=QUICK
+        settled.address, PAIR, "process 1 of alice@ctl", soon(GIVE_UP_S), pytest.fail, times=QUICK
     ):
         thread = threading.Thread(target=second)
         thread.start()
@@ -185,7 +181,9 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator) -> None:
 
 
 def test_at_the_deadline_neither_is_held(settled: Coordinator) -> None:
-    with reserve_places(settled.address, ["rack/b"], "first", soon(), pytest.fail, times=QUICK):
+    with reserve_places(
+        settled.address, ["rack/b"], "first", soon(GIVE_UP_S), pytest.fail, times=QUICK
+    ):
         with (
             pytest.raises(HostError, match=r"held by first, since .* until the deadline") as caught,
             reserve_places(
@@ -204,7 +202,7 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
     def job(places: tuple[str, ...]) -> None:
         for _ in range(3):
             with reserve_places(
-                settled.address, places, "job", soon(), SaidSoFar(), times=QUICK
+                settled.address, places, "job", soon(GIVE_UP_S), SaidSoFar(), times=QUICK
             ) as lease:
                 if using & set(places):
                     met.extend(places)
@@ -220,7 +218,7 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
 
 def test_what_is_leased_can_not_be_acquired_by_labgrids_tools(settled: Coordinator) -> None:
     with (
-        reserve_places(settled.address, PAIR, "first", soon(), pytest.fail, times=QUICK),
+        reserve_places(settled.address, PAIR, "first", soon(GIVE_UP_S), pytest.fail, times=QUICK),
         session(settled.address, "ctl/bob") as other,
         pytest.raises(RefusedError, match="not reserved for ctl/bob"),
     ):
@@ -241,7 +239,9 @@ def test_what_was_acquired_by_labgrids_tools_is_waited_for(settled: Coordinator)
 def test_a_host_that_nobody_registered_is_an_error(settled: Coordinator) -> None:
     with (
         pytest.raises(HostError, match=r"no such place.*migrate-lab lease register"),
-        reserve_places(settled.address, ["rack/c"], "job", soon(), SaidSoFar(), times=QUICK),
+        reserve_places(
+            settled.address, ["rack/c"], "job", soon(GIVE_UP_S), SaidSoFar(), times=QUICK
+        ),
     ):
         pytest.fail("it was held")
 
@@ -250,7 +250,7 @@ def test_a_coordinator_out_of_reach_is_an_error_with_a_remedy(coordinator: Coord
     coordinator.kill()
     with (
         pytest.raises(UnreachableError, match=r"labgrid-coordinator --listen") as caught,
-        reserve_places(coordinator.address, PAIR, "job", soon(), SaidSoFar(), times=QUICK),
+        reserve_places(coordinator.address, PAIR, "job", soon(GIVE_UP_S), SaidSoFar(), times=QUICK),
     ):
         pytest.fail("it was held")
     assert caught.value.exit_code == 3
@@ -279,7 +279,7 @@ def test_a_holder_that_is_killed_loses_its_lease(settled: Coordinator) -> None:
         told = SaidSoFar()
         os.kill(holder.pid, signal.SIGKILL)
     # At most 90 s later by its clock: expired, forgotten at one look, given at the next.
-    with reserve_places(settled.address, PAIR, "next", soon(), told, times=QUICK):
+    with reserve_places(settled.address, PAIR, "next", soon(GIVE_UP_S), told, times=QUICK):
         assert "held by the dead one, since" in told.lines[0]
 
 
@@ -288,7 +288,7 @@ def test_a_lease_outlives_the_coordinators_patience(settled: Coordinator) -> Non
     told = SaidSoFar()
 
     def second() -> None:
-        with reserve_places(settled.address, PAIR, "second", soon(), told, times=QUICK):
+        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), told, times=QUICK):
             pass
 
     with in_thread(second):
@@ -307,7 +307,9 @@ def test_a_coordinator_that_starts_anew_gives_nobody_the_hosts_of_another(
     told, order = SaidSoFar(), []
 
     def newcomer() -> None:
-        with reserve_places(settled.address, PAIR, "newcomer", soon(), told, times=PATIENT):
+        with reserve_places(
+            settled.address, PAIR, "newcomer", soon(GIVE_UP_S), told, times=PATIENT
+        ):
             order.append("newcomer")
 
     with in_thread(newcomer):
@@ -325,7 +327,7 @@ def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(settled: Co
     told = SaidSoFar()
 
     def second() -> None:
-        with reserve_places(settled.address, PAIR, "second", soon(), told, times=PATIENT):
+        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), told, times=PATIENT):
             pass
 
     with in_thread(second):
@@ -342,7 +344,7 @@ def test_a_lease_is_lost_when_the_coordinator_stays_away(settled: Coordinator) -
     lost = threading.Event()
     lease = ReservedPlaces(settled.address, "first", times=QUICK, on_lost=lambda _error: lost.set())
     try:
-        lease.take(PAIR, soon(), pytest.fail)
+        lease.take(PAIR, soon(GIVE_UP_S), pytest.fail)
         lease.check()
         settled.kill()
         assert lost.wait(GIVE_UP_S)
@@ -356,7 +358,7 @@ def test_a_lease_that_is_cancelled_by_hand_is_lost_at_once(settled: Coordinator)
     lost = threading.Event()
     lease = ReservedPlaces(settled.address, "first", times=QUICK, on_lost=lambda _error: lost.set())
     try:
-        lease.take(PAIR, soon(), pytest.fail)
+        lease.take(PAIR, soon(GIVE_UP_S), pytest.fail)
         with session(settled.address, "an admin") as admin:
             place = admin.place("rack/b")
             assert place is not None

@@ -25,11 +25,7 @@ from migrate.lab.nested.machine import Machine, taps
 from migrate.lab.state import LabRecord, new_record
 from migrate.model import Interface
 from selftests.doubles.qmp import DONE, StandIn, event
-
-
-def soon() -> Deadline:
-    return Deadline.after(10)
-
+from selftests.helpers import quiet, soon
 
 # --- a machine's arguments ------------------------------------------------------------------------
 
@@ -296,7 +292,7 @@ def test_kvm_is_used_where_it_nests_and_was_seen_to_boot(
     monkeypatch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: boot)
     host = recorded("x", tmp_path).hosts[0]
     place = cast("NamespaceHost", Place(tmp_path))
-    assert nested._accelerator(place, host, lambda _text: None) == accelerator
+    assert nested._accelerator(place, host, quiet) == accelerator
 
 
 class Silent:

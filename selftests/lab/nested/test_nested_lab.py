@@ -21,24 +21,20 @@ from migrate.guest.domain_xml import domain_xml
 from migrate.images.initramfs import ensure_image
 from migrate.lab import fabric_kind
 from migrate.lab.config import cache_folder
+from migrate.lab.kinds import load_lab
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
-from migrate.lab.nested.config import MachineConfig, NestedConfig
+from migrate.lab.nested.config import NestedConfig
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
-from selftests.helpers import new_name, remove_lab, traces
+from selftests.helpers import new_name, quiet, remove_lab, soon, traces
 
 pytestmark = pytest.mark.needs_root
 
-HOST = MachineConfig(huge_pages=0)
 DAMAGED = 4096
 """Bytes that are left of a saved state."""
-
-
-def soon(seconds: float = 30) -> Deadline:
-    return Deadline.after(seconds)
 
 
 @dataclass(slots=True)
@@ -56,7 +52,10 @@ class Up:
 @pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
     """Brought up where the state of one host is damaged, or, if there is none yet, of both."""
-    found = Up(NestedConfig(name=new_name(), hosts={"a": HOST, "b": HOST}))
+    # The machines that users have: the state that is made anew serves the next lab of this file.
+    config = load_lab(Path("labs/nested.toml"), new_name())
+    assert isinstance(config, NestedConfig)
+    found = Up(config)
     real = nested._states
 
     def damaged(lab: NestedLab, machines: list[Machine]) -> Path:
@@ -213,7 +212,7 @@ def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: 
 
 def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None:
     inside = [host.init for host in lab.record.hosts]
-    image = ensure_image("tiny", cache_folder(), lambda _text: None)
+    image = ensure_image("tiny", cache_folder(), quiet)
     with lab.hosts["a"].connect() as hypervisor:
         xml = domain_xml(
             GuestSpec(),
