@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from migrate import log
 from migrate.backends.registry import module_for
 from migrate.backends.xml import Rewrite
-from migrate.campaign.session import lab_up
+from migrate.campaign.hosts import lab_up
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import LabError
@@ -45,7 +46,7 @@ def say(text: str) -> None:
 @contextmanager
 def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    with lab_up(LabConfig(name=name), say) as lab:
+    with lab_up(LabConfig(name=name)) as lab:
         assert isinstance(lab, LocalLab)
         yield lab
 
@@ -112,7 +113,8 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
 def ended(main: Callable[[], int]) -> int:
     """Run a bench; what goes wrong is one line and the exit status of its kind."""
     try:
-        return main()
+        with log.shown(say):
+            return main()
     except LabError as error:
         say(str(error))
         return error.exit_code

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bench.world import ended, figure, keep, options, say, show
-from migrate.campaign.session import lab_up
+from migrate.campaign.hosts import lab_up
 from migrate.clock import now_ns
 from migrate.errors import HostError
 from migrate.lab.config import HostConfig, LabConfig
@@ -53,7 +53,7 @@ def main() -> int:
     names = NAMES[: 2 * chosen.workers]
     config = LabConfig(name=chosen.lab, hosts={name: HostConfig(huge_pages=0) for name in names})
     rows, found = [], {}
-    with tempfile.TemporaryDirectory() as name, lab_up(config, say):
+    with tempfile.TemporaryDirectory() as name, lab_up(config):
         folder = Path(name)
         lab = folder / "lab.toml"
         lab.write_text("".join(f"[hosts.{host}]\nhuge_pages = 0\n" for host in names))

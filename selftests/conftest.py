@@ -16,8 +16,9 @@ from typing import IO
 
 import pytest
 
-from migrate.campaign import session
-from migrate.campaign.session import Session
+from migrate import log
+from migrate.campaign.progress import Progress
+from migrate.campaign.session import NewRun, Session, begin
 from migrate.clock import Deadline
 from migrate.images.initramfs import compile_probe
 from migrate.lab import manager
@@ -86,15 +87,17 @@ class SaidSoFar:
 
 
 @pytest.fixture
-def told() -> SaidSoFar:
-    return SaidSoFar()
+def told() -> Iterator[SaidSoFar]:
+    """What a person is told while the test goes on."""
+    said = SaidSoFar()
+    with log.shown(said.lines.append):
+        yield said
 
 
 @pytest.fixture
-def going(shared_lab: LocalLab, tmp_path: Path, told: SaidSoFar) -> Session:
+def going(shared_lab: LocalLab, tmp_path: Path) -> Session:
     """A session on the shared lab, with a run folder of its own."""
-    watcher = session.Watcher(say=told.lines.append)
-    return session.begin(shared_lab, tmp_path / "results", (), watcher)
+    return begin(shared_lab, NewRun(tmp_path / "results"), Progress(quiet=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.campaign.progress import Progress
+from migrate.campaign.progress import Progress, outcome
 from migrate.errors import ConfigurationError, GuestError, LabError, visible
 from migrate.guest.domain_xml import domain_xml
 from migrate.model import (
@@ -112,8 +112,7 @@ def progress(text: str) -> str:
     stream = io.StringIO()
     said = Progress(stream)
     said.say(text)
-    said.on_attempt(attempt(text))
-    said.end()
+    said.say(outcome(attempt(text)))
     return stream.getvalue()
 
 

@@ -16,7 +16,8 @@ from migrate import world as stage
 from migrate.backends.vhost_user import backend as vhost_user
 from migrate.backends.virtio.backend import Virtio
 from migrate.campaign import session
-from migrate.campaign.session import Session, Watcher
+from migrate.campaign.progress import Progress
+from migrate.campaign.session import NewRun, Session, begin
 from migrate.checks import basic as checks
 from migrate.clock import Deadline
 from migrate.drivers import libvirt as libvirt_client
@@ -61,7 +62,7 @@ def results(attempt: Attempt) -> dict[str, str]:
 def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
     config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
     lab = manager.up(config, lambda _text: None)
-    going = session.begin(lab, tmp_path, (), Watcher())
+    going = begin(lab, NewRun(tmp_path), Progress(quiet=True))
     init = lab.record.hosts[1].init
     assert init is not None
     init.end(Deadline.after(10))

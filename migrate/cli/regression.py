@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME
 
 
 @click.command(short_help="Hold a run against earlier ones.")
-@click.argument("run_name", default="latest", metavar="[RUN]")
+@RUN_NAME
 @click.option(
     "--baseline",
     "places",
@@ -23,7 +23,7 @@ PATH = click.Path(path_type=Path)
     metavar="FOLDER|RUN",
     help="Earlier runs, or folders of runs; as often as you like.",
 )
-@click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Has RUN.")
+@RESULTS
 @click.option(
     "--last",
     type=click.IntRange(1),
@@ -60,7 +60,7 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="attempt: runs are taken to be all alike.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@AS_JSON
 def gate(
     run_name: str, places: Sequence[str], results: Path, last: int, as_json: bool, **rules: Any
 ) -> None:

@@ -2,64 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from migrate.cli.options import LAB, VERBOSE, shown
+
 if TYPE_CHECKING:
     from migrate.lab.config import AnyConfig
     from migrate.lab.manager import AnyLab
 
-PATH = click.Path(path_type=Path)
-LAB_FILE = click.option("--lab", "lab_file", type=PATH, help="Lab file [default: two local hosts].")
-NAME = click.option("--name", help="Another name for the lab.")
+LOGGER = logging.getLogger(__name__)
 
 
 @click.command()
-@LAB_FILE
-@NAME
+@LAB
+@VERBOSE
 def ready(lab_file: Path | None, name: str | None) -> None:
     """Prepare every host by the lab file's `prepare`, journalled on the host."""
-    from migrate.campaign.progress import Progress
-    from migrate.cleanup import repair as repairing
+    from migrate.cleanup import repair as cleanup
     from migrate.lab.config import load_lab
 
     config = load_lab(lab_file, name)
-    wishes = {host: found.prepare for host, found in config.hosts.items()}
-    repairing.make_ready(_up(config), wishes, Progress().say)
+    wishes = {name: host.prepare for name, host in config.hosts.items()}
+    with shown():
+        cleanup.make_ready(_reach(config), wishes, LOGGER.info)
     click.echo(f"{config.name} is ready")
 
 
 @click.command()
-@LAB_FILE
-@NAME
+@LAB
 @click.option("--dry-run", is_flag=True, help="Only tell what is left.")
 @click.option("--force", is_flag=True, help="Also what a lease or a live controller protects.")
+@VERBOSE
 def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) -> None:
     """Put back what a dead controller left on the lab's hosts."""
-    from migrate.cleanup import repair as repairing
+    from migrate.cleanup import repair as cleanup
     from migrate.lab.config import load_lab
 
     config = load_lab(lab_file, name)
-    found = repairing.repair(_up(config), click.echo, dry_run=dry_run, force=force)
-    if not found:
+    with shown():
+        count = cleanup.repair(_reach(config), click.echo, dry_run=dry_run, force=force)
+    if not count:
         click.echo(f"nothing is left on the hosts of {config.name}")
 
 
-def _up(config: AnyConfig) -> AnyLab:
-    from migrate.campaign.progress import Progress
+def _reach(config: AnyConfig) -> AnyLab:
+    """The lab, which must be up. Raises HostError."""
     from migrate.errors import HostError
     from migrate.lab import manager as labs
 
     if config.kind == "rack":
-        return labs.up(config, Progress().say)
-    found = labs.find(config.name)
-    if found is None:
+        return labs.up(config, LOGGER.info)
+    lab = labs.find(config.name)
+    if lab is None:
         left = config.name in labs.names()
         raise HostError(
             f"reach the hosts of the lab {config.name}",
             said="it is not up" + (", but something of it is left" if left else ""),
             remedy=f"`migrate-lab lab {'down' if left else 'up'} --name {config.name}`",
         )
-    return found
+    return lab

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
-RESULTS = click.option(
-    "--results", type=PATH, default=Path("results"), show_default=True, help="Where runs are kept."
-)
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+from migrate.cli.options import AS_JSON, PATH, RESULTS
+
 PROBLEMS = 20
 """Told on standard error at most; the page and --json have all."""
 

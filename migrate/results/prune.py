@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from migrate.errors import ConfigurationError, LabError, MeasurementError
+from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
 from migrate.results.run_folder import PARTIAL, PRUNED, alone, read_head, write_file
 
@@ -24,7 +25,7 @@ BULKY = (
     *("source.xml", "target.xml", "logs"),
 )
 """Of an attempt."""
-BULKY_OF_RUN = ("report.html", "mishap-*.log")
+BULKY_OF_RUN = ("report.html", RUN_LOG, "mishap-*.log")
 TRASH = ".pruned-"
 """What is to be deleted is renamed to this first: whoever looks meanwhile sees all or nothing."""
 

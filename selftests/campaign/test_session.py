@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from migrate import log
 from migrate.backends.registry import module_for
 from migrate.campaign import session
-from migrate.campaign.session import Session, Watcher
+from migrate.campaign.hosts import lab_up
+from migrate.campaign.progress import Progress
+from migrate.campaign.session import NewRun, RunSource, Session, begin, open_session
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host
@@ -33,7 +37,7 @@ def facts(host: str, *able: str) -> HostFacts:
 
 
 @pytest.fixture
-def going(tmp_path: Path, told: SaidSoFar) -> Session:
+def going(tmp_path: Path) -> Session:
     """A session on hosts of which nothing is asked; only ``c`` has stars."""
     record = LabRecord(
         config=LabConfig(name="paper"),
@@ -46,7 +50,7 @@ def going(tmp_path: Path, told: SaidSoFar) -> Session:
     )
     found = tuple(facts(name, *(["stars"] if name == "c" else [])) for name in ROOTS)
     writer = RunWriter.create(tmp_path / "results", synthetic.run(skips=()))
-    return Session(LocalLab(record), found, writer, Watcher(say=told.lines.append))
+    return Session(LocalLab(record), found, writer, Progress(quiet=True))
 
 
 def case(name: str = "synthetic", **fields: object) -> Case:
@@ -61,10 +65,10 @@ def names(place: tuple[Host, Host] | Skip) -> tuple[str, str]:
 def test_a_run_says_what_its_lab_was_made_of(
     going: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "look", lambda _lab, _say: going.facts)
-    assert session.begin(going.lab, tmp_path / "local", (), going.watcher).run.lab_kind == "local"
+    monkeypatch.setattr(session, "look", lambda _lab: going.facts)
+    assert begin(going.lab, NewRun(tmp_path / "local"), going.reporter).run.lab_kind == "local"
     monkeypatch.setattr(LocalLab, "kind", "nested")
-    begun = session.begin(going.lab, tmp_path / "nested", (), going.watcher)
+    begun = begin(going.lab, NewRun(tmp_path / "nested"), going.reporter)
     assert read_run(begun.writer.folder).run.lab_kind == "nested"
 
 
@@ -227,14 +231,14 @@ def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
 
 
 def test_a_lab_goes_down_with_who_brought_it_up(known: dict[str, object], told: SaidSoFar) -> None:
-    with session.lab_up(LabConfig(name="x"), told.lines.append):
+    with lab_up(LabConfig(name="x")):
         assert "x" in known
     assert known == {}
     assert "taking the lab down" in told
 
 
-def test_a_lab_goes_down_when_its_user_fails(known: dict[str, object], told: SaidSoFar) -> None:
-    with pytest.raises(KeyboardInterrupt), session.lab_up(LabConfig(name="x"), told.lines.append):
+def test_a_lab_goes_down_when_its_user_fails(known: dict[str, object]) -> None:
+    with pytest.raises(KeyboardInterrupt), lab_up(LabConfig(name="x")):
         raise KeyboardInterrupt
     assert known == {}
 
@@ -242,9 +246,57 @@ def test_a_lab_goes_down_when_its_user_fails(known: dict[str, object], told: Sai
 def test_a_lab_that_was_up_or_is_to_be_kept_stays(
     known: dict[str, object], told: SaidSoFar
 ) -> None:
-    with session.lab_up(LabConfig(name="x"), told.lines.append, keep=True):
+    with lab_up(LabConfig(name="x"), keep=True):
         pass
-    with session.lab_up(LabConfig(name="x"), told.lines.append):
+    with lab_up(LabConfig(name="x")):
         pass
     assert list(known) == ["x"]
     assert "taking the lab down" not in told
+
+
+# --- one way in ---
+
+
+@pytest.fixture
+def source(going: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSource:
+    """Hosts of which nothing is asked, and a place for a run folder."""
+    monkeypatch.setattr(session, "look", lambda _lab: going.facts)
+    return NewRun(tmp_path / "runs", command=("a", "door"))
+
+
+def test_a_session_ends_with_its_report_and_then_its_lab(
+    known: dict[str, object], source: RunSource, told: SaidSoFar, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    copy = tmp_path / "junit.xml"
+    with open_session(LabConfig(name="x"), source, Progress(said), junit_copy=copy) as opened:
+        assert "x" in known
+        assert opened.run.command == ("a", "door")
+        opened.skip(Skip(case=case(), reason="it is day", remedy="wait"))
+    assert known == {}
+    assert opened.report.exists()
+    assert copy.read_bytes() == (opened.folder / "junit.xml").read_bytes()
+    assert opened.exit_code == session.NOTHING_RAN
+    assert told.lines[-2:] == ["writing the report", "taking the lab down"]
+    assert [line.split("] ")[1] for line in said.getvalue().splitlines()] == told.lines
+    logged = (opened.folder / log.RUN_LOG).read_text()
+    assert all(f" INFO migrate.campaign.{line}\n" in logged for line in LOGGED), logged
+
+
+LOGGED = (
+    "session: synthetic-virtio: not here: it is day; it takes: wait",
+    "session: writing the report",
+    "hosts: taking the lab down",
+)
+
+
+def test_a_session_that_is_interrupted_has_a_report_too(
+    known: dict[str, object], source: RunSource
+) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_session(LabConfig(name="x"), source, Progress(quiet=True)) as opened,
+    ):
+        raise KeyboardInterrupt
+    assert opened.report.exists()
+    assert known == {}

@@ -216,9 +216,10 @@ KILLED = """
 import os, sys
 from migrate.lab import manager
 from migrate.model import Case
-from migrate.campaign.session import Watcher, begin
+from migrate.campaign.progress import Progress
+from migrate.campaign.session import NewRun, begin
 from pathlib import Path
-going = begin(manager.find(sys.argv[1]), Path(sys.argv[2]), (), Watcher())
+going = begin(manager.find(sys.argv[1]), NewRun(Path(sys.argv[2])), Progress(quiet=True))
 case = Case(id="killed")
 going.next_number(case)
 with going.build_world(case, going.place(case)):
@@ -254,7 +255,7 @@ def test_the_last_word_ends_it_in_a_lab_that_stays_up(
     room = tmp_path / "room"
     room.mkdir()
     (room / "run").write_text(folder)
-    assert SharedRun(room).close(LabConfig(name=shared_lab.name), told.lines.append) == Path(folder)
+    assert SharedRun(room).close(LabConfig(name=shared_lab.name)) == Path(folder)
     assert "host a had a guest that a killed job left" in told
     assert shared_lab.leftovers(["a", "b"]) == ()
     assert read_run(Path(folder)).unfinished == ("killed/1",)
