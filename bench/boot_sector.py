@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 
 from migrate.clock import Deadline
+from migrate.data import data_path
 from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError
 
-SOURCE = Path(__file__).parents[1] / "guest-images" / "dirtier" / "dirtier.S"
+SOURCE = data_path("guest-images/dirtier/dirtier.S")
 PAGE = 4096
 BEGIN = 16 << 20
 """Where the range of memory begins that it writes to."""

@@ -15,7 +15,13 @@ from typing import Any
 from bench.boot_sector import PAGE, build
 from bench.sector import Written, await_sector, rate, sector_guest, tsc_hz, written
 from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
-from migrate.analysis.convergence import Forecast, Period, forecast, steps_seen, throttled
+from migrate.analysis.convergence import (
+    Forecast,
+    Period,
+    forecast,
+    throttle_after_periods,
+    throttle_steps,
+)
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.qmp import Monitor
 from migrate.errors import HostError, MeasurementError
@@ -318,8 +324,10 @@ def tell_moves(found: Sequence[Move]) -> None:
                 f"at {move.set_mib_s:g} MiB/s the guest stood still in pass {where}: not converged"
             )
         if move.auto_converge:
-            steps = steps_seen([look.throttle for look in move.looks])
-            by_periods = tuple(dict.fromkeys(one for one in throttled(move.periods()) if one))
+            steps = throttle_steps([look.throttle for look in move.looks])
+            by_periods = tuple(
+                dict.fromkeys(one for one in throttle_after_periods(move.periods()) if one)
+            )
             print(f"auto-converge: {steps.seen}, due {steps.expected}; by the periods {by_periods}")
 
 

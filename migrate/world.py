@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrate.analysis.device_state import ring_regions
-from migrate.analysis.host_clocks import placed, steps
+from migrate.analysis.host_clocks import clock_steps, realign
 from migrate.backends.registry import Backend, module_for
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns
@@ -316,7 +316,7 @@ class World:
         deadline = self.setting.deadline(TAKE_S)
         self.clocks.read()
         self.seen.clocks, notes = tuple(self.clocks.readings), self.clocks.notes
-        told = [step.told(self.seen.begin_ns) for step in steps(self.seen.clocks)]
+        told = [step.describe(self.seen.begin_ns) for step in clock_steps(self.seen.clocks)]
         self.seen.notes += [*notes, *told]
         heard = self._placed(self.listener.events())
         stops = sorted(e.at_ns for e in heard if e.name == "STOP" and e.error_ns is not None)
@@ -350,7 +350,7 @@ class World:
 
     def _placed(self, events: Sequence[Event]) -> list[Event]:
         """By all readings of the clocks that tell of them."""
-        return list(placed(events, self.listener.walls, self.clocks.readings))
+        return list(realign(events, self.listener.walls, self.clocks.readings))
 
 
 def logs_of(host: Host, case: Case) -> dict[str, str]:

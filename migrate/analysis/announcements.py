@@ -1,4 +1,4 @@
-"""Who tells the network where a guest is after its move: what was asked for, and who was heard.
+"""Announcements of a guest's new place after its move: what was asked for, and what was heard.
 
 QEMU sends a RARP frame for every network device, in rounds; a guest that has negotiated
 VIRTIO_NET_F_GUEST_ANNOUNCE (virtio 1.3, 5.1.6.5.4) is asked, as often, to send frames of its own.
@@ -15,12 +15,12 @@ from typing import Any
 from migrate.model import Event
 
 KINDS = ("garp", "na", "rarp")
-"""Of captured frames that announce: the first two by the guest, RARP by QEMU (or by the backend
-that QEMU tells to, VHOST_USER_SEND_RARP)."""
+"""Kinds of captured frames that announce: the first two by the guest, RARP by QEMU (or by the
+backend on QEMU's behalf, VHOST_USER_SEND_RARP)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
+class AnnounceParameters:
     """QEMU's ``announce-*`` parameters; lengths in milliseconds."""
 
     rounds: int
@@ -29,10 +29,10 @@ class Rounds:
     max_ms: int
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Rounds | None:
+    def of(cls, parameters: Mapping[str, Any]) -> AnnounceParameters | None:
         """From query-migrate-parameters; None if it names none (QEMU before 4.0)."""
         names = ("announce-rounds", "announce-initial", "announce-step", "announce-max")
-        values = [told.get(name) for name in names]
+        values = [parameters.get(name) for name in names]
         known = [int(value) for value in values if value is not None]
         return cls(*known) if len(known) == len(names) else None
 
@@ -43,7 +43,7 @@ class Rounds:
         return sum(p if 0 <= p <= self.max_ms else self.max_ms for p in pauses)
 
 
-def announced_by(heard: Iterable[Event]) -> dict[str, int]:
-    """How many frames of each kind; a kind that was listened for and not heard is 0."""
-    counted = Counter(str(event.data.get("kind")) for event in heard)
+def count_by_kind(announcements: Iterable[Event]) -> dict[str, int]:
+    """Frames of each kind; 0: none of it was captured."""
+    counted = Counter(str(event.data.get("kind")) for event in announcements)
     return {kind: counted[kind] for kind in KINDS}

@@ -1,4 +1,4 @@
-"""Evidence of the guest's clock: bounds of its offset, where it jumped, how it drifts.
+"""Bounds of the guest's clock's offset, found from packets: where it jumped, how it drifts.
 
 An egress packet can't arrive before it was sent: its pair of stamps bounds the offset (axis less
 guest) from above. An ingress packet bounds it from below. The bounds are hard whatever the delays
@@ -17,8 +17,8 @@ from migrate.model.recording import Column, Flags
 
 TOLERANCE_NS = 2_000_000
 """Evidence must contradict a segment by more than this before a new one begins."""
-DRIFT = 1e-3
-"""The fastest drift that is put up with, as a ratio: 1000 ppm, a badly calibrated TSC."""
+MOST_DRIFT = 1e-3
+"""Maximum clock drift tolerated, as a ratio: 1000 ppm, a badly calibrated TSC."""
 _LOOK_AHEAD_NS = 1_000_000_000
 _RECENT = 500
 _LEAST_TRAILING = 50
@@ -31,7 +31,7 @@ Pairs = tuple[Column, Column]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
+class OffsetBounds:
     """Bounds of the offset in the order of the guest's clock; one of the two is infinite."""
 
     guest_ns: Column
@@ -41,7 +41,7 @@ class Evidence:
     lower: Bounds
 
     @classmethod
-    def gather(cls, upper: Pairs, lower: Pairs) -> Evidence:
+    def from_stamps(cls, upper: Pairs, lower: Pairs) -> OffsetBounds:
         """From pairs of stamps, (guest's, the axis'): egress bounds from above, ingress below."""
         guest = np.concatenate([upper[0], lower[0]])
         offset = np.concatenate([upper[1], lower[1]]) - guest
@@ -56,12 +56,12 @@ class Evidence:
             np.where(is_upper, -np.inf, bound)[order],
         )
 
-    def part(self, begin: int, end: int) -> Evidence:
+    def part(self, begin: int, end: int) -> OffsetBounds:
         """The rows from ``begin`` up to ``end``."""
         rows = slice(begin, end)
-        return Evidence(self.guest_ns[rows], self.base_ns, self.upper[rows], self.lower[rows])
+        return OffsetBounds(self.guest_ns[rows], self.base_ns, self.upper[rows], self.lower[rows])
 
-    def starts(self) -> list[int]:
+    def segment_starts(self) -> list[int]:
         """Indices at which segments begin, the first one 0."""
         starts = [0]
         while (against := self._contradiction(starts[-1])) is not None:
@@ -73,9 +73,9 @@ class Evidence:
     def _contradiction(self, start: int) -> int | None:
         """The first row that can't be in one segment with all from ``start`` up to it.
 
-        A bound loosens with its age by the drift that is put up with.
+        A bound loosens with its age by the drift that is tolerated.
         """
-        ageing = (self.guest_ns[start:] - self.guest_ns[start]) * DRIFT
+        ageing = (self.guest_ns[start:] - self.guest_ns[start]) * MOST_DRIFT
         ceiling = np.minimum.accumulate(self.upper[start:] - ageing) + ageing
         ground = np.maximum.accumulate(self.lower[start:] + ageing) - ageing
         wrong = np.flatnonzero(ground - ceiling > TOLERANCE_NS)
@@ -106,11 +106,11 @@ class Evidence:
         return first + int(np.argmax(score))
 
     def _usual(self, shows: Bounds, start: int, first: int, against: int) -> Flags:
-        """Of the rows from ``first``: no earlier than the latest ones before, but for drift."""
+        """Which rows from ``first`` are no earlier than the latest ones before, but for drift."""
         before = start + np.flatnonzero(np.isfinite(shows[start:first]))[-_RECENT:]
         if not len(before):
             return np.zeros(against - first, dtype=np.bool_)
-        ageing = (self.guest_ns[first:against] - self.guest_ns[before[-1]]) * DRIFT
+        ageing = (self.guest_ns[first:against] - self.guest_ns[before[-1]]) * MOST_DRIFT
         bound = shows[first:against]
         usual: Flags = np.isfinite(bound) & (bound <= np.max(shows[before]) + ageing)
         return usual
@@ -125,7 +125,7 @@ class Evidence:
         if not len(heard) or not np.isfinite(self.upper[start : start + heard[-1]]).any():
             return None
         silent = start + int(heard[-1]) + 1
-        ageing = (self.guest_ns[start:] - self.guest_ns[start]) * DRIFT
+        ageing = (self.guest_ns[start:] - self.guest_ns[start]) * MOST_DRIFT
         known = float(np.min((self.upper[start:] - ageing)[: silent - start]))
         best_yet_to_come = np.minimum.accumulate(self.upper[silent:][::-1])[::-1]
         shifted = best_yet_to_come > known + ageing[silent - start :] + TOLERANCE_NS
@@ -150,7 +150,7 @@ class Evidence:
         widths = (upper - lower)[np.isfinite(upper - lower)]
         width = max(0.0, float(np.median(widths))) if len(widths) else 0.0
         courses = ((upper + lower) / 2, upper, lower)
-        course = next((one for one in courses if np.isfinite(one).sum() >= _LEAST_BINS), None)
+        course = next((bound for bound in courses if np.isfinite(bound).sum() >= _LEAST_BINS), None)
         if course is None:
             return 0.0, width
         good = np.isfinite(course)
@@ -168,7 +168,7 @@ class Evidence:
 
 
 def _theil_sen(at: Bounds, course: Bounds) -> float:
-    """The median of the slopes between all pairs, within the drift that is put up with."""
+    """The median of the slopes between all pairs, within the drift that is tolerated."""
     i, j = np.triu_indices(len(at), k=1)
     slopes = (course[j] - course[i]) / (at[j] - at[i])
-    return float(np.clip(np.median(slopes), -DRIFT, DRIFT))
+    return float(np.clip(np.median(slopes), -MOST_DRIFT, MOST_DRIFT))

@@ -26,19 +26,19 @@ WINDOW_S = 0.1
 class Forecast:
     """``passes``: bytes that each pass sends before the guest stops.
 
-    ``converges_in``: the passes until the guest can be stopped; None: it never can, at these rates.
-    ``rest``: bytes that are left for the stop then. ``seconds``: until then; None with the others.
+    ``passes_needed``: until the guest can be stopped; None: it never can, at these rates. ``rest``:
+    bytes that are left for the stop then. ``seconds``: until then; None with the others.
     """
 
     passes: tuple[int, ...]
-    converges_in: int | None
+    passes_needed: int | None
     rest: int | None = None
     seconds: float | None = None
 
     @property
     def syncs(self) -> int | None:
         """QEMU's ``dirty-sync-count`` at the end: one at the start, one a pass, one at the stop."""
-        return None if self.converges_in is None else self.converges_in + 2
+        return None if self.passes_needed is None else self.passes_needed + 2
 
 
 def forecast(
@@ -49,7 +49,7 @@ def forecast(
     bandwidth_per_s: float,
     downtime_s: float,
 ) -> Forecast:
-    """From bytes, and bytes a second.
+    """Simulate pre-copy; arguments in bytes, and bytes a second.
 
     ``memory``: what is not zero; ``working_set``: what is written to over and over, which bounds
     what can be dirty. Raises ValueError for a bandwidth that is not above 0.
@@ -74,7 +74,7 @@ def forecast(
 
 
 def _sent(dirty: float, threshold: float, window: float) -> float:
-    """Of one pass: whole windows, until what is left is within the threshold."""
+    """Bytes that one pass sends: whole windows, until what is left is within the threshold."""
     if dirty <= threshold:
         return 0.0
     windows = -((threshold - dirty) // window)
@@ -86,7 +86,7 @@ def _sent(dirty: float, threshold: float, window: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """QEMU's parameters of it, in percent, with its defaults.
+    """QEMU's parameters of auto-converge, in percent, with its defaults.
 
     ``cpu-throttle-initial``, ``cpu-throttle-increment``, ``max-cpu-throttle``,
     ``throttle-trigger-threshold``; ``cpu-throttle-tailslow`` is taken to be off, as it is.
@@ -98,11 +98,11 @@ class Throttle:
     trigger: int = 50
 
     def steps(self) -> tuple[int, ...]:
-        """All that it can be, in their order. The first one is not held against the most."""
-        found = [self.initial]
-        while self.increment and found[-1] < self.most:
-            found.append(min(found[-1] + self.increment, self.most))
-        return tuple(found)
+        """All throttle percentages, in order. The first one is not capped by ``most``."""
+        percents = [self.initial]
+        while self.increment and percents[-1] < self.most:
+            percents.append(min(percents[-1] + self.increment, self.most))
+        return tuple(percents)
 
 
 DEFAULTS = Throttle()
@@ -110,30 +110,30 @@ DEFAULTS = Throttle()
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Between two looks of QEMU at its own rates, a second or more: bytes."""
+    """Bytes between two of QEMU's own looks at its rates, a second or more apart."""
 
     dirtied: int
     sent: int
 
 
-def throttled(periods: Iterable[Period], rule: Throttle = DEFAULTS) -> tuple[int, ...]:
+def throttle_after_periods(periods: Iterable[Period], rule: Throttle = DEFAULTS) -> tuple[int, ...]:
     """The throttle after each period, 0 before the first step.
 
     A step is taken at every second period in which more than the trigger's share was dirtied; quiet
     ones between the two do not count, and do not start the count anew.
     """
-    steps, high, taken = rule.steps(), 0, 0
-    found: list[int] = []
+    steps, high, step = rule.steps(), 0, 0
+    percents: list[int] = []
     for period in periods:
         high += period.dirtied > period.sent * rule.trigger // 100
         if high == 2:
-            high, taken = 0, min(taken + 1, len(steps))
-        found.append(steps[taken - 1] if taken else 0)
-    return tuple(found)
+            high, step = 0, min(step + 1, len(steps))
+        percents.append(steps[step - 1] if step else 0)
+    return tuple(percents)
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class ThrottleSteps:
     """The throttle's steps as samples saw them, and as many as they should have been."""
 
     seen: tuple[int, ...]
@@ -141,67 +141,77 @@ class Steps:
 
     @property
     def agree(self) -> bool:
-        """Whether each is what it should be; of none, nothing disagrees."""
+        """Whether each step is what it should be; true for none."""
         return self.seen == self.expected
 
 
-def steps_seen(samples: Sequence[int | None], rule: Throttle = DEFAULTS) -> Steps:
-    """Of ``throttle_percent`` of a move's samples in their order; None: not told in that one.
+def throttle_steps(samples: Sequence[int | None], rule: Throttle = DEFAULTS) -> ThrottleSteps:
+    """Steps in the ``throttle_percent`` of a move's samples, in order; None: not reported there.
 
-    QEMU tells nothing, or 0, before the first step and after the end. A throttle that is let go
+    QEMU reports nothing, or 0, before the first step and after the end. A throttle that is released
     in between is a step to 0, which should not be. More steps than there can be expect nothing.
     """
-    told = [value for value in samples if value is not None]
-    while told and not told[-1]:
-        told.pop()
+    known = [value for value in samples if value is not None]
+    while known and not known[-1]:
+        known.pop()
     seen = [
-        value for before, value in zip([0, *told], told, strict=False) if value != before
+        value for before, value in zip([0, *known], known, strict=False) if value != before
     ]  # the zeros before the first step go with this, too
-    return Steps(tuple(seen), rule.steps()[: len(seen)])
+    return ThrottleSteps(tuple(seen), rule.steps()[: len(seen)])
 
 
 # --- of a move ----------------------------------------------------------------------------------
 
 PRECOPY = ("precopy", "reattach")
-"""Methods that have one, to their end."""
+"""Methods that are a pre-copy to their end."""
 DOWNTIME_LIMIT_MS = 300
 """QEMU's default (migration/options.c, ``DEFAULT_MIGRATE_SET_DOWNTIME``)."""
 PAGE = 4096
 MIB = 2**20
 
 
-def converging(samples: Sequence[Sample], policy: Policy, workload: Workload) -> Convergence | None:
-    """When a pre-copy should converge, and what its samples tell of it; None without samples.
+def assess_convergence(
+    samples: Sequence[Sample], policy: Policy, workload: Workload
+) -> Convergence | None:
+    """When a pre-copy should converge, and what its samples show of it; None without samples.
 
-    That it stopped, and when, is told by events: that is left out.
+    Whether and when it stopped is left out: events say that.
     """
     if not samples:
         return None
-    memory = to_be_sent(samples)
-    rates = [one.rate_bytes_s for one in samples if one.rate_bytes_s]
-    seen = statistics.median(rates) if rates else None
-    bandwidth = seen if policy.bandwidth_mib_s is None else float(policy.bandwidth_mib_s * MIB)
-    known = [one.iteration for one in samples if one.iteration is not None]
-    steps = steps_seen([one.throttle_percent for one in samples]) if policy.auto_converge else None
+    memory = first_pass_bytes(samples)
+    rates = [sample.rate_bytes_s for sample in samples if sample.rate_bytes_s]
+    median_rate = statistics.median(rates) if rates else None
+    bandwidth = (
+        median_rate if policy.bandwidth_mib_s is None else float(policy.bandwidth_mib_s * MIB)
+    )
+    known = [sample.iteration for sample in samples if sample.iteration is not None]
+    steps = (
+        throttle_steps([sample.throttle_percent for sample in samples])
+        if policy.auto_converge
+        else None
+    )
     return Convergence(
         memory_bytes=memory,
         bandwidth_bytes_s=bandwidth,
-        seen_bytes_s=seen,
-        foretold=_foretold(memory, bandwidth, policy, workload),
+        seen_bytes_s=median_rate,
+        foretold=_forecast_move(memory, bandwidth, policy, workload),
         syncs=max(known, default=None),
         throttle_seen=steps.seen if steps else None,
         throttle_due=steps.expected if steps else None,
     )
 
 
-def to_be_sent(samples: Sequence[Sample]) -> int | None:
-    """Bytes of the first pass: what was sent by the first look at it, and left, and is not zero.
+def first_pass_bytes(samples: Sequence[Sample]) -> int | None:
+    """Bytes of the first pass: what was sent and left at its first sample, less zero pages.
 
-    QEMU finds out what is zero while it sends, the last of it in the pass after (or the stop), and
-    counts it again whenever it is sent again. None unless both were looked at.
+    QEMU finds zero pages while it sends, the last of them in the pass after (or the stop), and
+    counts them again whenever they are sent again. None unless both passes were sampled.
     """
-    first = next((one for one in samples if one.iteration == 1 and one.remaining_bytes), None)
-    after = next((one for one in reversed(samples) if one.iteration in (2, 3)), None)
+    first = next(
+        (sample for sample in samples if sample.iteration == 1 and sample.remaining_bytes), None
+    )
+    after = next((sample for sample in reversed(samples) if sample.iteration in (2, 3)), None)
     if first is None or first.remaining_bytes is None or first.transferred_bytes is None:
         return None
     if after is None or after.zero_pages is None or first.zero_pages is None:
@@ -210,12 +220,12 @@ def to_be_sent(samples: Sequence[Sample]) -> int | None:
     return max(first.remaining_bytes + first.transferred_bytes - zero, 0)
 
 
-def _foretold(
+def _forecast_move(
     memory: int | None, bandwidth: float | None, policy: Policy, workload: Workload
 ) -> ConvergenceForecast | None:
     if memory is None or bandwidth is None:
         return None
-    found = forecast(
+    model = forecast(
         memory=memory,
         working_set=workload.dirty_mib * MIB,
         dirty_per_s=workload.dirty_mib_s * MIB,
@@ -223,5 +233,5 @@ def _foretold(
         downtime_s=(policy.downtime_limit_ms or DOWNTIME_LIMIT_MS) / 1000,
     )
     return ConvergenceForecast(
-        converges_in=found.converges_in, syncs=found.syncs, seconds=found.seconds
+        converges_in=model.passes_needed, syncs=model.syncs, seconds=model.seconds
     )

@@ -2,7 +2,7 @@
 
 The states are QEMU's answers to ``x-query-virtio-status`` and ``x-query-virtio-queue-status``
 (qapi/virtio.json): the source's when the guest had stopped, the target's before it ran on. Where a
-vhost-user backend works the queues, the target's are known by what the backend was told of them.
+vhost-user backend works the queues, the target's are known by what QEMU sent to the backend.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ _OF_QUEUE = {
 }
 
 
-def fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fields:
-    """What of a device's state is compared; what was not had is not there.
+def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fields:
+    """The part of a device's state that is compared; what was not obtained is left out.
 
-    ``vhost``: a backend works its queues; QEMU keeps no used index of a packed one then, and tells
-    0.
+    ``vhost``: a backend works its queues; QEMU keeps no used index of a packed one then, and
+    reports 0.
     """
-    found: Fields = {}
+    state: Fields = {}
     status = device.get("status")
     if status is not None:
-        found["status"] = _names(status["status"].get("statuses", ()), "VIRTIO_CONFIG_S_")
-        told = status["guest-features"]
-        words = [*told.get("transports", ()), *told.get("dev-features", ())]
-        found["features"] = _features(words)
-        found["unknown features"] = told.get("unknown-dev-features", 0)
-        found["queues"] = status["num-vqs"]
-        found["interrupt status"] = status["isr"]
-        found["broken"] = status["broken"]
+        state["status"] = _names(status["status"].get("statuses", ()), "VIRTIO_CONFIG_S_")
+        guest = status["guest-features"]
+        words = [*guest.get("transports", ()), *guest.get("dev-features", ())]
+        state["features"] = _features(words)
+        state["unknown features"] = guest.get("unknown-dev-features", 0)
+        state["queues"] = status["num-vqs"]
+        state["interrupt status"] = status["isr"]
+        state["broken"] = status["broken"]
         if "host-features" in status:
-            found |= _offered(status["host-features"], told)
-    found |= _config(device) | _backend(device.get("backend") or {})
+            state |= _offered(status["host-features"], guest)
+    state |= _config(device) | _backend(device.get("backend") or {})
     for queue in device.get("queues", ()):
         number = queue["queue-index"]
-        hop_events = {key: name for key, name in _OF_QUEUE.items() if key in queue}
+        known = {key: name for key, name in _OF_QUEUE.items() if key in queue}
         if not _is_idle(queue):
-            hop_events.pop("last-avail-idx", None)
-        if vhost and _is_packed(found):
-            hop_events.pop("used-idx", None)
-        found |= {f"queue {number}: {name}": queue[key] for key, name in hop_events.items()}
-    return found
+            known.pop("last-avail-idx", None)
+        if vhost and _is_packed(state):
+            known.pop("used-idx", None)
+        state |= {f"queue {number}: {name}": queue[key] for key, name in known.items()}
+    return state
 
 
-def _offered(told: Mapping[str, Any], negotiated: Mapping[str, Any]) -> Fields:
-    """Apart by whether they are in use: of what is not, nobody will notice before a reset."""
-    offered, used = set(_words(told)), set(_words(negotiated))
+def _offered(host: Mapping[str, Any], negotiated: Mapping[str, Any]) -> Fields:
+    """Offered features, separated by use: of an unused one nobody notices before a reset."""
+    offered, used = set(_feature_words(host)), set(_feature_words(negotiated))
     return {
         "offered and in use": ", ".join(sorted(offered & used)),
         "offered and unused": ", ".join(sorted(offered - used)),
@@ -91,78 +91,78 @@ _FILTER = {
 
 
 def _config(device: Mapping[str, Any]) -> Fields:
-    """Configuration space (virtio 1.3, 5.1.4) and filters (5.1.6.5.1 to .3), so far as QMP tells
+    """Configuration space (virtio 1.3, 5.1.4) and filters (5.1.6.5.1 to .3), as far as QMP reports
     them: qapi/net.json, RxFilterInfo."""
-    told, filters = device.get("config") or {}, device.get("filter") or {}
-    found = {f"config: {name}": told[key] for key, name in _CONFIG.items() if key in told}
+    config, filters = device.get("config") or {}, device.get("filter") or {}
+    state = {f"config: {name}": config[key] for key, name in _CONFIG.items() if key in config}
     if "main-mac" in filters:
-        found["config: MAC"] = filters["main-mac"]
+        state["config: MAC"] = filters["main-mac"]
     for key, name in _FILTER.items():
         if key in filters:
             value = filters[key]
-            found[f"filter: {name}"] = ", ".join(sorted(value)) if key.endswith("table") else value
-    return found
+            state[f"filter: {name}"] = ", ".join(sorted(value)) if key.endswith("table") else value
+    return state
 
 
-def _backend(told: Mapping[str, Any]) -> Fields:
-    """Of a vhost backend, as QEMU sees it (qapi/virtio.json, VhostStatus)."""
-    found: Fields = {}
-    if "features" in told:
-        found["backend: can"] = ", ".join(sorted(_words(told["features"])))
-        found["backend: acked"] = ", ".join(sorted(_words(told["acked-features"])))
-        speaks = told["protocol-features"]
+def _backend(vhost: Mapping[str, Any]) -> Fields:
+    """A vhost backend's fields, as QEMU sees it (qapi/virtio.json, VhostStatus)."""
+    state: Fields = {}
+    if "features" in vhost:
+        state["backend: can"] = ", ".join(sorted(_feature_words(vhost["features"])))
+        state["backend: acked"] = ", ".join(sorted(_feature_words(vhost["acked-features"])))
+        speaks = vhost["protocol-features"]
         words = _names(speaks.get("protocols", ()), "VHOST_USER_PROTOCOL_F_")
         more = names(speaks.get("unknown-protocols", 0), {})
-        found["backend: protocol"] = ", ".join(filter(None, (words, *more)))
-        found["backend: virtqueues"] = told["nvqs"]
-        found["backend: most queues"] = told["max-queues"]
-        found["backend: memory sections"] = told["n-mem-sections"]
-    return found
+        state["backend: protocol"] = ", ".join(filter(None, (words, *more)))
+        state["backend: virtqueues"] = vhost["nvqs"]
+        state["backend: most queues"] = vhost["max-queues"]
+        state["backend: memory sections"] = vhost["n-mem-sections"]
+    return state
 
 
 def _is_idle(queue: Mapping[str, Any]) -> bool:
-    """No vhost backend works it: else QEMU leaves its own copy of the index out, and what it tells
-    as last available is no index (hw/virtio/virtio-qmp.c: the return code of get_vring_base)."""
+    """No vhost backend works it: else QEMU leaves its own copy of the index out, and the last
+    available index it reports is none (hw/virtio/virtio-qmp.c: get_vring_base's return code)."""
     return "shadow-avail-idx" in queue and "last-avail-idx" in queue
 
 
-def _is_packed(found: Fields) -> bool:
-    return "ring_packed" in found.get("features", "").split(", ")
+def _is_packed(state: Fields) -> bool:
+    return "ring_packed" in state.get("features", "").split(", ")
 
 
-def _names(said: Any, prefix: str) -> str:
+def _names(entries: Any, prefix: str) -> str:
     """``VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready`` is ``driver_ok``."""
-    words = (str(one).partition(":")[0].removeprefix(prefix).lower() for one in said)
+    words = (str(entry).partition(":")[0].removeprefix(prefix).lower() for entry in entries)
     return ", ".join(sorted(words))
 
 
-def _features(said: Iterable[Any]) -> str:
-    return ", ".join(sorted(_feature(one) for one in said))
+def _features(entries: Iterable[Any]) -> str:
+    return ", ".join(sorted(_feature(entry) for entry in entries))
 
 
-def _feature(said: Any) -> str:
-    """By the name that the whole project uses: without ``VIRTIO_NET_F_`` and the like."""
-    word = str(said).partition(":")[0]
+def _feature(entry: Any) -> str:
+    """A feature's canonical name: without ``VIRTIO_NET_F_`` and the like."""
+    word = str(entry).partition(":")[0]
     return canonical(re.sub(r"^VIRTIO_(NET_|RING_)?F_", "", word))
 
 
-def _words(told: Mapping[str, Any]) -> Iterator[str]:
-    """All of a set of features; those that QEMU has no word for, too."""
-    for one in (*told.get("transports", ()), *told.get("dev-features", ())):
-        yield _feature(one)
-    yield from names(told.get("unknown-dev-features", 0))
+def _feature_words(features: Mapping[str, Any]) -> Iterator[str]:
+    """Names of all features in a set; those that QEMU has no word for by number."""
+    for entry in (*features.get("transports", ()), *features.get("dev-features", ())):
+        yield _feature(entry)
+    yield from names(features.get("unknown-dev-features", 0))
 
 
-def told_by_backend(events: Iterable[Event], host: str) -> Fields:
-    """Queues as a vhost-user backend was given them (SET_VRING_BASE), by its log; the last word."""
-    found: Fields = {}
+def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
+    """Queues as a vhost-user backend was given them (SET_VRING_BASE), by its log's last entry."""
+    state: Fields = {}
     for event in events:
-        told = _BASE.search(str(event.data.get("message", "")))
-        if told and event.host == host:
-            queue, used, avail = (int(group) for group in told.groups())
-            found[f"queue {queue}: last available"] = avail
-            found[f"queue {queue}: used"] = used
-    return found
+        match = _BASE.search(str(event.data.get("message", "")))
+        if match and event.host == host:
+            queue, used, avail = (int(group) for group in match.groups())
+            state[f"queue {queue}: last available"] = avail
+            state[f"queue {queue}: used"] = used
+    return state
 
 
 # --- the rings ----------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ _NO_USED = "used index: QEMU keeps none of a packed ring that a backend works"
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
-    """A queue of a device, as the state and the captured memory tell it."""
+class DeviceQueue:
+    """A queue of a device, from its state and the captured memory."""
 
     device: str
     number: int
@@ -183,30 +183,30 @@ class Queue:
     unchecked: tuple[str, ...] = ()
 
 
-def queues(
+def device_queues(
     state: Mapping[str, Any], memory: Memory, memory_mib: int, *, vhost: bool
-) -> Iterator[Queue]:
-    """Of all devices of a source that has stopped; those that its driver set up."""
+) -> Iterator[DeviceQueue]:
+    """The queues of all devices of a source that has stopped, if the driver set them up."""
     ranges = ((0, memory_mib << 20),) if memory_mib <= LOW_MIB else ()
     for path, device in state.items():
-        known = fields(device)
+        known = comparable_fields(device)
         features, packed = known.get("features", "").split(", "), _is_packed(known)
         blind = packed and vhost
-        for told in device["queues"]:
-            idle = _is_idle(told)
-            last = int(told["last-avail-idx"]) if idle else 0
+        for queue in device["queues"]:
+            idle = _is_idle(queue)
+            last = int(queue["last-avail-idx"]) if idle else 0
             ring = Ring(
                 kind="packed" if packed else "split",
-                size=int(told["vring-num"]) if told["vring-desc"] else 0,
-                descriptors=int(told["vring-desc"]),
-                driver=int(told["vring-avail"]),
-                device=int(told["vring-used"]),
+                size=int(queue["vring-num"]) if queue["vring-desc"] else 0,
+                descriptors=int(queue["vring-desc"]),
+                driver=int(queue["vring-avail"]),
+                device=int(queue["vring-used"]),
                 last_avail=last,
-                used=last if blind else int(told["used-idx"]),
-                shadow_avail=int(told["shadow-avail-idx"])
+                used=last if blind else int(queue["used-idx"]),
+                shadow_avail=int(queue["shadow-avail-idx"])
                 if idle and not (packed or vhost)
                 else None,
-                in_flight=None if vhost else int(told["inuse"]),
+                in_flight=None if vhost else int(queue["inuse"]),
                 event_idx="event_idx" in features,
                 indirect="indirect_desc" in features,
                 ranges=ranges,
@@ -214,64 +214,66 @@ def queues(
                 told=idle,
             )
             if ring.size:
-                yield Queue(path, int(told["queue-index"]), ring, (_NO_USED,) if blind else ())
+                yield DeviceQueue(
+                    path, int(queue["queue-index"]), ring, (_NO_USED,) if blind else ()
+                )
 
 
 MOST_TABLES = 64
-"""Each of them is read by a command of its own, while the guest stands still."""
+"""Indirect tables that are captured: each takes a command, while the guest stands still."""
 
 
 def ring_regions(
     state: Mapping[str, Any], memory: Memory, memory_mib: int, *, vhost: bool
 ) -> tuple[tuple[int, int], ...]:
-    """What of the guest's memory has to be captured for :func:`queues`: the rings, and when these
-    are had, the indirect tables that their buffers lie in. Where the guest's map is not known,
-    no table is asked for: what is no memory might be a device, which reading can change."""
-    found = [queue.ring for queue in queues(state, memory, memory_mib, vhost=vhost)]
+    """Address and length of guest memory to capture for :func:`device_queues`: the rings, and once
+    these are captured, the indirect tables that their buffers lie in. Where the guest's map is not
+    known, no table is asked for: what is no memory might be a device, which reading can change."""
+    rings = [queue.ring for queue in device_queues(state, memory, memory_mib, vhost=vhost)]
     if not memory:
-        return tuple(place for ring in found for place in regions(ring))
-    return tuple(place for ring in found if ring.ranges for place in tables(ring))[:MOST_TABLES]
+        return tuple(region for ring in rings for region in regions(ring))
+    return tuple(region for ring in rings if ring.ranges for region in tables(ring))[:MOST_TABLES]
 
 
 # --- what may differ ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
-    """A difference that is lawful if ``holds`` of what was before, what is after, and the size of
-    the queue (0 for what is of no queue)."""
+class AllowedDifference:
+    """A difference that is allowed if ``holds`` for the value before, the value after, and the
+    queue's size (0 for a field of no queue)."""
 
     field: str
     holds: Callable[[Any, Any, int], bool]
     why: str
 
 
-LAWS = (
-    Law(
+ALLOWED = (
+    AllowedDifference(
         "used notified is valid",
         lambda before, after, _size: bool(before) and not after,
         "QEMU forgets it on load: the next used buffer is notified in any case, which virtio 1.3, "
         "2.7.7.2 allows",
     ),
-    Law(
+    AllowedDifference(
         "used notified",
         lambda _before, after, _size: after == 0,
         "it means nothing until it is valid again (QEMU, hw/virtio/virtio.c virtio_load)",
     ),
-    Law(
+    AllowedDifference(
         "available seen",
         lambda before, after, size: (int(after) - int(before)) % INDICES <= size,
         "the device's copy of what the driver made available, read anew from the guest's memory "
         "(virtio 1.3, 2.7.6)",
     ),
-    Law(
+    AllowedDifference(
         "interrupt status",
         lambda before, after, _size: (int(before) & ~int(after)) == 0,
         "the target may raise an interrupt more, to have the guest announce itself (virtio 1.3, "
         "5.1.6.5.4), and takes none back",
     ),
     *(
-        Law(field, lambda _before, _after, _size: True, why)
+        AllowedDifference(field, lambda _before, _after, _size: True, why)
         for field, why in (
             (
                 "offered and unused",
@@ -297,8 +299,8 @@ _SECTIONS = {
 }
 
 
-def untold(before: Fields, after: Fields) -> tuple[str, ...]:
-    """Fields that one end alone told, with which one: nobody can compare them."""
+def one_sided(before: Fields, after: Fields) -> tuple[str, ...]:
+    """Fields that only one end reported, with which one: they can't be compared."""
     one_end = (("source", before, after), ("target", after, before))
     return tuple(f"{name} ({end} only)" for end, a, b in one_end for name in a if name not in b)
 
@@ -307,7 +309,7 @@ _FILTERED = "virtio 1.3, 5.1.6.5: the driver has set it, and does not set it aga
 
 
 def compare(before: Fields, after: Fields) -> tuple[Difference, ...]:
-    """Of the fields that both ends told, those that differ, each judged."""
+    """Fields that both ends reported and that differ, each with whether that is allowed."""
     return tuple(_differences(before, after))
 
 
@@ -317,17 +319,17 @@ def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
             continue
         queue, _, name = field.rpartition(": ")
         size = int(before.get(f"{queue}: size", 0))
-        law = next((law for law in LAWS if law.field == name), None)
-        lawful = law is not None and law.holds(before[field], after[field], size)
+        rule = next((rule for rule in ALLOWED if rule.field == name), None)
+        allowed = rule is not None and rule.holds(before[field], after[field], size)
         why = (
-            law.why
-            if law is not None and lawful
+            rule.why
+            if rule is not None and allowed
             else _SECTIONS.get(name, _FILTERED if queue == "filter" else _EQUAL)
         )
         yield Difference(
             field=field,
             before=str(before[field]),
             after=str(after[field]),
-            lawful=lawful,
+            lawful=allowed,
             why=why,
         )

@@ -19,12 +19,12 @@ from migrate.model import DeviceHandoff, Direction, Event, Explained, Gap, Span
 from migrate.model.recording import Arrivals, Column, Flags
 
 _OVS_NS = 100_000_000
-"""Another thread of OVS says that a queue is enabled, and it may say so when packets pass already:
-until it is said, or they pass, the queue was not known to be enabled."""
+"""Another thread of OVS logs that a queue is enabled, maybe when packets pass already: until it is
+logged, or they pass, the queue is not known to be enabled."""
 _NEAR_NS = 30_000_000
-"""The probe asks for its devices' state a few times a second's tenth: it hears of them so late."""
+"""The probe polls its devices' state a few times in a tenth of a second: it reports this late."""
 _FEW = 3
-"""Packets before a gap that tell the sender's interval."""
+"""Fewer packets before a gap do not give the sender's interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +40,38 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class HopEvents:
-    """The events of one move, in order, and whose they are."""
+    """The events of one move, in order, with the hosts it went from and to."""
 
     events: Sequence[Event]
     source: str
     target: str
     begin_ns: int = 0
     mac: str = ""
-    """The guest's."""
+    """The guest's MAC address."""
     egress_ns: Column | None = None
-    """When the guest's packets arrived at its peer, in order."""
+    """When the guest's packets arrived at its peer, in order; None: not logged."""
     unplaced: tuple[str, ...] = ()
-    """Why events of a host, or of the fabric, are not here: not heard, or not to be placed."""
+    """Why events of a host, or of the fabric, are missing: not received, or a clock was set."""
 
-    def heard(self, since_ns: int) -> int | None:
-        """When the fabric first heard a frame of the guest from ``since_ns`` on."""
-        heard = [
+    def first_heard_ns(self, since_ns: int) -> int | None:
+        """When the fabric first saw a frame of the guest from ``since_ns`` on; None: it did not."""
+        points_ns = [
             event.at_ns
             for event in self.events
             if event.name in ("announce", "frame") and event.at_ns >= since_ns
         ]
         if self.egress_ns is not None:
             after = self.egress_ns[self.egress_ns >= since_ns]
-            heard += [int(after.min())] if len(after) else []
-        return min(heard, default=None)
+            points_ns += [int(after.min())] if len(after) else []
+        return min(points_ns, default=None)
 
-    def enabled(self, direction: Direction, since_ns: int, end_ns: int) -> Event | None:
+    def queue_enabled(self, direction: Direction, since_ns: int, end_ns: int) -> Event | None:
         """When the target's backend last enabled a queue of that direction.
 
         The guest receives by even queues, and sends by odd ones (virtio 1.3, 5.1.2).
         """
         odd = direction == "egress"
-        found = [
+        events = [
             event
             for event in self.events
             if (event.name, event.host) == (QUEUE, self.target)
@@ -79,7 +79,7 @@ class HopEvents:
             and int(event.data["queue"]) % 2 == odd
             and since_ns <= event.at_ns <= end_ns
         ]
-        return found[-1] if found else None
+        return events[-1] if events else None
 
     def first(self, name: str, host: str, since_ns: int, **data: str) -> Event | None:
         """The first event of a host from ``since_ns`` on that has these data."""
@@ -91,7 +91,7 @@ class HopEvents:
 
     @property
     def switchover(self) -> tuple[Event | None, Event | None]:
-        """STOP and the RESUME that ended it, as the phases have them."""
+        """STOP and the RESUME that ended it, by the same rule as the phases."""
         return switchover(self.events, self.source, self.target)
 
 
@@ -106,70 +106,70 @@ _STAGES = (
 """Name, side, data and what ended with it. Source: QEMU migration/savevm.c, migration.c."""
 
 
-def stages(told: HopEvents) -> tuple[Span, ...] | None:
+def stop_stages(hop: HopEvents) -> tuple[Span, ...] | None:
     """From STOP to RESUME; None if one of the two is not on record."""
-    stop, resume = told.switchover
+    stop, resume = hop.switchover
     if stop is None or resume is None:
         return None
-    marks = _stage_marks(told, stop, resume)
-    return tuple(_covered(stop.at_ns, resume.at_ns, marks, stop.off_ns))
+    marks = _stage_marks(hop, stop, resume)
+    return tuple(_cover(stop.at_ns, resume.at_ns, marks, stop.off_ns))
 
 
-def _stage_marks(told: HopEvents, stop: Event, resume: Event) -> list[Mark]:
-    hosts = {"source": told.source, "target": told.target}
+def _stage_marks(hop: HopEvents, stop: Event, resume: Event) -> list[Mark]:
+    hosts = {"source": hop.source, "target": hop.target}
     marks = []
     for name, side, data, what in _STAGES:
-        event = told.first(name, hosts[side], stop.at_ns, **data)
+        event = hop.first(name, hosts[side], stop.at_ns, **data)
         if event is not None and event.at_ns <= resume.at_ns:
-            at_ns = event.at_ns - _took_ns(event)
+            at_ns = event.at_ns - _load_ns(event)
             marks.append(Mark(at_ns, what, hosts[side], event.off_ns))
     if not marks:
         return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
-    last = "libvirt lets the guest run" if resume.host == told.target else "the source goes on"
+    last = "libvirt lets the guest run" if resume.host == hop.target else "the source goes on"
     return [*marks, Mark(resume.at_ns, last, resume.host, resume.off_ns)]
 
 
-def _took_ns(event: Event) -> int:
-    """The first device's load ends a span where it *began*."""
+def _load_ns(event: Event) -> int:
+    """How long a device's load took: the first one ends the span before it where it *began*."""
     return int(event.data.get("downtime", 0)) * 1000 if event.name == LOADED else 0
 
 
-def devices(told: HopEvents) -> tuple[DeviceHandoff, ...] | None:
+def device_times(hop: HopEvents) -> tuple[DeviceHandoff, ...] | None:
     """What each device took to save and to load; None without trace points of either end."""
-    stop, resume = told.switchover
+    stop, resume = hop.switchover
     if stop is None or resume is None:
         return None
-    took: dict[str, dict[str, float]] = {}
-    for name, host, key in ((SAVED, told.source, "save_ms"), (LOADED, told.target, "load_ms")):
-        for event in told.events:
+    times: dict[str, dict[str, float]] = {}
+    for name, host, key in ((SAVED, hop.source, "save_ms"), (LOADED, hop.target, "load_ms")):
+        for event in hop.events:
             if (event.name, event.host) != (name, host):
                 continue
             if not stop.at_ns <= event.at_ns <= resume.at_ns + event.off_ns:
                 continue
-            device = _name(event)
-            row = took.setdefault(device, {})
+            device = _device_name(event)
+            row = times.setdefault(device, {})
             row[key] = row.get(key, 0.0) + int(event.data["downtime"]) / 1000
-    if not took:
+    if not times:
         return None
-    return tuple(DeviceHandoff(device=device, **row) for device, row in took.items())
+    return tuple(DeviceHandoff(device=device, **row) for device, row in times.items())
 
 
-def _name(event: Event) -> str:
-    told = str(event.data["idstr"])
+def _device_name(event: Event) -> str:
+    section = str(event.data["idstr"])
     if event.data["type"] == "iterable":
-        return f"{told} (the rest)"
-    return section_name(told, int(event.data.get("instance_id", 0)))
+        return f"{section} (the rest)"
+    return section_name(section, int(event.data.get("instance_id", 0)))
 
 
 def section_name(name: str, instance: int) -> str:
-    """How a device's section in the stream is called, where several have the same name too."""
+    """A device's section in the stream by name, with its number where several share the name."""
     return f"{name}#{instance}" if instance else name
 
 
 # --- a gap --------------------------------------------------------------------------------------
 
 
-def explained(gap: Gap, told: HopEvents, log: Arrivals, grain_ns: int) -> Explained:
+def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Explained:
     """The spans of ``gap``.
 
     ``log``: the arrivals of its direction, both stamps on the axis; ``grain_ns``: what the meter
@@ -177,19 +177,19 @@ def explained(gap: Gap, told: HopEvents, log: Arrivals, grain_ns: int) -> Explai
     packets from being served, is the meter's own.
     """
     end_ns = gap.begin_ns + gap.length_ns
-    marks = _marks(gap, told, log, grain_ns)
-    spans = tuple(_covered(gap.begin_ns, end_ns, marks, gap.error_ns))
+    marks = _marks(gap, hop, log, grain_ns)
+    spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.error_ns))
     return Explained(
         direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
     )
 
 
-def _marks(gap: Gap, told: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[Mark]:
+def _marks(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[Mark]:
     end_ns = gap.begin_ns + gap.length_ns
-    stop, resume = told.switchover
+    stop, resume = hop.switchover
     if stop is None or stop.at_ns > end_ns or (resume and resume.at_ns < gap.begin_ns):
         since_ns = gap.begin_ns
-        for mark in _devices_come_and_go(told, since_ns, end_ns):
+        for mark in _lower_device_marks(hop, since_ns, end_ns):
             yield mark
             since_ns = mark.at_ns
         if since_ns < end_ns:
@@ -197,70 +197,70 @@ def _marks(gap: Gap, told: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[
             what = "within the meter's floor" if short else "the guest runs, and is not served"
             yield Mark(end_ns, what, explained=short)
         return
-    yield from _before(gap, told, stop, grain_ns)
+    yield from _until_stop(gap, hop, stop, grain_ns)
     if resume is None:
         yield Mark(end_ns, "stopped, and never resumed", stop.host)
         return
-    yield from _stage_marks(told, stop, resume)
-    yield from _after(gap, told, log, max(resume.at_ns, gap.begin_ns), grain_ns)
+    yield from _stage_marks(hop, stop, resume)
+    yield from _after_resume(gap, hop, log, max(resume.at_ns, gap.begin_ns), grain_ns)
 
 
-def _before(gap: Gap, told: HopEvents, stop: Event, grain_ns: int) -> Iterator[Mark]:
+def _until_stop(gap: Gap, hop: HopEvents, stop: Event, grain_ns: int) -> Iterator[Mark]:
     """The guest still ran: what lay in its queues at the stop went with it."""
-    out = next((event for event in told.events if event.name == "detached"), None)
+    out = next((event for event in hop.events if event.name == "detached"), None)
     if out is not None and out.at_ns <= stop.at_ns:
-        yield Mark(out.at_ns, "the interface is taken out", told.source, out.off_ns)
-        yield Mark(stop.at_ns, "the guest runs without its interface", told.source)
+        yield Mark(out.at_ns, "the interface is taken out", hop.source, out.off_ns)
+        yield Mark(stop.at_ns, "the guest runs without its interface", hop.source)
         return
-    begin = _begins_to_stop(told, stop)
+    begin = _begins_to_stop(hop, stop)
     near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.error_ns
     what = "the last packet before the stop" if near else "the guest runs, and is not served"
-    yield Mark(begin.at_ns, what, told.source, begin.off_ns, explained=near)
-    yield Mark(stop.at_ns, "the guest is stopped, and its backends", told.source, stop.off_ns)
+    yield Mark(begin.at_ns, what, hop.source, begin.off_ns, explained=near)
+    yield Mark(stop.at_ns, "the guest is stopped, and its backends", hop.source, stop.off_ns)
 
 
-def _begins_to_stop(told: HopEvents, stop: Event) -> Event:
-    """STOP is told when processors and backends stand still; this is when QEMU begins with it."""
+def _begins_to_stop(hop: HopEvents, stop: Event) -> Event:
+    """QEMU emits STOP when processors and backends stand still; this event is where it begins."""
     begun = [
         event
-        for event in told.events
-        if (event.name, event.host) == (CHECKPOINT, told.source)
+        for event in hop.events
+        if (event.name, event.host) == (CHECKPOINT, hop.source)
         and event.data.get("checkpoint") == "src-downtime-start"
         and event.at_ns <= stop.at_ns
     ]
     return begun[-1] if begun else stop
 
 
-def _after(
-    gap: Gap, told: HopEvents, log: Arrivals, since_ns: int, grain_ns: int
+def _after_resume(
+    gap: Gap, hop: HopEvents, log: Arrivals, since_ns: int, grain_ns: int
 ) -> Iterator[Mark]:
     """The guest runs again: what still keeps its packets from being served."""
     end_ns = gap.begin_ns + gap.length_ns
-    plugged = next((event for event in told.events if event.name == "attached"), None)
+    plugged = next((event for event in hop.events if event.name == "attached"), None)
     if plugged is not None and since_ns < plugged.at_ns:
-        yield Mark(plugged.at_ns, "the target's interface is plugged in", told.target)
+        yield Mark(plugged.at_ns, "the target's interface is plugged in", hop.target)
         since_ns = plugged.at_ns
-    ready = told.first(READY, told.target, since_ns)
+    ready = hop.first(READY, hop.target, since_ns)
     if ready is not None and ready.at_ns < end_ns:
-        yield Mark(ready.at_ns, "the backend's port comes up", told.target, ready.off_ns)
+        yield Mark(ready.at_ns, "the backend's port comes up", hop.target, ready.off_ns)
         since_ns = ready.at_ns
-    enabled = told.enabled(gap.direction, since_ns, end_ns + _OVS_NS)
+    enabled = hop.queue_enabled(gap.direction, since_ns, end_ns + _OVS_NS)
     if ready is not None and enabled is not None:
         what = "the backend enables the guest's queue"
-        yield Mark(enabled.at_ns, what, told.target, enabled.off_ns)
+        yield Mark(enabled.at_ns, what, hop.target, enabled.off_ns)
         since_ns = enabled.at_ns
-    yield from _tail(gap, told, log, since_ns, grain_ns)
+    yield from _tail(gap, hop, log, since_ns, grain_ns)
 
 
-def _tail(gap: Gap, told: HopEvents, log: Arrivals, since_ns: int, grain_ns: int) -> Iterator[Mark]:
+def _tail(gap: Gap, hop: HopEvents, log: Arrivals, since_ns: int, grain_ns: int) -> Iterator[Mark]:
     end_ns = gap.begin_ns + gap.length_ns
-    for mark in _devices_come_and_go(told, since_ns, end_ns):
+    for mark in _lower_device_marks(hop, since_ns, end_ns):
         yield mark
         since_ns = mark.at_ns
     if since_ns >= end_ns:
         return
     further = _guest_sends if gap.direction == "egress" else _fabric_learns
-    for mark in further(told, log, since_ns, end_ns):
+    for mark in further(hop, log, since_ns, end_ns):
         yield mark
         since_ns = max(since_ns, mark.at_ns)
     short = end_ns - since_ns <= grain_ns
@@ -274,13 +274,13 @@ _LOWER = {
     "lower-up": "its link comes up",
     "carried-by": "the guest takes the other device into use",
 }
-"""What the probe says of the devices below the guest's interface, and what ended with it."""
+"""What the probe reports of the devices below the guest's interface, and what ended with it."""
 
 
-def _devices_come_and_go(told: HopEvents, since_ns: int, end_ns: int) -> list[Mark]:
-    """The last word of each kind; a link that comes up while packets pass is cut to the end."""
+def _lower_device_marks(hop: HopEvents, since_ns: int, end_ns: int) -> list[Mark]:
+    """The last event of each kind; a link that comes up while packets pass is cut to the end."""
     last: dict[str, Mark] = {}
-    for event in told.events:
+    for event in hop.events:
         late_ns = end_ns + _NEAR_NS + event.off_ns
         if event.name in _LOWER and since_ns < event.at_ns <= late_ns:
             what = _LOWER[event.name]
@@ -288,12 +288,12 @@ def _devices_come_and_go(told: HopEvents, since_ns: int, end_ns: int) -> list[Ma
     return sorted(last.values(), key=lambda mark: mark.at_ns)
 
 
-def _guest_sends(told: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
-    """Nothing was lost since: the next packet has the stamp of when the guest came to send it."""
-    asked = [e for e in told.events if e.name == "arp" and e.data.get("mac") == told.mac]
+def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+    """If nothing was lost since, the stamp of the next packet is when the guest sent it."""
+    asked = [e for e in hop.events if e.name == "arp" and e.data.get("mac") == hop.mac]
     first_asked = next((e for e in asked if since_ns <= e.at_ns < end_ns), None)
     if first_asked is not None:
-        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", told.target)
+        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", hop.target)
         since_ns = first_asked.at_ns
     before, after = log.sent_ns < since_ns, log.sent_ns >= since_ns
     if not after.any() or np.count_nonzero(before) < _FEW:
@@ -301,16 +301,16 @@ def _guest_sends(told: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> 
     first = int(np.flatnonzero(after)[np.argmin(log.sent_ns[after])])
     last = int(np.flatnonzero(before)[np.argmax(log.sent_ns[before])])
     lost = int(log.seq[first]) - int(log.seq[last]) - 1
-    if lost <= _sent_before_the_stop(told, log.sent_ns[before]):
+    if lost <= _sent_before_the_stop(hop, log.sent_ns[before]):
         at_ns = min(int(log.sent_ns[first]), end_ns)
-        yield Mark(at_ns, "the guest runs, and has not come to send yet", told.target)
+        yield Mark(at_ns, "the guest runs, and has not come to send yet", hop.target)
         if (arrived := int(log.received_ns[first])) < end_ns:
             yield Mark(arrived, "its first packet is under way")
 
 
-def _sent_before_the_stop(told: HopEvents, sent_ns: Column) -> int:
+def _sent_before_the_stop(hop: HopEvents, sent_ns: Column) -> int:
     """How many packets may have been sent after the last one that arrived, and before the stop."""
-    stop, _ = told.switchover
+    stop, _ = hop.switchover
     if stop is None:
         return 0
     ordered = np.sort(sent_ns)
@@ -318,19 +318,19 @@ def _sent_before_the_stop(told: HopEvents, sent_ns: Column) -> int:
     return max(0, (stop.at_ns - int(ordered[-1])) // interval_ns)
 
 
-def _fabric_learns(told: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
-    """Frames go to where the guest was until it is heard; later ones wait until it takes them."""
+def _fabric_learns(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+    """Frames go to where the guest was until the fabric sees it; later ones wait for the guest."""
     begin_ns = since_ns
-    if (heard_ns := told.heard(since_ns)) is not None and heard_ns < end_ns:
+    if (heard_ns := hop.first_heard_ns(since_ns)) is not None and heard_ns < end_ns:
         yield Mark(heard_ns, "the fabric still sends to the source")
         begin_ns = heard_ns
     late = (log.sent_ns > begin_ns) & (log.sent_ns < end_ns)
-    if late.any() and _all_there(log, late):
-        yield Mark(end_ns, "packets wait, and the guest takes them late", told.target)
+    if late.any() and _complete(log, late):
+        yield Mark(end_ns, "packets wait, and the guest takes them late", hop.target)
 
 
-def _all_there(log: Arrivals, rows: Flags) -> bool:
-    """Whether none is missing among the numbers of these rows."""
+def _complete(log: Arrivals, rows: Flags) -> bool:
+    """Whether no sequence number is missing among these rows."""
     seq = np.unique(log.seq[rows])
     return int(seq[-1] - seq[0]) + 1 == len(seq)
 
@@ -338,7 +338,7 @@ def _all_there(log: Arrivals, rows: Flags) -> bool:
 # --- common -------------------------------------------------------------------------------------
 
 
-def _covered(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> Iterator[Span]:
+def _cover(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> Iterator[Span]:
     """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered."""
     cut = [Mark(begin_ns, "", error_ns=error_ns)]
     for mark in sorted(marks, key=lambda mark: mark.at_ns):

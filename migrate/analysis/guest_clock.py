@@ -1,4 +1,4 @@
-"""Arrivals of numbered packets, and the guest's clock laid on to the axis of time.
+"""The guest's clock laid on the axis of time by the arrivals of numbered packets.
 
 Shapes: every column is a one-dimensional ``int64`` array of nanoseconds or sequence numbers.
 """
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from migrate.analysis.clock_bounds import Evidence
+from migrate.analysis.clock_bounds import OffsetBounds
 from migrate.errors import MeasurementError
 from migrate.model import Stall
 from migrate.model.recording import Arrivals, Column
@@ -23,7 +23,7 @@ UNKNOWN_DELAY_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class ClockSegment:
     """From ``begin_guest_ns`` on, ``axis = guest + offset_ns + slope * (guest - begin_guest_ns)``.
 
     ``error_ns`` is half of the corridor that the evidence left, about half the best round trip:
@@ -47,7 +47,7 @@ class GuestClock:
     It is found from both streams; the bounds that they give (:mod:`migrate.analysis.clock_bounds`)
     are hard, so a late packet never moves the clock."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[ClockSegment, ...]
 
     @classmethod
     def fit(cls, egress: Arrivals, ingress: Arrivals) -> GuestClock:
@@ -63,12 +63,12 @@ class GuestClock:
                 said="no packet arrived in either direction",
                 remedy="see whether the guest's link was up when the streams were started",
             )
-        evidence = Evidence.gather(
+        evidence = OffsetBounds.from_stamps(
             (egress.sent_ns, egress.received_ns), (ingress.received_ns, ingress.sent_ns)
         )
-        starts = evidence.starts()
+        starts = evidence.segment_starts()
         pieces = [evidence.part(a, b) for a, b in pairwise([*starts, len(evidence.guest_ns)])]
-        return cls(_joined(_pinned(pieces), pieces))
+        return cls(_join(_fit_segments(pieces), pieces))
 
     def to_axis(self, guest_ns: Column) -> Column:
         """Readings of the guest's clock, on the axis."""
@@ -81,9 +81,9 @@ class GuestClock:
         return np.asarray(readings + offsets[which] + drift, dtype=np.int64)
 
     def error_across(self, begin_ns: int, end_ns: int) -> int:
-        """Of a difference between two points on the axis that were read off the guest's clock.
+        """Error of a difference between two points on the axis that the guest's clock stamped.
 
-        Within one segment the error holds for the place; across a jump both errors add up.
+        Nanoseconds. Within one segment it is the segment's; across a jump both errors add up.
         """
         first, last = self._at_axis(begin_ns), self._at_axis(end_ns)
         if first is last:
@@ -92,18 +92,18 @@ class GuestClock:
 
     @property
     def error_ns(self) -> int:
-        """The largest of all segments."""
+        """The largest error of all segments."""
         return max(segment.error_ns for segment in self.segments)
 
-    def _at_axis(self, at_ns: int) -> Segment:
-        found = self.segments[0]
+    def _at_axis(self, at_ns: int) -> ClockSegment:
+        current = self.segments[0]
         for segment in self.segments[1:]:
             if segment.begin_guest_ns + segment.offset_ns <= at_ns:
-                found = segment
-        return found
+                current = segment
+        return current
 
 
-def _pinned(pieces: Sequence[Evidence]) -> tuple[Segment, ...]:
+def _fit_segments(pieces: Sequence[OffsetBounds]) -> tuple[ClockSegment, ...]:
     """One segment a piece, in the middle of its corridor; the error is half of the width.
 
     A corridor that drift has narrowed counts as wide as a short look sees it. A one-sided piece
@@ -127,11 +127,13 @@ def _pinned(pieces: Sequence[Evidence]) -> tuple[Segment, ...]:
             error = UNKNOWN_DELAY_NS if nearest is None else width
             middle = low + width / 2 if np.isfinite(low) else high - width / 2
         begin, offset = int(piece.guest_ns[0]), piece.base_ns + round(middle)
-        segments.append(Segment(begin, offset, drifts[index][0], round(error)))
+        segments.append(ClockSegment(begin, offset, drifts[index][0], round(error)))
     return tuple(segments)
 
 
-def _joined(segments: Sequence[Segment], pieces: Sequence[Evidence]) -> tuple[Segment, ...]:
+def _join(
+    segments: Sequence[ClockSegment], pieces: Sequence[OffsetBounds]
+) -> tuple[ClockSegment, ...]:
     """Each begins where the evidence for the one before ends: the earliest that it can have."""
     joined = [segments[0]]
     for before, segment in zip(pieces, segments[1:], strict=False):
@@ -140,23 +142,23 @@ def _joined(segments: Sequence[Segment], pieces: Sequence[Evidence]) -> tuple[Se
     return tuple(joined)
 
 
-def stalls(clock: GuestClock, jumps: Iterable[tuple[int, int]] = ()) -> tuple[Stall, ...]:
-    """What the guest lived through, in the order of the axis.
+def guest_stalls(clock: GuestClock, jumps: Iterable[tuple[int, int]] = ()) -> tuple[Stall, ...]:
+    """The guest's stalls, in the order of the axis.
 
     Stood still: its clock lost time against the axis; where no packet was seen around the stop,
     ``begin_ns`` is the earliest that it can have been. Jumped: its tick came ``delta_ns`` after
     the tick before it, at ``guest_ns`` of its clock; ``jumps`` is the guest's list of these.
     """
-    found = []
+    stalls = []
     for before, after in pairwise(clock.segments):
         at = after.begin_guest_ns
         lost = after.offset_at(at) - before.offset_at(at)
         if lost > 0:
             error = before.error_ns + after.error_ns
             begin = at + before.offset_at(at)
-            found.append(Stall(kind="stood-still", begin_ns=begin, length_ns=lost, error_ns=error))
+            stalls.append(Stall(kind="stood-still", begin_ns=begin, length_ns=lost, error_ns=error))
     for guest_ns, delta_ns in jumps:
         begin = int(clock.to_axis(np.array([guest_ns]))[0])
         error = clock.error_across(begin, begin)
-        found.append(Stall(kind="jumped", begin_ns=begin, length_ns=delta_ns, error_ns=error))
-    return tuple(sorted(found, key=lambda stall: stall.begin_ns))
+        stalls.append(Stall(kind="jumped", begin_ns=begin, length_ns=delta_ns, error_ns=error))
+    return tuple(sorted(stalls, key=lambda stall: stall.begin_ns))

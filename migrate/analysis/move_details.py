@@ -12,11 +12,18 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from migrate.analysis.announcements import announced_by
-from migrate.analysis.convergence import PRECOPY, converging
-from migrate.analysis.device_state import Queue, compare, fields, queues, told_by_backend, untold
-from migrate.analysis.explain import HopEvents, devices, explained, section_name, stages
-from migrate.analysis.outage import longest
+from migrate.analysis.announcements import count_by_kind
+from migrate.analysis.convergence import PRECOPY, assess_convergence
+from migrate.analysis.device_state import (
+    DeviceQueue,
+    comparable_fields,
+    compare,
+    device_queues,
+    one_sided,
+    queues_by_backend_log,
+)
+from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
+from migrate.analysis.outage import longest_gap
 from migrate.formats.virtqueue import audit
 from migrate.model import (
     DIRECTIONS,
@@ -89,10 +96,10 @@ def _explained(
     told: Sequence[HopEvents], attempt: Attempt, arrivals: Mapping[str, Arrivals]
 ) -> Iterator[Explained]:
     for way in DIRECTIONS:
-        gap, seen_from_ms = longest(attempt.gaps, way), attempt.seen_from_ms(way)
+        gap, seen_from_ms = longest_gap(attempt.gaps, way), attempt.seen_from_ms(way)
         if gap is not None and seen_from_ms is not None and way in arrivals:
             heard = replace(_of_gap(told, gap), egress_ns=arrivals["egress"].received_ns)
-            yield explained(gap, heard, arrivals[way], round(seen_from_ms * 1e6))
+            yield explain_gap(gap, heard, arrivals[way], round(seen_from_ms * 1e6))
 
 
 def _of_gap(told: Sequence[HopEvents], gap: Gap) -> HopEvents:
@@ -105,7 +112,7 @@ def _of_gap(told: Sequence[HopEvents], gap: Gap) -> HopEvents:
 def _of_hop(hop: Hop, told: HopEvents, case: Case) -> dict[str, Any]:
     """What both QEMUs told: fields of :class:`Inside`, as of the next two."""
     _, resume = told.switchover
-    spans, took = stages(told), devices(told)
+    spans, took = stop_stages(told), device_times(told)
     compared = tuple(_compared(hop, told))
     unseen = [*hop.looked.unseen, *told.unplaced]
     if resume is not None and took is None:
@@ -134,7 +141,7 @@ def _convergence(hop: Hop, told: HopEvents, case: Case) -> Convergence | None:
         return None
     ours = [event for event in told.events if event.host == told.source]
     account = [to_sample(told.source, e.data) for e in ours if e.name == "job-completed"]
-    found = converging([*hop.looked.samples, *account], case.policy, case.workload)
+    found = assess_convergence([*hop.looked.samples, *account], case.policy, case.workload)
     statuses = {event.data.get("status") for event in ours if event.name == "MIGRATION"}
     passes = [event for event in ours if event.name == "MIGRATION_PASS"]
     if found is None or "postcopy-active" in statuses:
@@ -168,7 +175,7 @@ def _announced(told: HopEvents, looked: QemuRecording, border_ns: int) -> dict[s
         **found,
         "announced": len(after),
         "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
-        "announced_by": announced_by(after),
+        "announced_by": count_by_kind(after),
         "listened_ms": listened_ms,
     }
 
@@ -202,16 +209,16 @@ def _compared(hop: Hop, told: HopEvents) -> Iterator[DeviceHandoff]:
     looked = hop.looked
     if not looked.source or looked.target is None:
         return
-    given = told_by_backend(told.events, hop.target) if looked.vhost else {}
+    given = queues_by_backend_log(told.events, hop.target) if looked.vhost else {}
     for path, source in looked.source.items():
-        before = fields(source, vhost=bool(looked.vhost))
-        after = {**fields(looked.target.get(path, {})), **given}
+        before = comparable_fields(source, vhost=bool(looked.vhost))
+        after = {**comparable_fields(looked.target.get(path, {})), **given}
         if before.keys() & after.keys():
             yield DeviceHandoff(
                 device=path,
                 compared=True,
                 differences=compare(before, after),
-                untold=untold(before, after),
+                untold=one_sided(before, after),
             )
 
 
@@ -220,11 +227,11 @@ def _rings(hop: Hop, memory_mib: int) -> tuple[RingAudit, ...] | None:
     looked = hop.looked
     if not looked.source or not looked.memory:
         return None
-    found = queues(looked.source, looked.memory, memory_mib, vhost=bool(looked.vhost))
+    found = device_queues(looked.source, looked.memory, memory_mib, vhost=bool(looked.vhost))
     return tuple(_audited(queue) for queue in found)
 
 
-def _audited(queue: Queue) -> RingAudit:
+def _audited(queue: DeviceQueue) -> RingAudit:
     found = audit(queue.ring)
     return RingAudit(
         device=queue.device,

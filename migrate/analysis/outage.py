@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from migrate.analysis.guest_clock import GuestClock, stalls
-from migrate.analysis.phases import label, part
+from migrate.analysis.guest_clock import GuestClock, guest_stalls
+from migrate.analysis.phases import gap_part, phase_label
 from migrate.clock import Offset
 from migrate.errors import MeasurementError
 from migrate.model import Direction, Floor, Gap, Phase, Stall, Stream
@@ -38,8 +38,8 @@ Window = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Delivery:
-    """The fate of every number of one direction; columns are indexed by number, 0..sent-1.
+class Deliveries:
+    """The fate of every packet of one direction; columns are indexed by number, 0..sent-1.
 
     ``sent_ns`` is on the axis and means something only where ``arrived``; ``copies`` counts the
     arrivals after the first. ``late`` is all that arrived and was not served.
@@ -58,7 +58,7 @@ class Delivery:
         return self.arrived & ~self.served
 
     def stream(self) -> Stream:
-        """The account: ``received`` counts numbers, not copies, so received + lost = sent."""
+        """Counts; ``received`` counts numbers, not copies, so received + lost = sent."""
         return Stream(
             direction=self.direction,
             sent=len(self.arrived),
@@ -70,14 +70,14 @@ class Delivery:
         )
 
 
-def judge(
+def deliveries(
     direction: Direction, arrivals: Arrivals, sent: int | None, on_time_ns: float
-) -> Delivery:
-    """Who was served; both stamps on the axis, rows in the order of arrival.
+) -> Deliveries:
+    """Which packets were served; both stamps on the axis, rows in the order of arrival.
 
-    ``sent`` is how many packets the sender sent, numbered from 0; None if nobody can say: then
-    none is believed to have been sent after the highest that arrived. ``on_time_ns`` is the
-    longest delay that is served. Raises MeasurementError for a number that was never sent.
+    ``sent`` is how many packets the sender sent, numbered from 0; None if that is not known: then
+    none is assumed to have been sent after the highest that arrived. ``on_time_ns`` is the longest
+    delay that is served. Raises MeasurementError for a number that was never sent.
     """
     highest = int(arrivals.seq.max(initial=-1))
     sent = highest + 1 if sent is None else sent
@@ -98,7 +98,7 @@ def judge(
     reordered[copies.seq] = copies.seq < np.maximum.accumulate(copies.seq)
     late = arrived & (received_ns - sent_ns > on_time_ns)
     waited = _behind_late(sent_ns, received_ns, late)
-    return Delivery(
+    return Deliveries(
         direction,
         sent_ns,
         arrived,
@@ -123,7 +123,7 @@ def _behind_late(sent_ns: Column, received_ns: Column, late: Flags) -> Flags:
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class DirectionFloor:
     """One direction with nothing going on: longest spacing, median delay, packets seen."""
 
     longest_ns: int
@@ -131,10 +131,10 @@ class Baseline:
     packets: int
 
 
-def baseline(
+def direction_floor(
     direction: Direction, arrivals: Arrivals, window: Window, late_ns: int = LATE_NS
-) -> Baseline:
-    """Measure it in a window of send times, both stamps on the axis.
+) -> DirectionFloor:
+    """Measure the floor of a direction in a window of send times, both stamps on the axis.
 
     Raises MeasurementError below LEAST_PACKETS.
     """
@@ -148,13 +148,13 @@ def baseline(
             remedy="see whether the link was up before the move; lengthen workload.floor_s",
         )
     delay = float(np.median(delays))
-    quiet = judge(direction, arrivals.select(within), None, delay + late_ns)
+    quiet = deliveries(direction, arrivals.select(within), None, delay + late_ns)
     spacing = np.diff(quiet.sent_ns[quiet.served])
-    return Baseline(int(spacing.max(initial=0)), delay, len(delays))
+    return DirectionFloor(int(spacing.max(initial=0)), delay, len(delays))
 
 
-def floor(egress: Baseline, ingress: Baseline, window: Window) -> Floor:
-    """The floor of both directions, as it is kept in an attempt."""
+def floor(egress: DirectionFloor, ingress: DirectionFloor, window: Window) -> Floor:
+    """The floor of both directions, as an attempt stores it."""
     return Floor(
         egress_ms=egress.longest_ns / 1e6,
         ingress_ms=ingress.longest_ns / 1e6,
@@ -186,7 +186,7 @@ class Ruler:
     clock_error: Callable[[int, int], int]
 
     def error_ns(self, begin_ns: int, end_ns: int) -> int:
-        """Of a length between two send times, and of their place."""
+        """Error of a length between two send times, and of their place."""
         return self.interval_ns + self.clock_error(begin_ns, end_ns)
 
 
@@ -195,7 +195,7 @@ def threshold(longest_ns: int, interval_ns: int) -> int:
     return max(longest_ns, 2 * interval_ns)
 
 
-def gaps(delivery: Delivery, ruler: Ruler, moved: Sequence[Phase] = ()) -> tuple[Gap, ...]:
+def gaps(delivery: Deliveries, ruler: Ruler, moved: Sequence[Phase] = ()) -> tuple[Gap, ...]:
     """All gaps of one direction by begin; a stream that never starts is one, open-ended.
 
     ``moved`` are the phases of the move. At the window's begin a gap runs from it to the first
@@ -205,7 +205,7 @@ def gaps(delivery: Delivery, ruler: Ruler, moved: Sequence[Phase] = ()) -> tuple
     numbers = np.flatnonzero(delivery.served & _within(delivery.sent_ns, ruler.window))
     numbers = np.concatenate([[-1], numbers, [len(delivery.served)]])
     times = np.concatenate([[begin], delivery.sent_ns[numbers[1:-1]], [end]])
-    found = []
+    measured = []
     for index in np.flatnonzero(np.diff(times) > ruler.threshold_ns):
         inside = slice(int(numbers[index]) + 1, int(numbers[index + 1]))
         first, last = int(times[index]), int(times[index + 1])
@@ -223,14 +223,16 @@ def gaps(delivery: Delivery, ruler: Ruler, moved: Sequence[Phase] = ()) -> tuple
             reordered=int(delivery.reordered[inside].sum()),
             open_ended=int(index) == len(times) - 2,
         )
-        touched = overlapped(gap, moved)
-        found.append(
-            gap.model_copy(update={"phases": tuple(map(label, touched)), "part": part(touched)})
+        touched = overlapped_phases(gap, moved)
+        measured.append(
+            gap.model_copy(
+                update={"phases": tuple(map(phase_label, touched)), "part": gap_part(touched)}
+            )
         )
-    return tuple(found)
+    return tuple(measured)
 
 
-def overlapped(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
+def overlapped_phases(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
     """The phases that the gap may overlap, given the errors of both."""
     end_ns = gap.begin_ns + gap.length_ns
     return tuple(
@@ -241,15 +243,15 @@ def overlapped(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
     )
 
 
-def longest(found: Iterable[Gap] | None, direction: Direction) -> Gap | None:
+def longest_gap(gaps: Iterable[Gap] | None, direction: Direction) -> Gap | None:
     """The longest gap of a direction; None if there was none, or nothing was measured."""
-    ours = (gap for gap in found or () if gap.direction == direction)
-    return max(ours, key=lambda gap: gap.length_ns, default=None)
+    candidates = (gap for gap in gaps or () if gap.direction == direction)
+    return max(candidates, key=lambda gap: gap.length_ns, default=None)
 
 
-def total(found: Iterable[Gap] | None, direction: Direction) -> int:
+def total_gap_ns(gaps: Iterable[Gap] | None, direction: Direction) -> int:
     """The sum of a direction's gaps in nanoseconds: beside the list, never in its place."""
-    return sum(gap.length_ns for gap in found or () if gap.direction == direction)
+    return sum(gap.length_ns for gap in gaps or () if gap.direction == direction)
 
 
 # --- both directions ----------------------------------------------------------------------------
@@ -261,8 +263,8 @@ class Observation:
 
     ``egress`` has its ``sent_ns`` by the guest's clock and its ``received_ns`` by the peer's;
     ``ingress`` the other way round. Windows are points on the axis; ``window`` ends no later than
-    the senders stopped. ``sent_*`` counts the packets really sent, None if nobody can say.
-    ``jumps`` is the tick list of the guest, None if it could not be had. ``from_receipts``: the
+    the senders stopped. ``sent_*`` counts the packets really sent, None if that is not known.
+    ``jumps`` is the tick list of the guest, None if it is unavailable. ``from_receipts``: the
     guest is gone, and ``ingress`` was rebuilt from the receipts in its egress packets.
     """
 
@@ -282,49 +284,53 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What the meter says; None = not measured, and a note says why."""
+    """The meter's result; None = not measured, and a note says why."""
 
     gaps: tuple[Gap, ...]
     streams: tuple[Stream, ...]
     stalls: tuple[Stall, ...] | None
     floor: Floor | None
     clock_error_ns: int | None
-    """Of the guest's clock on the axis, the peer's own error included."""
+    """Error of the guest's clock on the axis, the peer's own error included."""
     notes: tuple[str, ...] = ()
 
 
-def measure(seen: Observation) -> Measurement:
+def measure(observation: Observation) -> Measurement:
     """Judge both directions on the axis of time.
 
     A direction without a floor is still judged, by its own median delay and two intervals; the
     floor is None then, and a note says so. Raises MeasurementError for a log that can't be true.
     """
-    clock = _guest_clock(seen)
-    sides = _sides(seen, clock)
-    bases = [_base(side, seen) for side in sides]
+    clock = _guest_clock(observation)
+    sides = _sides(observation, clock)
+    bases = [_floor_or_median(side, observation) for side in sides]
     notes = [note for _, note in bases if note]
     if clock is None:
         notes.append("no packet arrived either way: the guest's clock is unknown")
-    if seen.from_receipts:
+    if observation.from_receipts:
         notes.append(
             "ingress is rebuilt from the guest's receipts: what it received after the last of its "
             "own packets that arrived is not known"
         )
-    found: list[Gap] = []
+    measured: list[Gap] = []
     streams = []
     for side, (base, _) in zip(sides, bases, strict=True):
-        delivery = judge(side.direction, side.arrivals, side.sent, base.delay_ns + seen.late_ns)
-        limit = threshold(base.longest_ns, seen.interval_ns)
-        ruler = Ruler(seen.interval_ns, limit, seen.window, side.clock_error)
-        found += gaps(delivery, ruler, seen.phases)
+        delivery = deliveries(
+            side.direction, side.arrivals, side.sent, base.delay_ns + observation.late_ns
+        )
+        limit = threshold(base.longest_ns, observation.interval_ns)
+        ruler = Ruler(observation.interval_ns, limit, observation.window, side.clock_error)
+        measured += gaps(delivery, ruler, observation.phases)
         streams.append(delivery.stream())
     floored = not any(note for _, note in bases)
     return Measurement(
-        gaps=tuple(sorted(found, key=lambda gap: gap.begin_ns)),
+        gaps=tuple(sorted(measured, key=lambda gap: gap.begin_ns)),
         streams=tuple(streams),
-        stalls=stalls(clock, seen.jumps) if clock and seen.jumps is not None else None,
-        floor=floor(bases[0][0], bases[1][0], seen.floor_window) if floored else None,
-        clock_error_ns=clock.error_ns + seen.peer.error_ns if clock else None,
+        stalls=guest_stalls(clock, observation.jumps)
+        if clock and observation.jumps is not None
+        else None,
+        floor=floor(bases[0][0], bases[1][0], observation.floor_window) if floored else None,
+        clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
         notes=tuple(notes),
     )
 
@@ -339,34 +345,34 @@ class _Side:
     clock_error: Callable[[int, int], int]
 
 
-def _guest_clock(seen: Observation) -> GuestClock | None:
-    if not len(seen.egress) and not len(seen.ingress):
+def _guest_clock(observation: Observation) -> GuestClock | None:
+    if not len(observation.egress) and not len(observation.ingress):
         return None
-    offset = seen.peer.offset_ns
-    egress, ingress = seen.egress, seen.ingress
+    offset = observation.peer.offset_ns
+    egress, ingress = observation.egress, observation.ingress
     return GuestClock.fit(
         Arrivals(egress.seq, egress.sent_ns, egress.received_ns + offset),
         Arrivals(ingress.seq, ingress.sent_ns + offset, ingress.received_ns),
     )
 
 
-def _sides(seen: Observation, clock: GuestClock | None) -> tuple[_Side, _Side]:
+def _sides(observation: Observation, clock: GuestClock | None) -> tuple[_Side, _Side]:
     """Egress, ingress; a sender's clock gives the error of a direction's send times."""
-    peer = seen.peer
+    peer = observation.peer
     if clock is None:
         nothing = Arrivals.empty()
         return (
-            _Side("egress", nothing, seen.sent_egress, lambda _begin, _end: peer.error_ns),
-            _Side("ingress", nothing, seen.sent_ingress, lambda _begin, _end: peer.error_ns),
+            _Side("egress", nothing, observation.sent_egress, lambda _begin, _end: peer.error_ns),
+            _Side("ingress", nothing, observation.sent_ingress, lambda _begin, _end: peer.error_ns),
         )
-    egress, ingress = seen.egress, seen.ingress
+    egress, ingress = observation.egress, observation.ingress
     return (
         _Side(
             "egress",
             Arrivals(
                 egress.seq, clock.to_axis(egress.sent_ns), egress.received_ns + peer.offset_ns
             ),
-            seen.sent_egress,
+            observation.sent_egress,
             lambda begin, end: peer.error_ns + clock.error_across(begin, end),
         ),
         _Side(
@@ -374,17 +380,19 @@ def _sides(seen: Observation, clock: GuestClock | None) -> tuple[_Side, _Side]:
             Arrivals(
                 ingress.seq, ingress.sent_ns + peer.offset_ns, clock.to_axis(ingress.received_ns)
             ),
-            seen.sent_ingress,
+            observation.sent_ingress,
             lambda _begin, _end: peer.error_ns,
         ),
     )
 
 
-def _base(side: _Side, seen: Observation) -> tuple[Baseline, str]:
-    """Its floor; or, with a note why there is none, the median delay of all that arrived."""
+def _floor_or_median(side: _Side, observation: Observation) -> tuple[DirectionFloor, str]:
+    """A direction's floor; or, with a note why there is none, the median delay of all packets."""
     try:
-        return baseline(side.direction, side.arrivals, seen.floor_window, seen.late_ns), ""
+        return direction_floor(
+            side.direction, side.arrivals, observation.floor_window, observation.late_ns
+        ), ""
     except MeasurementError as missing:
         delays = side.arrivals.received_ns - side.arrivals.sent_ns
         delay = float(np.median(delays)) if len(delays) else 0.0
-        return Baseline(0, delay, len(delays)), str(missing)
+        return DirectionFloor(0, delay, len(delays)), str(missing)

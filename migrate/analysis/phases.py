@@ -1,4 +1,4 @@
-"""The phases of a move, read from what QEMU, libvirt, the fabric and the probe said of it."""
+"""The phases of a move, read from the events of QEMU, libvirt, the fabric and the probe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from migrate.model import Event, Part, Phase, PhaseName
 
 
-def label(phase: Phase) -> str:
+def phase_label(phase: Phase) -> str:
     """A phase's name as people read it: ``precopy(2)``, ``stopped``."""
     return f"{phase.name}({phase.number})" if phase.number else phase.name
 
@@ -24,14 +24,14 @@ _PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
 """In the order in which they win."""
 
 
-def parts(moved: Iterable[Phase]) -> frozenset[Part]:
+def move_parts(moved: Iterable[Phase]) -> frozenset[Part]:
     """The parts that a move had: one that was given up before the stop has no switchover."""
     names = {phase.name for phase in moved}
     return frozenset(part for part, members in _PARTS if names & members)
 
 
-def part(touched: Iterable[Phase]) -> Part:
-    """Of a gap that touches these phases: around the stop wins, then before it, then after it.
+def gap_part(touched: Iterable[Phase]) -> Part:
+    """The part of the move that a gap with these phases is in: the stop wins, then before it.
 
     An interface that was taken out before the move and put back after it makes one gap, which lies
     over all three: it is of the switchover.
@@ -67,27 +67,27 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
     """
     ordered = sorted(events, key=lambda event: event.at_ns)
     qemu = [event for event in ordered if event.source == "qemu"]
-    ours = [event for event in qemu if event.host == source]
+    source_events = [event for event in qemu if event.host == source]
     out = next((event for event in ordered if event.name == "detached"), None)
-    statuses = _from(out, [event for event in ours if event.name == "MIGRATION"])
+    statuses = _from(out, [event for event in source_events if event.name == "MIGRATION"])
     end = Event(at_ns=end_ns, source="controller", host="", name="end")
     stop, resume = switchover(qemu, source, target)
     gave_up = statuses[-1] if statuses and _status(statuses[-1]) in GAVE_UP else None
     back = resume or (None if stop else gave_up)
-    found = [*_by_status(statuses, resume), *_precopy(ours, statuses, stop)]
+    phases = [*_by_status(statuses, resume), *_precopy(source_events, statuses, stop)]
     if stop and resume:
-        found.append(_phase("stopped", stop, resume))
+        phases.append(_phase("stopped", stop, resume))
     if resume:
-        found += _after_resume(ordered, statuses, resume, end)
+        phases += _after_resume(ordered, statuses, resume, end)
     elif not stop and gave_up:
-        found.append(_phase("settled", gave_up, end))
+        phases.append(_phase("settled", gave_up, end))
     if out:
-        found += _reattached(ordered, out, statuses, back)
+        phases += _reattached(ordered, out, statuses, back)
     elif back:
-        found += _failover(ordered, statuses, back, end)
+        phases += _failover(ordered, statuses, back, end)
     return tuple(
         sorted(
-            (phase for phase in found if phase.begin_ns <= phase.end_ns),
+            (phase for phase in phases if phase.begin_ns <= phase.end_ns),
             key=lambda phase: phase.begin_ns,
         )
     )
@@ -145,7 +145,7 @@ def _after_resume(
 
 
 def _by_status(statuses: Sequence[Event], resume: Event | None) -> list[Phase]:
-    found = []
+    phases = []
     for event, following in pairwise(statuses):
         name = _BY_STATUS.get(_status(event))
         if name is None:
@@ -153,11 +153,13 @@ def _by_status(statuses: Sequence[Event], resume: Event | None) -> list[Phase]:
         ends = [following]
         if name == "device" and resume and resume.at_ns >= event.at_ns:
             ends.append(resume)
-        found.append(_phase(name, event, min(ends, key=lambda end: end.at_ns)))
-    return found
+        phases.append(_phase(name, event, min(ends, key=lambda end: end.at_ns)))
+    return phases
 
 
-def _precopy(ours: Sequence[Event], statuses: Sequence[Event], stop: Event | None) -> list[Phase]:
+def _precopy(
+    source_events: Sequence[Event], statuses: Sequence[Event], stop: Event | None
+) -> list[Phase]:
     """Pass 1 may be announced while still in setup: it begins with the status ``active``."""
     active = next((event for event in statuses if _status(event) == "active"), None)
     if active is None:
@@ -170,16 +172,16 @@ def _precopy(ours: Sequence[Event], statuses: Sequence[Event], stop: Event | Non
     last = min(enders, key=lambda event: event.at_ns)
     passes = [
         event
-        for event in ours
+        for event in source_events
         if event.name == "MIGRATION_PASS" and event.at_ns < last.at_ns and event.data.get("pass")
     ]
     if not passes:
         return [_phase("precopy", active, last)]
-    found = []
+    phases = []
     for event, following in pairwise([*passes, last]):
         begin = max(event, active, key=lambda candidate: candidate.at_ns)
-        found.append(_phase("precopy", begin, following, int(event.data["pass"])))
-    return found
+        phases.append(_phase("precopy", begin, following, int(event.data["pass"])))
+    return phases
 
 
 # --- phases of an interface that goes and comes back --------------------------------------------
@@ -204,18 +206,18 @@ def _failover(
     asked, unplugged = next(
         ((a, b) for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), (None, None)
     )
-    told = [event for event in ordered if event.name == "carried-by"]
+    carriers = [event for event in ordered if event.name == "carried-by"]
     begin = _replug(ordered, statuses, back, unplugged)
-    primary = _primary(told, asked, begin or back)
-    found = []
+    primary = _primary(carriers, asked, begin or back)
+    phases = []
     if unplugged:
-        ends = begin if primary or not told else None
-        found.append(_phase("standby", unplugged, ends or primary or end))
-    if begin and not told:
+        ends = begin if primary or not carriers else None
+        phases.append(_phase("standby", unplugged, ends or primary or end))
+    if begin and not carriers:
         primary = _first((e for e in ordered if e.host == back.host), begin, "device-added")
     if begin and primary and primary.at_ns > begin.at_ns:
-        found.append(_phase("replug", begin, primary))
-    return found
+        phases.append(_phase("replug", begin, primary))
+    return phases
 
 
 def _replug(
@@ -239,15 +241,15 @@ def _replug(
     return max(sign, back, key=_at) if sign else None
 
 
-def _primary(told: Sequence[Event], asked: Event | None, since: Event) -> Event | None:
+def _primary(carriers: Sequence[Event], asked: Event | None, since: Event) -> Event | None:
     """The first event of the probe from ``since`` on that says that the primary carries again.
 
     Its driver is not virtio_net; or, for a primary that is a virtio device itself, it is another
     device than the one that took over when QEMU ``asked`` for the unplug.
     """
-    over = [e for e in told if asked and asked.at_ns <= e.at_ns < since.at_ns]
+    over = [e for e in carriers if asked and asked.at_ns <= e.at_ns < since.at_ns]
     standby = {e.data.get("device") for e in over[-1:] if not primary_carries(e)}
-    for event in told:
+    for event in carriers:
         device = event.data.get("device")
         other = bool(standby and device) and device not in standby
         if event.at_ns >= since.at_ns and (other or primary_carries(event)):
@@ -266,7 +268,7 @@ def primary_carries(event: Event) -> bool:
 
 
 def _from(out: Event | None, statuses: list[Event]) -> list[Event]:
-    """A move whose interface was taken out before is set up from then on."""
+    """Statuses of a move whose interface was taken out before: its setup begins there."""
     if out is None or not statuses or _status(statuses[0]) != "setup":
         return statuses
     begin = statuses[0].model_copy(update={"at_ns": min(out.at_ns, statuses[0].at_ns)})

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from migrate.data import data_path
 from migrate.model import Interface
 
-TEMPLATES = Path(__file__).parents[2] / "domains"
+TEMPLATES = data_path("domains")
 
 
 Rewrite = Callable[[ET.Element], None]

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from migrate import log
-from migrate.analysis.outage import longest
+from migrate.analysis.outage import longest_gap
 from migrate.campaign.priority import Choice, PastTry, costs, order
 from migrate.campaign.progress import Reporter
 from migrate.campaign.session import NewRun, Session, open_session
@@ -83,7 +83,7 @@ def past_tries(run: Run, attempts: Sequence[Attempt]) -> Iterator[tuple[str, Pas
 def _past_try(attempt: Attempt, at_s: float, versions: str, seconds: float) -> PastTry:
     outage_ms = None
     if attempt.gaps is not None:
-        gaps = [longest(attempt.gaps, direction) for direction in DIRECTIONS]
+        gaps = [longest_gap(attempt.gaps, direction) for direction in DIRECTIONS]
         outage_ms = max((gap.length_ms for gap in gaps if gap), default=0.0)
     return PastTry(at_s, attempt.passed, versions, max(0.0, seconds), outage_ms)
 

@@ -52,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from migrate.analysis.outage import longest, total
+from migrate.analysis.outage import longest_gap, total_gap_ns
 from migrate.checks.move import (
     announce_sent,
     dirty_rate,
@@ -165,7 +165,7 @@ def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verd
         return None
     if attempt.gaps is None:
         return unmeasured(check, "there are no gaps on record", limit)
-    gap = longest(attempt.gaps, direction)
+    gap = longest_gap(attempt.gaps, direction)
     if gap is None:
         return _no_gap(attempt, check, direction, limit)
     evidence = _gap_sentence(attempt, direction)
@@ -193,7 +193,7 @@ def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) ->
 
 
 def _gap_sentence(attempt: Attempt, direction: Direction) -> str:
-    gap = longest(attempt.gaps, direction)
+    gap = longest_gap(attempt.gaps, direction)
     assert gap is not None
     after_s = (gap.begin_ns - attempt.begin_ns) / 1e9
     at_least = "at least " if gap.open_ended else ""
@@ -201,7 +201,7 @@ def _gap_sentence(attempt: Attempt, direction: Direction) -> str:
     if not gap.phases and not all(hop.placed for hop in attempt.inside):
         during = " (not all events are on record: during what is not known)"
     count = sum(other.direction == direction for other in attempt.gaps or ())
-    others = f"; {count} gaps, together {total(attempt.gaps, direction) / 1e6:.1f} ms"
+    others = f"; {count} gaps, together {total_gap_ns(attempt.gaps, direction) / 1e6:.1f} ms"
     return (
         f"{direction} gap of {at_least}{gap.length_ms:.1f} ± {gap.error_ns / 1e6:.1f} ms, "
         f"{after_s:.3f} s into the attempt{during}: {gap.lost} lost, {gap.late} late"

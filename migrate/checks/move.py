@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 
-from migrate.analysis.outage import longest
+from migrate.analysis.outage import longest_gap
 from migrate.model import (
     DIRECTIONS,
     DIRTY_RATE_S,
@@ -76,7 +76,7 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     if attempt.explained is None:
         return unmeasured(check, _unseen(attempt, "no gaps to explain"), limit, "share")
     told = {one.direction for one in attempt.explained}
-    untold = [way for way in DIRECTIONS if way not in told and longest(attempt.gaps, way)]
+    untold = [way for way in DIRECTIONS if way not in told and longest_gap(attempt.gaps, way)]
     worst = min(attempt.explained, key=lambda one: one.share, default=None)
     share, error = (worst.share, _share_error(worst)) if worst else (1.0, 0.0)
     evidence = _dark(attempt.explained)
@@ -143,7 +143,7 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
 
 def _apart(attempt: Attempt, way: Direction, reported: float) -> tuple[float, float, str]:
     """The least and the most, in ms, that ``reported`` is off; and what was seen this way."""
-    gap = longest((one for one in attempt.gaps or () if one.part == "switchover"), way)
+    gap = longest_gap((one for one in attempt.gaps or () if one.part == "switchover"), way)
     if gap is not None:
         error = gap.error_ns / 1e6
         shortest, length = gap.length_ms - error, gap.length_ms + error

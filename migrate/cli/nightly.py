@@ -88,11 +88,12 @@ def _request(
     lab_file: Path, scenarios: Sequence[Path], ci: CiOptions, options: Mapping[str, Any]
 ) -> NightRequest:
     from migrate.campaign.nightly import NightRequest
+    from migrate.data import shipped
     from migrate.lab.config import load_lab
     from migrate.scenario.loader import load_all
 
     config = load_lab(lab_file, options["name"])
-    paths = scenarios or sorted(SCENARIOS.glob("*.toml"))
+    paths = scenarios or sorted(shipped(SCENARIOS).glob("*.toml"))
     loaded: tuple[Scenario, ...] = ()
     if options["resume"] is None:
         if not paths:

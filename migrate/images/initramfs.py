@@ -23,13 +23,14 @@ from typing import Literal
 import filelock
 from pydantic import Field, ValidationError
 
+from migrate.data import data_path
 from migrate.errors import ConfigurationError, HostError
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
 from migrate.model import Value
 
 BUILDER = "1"
 """Raised when this module builds another image from the same recipe."""
-RECIPES = Path(__file__).parents[2] / "guest-images"
+RECIPES = data_path("guest-images")
 COMMAND_TIMEOUT_S = 300.0
 """For one program of a build; downloads included."""
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 
+from migrate.data import shipped
 from migrate.errors import ConfigurationError
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
@@ -163,7 +164,7 @@ AnyConfig = MadeConfig | RackConfig
 def load_lab(path: Path | None, name: str | None = None) -> AnyConfig:
     """Read a lab file (None: two hosts of the default root); ``name`` overrides the lab's name."""
     try:
-        data = tomllib.loads(path.read_text()) if path else {}
+        data = tomllib.loads(shipped(path).read_text()) if path else {}
         if name is not None:
             data["name"] = name
         kinds: dict[str, type[AnyConfig]] = {"nested": NestedConfig, "rack": RackConfig}

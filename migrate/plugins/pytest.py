@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from migrate.data import shipped
+
 if TYPE_CHECKING:
     from migrate.campaign.progress import Progress
     from migrate.campaign.session import Session
@@ -66,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", NEEDS)
     if config.getoption("--repeat") < 1:
         raise pytest.UsageError("--repeat: at least 1")
-    files = [str(path) for path in config.getoption("--scenario")]
+    files = [str(shipped(path)) for path in config.getoption("--scenario")]
     if files:
         named = config.args_source is pytest.Config.ArgsSource.ARGS
         config.args = [*(config.args if named else ()), *files]
@@ -278,7 +280,7 @@ def _pairs(lab: Session, case: Case) -> tuple[tuple[Host, Host], ...]:
 
 def _evidence(attempt: Attempt, run: Path) -> Iterable[tuple[str, str]]:
     """For JUnit's file, one property each."""
-    from migrate.analysis.outage import longest
+    from migrate.analysis.outage import longest_gap
 
     yield "run folder", str(run)
     yield "attempt", f"cases/{attempt.case.id}/{attempt.number}"
@@ -286,7 +288,7 @@ def _evidence(attempt: Attempt, run: Path) -> Iterable[tuple[str, str]]:
         yield f"verdict {verdict.check}", f"{verdict.result}: {verdict.measured}"
     yield "reported downtime, ms", _number(attempt.reported.downtime_ms)
     for direction in ("egress", "ingress"):
-        gap = longest(attempt.gaps, direction)
+        gap = longest_gap(attempt.gaps, direction)
         none = "not measured" if attempt.gaps is None else "none"
         yield f"seen {direction} outage, ms", none if gap is None else _number(gap.length_ms)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from migrate.analysis.guest_clock import GuestClock, Segment
+from migrate.analysis.guest_clock import ClockSegment, GuestClock
 from migrate.clock import Offset, now_ns
 from migrate.guest.probe import Probe
 from migrate.model.recording import Arrivals
@@ -36,12 +36,14 @@ def clock_by_looks(looks: Sequence[Look], stops: Sequence[int]) -> GuestClock:
     Of several stops between two looks it can't be told at which one the time was lost: the last one
     is taken for it, and all that was lost is error.
     """
-    segments: list[Segment] = []
+    segments: list[ClockSegment] = []
     for begin_ns, doubt_ns, group in _between(looks, stops):
         best = min((look.offset for look in group), key=lambda offset: offset.error_ns)
         drift = max(abs(look.offset.offset_ns - best.offset_ns) for look in group)
         reading = begin_ns - (segments[-1].offset_ns if segments else best.offset_ns)
-        segments.append(Segment(reading, best.offset_ns, 0.0, best.error_ns + drift + doubt_ns))
+        segments.append(
+            ClockSegment(reading, best.offset_ns, 0.0, best.error_ns + drift + doubt_ns)
+        )
     return GuestClock(tuple(segments))
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from migrate.analysis.announcements import Rounds
+from migrate.analysis.announcements import AnnounceParameters
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.qmp import Monitor
 from migrate.errors import HostError
@@ -64,7 +64,7 @@ class QemuRecording:
     answered_ns: list[int] = field(default_factory=list)
     """When the source answered, in order, whatever it was asked; the last time is when it ended, or
     was given up, if it owed an answer then."""
-    rounds: Rounds | None = None
+    rounds: AnnounceParameters | None = None
     """In which the target's QEMU announces the guest."""
     blocktime: Blocktime | None = None
     unseen: list[str] = field(default_factory=list)
@@ -297,7 +297,9 @@ class _Target(_Watch):
         libvirt does not ask for that, and leaves it on (QEMU's capability postcopy-blocktime).
         """
         deadline = Deadline.after(ANSWER_S)
-        self.looked.rounds = Rounds.of(qemu.execute("query-migrate-parameters", deadline))
+        self.looked.rounds = AnnounceParameters.of(
+            qemu.execute("query-migrate-parameters", deadline)
+        )
         told = qemu.execute("query-migrate-capabilities", deadline)
         on = {one["capability"] for one in told if one["state"]}
         if "postcopy-ram" not in on:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from migrate.analysis.host_clocks import PEER, steps
+from migrate.analysis.host_clocks import PEER, clock_steps
 from migrate.formats.vmstate_stream import Account, Ending, Section
 from migrate.migration.move import MoveResult
 from migrate.model import ClockReading, DirtyRate, Event, Nic, Sample
@@ -72,7 +72,9 @@ class Seen:
     def stepped(self, *hosts: str) -> tuple[str, ...]:
         """Why it is not known when things happened on ``hosts``, or on the fabric; mostly empty."""
         asked = {*hosts, PEER}
-        return tuple(step.told(self.begin_ns) for step in steps(self.clocks) if step.host in asked)
+        return tuple(
+            step.describe(self.begin_ns) for step in clock_steps(self.clocks) if step.host in asked
+        )
 
     def by_hop(self, end_ns: int = FOREVER_NS) -> Iterator[tuple[Hop, list[Event], int]]:
         """Each hop with its events in order: it owns the axis until the next one begins.

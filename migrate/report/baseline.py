@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from migrate.analysis.figures import COLUMNS, FLOOR, Column, Measured
+from migrate.analysis.figures import COLUMNS, FLOOR, FigureColumn, FigureValue
 from migrate.errors import MeasurementError
 from migrate.model import SCHEMA, Attempt, Case, Run
 from migrate.results.run_folder import RunRecord, find_run, read_run
@@ -225,7 +225,7 @@ def _samples(new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]) -> It
     yield Sample(label, FAILED, rate[:-1], rate[-1], rate=True)
 
 
-def seen(column: Column, attempt: Attempt) -> Span | None:
+def seen(column: FigureColumn, attempt: Attempt) -> Span | None:
     """From the least to the most that a figure can be, in ms; None: not measured, or the attempt
     ended otherwise than asked, so that its times are another story's."""
     measured = column.measure(attempt) if _as_asked(attempt) else None
@@ -241,9 +241,9 @@ def _failed(attempt: Attempt) -> Span:
     return (0.0, 0.0) if attempt.passed else (1.0, 1.0)
 
 
-def _error(column: Column, attempts: Sequence[Attempt]) -> float:
+def _error(column: FigureColumn, attempts: Sequence[Attempt]) -> float:
     """In the middle: what a value may be off, and of an outage no less than the meter's floor."""
-    every: list[tuple[Measured, float]] = [
+    every: list[tuple[FigureValue, float]] = [
         (measured, FLOOR.measure(attempt).ms if column.outage and attempt.floor else 0.0)  # type: ignore[union-attr]
         for attempt in attempts
         if (measured := column.measure(attempt)) is not None

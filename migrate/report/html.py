@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from migrate.analysis.figures import longest
+from migrate.analysis.figures import longest_outage
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
@@ -97,7 +97,7 @@ def headline(attempt: Attempt) -> str:
     held = " and ".join(attempt.held_by) or "no host"
     parts = [f"{attempt.outcome}, the guest runs on {held}"]
     for direction in DIRECTIONS:
-        seen = longest(attempt, direction)
+        seen = longest_outage(attempt, direction)
         where = f" ({seen.part})" if seen and seen.part != "none" else ""
         length = _told(seen.ms, seen.at_least) if seen else _NOT
         parts.append(f"outage {direction} {length}{where}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from migrate.analysis.convergence import PRECOPY
-from migrate.analysis.figures import Measured, longest
+from migrate.analysis.figures import FigureValue, longest_outage
 from migrate.model import (
     DIRECTIONS,
     DIRTY_RATE_S,
@@ -73,7 +73,7 @@ def _told_of(attempt: Attempt, way: Direction) -> Explained | str:
     for one in attempt.explained or ():
         if one.direction == way:
             return one
-    seen = longest(attempt, way)
+    seen = longest_outage(attempt, way)
     quiet = attempt.explained is not None and seen is not None and seen.ms == 0
     return IN_FLOOR if quiet else NOT_MEASURED
 
@@ -125,7 +125,7 @@ def _stop(attempt: Attempt, hop: Inside, where: str) -> Section:
     if hop.stop is None:
         return Section(title, lines=(_missing(hop, "its STOP or its RESUME is not on record"),))
     together = sum(span.length_ms for span in hop.stop)
-    found = [(way, longest(attempt, way, "switchover")) for way in DIRECTIONS]
+    found = [(way, longest_outage(attempt, way, "switchover")) for way in DIRECTIONS]
     seen = ", ".join(f"{way} {_seen(one)}" for way, one in found)
     reported = attempt.reported.downtime_ms
     told = NOT_MEASURED if reported is None else f"{reported:.1f} ms"
@@ -133,7 +133,7 @@ def _stop(attempt: Attempt, hop: Inside, where: str) -> Section:
     return Section(title, _spans("stage", hop.stop), (line,))
 
 
-def _seen(one: Measured | None) -> str:
+def _seen(one: FigureValue | None) -> str:
     if one is None:
         return NOT_MEASURED
     bound = "at least " if one.at_least else ""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from migrate.analysis.figures import BY_PART, COLUMNS, Column, ranking
+from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, ranking_notes
 from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run, Verdict
@@ -69,12 +69,12 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
             for label, group in named.items()
         ),
         parts=Grid(
-            (first, *(column.head for column in BY_PART)),
-            tuple((Cell(label), *_cells(group, BY_PART)) for label, group in named.items()),
+            (first, *(column.head for column in PART_COLUMNS)),
+            tuple((Cell(label), *_cells(group, PART_COLUMNS)) for label, group in named.items()),
         ),
         went=went(named),
         about=ABOUT.get(run.lab_kind, ""),
-        notes=(*_notes(named), *ranking(named)),
+        notes=(*_notes(named), *ranking_notes(named)),
         skips=(*_told(run, attempts),),
         remarks=(*_remarks(named),),
     )
@@ -110,12 +110,12 @@ def _labels(groups: dict[str, list[Attempt]]) -> dict[str, str]:
     }
 
 
-def _cells(group: Sequence[Attempt], columns: Sequence[Column]) -> Iterator[Cell]:
+def _cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Iterator[Cell]:
     for column in columns:
-        yield _cell([attempt for attempt in group if column.there(attempt)], column)
+        yield _cell([attempt for attempt in group if column.applies(attempt)], column)
 
 
-def _cell(group: Sequence[Attempt], column: Column) -> Cell:
+def _cell(group: Sequence[Attempt], column: FigureColumn) -> Cell:
     from migrate.statistics.spread import spread  # noqa: PLC0415 - numpy is heavy
 
     if not group:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from migrate.analysis.figures import BY_PART, COLUMNS, Column, longest
+from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, longest_outage
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, SCHEMA, Attempt, Case, HostFacts, Run, Value
 from migrate.results.run_folder import (
@@ -193,11 +193,11 @@ def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
         "stall_ms": _ms(_STALL, attempt),
     }
     for way in DIRECTIONS:
-        most = longest(attempt, way)
+        most = longest_outage(attempt, way)
         found[f"{way}_ms"] = most.ms if most else None
         found[f"{way}_open"] = most.at_least if most else None
         found[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
-    for column in BY_PART:
+    for column in PART_COLUMNS:
         found[f"{column.name.replace(', ', '_')}_ms"] = _ms(column, attempt)
     return found
 
@@ -205,8 +205,8 @@ def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
 _STALL = next(column for column in COLUMNS if column.name == "guest stall")
 
 
-def _ms(column: Column, attempt: Attempt) -> float | None:
-    measured = column.measure(attempt) if column.there(attempt) else None
+def _ms(column: FigureColumn, attempt: Attempt) -> float | None:
+    measured = column.measure(attempt) if column.applies(attempt) else None
     return measured.ms if measured else None
 
 

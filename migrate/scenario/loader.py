@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from migrate.data import shipped
 from migrate.errors import ConfigurationError
 from migrate.model import Case
 from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, known_beside, schema
@@ -61,7 +62,7 @@ def load(
     Raises ConfigurationError.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = shipped(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
             f"read scenario {path}", said="it does not exist", remedy="see testcases/scenarios/"

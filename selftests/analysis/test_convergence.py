@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from migrate.analysis.convergence import (
     Forecast,
     Period,
-    Steps,
     Throttle,
-    converging,
+    ThrottleSteps,
+    assess_convergence,
+    first_pass_bytes,
     forecast,
-    steps_seen,
-    throttled,
-    to_be_sent,
+    throttle_after_periods,
+    throttle_steps,
 )
 from migrate.analysis.explain import HopEvents
 from migrate.analysis.move_details import inside_of
@@ -52,7 +52,7 @@ def of(
 
 def test_a_quiet_guest_converges_in_its_first_pass() -> None:
     found = of(0)
-    assert (found.converges_in, found.syncs) == (1, 3)
+    assert (found.passes_needed, found.syncs) == (1, 3)
     assert sum(found.passes) + (found.rest or 0) == 128 * MIB
     assert found.seconds == pytest.approx(found.passes[0] / (32 * MIB))
 
@@ -63,7 +63,7 @@ def test_each_pass_sends_what_the_one_before_left() -> None:
     # Windows of 3.2 MiB, until no more is left than the 9.28 that fit into the limit; all of the
     # working set, 64, is dirty after the first.
     assert in_mib == [121.6, 57.6, 28.8, 12.8, 6.4, 3.2, 3.2]
-    assert (found.converges_in, found.syncs) == (7, 9)
+    assert (found.passes_needed, found.syncs) == (7, 9)
     assert (found.rest or 0) / MIB == pytest.approx(8.0)
 
 
@@ -74,20 +74,20 @@ def test_memory_that_fits_into_the_limit_is_sent_in_the_stop() -> None:
 
 def test_a_guest_that_dirties_faster_than_it_is_sent_never_converges() -> None:
     found = of(64)
-    assert (found.converges_in, found.syncs, found.rest, found.seconds) == (None,) * 4
+    assert (found.passes_needed, found.syncs, found.rest, found.seconds) == (None,) * 4
 
 
 def test_a_guest_as_fast_as_its_link_is_never_called_done() -> None:
-    assert of(32, working_set=128).converges_in is None
+    assert of(32, working_set=128).passes_needed is None
 
 
 def test_a_small_working_set_converges_however_fast_it_is_dirtied() -> None:
-    assert of(1e6, working_set=8).converges_in == 1
+    assert of(1e6, working_set=8).passes_needed == 1
 
 
 def test_a_forecast_that_takes_for_ever_is_none() -> None:
     found = of(31.99, limit_s=0.0001)
-    assert found.converges_in is None
+    assert found.passes_needed is None
     assert len(found.passes) == 1000
 
 
@@ -110,9 +110,9 @@ def test_a_forecast_ends_and_keeps_its_word(
     threshold = bandwidth * limit_s * MIB
     assert all(after <= max(working_set * MIB, threshold) + 1 for after in found.passes[1:])
     if dirty < bandwidth * 0.9 or working_set <= bandwidth * limit_s:
-        assert found.converges_in is not None
-    if found.converges_in is not None:
-        assert found.converges_in == len(found.passes)
+        assert found.passes_needed is not None
+    if found.passes_needed is not None:
+        assert found.passes_needed == len(found.passes)
         assert found.rest is not None
         assert found.rest <= threshold + 1
 
@@ -123,8 +123,8 @@ def test_a_slower_guest_is_never_further_from_its_end(
 ) -> None:
     fast = of(dirty, working_set=working_set, bandwidth=bandwidth, limit_s=limit_s)
     slow = of(dirty / 2, working_set=working_set, bandwidth=bandwidth, limit_s=limit_s)
-    if fast.converges_in is not None:
-        assert slow.converges_in is not None
+    if fast.passes_needed is not None:
+        assert slow.passes_needed is not None
 
 
 # --- auto-converge ------------------------------------------------------------------------------
@@ -139,23 +139,31 @@ def test_the_ladder_is_qemus() -> None:
 
 
 def test_a_step_takes_two_high_periods_and_quiet_ones_between_do_not_matter() -> None:
-    assert throttled([HIGH, QUIET, QUIET, HIGH, HIGH, QUIET, HIGH]) == (0, 0, 0, 20, 20, 20, 30)
+    assert throttle_after_periods([HIGH, QUIET, QUIET, HIGH, HIGH, QUIET, HIGH]) == (
+        0,
+        0,
+        0,
+        20,
+        20,
+        20,
+        30,
+    )
 
 
 def test_half_is_not_more_than_half() -> None:
-    assert throttled([QUIET] * 9) == (0,) * 9
+    assert throttle_after_periods([QUIET] * 9) == (0,) * 9
 
 
 def test_another_trigger_is_another_count() -> None:
-    assert throttled([QUIET, QUIET], Throttle(trigger=40)) == (0, 20)
+    assert throttle_after_periods([QUIET, QUIET], Throttle(trigger=40)) == (0, 20)
 
 
 @given(st.lists(st.sampled_from([HIGH, QUIET]), max_size=60))
 def test_the_throttle_climbs_its_ladder_and_stays_at_the_top(periods: list[Period]) -> None:
-    found = throttled(periods)
+    found = throttle_after_periods(periods)
     assert list(found) == sorted(found)
     assert set(found) <= {0, *Throttle().steps()}
-    assert steps_seen(found).agree
+    assert throttle_steps(found).agree
     if periods.count(HIGH) >= 18:
         assert found[-1] == 99
 
@@ -175,14 +183,14 @@ def test_the_throttle_climbs_its_ladder_and_stays_at_the_top(periods: list[Perio
 def test_steps_are_held_against_the_ladder(
     samples: tuple[int | None, ...], seen: tuple[int, ...], agree: bool
 ) -> None:
-    found = steps_seen(samples)
+    found = throttle_steps(samples)
     assert (found.seen, found.agree) == (seen, agree)
 
 
 def test_more_steps_than_there_are_disagree() -> None:
     rule = Throttle(initial=50, increment=40, most=90)
-    assert steps_seen((50, 90, 99), rule) == Steps((50, 90, 99), (50, 90))
-    assert not steps_seen((50, 90, 99), rule).agree
+    assert throttle_steps((50, 90, 99), rule) == ThrottleSteps((50, 90, 99), (50, 90))
+    assert not throttle_steps((50, 90, 99), rule).agree
 
 
 # --- of a move ----------------------------------------------------------------------------------
@@ -218,7 +226,7 @@ PASSES = [
 def converged(
     policy: Policy | None = None, samples: list[Sample] = PASSES, workload: Workload = BUSY
 ) -> Convergence:
-    found = converging(samples, policy or Policy(), workload)
+    found = assess_convergence(samples, policy or Policy(), workload)
     assert found is not None
     return found
 
@@ -234,7 +242,7 @@ def test_a_move_is_foretold_by_what_was_to_be_sent_and_asked_for() -> None:
         downtime_s=0.3,
     )
     assert found.foretold == ConvergenceForecast(
-        converges_in=due.converges_in, syncs=due.syncs, seconds=due.seconds
+        converges_in=due.passes_needed, syncs=due.syncs, seconds=due.seconds
     )
     assert found.syncs == 3
     assert found.seen_bytes_s == 32 * MIB
@@ -263,7 +271,7 @@ def test_steps_are_told_where_they_were_asked_for() -> None:
 
 
 def test_without_samples_nothing_is_told() -> None:
-    assert converging([], Policy(), BUSY) is None
+    assert assess_convergence([], Policy(), BUSY) is None
 
 
 @pytest.mark.parametrize(
@@ -276,7 +284,7 @@ def test_without_samples_nothing_is_told() -> None:
     ],
 )
 def test_what_was_to_be_sent_is_not_guessed(samples: list[Sample]) -> None:
-    assert to_be_sent(samples) is None
+    assert first_pass_bytes(samples) is None
     assert converged(Policy(bandwidth_mib_s=8), samples).foretold is None
 
 

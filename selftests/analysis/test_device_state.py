@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from migrate.analysis.device_state import (
+    comparable_fields,
     compare,
-    fields,
-    queues,
+    device_queues,
+    one_sided,
+    queues_by_backend_log,
     ring_regions,
-    told_by_backend,
-    untold,
 )
 from migrate.formats.virtqueue import audit, regions
 from migrate.model import Event
@@ -83,24 +83,27 @@ def card(**more: Any) -> dict[str, Any]:
 
 
 def test_the_state_is_told_by_the_names_of_the_specification() -> None:
-    found = fields(device())
+    found = comparable_fields(device())
     assert found["status"] == "driver, driver_ok"
     assert found["features"] == "event_idx, mac, version_1"
     assert found["queue 0: last available"] == 65530
 
 
 def test_what_arrived_as_it_left_differs_in_nothing() -> None:
-    assert compare(fields(device()), fields(device())) == ()
+    assert compare(comparable_fields(device()), comparable_fields(device())) == ()
 
 
 def test_what_one_end_did_not_tell_is_named_and_not_compared() -> None:
-    before, after = fields(device()), fields({"status": None, "queues": [], "config": CONFIG})
+    before, after = (
+        comparable_fields(device()),
+        comparable_fields({"status": None, "queues": [], "config": CONFIG}),
+    )
     assert compare(before, after) == ()
-    told = untold(before, after)
+    told = one_sided(before, after)
     assert "queue 0: size (source only)" in told
     assert told[-1] == "config: duplex (target only)"
-    assert untold(before, before) == ()
-    assert fields({"status": None}) == {}
+    assert one_sided(before, before) == ()
+    assert comparable_fields({"status": None}) == {}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_what_one_end_did_not_tell_is_named_and_not_compared() -> None:
     ],
 )
 def test_lawful_differences_are_named_with_their_reason(after: dict[str, Any], field: str) -> None:
-    (found,) = compare(fields(device()), fields(after))
+    (found,) = compare(comparable_fields(device()), comparable_fields(after))
     assert (found.field, found.lawful) == (field, True)
     assert "virtio" in found.why
 
@@ -141,20 +144,20 @@ def test_lawful_differences_are_named_with_their_reason(after: dict[str, Any], f
     ],
 )  # fmt: skip
 def test_unlawful_differences_have_both_sides(after: dict[str, Any], field: str) -> None:
-    (found,) = compare(fields(device()), fields(after))
+    (found,) = compare(comparable_fields(device()), comparable_fields(after))
     assert (found.field, found.lawful) == (field, False)
     assert found.before != found.after
 
 
 def test_a_card_is_told_with_its_configuration_filters_and_backend() -> None:
-    found = fields(card())
+    found = comparable_fields(card())
     assert (found["config: MAC"], found["config: MTU"]) == ("52:54:00:00:00:01", 1400)
     assert found["filter: multicast addresses"] == "01:00:5e:00:00:01, 33:33:00:00:00:01"
     assert (found["filter: VLANs"], found["filter: promiscuous"]) == ("2-4", False)
     assert (found["backend: acked"], found["backend: protocol"]) == ("version_1", "mq, bit 2")
-    assert compare(found, fields(card())) == ()
+    assert compare(found, comparable_fields(card())) == ()
     again = list(reversed(FILTER["multicast-table"]))
-    assert compare(found, fields(card(multicast_table=again))) == ()  # in any order
+    assert compare(found, comparable_fields(card(multicast_table=again))) == ()  # in any order
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_a_card_is_told_with_its_configuration_filters_and_backend() -> None:
     ],
 )
 def test_a_card_differs(more: dict[str, Any], field: str, lawful: bool) -> None:
-    (found,) = compare(fields(card()), fields(card(**more)))
+    (found,) = compare(comparable_fields(card()), comparable_fields(card(**more)))
     assert (found.field, found.lawful) == (field, lawful)
     if field.startswith("filter"):
         assert "5.1.6.5" in found.why
@@ -198,8 +201,8 @@ OFFERED = {"transports": STATUS["guest-features"]["transports"],
 def test_what_a_device_offers_may_differ_where_nobody_uses_it(
     after: dict[str, Any], field: str, lawful: bool
 ) -> None:
-    before = fields(device(host_features=OFFERED))
-    (found,) = compare(before, fields(device(host_features=after)))
+    before = comparable_fields(device(host_features=OFFERED))
+    (found,) = compare(before, comparable_fields(device(host_features=after)))
     assert (found.field, found.lawful) == (field, lawful)
 
 
@@ -218,7 +221,7 @@ def test_a_second_round_reads_the_tables_that_waiting_buffers_lie_in() -> None:
         table = struct.pack("<QIHH", end, 8, 1, 1) + bytes(16)
         read = {**memory, 0x9000: table}
         assert ring_regions(state, read, 64, vhost=False) == ()
-        (queue,) = queues(state, read, 64, vhost=False)
+        (queue,) = device_queues(state, read, 64, vhost=False)
         found = audit(queue.ring)
         assert [text.partition(":")[0] for text in found.broken] == rule
         assert (found.facts["indirect tables"], found.unchecked) == ("1", [])
@@ -230,14 +233,14 @@ def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) 
     features = {"transports": ["VIRTIO_F_RING_PACKED: x"] if packed else ["VIRTIO_F_VERSION_1: x"]}
     state = {"nic": device({"last-avail-idx": 3, "used-idx": 2}, guest_features=features)}
     state["nic"]["queues"].append({**QUEUE, "queue-index": 1, "vring-desc": 0})  # not set up
-    (found,) = queues(state, {}, 64, vhost=vhost)
+    (found,) = device_queues(state, {}, 64, vhost=vhost)
     assert (found.number, found.ring.size, found.ring.ranges) == (0, 256, ((0, 64 << 20),))
     assert found.ring.kind == ("packed" if packed else "split")
     assert (found.ring.used, bool(found.unchecked)) == (
         (3, True) if packed and vhost else (2, False)
     )
     assert ring_regions(state, {}, 64, vhost=vhost) == regions(found.ring)
-    (large,) = queues(state, {}, 4096, vhost=vhost)
+    (large,) = device_queues(state, {}, 4096, vhost=vhost)
     assert large.ring.ranges == ()
 
 
@@ -247,9 +250,9 @@ def test_a_state_tells_its_queues_and_where_they_lie(packed: bool, vhost: bool) 
 def test_what_qemu_tells_while_a_backend_works_a_queue_is_no_index(left_out: list[str]) -> None:
     told = {key: value for key, value in QUEUE.items() if key not in left_out}
     busy = {"status": STATUS, "queues": [told]}
-    assert "queue 0: last available" not in fields(busy)
-    assert fields(busy)["queue 0: size"] == 256
-    (found,) = queues({"nic": busy}, {}, 64, vhost=True)
+    assert "queue 0: last available" not in comparable_fields(busy)
+    assert comparable_fields(busy)["queue 0: size"] == 256
+    (found,) = device_queues({"nic": busy}, {}, 64, vhost=True)
     assert audit(found.ring).unchecked == ["the device's indices: a backend still worked the queue"]
 
 
@@ -260,5 +263,5 @@ def test_a_backend_tells_the_queues_that_it_was_given() -> None:
         return Event(at_ns=1, source="backend", host=host, name="m", data=data)
 
     other = said("b", 5).model_copy(update={"data": {"message": "VHOST_USER_SET_VRING_BASE"}})
-    found = told_by_backend([said("a", 1), said("b", 2), said("b", 8), other], "b")
+    found = queues_by_backend_log([said("a", 1), said("b", 2), said("b", 8), other], "b")
     assert found == {"queue 1: last available": 9, "queue 1: used": 8}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.analysis.explain import HopEvents, devices, explained, stages
+from migrate.analysis.explain import HopEvents, device_times, explain_gap, stop_stages
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 from migrate.model import Direction, Event, Explained, Gap
 from migrate.model.recording import Arrivals
@@ -65,7 +65,7 @@ def of(
     events: Sequence[Event],
     rows: Sequence[tuple[int, float, float]],
 ) -> Explained:
-    return explained(gap(direction, length_ms), told(*events), log(*BEFORE, *rows), GRAIN)
+    return explain_gap(gap(direction, length_ms), told(*events), log(*BEFORE, *rows), GRAIN)
 
 
 def spans(found: Explained) -> list[tuple[float, str, bool]]:
@@ -82,27 +82,27 @@ STAGES = [
 
 
 def test_the_stop_is_told_stage_by_stage() -> None:
-    found = stages(told(STOP, RESUME, *TRACES))
+    found = stop_stages(told(STOP, RESUME, *TRACES))
     assert found is not None
     assert [(span.length_ms, span.what) for span in found] == STAGES
 
 
 def test_a_stop_without_trace_points_is_one_span_and_devices_are_not_known() -> None:
-    found = stages(told(STOP, RESUME))
+    found = stop_stages(told(STOP, RESUME))
     assert found is not None
     assert [span.what for span in found] == ["stopped; no stages are on record"]
-    assert devices(told(STOP, RESUME)) is None
+    assert device_times(told(STOP, RESUME)) is None
 
 
 @pytest.mark.parametrize("events", [(), (STOP,), (RESUME,)])
 def test_what_never_stopped_or_never_resumed_has_no_stages(events: tuple[Event, ...]) -> None:
-    assert stages(told(*events, *TRACES)) is None
-    assert devices(told(*events, *TRACES)) is None
+    assert stop_stages(told(*events, *TRACES)) is None
+    assert device_times(told(*events, *TRACES)) is None
 
 
 def test_each_device_has_what_it_took_on_both_ends() -> None:
     earlier = replace_at(TRACES[4], -5000)  # of the guest's own start from a saved state
-    found = devices(told(STOP, RESUME, earlier, *TRACES))
+    found = device_times(told(STOP, RESUME, earlier, *TRACES))
     assert found is not None
     assert [(one.device, one.save_ms, one.load_ms) for one in found] == [
         ("cpu", 1.0, 1.0),
@@ -156,7 +156,7 @@ def test_ingress_goes_to_the_source_until_the_fabric_hears_the_guest() -> None:
 def test_the_guests_own_packets_tell_the_fabric_too() -> None:
     events = told(STOP, RESUME)
     seen = replace(events, egress_ns=np.array([0, 53 * MS]))
-    found = explained(gap("ingress", 70), seen, log(*BEFORE, (60, 54, 70)), GRAIN)
+    found = explain_gap(gap("ingress", 70), seen, log(*BEFORE, (60, 54, 70)), GRAIN)
     assert spans(found)[-2][:2] == (3.0, "the fabric still sends to the source")
 
 
@@ -225,7 +225,7 @@ def test_a_guest_that_asks_for_its_peer_first_is_told() -> None:
     mine = at(70, "arp", "fabric", mac="52:54")
     events = told(STOP, RESUME, at(60, "arp", "fabric", mac="of another"), mine)
     rows = log(*BEFORE, (9, 71, 71.2))
-    found = explained(gap("egress", 71), replace(events, mac="52:54"), rows, GRAIN)
+    found = explain_gap(gap("egress", 71), replace(events, mac="52:54"), rows, GRAIN)
     assert spans(found)[-2] == (20.0, "the guest asks for its peer's address", True)
 
 

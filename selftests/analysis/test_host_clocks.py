@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.analysis.host_clocks import by_host, place, placed, steps
+from migrate.analysis.host_clocks import clock_steps, readings_by_host, realign, to_axis
 from migrate.attempt import judged
 from migrate.clock import Offset, now_ns
 from migrate.errors import GuestError, HostError
@@ -50,21 +50,23 @@ def reading(at_s: float, offset_ns: float, error_ns: int = 1000, host: str = "b"
     ],
 )
 def test_a_step_is_more_than_errors_and_drift(by_ns: float, stepped: bool) -> None:
-    found = steps([reading(10, 7 - by_ns), reading(0, 7)])
+    found = clock_steps([reading(10, 7 - by_ns), reading(0, 7)])
     assert [(one.host, one.by_ns) for one in found] == ([("b", by_ns)] if stepped else [])
 
 
 def test_a_step_is_told_with_its_length_and_when() -> None:
-    (found,) = steps([reading(3, 0), reading(4, 10), reading(14, -1.2 * S), reading(20, -1.2 * S)])
-    told = found.told(begin_ns=1 * S)
+    (found,) = clock_steps(
+        [reading(3, 0), reading(4, 10), reading(14, -1.2 * S), reading(20, -1.2 * S)]
+    )
+    told = found.describe(begin_ns=1 * S)
     assert told.startswith("the clock of b stepped by +1.2 s between 3.0 s and 13.0 s of")
 
 
 def test_each_host_is_held_against_itself() -> None:
     both = [reading(0, 0), reading(0, 5 * S, host="a"), reading(9, 5 * S, host="a"), reading(9, 0)]
-    assert steps(both) == ()
-    assert sorted(by_host(both)) == ["a", "b"]
-    assert steps([]) == steps([reading(0, 1)]) == ()
+    assert clock_steps(both) == ()
+    assert sorted(readings_by_host(both)) == ["a", "b"]
+    assert clock_steps([]) == clock_steps([reading(0, 1)]) == ()
 
 
 # --- where a stamp lies ---
@@ -92,14 +94,14 @@ def test_the_truth_of_a_clock_that_drifts_lies_within_the_error(
         for at, error, side in zip((0, 30), errors, sides, strict=True)
     ]
     at_ns = round(at_s * S)
-    found_ns, error_ns = place(round(at_ns - offset_ns(at_ns)), readings)
+    found_ns, error_ns = to_axis(round(at_ns - offset_ns(at_ns)), readings)
     assert abs(found_ns - at_ns) <= error_ns + 1000  # a stamp's own grain is not reckoned here
 
 
 def test_a_clock_that_keeps_still_has_no_error_but_its_readings() -> None:
     readings = [reading(0, 500, 70), reading(30, 500, 90)]
-    assert place(12 * S, readings) == (12 * S + 500, 90)
-    assert place(30 * S - 500, readings[1:]) == (30 * S, 90)
+    assert to_axis(12 * S, readings) == (12 * S + 500, 90)
+    assert to_axis(30 * S - 500, readings[1:]) == (30 * S, 90)
 
 
 WALL = Offset("b.wall", 500, 70)
@@ -113,7 +115,7 @@ def event(at_ns: int, name: str, host: str = "b", **more: Any) -> Event:
 def test_events_are_placed_anew_by_all_readings() -> None:
     readings = [reading(0, 500, 70), reading(30, 30_500, 90)]
     ours, libvirts = event(15 * S, "STOP"), event(5, "started", clock="controller", error_ns=0)
-    moved, left = placed([ours, libvirts], {"b": WALL}, readings)
+    moved, left = realign([ours, libvirts], {"b": WALL}, readings)
     assert abs(moved.at_ns - (15 * S + 15_000)) < 10
     assert moved.off_ns == 1000 + 90 + 30_000  # the grain, the readings, and what lies between
     assert left == libvirts
@@ -122,14 +124,14 @@ def test_events_are_placed_anew_by_all_readings() -> None:
 def test_events_of_a_clock_that_stepped_are_kept_and_their_error_is_unknown() -> None:
     readings = [reading(0, 500), reading(30, 2 * S), reading(0, 0, host="peer")]
     heard = event(7, "announce", "fabric", source="fabric", clock="controller", error_ns=0)
-    found = list(placed([event(9, "RESUME"), heard], {"b": WALL}, readings))
+    found = list(realign([event(9, "RESUME"), heard], {"b": WALL}, readings))
     assert [(one.name, one.at_ns, one.error_ns) for one in found] == [
         ("RESUME", 9, None),
         ("announce", 7, 0),
     ]
     with pytest.raises(ValueError, match="when RESUME happened on b is not known"):
         _ = found[0].off_ns
-    (deaf,) = placed([heard], {}, [*readings, reading(9, S, host="peer")])
+    (deaf,) = realign([heard], {}, [*readings, reading(9, S, host="peer")])
     assert deaf.error_ns is None
 
 
@@ -191,7 +193,7 @@ def test_a_long_move_is_read_meanwhile() -> None:
     with made.meanwhile(every_s=0.001):
         assert host.read.wait(20)
     assert len([one for one in made.readings if one.host == "b"]) >= 2
-    assert [one.host for one in steps(made.readings)] == ["b"]
+    assert [one.host for one in clock_steps(made.readings)] == ["b"]
     known = len(made.readings)
     with made.meanwhile(every_s=600):
         pass  # a short one is not
@@ -236,7 +238,7 @@ def seen(readings: Sequence[ClockReading]) -> Attempt:
         event(begin_ns + 2061 * MS, "announce", "fabric", source="fabric", clock="controller"),
     ]
     walls = {name: Offset(f"{name}.wall", 0, 70) for name in "ab"}
-    whole.clocks, whole.events = tuple(readings), tuple(placed(told, walls, readings))
+    whole.clocks, whole.events = tuple(readings), tuple(realign(told, walls, readings))
     case = Case(id="x", expect=Expect.model_validate(ASKED))
     pair = cast("Any", (Clock("a", []), Clock("b", [])))
     return judged(case, 1, pair, whole, {"egress": log.egress, "ingress": log.ingress}, ())

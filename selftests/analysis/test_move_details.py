@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from migrate.analysis.announcements import Rounds
+from migrate.analysis.announcements import AnnounceParameters
 from migrate.clock import Deadline, now_ns
 from migrate.model import Event, Sample
 from migrate.recorder.events import Listener
@@ -157,7 +157,7 @@ def test_the_target_is_asked_for_its_rounds_and_for_no_progress(moved: World) ->
         x_query_virtio=[*script()["x-query-virtio"], event("completed")], query_migrate=ENDS
     )
     found = moved(script(), target, lambda looked: looked.target is not None)
-    assert found.rounds == Rounds(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
+    assert found.rounds == AnnounceParameters(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
     assert found.blocktime is None
     assert not found.unseen
 

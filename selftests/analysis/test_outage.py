@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from migrate.analysis.outage import (
     Ruler,
-    baseline,
+    deliveries,
+    direction_floor,
     gaps,
-    judge,
-    longest,
+    longest_gap,
     measure,
     threshold,
-    total,
+    total_gap_ns,
 )
-from migrate.analysis.phases import part, parts
+from migrate.analysis.phases import gap_part, move_parts
 from migrate.errors import MeasurementError
 from migrate.model import Direction, Gap, Phase, PhaseName
 from migrate.model.recording import Arrivals
@@ -216,15 +216,15 @@ def test_the_unplugs_gap_of_a_move_that_was_given_up_is_of_the_start() -> None:
 
 
 def test_a_move_has_the_parts_that_its_phases_make() -> None:
-    assert parts(FAILOVER) == {"start", "switchover", "tail"}
-    assert parts(FAILOVER[:1]) == {"start"}
-    assert parts(()) == frozenset()
+    assert move_parts(FAILOVER) == {"start", "switchover", "tail"}
+    assert move_parts(FAILOVER[:1]) == {"start"}
+    assert move_parts(()) == frozenset()
 
 
 def test_without_migration_a_gap_is_part_of_none() -> None:
     (gap,) = look(cut("egress", 2000, 100)).gaps
     assert (gap.part, gap.phases) == ("none", ())
-    assert part([]) == "none"
+    assert gap_part([]) == "none"
 
 
 def test_the_error_of_a_phase_counts_for_the_overlap() -> None:
@@ -325,7 +325,7 @@ def row(*arrivals: tuple[int, float, float]) -> Arrivals:
 
 
 def test_a_late_copy_does_not_undo_a_packet_served() -> None:
-    delivery = judge("egress", row((0, 0, 1), (0, 0, 90), (1, 1, 2)), 2, 20 * MS)
+    delivery = deliveries("egress", row((0, 0, 1), (0, 0, 90), (1, 1, 2)), 2, 20 * MS)
     assert delivery.served.tolist() == [True, True]
     assert delivery.copies.tolist() == [1, 0]
 
@@ -333,7 +333,7 @@ def test_a_late_copy_does_not_undo_a_packet_served() -> None:
 def test_a_single_straggler_takes_nothing_with_it() -> None:
     """What was sent after it but came before it did not wait in its queue."""
     arrivals = row((0, 0, 1), (2, 2, 3), (3, 3, 4), (1, 1, 30), (4, 40, 41))
-    delivery = judge("egress", arrivals, 5, 20 * MS)
+    delivery = deliveries("egress", arrivals, 5, 20 * MS)
     assert delivery.served.tolist() == [True, False, True, True, True]
     assert delivery.late.tolist() == [False, True, False, False, False]
     assert delivery.reordered.tolist() == [False, True, False, False, False]
@@ -341,22 +341,22 @@ def test_a_single_straggler_takes_nothing_with_it() -> None:
 
 def test_what_waited_behind_a_late_packet_is_late_too() -> None:
     arrivals = row((0, 0, 1), (1, 10, 40), (2, 30, 40.1), (3, 41, 42))
-    assert judge("egress", arrivals, 4, 20 * MS).served.tolist() == [True, False, False, True]
+    assert deliveries("egress", arrivals, 4, 20 * MS).served.tolist() == [True, False, False, True]
 
 
 def test_without_a_count_none_is_believed_after_the_highest() -> None:
-    assert judge("egress", row((0, 0, 1), (4, 4, 5)), None, 20 * MS).stream().lost == 3
-    assert judge("egress", Arrivals.empty(), None, 20 * MS).stream().sent == 0
+    assert deliveries("egress", row((0, 0, 1), (4, 4, 5)), None, 20 * MS).stream().lost == 3
+    assert deliveries("egress", Arrivals.empty(), None, 20 * MS).stream().sent == 0
 
 
 def test_a_number_that_was_never_sent_is_refused() -> None:
     with pytest.raises(MeasurementError, match="numbers up to 4 arrived, but only 3"):
-        judge("egress", row((4, 4, 5)), 3, 20 * MS)
+        deliveries("egress", row((4, 4, 5)), 3, 20 * MS)
 
 
 def test_too_few_packets_make_no_floor() -> None:
     with pytest.raises(MeasurementError, match="2 packets in its window, 100 are needed"):
-        baseline("egress", row((0, 0, 1), (1, 1, 2)), (0, 10 * MS))
+        direction_floor("egress", row((0, 0, 1), (1, 1, 2)), (0, 10 * MS))
 
 
 def test_ticks_that_could_not_be_had_leave_the_stalls_unmeasured() -> None:
@@ -371,13 +371,13 @@ def test_receipts_say_what_they_can_not_say() -> None:
 
 def test_longest_and_total_are_given_by_direction() -> None:
     found = look(cut("egress", 1500, 100), cut("egress", 2500, 200), cut("ingress", 2500, 900)).gaps
-    gap = longest(found, "egress")
+    gap = longest_gap(found, "egress")
     assert gap is not None
     assert abs(gap.length_ms - 200) < 2.5
-    assert abs(total(found, "egress") / MS - 300) < 5
-    assert longest(None, "egress") is None
-    assert longest(found[:1], "ingress") is None
-    assert total(None, "egress") == 0
+    assert abs(total_gap_ns(found, "egress") / MS - 300) < 5
+    assert longest_gap(None, "egress") is None
+    assert longest_gap(found[:1], "ingress") is None
+    assert total_gap_ns(None, "egress") == 0
 
 
 def test_the_threshold_is_two_intervals_at_least() -> None:
@@ -435,7 +435,7 @@ def test_any_log_has_an_account(pairs: list[tuple[int, int]]) -> None:
         if pairs
         else (Arrivals.empty())
     )
-    delivery = judge("ingress", arrivals, 31, 20 * MS)
+    delivery = deliveries("ingress", arrivals, 31, 20 * MS)
     stream = delivery.stream()
     assert stream.received + stream.lost == 31
     assert stream.received + stream.duplicated == len(pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migrate.analysis.phases import label, phases
+from migrate.analysis.phases import phase_label, phases
 from migrate.model import Event, Phase
 from migrate.recorder.events import Begins
 
@@ -75,7 +75,7 @@ def events(script: str) -> list[Event]:
 
 
 def drawn(found: tuple[Phase, ...]) -> str:
-    return ", ".join(f"{label(phase)} {phase.begin_ns}-{phase.end_ns}" for phase in found)
+    return ", ".join(f"{phase_label(phase)} {phase.begin_ns}-{phase.end_ns}" for phase in found)
 
 
 @pytest.mark.parametrize(

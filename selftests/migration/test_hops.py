@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from migrate.analysis.announcements import Rounds
+from migrate.analysis.announcements import AnnounceParameters
 from migrate.analysis.move_details import hop_events, inside_of
 from migrate.migration.move import MoveResult
 from migrate.model import Case, Event, GuestSpec, Inside, Nic, Reported
@@ -88,7 +88,7 @@ def hop(
 
 def test_announcements_are_told_by_who_sent_them_beside_what_was_asked() -> None:
     early = at(150, "announce", "fabric", kind="rarp")
-    rounds = Rounds(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
+    rounds = AnnounceParameters(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
     found = hop(QemuRecording(rounds=rounds), (STOP, RESUME, early, *HEARD))
     assert (found.announced, found.announced_by) == (3, {"garp": 2, "na": 1, "rarp": 0})
     assert (found.announce_rounds_asked, found.announce_last_due_ms) == (5, 800)

@@ -249,7 +249,7 @@ def test_a_sector_moves_with_its_passes_told_or_is_given_up(
     found = bench.moved(hosts, "tcg,thread=multi", mib_s, auto_converge=False)
     assert found.status == ("completed" if converges else "cancelled")
     assert (found.after_mib_s is not None) == converges
-    assert (found.foretold.converges_in is not None) == converges
+    assert (found.foretold.passes_needed is not None) == converges
     assert found.by == "page-sampling", "no other method measures an emulated guest"
     if converges:
         assert found.syncs == len(found.looks)

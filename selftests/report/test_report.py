@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from migrate.analysis.figures import COMPARED, longest
+from migrate.analysis.figures import MOST_ROWS_COMPARED, longest_outage
 from migrate.model import (
     Attempt,
     Event,
@@ -188,7 +188,7 @@ def test_an_outage_that_did_not_end_is_not_ranked_below_a_longer_one() -> None:
 def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> None:
     attempts = [
         synthetic.attempt(synthetic.case(name=f"case{number}"), turn)
-        for number in range(COMPARED + 1)
+        for number in range(MOST_ROWS_COMPARED + 1)
         for turn in range(1, 4)
     ]
     assert ranked(attempts) == []
@@ -669,6 +669,6 @@ def test_the_longest_gap_of_a_direction_counts_and_they_are_not_added_up() -> No
         synthetic.gap("egress", 300, 120),
         synthetic.gap("ingress", 0, 900),
     )
-    found = longest(synthetic.attempt(synthetic.case(), gaps=gaps), "egress")
+    found = longest_outage(synthetic.attempt(synthetic.case(), gaps=gaps), "egress")
     assert found is not None
     assert found.ms == 120

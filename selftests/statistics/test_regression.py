@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from scipy import stats
 
 from bench.gate import World, alarms
-from migrate.analysis.figures import Column
+from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
 from migrate.model import Attempt, Case, Expect, Policy, Reported, Verdict
 from migrate.report.baseline import FAILED, FIGURES, key, seen
@@ -445,7 +445,7 @@ def test_a_copy_of_a_run_counts_once(
     assert any("a copy of one that is used" in why for why in document["left_out"])
 
 
-def column(name: str) -> Column:
+def column(name: str) -> FigureColumn:
     (found,) = [column for column in FIGURES if column.name == name]
     return found
 
