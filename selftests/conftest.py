@@ -18,7 +18,8 @@ import pytest
 
 from migrate import log
 from migrate.campaign.progress import Progress
-from migrate.campaign.session import NewRun, Session, begin
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import Session, begin
 from migrate.clock import Deadline
 from migrate.images.initramfs import compile_probe
 from migrate.lab import manager

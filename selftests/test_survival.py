@@ -17,7 +17,8 @@ from migrate.backends.vhost_user import backend as vhost_user
 from migrate.backends.virtio.backend import Virtio
 from migrate.campaign import session
 from migrate.campaign.progress import Progress
-from migrate.campaign.session import NewRun, Session, begin
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import Session, begin
 from migrate.checks import basic as checks
 from migrate.clock import Deadline
 from migrate.drivers import libvirt as libvirt_client

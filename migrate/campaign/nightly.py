@@ -21,7 +21,8 @@ from migrate import log
 from migrate.analysis.outage import longest_gap
 from migrate.campaign.priority import Choice, PastTry, costs, order
 from migrate.campaign.progress import Reporter
-from migrate.campaign.session import NewRun, Session, open_session
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import Session, open_session
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import platform
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
-from migrate import __version__, log
+from migrate import log
 from migrate.attempt import attempt
 from migrate.campaign import placement
 from migrate.campaign.hosts import lab_up, look
 from migrate.campaign.progress import Reporter, outcome
+from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
 from migrate.clock import Deadline
 from migrate.errors import LabError, MeasurementError
@@ -34,15 +30,12 @@ from migrate.model import (
     AttemptError,
     Case,
     HostFacts,
-    Plan,
     Problem,
-    Quarantined,
     Run,
     Skip,
 )
 from migrate.report.readers import write_readers
-from migrate.results.run_folder import RunWriter, copy_out, run_name
-from migrate.scenario.loader import Scenario
+from migrate.results.run_folder import RunWriter, copy_out
 from migrate.world import AttemptEnv, World, build_world, logs_of
 
 LOGGER = logging.getLogger(__name__)
@@ -53,46 +46,6 @@ NOTHING_RAN = 3
 
 
 # --- one way in -----------------------------------------------------------------------------------
-
-
-class RunSource(Protocol):
-    """Where a session's run folder comes from."""
-
-    def start(self, lab: Lab, facts: tuple[HostFacts, ...]) -> tuple[RunWriter, list[Attempt]]:
-        """The run folder, and the attempts that are in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run folder of its own, below ``results``."""
-
-    results: Path
-    command: Sequence[str] = ()
-    scenarios: Sequence[Scenario] = ()
-    quarantine: tuple[Quarantined, ...] = ()
-    plan: Plan | None = None
-
-    def start(self, lab: Lab, facts: tuple[HostFacts, ...]) -> tuple[RunWriter, list[Attempt]]:
-        """Make it, and write its head. Raises MeasurementError."""
-        run = Run(
-            name=run_name(),
-            began=datetime.now(UTC).isoformat(timespec="seconds"),
-            lab=lab.name,
-            lab_kind=lab.kind,
-            command=tuple(self.command),
-            controller={
-                "migrate-lab": __version__,
-                "python": platform.python_version(),
-                "kernel": platform.release(),
-                "processors": str(os.cpu_count()),
-            },
-            hosts=facts,
-            scenarios={scenario.path: scenario.text for scenario in self.scenarios},
-            seed=secrets.randbits(32),
-            quarantine=self.quarantine,
-            plan=self.plan,
-        )
-        return RunWriter.create(self.results, run), []
 
 
 @contextmanager

@@ -129,7 +129,8 @@ def _run(
     keep_lab: bool,
     as_json: bool,
 ) -> None:
-    from migrate.campaign.session import NewRun, open_session
+    from migrate.campaign.run_source import NewRun
+    from migrate.campaign.session import open_session
     from migrate.errors import visible
 
     # A path of the disk may be no UTF-8, and what is on record is.

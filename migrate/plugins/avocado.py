@@ -279,7 +279,8 @@ class _Log(StringIO):
 def run_case(runnable: Runnable, send: Send) -> Message:
     """Run the case and return the message of its end. Raises LabError: there is no attempt."""
     from migrate.campaign.progress import Progress
-    from migrate.campaign.session import NewRun, open_session
+    from migrate.campaign.run_source import NewRun
+    from migrate.campaign.session import open_session
     from migrate.model import Skip
     from migrate.report.table import told
     from migrate.scenario.loader import load

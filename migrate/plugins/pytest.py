@@ -182,7 +182,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Session]:
     """A lab that is up, with a run folder; taken down at the end if it was not up before."""
-    from migrate.campaign.session import NewRun, open_session
+    from migrate.campaign.run_source import NewRun
+    from migrate.campaign.session import open_session
 
     config, results = _lab_config(request.config), request.config.getoption("--results")
     reporter = _progress(request.config)

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from migrate import log
 from migrate.campaign.progress import Reporter
-from migrate.campaign.session import NewRun, Session, begin, write_log
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import Session, begin, write_log
 from migrate.clock import Deadline
 from migrate.guest.lifecycle import end_left
 from migrate.lab import manager as labs

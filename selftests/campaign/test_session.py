@@ -12,7 +12,8 @@ from migrate.backends.registry import module_for
 from migrate.campaign import session
 from migrate.campaign.hosts import lab_up
 from migrate.campaign.progress import Progress
-from migrate.campaign.session import NewRun, RunSource, Session, begin, open_session
+from migrate.campaign.run_source import NewRun, RunSource
+from migrate.campaign.session import Session, begin, open_session
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host

@@ -217,7 +217,8 @@ import os, sys
 from migrate.lab import manager
 from migrate.model import Case
 from migrate.campaign.progress import Progress
-from migrate.campaign.session import NewRun, begin
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import begin
 from pathlib import Path
 going = begin(manager.find(sys.argv[1]), NewRun(Path(sys.argv[2])), Progress(quiet=True))
 case = Case(id="killed")
