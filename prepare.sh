@@ -12,6 +12,8 @@ packages=(
     squashfs-tools kmod openssh-client
     # the rules that a prepared host gets, tried for real
     nftables
+    # what bench/ holds the meter against
+    iputils-ping
     # libvirt's Python binding is built from source
     python3 python3-dev python3-venv libvirt-dev pkg-config
 )
@@ -60,17 +62,20 @@ install_packages() {
     rm -f "$log"
 }
 
-# $1: extras, e.g. "[dev]"; made anew when pyproject.toml has changed, and never left half made.
+# $1: "", or "[dev]" for all extras and the tools of the check: the exact versions of a lock file.
+# Made anew when that or pyproject.toml has changed, and never left half made.
 make_venv() {
-    local stamp log
-    stamp="$(sha256sum "$here/pyproject.toml" | cut -d ' ' -f 1) $here $1"
+    local stamp log lock=$here/requirements.lock
+    [ -z "$1" ] || lock=$here/requirements-dev.lock
+    stamp="$(cat "$here"/pyproject.toml "$here"/requirements*.lock | sha256sum | cut -d ' ' -f 1) $here $1"
     [ "$(cat "$venv/.made" 2>/dev/null)" != "$stamp" ] || return 0
     case $(cat "$venv/.made" 2>/dev/null) in
     "${stamp%% *} $here [dev]") return 0 ;; # has all that a run needs, and more
     esac
     progress "making the virtual environment"
     log=$(mktemp)
-    if ! { "$python" -m venv --clear "$venv" && "$venv/bin/pip" install -q -e "$here$1"; } >"$log" 2>&1; then
+    if ! { "$python" -m venv --clear "$venv" && "$venv/bin/pip" install -q --require-hashes -r "$lock" &&
+        "$venv/bin/pip" install -q --no-deps --no-build-isolation -e "$here"; } >"$log" 2>&1; then
         tail -n 5 "$log" >&2
         rm -rf "$log" "$venv"
         refuse "pip could not install migrate-lab$1: is PyPI within reach, and is there room? then run it again"

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from migrate import log
-from migrate.backends.registry import module_for
+from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.campaign.hosts import lab_up
 from migrate.clock import Deadline, now_ns
@@ -73,19 +73,19 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
     """Run ``case``'s guest on the first host of two; no traffic, no listener."""
     deadline = Deadline.after(START_S)
     image = ensure_image(case.guest.image, lab.shared, say)
-    module = module_for(case.interface.mode)
+    mode = backend_mode(case.interface.mode)
     pair = pair_of(lab)
     prepare = preparing(lab, image, deadline)
     with ExitStack() as stack:
         source, target = (End(host, stack.enter_context(host.connect())) for host in pair)
         backends = [
-            stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
+            stack.enter_context(mode.create(host, case.interface, deadline)) for host in pair
         ]
         xml = domain_xml(
             case.guest,
             case.interface,
             image,
-            module.describe(case.interface, backends[0]),
+            backends[0],
             machine=source.hypervisor.machine(case.guest.machine),
             accelerator="qemu",
         )
@@ -94,7 +94,7 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
         domain = stack.enter_context(running(order, source.hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
         start_ms = (now_ns() - asked_ns) / 1e6
-        yield Bare(domain, probe, (source, target), module.adapt(*backends), start_ms)
+        yield Bare(domain, probe, (source, target), mode.target_rewrites(*backends), start_ms)
 
 
 # --- the command line, and what comes out -------------------------------------------------------

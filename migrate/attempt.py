@@ -15,7 +15,8 @@ from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.move_details import explained_of, hop_events, inside_of
 from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
-from migrate.checks import basic as checks
+from migrate.checks.registry import run_checks
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import now_ns
 from migrate.lab.api import Host
 from migrate.model import Attempt, Case, Phase, Reported
@@ -32,7 +33,6 @@ def attempt(
 
     A migration that fails is an attempt; an exception means that there is none to record.
     """
-    hosts = [host.name for host in pair]
     with build_world(case, setting, pair) as world:
         for _ in range(case.policy.hops):
             if world.move().outcome != "completed":
@@ -40,9 +40,9 @@ def attempt(
         world.listen(case.workload.settle_s)
         seen = world.end()
     setting.check()
-    leftovers = setting.lab.leftovers(hosts)
+    left = leftovers(pair)
     arrivals = _on_axis(seen)
-    record = judged(case, number, pair, seen, arrivals, leftovers)
+    record = judged(case, number, pair, seen, arrivals, left)
     writer.write_attempt(record, seen.events, seen.samples, arrivals, seen.files)
     return record
 
@@ -53,7 +53,7 @@ def judged(
     pair: tuple[Host, Host],
     seen: Seen,
     arrivals: Mapping[str, Arrivals],
-    leftovers: tuple[str, ...] | None,
+    left: tuple[str, ...] | None,
 ) -> Attempt:
     """Measure what was seen, and judge it by what the case expects; ``arrivals`` by direction."""
     moved = _phases(seen)
@@ -63,8 +63,8 @@ def judged(
         "inside": inside_of(seen, told, case, arrivals),
         "explained": explained_of(told, record, arrivals),
     }
-    record = record.model_copy(update={"leftovers": leftovers, "phases": moved, **inner})
-    return record.model_copy(update={"verdicts": checks.judge(record)})
+    record = record.model_copy(update={"leftovers": left, "phases": moved, **inner})
+    return record.model_copy(update={"verdicts": run_checks(record)})
 
 
 def _phases(seen: Seen) -> tuple[Phase, ...]:

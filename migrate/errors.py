@@ -15,7 +15,8 @@ A migration that fails is none of these: it is an :class:`~migrate.model.Attempt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def visible(text: str, *, lines: bool = False) -> str:
@@ -55,6 +56,19 @@ class ConfigurationError(LabError):
     """``tried`` names the file and the key; ``said`` what is wrong; ``remedy`` what is right."""
 
     exit_code = 2
+
+
+@contextmanager
+def extra(name: str, tried: str) -> Iterator[None]:
+    """Imports in the block come with the package's extra ``name``; ConfigurationError if not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            tried,
+            said=f"{error.name} is not installed",
+            remedy=f"pip install 'migrate-lab[{name}]'",
+        ) from error
 
 
 class HostError(LabError):

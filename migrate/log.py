@@ -36,10 +36,17 @@ def shown(say: Callable[[str], None], level: int = logging.INFO) -> Iterator[Non
 
 @contextmanager
 def recorded() -> Iterator[RunLog]:
-    """Keep all that is logged while the block runs; it is written once a file is named."""
+    """Keep all that is logged while the block runs; it is written once a file is named.
+
+    An exception that ends the block is its last line.
+    """
     run_log = RunLog()
     with _handled_by(run_log):
-        yield run_log
+        try:
+            yield run_log
+        except BaseException as error:
+            LOGGER.debug("ended by %s: %s", type(error).__name__, error)
+            raise
 
 
 @contextmanager

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from migrate.analysis.device_state import ring_regions
 from migrate.analysis.host_clocks import clock_steps, realign
-from migrate.backends.registry import Backend, module_for
+from migrate.backends.base import Backend
+from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError, HostError
-from migrate.formats.log_events import of_ovs, of_qemu
+from migrate.formats.log_events import parse_qemu_log
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, LOGS, NAME, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.lifecycle import Order, bring_probe, end_left, holders, running, settled
@@ -87,16 +88,18 @@ def build_world(case: Case, setting: AttemptEnv, pair: tuple[Host, Host]) -> Ite
         for end in ends:
             _cleared(end, setting, deadline)
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
-        module = module_for(case.interface.mode)
+        mode = backend_mode(case.interface.mode)
         backends = [
-            stack.enter_context(module.provide(host, case.interface, deadline)) for host in pair
+            stack.enter_context(mode.create(host, case.interface, deadline)) for host in pair
         ]
+        if backends[0].missing_primary is not None:
+            raise backends[0].missing_primary
         rewrites = {
-            pair[0].name: module.adapt(*backends),
-            pair[1].name: module.adapt(*reversed(backends)),
+            pair[0].name: mode.target_rewrites(*backends),
+            pair[1].name: mode.target_rewrites(*reversed(backends)),
         }
         plugs = {
-            host.name: module.plugs(case.interface, backend)
+            host.name: mode.hotplug_xml(case.interface, backend)
             for host, backend in zip(pair, backends, strict=True)
         }
         peer = stack.enter_context(peer_probe(setting.lab, deadline))
@@ -108,9 +111,8 @@ def build_world(case: Case, setting: AttemptEnv, pair: tuple[Host, Host]) -> Ite
         else:
             boot = image
         xml = _xml(case, setting, boot, ends, backends[0])
-        warm = case.guest.start == "warm" and backends[0].get("savable", True)
-        saved_with = backends[0].get("saved_with", "")
-        order = Order(xml, image, warm, setting.lab.shared, saved_with)
+        warm = case.guest.start == "warm" and backends[0].supports_save
+        order = Order(xml, image, warm, setting.lab.shared, backends[0].save_key)
         prepare = preparing(setting.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
@@ -120,15 +122,14 @@ def build_world(case: Case, setting: AttemptEnv, pair: tuple[Host, Host]) -> Ite
             put_in(domain, device, listener)
             until_it_carries(probe, known, setting.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
-        loops = bool(backends[0].get("loops"))
-        traffic = Traffic(probe, peer, setting.lab, case.workload, loops=loops)
+        traffic = Traffic(probe, peer, setting.lab, case.workload, loops=backends[0].loopback)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         setting.say(f"the guest is ready on {domain.host}; measuring the floor")
         _must_run(case.workload.floor_s, listener)
         seen = Seen(begin_ns, (traffic.began_ns, now_ns()), start_ms, nic)
         seen.files["source.xml"] = domain.xml()
-        seen.notes += [note for backend in backends for note in backend.get("notes", ())]
+        seen.notes += [note for backend in backends for note in backend.notes]
         if case.guest.start == "warm" and not warm:
             seen.notes.append("started cold: with this backend a saved guest can't be gone on with")
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -182,10 +183,11 @@ class World:
                 swap=swap,
             )
             hosts = {"source": source, "target": target}
+            mode = backend_mode(self.case.interface.mode)
             tell = self.setting.on_sample
             interval_s = INTERVAL_S * self.setting.lab.patience
             with (
-                armed(self.case.faults, hosts, self.listener) as faults,
+                armed(self.case.faults, hosts, self.listener, mode) as faults,
                 watch_qemus(source, target, self.listener, tell, self._rings, interval_s) as looked,
                 self._tail(source, target) as tail,
                 self.clocks.meanwhile(),
@@ -322,17 +324,17 @@ class World:
         stops = sorted(e.at_ns for e in heard if e.name == "STOP" and e.error_ns is not None)
         taken = take(self.traffic, guest_is_there=bool(held), deadline=deadline, stops=stops)
         self.seen.taken = taken
+        mode = backend_mode(self.case.interface.mode)
         logged: list[Event] = []
         for host, side in zip(self.pair, ("source", "target"), strict=True):
             logs = logs_of(host, self.case)
             wall = self.listener.walls[host.name]
-            logged += of_qemu(logs.get("qemu", ""), host.name, wall)
-            logged += of_ovs(logs.get("ovs", ""), host.name, wall)
+            logged += parse_qemu_log(logs.get("qemu", ""), host.name, wall)
+            logged += mode.log_events(logs, host.name, wall)
             for name, text in logs.items():
                 self.seen.files[f"logs/{side}-{name}.log"] = text
                 if name == "qemu" and held == (host.name,):
-                    complaints = module_for(self.case.interface.mode).complaints(text)
-                    self.seen.backend_failed = complaints
+                    self.seen.backend_failed = mode.backend_errors(text)
         states = [
             {"hop": number, "source": hop.looked.source, "target": hop.looked.target}
             for number, hop in enumerate(self.seen.hops, 1)
@@ -355,7 +357,7 @@ class World:
 
 def logs_of(host: Host, case: Case) -> dict[str, str]:
     """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
-    paths = {**LOGS, **module_for(case.interface.mode).logs}
+    paths = {**LOGS, **backend_mode(case.interface.mode).logs}
     last = f"--lines={LOG_LINES}"
     said = {
         name: host.run(["tail", last, path], Deadline.after(10), check=False)
@@ -403,7 +405,7 @@ def _xml(
         case.guest,
         case.interface,
         boot,
-        module_for(case.interface.mode).describe(case.interface, backend),
+        backend,
         machine=machine,
         accelerator=setting.accelerator,
         cpu_model=setting.lab.cpu_model,

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -20,35 +13,38 @@ from migrate import log
 from migrate.campaign.progress import Progress
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, begin
-from migrate.clock import Deadline
 from migrate.images.initramfs import compile_probe
 from migrate.lab import manager
-from migrate.lab.config import LabConfig, state_folder
+from migrate.lab.config import LabConfig
 from migrate.lab.local.lab import LocalLab
+from selftests.command_line import Ended, Run, started
+from selftests.helpers import SANITIZED, SaidSoFar, new_name, remove_lab
 
 pytest_plugins = ["pytester"]
 
-ROOT = Path(__file__).parents[1]
-SCENARIOS = ROOT / "testcases" / "scenarios"
-PATIENCE_S = 100.0
-"""For a command to say a line or to end: it would otherwise be waited for in vain."""
-SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+ROOT_NEEDED = "needs_root: has a lab, network namespaces or mounts; skipped where there is no root"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C is tested, and a shell has it ignored in what it starts in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", ROOT_NEEDED)
 
 
-def new_name() -> str:
-    """A lab's name that no one else uses."""
-    return f"t{secrets.token_hex(3)}"
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for :func:`root`: ``-m "not needs_root"`` is what any user may run."""
+    skip = pytest.mark.skip(reason="needs root")
+    for item in items:
+        if "root" in getattr(item, "fixturenames", ()):
+            item.add_marker("needs_root")
+        if os.geteuid() != 0 and item.get_closest_marker("needs_root"):
+            item.add_marker(skip)
 
 
-def remove_lab(name: str) -> None:
-    """Take it down, with the lock that its name leaves."""
-    manager.down(name)
-    (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+@pytest.fixture(scope="session")
+def root() -> None:
+    """Asked for by what makes a lab, a network namespace or a mount."""
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +56,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_lab() -> Iterator[LocalLab]:
+def shared_lab(root: None) -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
@@ -70,21 +66,23 @@ def shared_lab() -> Iterator[LocalLab]:
 
 
 @pytest.fixture
-def lab_name() -> Iterator[str]:
-    """The name of a lab that is not up; whatever is up under it at the end is taken down."""
-    name = new_name()
-    yield name
-    remove_lab(name)
+def new_lab_name(root: None) -> Iterator[Callable[[], str]]:
+    """Names of labs that are not up; whatever is up under them at the end is taken down."""
+    given: list[str] = []
+
+    def give() -> str:
+        given.append(new_name())
+        return given[-1]
+
+    yield give
+    for name in given:
+        remove_lab(name)
 
 
-@dataclass(slots=True)
-class SaidSoFar:
-    """What a session said while it went on."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def __contains__(self, text: str) -> bool:
-        return any(text in line for line in self.lines)
+@pytest.fixture
+def lab_name(new_lab_name: Callable[[], str]) -> str:
+    """The name of a lab that is not up."""
+    return new_lab_name()
 
 
 @pytest.fixture
@@ -101,106 +99,6 @@ def going(shared_lab: LocalLab, tmp_path: Path) -> Session:
     return begin(shared_lab, NewRun(tmp_path / "results"), Progress(quiet=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command ended, and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Command:
-    """``migrate-lab`` in a process group of its own, as a shell starts it."""
-
-    def __init__(self, argv: Sequence[str], prefix: Sequence[str] = ()) -> None:
-        self.err: list[str] = []
-        self._changed = threading.Condition()
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "migrate.cli", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            cwd=ROOT,
-            process_group=0,
-        )
-        self._out: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._read, args=(stream, into), daemon=True)
-            for stream, into in (
-                (self._process.stdout, self._out),
-                (self._process.stderr, self.err),
-            )
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def _read(self, stream: IO[str] | None, into: list[str]) -> None:
-        assert stream is not None
-        with stream:
-            for line in stream:
-                with self._changed:
-                    into.append(line)
-                    self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
-
-    def await_line(self, text: str, times: int = 1) -> None:
-        """Wait until so many lines on standard error have ``text``."""
-        deadline = Deadline.after(PATIENCE_S)
-        with self._changed:
-            while sum(text in line for line in self.err) < times:
-                ended = self._process.poll() is not None
-                assert not ended, f"it ended before it said {text!r}: {''.join(self.err)}"
-                assert self._changed.wait(deadline.left()), f"never said {text!r}: {self.err}"
-
-    def file(self, path: Path) -> Path:
-        """A file as the command sees it, which may have mounts of its own."""
-        return Path(f"/proc/{self._process.pid}/root{path}")
-
-    def kill(self) -> None:
-        """``kill -9`` of the controller alone."""
-        self._process.kill()
-
-    def interrupt(self) -> None:
-        """Ctrl-C: the terminal tells the whole process group."""
-        os.killpg(self._process.pid, signal.SIGINT)
-
-    def terminate(self) -> None:
-        """SIGTERM to the controller, as a service manager does it."""
-        self._process.terminate()
-
-    def wait(self) -> Ended:
-        """Wait for its end."""
-        try:
-            status = self._process.wait(PATIENCE_S)
-        finally:
-            self.end()
-        return Ended(status, "".join(self._out), "".join(self.err))
-
-    def end(self) -> None:
-        """End it, if it goes on."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        for reader in self._readers:
-            reader.join(PATIENCE_S)
-
-
-@contextmanager
-def started(*argv: object, prefix: Sequence[str] = ()) -> Iterator[Command]:
-    """A command that goes on while the block runs."""
-    command = Command([str(word) for word in argv], prefix)
-    try:
-        yield command
-    finally:
-        command.end()
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def migrate_lab() -> Run:
     """Run ``migrate-lab`` with words as arguments, to its end."""
@@ -210,25 +108,3 @@ def migrate_lab() -> Run:
             return command.wait()
 
     return run
-
-
-def traces(name: str) -> list[str]:
-    """All that a lab can leave on this machine, seen from outside of its journal."""
-    marks = (f"mlab-{name}", f"{state_folder()}/{name}/")
-    found = [str(path) for path in Path("/run/netns").glob(f"mlab-{name}*")]
-    if (state_folder() / name).exists():
-        found.append(f"the folder {name}")
-    ledger = state_folder() / "huge-pages.json"
-    if ledger.exists() and f'"{name}"' in ledger.read_text():
-        found.append("huge pages")
-    for process in Path("/proc").glob("[0-9]*"):
-        for file in ("mountinfo", "cmdline"):
-            try:
-                text = (process / file).read_text(errors="replace")
-            except OSError:
-                continue  # it ended while we looked
-            if process.name != str(os.getpid()) and any(mark in text for mark in marks):
-                found.append(f"{process.name} {file}")
-    if any(mark in Path("/proc/self/mountinfo").read_text() for mark in marks):
-        found.append("a mount of this machine")
-    return found

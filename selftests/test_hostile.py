@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate.backends.virtio.backend import VirtioBackend
 from migrate.campaign.progress import Progress, outcome
 from migrate.errors import ConfigurationError, GuestError, LabError, visible
 from migrate.guest.domain_xml import domain_xml
@@ -36,7 +37,7 @@ from migrate.report.junit import junit
 from migrate.report.move_details import sections
 from migrate.results.run_folder import RunWriter, read_run
 from migrate.scenario.loader import load_all
-from selftests.conftest import Run
+from selftests.command_line import Run
 from selftests.doubles import synthetic
 
 HOSTILE = {
@@ -212,7 +213,7 @@ def test_domain_xml_keeps_it_as_text(name: str) -> None:
         GuestSpec(),
         Interface(),
         Path("/cache") / text,
-        {"bridge": text},
+        VirtioBackend(bridge=text),
         machine=text,
         accelerator="qemu",
     )

@@ -26,6 +26,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("images.kernel", "images.initramfs", "guest.probe", "cli.lab"),
     ),
     "duckdb": ("results.database",),
+    "scipy": ("statistics.regression",),
     "labgrid": ("lab.lease.coordinator",),
     "grpc": ("lab.lease.coordinator",),
     "click": ("cli",),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate import log
+from migrate.errors import HostError
 
 LOGGER = logging.getLogger("migrate.somewhere.deep")
 
@@ -78,6 +79,21 @@ def test_what_a_guest_says_is_one_line_of_printable_text(tmp_path: Path) -> None
         LOGGER.info("console: %s", "\x1b[2J\nowned \udcff")
     (line,) = path.read_text().splitlines()
     assert line.endswith(r"console: \x1b[2J\nowned \udcff")
+
+
+def test_a_run_that_is_ended_by_an_error_says_which(tmp_path: Path) -> None:
+    path = tmp_path / log.RUN_LOG
+
+    def run() -> None:
+        with log.recorded() as run_log:
+            run_log.write_to(path)
+            raise HostError("connect to libvirt", host="b", said="refused")
+
+    with pytest.raises(HostError):
+        run()
+    assert path.read_text().endswith(
+        " DEBUG migrate: ended by HostError: connect to libvirt on host b: refused\n"
+    )
 
 
 def test_a_disk_that_is_full_ends_nothing() -> None:

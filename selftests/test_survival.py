@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from migrate import world as stage
-from migrate.backends.vhost_user import backend as vhost_user
+from migrate.backends.vhost_user import ovs
 from migrate.backends.virtio.backend import Virtio
 from migrate.campaign import session
 from migrate.campaign.progress import Progress
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, begin
-from migrate.checks import basic as checks
+from migrate.checks.registry import run_checks
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.drivers import libvirt as libvirt_client
 from migrate.drivers.libvirt import Domain
@@ -34,7 +35,8 @@ from migrate.lab.local.lab import LocalLab
 from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
-from selftests.conftest import SCENARIOS, Run, SaidSoFar, started, traces
+from selftests.command_line import Run, started
+from selftests.helpers import SCENARIOS, SaidSoFar, traces
 
 QUICK = SCENARIOS / "quickstart.toml"
 ONE = (QUICK, "--set", "interface.mode=virtio")
@@ -73,7 +75,7 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     assert [mishap.exit_code for mishap in going.run.mishaps] == [3]
     assert going.exit_code == 3
     assert going.finish().exists()
-    assert lab.leftovers(["a"]) == ()
+    assert leftovers([lab.hosts["a"]]) == ()
     assert manager.find(lab_name) is None, "half a lab is no lab"
     manager.down(lab_name)
     assert traces(lab_name) == []
@@ -95,7 +97,7 @@ def test_a_host_without_libvirtd_is_named(going: Session, side: str) -> None:
         tried(going, case())
     assert (caught.value.host, caught.value.exit_code) == (side, 3)
     assert "libvirtd" in caught.value.remedy
-    assert going.lab.leftovers(["a", "b"]) == ()
+    assert leftovers(going.lab.hosts.values()) == ()
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -141,9 +143,9 @@ def test_the_guest_crashes_in_the_middle(going: Session) -> None:
     assert attempt.passed
     unexpected = attempt.model_copy(update={"case": case()})
     assert results(unexpected)["outcome"] == "pass"
-    judged = {v.check: v for v in checks.judge(unexpected)}
-    assert judged["held-by"].evidence == "THE GUEST RUNS NOWHERE"
-    assert (judged["outcome"].result, judged["memory"].result) == ("fail", "unmeasured")
+    verdicts = {verdict.check: verdict for verdict in run_checks(unexpected)}
+    assert verdicts["held-by"].evidence == "THE GUEST RUNS NOWHERE"
+    assert (verdicts["outcome"].result, verdicts["memory"].result) == ("fail", "unmeasured")
 
 
 def test_the_incoming_guest_crashes_and_the_source_goes_on(going: Session) -> None:
@@ -181,7 +183,7 @@ def test_a_probe_that_does_not_answer_ends_the_attempt(
     (log,) = going.writer.folder.glob("mishap-*-a-qemu.log")
     assert "qemu-system-x86_64" in log.read_text(), "the lab goes, what its QEMU said stays"
     assert going.exit_code == 4
-    assert going.lab.leftovers(["a", "b"]) == ()
+    assert leftovers(going.lab.hosts.values()) == ()
 
 
 def test_a_backend_that_is_down_at_the_guests_start_does_not_hang(
@@ -193,7 +195,7 @@ def test_a_backend_that_is_down_at_the_guests_start_does_not_hang(
 
     @contextmanager
     def without_switch(*words: Any) -> Iterator[Domain]:
-        vhost_user.stop_switch(going.lab.hosts["a"], Deadline.after(10))
+        ovs.kill_switch(going.lab.hosts["a"], Deadline.after(10))
         with running(*words) as domain:
             yield domain
 
@@ -204,7 +206,7 @@ def test_a_backend_that_is_down_at_the_guests_start_does_not_hang(
             tried(going, case("vhost-user"))
     assert (caught.value.host, caught.value.exit_code) == ("a", 4)
     assert "backend" in caught.value.remedy
-    assert going.lab.leftovers(["a", "b"]) == ()
+    assert leftovers(going.lab.hosts.values()) == ()
     assert tried(going, case("vhost-user")).passed, "the switch is started again when needed"
 
 
@@ -344,7 +346,7 @@ def test_interrupted_in_a_lab_that_was_up_leaves_it_clean(
         command.await_line("iteration")
         command.interrupt()
         assert command.wait().status == 130
-    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert leftovers(shared_lab.hosts.values()) == ()
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(
@@ -360,7 +362,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(
     assert last.startswith("migrate-lab: results could not be written: ")
     assert "make room there" in last
     assert "Traceback" not in ended.err
-    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert leftovers(shared_lab.hosts.values()) == ()
 
 
 def test_a_disk_that_fills_up_later_keeps_what_was_finished(
@@ -385,7 +387,7 @@ def test_a_disk_that_fills_up_later_keeps_what_was_finished(
     assert ended.status == 5, ended.err
     assert "make room there" in ended.err
     assert "Traceback" not in ended.err
-    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert leftovers(shared_lab.hosts.values()) == ()
     shown = json.loads(migrate_lab("show", "--json", "--results", seen).out)
     assert [one["number"] for one in shown["attempts"]] == [1]
 
@@ -407,7 +409,7 @@ def test_a_read_only_folder_is_said_before_anything_is_moved(
     assert "another folder" in last
     assert "moving the guest" not in ended.err
     assert "Traceback" not in ended.err
-    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert leftovers(shared_lab.hosts.values()) == ()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -482,7 +484,7 @@ def test_a_lease_that_is_lost_ends_the_attempt_before_its_next_step(
     assert lease.asked == step, "nothing was done afterwards"
     assert going.run.mishaps[-1].exit_code == going.exit_code == 3
     assert going.attempts == []
-    assert going.lab.leftovers(["a", "b"]) == (), "its own guest has been taken away"
+    assert leftovers(going.lab.hosts.values()) == (), "its own guest has been taken away"
 
 
 def test_leftovers_name_themselves(shared_lab: LocalLab) -> None:
@@ -491,6 +493,6 @@ def test_leftovers_name_themselves(shared_lab: LocalLab) -> None:
     deadline = Deadline.after(10)
     host.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
     try:
-        assert shared_lab.leftovers(["a", "b"]) == ("link vnet7 on a",)
+        assert leftovers(shared_lab.hosts.values()) == ("link vnet7 on a",)
     finally:
         host.run(["ip", "link", "del", "vnet7"], deadline)

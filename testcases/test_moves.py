@@ -42,6 +42,26 @@ def test_saved_here_and_restored_there(scenario: Scenario, verdicts: Verdicts) -
     verdicts(attempt)
 
 
+def test_a_guest_that_runs_before_all_of_its_memory_is_there_keeps_it(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(SCENARIOS / "policies.toml", variant="postcopy-virtio")
+    verdicts(attempt)
+    assert "postcopy" in {phase.name for phase in attempt.phases}
+
+
+def test_memory_that_is_sent_over_several_connections_arrives(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(SCENARIOS / "policies.toml", variant="multifd-virtio")
+    verdicts(attempt)
+
+
+def test_a_guest_with_a_disk_of_its_own_goes_on(scenario: Scenario, verdicts: Verdicts) -> None:
+    attempt = scenario(SCENARIOS / "disk.toml", variant="virtio")
+    verdicts(attempt)
+
+
 def test_the_switchover_is_seen_each_way(scenario: Scenario) -> None:
     attempt = scenario(MODES, "interface.mode=virtio", "interface.ring=split", *LONG_STOP)
     seen = {gap.direction for gap in attempt.gaps or () if gap.part == "switchover"}

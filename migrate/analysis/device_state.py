@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.formats.virtio_features import canonical, names
-from migrate.formats.virtqueue import INDICES, Memory, Ring, regions, tables
+from migrate.formats.virtio_features import canonical_name, feature_names
+from migrate.formats.virtqueue import INDICES, Memory, Ring, regions
+from migrate.formats.virtqueue_audit import tables
 from migrate.model import Difference, Event
 
 _BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
@@ -112,7 +113,7 @@ def _backend(vhost: Mapping[str, Any]) -> Fields:
         state["backend: acked"] = ", ".join(sorted(_feature_words(vhost["acked-features"])))
         speaks = vhost["protocol-features"]
         words = _names(speaks.get("protocols", ()), "VHOST_USER_PROTOCOL_F_")
-        more = names(speaks.get("unknown-protocols", 0), {})
+        more = feature_names(speaks.get("unknown-protocols", 0), {})
         state["backend: protocol"] = ", ".join(filter(None, (words, *more)))
         state["backend: virtqueues"] = vhost["nvqs"]
         state["backend: most queues"] = vhost["max-queues"]
@@ -143,14 +144,14 @@ def _features(entries: Iterable[Any]) -> str:
 def _feature(entry: Any) -> str:
     """A feature's canonical name: without ``VIRTIO_NET_F_`` and the like."""
     word = str(entry).partition(":")[0]
-    return canonical(re.sub(r"^VIRTIO_(NET_|RING_)?F_", "", word))
+    return canonical_name(re.sub(r"^VIRTIO_(NET_|RING_)?F_", "", word))
 
 
 def _feature_words(features: Mapping[str, Any]) -> Iterator[str]:
     """Names of all features in a set; those that QEMU has no word for by number."""
     for entry in (*features.get("transports", ()), *features.get("dev-features", ())):
         yield _feature(entry)
-    yield from names(features.get("unknown-dev-features", 0))
+    yield from feature_names(features.get("unknown-dev-features", 0))
 
 
 def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
@@ -211,7 +212,7 @@ def device_queues(
                 indirect="indirect_desc" in features,
                 ranges=ranges,
                 memory=memory,
-                told=idle,
+                indices_known=idle,
             )
             if ring.size:
                 yield DeviceQueue(

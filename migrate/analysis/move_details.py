@@ -24,7 +24,7 @@ from migrate.analysis.device_state import (
 )
 from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
 from migrate.analysis.outage import longest_gap
-from migrate.formats.virtqueue import audit
+from migrate.formats.virtqueue_audit import audit
 from migrate.model import (
     DIRECTIONS,
     Attempt,

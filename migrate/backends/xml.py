@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from migrate.data import data_path
-from migrate.model import Interface
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES = data_path("domains")
 
 
 Rewrite = Callable[[ET.Element], None]
-
-
-def device_xml(name: str, interface: Interface, backend: Mapping[str, Any]) -> str:
-    """A device that is plugged into a guest that runs already."""
-    return template(name).render(interface=interface, backend=backend)
+"""Changes a domain, given by its root element, in place."""
 
 
 def template(name: str) -> Template:
+    """A template of ``domains/``. What it asks for and is not given is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  slow
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -34,8 +33,8 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def moved_source(kind: str, key: str, source: str, target: str) -> tuple[Rewrite, ...]:
-    """What makes an interface's ``<source key=source>`` that of the target; none if it is one."""
+def source_rewrite(kind: str, key: str, source: str, target: str) -> tuple[Rewrite, ...]:
+    """What makes an interface's ``<source key=source>`` the target's; nothing if it is the same."""
     if source == target:
         return ()
 
@@ -48,7 +47,7 @@ def moved_source(kind: str, key: str, source: str, target: str) -> tuple[Rewrite
 
 
 def rewritten(xml: str, rewrites: tuple[Rewrite, ...]) -> str:
-    """``xml`` after each rewrite; they see the root element and change it in place."""
+    """``xml`` after each rewrite."""
     root = ET.fromstring(xml)  # noqa: S314  our own XML, or libvirt's
     for rewrite in rewrites:
         rewrite(root)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from migrate.backends.registry import MODES, TO_MIGRATE
+from migrate.backends.registry import INSPECTIONS, MODES
 from migrate.images.initramfs import ensure_image
 from migrate.lab import capabilities
 from migrate.lab import manager as labs
@@ -51,6 +51,7 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
                 hypervisor,
                 cache_folder(),
                 image,
+                INSPECTIONS,
                 fresh=fresh,
                 seconds=capabilities.BOOT_S * lab.patience,
             )
@@ -62,9 +63,9 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
 
 def needs_of_modes() -> dict[str, tuple[str, ...]]:
     """What each mode takes, by the names of capabilities."""
-    return {mode: module.needs for mode, module in MODES.items()}
+    return {name: mode.needs for name, mode in MODES.items()}
 
 
 def needs_to_migrate() -> dict[str, tuple[str, ...]]:
     """What a mode takes beside its needs for its guest to be migrated as it is."""
-    return {str(mode): names for mode, names in TO_MIGRATE.items()}
+    return {name: mode.needs_to_migrate for name, mode in MODES.items()}

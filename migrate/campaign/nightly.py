@@ -23,6 +23,7 @@ from migrate.campaign.priority import Choice, PastTry, costs, order
 from migrate.campaign.progress import Reporter
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, open_session
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
@@ -324,12 +325,11 @@ def clean_lab(config: AnyConfig) -> None:
     lab = manager.find(config.name)
     if lab is None:
         return
-    hosts = list(lab.hosts)
-    with leased(lab.leases, hosts, Deadline.after(LEASE_S), LOGGER.info):
-        leftovers = lab.leftovers(hosts)
+    with leased(lab.leases, list(lab.hosts), Deadline.after(LEASE_S), LOGGER.info):
+        remains = leftovers(lab.hosts.values())
     lab.keep()
-    if leftovers:
-        LOGGER.info("taking the lab down, for what was left in it: %s", ", ".join(leftovers))
+    if remains:
+        LOGGER.info("taking the lab down, for what was left in it: %s", ", ".join(remains))
         manager.down(config.name)
 
 

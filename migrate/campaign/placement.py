@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from migrate.backends.registry import MODES, module_for
+from migrate.backends.registry import MODES, backend_mode
 from migrate.lab.api import Host
 from migrate.lab.lease.pair import Pair
 from migrate.migration.faults import NEEDS_POWER
 from migrate.model import Capability, Case, HostFacts, Skip
-from migrate.scenario.rules import has_postcopy
 
 
 def candidate_pairs(
@@ -36,7 +35,7 @@ def unmet_needs(
 ) -> Skip | None:
     """Why no two hosts have all of these capabilities and modes; None if two have."""
     modes = [mode for mode in MODES if mode in names]
-    needs = [need for mode in modes for need in module_for(mode).needs]
+    needs = [need for mode in modes for need in backend_mode(mode).needs]
     needs += [name for name in names if name not in modes]
     pairs = candidate_pairs(Case(id="needs", needs=tuple(needs)), hosts, facts)
     return pairs if isinstance(pairs, Skip) else None
@@ -64,9 +63,9 @@ def _missing(
 
 def needs(case: Case) -> tuple[str, ...]:
     """Names of the capabilities that both hosts must have."""
-    postcopy = ("userfaultfd",) if has_postcopy(case) else ()
+    postcopy = ("userfaultfd",) if case.policy.may_postcopy else ()
     ring = ("kvm",) if case.guest.dirty_ring is not None else ()
-    return (*module_for(case.interface.mode).needs, *case.needs, *postcopy, *ring)
+    return (*backend_mode(case.interface.mode).needs, *case.needs, *postcopy, *ring)
 
 
 def _missing_roots(roots: tuple[str, str], hosts: Sequence[Host]) -> Capability:

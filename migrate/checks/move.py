@@ -1,12 +1,11 @@
-"""Verdicts on what went on inside of a move; :mod:`migrate.checks.basic` has the table of all
-checks.
-"""
+"""Verdicts on the details of each move."""
 
 from __future__ import annotations
 
 import math
 
 from migrate.analysis.outage import longest_gap
+from migrate.checks.verdicts import unmeasured
 from migrate.model import (
     DIRECTIONS,
     DIRTY_RATE_S,
@@ -24,18 +23,22 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
     """No device's state differs in what has to arrive as it left."""
     if not attempt.case.expect.handoff:
         return None
-    compared = [(hop, one) for hop in attempt.inside for one in hop.devices or () if one.compared]
+    compared = [
+        (hop, device) for hop in attempt.inside for device in hop.devices or () if device.compared
+    ]
     if not compared:
-        return unmeasured("handoff.equal", _unseen(attempt, "no device was compared"))
+        return unmeasured("handoff.equal", _with_reasons(attempt, "no device was compared"))
     wrong = [
-        f"{_of_hop(attempt, hop)}{one.device}, {difference.field}: {difference.before} before, "
-        f"{difference.after} after ({difference.why})"
-        for hop, one in compared
-        for difference in one.differences
+        f"{_hop_prefix(attempt, hop)}{device.device}, {difference.field}: "
+        f"{difference.before} before, {difference.after} after ({difference.why})"
+        for hop, device in compared
+        for difference in device.differences
         if not difference.lawful
     ]
-    names = ", ".join(dict.fromkeys(_of_hop(attempt, hop) + one.device for hop, one in compared))
-    untold = sum(len(one.untold) for _, one in compared)
+    names = ", ".join(
+        dict.fromkeys(_hop_prefix(attempt, hop) + device.device for hop, device in compared)
+    )
+    untold = sum(len(device.untold) for _, device in compared)
     but = f"; not compared: {untold} fields that one end alone told" if untold else ""
     return Verdict(
         check="handoff.equal",
@@ -52,7 +55,7 @@ def ring_sound(attempt: Attempt) -> Verdict | None:
         return None
     rings = [ring for hop in attempt.inside for ring in hop.rings or ()]
     if not rings:
-        return unmeasured("ring.sound", _unseen(attempt, "no ring was read"))
+        return unmeasured("ring.sound", _with_reasons(attempt, "no ring was read"))
     wrong = [f"{ring.device}, queue {ring.queue}: {rule}" for ring in rings for rule in ring.broken]
     unchecked = [f"queue {ring.queue}: {rule}" for ring in rings for rule in ring.unchecked]
     if not wrong and all(ring.unchecked and not ring.facts for ring in rings):
@@ -69,21 +72,23 @@ def ring_sound(attempt: Attempt) -> Verdict | None:
 
 
 def downtime_explained(attempt: Attempt) -> Verdict | None:
-    """Of the longest gap each way, what was recorded tells at least a share."""
+    """At least a share of the longest gap each way is explained by what was recorded."""
     check, limit = "downtime.explained", attempt.case.expect.explained_share
     if limit is None:
         return None
     if attempt.explained is None:
-        return unmeasured(check, _unseen(attempt, "no gaps to explain"), limit, "share")
-    told = {one.direction for one in attempt.explained}
-    untold = [way for way in DIRECTIONS if way not in told and longest_gap(attempt.gaps, way)]
-    worst = min(attempt.explained, key=lambda one: one.share, default=None)
+        return unmeasured(check, _with_reasons(attempt, "no gaps to explain"), limit, "share")
+    explained = {gap.direction for gap in attempt.explained}
+    unexplained_ways = [
+        way for way in DIRECTIONS if way not in explained and longest_gap(attempt.gaps, way)
+    ]
+    worst = min(attempt.explained, key=lambda gap: gap.share, default=None)
     share, error = (worst.share, _share_error(worst)) if worst else (1.0, 0.0)
-    evidence = _dark(attempt.explained)
+    evidence = _longest_unexplained(attempt.explained)
     failed = share + error < limit
-    if untold and not failed:
-        reason = f"nothing tells of the longest gap of {', '.join(untold)}"
-        return unmeasured(check, _unseen(attempt, reason), limit, "share")
+    if unexplained_ways and not failed:
+        reason = f"nothing tells of the longest gap of {', '.join(unexplained_ways)}"
+        return unmeasured(check, _with_reasons(attempt, reason), limit, "share")
     within = failed or share - error >= limit
     return Verdict(
         check=check,
@@ -95,23 +100,23 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _share_error(one: Explained) -> float:
-    """How far the share may be off: unexplained spans are as long as their ends are right."""
-    error_ns = sum(span.error_ns for span in one.spans if not span.explained)
-    return error_ns / one.length_ns if one.length_ns else 0.0
+def _share_error(gap: Explained) -> float:
+    """Error of a gap's share: unexplained spans are as long as their ends are right."""
+    error_ns = sum(span.error_ns for span in gap.spans if not span.explained)
+    return error_ns / gap.length_ns if gap.length_ns else 0.0
 
 
-def _dark(explained: tuple[Explained, ...]) -> str:
-    """The longest spans that nothing tells of, the longest one first."""
-    dark = [
-        (span.length_ms, f"{one.direction}: {span.length_ms:.1f} ms, {span.what}")
-        for one in explained
-        for span in one.spans
+def _longest_unexplained(explained: tuple[Explained, ...]) -> str:
+    """The three longest unexplained spans, the longest first, in a sentence."""
+    spans = [
+        (span.length_ms, f"{gap.direction}: {span.length_ms:.1f} ms, {span.what}")
+        for gap in explained
+        for span in gap.spans
         if not span.explained
     ]
-    told = "; ".join(text for _, text in sorted(dark, reverse=True)[:3])
+    listed = "; ".join(text for _, text in sorted(spans, reverse=True)[:3])
     nothing = "all of it is told" if explained else "no gap beyond the floor"
-    return f"unexplained: {told}" if told else nothing
+    return f"unexplained: {listed}" if listed else nothing
 
 
 def reported_agrees(attempt: Attempt) -> Verdict | None:
@@ -124,9 +129,11 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
         missing = "no downtime was reported" if reported is None else "there are no gaps on record"
         return unmeasured(check, missing, limit)
     if not all(hop.placed for hop in attempt.inside):
-        return unmeasured(check, _unseen(attempt, "not known which gap is the switchover's"), limit)
-    ways = [_apart(attempt, way, reported) for way in DIRECTIONS]
-    least, most, seen = max(ways, key=lambda one: (one[0] > limit, one[1] > limit, one[1]))
+        return unmeasured(
+            check, _with_reasons(attempt, "not known which gap is the switchover's"), limit
+        )
+    ways = [_disagreement(attempt, way, reported) for way in DIRECTIONS]
+    least, most, seen = max(ways, key=lambda way: (way[0] > limit, way[1] > limit, way[1]))
     evidence = f"reported {reported:.1f} ms, seen {seen}"
     if least <= limit < most:
         evidence += "; the limit lies inside the error"
@@ -141,9 +148,9 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _apart(attempt: Attempt, way: Direction, reported: float) -> tuple[float, float, str]:
-    """The least and the most, in ms, that ``reported`` is off; and what was seen this way."""
-    gap = longest_gap((one for one in attempt.gaps or () if one.part == "switchover"), way)
+def _disagreement(attempt: Attempt, way: Direction, reported: float) -> tuple[float, float, str]:
+    """The least and the most, in ms, that ``reported`` is off; and what the network saw."""
+    gap = longest_gap((gap for gap in attempt.gaps or () if gap.part == "switchover"), way)
     if gap is not None:
         error = gap.error_ns / 1e6
         shortest, length = gap.length_ms - error, gap.length_ms + error
@@ -161,30 +168,36 @@ def _apart(attempt: Attempt, way: Direction, reported: float) -> tuple[float, fl
 
 
 def announce_sent(attempt: Attempt) -> Verdict | None:
-    """The fabric heard where the guest is soon after it ran, and not before; on every hop."""
+    """The fabric saw an announcement soon after the guest ran, and none before; on every hop."""
     check, limit = "announce.sent", attempt.case.expect.announce_within_ms
     if limit is None:
         return None
     heard = [(hop, late) for hop in attempt.inside if (late := _late_ms(hop, limit)) is not None]
-    worst, late = max(heard, key=lambda one: one[1], default=(None, 0.0))
+    worst, late = max(heard, key=lambda row: row[1], default=(None, 0.0))
     if worst is None or (late <= 0 and len(heard) < len(attempt.inside)):
-        deaf = [str(hop.hop) for hop in attempt.inside if _late_ms(hop, limit) is None]
-        what = f"hop {', '.join(deaf)}: not measured" if deaf else "no move was looked into"
-        return unmeasured(check, _unseen(attempt, what), limit)
+        unmeasured_hops = [str(hop.hop) for hop in attempt.inside if _late_ms(hop, limit) is None]
+        what = (
+            f"hop {', '.join(unmeasured_hops)}: not measured"
+            if unmeasured_hops
+            else "no move was looked into"
+        )
+        return unmeasured(check, _with_reasons(attempt, what), limit)
     first = worst.first_announce_ms
-    told = f"hop {worst.hop}: {worst.announced} announcements after the resume"
+    evidence = f"hop {worst.hop}: {worst.announced} announcements after the resume"
     return Verdict(
         check=check,
         result="fail" if late > 0 else "pass",
         measured="none" if first is None else f"{first:.1f}",
         limit=f"0 to {limit:g}",
         unit="ms",
-        evidence=told if first is None or first >= 0 else f"{told}, the first before it ran",
+        evidence=evidence
+        if first is None or first >= 0
+        else f"{evidence}, the first before it ran",
     )
 
 
 def _late_ms(hop: Inside, limit: float) -> float | None:
-    """Above 0 is a failure; one that was never heard is the worst; None: nobody can say."""
+    """How late the first announcement was: above 0 fails, infinite: none; None: not measured."""
     first = hop.first_announce_ms
     if first is None:
         return math.inf if hop.announced == 0 else None
@@ -195,24 +208,24 @@ BEST_FIRST: tuple[DirtyMethod, ...] = ("dirty-ring", "dirty-bitmap", "page-sampl
 
 
 def dirty_rate(attempt: Attempt) -> Verdict | None:
-    """Before the move the guest dirtied its memory as the workload sets it, by the best method."""
+    """Before the move the guest dirtied its memory at the workload's rate, by the best method."""
     check, limit = "dirty.rate", attempt.case.expect.dirty_rate_within
     if limit is None:
         return None
-    asked = attempt.case.workload
-    if (reason := _no_set_rate(asked)) is not None:
+    workload = attempt.case.workload
+    if (reason := _no_set_rate(workload)) is not None:
         return unmeasured(check, reason, limit, "share")
-    before = {one.method: one for one in attempt.dirty_rates or () if one.when == "before"}
+    before = {rate.method: rate for rate in attempt.dirty_rates or () if rate.when == "before"}
     tried = [before[method] for method in BEST_FIRST if method in before]
-    best = next((one for one in tried if one.mib_s is not None), None)
+    best = next((rate for rate in tried if rate.mib_s is not None), None)
     if best is None or best.mib_s is None:
-        reasons = [f"{one.method}: {one.reason}" for one in tried]
+        reasons = [f"{rate.method}: {rate.reason}" for rate in tried]
         return unmeasured(check, "; ".join(reasons) or "nothing was measured", limit, "share")
-    off = abs(best.mib_s - asked.dirty_mib_s) / asked.dirty_mib_s
-    error = best.error_mib_s / asked.dirty_mib_s
+    off = abs(best.mib_s - workload.dirty_mib_s) / workload.dirty_mib_s
+    error = best.error_mib_s / workload.dirty_mib_s
     evidence = (
         f"by {best.method}: {best.mib_s:g} ± {best.error_mib_s:.1f} MiB/s, "
-        f"set {asked.dirty_mib_s:g}"
+        f"set {workload.dirty_mib_s:g}"
     )
     if best.method == "page-sampling":
         evidence += "; the error is twice the deviation of a random sample, and QEMU's rounding"
@@ -227,30 +240,25 @@ def dirty_rate(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _no_set_rate(asked: Workload) -> str | None:
-    """Why a rate can't be held against the workload's, if it can't."""
-    if not asked.dirty_mib_s or not asked.dirty_mib:
+def _no_set_rate(workload: Workload) -> str | None:
+    """Why a rate can't be compared with the workload's; None: it can."""
+    if not workload.dirty_mib_s or not workload.dirty_mib:
         return "the workload sets no rate: dirty_mib or dirty_mib_s is 0"
-    if asked.dirty_mib_s * DIRTY_RATE_S > asked.dirty_mib:
+    if workload.dirty_mib_s * DIRTY_RATE_S > workload.dirty_mib:
         return (
-            f"at {asked.dirty_mib_s:g} MiB/s the {asked.dirty_mib} MiB are written over within the "
-            f"{DIRTY_RATE_S} s of measuring, and a page counts once: a larger dirty_mib shows it"
+            f"at {workload.dirty_mib_s:g} MiB/s the {workload.dirty_mib} MiB are written over "
+            f"within the {DIRTY_RATE_S} s of measuring, and a page counts once: a larger dirty_mib "
+            "shows it"
         )
     return None
 
 
-def _of_hop(attempt: Attempt, hop: Inside) -> str:
-    """Which hop, where there are several."""
+def _hop_prefix(attempt: Attempt, hop: Inside) -> str:
+    """``hop N: `` where an attempt has several hops, else nothing."""
     return f"hop {hop.hop}: " if len(attempt.inside) > 1 else ""
 
 
-def _unseen(attempt: Attempt, what: str) -> str:
+def _with_reasons(attempt: Attempt, what: str) -> str:
+    """``what`` is missing, and every reason on record."""
     reasons = dict.fromkeys(reason for hop in attempt.inside for reason in hop.unseen)
     return "; ".join((what, *reasons))
-
-
-def unmeasured(check: str, reason: str, limit: float | None = None, unit: str = "ms") -> Verdict:
-    """What could not be measured, and why; with the limit that it was to be held against."""
-    if limit is None:
-        return Verdict(check=check, result="unmeasured", evidence=reason)
-    return Verdict(check=check, result="unmeasured", limit=f"{limit:g}", unit=unit, evidence=reason)

@@ -67,17 +67,17 @@ def _refused(path: Path, error: ValidationError) -> ConfigurationError:
     )
 
 
-# --- judging --------------------------------------------------------------------------------------
+# --- what an entry covers -------------------------------------------------------------------------
 
 
-def began(run: Run) -> date:
+def run_day(run: Run) -> date:
     """The day by which the run's entries are judged."""
     return datetime.fromisoformat(run.began).date()
 
 
 def expired(run: Run) -> tuple[Quarantined, ...]:
     """Entries whose last day was over when the run began."""
-    return tuple(entry for entry in run.quarantine if entry.expires < began(run))
+    return tuple(entry for entry in run.quarantine if entry.expires < run_day(run))
 
 
 def excuses(run: Run, attempt: Attempt) -> tuple[Quarantined, ...]:
@@ -89,11 +89,11 @@ def excuses(run: Run, attempt: Attempt) -> tuple[Quarantined, ...]:
     valid = [
         entry
         for entry in run.quarantine
-        if entry.expires >= began(run) and fnmatchcase(attempt.case.id, entry.case)
+        if entry.expires >= run_day(run) and fnmatchcase(attempt.case.id, entry.case)
     ]
     if not attempt.verdicts:
         return tuple(entry for entry in valid if entry.check is None)
-    wrong = attempt.against
+    wrong = attempt.failed_verdicts
     if not all(any(_covers(entry, verdict) for entry in valid) for verdict in wrong):
         return ()
     return tuple(e for e in valid if any(_covers(e, verdict) for verdict in wrong))
@@ -105,46 +105,48 @@ def _covers(entry: Quarantined, verdict: Verdict) -> bool:
 
 def fails(run: Run, attempts: Sequence[Attempt]) -> bool:
     """Whether an attempt that nothing covers, or an expired entry, fails the run."""
-    return bool(expired(run)) or not all(one.passed or excuses(run, one) for one in attempts)
+    return bool(expired(run)) or not all(
+        attempt.passed or excuses(run, attempt) for attempt in attempts
+    )
 
 
-# --- telling --------------------------------------------------------------------------------------
+# --- in words -------------------------------------------------------------------------------------
 
 
-def named(entry: Quarantined) -> str:
-    """An entry by what it covers."""
+def entry_name(entry: Quarantined) -> str:
+    """An entry's name: the cases and the check that it covers."""
     return f"{entry.case}, {entry.check}" if entry.check else entry.case
 
 
-def overdue(entry: Quarantined) -> str:
-    """What is wrong with an entry that has expired."""
+def expiry_message(entry: Quarantined) -> str:
+    """The message about an entry that has expired."""
     return (
         f"expired on {entry.expires}, and fails the run: {entry.owner} has to mend {entry.bug}, "
         "or say a later day"
     )
 
 
-def lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
-    """What the list comes to in this run, an entry a line."""
+def summary_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
+    """What each entry of the list covers in this run, a line each."""
     for entry in run.quarantine:
-        yield f"quarantine of {named(entry)}: {_standing(entry, run, attempts)}"
+        yield f"quarantine of {entry_name(entry)}: {_entry_summary(entry, run, attempts)}"
 
 
-def _standing(entry: Quarantined, run: Run, attempts: Sequence[Attempt]) -> str:
-    if entry.expires < began(run):
-        return overdue(entry)
+def _entry_summary(entry: Quarantined, run: Run, attempts: Sequence[Attempt]) -> str:
+    if entry.expires < run_day(run):
+        return expiry_message(entry)
     until = f"{entry.bug}, {entry.owner}, until {entry.expires}: {entry.reason}"
-    ours = [one for one in attempts if fnmatchcase(one.case.id, entry.case)]
-    hit = [
-        one
-        for one in ours
-        if any(_covers(entry, verdict) for verdict in one.against)
-        or (not one.verdicts and entry.check is None)
+    matching = [attempt for attempt in attempts if fnmatchcase(attempt.case.id, entry.case)]
+    covered = [
+        attempt
+        for attempt in matching
+        if any(_covers(entry, verdict) for verdict in attempt.failed_verdicts)
+        or (not attempt.verdicts and entry.check is None)
     ]
-    if hit:
-        return f"it covers {len(hit)} of {len(ours)} attempts; {until}"
-    if ours:
-        return f"can be lifted: nothing of it in {len(ours)} attempts ({until})"
+    if covered:
+        return f"it covers {len(covered)} of {len(matching)} attempts; {until}"
+    if matching:
+        return f"can be lifted: nothing of it in {len(matching)} attempts ({until})"
     if any(fnmatchcase(case, entry.case) for case in _not_tried(run)):
         return f"nothing was tried that it covers ({until})"
     return f"no case of this run is like that: can be lifted, if none is elsewhere ({until})"

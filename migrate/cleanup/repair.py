@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from migrate.backends import vf_allocation as vf
-from migrate.backends.vdpa import bus as vdpa_bus
-from migrate.backends.vhost_user import backend as vhost_user
+from migrate.backends.registry import LEFTOVERS, SWITCH
+from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import CHANNEL
 from migrate.errors import CleanupError, HostError, LabError
@@ -42,7 +41,7 @@ def make_ready(lab: Lab, wishes: Mapping[str, Preparation], say: Say) -> None:
     for name, host in lab.hosts.items():
         deadline = Deadline.after(READY_S)
         with leased(lab.leases, [name], deadline, say):
-            site = PreparedHost(host, vhost_user)
+            site = PreparedHost(host, SWITCH)
             if prepare(site, lab.name, wishes.get(name, Preparation()), deadline, say) is None:
                 say(f"{name}: nothing is wished for")
 
@@ -97,10 +96,8 @@ def looks(host: Host, lab: str, say: Say) -> tuple[Callable[[Deadline], Iterator
     """In the order in which things go back: guests before what backs them, the preparation last."""
     return (
         partial(_domains, host),
-        partial(_ports, host),
         partial(_taps, host),
-        partial(_vdpa, host),
-        partial(_vfs, host),
+        partial(_backends, host),
         partial(_preparation, host, lab, say),
     )
 
@@ -120,13 +117,8 @@ def _domains(host: Host, _deadline: Deadline) -> Iterator[Leftover]:
             yield Leftover(f"domain {NAME}", lambda _deadline: domain.destroy())
 
 
-def _ports(host: Host, deadline: Deadline) -> Iterator[Leftover]:
-    if vhost_user.PORT in vhost_user.guest_ports(host, deadline):
-        yield Leftover(f"port {vhost_user.PORT} of OVS", partial(vhost_user.remove_port, host))
-
-
 def _taps(host: Host, deadline: Deadline) -> Iterator[Leftover]:
-    """On the bridge that the host lends, and without a process that holds them."""
+    """On the bridge that the host provides, and without a process that holds them."""
     listing = ["ip", "-json", "link", "show", "master", host.resources.bridge, "type", "tun"]
     said = host.run(listing, deadline, check=False).out
     for link in json.loads(said or "[]"):
@@ -135,22 +127,15 @@ def _taps(host: Host, deadline: Deadline) -> Iterator[Leftover]:
             yield Leftover(f"tap {name}", partial(host.run, ["ip", "link", "del", "dev", name]))
 
 
-def _vdpa(host: Host, deadline: Deadline) -> Iterator[Leftover]:
-    device = f"/sys/bus/vdpa/devices/{vdpa_bus.NAME}"
-    if host.run(["test", "-e", device], deadline, check=False).status == 0:
-        argv = ["vdpa", "dev", "del", vdpa_bus.NAME]
-        yield Leftover(f"vDPA device {vdpa_bus.NAME}", partial(host.run, argv))
-
-
-def _vfs(host: Host, deadline: Deadline) -> Iterator[Leftover]:
-    finding = ["find", vf.RUN, "-maxdepth", "1", "-name", "vf-*.json"]
-    for path in host.run(finding, deadline, check=False).out.splitlines():
-        pf = path.rpartition("/vf-")[2].removesuffix(".json")
-        yield Leftover(f"VFs of {pf}", partial(vf.restored, host, pf))
+def _backends(host: Host, deadline: Deadline) -> Iterator[Leftover]:
+    kinds = {kind.name: kind for kind in LEFTOVERS}
+    scripts = {kind.name: kind.script for kind in LEFTOVERS}
+    for name, item in listed(host, scripts, deadline):
+        yield Leftover(name.format(item), partial(kinds[name].put_back, host, item))
 
 
 def _preparation(host: Host, lab: str, say: Say, deadline: Deadline) -> Iterator[Leftover]:
-    book = JournalFile.read(PreparedHost(host, vhost_user), deadline)
+    book = JournalFile.read(PreparedHost(host, SWITCH), deadline)
     if book.journal is not None:
         what = f"the host is {book.journal.told}"
         doubt = _doubt(book.journal.owner)

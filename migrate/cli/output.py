@@ -43,7 +43,7 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         click.echo(table.plain(made), nl=False)
     for attempt in attempts:
         known = "quarantined: " if quarantine.excuses(record.run, attempt) else ""
-        for verdict in table.against(attempt):
+        for verdict in attempt.failed_verdicts:
             click.echo(
                 f"{known}{attempt.case.id}/{attempt.number}: {table.clean(verdict.check)} "
                 f"{verdict.result}: {table.clean(verdict.evidence or verdict.measured)}"

@@ -24,7 +24,7 @@ from migrate.clock import Deadline
 from migrate.drivers import netns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.errors import GuestError, HostError
-from migrate.formats.virtio_features import lifts
+from migrate.formats.virtio_features import refusal_remedy
 
 OPEN_S = 20.0
 """For a libvirtd to answer: one that hangs would be waited for without end."""
@@ -170,7 +170,7 @@ class Hypervisor:
             yield
         except libvirt.libvirtError as error:
             said = str(error)
-            remedy = remedy or lifts(said)
+            remedy = remedy or refusal_remedy(said)
             raise HostError(tried, host=self.host, said=said, remedy=remedy) from error
 
     def answers(self) -> bool:
@@ -250,7 +250,9 @@ class Hypervisor:
             return Domain(call.result(), self)
         except libvirt.libvirtError as error:
             said = str(error)
-            raise GuestError(tried, host=self.host, said=said, remedy=lifts(said)) from error
+            raise GuestError(
+                tried, host=self.host, said=said, remedy=refusal_remedy(said)
+            ) from error
 
     def find(self, name: str) -> Domain | None:
         """The domain called ``name``, or None."""

@@ -1,1 +1,1 @@
-"""Others' formats, decoded."""
+"""Formats of other programs, decoded: virtqueues, features, migration streams, logs."""

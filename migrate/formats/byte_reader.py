@@ -9,8 +9,8 @@ from migrate.errors import MeasurementError
 Bytes = bytes | mmap.mmap
 
 
-class Cursor:
-    """A place in ``data``; whoever reads beyond ``end`` gets a MeasurementError that says where."""
+class ByteReader:
+    """Reads ``data`` from ``at`` to ``end``; beyond it, a MeasurementError that says where."""
 
     def __init__(self, data: Bytes, at: int = 0, end: int | None = None) -> None:
         self.data = data
@@ -39,5 +39,5 @@ class Cursor:
         return self.take(self.number(1, what), what).decode("ascii", "replace")
 
     def damaged(self, said: str) -> MeasurementError:
-        """What is wrong here."""
+        """The error to raise for what is wrong at this place."""
         return MeasurementError("read the migration stream", said=f"at byte {self.at}: {said}")

@@ -1,4 +1,4 @@
-"""What logs tell of a move, as events: QEMU's trace points, and what OVS-DPDK's vhost-user did.
+"""Events of a move from logs: QEMU's trace points, and vhost-user messages of OVS-DPDK.
 
 QEMU's log backend writes ``<pid>@<seconds>.<microseconds>:<trace point> <arguments>`` by its host's
 wall clock (docs/devel/tracing); OVS writes UTC with milliseconds.
@@ -26,13 +26,15 @@ _QUEUE = re.compile(r"State of queue (\d+) .* changed to '(\w+)'")
 _UP = re.compile(r"VHOST_CONFIG: \(\S+\) virtio is now ready for processing")
 
 
-def of_qemu(log: str, host: str, wall: Offset) -> Iterator[Event]:
+def parse_qemu_log(log: str, host: str, wall: Offset) -> Iterator[Event]:
     """The trace points in QEMU's log; one whose line was cut short or mixed is left out."""
     for line in log.splitlines():
-        if (found := _TRACED.match(line)) is None:
+        if (match := _TRACED.match(line)) is None:
             continue
-        seconds, micros, kind, rest = found.groups()
-        data = {"checkpoint": rest} if kind == "checkpoint" else dict(_PAIRS.findall(rest))
+        seconds, micros, kind, arguments = match.groups()
+        data = (
+            {"checkpoint": arguments} if kind == "checkpoint" else dict(_PAIRS.findall(arguments))
+        )
         if kind != "checkpoint" and not {"idstr", "type", "downtime"} <= data.keys():
             continue
         yield Event(
@@ -46,13 +48,13 @@ def of_qemu(log: str, host: str, wall: Offset) -> Iterator[Event]:
         )
 
 
-def of_ovs(log: str, host: str, wall: Offset) -> Iterator[Event]:
+def parse_ovs_log(log: str, host: str, wall: Offset) -> Iterator[Event]:
     """Messages of vhost-user, ring states and the port's readiness in the log of OVS-DPDK."""
     for line in log.splitlines():
-        if (found := _OVS.match(line)) is None:
+        if (match := _OVS.match(line)) is None:
             continue
-        stamp, text = found.groups()
-        name, data = _told(text)
+        stamp, text = match.groups()
+        name, data = _ovs_event(text)
         if not name:
             continue
         at = datetime.fromisoformat(f"{stamp}+00:00")
@@ -69,11 +71,11 @@ def of_ovs(log: str, host: str, wall: Offset) -> Iterator[Event]:
         )
 
 
-def _told(text: str) -> tuple[str, dict[str, str]]:
+def _ovs_event(text: str) -> tuple[str, dict[str, str]]:
     if _UP.search(text):
         return READY, {}
-    if found := _MESSAGE.search(text):
-        return "vhost-user-message", {"message": found[1] or found[2]}
-    if found := _QUEUE.search(text):
-        return QUEUE, {"queue": found[1], "state": found[2]}
+    if match := _MESSAGE.search(text):
+        return "vhost-user-message", {"message": match[1] or match[2]}
+    if match := _QUEUE.search(text):
+        return QUEUE, {"queue": match[1], "state": match[2]}
     return "", {}

@@ -69,7 +69,7 @@ NUMBERS: Mapping[str, int] = {
     "ring_event_idx": 29,
 }
 
-SHADOWED = frozenset(
+SHADOWABLE = frozenset(
     (
         *("csum", "guest_csum", "ctrl_guest_offloads", "mtu", "mac", "guest_tso4", "guest_tso6"),
         *("guest_ecn", "guest_ufo", "host_tso4", "host_tso6", "host_ecn", "host_ufo", "mrg_rxbuf"),
@@ -78,33 +78,34 @@ SHADOWED = frozenset(
         *("rsc_ext", "standby", "speed_duplex"),
     )
 )
-"""What QEMU 10 can follow in shadow virtqueues (net/vhost-vdpa.c ``vdpa_svq_device_features``,
-hw/virtio/vhost-shadow-virtqueue.c ``vhost_svq_valid_features``); later ones can follow more."""
+"""Features that QEMU 10 supports in shadow virtqueues (net/vhost-vdpa.c
+``vdpa_svq_device_features``, hw/virtio/vhost-shadow-virtqueue.c ``vhost_svq_valid_features``);
+later versions support more."""
 
 
-def names(mask: int, known: Mapping[int, str] = NAMES) -> tuple[str, ...]:
-    """Of the features in ``mask``, lowest first; one without a name is told by its number."""
+def feature_names(mask: int, known: Mapping[int, str] = NAMES) -> tuple[str, ...]:
+    """Names of the features in ``mask``, lowest first; ``bit N`` for one without a name."""
     bits = (bit for bit in range(mask.bit_length()) if mask >> bit & 1)
     return tuple(known.get(bit, f"bit {bit}") for bit in bits)
 
 
-def mask_of(features: Iterable[str]) -> int:
-    """The features by number, of names as :func:`canonical` gives them."""
+def feature_mask(features: Iterable[str]) -> int:
+    """The mask of features by their names, as :func:`canonical_name` gives them."""
     numbers = (NUMBERS[name] if name in NUMBERS else int(name.split()[-1]) for name in features)
     return sum(1 << number for number in set(numbers))
 
 
-def canonical(told: str | int) -> str:
-    """The name of a feature as a tool tells it: by name in any case, or by its number."""
-    if isinstance(told, int):
-        return NAMES.get(told, f"bit {told}")
-    name = told.lower()
+def canonical_name(feature: str | int) -> str:
+    """The name of a feature that a tool prints: by name in any case, or by its number."""
+    if isinstance(feature, int):
+        return NAMES.get(feature, f"bit {feature}")
+    name = feature.lower()
     return NAMES.get(NUMBERS.get(name, -1), name)
 
 
-def unshadowed(features: Iterable[str]) -> tuple[str, ...]:
-    """Of a device's features, those for which QEMU 10 refuses shadow virtqueues."""
-    return tuple(sorted(set(features) - SHADOWED, key=lambda name: mask_of([name])))
+def not_shadowable(features: Iterable[str]) -> tuple[str, ...]:
+    """Those of a device's features for which QEMU 10 refuses shadow virtqueues."""
+    return tuple(sorted(set(features) - SHADOWABLE, key=lambda name: feature_mask([name])))
 
 
 # --- a refusal, and what would lift it ----------------------------------------------------------
@@ -116,27 +117,29 @@ _LOADED = re.compile(rf"Features {_HEX} unsupported\. Allowed features: {_HEX}")
 _NO_LOG = re.compile(r"vhost lacks VHOST_F_LOG_ALL feature")
 
 
-def lifts(said: str) -> str:
-    """What would lift a refusal that names features; empty for other words of QEMU."""
-    if found := _NOT_SHADOWED.search(said):
-        return _without(int(found[1], 16))
-    if found := _RINGS.search(said):
-        offer, right = (int(group, 16) for group in found.groups())
-        lacking = names(right & ~offer)
-        more = f"; the device has to offer {', '.join(lacking)}" if lacking else ""
-        return _without(offer & ~right) + more if offer & ~right else more.removeprefix("; ")
-    if found := _LOADED.search(said):
-        wanted, allowed = (int(group, 16) for group in found.groups())
-        lost = ", ".join(names(wanted & ~allowed))
+def refusal_remedy(message: str) -> str:
+    """The remedy for a refusal of QEMU's that names features; empty for another message."""
+    if match := _NOT_SHADOWED.search(message):
+        return _without(int(match[1], 16))
+    if match := _RINGS.search(message):
+        offer, right = (int(group, 16) for group in match.groups())
+        lacking = feature_names(right & ~offer)
+        addition = f"; the device has to offer {', '.join(lacking)}" if lacking else ""
+        return (
+            _without(offer & ~right) + addition if offer & ~right else addition.removeprefix("; ")
+        )
+    if match := _LOADED.search(message):
+        wanted, allowed = (int(group, 16) for group in match.groups())
+        lost = ", ".join(feature_names(wanted & ~allowed))
         return f"the target's device has no {lost}: switch that off at the source, or on there"
-    if _NO_LOG.search(said):
+    if _NO_LOG.search(message):
         return "interface.vdpa.shadow = 'on', or a backend that can log what it writes"
     return ""
 
 
 def _without(mask: int) -> str:
-    """Features that shadow virtqueues do not follow."""
-    off = names(mask)
+    """The remedy for features that shadow virtqueues do not support."""
+    off = feature_names(mask)
     listed = ", ".join(f"'{name}'" for name in off)
     return (
         f"shadow virtqueues of this QEMU can't follow {', '.join(off)}: switch that off by "

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from migrate.errors import MeasurementError
-from migrate.formats.byte_reader import Cursor
-from migrate.formats.virtio_features import mask_of, names
+from migrate.formats.byte_reader import ByteReader
+from migrate.formats.virtio_features import feature_mask, feature_names
 
 QUEUE_MAX = 1024
 """QEMU's VIRTIO_QUEUE_MAX: so many are in each subsection, used or not."""
@@ -29,10 +29,10 @@ STATUSES = {
     64: "device_needs_reset",
     128: "failed",
 }
-"""Virtio 1.3, section 2.1."""
+"""Bits of the device status by name (virtio 1.3, section 2.1)."""
 _PCI_LISTS, _CAPABILITIES, _MSI_X, _EXPRESS = 0x06, 0x34, 0x11, 0x10
 _VLANS = 4096 // 8
-_GUEST_OFFLOADS = mask_of(["ctrl_guest_offloads"])
+_GUEST_OFFLOADS = feature_mask(["ctrl_guest_offloads"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class QueueState:
     available: int | None = None
     used_ring: int | None = None
     avail_wrap: bool | None = None
-    """Of a packed ring, as the rest is; its device keeps these."""
+    """From here on packed rings only: their device keeps these."""
     used: int | None = None
     used_wrap: bool | None = None
     in_flight: int | None = None
@@ -64,7 +64,7 @@ class NetState:
     vlans: int
     """Identifiers that pass the filter."""
     queue_pairs: int
-    """QEMU's curr_queue_pairs."""
+    """Queue pairs in use: QEMU's curr_queue_pairs."""
     max_queue_pairs: int
     guest_offloads: tuple[str, ...] | None
     """None: without ctrl_guest_offloads they are not in the stream."""
@@ -82,8 +82,8 @@ class NetState:
 
 
 @dataclass(slots=True)
-class _Found:
-    """What is found on the way."""
+class _Decoded:
+    """What is decoded so far, which later subsections replace."""
 
     features: int
     queues: list[QueueState]
@@ -92,43 +92,43 @@ class _Found:
     broken: bool = False
 
 
-def decode(blob: bytes) -> NetState:
+def decode_net_state(blob: bytes) -> NetState:
     """Read the blob; MeasurementError with the byte if it can't be one."""
-    cursor = Cursor(blob)
+    cursor = ByteReader(blob)
     has_vectors = _pci(cursor)
     status = cursor.number(1, "device status")
     interrupts = cursor.number(1, "interrupt status")
     cursor.skip(2, "selected queue")
     features = cursor.number(4, "features")
     config = cursor.take(cursor.number(4, "length of the configuration"), "configuration")
-    found = _Found(features, list(_queues(cursor, has_vectors)))
+    decoded = _Decoded(features, list(_queues(cursor, has_vectors)))
     net = _net(cursor, config, features)
     unread = ""
     try:
-        _subsections(cursor, found)
+        _subsections(cursor, decoded)
     except MeasurementError as error:
         unread = error.said
-    packed = "ring_packed" in names(found.features)
+    packed = "ring_packed" in feature_names(decoded.features)
     return replace(
         net,
         status=tuple(word for bit, word in STATUSES.items() if status & bit),
         interrupt_status=interrupts,
-        features=names(found.features),
-        queues=tuple(one if packed else _split(one) for one in found.queues),
-        started=found.started,
-        broken=found.broken,
-        subsections=tuple(found.seen),
+        features=feature_names(decoded.features),
+        queues=tuple(queue if packed else _without_packed(queue) for queue in decoded.queues),
+        started=decoded.started,
+        broken=decoded.broken,
+        subsections=tuple(decoded.seen),
         unread=unread,
     )
 
 
-def _split(queue: QueueState) -> QueueState:
+def _without_packed(queue: QueueState) -> QueueState:
     """A split ring's indices are in the guest's memory; those of a packed one mean nothing."""
     return replace(queue, avail_wrap=None, used=None, used_wrap=None, in_flight=None)
 
 
-def _pci(cursor: Cursor) -> bool:
-    """Go over what is the PCI device's; whether it has MSI-X, and so vectors."""
+def _pci(cursor: ByteReader) -> bool:
+    """Skip the PCI device's part; returns whether it has MSI-X, and so vectors."""
     cursor.skip(4, "version of the PCI device")
     begin = cursor.skip(256, "PCI configuration space")
     space = cursor.data[begin : cursor.at]
@@ -155,7 +155,7 @@ def _capabilities(space: bytes) -> Iterator[tuple[int, int]]:
         at = space[at + 1]
 
 
-def _queues(cursor: Cursor, has_vectors: bool) -> Iterator[QueueState]:
+def _queues(cursor: ByteReader, has_vectors: bool) -> Iterator[QueueState]:
     count = cursor.number(4, "number of queues")
     if count > QUEUE_MAX:
         raise cursor.damaged(f"{count} queues")
@@ -172,7 +172,7 @@ def _queues(cursor: Cursor, has_vectors: bool) -> Iterator[QueueState]:
 # --- the network device ------------------------------------------------------------------------
 
 
-def _net(cursor: Cursor, config: bytes, features: int) -> NetState:
+def _net(cursor: ByteReader, config: bytes, features: int) -> NetState:
     mac = cursor.take(6, "MAC address")
     cursor.skip(4 + 4, "tx_waiting, mergeable_rx_bufs")
     status = cursor.number(2, "link status")
@@ -190,7 +190,7 @@ def _net(cursor: Cursor, config: bytes, features: int) -> NetState:
         cursor.skip(4 * max(0, pairs - 1), "tx_waiting")
     offloads = None
     if features & _GUEST_OFFLOADS:
-        offloads = names(cursor.number(8, "guest offloads"))
+        offloads = feature_names(cursor.number(8, "guest offloads"))
     return NetState(
         mac=mac.hex(":"),
         link_up=bool(status & 1),
@@ -208,26 +208,26 @@ def _net(cursor: Cursor, config: bytes, features: int) -> NetState:
 # --- subsections -------------------------------------------------------------------------------
 
 
-def _subsections(cursor: Cursor, found: _Found) -> None:
+def _subsections(cursor: ByteReader, decoded: _Decoded) -> None:
     while cursor.at < cursor.end:
         kind = cursor.number(1, "a subsection")
         if kind != SUBSECTION:
             raise cursor.damaged(f"no subsection, but 0x{kind:02x}")
         name = cursor.name("a subsection's name")
         cursor.skip(4, "a subsection's version")
-        _subsection(cursor, found, name)
-        found.seen.append(name)
+        _subsection(cursor, decoded, name)
+        decoded.seen.append(name)
 
 
-def _subsection(cursor: Cursor, found: _Found, name: str) -> None:
+def _subsection(cursor: ByteReader, decoded: _Decoded, name: str) -> None:
     if name == "virtio/64bit_features":
-        found.features = cursor.number(8, name)
+        decoded.features = cursor.number(8, name)
     elif name == "virtio/virtqueues":
-        _each(cursor, found, name, 16, _rings)
+        _each_queue(cursor, decoded, name, 16, _rings)
     elif name == "virtio/packed_virtqueues":
-        _each(cursor, found, name, 10, _packed)
+        _each_queue(cursor, decoded, name, 10, _packed)
     elif name in ("virtio/started", "virtio/broken"):
-        setattr(found, name.partition("/")[2], bool(cursor.number(1, name)))
+        setattr(decoded, name.partition("/")[2], bool(cursor.number(1, name)))
     elif name == "virtio-net-device/rss":
         cursor.skip(3 + 4, name)
         cursor.skip(2 * (cursor.number(2, name)) + 2 + 40, name)
@@ -246,23 +246,23 @@ SIZES = {
     "virtio_pci/modern_state": 4 + 4 + 8 + 28 * QUEUE_MAX,
     "virtio_pci/modern_state/features128": 8,
 }
-"""Of what is gone over; it is in the rest already, or nobody asked for it."""
+"""Bytes of subsections that are skipped: known from elsewhere, or not needed."""
 
 
-_Fill = Callable[[Cursor, QueueState], QueueState]
+_Fill = Callable[[ByteReader, QueueState], QueueState]
 
 
-def _each(cursor: Cursor, found: _Found, name: str, size: int, fill: _Fill) -> None:
-    part = Cursor(cursor.data, cursor.skip(size * QUEUE_MAX, name), cursor.at)
-    found.queues = [fill(part, queue) for queue in found.queues]
+def _each_queue(cursor: ByteReader, decoded: _Decoded, name: str, size: int, fill: _Fill) -> None:
+    part = ByteReader(cursor.data, cursor.skip(size * QUEUE_MAX, name), cursor.at)
+    decoded.queues = [fill(part, queue) for queue in decoded.queues]
 
 
-def _rings(cursor: Cursor, queue: QueueState) -> QueueState:
+def _rings(cursor: ByteReader, queue: QueueState) -> QueueState:
     what = "addresses of the rings"
     return replace(queue, available=cursor.number(8, what), used_ring=cursor.number(8, what))
 
 
-def _packed(cursor: Cursor, queue: QueueState) -> QueueState:
+def _packed(cursor: ByteReader, queue: QueueState) -> QueueState:
     what = "indices of packed rings"
     return replace(
         queue,

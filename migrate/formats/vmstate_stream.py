@@ -1,53 +1,44 @@
-"""A QEMU migration stream's own account: which section is how long, and what a device's fields say.
+"""What is in a QEMU migration stream: which section is how long, and a device's fields.
 
 A stream is a magic and a version, sections, an end, and last a description as JSON (QEMU,
-migration/savevm.c). RAM's records tell their own length (migration/ram.c); a device's state is just
+migration/savevm.c). RAM's records have their own length (migration/ram.c); a device's state is just
 its fields one after the other, and only the description knows how long they are. libvirt's saved
 file (qemu_saveimage.h) has a header and the domain's XML before the stream.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from migrate.errors import MeasurementError
-from migrate.formats.byte_reader import Bytes, Cursor
-from migrate.formats.virtio_net_state import NetState, decode
+from migrate.formats.byte_reader import ByteReader, Bytes
+from migrate.formats.virtio_net_state import NetState, decode_net_state
+from migrate.formats.vmstate_description import (
+    Description,
+    Field,
+    bad_description,
+    described_list,
+    described_number,
+    find_description,
+    read_fields,
+    state_bytes,
+)
 
-_EOF, _START, _PART, _END, _FULL, _SUBSECTION, _DESCRIPTION, _CONFIGURATION, _COMMAND = range(9)
+_EOF, _START, _PART, _END, _FULL, _, _, _CONFIGURATION, _COMMAND = range(9)
 _FOOTER = 0x7E
 _MAGIC = b"QEVM"
 _ZERO, _MEM_SIZE, _PAGE, _EOS, _CONTINUE, _XBZRLE, _COMPRESSED = 2, 4, 8, 0x10, 0x20, 0x40, 0x100
 _FLUSH = 0x200
 _HEAD = 1 + 4 + 1 + 4 + 4 + 1 + 4
-"""Of a section without its name: kind, number, the name's length, instance, version; its footer."""
+"""Bytes of a section's head without its name, and its footer: kind, number, the name's length,
+instance, version; kind, number."""
 _WHOLE, _PARTIAL = b"LibvirtQemudSave", b"LibvirtQemudPart"
 _HEADER = 16 + 19 * 4
 FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
-"""libvirt's virQEMUSaveFormat."""
-_TAIL = 64 << 20
-"""No description is longer; QEMU's own tool looks through 10 MiB."""
-_GUESSES = 64
-NUMBERS = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
-
-Described = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field of a device's state; ``offset`` in that state, ``bytes`` of all its ``count``."""
-
-    name: str
-    type: str
-    offset: int
-    bytes: int
-    count: int = 1
-    value: int | None = None
-    """Of a single number, else None."""
+"""Formats of libvirt's saved files by number: virQEMUSaveFormat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +70,8 @@ class Ram:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Of a whole stream: ``sections`` in its order, and with ``other_bytes`` they are all of it."""
+class StreamAccount:
+    """A whole stream by its ``sections`` in order; with ``other_bytes`` they are all of it."""
 
     stream_bytes: int
     sections: tuple[Section, ...]
@@ -95,15 +86,17 @@ class Account:
     notes: tuple[str, ...] = ()
 
 
-def account(data: Bytes) -> Account:
+def read_stream(data: Bytes) -> StreamAccount:
     """Read a whole stream, or libvirt's file of one; MeasurementError: what is wrong, and where."""
-    begin = _begin(data)
-    described, at, size = _description(data, begin)
-    return _Reading(Cursor(data, begin, at), described).account(len(data) - begin, size, begin > 0)
+    begin = _stream_begin(data)
+    described, at, size = find_description(data, begin)
+    return _StreamReader(ByteReader(data, begin, at), described).account(
+        len(data) - begin, size, begin > 0
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class StreamEnd:
     """What a stream ends with: the devices that were saved when the guest had stopped."""
 
     sections: tuple[Section, ...]
@@ -112,37 +105,41 @@ class Ending:
     notes: tuple[str, ...] = ()
 
 
-def ending(data: Bytes) -> Ending:
-    """Of a stream whose begin was not captured; MeasurementError: what is wrong, and where.
+def read_stream_end(data: Bytes) -> StreamEnd:
+    """Read the end of a stream whose begin was not captured; MeasurementError says what is wrong.
 
-    The description tells how long the sections are that lie before it, and so where they begin.
+    The description has the length of the sections that lie before it, and so where they begin.
     """
-    described, at, size = _description(data, 0)
-    devices = _listed(described, "devices")
-    begin = at - 1 - sum(_HEAD + len(str(one.get("name"))) + _length(one) for one in devices)
+    described, at, size = find_description(data, 0)
+    devices = described_list(described, "devices")
+    begin = (
+        at
+        - 1
+        - sum(_HEAD + len(str(device.get("name"))) + state_bytes(device) for device in devices)
+    )
     if begin < 0:
-        raise Cursor(data).damaged("devices are described that were not captured")
-    return _Reading(Cursor(data, begin, at), described).ending(size)
+        raise ByteReader(data).damaged("devices are described that were not captured")
+    return _StreamReader(ByteReader(data, begin, at), described).ending(size)
 
 
 # --- what is around the stream ------------------------------------------------------------------
 
 
-def _begin(data: Bytes) -> int:
+def _stream_begin(data: Bytes) -> int:
     """Where the stream begins: at once, or after libvirt's header and the XML."""
     magic = data[:16]
     if magic[:4] == _MAGIC:
         return 0
-    cursor = Cursor(data)
+    cursor = ByteReader(data)
     if magic == _PARTIAL:
         raise cursor.damaged("libvirt did not finish to save")
     if magic != _WHOLE:
         raise cursor.damaged("neither a migration stream nor a file saved by libvirt")
-    head = Cursor(data, 16)
+    head = ByteReader(data, 16)
     # In the host's order: that in which the version is a small number.
     raw = [head.take(4, "libvirt's header") for _ in range(4)]
     order: Literal["little", "big"] = "little" if raw[0][0] else "big"
-    version, length, _running, kind = (int.from_bytes(one, order) for one in raw)
+    version, length, _running, kind = (int.from_bytes(number, order) for number in raw)
     if version not in (1, 2):
         raise head.damaged(f"version {version} of libvirt's format is not known")
     if kind:
@@ -156,106 +153,21 @@ def _begin(data: Bytes) -> int:
     return cursor.at
 
 
-def _description(data: Bytes, begin: int) -> tuple[Described, int, int]:
-    """The JSON, where it begins (its kind's byte), and its length.
-
-    It is the last of the stream and has no zero byte, but before it are the end of the sections (a
-    zero), its kind, and its length, whose first byte is a zero.
-    """
-    least = max(begin, len(data) - _TAIL)
-    at = len(data)
-    for _ in range(_GUESSES):
-        at = data.rfind(b"\0\x06\0", least, at + 2)
-        if at < 0:
-            break
-        size = int.from_bytes(data[at + 2 : at + 6], "big")
-        if at + 6 + size > len(data):
-            continue
-        try:
-            found = json.loads(bytes(data[at + 6 : at + 6 + size]))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            return found, at + 1, size + 5
-    raise Cursor(data, len(data)).damaged(
-        "no description of the devices at the end: cut off, or QEMU sends none (post-copy)"
-    )
-
-
-# --- what the description tells -----------------------------------------------------------------
-
-
-def _listed(of: Described, key: str) -> list[Described]:
-    found = of.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise _undescribed(key, of)
-    return found
-
-
-def _counted(of: Described, key: str, default: int | None = None) -> int:
-    found = of.get(key, default)
-    if not isinstance(found, int) or found < 0:
-        raise _undescribed(key, of)
-    return found
-
-
-def _undescribed(key: str, of: Described) -> MeasurementError:
-    where = str(of.get("name", of.get("vmsd_name", "the whole")))[:80]
-    return MeasurementError("read the migration stream", said=f"its description: {key} of {where}")
-
-
-def _fields(state: Described, cursor: Cursor, path: str, offset: int) -> Iterator[Field]:
-    """Go over a state as it is described; subsections follow on the fields (vmstate_save_state)."""
-    begin = cursor.at - offset
-    for told in _listed(state, "fields"):
-        index = f"[{told['index']}]" if "index" in told else ""
-        name = f"{path}{told.get('name', '')}{index}"
-        count, size = _counted(told, "array_len", 1), _counted(told, "size")
-        at = cursor.skip(size * count, name)
-        inner = told.get("struct")
-        if isinstance(inner, dict) and count == 1:
-            within = Cursor(cursor.data, at, cursor.at)
-            yield from _fields(inner, within, f"{name}.", at - begin)
-            if within.at != within.end:
-                raise within.damaged(f"{name} is described as longer than its fields")
-            continue
-        kind = str(told.get("type", ""))
-        value = None
-        if count == 1 and kind.removesuffix(" equal") in NUMBERS:
-            signed = kind.startswith("int")
-            value = int.from_bytes(cursor.data[at : cursor.at], "big", signed=signed)
-        yield Field(name, kind, at - begin, size * count, count, value)
-    for told in _listed(state, "subsections"):
-        kind_byte = cursor.number(1, "a subsection")
-        name = cursor.name("a subsection's name")
-        if kind_byte != _SUBSECTION or name != told.get("vmsd_name"):
-            raise cursor.damaged(f"no subsection {told.get('vmsd_name')!r} of {path or 'a device'}")
-        cursor.skip(4, "a subsection's version")
-        yield from _fields(told, cursor, f"{path}{name}.", cursor.at - begin)
-
-
-def _length(state: Described) -> int:
-    """Bytes of a state, as described, and of its subsections with their heads."""
-    own = sum(_counted(t, "size") * _counted(t, "array_len", 1) for t in _listed(state, "fields"))
-    more = _listed(state, "subsections")
-    return own + sum(1 + 1 + len(str(one.get("vmsd_name"))) + 4 + _length(one) for one in more)
-
-
 # --- the sections -------------------------------------------------------------------------------
 
 
-class _Reading:
-    """One reading of a stream, from its magic to its end."""
+class _StreamReader:
+    """Reads one stream, section by section."""
 
-    def __init__(self, cursor: Cursor, described: Described) -> None:
+    def __init__(self, cursor: ByteReader, described: Description) -> None:
         self.cursor = cursor
         self.described = described
-        self.page_size = _counted(described, "page_size")
+        self.page_size = described_number(described, "page_size")
         if self.page_size < 2 * _FLUSH or self.page_size & (self.page_size - 1):
-            raise _undescribed("page_size", described)
+            raise bad_description("page_size", described)
         self.states = {
-            (str(one.get("name")), _counted(one, "instance_id")): one
-            for one in _listed(described, "devices")
+            (str(device.get("name")), described_number(device, "instance_id")): device
+            for device in described_list(described, "devices")
         }
         self.sections: dict[int, Section] = {}
         self.capabilities: set[str] = set()
@@ -265,12 +177,12 @@ class _Reading:
         self.network: dict[str, NetState] = {}
         self.notes: list[str] = []
 
-    def account(self, stream_bytes: int, description_bytes: int, by_libvirt: bool) -> Account:
-        """All of it."""
+    def account(self, stream_bytes: int, description_bytes: int, by_libvirt: bool) -> StreamAccount:
+        """The account of the whole stream."""
         self._read()
         sections = tuple(self.sections.values())
-        ram = sum(one.bytes for one in sections if one.name == "ram")
-        return Account(
+        ram = sum(section.bytes for section in sections if section.name == "ram")
+        return StreamAccount(
             stream_bytes=stream_bytes,
             sections=sections,
             ram=Ram(
@@ -284,7 +196,7 @@ class _Reading:
             if ram
             else None,
             machine=self.machine,
-            other_bytes=stream_bytes - sum(one.bytes for one in sections),
+            other_bytes=stream_bytes - sum(section.bytes for section in sections),
             description_bytes=description_bytes,
             saved_by_libvirt=by_libvirt,
             network=self.network,
@@ -299,11 +211,11 @@ class _Reading:
             raise cursor.damaged(f"version {version} of the stream is not known")
         self._sections()
 
-    def ending(self, description_bytes: int) -> Ending:
-        """From the first of the devices that the description tells of."""
+    def ending(self, description_bytes: int) -> StreamEnd:
+        """The end of a stream, read from the first device in its description on."""
         self._sections()
-        told = tuple(self.sections.values())
-        return Ending(told, description_bytes, self.network, tuple(self.notes))
+        sections = tuple(self.sections.values())
+        return StreamEnd(sections, description_bytes, self.network, tuple(self.notes))
 
     def _sections(self) -> None:
         cursor = self.cursor
@@ -326,11 +238,11 @@ class _Reading:
             self.machine = _text(self.cursor.take(self.cursor.number(4, "machine"), "machine"))
             return
         begin = self.cursor.at
-        for one in _fields(state, self.cursor, "", 0):
-            raw = self.cursor.data[begin + one.offset : begin + one.offset + one.bytes]
-            if one.name == "name":
+        for part in read_fields(state, self.cursor, "", 0):
+            raw = self.cursor.data[begin + part.offset : begin + part.offset + part.bytes]
+            if part.name == "name":
                 self.machine = _text(raw)
-            elif one.type == "capability":
+            elif part.type == "capability":
                 self.capabilities.add(_text(raw[1:]))
         if "mapped-ram" in self.capabilities:
             raise self.cursor.damaged("a stream with mapped-ram: its pages are not in the sections")
@@ -346,40 +258,40 @@ class _Reading:
             instance, version = (cursor.number(4, f"head of {name}") for _ in range(2))
             what: Literal["iterated", "full"] = "full" if kind == _FULL else "iterated"
             self.sections[number] = Section(name, instance, version, what, 0, 0)
-        one = self.sections.get(number)
-        if one is None:
+        section = self.sections.get(number)
+        if section is None:
             raise cursor.damaged(f"section {number} goes on, and never began")
-        fields = self._content(one)
-        self._footer(number, one)
-        size = one.bytes + cursor.at - begin
-        self.sections[number] = replace(one, bytes=size, parts=one.parts + 1, fields=fields)
+        fields = self._content(section)
+        self._footer(number, section)
+        size = section.bytes + cursor.at - begin
+        self.sections[number] = replace(section, bytes=size, parts=section.parts + 1, fields=fields)
 
-    def _content(self, one: Section) -> tuple[Field, ...]:
-        if one.kind == "full":
-            state = self.states.get((one.name, one.instance))
+    def _content(self, section: Section) -> tuple[Field, ...]:
+        if section.kind == "full":
+            state = self.states.get((section.name, section.instance))
             if state is None:
-                raise self.cursor.damaged(f"{one.name} {one.instance} is not described")
+                raise self.cursor.damaged(f"{section.name} {section.instance} is not described")
             begin = self.cursor.at
-            fields = tuple(_fields(state, self.cursor, "", 0))
-            self._network(one.name, fields, begin)
+            fields = tuple(read_fields(state, self.cursor, "", 0))
+            self._network(section.name, fields, begin)
             return fields
-        if one.name != "ram":
-            raise self.cursor.damaged(f"how long records of {one.name} are is not known")
+        if section.name != "ram":
+            raise self.cursor.damaged(f"how long records of {section.name} are is not known")
         self._ram()
         return ()
 
-    def _footer(self, number: int, one: Section) -> None:
+    def _footer(self, number: int, section: Section) -> None:
         # Very old machine types have none (x-send-section-footer); these are not looked for.
-        if self.cursor.number(1, f"footer of {one.name}") != _FOOTER:
-            raise self.cursor.damaged(f"{one.name} does not end where it should")
-        if self.cursor.number(4, f"footer of {one.name}") != number:
-            raise self.cursor.damaged(f"the footer of {one.name} is another section's")
+        if self.cursor.number(1, f"footer of {section.name}") != _FOOTER:
+            raise self.cursor.damaged(f"{section.name} does not end where it should")
+        if self.cursor.number(4, f"footer of {section.name}") != number:
+            raise self.cursor.damaged(f"the footer of {section.name} is another section's")
 
     def _network(self, name: str, fields: tuple[Field, ...], begin: int) -> None:
-        if not name.endswith("virtio-net") or [told.type for told in fields] != ["virtio"]:
+        if not name.endswith("virtio-net") or [field.type for field in fields] != ["virtio"]:
             return
         try:
-            self.network[name] = decode(bytes(self.cursor.data[begin : self.cursor.at]))
+            self.network[name] = decode_net_state(bytes(self.cursor.data[begin : self.cursor.at]))
         except MeasurementError as error:
             self.notes.append(f"the state of {name} can't be read: {error.said}")
 

@@ -6,11 +6,10 @@ both. libvirt validates it against its own schema when the domain is started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
+from migrate.backends.base import Backend
 from migrate.backends.xml import template
 from migrate.drivers.libvirt import CHANNEL
 from migrate.images.initramfs import Image
@@ -35,13 +34,13 @@ def domain_xml(
     guest: GuestSpec,
     interface: Interface,
     boot: Image | Path,
-    backend: Mapping[str, Any],
+    backend: Backend,
     *,
     machine: str,
     accelerator: str,
     cpu_model: str | None = None,
 ) -> str:
-    """The domain of ``guest``; ``backend`` is what the interface's module describes.
+    """The domain of ``guest``; ``backend`` is what backs its interface there.
 
     It boots the kernel of an image, or by its own loader the qcow2 disk at a path of the host.
     ``machine`` is a versioned machine type that both hosts know; ``accelerator`` kvm or qemu.
@@ -54,7 +53,6 @@ def domain_xml(
         guest=guest,
         interface=interface,
         backend=backend,
-        shared_memory=bool(backend.get("shared_memory")),
         machine=machine,
         accelerator=accelerator,
         cpu_model=cpu_model,

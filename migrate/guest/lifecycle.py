@@ -36,7 +36,7 @@ class Order:
     warm: bool
     cache: Path
     """Where saved states are kept; the hosts see it under the same path."""
-    saved_with: str = ""
+    save_key: str = ""
     """What else a saved state depends on, e.g. a device's features: they are not in the XML."""
 
 
@@ -44,7 +44,7 @@ def saved_state(order: Order, hypervisor: Hypervisor) -> Path:
     """Where the booted guest is kept: one for each image, domain and QEMU version."""
     versions = hypervisor.versions()
     software = versions["qemu"], versions["libvirt"]
-    key = digest(order.image.digest, order.xml, order.saved_with, *software)
+    key = digest(order.image.digest, order.xml, order.save_key, *software)
     return order.cache / "warm" / f"{order.image.name}-{key}.sav"
 
 

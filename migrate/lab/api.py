@@ -142,9 +142,6 @@ class Lab(Protocol):
     def heal(self) -> tuple[str, ...]:
         """Replace the hosts that are off; their names."""
 
-    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """What an attempt on ``hosts`` should have taken with it."""
-
 
 @dataclass(frozen=True, slots=True)
 class NamespaceHost:

@@ -20,7 +20,6 @@ from migrate.drivers.shell import run
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
-from migrate.lab.leftovers import leftovers
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
 
@@ -109,10 +108,6 @@ class FabricLab:
                 yield process
             finally:
                 process.kill()
-
-    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """See :func:`migrate.lab.leftovers.leftovers`."""
-        return leftovers(self._all[name] for name in hosts)
 
     def told(self) -> Iterator[str]:
         """What it is made of, on lines."""

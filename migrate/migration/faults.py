@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from migrate.backends.vhost_user.backend import stop_switch
+from migrate.backends.base import BackendMode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.guest.domain_xml import NAME
@@ -29,6 +31,7 @@ class Armed:
     listener: Listener
     undo: ExitStack
     begins: Begins
+    deeds: Mapping[str, Callable[[Host], Undo]]
 
     def react(self, event: Event) -> None:
         """Do what is due at this event, once."""
@@ -36,7 +39,7 @@ class Armed:
         for fault in [fault for fault in self.faults if fault.at in begun]:
             self.faults = [other for other in self.faults if other is not fault]
             host = self.hosts[fault.on]
-            self.undo.callback(_DO[fault.do](host))
+            self.undo.callback(self.deeds[fault.do](host))
             self.listener.add(
                 Event(
                     at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
@@ -50,11 +53,19 @@ class Armed:
 
 @contextmanager
 def armed(
-    faults: Sequence[Fault], hosts: Mapping[str, Host], listener: Listener
+    faults: Sequence[Fault],
+    hosts: Mapping[str, Host],
+    listener: Listener,
+    mode: BackendMode[Any],
 ) -> Iterator[Armed]:
-    """Have ``faults`` happen while the block runs, and put back what can be put back after it."""
+    """Have ``faults`` happen while the block runs, and put back what can be put back after it;
+    ``mode`` is that of the guest's interface."""
+    deeds: dict[str, Callable[[Host], Undo]] = {
+        **_DO,
+        "stop-backend": partial(stop_backend, mode),
+    }
     with ExitStack() as undo:
-        yield Armed(faults, hosts, listener, undo, Begins(hosts["source"].name))
+        yield Armed(faults, hosts, listener, undo, Begins(hosts["source"].name), deeds)
 
 
 def kill_guest(host: Host) -> Undo:
@@ -84,9 +95,9 @@ def cut_migration_link(host: Host) -> Undo:
     return mend
 
 
-def stop_backend(host: Host) -> Undo:
-    """End the host's OVS as a crash would; the next guest that needs it starts it again."""
-    stop_switch(host, Deadline.after(PATIENCE_S))
+def stop_backend(mode: BackendMode[Any], host: Host) -> Undo:
+    """End what serves the guest's interface as a crash would; the next guest's is started anew."""
+    mode.crash(host, Deadline.after(PATIENCE_S))
     return lambda: None
 
 
@@ -122,7 +133,6 @@ _DO: Mapping[str, Callable[[Host], Undo]] = {
     "kill-guest": kill_guest,
     "stop-libvirtd": stop_libvirtd,
     "cut-migration-link": cut_migration_link,
-    "stop-backend": stop_backend,
     "kill-host": kill_host,
     "hang-host": hang_host,
 }

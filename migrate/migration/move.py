@@ -18,8 +18,8 @@ from migrate.clock import Deadline, now_ns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import HostError, LabError, MeasurementError
-from migrate.formats.virtio_features import lifts
-from migrate.formats.vmstate_stream import Account, account
+from migrate.formats.virtio_features import refusal_remedy
+from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host
 from migrate.migration.hotplug import put_in, take_out
@@ -85,7 +85,7 @@ class MigrateCall:
     aborted: bool
     reported: Reported
     notes: tuple[str, ...] = ()
-    stream: Account | None = None
+    stream: StreamAccount | None = None
     """Of what was saved; None: nothing was, or a note says why it could not be read."""
     lost: bool = False
     """The connection broke over which it was asked for: its error tells nothing of the guest."""
@@ -95,14 +95,14 @@ class MigrateCall:
 class _Saved:
     """What the saved file had to say of itself."""
 
-    account: Account | None = None
+    account: StreamAccount | None = None
     notes: tuple[str, ...] = ()
 
     def read(self, path: Path) -> None:
         """Take its account; a file that can't be read is a note, and the move goes on."""
         try:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
-                self.account = account(data)
+                self.account = read_stream(data)
         except (MeasurementError, OSError, ValueError) as error:  # ValueError: it is empty
             self.notes = (f"no account of the saved stream: {error}",)
 
@@ -176,7 +176,7 @@ def _begin(domain: Domain, move: Move) -> BackgroundCall:
     parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
     if policy.transport == "peer-to-peer":
         flags.add("peer-to-peer")
-    if policy.method == "postcopy" or policy.on_timeout == "postcopy":
+    if policy.may_postcopy:
         flags.add("postcopy")
     if policy.auto_converge:
         flags.add("auto-converge")
@@ -310,9 +310,9 @@ def _problem(call: BackgroundCall, move: Move) -> Problem | None:
     if error is None:
         return None
     if isinstance(error, LabError):
-        remedy = error.remedy or lifts(error.said)
+        remedy = error.remedy or refusal_remedy(error.said)
         return Problem(tried=error.tried, host=error.host, said=error.said, remedy=remedy)
-    return Problem(tried=call.tried, host=host, said=str(error), remedy=lifts(str(error)))
+    return Problem(tried=call.tried, host=host, said=str(error), remedy=refusal_remedy(str(error)))
 
 
 def _reported(listener: Listener, since: int, source: str, call: BackgroundCall) -> Reported:

@@ -90,7 +90,7 @@ class Attempt(Value):
         return max(self.floor.ms(direction), 2 * self.case.workload.interval_us / 1e3)
 
     @property
-    def against(self) -> tuple[Verdict, ...]:
+    def failed_verdicts(self) -> tuple[Verdict, ...]:
         """The verdicts that keep it from passing."""
         allowed = self.case.expect.allow_unmeasured
         return tuple(
@@ -103,4 +103,4 @@ class Attempt(Value):
     @property
     def passed(self) -> bool:
         """A green one must mean something: no verdict at all is no pass."""
-        return bool(self.verdicts) and not self.against
+        return bool(self.verdicts) and not self.failed_verdicts

@@ -121,6 +121,11 @@ class Policy(Value):
     abort_at: PhaseName | None = None
     """Abort on purpose when this phase is seen."""
 
+    @property
+    def may_postcopy(self) -> bool:
+        """Whether the move may end as a post-copy."""
+        return self.method == "postcopy" or self.on_timeout == "postcopy"
+
 
 class Workload(Value):
     """What goes on in the guest and on the wire while it is moved."""

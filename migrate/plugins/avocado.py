@@ -320,13 +320,13 @@ def _show(folder: Path, output: str | None, send: Send) -> None:
 
 def ended(attempt: Attempt) -> Message:
     """Pass only if every verdict is one, or an ``unmeasured`` that the case allows."""
-    from migrate.report.table import against, clean
+    from migrate.report.table import clean
 
     if attempt.passed:
         return _finished("pass")
     wrong = (
         f"{verdict.check} {verdict.result}: {verdict.evidence or verdict.measured}"
-        for verdict in against(attempt)
+        for verdict in attempt.failed_verdicts
     )
     return _finished("fail", clean("; ".join(wrong) or "it has no verdict"))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from migrate.analysis.host_clocks import PEER, clock_steps
-from migrate.formats.vmstate_stream import Account, Ending, Section
+from migrate.formats.vmstate_stream import Section, StreamAccount, StreamEnd
 from migrate.migration.move import MoveResult
 from migrate.model import ClockReading, DirtyRate, Event, Nic, Sample
 from migrate.recorder.qemu_state import QemuRecording
@@ -30,7 +30,7 @@ class Hop:
     end_ns: int
     looked: QemuRecording
     """Inside of both QEMUs."""
-    stream: Account | None = None
+    stream: StreamAccount | None = None
     """Of a guest that was saved and restored; else None."""
     tail: StreamCapture | None = None
     """Of the stream of one that was moved live."""
@@ -38,7 +38,7 @@ class Hop:
     """Whose events were not all heard, and why."""
 
     @property
-    def account(self) -> Account | Ending | None:
+    def account(self) -> StreamAccount | StreamEnd | None:
         """What the stream told of itself."""
         return self.stream or (self.tail.ending if self.tail else None)
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from migrate.clock import Deadline
 from migrate.drivers.netns import enter
 from migrate.errors import MeasurementError
-from migrate.formats.vmstate_stream import Ending, ending
+from migrate.formats.vmstate_stream import StreamEnd, read_stream_end
 from migrate.lab.api import Host
 from migrate.model import Event
 from migrate.recorder.events import Listener
@@ -49,7 +49,7 @@ class Segment(NamedTuple):
 class StreamCapture:
     """What was captured; whole when the block of :func:`capture_stream` has ended."""
 
-    ending: Ending | None = None
+    ending: StreamEnd | None = None
     unseen: str = ""
     """Why there is none."""
     packets: deque[bytes] = field(default_factory=deque)
@@ -71,7 +71,7 @@ class StreamCapture:
         reasons = []
         for data in found:
             try:
-                self.ending = ending(data)
+                self.ending = read_stream_end(data)
             except MeasurementError as error:
                 reasons.append(
                     error.said.partition(": ")[2]

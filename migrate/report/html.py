@@ -18,7 +18,7 @@ from migrate.model import DIRECTIONS, Attempt
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.move_details import sections
-from migrate.report.table import PARTS_TITLE, against, table
+from migrate.report.table import PARTS_TITLE, table
 from migrate.results.run_folder import PRUNED, AttemptRecord, RunRecord, RunWriter, read_run
 
 POINTS = 80_000
@@ -103,7 +103,7 @@ def headline(attempt: Attempt) -> str:
         parts.append(f"outage {direction} {length}{where}")
     reported = attempt.reported.downtime_ms
     parts.append(f"downtime reported {_told(reported) if reported is not None else _NOT}")
-    wrong = [verdict.check for verdict in against(attempt)]
+    wrong = [verdict.check for verdict in attempt.failed_verdicts]
     if wrong:
         parts.append(f"not passed: {', '.join(wrong)}")
     return "; ".join(parts)

@@ -36,8 +36,10 @@ def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
         said = f"{missed.tries} not reached: {missed.reason}"
         ET.SubElement(test, "skipped", message=_clean(said))
     for entry in quarantine.expired(run):
-        test = _test(suite, "quarantine", quarantine.named(entry))
-        ET.SubElement(test, "failure", message=_clean(quarantine.overdue(entry)), type="expired")
+        test = _test(suite, "quarantine", quarantine.entry_name(entry))
+        ET.SubElement(
+            test, "failure", message=_clean(quarantine.expiry_message(entry)), type="expired"
+        )
     suite.set("tests", str(len(suite)))
     for kind, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(name, str(len(suite.findall(f"testcase/{kind}"))))
@@ -56,7 +58,7 @@ def _attempt(suite: ET.Element, run: Run, attempt: Attempt) -> None:
     if known := quarantine.excuses(run, attempt):
         bugs = "; ".join(f"{entry.bug}, {entry.owner}: {entry.reason}" for entry in known)
         excused = ET.SubElement(test, "skipped", message=_clean(f"quarantined: {bugs}"))
-        excused.text = _clean("\n".join(map(_sentence, attempt.against)))
+        excused.text = _clean("\n".join(map(_sentence, attempt.failed_verdicts)))
         return
     wrong = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
     said = [_sentence(verdict) for verdict in wrong] or ["no verdict was reached"]

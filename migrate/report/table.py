@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, ranking_notes
 from migrate.checks import quarantine
 from migrate.errors import visible
-from migrate.model import Attempt, Gap, Run, Verdict
+from migrate.model import Attempt, Gap, Run
 from migrate.report.move_details import Section, went
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid
 
@@ -95,7 +95,7 @@ def _told(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
         ours = [missed for missed in run.not_reached if missed.reason == reason]
         listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in ours)
         yield f"{sum(one.tries for one in ours)} attempts not reached, {reason}: {listed}"
-    yield from quarantine.lines(run, attempts)
+    yield from quarantine.summary_lines(run, attempts)
 
 
 def _by_mode(groups: dict[str, list[Attempt]]) -> bool:
@@ -146,17 +146,12 @@ def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
     passed = sum(attempt.passed for attempt in group)
     if passed == len(group):
         return Cell("pass", f"{passed}/{len(group)}")
-    wrong = [verdict for attempt in group for verdict in against(attempt)]
+    wrong = [verdict for attempt in group for verdict in attempt.failed_verdicts]
     checks = dict.fromkeys(f"{verdict.check} {verdict.result}" for verdict in wrong)
     if all(attempt.passed or quarantine.excuses(run, attempt) for attempt in group):
         said = ", ".join(checks) or "no verdict"
         return Cell("quarantined", f"{passed}/{len(group)} passed: {said}")
     return Cell("FAIL", f"{passed}/{len(group)} passed: {', '.join(checks) or 'no verdict'}", True)
-
-
-def against(attempt: Attempt) -> tuple[Verdict, ...]:
-    """The verdicts that keep an attempt from passing."""
-    return attempt.against
 
 
 def told(attempt: Attempt) -> Iterator[str]:

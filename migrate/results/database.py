@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from migrate.errors import ConfigurationError, MeasurementError
+from migrate.errors import ConfigurationError, MeasurementError, extra
 from migrate.model import SCHEMA
 from migrate.results.index import TYPES, rows, table, write_index
 from migrate.results.run_folder import INDEX, alone, joined, read_table
@@ -50,9 +50,11 @@ class _Fresh:
 def open_store(root: Path) -> Store:
     """All runs in ``root``, which is a path: a folder, a shared one, a mounted object store.
 
-    What is new is read, and kept in the cache. Raises ConfigurationError: no such folder.
+    What is new is read, and kept in the cache. Raises ConfigurationError: no such folder, no
+    duckdb.
     """
-    import duckdb  # noqa: PLC0415 - heavy
+    with extra("trend", f"look for runs in {root}"):
+        import duckdb  # noqa: PLC0415 - heavy
 
     if not root.is_dir():
         raise ConfigurationError(

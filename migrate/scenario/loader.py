@@ -2,7 +2,7 @@
 
 The shape is told in ``docs/scenario-files.md``; the checks of single values are those of
 :mod:`migrate.model`, the checks across values are
-:data:`migrate.scenario.rules.RULES`. Every refusal is a
+:mod:`migrate.scenario.rules`. Every refusal is a
 :class:`~migrate.errors.ConfigurationError` whose ``tried`` names file, line and key.
 """
 
@@ -24,7 +24,7 @@ from migrate.data import shipped
 from migrate.errors import ConfigurationError
 from migrate.model import Case
 from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, known_beside, schema
-from migrate.scenario.rules import RULES
+from migrate.scenario.rules import rules_of
 from migrate.scenario.source_location import Keys, Origin, Table, flat, lines_of
 
 __all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "schema"]
@@ -283,7 +283,7 @@ def _case(settings: Table, row: Row) -> Case:
         case = Case.model_validate_json(json.dumps(settings, default=str), strict=True)
     except ValidationError as error:
         raise _explained(error, row.origin) from error
-    for rule in RULES:
+    for rule in rules_of(case):
         if rule.broken(case):
             raise row.origin.refuse(
                 tuple(rule.key.split(".")), f"in case {case.id}: {rule.said}", rule.remedy

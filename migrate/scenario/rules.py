@@ -1,49 +1,45 @@
 """What a scenario may not ask for, though each value by itself is right.
 
-Each rule names the key to blame, tells when it is broken, and says what would be right.
+Here is what holds for every case; each mode has rules of its own beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
-from migrate.formats.virtio_features import NAMES
+from migrate.backends.base import BackendMode
+from migrate.backends.registry import MODES, backend_mode
+from migrate.backends.rule import Rule
 from migrate.model import Case, PhaseName, VirtualFunction
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One kind of nonsense; ``broken`` is true of a case that has it."""
-
-    key: str
-    broken: Callable[[Case], bool]
-    said: str
-    remedy: str
-
-
-def has_postcopy(case: Case) -> bool:
-    """Whether the move may end as a post-copy."""
-    return case.policy.method == "postcopy" or case.policy.on_timeout == "postcopy"
+def rules_of(case: Case) -> tuple[Rule, ...]:
+    """All that a case has to keep."""
+    return (*RULES, *backend_mode(case.interface.mode).rules)
 
 
 def phases_of(case: Case) -> frozenset[PhaseName]:
     """The phases that a move by this policy can have."""
-    never: set[PhaseName] = set() if has_postcopy(case) else {"postcopy"}
-    if case.interface.mode != "failover":
-        never |= {"wait-unplug", "standby", "replug"}
-    if case.policy.method == "save-restore":
-        never |= {"precopy", "pre-switchover", "postcopy"}
-    every: tuple[PhaseName, ...] = (
-        *("setup", "wait-unplug", "standby", "precopy", "pre-switchover", "stopped"),
-        *("device", "postcopy", "resumed", "announce", "replug", "settled"),
-    )
-    return frozenset(every) - never
+    phases: set[PhaseName] = {"setup", "stopped", "device", "resumed", "announce", "settled"}
+    if case.policy.method != "save-restore":
+        phases |= {"precopy", "pre-switchover"}
+        if case.policy.may_postcopy:
+            phases.add("postcopy")
+    return frozenset(phases) | backend_mode(case.interface.mode).phases
 
 
 def _saved(case: Case) -> bool:
     return case.policy.method == "save-restore"
 
+
+def _modes(able: Callable[[BackendMode[Any]], bool]) -> str:
+    return " or ".join(f"'{name}'" for name, mode in MODES.items() if able(mode))
+
+
+REATTACHED = _modes(lambda mode: mode.can_reattach)
+WITH_PROCESS = _modes(lambda mode: mode.has_process)
+WITH_VF = _modes(lambda mode: mode.has_vf)
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -56,25 +52,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "policy.method",
-        lambda case: case.policy.method == "reattach" and case.interface.mode != "hostdev",
-        "only mode hostdev is taken out and put back: the others move with their device",
-        "mode = 'hostdev', or another method",
-    ),
-    Rule(
-        "policy.method",
-        lambda case: case.interface.mode == "hostdev" and has_postcopy(case),
-        "post-copy does not work with mode hostdev: a device's DMA can't wait for a missing page",
-        "method = 'precopy' and on_timeout = 'abort' or 'suspend', or another mode",
-    ),
-    Rule(
-        "policy.method",
-        lambda case: _saved(case) and case.interface.mode in ("hostdev", "failover"),
-        "a domain that has a VF can't be saved: no file holds the state of a device",
-        "another method, or another mode",
+        lambda case: (
+            case.policy.method == "reattach" and not backend_mode(case.interface.mode).can_reattach
+        ),
+        f"only mode {REATTACHED} is taken out and put back: the others move with their device",
+        f"mode = {REATTACHED}, or another method",
     ),
     Rule(
         "policy.parallel_connections",
-        lambda case: case.policy.parallel_connections is not None and has_postcopy(case),
+        lambda case: case.policy.parallel_connections is not None and case.policy.may_postcopy,
         "parallel connections and post-copy exclude each other",
         "leave one of the two out (on_timeout = 'postcopy' counts as post-copy)",
     ),
@@ -110,7 +96,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "policy.postcopy_bandwidth_mib_s",
-        lambda case: case.policy.postcopy_bandwidth_mib_s is not None and not has_postcopy(case),
+        lambda case: (
+            case.policy.postcopy_bandwidth_mib_s is not None and not case.policy.may_postcopy
+        ),
         "a bandwidth for post-copy, but no post-copy",
         "method = 'postcopy' or on_timeout = 'postcopy', or leave it out",
     ),
@@ -152,6 +140,15 @@ RULES: tuple[Rule, ...] = (
         "another `at`, or another policy.method",
     ),
     Rule(
+        "faults",
+        lambda case: (
+            any(fault.do == "stop-backend" for fault in case.faults)
+            and not backend_mode(case.interface.mode).has_process
+        ),
+        "no process stands behind the interface that could be stopped",
+        f"mode = {WITH_PROCESS}, or another fault",
+    ),
+    Rule(
         "expect.memory",
         lambda case: case.expect.memory and case.workload.dirty_mib == 0,
         "memory can't be judged if the workload writes none",
@@ -172,59 +169,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "interface.vf",
         lambda case: (
-            case.interface.vf != VirtualFunction()
-            and case.interface.mode not in ("hostdev", "failover")
+            case.interface.vf != VirtualFunction() and not backend_mode(case.interface.mode).has_vf
         ),
         "options of a VF, but no VF",
-        "mode = 'hostdev' or 'failover', or leave them out",
-    ),
-    Rule(
-        "interface.mode",
-        lambda case: (
-            case.interface.mode == "hostdev"
-            and (
-                case.interface.ring != "split"
-                or case.interface.queues != 1
-                or case.interface.mtu != 1500
-                or not case.interface.offloads
-            )
-        ),
-        "rings, queues, MTU and offloads of a VF are its driver's own, in the guest",
-        "leave out ring, queues, mtu and offloads, or another mode",
-    ),
-    Rule(
-        "guest.machine",
-        lambda case: case.interface.mode == "failover" and case.guest.machine != "q35",
-        "QEMU takes a failover pair's primary on PCI Express only",
-        "guest.machine = 'q35'",
-    ),
-    Rule(
-        "interface.mtu",
-        lambda case: case.interface.mode == "vhost-user" and case.interface.mtu != 1500,
-        "libvirt sets the MTU on a link of the host, too, and a vhost-user port has none",
-        "mtu = 1500, or mode = 'virtio'",
-    ),
-    Rule(
-        "interface.mtu",
-        lambda case: case.interface.mode == "vdpa" and case.interface.mtu != 1500,
-        "libvirt sets no MTU on an interface of type vdpa",
-        "mtu = 1500, or mode = 'virtio'",
-    ),
-    Rule(
-        "interface.vdpa.features_off",
-        lambda case: not set(case.interface.vdpa.features_off) <= set(NAMES.values()),
-        "this is no feature of a virtio network device",
-        "names in small letters, as virtio has them: " + ", ".join(NAMES.values()),
-    ),
-    Rule(
-        "interface.vdpa.shadow",
-        lambda case: (
-            case.interface.mode == "vdpa"
-            and case.interface.vdpa.shadow == "on"
-            and case.interface.ring == "packed"
-        ),
-        "QEMU's shadow virtqueues are split rings",
-        "ring = 'split'",
+        f"mode = {WITH_VF}, or leave them out",
     ),
     Rule(
         "expect.backend_fails",

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from migrate.errors import extra
 from migrate.statistics.spread import Span, spread
 
 Floats = npt.NDArray[np.float64]
@@ -182,15 +183,20 @@ def doubled_ranks(low: Floats, high: Floats) -> Ints:
     return np.asarray(less - more + len(low) + 1, dtype=np.int64)
 
 
+def _special() -> Any:
+    """The tails of distributions, for arrays."""
+    with extra("gate", "compare runs"):
+        from scipy import special  # noqa: PLC0415  it takes long to import
+    return special
+
+
 def by_attempts(ranks: Ints, n: int) -> Floats:
     """p that the last ``n`` of each row are so high, and so low: the sum's normal approximation."""
-    from scipy import special  # noqa: PLC0415  it takes long to import
-
     total = ranks.shape[-1]
     spreads = np.sqrt(ranks.var(axis=-1) * n * (total - n) / max(1, total - 1))
     off = ranks[..., -n:].sum(axis=-1) - n * (total + 1)
     z = _over(np.stack([off, -off], axis=-1) - 1, spreads[..., None])
-    return np.asarray(np.where(spreads[..., None] > 0, special.ndtr(-z), 1.0))
+    return np.asarray(np.where(spreads[..., None] > 0, _special().ndtr(-z), 1.0))
 
 
 def _over(top: Floats, bottom: Floats) -> Floats:
@@ -257,9 +263,7 @@ class Runs:
 
     def found(self, n: int, target: float) -> float:
         """The change of the level whose p is ``target``: half of such changes look larger."""
-        from scipy import special  # noqa: PLC0415  it takes long to import
-
-        return float(special.stdtrit(self.number - 1, 1 - target) * self.width(n))
+        return float(_special().stdtrit(self.number - 1, 1 - target) * self.width(n))
 
 
 def level(values: Floats, *, rate: bool) -> Floats:
@@ -284,14 +288,12 @@ def runs_of(earlier: Sequence[Floats], new: Floats, *, rate: bool) -> Runs:
 
 def by_runs(earlier: Sequence[Floats], new: Floats, *, rate: bool) -> Floats:
     """p that one more run has so high, and so low, a level, from the spread of the others'."""
-    from scipy import special  # noqa: PLC0415  it takes long to import
-
     width = runs_of(earlier, new, rate=rate).width(new.shape[-1])
     middle = np.mean([level(run, rate=rate) for run in earlier], axis=0)
     off = level(new, rate=rate) - middle
     t = _over(np.stack([-off, off], axis=-1), width[..., None])
     # Without any spread and any difference there is nothing that speaks against it.
-    return np.asarray(np.where(np.isinf(t) | (t != 0), special.stdtr(len(earlier) - 1, t), 1.0))
+    return np.asarray(np.where(np.isinf(t) | (t != 0), _special().stdtr(len(earlier) - 1, t), 1.0))
 
 
 def needed(of: Runs, n: int, target: float, ratio: float) -> str:
@@ -396,14 +398,12 @@ class _Known:
 
     def _half(self, bound: int) -> float:
         """Student's, from the spread of the earlier runs' medians."""
-        from scipy import special  # noqa: PLC0415  it takes long to import
-
         medians = np.array([np.median(run[bound]) for run in self.runs])
         if np.isinf(medians).any():
             return math.inf
         each = int(self.before.shape[1]) / len(medians)
         wide = max(1.0, each / self.n) + 1 / len(medians)
-        return float(special.stdtrit(len(medians) - 1, 0.975) * medians.std(ddof=1) * wide**0.5)
+        return float(_special().stdtrit(len(medians) - 1, 0.975) * medians.std(ddof=1) * wide**0.5)
 
 
 def _bounds(of: Sequence[Span | None]) -> Floats:

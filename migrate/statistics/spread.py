@@ -7,9 +7,12 @@ to maximum covers the median at 93.75 %; the level that was reached is part of t
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 
 import numpy as np
 
@@ -49,18 +52,34 @@ def spread(values: Iterable[float | None], level: float = LEVEL) -> Spread:
 
 
 def _interval(known: Sequence[float], level: float) -> tuple[float, float, float]:
-    """Sorted values in; scipy's quantile test gives the ends, the binomial the level reached."""
-    from scipy import stats  # noqa: PLC0415  it takes half a second to import
-
+    """Sorted values in; its ends, and the level that they reach, which equal values raise."""
     n = len(known)
-    best = 1 - 2 * 0.5**n
-    if best <= level:
-        return known[0], known[-1], best
-    interval = stats.quantile_test(known, q=known[0], p=0.5).confidence_interval(level)
-    low, high = float(interval.low), float(interval.high)
+    cut = _cut(n, level)
+    low, high = known[cut], known[-1 - cut]
     below, above = known.index(low), known[::-1].index(high)
-    reached = 1 - float(stats.binom.cdf(below, n, 0.5)) - float(stats.binom.cdf(above, n, 0.5))
-    return low, high, reached
+    return low, high, 1 - _up_to(below, n) - _up_to(above, n)
+
+
+@cache
+def _cut(n: int, level: float) -> int:
+    """How many of ``n`` values can be left out at either end; of too few for ``level`` none."""
+    rest = (1 - Fraction(level)) / 2 * 2**n
+    within = itertools.takewhile(lambda ways: ways <= rest, itertools.accumulate(_ways(n)))
+    return max(0, sum(1 for _ in within) - 1)
+
+
+@cache
+def _up_to(most: int, n: int) -> float:
+    """The chance that of ``n`` values no more than ``most`` are below the median."""
+    return sum(itertools.islice(_ways(n), most + 1)) / (1 << n)
+
+
+def _ways(n: int) -> Iterator[int]:
+    """To choose none of ``n``, one, two …; each from the one before, for ``n`` may be large."""
+    ways = 1
+    for number in range(n + 1):
+        yield ways
+        ways = ways * (n - number) // (number + 1)
 
 
 Span = tuple[float, float]

@@ -15,7 +15,8 @@ from migrate.analysis.device_state import (
     queues_by_backend_log,
     ring_regions,
 )
-from migrate.formats.virtqueue import audit, regions
+from migrate.formats.virtqueue import regions
+from migrate.formats.virtqueue_audit import audit
 from migrate.model import Event
 
 QUEUE = {

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from migrate.backends.registry import module_for
-from migrate.backends.vhost_user import backend as vhost_user
-from migrate.backends.vhost_user.backend import (
+from migrate.backends.registry import MODES, backend_mode
+from migrate.backends.vhost_user import ovs
+from migrate.backends.vhost_user.backend import VhostUser
+from migrate.backends.vhost_user.ovs import (
     BRIDGE,
     OTHERS_PID,
     PORT,
     RUN,
     SCHEMA,
     SWITCH_PID,
-    VhostUser,
     end_switch,
-    stop_switch,
+    kill_switch,
 )
 from migrate.backends.virtio.backend import Virtio
+from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.guest.domain_xml import NAME, domain_xml
@@ -30,13 +32,11 @@ from migrate.lab import manager
 from migrate.lab.api import Host, NamespaceHost
 from migrate.lab.config import HostConfig, LabConfig, cache_folder
 from migrate.lab.resources import Resources
-from migrate.model import GuestSpec, Interface, Nic
-from selftests.conftest import new_name, remove_lab
+from migrate.model import GuestSpec, Interface, Mode, Nic
+from selftests.helpers import new_name, remove_lab
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
 NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def soon() -> Deadline:
 
 
 def ports(host: Host) -> list[str]:
-    db = f"--db=unix:{vhost_user.RUN}/db.sock"
+    db = f"--db=unix:{ovs.RUN}/db.sock"
     return host.run(["ovs-vsctl", db, "list-ports", BRIDGE], soon()).out.split()
 
 
@@ -77,21 +77,33 @@ def ovs_processes(host: Host) -> list[str]:
 # --- vhost-user ---------------------------------------------------------------------------------
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
-    with VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend:
+    with VhostUser().create(host, BACKED_BY_OVS, soon()) as backend:
         assert PORT in ports(host)
-        assert backend["shared_memory"], "OVS reads the guest's memory"
+        assert backend.shared_memory, "OVS reads the guest's memory"
         first = host.run(["cat", SWITCH_PID], soon()).out
     assert PORT not in ports(host)
-    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
         assert PORT in ports(host)
         assert host.run(["cat", SWITCH_PID], soon()).out == first
     assert len(ovs_processes(host)) == 2
 
 
-@needs_root
+@pytest.mark.needs_root
+def test_a_port_that_is_left_is_listed_and_removed(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    (kind,) = VhostUser().leftovers
+    scripts = {kind.name: kind.script}
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
+        assert listed(host, scripts, soon()) == ((kind.name, PORT),)
+        kind.put_back(host, PORT, soon())
+        assert listed(host, scripts, soon()) == ()
+        assert PORT not in ports(host)
+
+
+@pytest.mark.needs_root
 def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     end_switch(host, soon())
@@ -103,7 +115,7 @@ def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> N
     try:
         with (
             pytest.raises(HostError, match="another OVS runs there") as told,
-            VhostUser().provide(host, BACKED_BY_OVS, soon()),
+            VhostUser().create(host, BACKED_BY_OVS, soon()),
         ):
             pass
         assert "lends.ovs_bridge" in told.value.remedy
@@ -113,25 +125,27 @@ def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> N
         host.run(["rm", "-f", OTHERS_PID, f"{RUN}/own.db", f"{RUN}/db.sock"], soon())
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
-    with pytest.raises(ZeroDivisionError), VhostUser().provide(host, BACKED_BY_OVS, soon()):
+    with pytest.raises(ZeroDivisionError), VhostUser().create(host, BACKED_BY_OVS, soon()):
         raise ZeroDivisionError
     assert PORT not in ports(host)
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
-    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
-        stop_switch(host, soon())
-    with VhostUser().provide(host, BACKED_BY_OVS, soon()):
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
+        kill_switch(host, soon())
+        (kind,) = VhostUser().leftovers
+        assert listed(host, {kind.name: kind.script}, soon()) == (), "its ports are nobody's"
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
         assert PORT in ports(host)
     assert len(ovs_processes(host)) == 2, "no second database"
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,11 +153,11 @@ def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     _, host = hosts
     deadline = soon()
     too_much = "other_config:dpdk-socket-mem=16777216"
-    settings = [too_much if "socket-mem" in word else word for word in vhost_user.SETTINGS]
-    monkeypatch.setattr(vhost_user, "SETTINGS", settings)
+    settings = [too_much if "socket-mem" in word else word for word in ovs.SETTINGS]
+    monkeypatch.setattr(ovs, "SETTINGS", settings)
     with (
         pytest.raises(HostError) as refused,
-        VhostUser().provide(host, BACKED_BY_OVS, deadline),
+        VhostUser().create(host, BACKED_BY_OVS, deadline),
     ):
         pass
     assert not deadline.passed()
@@ -155,31 +169,31 @@ def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     assert ovs_processes(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> None:
     _, host = hosts
     with (
         pytest.raises(HostError, match="no end after"),
-        VhostUser().provide(host, BACKED_BY_OVS, Deadline.after(0)),
+        VhostUser().create(host, BACKED_BY_OVS, Deadline.after(0)),
     ):
         pass
     assert ovs_processes(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, Host]) -> None:
     """QEMU listens for the switch before it answers libvirt, and would do so for ever."""
     host, _ = hosts
     with (
         host.connect() as hypervisor,
-        VhostUser().provide(host, BACKED_BY_OVS, soon()) as backend,
+        VhostUser().create(host, BACKED_BY_OVS, soon()) as backend,
     ):
         image = ensure_image("tiny", cache_folder(), lambda _text: None)
         machine = hypervisor.machine("q35")
         xml = domain_xml(
             GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"
         )
-        stop_switch(host, soon())
+        kill_switch(host, soon())
         with pytest.raises(GuestError, match="before the deadline") as hung:
             hypervisor.create(xml, Deadline.after(5))
         assert "backend" in hung.value.remedy
@@ -191,13 +205,13 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
 # --- virtio, and modes without a module ---------------------------------------------------------
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_the_bridge_of_the_lab_is_used(hosts: tuple[Host, Host]) -> None:
-    with Virtio().provide(hosts[0], Interface(), soon()) as backend:
-        assert f"master {backend['bridge']}" in hosts[0].run(["ip", "link"], soon()).out
+    with Virtio().create(hosts[0], Interface(), soon()) as backend:
+        assert f"master {backend.bridge}" in hosts[0].run(["ip", "link"], soon()).out
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_bridge_that_is_not_there_is_told(
     hosts: tuple[Host, Host],
 ) -> None:
@@ -205,12 +219,18 @@ def test_a_bridge_that_is_not_there_is_told(
     elsewhere = dataclasses.replace(hosts[0], resources=Resources(bridge="nowhere"))
     with (
         pytest.raises(HostError, match="no link nowhere"),
-        Virtio().provide(elsewhere, Interface(), soon()),
+        Virtio().create(elsewhere, Interface(), soon()),
     ):
         pass
 
 
+@pytest.mark.parametrize("name", [name for name, mode in MODES.items() if not mode.has_process])
+def test_where_no_process_serves_the_guest_none_can_crash(name: Mode) -> None:
+    with pytest.raises(HostError, match="no process serves"):
+        backend_mode(name).crash(cast("Host", SimpleNamespace(name="a")), soon())
+
+
 def test_a_mode_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no such mode") as refused:
-        module_for("carrier-pigeon")  # type: ignore[arg-type]
+        backend_mode("carrier-pigeon")  # type: ignore[arg-type]
     assert "vhost-user" in refused.value.remedy

@@ -15,8 +15,14 @@ from typing import Any, cast
 
 import pytest
 
+from migrate.backends.base import EMULATOR
 from migrate.backends.vdpa import bus as vdpa_bus
-from migrate.backends.vdpa.backend import EMULATOR, SHADOW_EMULATOR, SHADOW_SOURCE, Vdpa
+from migrate.backends.vdpa.backend import (
+    SHADOW_EMULATOR,
+    SHADOW_SOURCE,
+    Vdpa,
+    VdpaBackend,
+)
 from migrate.backends.xml import rewritten
 from migrate.clock import Deadline
 from migrate.drivers.shell import Completed
@@ -187,11 +193,11 @@ def soon() -> Deadline:
     return Deadline.after(10)
 
 
-def had(kernel: Kernel, **options: Any) -> dict[str, Any]:
+def had(kernel: Kernel, **options: Any) -> VdpaBackend:
     """The backend, given and taken away again."""
-    with Vdpa().provide(kernel, interface(**options), soon()) as backend:  # type: ignore[arg-type]
+    with Vdpa().create(kernel, interface(**options), soon()) as backend:  # type: ignore[arg-type]
         assert kernel.devices == {vdpa_bus.NAME: kernel.resources.vdpa[0]}
-        found = dict(backend)
+        found = backend
     assert kernel.devices == {}
     return found
 
@@ -210,10 +216,10 @@ def refused(kernel: Kernel, **options: Any) -> HostError:
 
 def test_a_virtio_device_becomes_vdpa_for_the_time_of_its_use_and_goes_back() -> None:
     kernel = Kernel()
-    with Vdpa().provide(kernel, interface(), soon()) as backend:  # type: ignore[arg-type]
+    with Vdpa().create(kernel, interface(), soon()) as backend:  # type: ignore[arg-type]
         assert kernel.driver == "vp-vdpa"
-        assert backend["device"] == "/dev/vhost-vdpa-3"
-        assert backend["iommu"]
+        assert backend.device == "/dev/vhost-vdpa-3"
+        assert backend.iommu
     assert (kernel.driver, kernel.override) == ("virtio-pci", "(null)")
     assert (kernel.link, kernel.up) == ("up-vdpa", True), "the kernel made eth0, and left it down"
 
@@ -226,7 +232,7 @@ def test_a_link_that_was_down_stays_down() -> None:
 
 def test_it_goes_back_when_the_block_fails() -> None:
     kernel = Kernel()
-    provided = Vdpa().provide(kernel, interface(), soon())  # type: ignore[arg-type]
+    provided = Vdpa().create(kernel, interface(), soon())  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError), provided:
         raise ZeroDivisionError
     assert (kernel.driver, kernel.override, kernel.devices) == ("virtio-pci", "(null)", {})
@@ -241,24 +247,34 @@ def test_what_was_bound_otherwise_stays_so(driver: str, override: str) -> None:
 
 def test_a_device_that_another_driver_took_is_bound_to_vhost_vdpa() -> None:
     kernel = Kernel(vdpa_driver="virtio_vdpa", driver="vp-vdpa", override="vp-vdpa")
-    with Vdpa().provide(kernel, interface(), soon()):  # type: ignore[arg-type]
+    with Vdpa().create(kernel, interface(), soon()):  # type: ignore[arg-type]
         assert kernel.vdpa_driver == "vhost_vdpa"
 
 
 def test_what_a_killed_controller_left_is_taken_away_first() -> None:
     kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE})
-    assert had(kernel)["device"]
+    assert had(kernel).device
 
 
 def test_a_device_that_a_guest_still_has_is_not_waited_for() -> None:
     kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451")
     with (
         pytest.raises(HostError, match="held by process 451") as error,
-        Vdpa().provide(kernel, interface(), soon()),  # type: ignore[arg-type]
+        Vdpa().create(kernel, interface(), soon()),  # type: ignore[arg-type]
     ):
         pass
     assert "end the guest" in error.value.remedy
     assert kernel.devices, "the kernel was not asked"
+
+
+def test_a_device_that_was_left_is_taken_away_unless_a_guest_has_it() -> None:
+    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451")
+    (kind,) = Vdpa().leftovers
+    with pytest.raises(HostError, match="held by process 451"):
+        kind.put_back(cast("Any", kernel), vdpa_bus.NAME, soon())
+    kernel.user = ""
+    kind.put_back(cast("Any", kernel), vdpa_bus.NAME, soon())
+    assert kernel.devices == {}
 
 
 def test_a_device_of_somebody_else_is_in_the_way() -> None:
@@ -280,7 +296,7 @@ def test_a_driver_that_does_not_take_the_device_is_told_and_undone() -> None:
 
 def test_a_node_that_does_not_come_is_told() -> None:
     kernel = Kernel(node_comes=False)
-    provided = Vdpa().provide(kernel, interface(), Deadline.after(0.2))  # type: ignore[arg-type]
+    provided = Vdpa().create(kernel, interface(), Deadline.after(0.2))  # type: ignore[arg-type]
     with pytest.raises(HostError, match="vhost-vdpa-3 is not there"), provided:
         pass
     assert (kernel.driver, kernel.devices) == ("virtio-pci", {})
@@ -330,13 +346,13 @@ def test_a_tool_that_speaks_no_json_is_quoted() -> None:
     kernel = Kernel()
     kernel.vdpa = lambda *_: (0, "Usage: vdpa", "")  # type: ignore[method-assign]
     with pytest.raises(HostError, match="Usage: vdpa"):
-        vdpa_bus.managements(kernel, soon())  # type: ignore[arg-type]
+        vdpa_bus.offers(kernel, soon())  # type: ignore[arg-type]
 
 
 # --- which device -------------------------------------------------------------------------------
 
 
-def test_a_sort_that_the_host_does_not_lend_is_told_with_what_it_lends() -> None:
+def test_a_kind_that_the_host_does_not_lend_is_told_with_what_it_lends() -> None:
     error = refused(Kernel(), vdpa={"device": "vendor"})
     assert f"lends {PLACE} (vp_vdpa)" in error.said
     assert "none" in refused(Kernel(resources=Resources())).said
@@ -364,15 +380,15 @@ def test_the_simulator_has_no_peer_and_can_be_suspended() -> None:
         resources=Resources(vdpa=("vdpasim_net",)), driver="vdpasim_net", refuses=("max_vqp",)
     )
     backend = had(kernel, vdpa={"device": "vdpasim_net"})
-    assert backend["loops"]
-    assert backend["emulator"] == EMULATOR
+    assert backend.loopback
+    assert backend.emulator == EMULATOR
     assert kernel.added == [["mac", MAC]]
-    assert not had(Kernel())["loops"]
+    assert not had(Kernel()).loopback
 
 
 def test_auto_takes_the_first_with_a_network_behind_it() -> None:
     kernel = Kernel(resources=Resources(vdpa=("vdpasim_net", PLACE)))
-    with Vdpa().provide(kernel, interface(), soon()):  # type: ignore[arg-type]
+    with Vdpa().create(kernel, interface(), soon()):  # type: ignore[arg-type]
         assert kernel.devices == {vdpa_bus.NAME: PLACE}
 
 
@@ -381,8 +397,8 @@ def test_a_vendors_device_is_known_by_its_driver() -> None:
         resources=Resources(vdpa=("auxiliary/mlx5_core.sf.1",)), driver="mlx5_core.sf", refuses=()
     )
     backend = had(kernel, vdpa={"device": "vendor"})
-    assert backend["emulator"] == EMULATOR, "it can be suspended"
-    assert "auxiliary/mlx5_core.sf.1 (mlx5_core)" in backend["notes"][0]
+    assert backend.emulator == EMULATOR, "it can be suspended"
+    assert "auxiliary/mlx5_core.sf.1 (mlx5_core)" in backend.notes[0]
 
 
 def test_a_name_that_is_no_management_device_is_told() -> None:
@@ -411,10 +427,10 @@ def test_shadow_or_not_is_decided_and_told(
 ) -> None:
     kernel = Kernel(driver=driver, override=driver)
     backend = had(kernel, vdpa={"shadow": wanted})
-    assert backend["emulator"] == (SHADOW_EMULATOR if shadow else EMULATOR)
-    assert said in backend["notes"][0]
+    assert backend.emulator == (SHADOW_EMULATOR if shadow else EMULATOR)
+    assert said in backend.notes[0]
     maker = "vp_vdpa" if driver == "vp-vdpa" else driver
-    assert backend["notes"][0].startswith(f"a: {PLACE} ({maker})")
+    assert backend.notes[0].startswith(f"a: {PLACE} ({maker})")
     assert (SHADOW_EMULATOR in kernel.files) == shadow
 
 
@@ -432,7 +448,7 @@ def test_a_guest_that_could_not_go_on_from_a_saved_state_is_known(
     driver: str, shadow: str, features: list[str | int], savable: bool
 ) -> None:
     kernel = Kernel(driver=driver, features=features)
-    assert had(kernel, vdpa={"shadow": shadow})["savable"] == savable
+    assert had(kernel, vdpa={"shadow": shadow}).supports_save == savable
 
 
 def test_the_script_is_put_once_and_mended() -> None:
@@ -465,25 +481,22 @@ def test_the_script_changes_the_one_argument_and_keeps_the_rest(tmp_path: Path) 
 # --- two hosts, and what QEMU says --------------------------------------------------------------
 
 
-def backend(**changes: Any) -> dict[str, Any]:
-    return {
-        "device": "/dev/vhost-vdpa-0",
-        "emulator": SHADOW_EMULATOR,
-        "features": frozenset({"csum", "version_1"}),
-        **changes,
-    }
+def backend(
+    emulator: str = SHADOW_EMULATOR, features: tuple[str, ...] = ("csum", "version_1")
+) -> VdpaBackend:
+    return VdpaBackend(device="/dev/vhost-vdpa-0", emulator=emulator, features=frozenset(features))
 
 
 def test_a_target_that_offers_less_is_told_before_qemu_does() -> None:
     with pytest.raises(HostError, match="offers csum, the target's does not") as error:
-        Vdpa().adapt(backend(), backend(features=frozenset({"version_1"})))
+        Vdpa().target_rewrites(backend(), backend(features=("version_1",)))
     assert error.value.remedy == "interface.vdpa.features_off = ['csum']"
-    assert Vdpa().adapt(backend(), backend()) == ()
+    assert Vdpa().target_rewrites(backend(), backend()) == ()
 
 
 def test_a_target_of_another_kind_gets_its_own_emulator() -> None:
     xml = f"<domain><devices><emulator>{SHADOW_EMULATOR}</emulator></devices></domain>"
-    rewrites = Vdpa().adapt(backend(), backend(emulator=EMULATOR))
+    rewrites = Vdpa().target_rewrites(backend(), backend(emulator=EMULATOR))
     assert f"<emulator>{EMULATOR}</emulator>" in rewritten(xml, rewrites)
 
 
@@ -500,12 +513,12 @@ userspace virtio
 
 
 def test_a_backend_that_failed_is_told_in_the_words_of_qemu_once() -> None:
-    assert Vdpa().complaints(LOG) == (
+    assert Vdpa().backend_errors(LOG) == (
         "qemu-system-x86_64: vhost_set_vring_base failed: Not supported (95)",
         "qemu-system-x86_64: unable to start vhost net: 95: falling back on userspace virtio",
         "qemu-system-x86_64: vhost VQ 0 ring restore failed: -1: Not permitted (1)",
     )
-    assert Vdpa().complaints("2026-11-22T10:00:00.000Z: starting up\n") == ()
+    assert Vdpa().backend_errors("2026-11-22T10:00:00.000Z: starting up\n") == ()
 
 
 def test_a_saved_guest_goes_with_the_features_of_its_device() -> None:
@@ -514,9 +527,9 @@ def test_a_saved_guest_goes_with_the_features_of_its_device() -> None:
             return {"qemu": "11.1.3", "libvirt": "11.3.0"}
 
     def place(**options: Any) -> Path:
-        saved_with = str(had(Kernel(), **options)["saved_with"])
+        save_key = had(Kernel(), **options).save_key
         image = SimpleNamespace(name="tiny", digest="0123")
-        order = Order("<domain/>", cast("Any", image), True, Path("/cache"), saved_with)
+        order = Order("<domain/>", cast("Any", image), True, Path("/cache"), save_key)
         return saved_state(order, cast("Any", Libvirt()))
 
     assert place() == place()

@@ -6,18 +6,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from migrate.backends import vf_allocation as vf
 from migrate.backends.failover import backend as failover
 from migrate.backends.failover.backend import Failover
-from migrate.backends.hostdev.backend import Hostdev, pci
-from migrate.backends.sriov import Function
-from migrate.backends.vf_allocation import NoFunctionError, leased
+from migrate.backends.hostdev.backend import Hostdev
+from migrate.backends.sriov import allocation as vf
+from migrate.backends.sriov.allocation import NoFunctionError, leased
+from migrate.backends.sriov.functions import Function
+from migrate.backends.sriov.passthrough import GuestVf, PciAddress
+from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.drivers.shell import Completed, run
 from migrate.errors import HostError
@@ -196,6 +197,14 @@ def test_what_a_killed_controller_left_is_put_back_by_the_next_one(
     assert vf.restored(as_host(host), LINK, soon()) is None
     assert snapshot(host) == before
     assert not host.ledger.exists()
+
+
+def test_what_was_not_put_back_is_listed_by_its_pf(host: Machine) -> None:
+    (kind,) = vf.LEFTOVERS
+    scripts = {kind.name: kind.script}
+    assert listed(as_host(host), scripts, soon()) == ()
+    with lease(host):
+        assert listed(as_host(host), scripts, soon()) == (("VFs of {}", LINK),)
 
 
 def test_a_vf_that_vanished_meanwhile_does_not_keep_the_rest_from_its_place(
@@ -387,8 +396,8 @@ def test_a_driver_that_does_not_take_the_vf_is_told(
 
 def test_hostdev_plugs_in_the_vf_that_it_leased(host: Machine) -> None:
     interface = wanting(managed=False)
-    with Hostdev().provide(as_host(host), interface, soon()) as backend:
-        device = Hostdev().plugs(interface, backend)
+    with Hostdev().create(as_host(host), interface, soon()) as backend:
+        device = Hostdev().hotplug_xml(interface, backend)
     assert device is not None
     assert 'bus="0x01" slot="0x10" function="0x0"' in device
     assert 'managed="no"' in device
@@ -397,11 +406,7 @@ def test_hostdev_plugs_in_the_vf_that_it_leased(host: Machine) -> None:
 def _with_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bridge is the virtio mode's, which has its own test."""
 
-    class Bridged:
-        def provide(self, *_: object) -> Any:
-            return nullcontext({"bridge": "data"})
-
-    monkeypatch.setattr(failover, "Virtio", Bridged)
+    monkeypatch.setattr(failover, "data_bridge", lambda *_: "data")
 
 
 def test_failover_without_a_vf_is_on_its_standby_and_says_so(
@@ -412,12 +417,12 @@ def test_failover_without_a_vf_is_on_its_standby_and_says_so(
     with (
         lease(host),
         lease(host),
-        Failover().provide(as_host(host), interface, soon()) as backend,
+        Failover().create(as_host(host), interface, soon()) as backend,
     ):
-        assert Failover().plugs(interface, backend) is None
-        assert "no VF for the guest" in backend["notes"][0]
-        with pytest.raises(NoFunctionError):  # where the guest begins, it needs one
-            Failover().describe(interface, backend)
+        assert Failover().hotplug_xml(interface, backend) is None
+        assert "no VF for the guest" in backend.notes[0]
+        # where the guest begins, it needs one
+        assert isinstance(backend.missing_primary, NoFunctionError)
 
 
 def test_failover_goes_back_to_its_primary_where_there_is_one(
@@ -425,9 +430,9 @@ def test_failover_goes_back_to_its_primary_where_there_is_one(
 ) -> None:
     _with_bridge(monkeypatch)
     interface = Interface(mode="failover")
-    with Failover().provide(as_host(host), interface, soon()) as backend:
-        assert backend["vf"] == pci("0000:01:10.0")
-        assert "transient" in str(Failover().plugs(interface, backend))
+    with Failover().create(as_host(host), interface, soon()) as backend:
+        assert backend.vf == GuestVf(PciAddress.parse("0000:01:10.0"), is_told=True)
+        assert "transient" in str(Failover().hotplug_xml(interface, backend))
     assert not host.ledger.exists()
 
 
@@ -437,7 +442,7 @@ def test_a_virtio_device_is_no_primary(host: Machine, monkeypatch: pytest.Monkey
     host.sysfs.bind(0, "virtio-pci")
     with (
         pytest.raises(HostError, match="Linux takes none as the primary") as error,
-        Failover().provide(as_host(host), Interface(mode="failover"), soon()),
+        Failover().create(as_host(host), Interface(mode="failover"), soon()),
     ):
         pass
     assert error.value.remedy
@@ -452,11 +457,11 @@ def test_a_group_that_is_shared_is_no_reason_to_go_without(
     host.sysfs.share_group(0, "0000:02:00.0", "0x010802")
     with (
         pytest.raises(HostError, match="IOMMU group"),
-        Failover().provide(as_host(host), Interface(mode="failover"), soon()),
+        Failover().create(as_host(host), Interface(mode="failover"), soon()),
     ):
         pass
 
 
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="no PCI address"):
-        pci(Function(number=0, address="eth0").address)
+        GuestVf.of(Function(number=0, address="eth0"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import select
 import signal
@@ -33,7 +32,7 @@ from migrate.world import AttemptEnv, build_world
 PEER, GUEST = "52:54:00:6d:6c:aa", "52:54:00:6d:6c:bb"
 WAYS: Ways = {"egress": (PEER, "left", "right"), "ingress": (GUEST, "right", "left")}
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces take root")
+pytestmark = pytest.mark.needs_root
 
 
 @pytest.fixture

@@ -39,8 +39,9 @@ from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
 from migrate.report.table import plain, table
 from migrate.results.run_folder import PARTIAL, RunWriter, read_run
 from migrate.scenario.loader import parse
-from selftests.conftest import Run, SaidSoFar, started, traces
+from selftests.command_line import Run, started
 from selftests.doubles import synthetic
+from selftests.helpers import SaidSoFar, traces
 
 NOW = 1_800_000_000.0
 ROOT = Path(__file__).parents[2]
@@ -316,7 +317,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from selftests.campaign import test_nightly as it
-from selftests.conftest import SaidSoFar
+from selftests.helpers import SaidSoFar
 
 class Killed(it.StandIn):
     def attempt(self, case, number, pair):
@@ -411,7 +412,7 @@ def test_a_clean_lab_is_left_up(
     clean_lab(shared_lab.record.config)
     assert told.lines == []
     down: list[str] = []
-    monkeypatch.setattr(LocalLab, "leftovers", lambda _self, _hosts: ("a guest",))
+    monkeypatch.setattr("migrate.campaign.nightly.leftovers", lambda _hosts: ("a guest",))
     monkeypatch.setattr(manager, "down", down.append)
     clean_lab(shared_lab.record.config)
     assert down == [shared_lab.name]

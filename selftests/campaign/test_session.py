@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from migrate import log
-from migrate.backends.registry import module_for
+from migrate.backends.registry import backend_mode
 from migrate.campaign import session
 from migrate.campaign.hosts import lab_up
 from migrate.campaign.progress import Progress
@@ -22,11 +22,11 @@ from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, Skip
 from migrate.results.run_folder import RunWriter, read_run
-from selftests.conftest import SaidSoFar
 from selftests.doubles import synthetic
+from selftests.helpers import SaidSoFar
 
 ROOTS = {"a": "debian-13", "b": "debian-12", "c": "debian-13"}
-ABLE = (*module_for("virtio").needs, "userfaultfd")
+ABLE = (*backend_mode("virtio").needs, "userfaultfd")
 
 
 def facts(host: str, *able: str) -> HostFacts:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from migrate.checks.basic import CHECKS, judge
+from migrate.checks.registry import CHECKS, run_checks
 from migrate.model import (
     Attempt,
     Case,
@@ -128,19 +128,24 @@ def attempt(
 
 
 def verdict(name: str, found: Attempt) -> Verdict:
-    (one,) = [verdict for verdict in judge(found) if verdict.check == name]
+    (one,) = [verdict for verdict in run_checks(found) if verdict.check == name]
     return one
 
 
 def asked(found: Attempt) -> set[str]:
-    return {verdict.check for verdict in judge(found)}
+    return {verdict.check for verdict in run_checks(found)}
 
 
 def test_a_good_attempt_passes_every_check() -> None:
-    verdicts = judge(attempt(expect=ALL_LIMITS))
-    assert len(verdicts) == len(CHECKS)
+    verdicts = run_checks(attempt(expect=ALL_LIMITS))
+    assert [verdict.check for verdict in verdicts] == [check.name for check in CHECKS]
     assert {verdict.result for verdict in verdicts} == {"pass"}
     assert attempt(verdicts=verdicts).passed
+
+
+def test_every_key_of_expect_is_held_by_a_check() -> None:
+    keys = [check.key for check in CHECKS if check.key]
+    assert sorted(keys) == sorted(Expect.model_fields.keys() - {"allow_unmeasured"})
 
 
 def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
@@ -149,7 +154,7 @@ def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
         **dict.fromkeys((*names.split(), "explained", "dirty_rates")),
         "inside": (),
     }
-    verdicts = judge(attempt(expect=ALL_LIMITS, reported=Reported(), **nothing))
+    verdicts = run_checks(attempt(expect=ALL_LIMITS, reported=Reported(), **nothing))
     results = {verdict.check: verdict.result for verdict in verdicts}
     assert {name for name, result in results.items() if result == "pass"} == {"outcome", "held-by"}
     assert "fail" not in results.values()
@@ -180,7 +185,7 @@ def test_an_expected_abort_passes_with_the_guest_on_its_source() -> None:
     found = attempt(
         expect={"outcome": "aborted", "held_by": ("source",)}, outcome="aborted", held_by=("alpha",)
     )
-    assert {verdict.result for verdict in judge(found)} == {"pass"}
+    assert {verdict.result for verdict in run_checks(found)} == {"pass"}
     assert {"memory", "tcp", "device"} <= asked(found)
 
 

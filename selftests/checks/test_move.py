@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from migrate.checks.basic import judge
+from migrate.checks.registry import run_checks
 from migrate.model import (
     Attempt,
     DeviceHandoff,
@@ -35,7 +35,7 @@ def verdict(check: str, expect: dict[str, Any], *, workload: Any = None, **field
     attempt = Attempt.model_validate(
         {**dict(synthetic.attempt(case)), **fields, "verdicts": ()}, from_attributes=True
     )
-    (found,) = [one for one in judge(attempt) if one.check == check]
+    (found,) = [one for one in run_checks(attempt) if one.check == check]
     return found
 
 
@@ -52,7 +52,7 @@ def differs(*, lawful: bool) -> Difference:
 
 
 def test_what_is_not_asked_makes_no_verdict() -> None:
-    names = {one.check for one in judge(synthetic.attempt(synthetic.case()))}
+    names = {one.check for one in run_checks(synthetic.attempt(synthetic.case()))}
     inside = {"handoff.equal", "ring.sound", "downtime.explained", "reported.agrees"}
     assert not names & (inside | {"announce.sent", "dirty.rate"})
 

@@ -94,7 +94,7 @@ def test_an_expired_entry_fails_the_run_whatever_ran(entry: Quarantined) -> None
     assert quarantine.expired(late) == (entry,)
     assert quarantine.excuses(late, DEAD) == ()
     assert quarantine.fails(late, [PASSED])
-    (line,) = quarantine.lines(late, [PASSED])
+    (line,) = quarantine.summary_lines(late, [PASSED])
     assert "expired on 2026-01-02" in line
     assert "Ada" in line
     assert "https://example.org/7" in line
@@ -121,7 +121,7 @@ def test_an_expired_entry_fails_the_run_whatever_ran(entry: Quarantined) -> None
 def test_what_an_entry_comes_to_is_told(
     entry: Quarantined, attempts: list[Attempt], fields: dict[str, Any], said: str
 ) -> None:
-    (line,) = quarantine.lines(run(entry, **fields), attempts)
+    (line,) = quarantine.summary_lines(run(entry, **fields), attempts)
     assert line.startswith("quarantine of *vhost-user*, network: ")
     assert said in line
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from migrate.backends.vhost_user import backend as vhost_user
+from migrate.backends.vhost_user import ovs
+from migrate.cleanup.leftovers import leftovers
 from migrate.cleanup.repair import repair
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import Hypervisor
@@ -21,9 +22,10 @@ from migrate.lab.local.lab import LocalLab
 from migrate.lab.prepare.apply import prepare
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.prepare.steps import PreparedHost
-from selftests.conftest import SCENARIOS, Run, new_name, remove_lab, started
+from selftests.command_line import Run, started
+from selftests.helpers import SCENARIOS, new_name, remove_lab
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
+pytestmark = pytest.mark.needs_root
 WISHES = """
 [hosts.a.prepare]
 bridge = "taps"
@@ -115,7 +117,7 @@ def test_what_a_lease_protects_is_left_alone(lab: LocalLab) -> None:
 @pytest.mark.parametrize("other", [True, False], ids=["another lab", "a live controller"])
 def test_a_preparation_that_may_be_in_use_takes_force(lab: LocalLab, *, other: bool) -> None:
     before = state(lab)
-    site = PreparedHost(lab.hosts["a"], vhost_user)
+    site = PreparedHost(lab.hosts["a"], ovs)
     name = "other" if other else lab.name
     prepare(site, name, Preparation(bridge="taps"), Deadline.after(20), lambda _text: None)
     said: list[str] = []
@@ -151,11 +153,11 @@ def test_a_guest_of_a_killed_run_goes(
         command.await_line("iteration")
         command.kill()
         command.wait()
-    assert lab.leftovers(["a", "b"])
+    assert leftovers(lab.hosts.values())
     ended = migrate_lab("lab", "repair", *words)
     assert ended.status == 0, ended.err
     assert "domain guest" in ended.out
-    assert lab.leftovers(["a", "b"]) == ()
+    assert leftovers(lab.hosts.values()) == ()
 
 
 def test_a_lab_that_is_not_up_is_said(lab_name: str, migrate_lab: Run) -> None:

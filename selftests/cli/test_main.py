@@ -12,8 +12,9 @@ from migrate.cli import run
 from migrate.errors import GuestError
 from migrate.lab.local.lab import LocalLab
 from migrate.model import AttemptError, Case, Problem
-from selftests.conftest import SCENARIOS, Run
+from selftests.command_line import Run
 from selftests.doubles import synthetic
+from selftests.helpers import SCENARIOS
 
 ONE = (SCENARIOS / "quickstart.toml", "--set", "interface.mode=virtio")
 ESCAPE = "\x1b"
@@ -178,6 +179,7 @@ def test_a_run_that_is_not_there_is_exit_code_5(tmp_path: Path, migrate_lab: Run
     assert "run something first" in ended.err
 
 
+@pytest.mark.needs_root  # to give it up
 def test_without_root(tmp_path: Path, migrate_lab: Run) -> None:
     nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--"]
     ended = migrate_lab("lab", "up", "--name", "nobody", prefix=nobody)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import threading
 import time
@@ -26,7 +25,7 @@ from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import Resources
 from selftests.doubles.rack_here import start_sshd
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
+pytestmark = pytest.mark.needs_root
 
 
 def soon(seconds: float = 20) -> Deadline:

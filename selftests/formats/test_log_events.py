@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from migrate.clock import Offset
-from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED, of_ovs, of_qemu
+from migrate.formats.log_events import (
+    CHECKPOINT,
+    LOADED,
+    QUEUE,
+    READY,
+    SAVED,
+    parse_ovs_log,
+    parse_qemu_log,
+)
 
 BASE = "vring base idx:0 last_used_idx:2445 last_avail_idx:2445."
 WALL = Offset("wall", -1_000_000_000 * 10**9, 7)
@@ -33,7 +41,7 @@ device '/run/vhu0.sock' changed to 'enabled'
 
 
 def test_qemus_trace_points_are_laid_on_the_axis() -> None:
-    found = list(of_qemu(QEMU, "a", WALL))
+    found = list(parse_qemu_log(QEMU, "a", WALL))
     assert [event.name for event in found] == [CHECKPOINT, SAVED, LOADED]
     assert found[0].at_ns == 2_065_843_000
     assert found[0].error_ns == 1007  # the clock's, and QEMU's own microsecond
@@ -43,7 +51,7 @@ def test_qemus_trace_points_are_laid_on_the_axis() -> None:
 
 
 def test_what_the_backend_did_is_laid_on_the_axis_with_its_millisecond() -> None:
-    found = list(of_ovs(OVS, "b", WALL))
+    found = list(parse_ovs_log(OVS, "b", WALL))
     assert [(event.name, event.data) for event in found] == [
         ("vhost-user-message", {"message": "VHOST_USER_X"}),
         (
@@ -59,4 +67,4 @@ def test_what_the_backend_did_is_laid_on_the_axis_with_its_millisecond() -> None
 
 @pytest.mark.parametrize("text", ["", "\x00\n\n", "1@2:x", "nothing\nof\nuse"])
 def test_a_log_that_tells_nothing_makes_no_event(text: str) -> None:
-    assert not [*of_qemu(text, "a", WALL), *of_ovs(text, "a", WALL)]
+    assert not [*parse_qemu_log(text, "a", WALL), *parse_ovs_log(text, "a", WALL)]

@@ -10,12 +10,12 @@ import pytest
 from migrate.formats.virtio_features import (
     NAMES,
     NUMBERS,
-    SHADOWED,
-    canonical,
-    lifts,
-    mask_of,
-    names,
-    unshadowed,
+    SHADOWABLE,
+    canonical_name,
+    feature_mask,
+    feature_names,
+    not_shadowable,
+    refusal_remedy,
 )
 from migrate.scenario.loader import parse
 
@@ -36,11 +36,11 @@ def test_names_are_those_of_the_kernels_headers() -> None:
 
 def test_a_mask_is_told_by_names_and_back() -> None:
     mask = 0x1C0000000200000
-    assert names(mask) == ("guest_announce", "guest_uso4", "guest_uso6", "host_uso")
-    assert mask_of(names(mask)) == mask
-    assert names(1 << 48 | 1) == ("csum", "bit 48")
-    assert mask_of(["csum", "bit 48"]) == 1 << 48 | 1
-    assert names(0) == ()
+    assert feature_names(mask) == ("guest_announce", "guest_uso4", "guest_uso6", "host_uso")
+    assert feature_mask(feature_names(mask)) == mask
+    assert feature_names(1 << 48 | 1) == ("csum", "bit 48")
+    assert feature_mask(["csum", "bit 48"]) == 1 << 48 | 1
+    assert feature_names(0) == ()
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_a_mask_is_told_by_names_and_back() -> None:
     ],
 )
 def test_a_tools_spelling_becomes_virtios(told: str | int, name: str) -> None:
-    assert canonical(told) == name
+    assert canonical_name(told) == name
 
 
 def test_what_shadow_virtqueues_can_not_follow() -> None:
-    assert unshadowed(["csum", "host_uso", "guest_announce"]) == ("guest_announce", "host_uso")
-    assert unshadowed(["version_1", "bit 48"]) == ("bit 48",)
-    assert set(NUMBERS) >= SHADOWED
+    assert not_shadowable(["csum", "host_uso", "guest_announce"]) == ("guest_announce", "host_uso")
+    assert not_shadowable(["version_1", "bit 48"]) == ("bit 48",)
+    assert set(NUMBERS) >= SHADOWABLE
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,17 @@ def test_what_shadow_virtqueues_can_not_follow() -> None:
     ],
 )
 def test_a_refusal_comes_with_what_would_lift_it(said: str, lifted: str) -> None:
-    assert lifted in lifts(f"internal error: unable to execute QEMU command 'migrate': {said}")
+    assert lifted in refusal_remedy(
+        f"internal error: unable to execute QEMU command 'migrate': {said}"
+    )
 
 
 def test_other_words_have_no_remedy() -> None:
-    assert lifts("unable to connect to server at 'beta:16509'") == ""
+    assert refusal_remedy("unable to connect to server at 'beta:16509'") == ""
 
 
 def test_the_features_of_a_remedy_are_what_a_scenario_takes() -> None:
-    remedy = lifts("vdpa svq does not work with features 0x1c0000000200000")
+    remedy = refusal_remedy("vdpa svq does not work with features 0x1c0000000200000")
     (line,) = re.findall(r"interface\.(vdpa\.features_off = \[.*?\])", remedy)
     scenario = parse(f"[interface]\nmode = 'vdpa'\n{line}\n", "x.toml")
     (case,) = scenario.cases

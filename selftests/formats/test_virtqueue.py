@@ -20,10 +20,9 @@ from migrate.formats.virtqueue import (
     USED,
     Audit,
     Ring,
-    audit,
     regions,
-    tables,
 )
+from migrate.formats.virtqueue_audit import audit, tables
 
 DESCRIPTORS, DRIVER, DEVICE, DATA, TABLE = 0x1000, 0x4000, 0x8000, 0x10000, 0x20000
 RANGES = ((0, 0x100000),)
@@ -401,7 +400,7 @@ def test_a_rule_that_lacks_what_it_needs_is_named() -> None:
     assert audit(replace(S, ranges=())).unchecked == [
         "buffers' places: the guest's memory map is not known"
     ]
-    found = audit(replace(S, told=False))
+    found = audit(replace(S, indices_known=False))
     assert found.unchecked == ["the device's indices: a backend still worked the queue"]
     assert not found.facts
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from migrate.drivers.libvirt import Domain
 from migrate.errors import MeasurementError
-from migrate.formats.virtio_features import mask_of
-from migrate.formats.virtio_net_state import QUEUE_MAX, decode
-from migrate.formats.vmstate_stream import Account, Field, account, ending
+from migrate.formats.virtio_features import feature_mask
+from migrate.formats.virtio_net_state import QUEUE_MAX, decode_net_state
+from migrate.formats.vmstate_description import Field
+from migrate.formats.vmstate_stream import StreamAccount, read_stream, read_stream_end
 from migrate.migration.move import End, Move, act
 from migrate.model import Policy
 from migrate.recorder.events import Listener
@@ -113,7 +114,7 @@ def with_devices() -> Writer:
     return writer
 
 
-FEATURES = mask_of(["mac", "ctrl_vq", "ctrl_guest_offloads", "version_1"])
+FEATURES = feature_mask(["mac", "ctrl_vq", "ctrl_guest_offloads", "version_1"])
 
 
 def net_state(*, features: int = FEATURES, pairs: int = 1, packed: bool = False) -> bytes:
@@ -130,7 +131,7 @@ def net_state(*, features: int = FEATURES, pairs: int = 1, packed: bool = False)
     net += b"\x03" + bytes(511) + bytes(4 + 2 + 4 + 1)
     if pairs > 1:
         net += numbers("HH", 2, pairs) + bytes(4 * (pairs - 1))
-    net += numbers("Q", mask_of(["guest_csum"])) if features & 4 else b""
+    net += numbers("Q", feature_mask(["guest_csum"])) if features & 4 else b""
     rings = b"".join(numbers("QQ", 0xA000 + n, 0xB000 + n) for n in range(QUEUE_MAX))
     tail = subsection("virtio/64bit_features", numbers("Q", features))
     tail += subsection("virtio/virtqueues", rings)
@@ -152,7 +153,7 @@ def by_libvirt(stream: bytes, magic: bytes = b"LibvirtQemudSave", kind: int = 0)
 
 
 def test_memory_is_counted_by_pages_and_bytes() -> None:
-    told = account(with_ram().stream())
+    told = read_stream(with_ram().stream())
     assert told.ram is not None
     assert (told.ram.full_pages, told.ram.zero_pages, told.ram.delta_pages) == (2, 1, 1)
     assert told.ram.blocks == {"pc.ram": 3 * PAGE}
@@ -165,7 +166,7 @@ def test_memory_is_counted_by_pages_and_bytes() -> None:
 def test_sections_and_the_rest_are_all_of_the_stream() -> None:
     data = with_devices().stream()
     for whole in (data, by_libvirt(data)):
-        told = account(whole)
+        told = read_stream(whole)
         assert told.stream_bytes == len(data)
         assert sum(one.bytes for one in told.sections) + told.other_bytes == len(data)
         assert told.description_bytes < told.other_bytes
@@ -181,22 +182,22 @@ def test_instances_of_a_name_are_told_apart() -> None:
         writer.devices[-1]["instance_id"] = number
     second = writer.sections.rfind(named("dma")) + len(named("dma"))
     writer.sections = writer.sections[: second + 3] + b"\1" + writer.sections[second + 4 :]
-    told = account(writer.stream()).sections
+    told = read_stream(writer.stream()).sections
     assert [(one.name, one.instance) for one in told] == [("dma", 0), ("dma", 1)]
 
 
 def test_of_a_stream_whose_begin_is_missing_the_devices_are_told() -> None:
     data = with_devices().stream()
-    whole = account(data)
+    whole = read_stream(data)
     devices = tuple(one for one in whole.sections if one.kind == "full")
     first = len(data) - whole.description_bytes - 1 - sum(one.bytes for one in devices)
     for begin in (first, 3, 0):
-        told = ending(data[begin:])
+        told = read_stream_end(data[begin:])
         assert told.sections == devices
         assert told.network == whole.network
         assert told.description_bytes == whole.description_bytes
     with pytest.raises(MeasurementError, match="devices are described that were not captured"):
-        ending(data[first + 1 :])
+        read_stream_end(data[first + 1 :])
 
 
 def test_an_end_whose_sections_are_others_than_described_is_told() -> None:
@@ -204,11 +205,11 @@ def test_an_end_whose_sections_are_others_than_described_is_told() -> None:
     name = str(writer.devices[0]["name"])
     writer.devices[0]["name"] = "x" * len(name)
     with pytest.raises(MeasurementError, match="is not described"):
-        ending(writer.stream())
+        read_stream_end(writer.stream())
 
 
 def test_fields_have_places_and_values() -> None:
-    sections = {one.name: one for one in account(with_devices().stream()).sections}
+    sections = {one.name: one for one in read_stream(with_devices().stream()).sections}
     assert sections["rtc"].fields == (
         Field("index", "uint8", 0, 1, value=7),
         Field("inner.period", "uint16", 1, 2, value=0x1234),
@@ -220,7 +221,7 @@ def test_fields_have_places_and_values() -> None:
 
 
 def test_the_network_device_is_decoded() -> None:
-    (state,) = account(with_devices().stream()).network.values()
+    (state,) = read_stream(with_devices().stream()).network.values()
     assert state.status == ("acknowledge", "driver", "driver_ok", "features_ok")
     assert state.features == ("ctrl_guest_offloads", "mac", "ctrl_vq", "version_1")
     assert (state.mac, state.link_up, state.promiscuous) == ("52:54:00:6d:6c:01", True, True)
@@ -234,20 +235,20 @@ def test_the_network_device_is_decoded() -> None:
 
 
 def test_a_packed_ring_has_its_indices_in_the_stream() -> None:
-    features = FEATURES | mask_of(["ring_packed"])
-    queue = decode(net_state(features=features, packed=True)).queues[2]
+    features = FEATURES | feature_mask(["ring_packed"])
+    queue = decode_net_state(net_state(features=features, packed=True)).queues[2]
     assert (queue.last_avail, queue.avail_wrap) == (22, True)
     assert (queue.used, queue.used_wrap, queue.in_flight) == (20, False, 2)
 
 
 def test_several_queue_pairs_and_no_offloads() -> None:
-    state = decode(net_state(features=mask_of(["mac", "version_1"]), pairs=2))
+    state = decode_net_state(net_state(features=feature_mask(["mac", "version_1"]), pairs=2))
     assert (state.queue_pairs, state.max_queue_pairs, state.guest_offloads) == (2, 2, None)
     assert state.unread == ""
 
 
 def test_a_subsection_that_is_not_known_is_told_and_what_was_read_stays() -> None:
-    state = decode(net_state() + subsection("virtio/from_tomorrow", b"xyz"))
+    state = decode_net_state(net_state() + subsection("virtio/from_tomorrow", b"xyz"))
     assert "virtio/from_tomorrow" in state.unread
     assert state.mac == "52:54:00:6d:6c:01"
     assert "virtio/started" in state.subsections
@@ -256,7 +257,7 @@ def test_a_subsection_that_is_not_known_is_told_and_what_was_read_stays() -> Non
 def test_a_network_state_that_is_none_is_a_note() -> None:
     writer = Writer()
     writer.device(1, "virtio-net", b"abc", {"name": "virtio", "type": "virtio", "size": 3})
-    told = account(writer.stream())
+    told = read_stream(writer.stream())
     assert told.network == {}
     (note,) = told.notes
     assert "virtio-net can't be read" in note
@@ -277,9 +278,9 @@ def test_a_configuration_with_capabilities() -> None:
     }
     stream = writer.stream().replace(numbers("I", 3) + b"q35", content, 1)
     with pytest.raises(MeasurementError, match="mapped-ram"):
-        account(stream)
+        read_stream(stream)
     ignored = stream.replace(named("mapped-ram"), named("mapped-raw"), 1)
-    assert account(ignored).machine == "q35"
+    assert read_stream(ignored).machine == "q35"
 
 
 # --- what is wrong with it ----------------------------------------------------------------------
@@ -321,20 +322,20 @@ DAMAGED = {
 def test_what_is_damaged_is_told(name: str) -> None:
     data, said = DAMAGED[name]
     with pytest.raises(MeasurementError) as raised:
-        account(data)
+        read_stream(data)
     assert said in str(raised.value)
 
 
 def test_a_compressed_file_has_a_remedy() -> None:
     with pytest.raises(MeasurementError) as raised:
-        account(by_libvirt(b"", kind=3))
+        read_stream(by_libvirt(b"", kind=3))
     assert "save_image_format" in raised.value.remedy
 
 
 def test_a_deep_description_is_no_crash() -> None:
     text = b'{"a":' * 100_000
     with pytest.raises(MeasurementError, match="no description"):
-        account(b"QEVM" + numbers("I", 3) + b"\0\6" + numbers("I", len(text)) + text)
+        read_stream(b"QEVM" + numbers("I", 3) + b"\0\6" + numbers("I", len(text)) + text)
 
 
 SMALL = by_libvirt(with_devices().stream())
@@ -345,7 +346,7 @@ SMALL = by_libvirt(with_devices().stream())
 def test_cut_off_anywhere_it_is_told(size: int) -> None:
     if size < len(SMALL):
         with pytest.raises(MeasurementError):
-            account(SMALL[:size])
+            read_stream(SMALL[:size])
 
 
 TAIL = len(SMALL) - SMALL.rfind(b'{"page_size')
@@ -363,7 +364,7 @@ def test_whatever_byte_is_wrong_it_is_an_account_or_told(wrong: list[tuple[int, 
     for place, byte in wrong:
         data[place] = byte
     try:
-        told = account(bytes(data))
+        told = read_stream(bytes(data))
     except MeasurementError as error:
         assert error.said
     else:
@@ -401,7 +402,7 @@ def moved(
 def test_a_saved_guest_leaves_its_account_and_no_file(tmp_path: Path) -> None:
     done, restored = moved(tmp_path / "saved", SMALL)
     assert restored == [SMALL]
-    assert isinstance(done.stream, Account)
+    assert isinstance(done.stream, StreamAccount)
     assert done.stream.network
     assert not any("stream" in note for note in done.notes)
     assert not (tmp_path / "saved").exists()
@@ -434,7 +435,7 @@ def test_a_restore_that_fails_leaves_the_account(tmp_path: Path) -> None:
 def test_the_run_folder_gets_the_account_of_the_hops_that_have_one() -> None:
     hops = [
         Hop("a", "b", cast("Any", None), 0, 1, QemuRecording(), told)
-        for told in (None, account(SMALL))
+        for told in (None, read_stream(SMALL))
     ]
     assert stream_file(hops[:1]) == {}
     (told,) = json.loads(stream_file(hops)["stream.json"])

@@ -10,6 +10,7 @@ and read the difference before you commit it.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -21,16 +22,20 @@ import pytest
 from jinja2 import UndefinedError
 from lxml import etree
 
-from migrate.backends.failover.backend import STANDBY
-from migrate.backends.hostdev.backend import VF, pci
-from migrate.backends.registry import module_for
-from migrate.backends.vdpa.backend import SHADOW_EMULATOR
+from migrate.backends.base import Backend
+from migrate.backends.failover.backend import FailoverBackend
+from migrate.backends.hostdev.backend import HostdevBackend
+from migrate.backends.registry import backend_mode
+from migrate.backends.sriov.passthrough import GuestVf, PciAddress
+from migrate.backends.vdpa.backend import SHADOW_EMULATOR, VdpaBackend
+from migrate.backends.vhost_user.backend import VhostUserBackend
+from migrate.backends.virtio.backend import VirtioBackend
 from migrate.backends.xml import TEMPLATES, rewritten
 from migrate.guest.domain_xml import domain_xml, has_interface
 from migrate.images.cache import digest
 from migrate.images.initramfs import Image, Manifest
 from migrate.lab.config import cache_folder
-from migrate.model import GuestSpec, Interface
+from migrate.model import GuestSpec, Interface, Mode
 
 GOLDEN = TEMPLATES / "golden"
 FOLDER = Path("/cache/images/tiny-0123")
@@ -44,40 +49,43 @@ IMAGE = Image(
     cmdline="console=ttyS0 quiet",
     manifest=Manifest(name="tiny", digest="0123", builder="1", cmdline="", modules=(), packages=()),
 )
-VDPA = {
-    "emulator": SHADOW_EMULATOR,
-    "iommu": True,
-    "features": frozenset({"access_platform", "version_1"}),
-}
 
 
-def of_vf(address: str) -> dict[str, object]:
-    return {"vf": pci(address), "is_told": True, "alias": VF, "spare_ports": 4}
+def vf(address: str) -> GuestVf:
+    return GuestVf(PciAddress.parse(address), is_told=True)
 
 
-BACKENDS: Mapping[str, tuple[dict[str, object], dict[str, object]]] = {
-    "virtio": ({"bridge": "data"}, {"bridge": "data2"}),
+def vdpa(device: str) -> VdpaBackend:
+    features = frozenset({"access_platform", "version_1"})
+    return VdpaBackend(device=device, emulator=SHADOW_EMULATOR, iommu=True, features=features)
+
+
+HERE, THERE = vf("0000:01:10.0"), vf("0000:81:10.0")
+BACKENDS: Mapping[Mode, tuple[Backend, Backend]] = {
+    "virtio": (VirtioBackend(bridge="data"), VirtioBackend(bridge="data2")),
     "vhost-user": (
-        {"socket": "/run/openvswitch/vhu0.sock", "shared_memory": True},
-        {"socket": "/run/openvswitch/vhu7.sock", "shared_memory": True},
+        VhostUserBackend(socket="/run/openvswitch/vhu0.sock"),
+        VhostUserBackend(socket="/run/openvswitch/vhu7.sock"),
     ),
-    "vdpa": (
-        {"device": "/dev/vhost-vdpa-0", **VDPA},
-        {"device": "/dev/vhost-vdpa-2", **VDPA},
-    ),
-    "hostdev": (of_vf("0000:01:10.0"), of_vf("0000:81:10.0")),
+    "vdpa": (vdpa("/dev/vhost-vdpa-0"), vdpa("/dev/vhost-vdpa-2")),
+    "hostdev": (HostdevBackend(vf=HERE), HostdevBackend(vf=THERE)),
     "failover": (
-        {"bridge": "data", "standby": STANDBY, **of_vf("0000:01:10.0")},
-        {"bridge": "data", "standby": STANDBY, **of_vf("0000:81:10.0")},
+        FailoverBackend(bridge="data", vf=HERE),
+        FailoverBackend(bridge="data", vf=THERE),
     ),
 }
 """A backend of each mode on the source, and one of another name on the target."""
 
 
-def name_of(backend: Mapping[str, object]) -> str:
+def name_of(backend: Backend) -> str:
     """What is called otherwise on the other host."""
-    vf = backend.get("vf")
-    return str(vf["bus"] if isinstance(vf, Mapping) else next(iter(backend.values())))
+    match backend:
+        case HostdevBackend(vf=vf) | FailoverBackend(vf=vf):
+            assert vf is not None
+            return vf.address.bus
+        case VirtioBackend(bridge=name) | VhostUserBackend(socket=name) | VdpaBackend(device=name):
+            return name
+    raise AssertionError(backend)
 
 
 VARIANTS: Mapping[str, Mapping[str, object]] = {
@@ -113,19 +121,18 @@ CASES = [*INTERFACES, "virtio-disk", *KVM]
 def source_of(case: str) -> str:
     """The domain as it runs: with what was plugged in."""
     interface = INTERFACES.get(case, Interface())
-    device = module_for(interface.mode).plugs(interface, BACKENDS[interface.mode][0])
+    device = backend_mode(interface.mode).hotplug_xml(interface, BACKENDS[interface.mode][0])
     end = "  </devices>\n"
     return started(case).replace(end, textwrap.indent(f"{device or ''}", "    ") + end)
 
 
 def started(case: str) -> str:
     interface = INTERFACES.get(case, Interface())
-    module = module_for(interface.mode)
     return domain_xml(
         KVM.get(case, GuestSpec(vcpus=interface.queues)),
         interface,
         Path("/cache/warm/overlay.qcow2") if case == "virtio-disk" else IMAGE,
-        module.describe(interface, BACKENDS[interface.mode][0]),
+        BACKENDS[interface.mode][0],
         machine="pc-q35-10.0",
         accelerator="kvm" if case in KVM else "qemu",
     )
@@ -133,7 +140,7 @@ def started(case: str) -> str:
 
 def target_of(case: str, source: str) -> str:
     mode = INTERFACES.get(case, Interface()).mode
-    return rewritten(source, module_for(mode).adapt(*BACKENDS[mode])) + "\n"
+    return rewritten(source, backend_mode(mode).target_rewrites(*BACKENDS[mode])) + "\n"
 
 
 def golden(case: str, side: str) -> Path:
@@ -196,13 +203,13 @@ def test_nothing_but_the_backends_name_differs(case: str) -> None:
 
 
 @pytest.mark.parametrize("mode", BACKENDS)
-def test_the_same_backend_on_both_hosts_needs_no_rewrite(mode: str) -> None:
+def test_the_same_backend_on_both_hosts_needs_no_rewrite(mode: Mode) -> None:
     backend = BACKENDS[mode][0]
-    assert module_for(mode).adapt(backend, dict(backend)) == ()  # type: ignore[arg-type]
+    assert backend_mode(mode).target_rewrites(backend, dataclasses.replace(backend)) == ()
 
 
 @pytest.mark.parametrize("mode", BACKENDS)
-def test_a_rewrite_leaves_other_interfaces_alone(mode: str) -> None:
+def test_a_rewrite_leaves_other_interfaces_alone(mode: Mode) -> None:
     source = source_of(f"{mode}-split")
     here, there = (name_of(backend) for backend in BACKENDS[mode])
     other = source.replace(f'"{here}"', '"another"')
@@ -262,22 +269,25 @@ def test_a_vf_is_in_no_domain_that_is_started_or_saved(case: str) -> None:
 
 def test_a_vf_whose_card_can_not_be_told_its_mac_is_a_plain_device() -> None:
     """libvirt would try to tell it; the target's XML names the target's all the same."""
-    here, there = ({**backend, "is_told": False} for backend in BACKENDS["failover"])
+    here, there = (
+        FailoverBackend(bridge="data", vf=dataclasses.replace(vf, is_told=False))
+        for vf in (HERE, THERE)
+    )
     interface = Interface(mode="failover")
-    device = module_for("failover").plugs(interface, here)
+    device = backend_mode("failover").hotplug_xml(interface, here)
     assert device is not None
     domain = started("failover-split").replace("  </devices>", f"{device}  </devices>")
     assert complaints(domain) == ""
-    target = rewritten(domain, module_for("failover").adapt(here, there))
+    target = rewritten(domain, backend_mode("failover").target_rewrites(here, there))
     assert ET.fromstring(target).find("./devices/hostdev/source/address[@bus='0x81']") is not None
 
 
 def test_a_target_without_a_vf_gets_the_standby_alone() -> None:
-    here, there = (dict(backend) for backend in BACKENDS["failover"])
-    there |= {"vf": None, "bridge": "data2"}
-    module = module_for("failover")
-    assert module.plugs(Interface(mode="failover"), there) is None
-    target = rewritten(source_of("failover-split"), module.adapt(here, there))
+    here, _ = BACKENDS["failover"]
+    there = FailoverBackend(bridge="data2", vf=None)
+    mode = backend_mode("failover")
+    assert mode.hotplug_xml(Interface(mode="failover"), there) is None
+    target = rewritten(source_of("failover-split"), mode.target_rewrites(here, there))
     assert 'bridge="data2"' in target
 
 
@@ -292,7 +302,7 @@ def test_hostile_text_stays_text() -> None:
         GuestSpec(),
         Interface(mode="vhost-user"),
         image,
-        {"socket": HOSTILE, "shared_memory": True},
+        VhostUserBackend(socket=HOSTILE),
         machine=HOSTILE,
         accelerator="qemu",
     )
@@ -307,7 +317,12 @@ def test_hostile_text_stays_text() -> None:
 def test_a_disks_hostile_path_stays_a_path() -> None:
     path = Path("/cache") / HOSTILE
     xml = domain_xml(
-        GuestSpec(), Interface(), path, {"bridge": HOSTILE}, machine="q35", accelerator="qemu"
+        GuestSpec(),
+        Interface(),
+        path,
+        VirtioBackend(bridge=HOSTILE),
+        machine="q35",
+        accelerator="qemu",
     )
     source = ET.fromstring(xml).find("./devices/disk/source")
     assert source is not None
@@ -316,7 +331,7 @@ def test_a_disks_hostile_path_stays_a_path() -> None:
 
 def test_a_backend_that_tells_too_little_is_noticed() -> None:
     with pytest.raises(UndefinedError, match="bridge"):
-        domain_xml(GuestSpec(), Interface(), IMAGE, {}, machine="q35", accelerator="qemu")
+        domain_xml(GuestSpec(), Interface(), IMAGE, Backend(), machine="q35", accelerator="qemu")
 
 
 def test_a_digest_knows_where_one_part_ends() -> None:

@@ -27,7 +27,7 @@ from migrate.errors import GuestError
 from migrate.guest import probe as client
 from migrate.guest.probe import PipeTransport, Probe
 from migrate.images.initramfs import compile_probe
-from selftests.conftest import SANITIZED
+from selftests.helpers import SANITIZED
 
 LOOPBACK = "127.0.0.1"
 STREAM = 0xFEEDF00D

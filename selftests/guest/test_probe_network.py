@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from migrate.model import Workload
 from migrate.recorder.traffic import LOOPED, Traffic, take
 from selftests.guest.test_probe import STREAM, Running, received, running, wait_until
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces take root")
+pytestmark = pytest.mark.needs_root
 
 GUEST, PEER = "10.99.0.1", "10.99.0.2"
 SOMEWHERE = "52:54:00:00:00:99"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 import signal
 import subprocess
 import threading
@@ -14,24 +13,27 @@ from pathlib import Path
 
 import pytest
 
+from migrate.backends.registry import INSPECTIONS
 from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
 from migrate.lab import manager
 from migrate.lab.api import NamespaceHost
 from migrate.lab.capabilities import (
     BOOT_S,
-    CAPABILITIES,
+    HOST,
     INIT_REACHED,
-    LOOK,
     Boot,
     Look,
     gather,
     judge,
+    script_of,
 )
-from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.config import HostConfig, LabConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Capability, HostFacts
+from selftests.helpers import new_name, remove_lab
 
+EVERY = (HOST, *INSPECTIONS)
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
 MANAGEMENT = (
     '{"mgmtdev":{"pci/0000:01:00.0":{"supported_classes":["net"],"max_supported_vqs":3,'
@@ -60,7 +62,7 @@ def found(name: str, boot: Boot | None = None, **said: str | list[str]) -> Capab
         key.replace("_", "-"): (value,) if isinstance(value, str) else tuple(value)
         for key, value in said.items()
     }
-    (capability,) = (one for one in judge(Look(values, boot)) if one.name == name)
+    (capability,) = (one for one in judge(Look(values, boot), EVERY) if one.name == name)
     return capability
 
 
@@ -138,8 +140,9 @@ def test_what_a_host_can_not_do_has_a_reason_and_a_remedy(
 
 
 def test_a_host_that_says_nothing_can_do_nothing_and_every_no_is_explained() -> None:
-    capabilities = judge(Look())
-    assert [capability.name for capability in capabilities] == list(CAPABILITIES)
+    capabilities = judge(Look(), EVERY)
+    names = [name for inspection in EVERY for name in inspection.capabilities]
+    assert [capability.name for capability in capabilities] == names
     for capability in capabilities:
         assert not capability.able
         assert capability.reason
@@ -155,7 +158,7 @@ def test_what_the_console_said_last_goes_with_the_finding() -> None:
 
 def look_at(tree: Path) -> dict[str, tuple[str, ...]]:
     """The script, with a tree of our own in the place of the machine's."""
-    script = LOOK
+    script = script_of(EVERY)
     for place in ("/sys/", "/dev/", "/proc/", "/lib/modules/"):
         script = script.replace(f" {place}", f" {tree}{place}").replace(
             f'"{place}', f'"{tree}{place}'
@@ -237,14 +240,13 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[LocalLab]:
-    name = f"t{secrets.token_hex(2)}"
+def lab(root: None) -> Iterator[LocalLab]:
+    name = new_name()
     hosts = {host: HostConfig(huge_pages=0) for host in "ab"}
     try:
         yield manager.up(LabConfig(name=name, hosts=hosts), lambda _: None)
     finally:
-        manager.down(name)
-        (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+        remove_lab(name)
 
 
 @pytest.fixture
@@ -334,15 +336,14 @@ def gathered(
     host: NamespaceHost, cache: Path, image: Image | None, *, fresh: bool = False
 ) -> HostFacts:
     with host.connect() as hypervisor:
-        return gather(host, hypervisor, cache, image, fresh=fresh)
+        return gather(host, hypervisor, cache, image, INSPECTIONS, fresh=fresh)
 
 
 def test_the_try_is_kept_for_next_time_unless_asked_anew(
     host: NamespaceHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "kvm" not in facts.parse(host.run(["sh", "-c", LOOK], Deadline.after(20)).out).get(
-        "device", ()
-    ):
+    said = host.run(["sh", "-c", script_of([HOST])], Deadline.after(20)).out
+    if "kvm" not in facts.parse(said).get("device", ()):
         host.file("/dev/kvm").symlink_to("null")
     stand_in(host, f"echo '{INIT_REACHED}'")
     first = gathered(host, tmp_path, Image()).capability("kvm")
@@ -357,8 +358,8 @@ def test_the_try_is_kept_for_next_time_unless_asked_anew(
     kept.write_text("no finding")
     gathered(host, tmp_path, Image())
     assert len(starts(host)) == 2, "one that can't be read is found out anew"
-    other = LOOK.replace("release=$(uname -r)", "release=6.0-other")
-    monkeypatch.setattr(facts, "LOOK", other)
+    other = facts.PRELUDE.replace("release=$(uname -r)", "release=6.0-other")
+    monkeypatch.setattr(facts, "PRELUDE", other)
     assert gathered(host, tmp_path, Image()).kernel == "6.0-other"
     assert len(starts(host)) == 3, "another kernel is another finding"
 

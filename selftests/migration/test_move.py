@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
+from migrate.backends.registry import backend_mode
 from migrate.clock import now_ns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain
@@ -171,7 +172,8 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
         "standby": said("active"),
         "replug": negotiated,
     }
-    with armed((Fault(at=at, do="kill-guest", on="target"),), hosts, listener) as faults:
+    fault = Fault(at=at, do="kill-guest", on="target")
+    with armed((fault,), hosts, listener, backend_mode("failover")) as faults:
         for name, event in script.items():
             faults.react(event)
             assert done == ([] if list(script).index(name) < list(script).index(at) else ["b"])

@@ -19,9 +19,8 @@ import pytest
 from migrate.lab import manager
 from migrate.lab.local.lab import LocalLab
 from migrate.results.run_folder import read_run
-from selftests.conftest import PATIENCE_S, ROOT, SCENARIOS
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
+from selftests.command_line import PATIENCE_S
+from selftests.helpers import ROOT, SCENARIOS
 
 ONE = 'name = "one"\n'
 TWO = f'{ONE}[matrix]\n"interface.mode" = ["virtio", "vdpa"]\n'
@@ -287,7 +286,7 @@ def test_only_an_attempt_that_passed_is_a_pass(
 # --- on a real lab ---
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_real_guest_passes_and_a_variant_that_asks_too_much_fails(
     avocado: Avocado, shared_lab: LocalLab
 ) -> None:
@@ -327,7 +326,7 @@ guest.image = "none"
 """
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_what_was_not_measured_or_not_tried_is_no_pass(avocado: Avocado, lab_name: str) -> None:
     """The job brings its lab up once, and takes it down."""
     avocado.options = ["--migrate-lab-name", lab_name, "--migrate-lab-results", "kept"]

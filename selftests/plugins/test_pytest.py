@@ -10,7 +10,7 @@ import pytest
 
 from migrate.lab.local.lab import LocalLab
 from migrate.plugins.pytest import Boot, Scenario, Verdicts
-from selftests.conftest import ROOT, SCENARIOS
+from selftests.helpers import ROOT, SCENARIOS
 
 MADE_UP = '''
 """A session without a lab: its attempts are made up."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from migrate.campaign.session import Session
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.lab import manager
@@ -26,8 +27,8 @@ from migrate.lab.state import new_record
 from migrate.model import AttemptError, Case, Problem, Skip
 from migrate.plugins.xdist_shared import SharedRun
 from migrate.results.run_folder import RunWriter, read_run
-from selftests.conftest import ROOT, SaidSoFar, remove_lab
 from selftests.doubles import synthetic
+from selftests.helpers import ROOT, SaidSoFar, remove_lab
 
 HOSTS: list[Any] = [SimpleNamespace(name=name) for name in "abcd"]
 A, B, C, D = HOSTS
@@ -209,7 +210,7 @@ def test_workers_share_a_lab_and_one_that_dies_leaves_nothing(
     assert (folder / "report.html").exists()
     assert (folder / "junit.xml").exists()
     assert manager.find(four_hosts.name) is not None
-    assert four_hosts.leftovers(list(four_hosts.hosts)) == ()
+    assert leftovers(four_hosts.hosts.values()) == ()
 
 
 KILLED = """
@@ -234,7 +235,7 @@ def killed(lab: LocalLab, results: Path) -> str:
     argv = [sys.executable, "-c", KILLED, lab.name, str(results)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 9, done.stderr
-    assert [line for line in lab.leftovers(["a"]) if line.startswith("domain")]
+    assert [line for line in leftovers([lab.hosts["a"]]) if line.startswith("domain")]
     return done.stdout.strip()
 
 
@@ -258,6 +259,6 @@ def test_the_last_word_ends_it_in_a_lab_that_stays_up(
     (room / "run").write_text(folder)
     assert SharedRun(room).close(LabConfig(name=shared_lab.name)) == Path(folder)
     assert "host a had a guest that a killed job left" in told
-    assert shared_lab.leftovers(["a", "b"]) == ()
+    assert leftovers(shared_lab.hosts.values()) == ()
     assert read_run(Path(folder)).unfinished == ("killed/1",)
     assert manager.find(shared_lab.name) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,8 +172,6 @@ def test_what_a_sector_wrote_is_told_when_it_is_the_sector_that_runs(
 
 # --- the sector, emulated -------------------------------------------------------------------------
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a local lab needs root")
-
 
 def left_of_it(host: Host) -> list[str]:
     """Files on the host, and QEMUs that have them."""
@@ -190,7 +187,7 @@ def left_of_it(host: Host) -> list[str]:
     return left
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_sector_writes_and_every_method_says_how_much_or_why_not(shared_lab: LocalLab) -> None:
     host, _ = pair_of(shared_lab)
     with sector_guest(host, build(16, 64, tsc_hz()), "tcg,thread=multi") as qemu:
@@ -210,7 +207,7 @@ def test_a_sector_writes_and_every_method_says_how_much_or_why_not(shared_lab: L
     assert left_of_it(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_sector_that_is_given_up_leaves_nothing(shared_lab: LocalLab) -> None:
     host, _ = pair_of(shared_lab)
     with (
@@ -222,7 +219,7 @@ def test_a_sector_that_is_given_up_leaves_nothing(shared_lab: LocalLab) -> None:
     assert left_of_it(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_an_accelerator_that_qemu_does_not_have_is_told_and_leaves_nothing(
     shared_lab: LocalLab,
 ) -> None:
@@ -236,7 +233,7 @@ def test_an_accelerator_that_qemu_does_not_have_is_told_and_leaves_nothing(
     assert left_of_it(host) == []
 
 
-@needs_root
+@pytest.mark.needs_root
 @pytest.mark.parametrize("converges", [True, False])
 def test_a_sector_moves_with_its_passes_told_or_is_given_up(
     shared_lab: LocalLab, monkeypatch: pytest.MonkeyPatch, converges: bool

@@ -129,6 +129,7 @@ def test_a_namespace_that_is_gone_says_so(tmp_path: Path) -> None:
     assert "No such file" in tail.unseen
 
 
+@pytest.mark.needs_root
 def test_a_guest_that_never_stopped_leaves_nothing() -> None:
     with capture_stream(host(Path("/proc/self/ns/net")), ADDRESS, Listener()) as tail:
         pass

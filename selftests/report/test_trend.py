@@ -17,7 +17,7 @@ from migrate.results import database as stores
 from migrate.results.database import CACHE, open_store
 from migrate.results.index import TYPES, definition, rows, write_index
 from migrate.results.run_folder import INDEX, RunWriter, read_table
-from selftests.conftest import Run as Command
+from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
 OLD = 1_000_000_000

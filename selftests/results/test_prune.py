@@ -16,7 +16,7 @@ from migrate.report.trend import Question, trend
 from migrate.results.database import open_store
 from migrate.results.prune import Keep, Pruned, prune
 from migrate.results.run_folder import PRUNED, RunWriter, find_run, read_run
-from selftests.conftest import Run as Command
+from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)

@@ -183,7 +183,7 @@ print([str(path) for path in Path(folder).rglob("*.part")])
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which takes root")
+@pytest.mark.needs_root
 def test_a_full_disk_is_one_clear_error_and_leaves_what_was_finished(tmp_path: Path) -> None:
     done = subprocess.run(
         ["unshare", "-m", "--propagation", "private", sys.executable, "-c", FULL, tmp_path],

@@ -257,6 +257,13 @@ NONSENSE = {
         "[[faults]]\nat='postcopy'\ndo='kill-guest'",
         "never has",
     ),
+    "a crash of no process": (
+        "",
+        "",
+        "[[faults]]\nat='precopy'\ndo='stop-backend'",
+        "no process stands behind",
+    ),
+    "a feature that is none": ("mode='vdpa'\nvdpa.features_off=['csm']", "", "", "no feature"),
     "memory that nobody writes": ("", "", "[workload]\ndirty_mib=0", "memory can't"),
     "connections that nobody opens": ("", "", "[workload]\ntcp_connections=0", "connections can't"),
     "more memory than there is": ("", "", "[workload]\ndirty_mib=100", "not that much"),

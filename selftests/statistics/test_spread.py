@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from migrate.statistics.spread import Errors, Span, Spread, errors, span, spread, together
 
@@ -41,6 +43,17 @@ def test_an_interval_holds_the_median_and_states_a_level_it_reaches(values: list
     assert min(values) <= found.low <= found.median <= found.high <= max(values)
     assert found.level is not None
     assert found.level >= min(0.95, 1 - 2 * 0.5 ** len(values)) - 1e-12
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("n", [2, 5, 6, 8, 9, 10, 30, 101, 2000])
+def test_an_interval_is_that_of_the_quantile_test(n: int, level: float) -> None:
+    found = spread(range(n), level)
+    known = stats.quantile_test(range(n), q=0, p=0.5).confidence_interval(level)
+    ends = [end for end in (known.low, known.high) if math.isfinite(end)]
+    assert [found.low, found.high] == (ends or [0, n - 1]), "too few: all that there is"
+    assert found.low is not None
+    assert found.level == pytest.approx(1 - 2 * float(stats.binom.cdf(found.low, n, 0.5)))
 
 
 def test_ranked_only_outside_of_intervals_and_error() -> None:

@@ -8,83 +8,96 @@ https://libvirt.org/formatdomain.html.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from migrate.backends.hostdev.backend import SPARE_PORTS, moved_vf, of_vf
-from migrate.backends.sriov import Function
-from migrate.backends.vf_allocation import NoFunctionError, leased
-from migrate.backends.virtio.backend import Virtio
-from migrate.backends.xml import Rewrite, device_xml, moved_source
+from migrate.backends.base import Backend, BackendMode
+from migrate.backends.failover.rules import RULES
+from migrate.backends.sriov.allocation import LEFTOVERS, NoFunctionError, leased
+from migrate.backends.sriov.capabilities import INSPECTION
+from migrate.backends.sriov.functions import Function
+from migrate.backends.sriov.passthrough import SPARE_PORTS, GuestVf, vf_rewrite, vf_xml
+from migrate.backends.virtio.backend import data_bridge
+from migrate.backends.xml import Rewrite, source_rewrite
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import Host
 from migrate.model import Interface
 
-STANDBY = "ua-standby"
-"""The virtio device's name in the domain."""
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
 
-class Failover:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverBackend(Backend):
+    """A bridge for the standby, and the VF, where there is one."""
+
+    spare_ports: int = SPARE_PORTS
+    bridge: str
+    standby: str = "ua-standby"
+    """The virtio device's alias in the domain."""
+    vf: GuestVf | None
+
+
+class Failover(BackendMode[FailoverBackend]):
     """The standby on the data bridge, and a VF that is plugged in once the guest runs."""
 
-    logs: Mapping[str, str] = MappingProxyType({})
     needs = ("tun", "sriov", "iommu")
+    inspections = (INSPECTION,)
+    leftovers = LEFTOVERS
+    rules = RULES
+    phases = frozenset({"wait-unplug", "standby", "replug"})
+    has_vf = True
 
     @contextmanager
-    def provide(
+    def create(
         self, host: Host, interface: Interface, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
+    ) -> Iterator[FailoverBackend]:
         """Bridge and VF. Without a free VF the guest may come here all the same, on its standby:
-        ``vf`` is None then, and ``lacks`` is why."""
+        then the backend has a ``missing_primary``."""
         with ExitStack() as stack:
-            backend = dict(stack.enter_context(Virtio().provide(host, interface, deadline)))
-            backend |= {"standby": STANDBY, "spare_ports": SPARE_PORTS, "vf": None}
+            bridge = data_bridge(host, deadline)
             try:
-                vf = stack.enter_context(leased(host, interface, deadline))
-                if vf.driver == "virtio-pci":
-                    raise _no_primary(host, vf)
-                backend |= of_vf(vf)
+                function = stack.enter_context(leased(host, interface, deadline))
             except NoFunctionError as error:
-                alone = f"host {host.name} has no VF for the guest: {error.said}"
-                backend |= {"lacks": error, "notes": (f"{alone}; it is on its standby there",)}
+                why = f"host {host.name} has no VF for the guest: {error.said}"
+                backend = FailoverBackend(
+                    bridge=bridge,
+                    vf=None,
+                    missing_primary=error,
+                    notes=(f"{why}; it is on its standby there",),
+                )
+            else:
+                backend = FailoverBackend(bridge=bridge, vf=_primary(host, function))
             yield backend
 
-    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The standby. Where a guest begins it needs a VF: NoFunctionError."""
-        del interface
-        if backend["vf"] is None:
-            lacks: NoFunctionError = backend["lacks"]
-            raise lacks
-        return backend
-
-    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
+    def hotplug_xml(self, interface: Interface, backend: FailoverBackend) -> str | None:
         """The VF, where there is one."""
-        if backend["vf"] is None:
-            return None
-        return device_xml("plug-vf.xml.j2", interface, backend)
+        return vf_xml(interface, backend.vf, backend.standby) if backend.vf else None
 
-    def complaints(self, log: str) -> tuple[str, ...]:
-        """None that are known."""
-        del log
-        return ()
-
-    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+    def target_rewrites(
+        self, source: FailoverBackend, target: FailoverBackend
+    ) -> tuple[Rewrite, ...]:
         """Bridge and VF have other names there."""
-        bridge = moved_source("bridge", "bridge", source["bridge"], target["bridge"])
-        if source["vf"] is None or target["vf"] is None:
+        bridge = source_rewrite("bridge", "bridge", source.bridge, target.bridge)
+        if source.vf is None or target.vf is None:
             return bridge
-        return (*bridge, *moved_vf(source["vf"], target["vf"]))
+        return (*bridge, *vf_rewrite(source.vf, target.vf))
 
 
-def _no_primary(host: Host, vf: Function) -> HostError:
-    """Source: linux drivers/net/net_failover.c, net_failover_slave_pre_register."""
-    return HostError(
-        f"use {vf.address} as a primary",
-        host=host.name,
-        said="it is a virtio device, and Linux takes none as the primary of a failover pair: "
-        "a primary's parent has to be a PCI device",
-        remedy="a card with VFs of its own kind (nic = 'igb' in a nested lab), or mode = 'hostdev'",
-    )
+def _primary(host: Host, function: Function) -> GuestVf:
+    """The VF as the guest's primary; HostError if Linux would not take it.
+
+    Source: linux drivers/net/net_failover.c, net_failover_slave_pre_register.
+    """
+    if function.driver == "virtio-pci":
+        raise HostError(
+            f"use {function.address} as a primary",
+            host=host.name,
+            said="it is a virtio device, and Linux takes none as the primary of a failover pair: "
+            "a primary's parent has to be a PCI device",
+            remedy="a card with VFs of its own kind (nic = 'igb' in a nested lab), or "
+            "mode = 'hostdev'",
+        )
+    return GuestVf.of(function)

@@ -1,90 +1,64 @@
 """``hostdev``: a VF of the host is the guest's own device, by VFIO.
 
-No saved state can hold a VF, and no domain that has one can be saved: the guest is started without
-it, and it is plugged in once the guest runs. A domain with a plain VF can't be migrated either, and
-libvirt says so; it can with a VFIO driver that carries the device's state, which is tried wherever
-the VF got such a driver (see :mod:`migrate.backends.vf_allocation`). The method ``reattach`` takes
-it out, moves the guest and plugs the target's in."""
+The guest is started without the VF, and it is plugged in once the guest runs. A domain with a plain
+VF can't be migrated, and libvirt says so; it can with a VFIO driver that carries the device's
+state, which is tried wherever the VF got such a driver (see
+:mod:`migrate.backends.sriov.allocation`). The method ``reattach`` takes it out, moves the guest and
+plugs the target's in."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any
-from xml.etree import ElementTree as ET
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from migrate.backends.sriov import Function
-from migrate.backends.vf_allocation import leased
-from migrate.backends.xml import Rewrite, device_xml
+from migrate.backends.base import Backend, BackendMode
+from migrate.backends.hostdev.rules import RULES
+from migrate.backends.sriov.allocation import LEFTOVERS, leased
+from migrate.backends.sriov.capabilities import INSPECTION
+from migrate.backends.sriov.passthrough import SPARE_PORTS, GuestVf, vf_rewrite, vf_xml
+from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline
-from migrate.lab.api import Host
 from migrate.model import Interface
 
-SPARE_PORTS = 4
-"""PCIe root ports: one for the VF, and three for what else the guest has on PCI."""
-
-VF = "ua-vf"
-"""Its name in the domain; libvirt wants the "ua-" of a name that isn't its own."""
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
 
-class Hostdev:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostdevBackend(Backend):
+    """A VF."""
+
+    spare_ports: int = SPARE_PORTS
+    vf: GuestVf
+
+
+class Hostdev(BackendMode[HostdevBackend]):
     """A VF, and nothing else."""
 
-    logs: Mapping[str, str] = MappingProxyType({})
     needs = ("sriov", "iommu")
+    needs_to_migrate = ("vfio-variant",)
+    inspections = (INSPECTION,)
+    leftovers = LEFTOVERS
+    rules = RULES
+    has_vf = True
+    can_reattach = True
 
     @contextmanager
-    def provide(
+    def create(
         self, host: Host, interface: Interface, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
+    ) -> Iterator[HostdevBackend]:
         """A VF that nobody else has."""
-        with leased(host, interface, deadline) as vf:
-            yield {**of_vf(vf), "spare_ports": SPARE_PORTS}
+        with leased(host, interface, deadline) as function:
+            yield HostdevBackend(vf=GuestVf.of(function))
 
-    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Ports for what comes later."""
-        del interface
-        return backend
-
-    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
+    def hotplug_xml(self, interface: Interface, backend: HostdevBackend) -> str:
         """The VF."""
-        return device_xml("plug-vf.xml.j2", interface, backend)
+        return vf_xml(interface, backend.vf)
 
-    def complaints(self, log: str) -> tuple[str, ...]:
-        """None that are known."""
-        del log
-        return ()
-
-    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+    def target_rewrites(
+        self, source: HostdevBackend, target: HostdevBackend
+    ) -> tuple[Rewrite, ...]:
         """The target's VF has an address of its own."""
-        return moved_vf(source["vf"], target["vf"])
-
-
-def of_vf(vf: Function) -> dict[str, Any]:
-    """What a device's template must know of the VF."""
-    return {"vf": pci(vf.address), "is_told": vf.is_told, "alias": VF}
-
-
-def pci(address: str) -> dict[str, str]:
-    """``0000:01:10.0`` as libvirt's ``<address type='pci'>`` has it, e.g. ``bus`` is ``0x01``."""
-    parts = re.fullmatch(r"(\w+):(\w+):(\w+)\.(\w+)", address)
-    if parts is None:
-        raise ValueError(f"{address} is no PCI address")
-    keys = ("domain", "bus", "slot", "function")
-    return {key: f"0x{part}" for key, part in zip(keys, parts.groups(), strict=True)}
-
-
-def moved_vf(source: Mapping[str, str], target: Mapping[str, str]) -> tuple[Rewrite, ...]:
-    """What makes the source's VF the target's in a domain's XML; none if they are one."""
-    if source == target:
-        return ()
-
-    def move(root: ET.Element) -> None:
-        of_interfaces = root.iterfind("./devices/interface[@type='hostdev']/source/address")
-        for address in [*of_interfaces, *root.iterfind("./devices/hostdev/source/address")]:
-            if all(address.get(key) == value for key, value in source.items()):
-                address.attrib.update(target)
-
-    return (move,)
+        return vf_rewrite(source.vf, target.vf)

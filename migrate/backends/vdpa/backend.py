@@ -1,6 +1,6 @@
 """``vdpa``: a device of the kernel's vDPA bus moves the packets; QEMU has it by vhost-vdpa.
 
-The device is made on a management device that the host lends, and goes with its block. How QEMU
+The device is made on a management device that the host provides, and goes with its block. How QEMU
 knows the state of its rings in a migration is one of two ways: the device can be suspended and
 tells it, or QEMU stands between guest and device (shadow virtqueues, ``x-svq``). libvirt has no
 switch for the second, so the guest's emulator is then a script that adds it. Sources: QEMU
@@ -14,107 +14,80 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from migrate.backends.base import EMULATOR, Backend, BackendMode
 from migrate.backends.vdpa import bus as vdpa_bus
-from migrate.backends.vdpa.bus import Management
-from migrate.backends.xml import Rewrite, moved_source
+from migrate.backends.vdpa.bus import Offer
+from migrate.backends.vdpa.capabilities import INSPECTION
+from migrate.backends.vdpa.management import (
+    SUSPENDING,
+    ManagementDevice,
+    choose_device,
+    management_offer,
+)
+from migrate.backends.vdpa.rules import RULES
+from migrate.backends.xml import Rewrite, source_rewrite
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.virtio_features import mask_of, unshadowed
-from migrate.lab.api import Host
+from migrate.formats.virtio_features import feature_mask, not_shadowable
 from migrate.model import Interface
 
-EMULATOR = "/usr/bin/qemu-system-x86_64"
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
+
 SHADOW_EMULATOR = "/usr/local/bin/qemu-system-x86_64-shadow"
 """On each host, always the same: libvirt keeps what an emulator can do by its path."""
 SHADOW_SOURCE = Path(__file__).with_name("qemu-shadow.sh")
 """The text of the same, to be put on a host or into its image."""
 
-SUSPENDING = frozenset({"vdpasim_net", "mlx5_core", "snet-vdpa-driver"})
-"""Drivers with a ``suspend`` operation, linux 6.12: drivers/vdpa. The tool does not tell: it would
-be VHOST_BACKEND_F_SUSPEND of an opened device. vp_vdpa, ifcvf, pds, octep have none."""
 
-NO_NETWORK: Mapping[str, str] = {
-    "vduse": "QEMU blocks its migration: vdpa svq does not work with features 0x40 (gso)",
-    "vdpasim_net": "it returns what the guest sends and has no peer: it must be asked for by name",
-}
-"""Sorts that ``auto`` does not take, and why not."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VdpaBackend(Backend):
+    """A device of the vDPA bus."""
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A management device that a host lends, and the kernel driver behind it."""
-
-    name: str
-    driver: str
-
-    @property
-    def sort(self) -> str:
-        """As ``interface.vdpa.device`` names it, or ``vduse``."""
-        if "/" not in self.name:
-            return self.name
-        return "vp_vdpa" if self.driver in ("vp-vdpa", "virtio-pci", "") else "vendor"
-
-    @property
-    def maker(self) -> str:
-        """What makes the device, in a word: the driver of a vendor's, else the sort."""
-        return self.driver if self.sort == "vendor" else self.sort
-
-    @property
-    def pci(self) -> str | None:
-        """The address of a PCI device."""
-        bus, _, address = self.name.partition("/")
-        return address if bus == "pci" else None
+    device: str
+    """The path of its node, e.g. ``/dev/vhost-vdpa-0``."""
+    features: frozenset[str]
+    """What it offers, by virtio's names in small letters."""
 
 
-class Vdpa:
+class Vdpa(BackendMode[VdpaBackend]):
     """One vDPA device for the guest."""
 
-    logs: Mapping[str, str] = MappingProxyType({})
     needs = ("vhost-vdpa",)
+    inspections = (INSPECTION,)
+    leftovers = (vdpa_bus.DEVICE_LEFTOVER,)
+    rules = RULES
 
     @contextmanager
-    def provide(
-        self, host: Host, interface: Interface, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
+    def create(self, host: Host, interface: Interface, deadline: Deadline) -> Iterator[VdpaBackend]:
         """A device that fits the interface, and QEMU's script where its rings are shadowed."""
         with ExitStack() as stack:
             vdpa_bus.remove(host)  # of a controller that was killed
-            place = chosen(host, interface, deadline)
-            offer = stack.enter_context(_management(host, place, deadline))
+            device = choose_device(host, interface, deadline)
+            offer = stack.enter_context(management_offer(host, device, deadline))
             features = offer.features - set(interface.vdpa.features_off)
             _must_fit(host, interface, offer, features)
             settings = _settings(interface, offer, features)
             node = stack.enter_context(vdpa_bus.added(host, offer.name, settings, deadline))
             _must_be(host, interface, vdpa_bus.config(host, vdpa_bus.NAME, deadline))
-            shadow, how = shadowed(interface, place)
+            shadow, how = shadowed(interface, device)
             if shadow:
                 _put_script(host, deadline)
-            yield {
-                "device": node,
-                "emulator": SHADOW_EMULATOR if shadow else EMULATOR,
-                "iommu": "access_platform" in features,
-                "features": features,
-                "saved_with": f"{mask_of(features):#x}",
-                "savable": _savable(place, shadow, features),
-                "loops": place.sort == "vdpasim_net",
-                "notes": (f"{host.name}: {place.name} ({place.maker}), {how}",),
-            }
+            yield VdpaBackend(
+                device=node,
+                emulator=SHADOW_EMULATOR if shadow else EMULATOR,
+                iommu="access_platform" in features,
+                features=features,
+                save_key=f"{feature_mask(features):#x}",
+                supports_save=_supports_save(device, shadow, features),
+                loopback=device.kind == "vdpasim_net",
+                notes=(f"{host.name}: {device.name} ({device.driver_name}), {how}",),
+            )
 
-    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The device's node, the emulator, and whether addresses go through the IOMMU."""
-        del interface
-        return backend
-
-    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
-        """Nothing."""
-        del interface, backend
-        return None
-
-    def complaints(self, log: str) -> tuple[str, ...]:
+    def backend_errors(self, log: str) -> tuple[str, ...]:
         """That QEMU could not start the device, or read or set the state of its rings.
 
         QEMU goes on without: packets then end in a dummy backend, and nobody is told.
@@ -122,23 +95,23 @@ class Vdpa:
         lines = (_STAMP.sub("", line) for line in log.splitlines() if _FAILED.search(line))
         return tuple(dict.fromkeys(lines))
 
-    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+    def target_rewrites(self, source: VdpaBackend, target: VdpaBackend) -> tuple[Rewrite, ...]:
         """Nodes have other numbers on other hosts. HostError if features differ: said before QEMU
         does, when the guest's state is loaded."""
-        if lost := source["features"] - target["features"]:
+        if lost := source.features - target.features:
             listed = sorted(lost)
             raise HostError(
                 "give the guest the same device on the target",
                 said=f"the source's vDPA device offers {', '.join(listed)}, the target's does not",
                 remedy=f"interface.vdpa.features_off = {listed}",
             )
-        moves = moved_source("vdpa", "dev", source["device"], target["device"])
-        if source["emulator"] == target["emulator"]:
+        moves = source_rewrite("vdpa", "dev", source.device, target.device)
+        if source.emulator == target.emulator:
             return moves
 
         def other_emulator(root: ET.Element) -> None:
             for element in root.iterfind("./devices/emulator"):
-                element.text = target["emulator"]
+                element.text = target.emulator
 
         return (*moves, other_emulator)
 
@@ -153,34 +126,10 @@ _FAILED = re.compile(
 """QEMU: hw/net/virtio-net.c, hw/virtio/vhost.c, hw/virtio/vhost-vdpa.c."""
 
 
-def chosen(host: Host, interface: Interface, deadline: Deadline) -> Place:
-    """The first place of the wanted sort; ``auto``: the first with a network behind it."""
-    places = [_place(host, name, deadline) for name in host.resources.vdpa]
-    wanted = interface.vdpa.device
-    for place in places:
-        if place.sort == wanted or (wanted == "auto" and place.sort not in NO_NETWORK):
-            return place
-    lent = ", ".join(f"{place.name} ({place.sort})" for place in places) or "none"
-    why = [NO_NETWORK[place.sort] for place in places if place.sort in NO_NETWORK]
-    raise HostError(
-        f"choose a vDPA management device, interface.vdpa.device = {wanted!r}",
-        host=host.name,
-        said="; ".join([f"the host lends {lent}", *why]),
-        remedy="another interface.vdpa.device, or name a management device in the lab file",
-    )
-
-
-def _place(host: Host, name: str, deadline: Deadline) -> Place:
-    bus, slash, device = name.partition("/")
-    driver = vdpa_bus.driver_of(host, bus, device, deadline) if slash else name
-    # A driver of subfunctions is named after its module: mlx5_core.sf.
-    return Place(name, driver.partition(".")[0])
-
-
-def shadowed(interface: Interface, place: Place) -> tuple[bool, str]:
+def shadowed(interface: Interface, device: ManagementDevice) -> tuple[bool, str]:
     """Whether QEMU stands between guest and device all the time, and the same in words."""
     wanted = interface.vdpa.shadow
-    able = place.driver in SUSPENDING
+    able = device.driver in SUSPENDING
     if wanted == "on":
         return True, "shadow virtqueues all the time (x-svq), as asked"
     if wanted == "off" and not able:
@@ -190,47 +139,21 @@ def shadowed(interface: Interface, place: Place) -> tuple[bool, str]:
     return True, "shadow virtqueues all the time (x-svq): it can't be suspended to tell its rings"
 
 
-def _savable(place: Place, shadow: bool, features: frozenset[str]) -> bool:
-    """Whether a saved state of the guest can be had, and be gone on with."""
-    return shadow or (place.driver in SUSPENDING and not unshadowed(features))
+def _supports_save(device: ManagementDevice, shadow: bool, features: frozenset[str]) -> bool:
+    """Whether the guest can be saved and restored with this backend."""
+    return shadow or (device.driver in SUSPENDING and not not_shadowable(features))
 
 
-@contextmanager
-def _management(host: Host, place: Place, deadline: Deadline) -> Iterator[Management]:
-    """The management device; one on a virtio PCI device after that is bound to vp-vdpa."""
-    with ExitStack() as stack:
-        for module in ("vhost_vdpa", *(["vp_vdpa"] if place.sort == "vp_vdpa" else [])):
-            # Built in, or loaded by hand, there is no file to load: what counts is seen below.
-            host.run(["modprobe", "--quiet", module], deadline, check=False)
-        if place.sort == "vp_vdpa" and place.pci:
-            stack.enter_context(vdpa_bus.link_kept(host, place.pci, deadline))
-            stack.enter_context(vdpa_bus.bound(host, "pci", place.pci, "vp-vdpa", deadline))
-        found = vdpa_bus.managements(host, deadline)
-        if place.name not in found:
-            raise HostError(
-                f"use {place.name}",
-                host=host.name,
-                said="it is no vDPA management device for networks; there are: "
-                + (", ".join(found) or "none"),
-                remedy="load its driver; `vdpa mgmtdev show` lists what can be named in the lab",
-            )
-        yield found[place.name]
-
-
-def _settings(
-    interface: Interface, offer: Management, features: frozenset[str]
-) -> Mapping[str, str]:
+def _settings(interface: Interface, offer: Offer, features: frozenset[str]) -> Mapping[str, str]:
     settings = {"mac": interface.mac}
     if interface.queues > 1:
         settings["max_vqp"] = str(interface.queues)
     if features != offer.features:
-        settings["device_features"] = f"{mask_of(features):#x}"
+        settings["device_features"] = f"{feature_mask(features):#x}"
     return settings
 
 
-def _must_fit(
-    host: Host, interface: Interface, offer: Management, features: frozenset[str]
-) -> None:
+def _must_fit(host: Host, interface: Interface, offer: Offer, features: frozenset[str]) -> None:
     """What the case wants of the device, against what its management device offers."""
     rings = 2 * interface.queues + ("ctrl_vq" in features)
     lacks = []

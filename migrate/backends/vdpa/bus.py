@@ -12,12 +12,15 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from migrate.backends.base import LeftoverKind
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.virtio_features import canonical
-from migrate.lab.api import Host
+from migrate.formats.virtio_features import canonical_name
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
 NAME = "mlab0"
 """Our device on each host."""
@@ -29,8 +32,8 @@ UNCONFIGURED = "attributes are not supported"
 
 
 @dataclass(frozen=True, slots=True)
-class Management:
-    """What makes vDPA devices: its name, e.g. ``pci/0000:00:10.0``, and what it offers."""
+class Offer:
+    """What a management device, e.g. ``pci/0000:00:10.0``, offers for the devices made on it."""
 
     name: str
     features: frozenset[str]
@@ -46,13 +49,13 @@ class Config:
     max_vqp: int | None
 
 
-def managements(host: Host, deadline: Deadline) -> Mapping[str, Management]:
-    """Management devices for networks by name."""
+def offers(host: Host, deadline: Deadline) -> Mapping[str, Offer]:
+    """What each management device for networks offers, by its name."""
     shown = _ask(host, deadline, "mgmtdev", "show").get("mgmtdev", {})
     return {
-        name: Management(
+        name: Offer(
             name=name,
-            features=frozenset(canonical(told) for told in one.get("dev_features", ())),
+            features=frozenset(canonical_name(told) for told in one.get("dev_features", ())),
             max_vqs=int(one.get("max_supported_vqs", 0)),
         )
         for name, one in shown.items()
@@ -222,9 +225,9 @@ def _fewer(settings: Mapping[str, str]) -> Iterator[Sequence[str]]:
         del left[lacked]
 
 
-def remove(host: Host) -> None:
-    """Take our device away, if it is there."""
-    deadline = Deadline.after(UNDO_S)
+def remove(host: Host, deadline: Deadline | None = None) -> None:
+    """Take our device away, if it is there; HostError if a process has it open."""
+    deadline = deadline or Deadline.after(UNDO_S)
     if NAME not in devices(host, deadline):
         return
     node = _found_node(host, deadline)
@@ -237,6 +240,14 @@ def remove(host: Host) -> None:
             remedy="end the guest that uses it",
         )
     host.run(["vdpa", "dev", "del", NAME], deadline)
+
+
+DEVICE_LEFTOVER = LeftoverKind(
+    "vDPA device {}",
+    f"[ ! -e /sys/bus/vdpa/devices/{NAME} ] || echo {NAME}",
+    lambda host, _name, deadline: remove(host, deadline),
+)
+"""vDPA devices of other names are not ours."""
 
 
 def _user_of(host: Host, node: str, deadline: Deadline) -> str:

@@ -1,225 +1,71 @@
 """``vhost-user``: the guest's rings are served by Open vSwitch with DPDK, a process of the host.
 
 QEMU listens (``mode='server'``), OVS connects (``dpdkvhostuserclient``), so that either may be
-restarted: https://docs.openvswitch.org/en/latest/topics/dpdk/vhost-user/. OVS is started when it is
-first needed and stays until the lab goes down.
+restarted: https://docs.openvswitch.org/en/latest/topics/dpdk/vhost-user/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from migrate.backends.xml import Rewrite, moved_source
-from migrate.clock import Deadline
-from migrate.errors import HostError
-from migrate.lab.api import Host
-from migrate.model import Interface
+from migrate.backends.base import Backend, BackendMode
+from migrate.backends.vhost_user import ovs
+from migrate.backends.vhost_user.capabilities import INSPECTION
+from migrate.backends.vhost_user.rules import RULES
+from migrate.backends.xml import Rewrite, source_rewrite
+from migrate.clock import Deadline, Offset
+from migrate.formats.log_events import parse_ovs_log
+from migrate.model import Event, Interface
 
-RUN = "/run/openvswitch"
-LOG = "/var/log/openvswitch/ovs-vswitchd.log"
-DATABASE = f"{RUN}/conf.db"
-DATABASE_PID = f"{RUN}/ovsdb.pid"
-OTHERS_PID = f"{RUN}/ovsdb-server.pid"
-"""Of the database that a distribution's own service starts."""
-SWITCH_PID = f"{RUN}/ovs-vswitchd.pid"
-CONTROL = f"{RUN}/ovs-vswitchd.ctl"
-SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
-BRIDGE = "dpu"
-PORT = "vhu0"
-SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
-UNDO_S = 15.0
-SWITCH_S = 60.0
-"""For the switch to take on what it is told: one that starts in an emulated host is slow."""
-MEMORY_MIB = 128
-"""Of huge pages for one OVS: 64 pages of 2 MiB hold the buffers of a few ports."""
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
-# Post-copy support is left off: with it on, OVS 3.5 with DPDK 24.11 switches over and then never
-# ends; without it QEMU refuses post-copy at once, in clear words.
-SETTINGS = (
-    "other_config:dpdk-init=true",
-    f"other_config:dpdk-socket-mem={MEMORY_MIB}",
-    # DPDK asks for none of the machine's PCI devices, and needs no hugetlbfs mount (--in-memory).
-    "other_config:dpdk-extra=--no-pci",
-    "other_config:per-port-memory=true",
-    # The poll threads sleep up to this many µs when idle: the processors are shared with guests.
-    "other_config:pmd-sleep-max=500",
-    "other_config:pmd-maxsleep=500",
-)
+SOCKET = f"{ovs.RUN}/{ovs.PORT}.sock"
 
 
-class VhostUser:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VhostUserBackend(Backend):
+    """A socket on which QEMU listens; what connects to it reads the guest's memory."""
+
+    shared_memory: bool = True
+    socket: str
+
+
+class VhostUser(BackendMode[VhostUserBackend]):
     """One port of the host's OVS for the guest."""
 
-    logs: Mapping[str, str] = MappingProxyType({"ovs": LOG})
     needs = ("huge-pages", "ovs-dpdk")
+    inspections = (INSPECTION,)
+    logs = MappingProxyType({"ovs": ovs.LOG})
+    leftovers = (ovs.PORT_LEFTOVER,)
+    rules = RULES
+    has_process = True
 
     @contextmanager
-    def provide(
+    def create(
         self, host: Host, interface: Interface, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
+    ) -> Iterator[VhostUserBackend]:
         """A port that connects to the guest's socket, on a bridge with the host's uplink."""
         del interface
-        socket = f"{RUN}/{PORT}.sock"
-        bridge = host.resources.ovs_bridge or BRIDGE
         if host.resources.ovs_bridge is None:
-            ensure_switch(host, deadline)
-        # Another path for a port that exists has no effect: it is deleted and added.
-        _vsctl(
-            host,
-            deadline,
-            *("--if-exists", "del-port", bridge, PORT),
-            *("--", "add-port", bridge, PORT),
-            *("--", "set", "interface", PORT, "type=dpdkvhostuserclient"),
-            f"options:vhost-server-path={socket}",
-        )
-        try:
-            yield {"socket": socket, "shared_memory": True}
-        finally:
-            if host.resources.ovs_bridge is not None or is_running(host, Deadline.after(UNDO_S)):
-                _vsctl(host, Deadline.after(UNDO_S), "--if-exists", "del-port", bridge, PORT)
+            ovs.ensure_switch(host, deadline)
+        with ovs.client_port(host, SOCKET, deadline):
+            yield VhostUserBackend(socket=SOCKET)
 
-    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The socket; and the guest's memory must be shared with OVS."""
-        del interface
-        return backend
-
-    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
-        """Nothing."""
-        del interface, backend
-        return None
-
-    def complaints(self, log: str) -> tuple[str, ...]:
-        """None that are known."""
-        del log
-        return ()
-
-    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+    def target_rewrites(
+        self, source: VhostUserBackend, target: VhostUserBackend
+    ) -> tuple[Rewrite, ...]:
         """Sockets may have other paths on other hosts."""
-        return moved_source("vhostuser", "path", source["socket"], target["socket"])
+        return source_rewrite("vhostuser", "path", source.socket, target.socket)
 
+    def log_events(self, logs: Mapping[str, str], host: str, wall: Offset) -> Iterable[Event]:
+        """Messages of the protocol, states of queues and the port's readiness."""
+        return parse_ovs_log(logs.get("ovs", ""), host, wall)
 
-def ensure_switch(host: Host, deadline: Deadline) -> None:
-    """Have OVS-DPDK run on ``host`` with its bridge and uplink.
-
-    HostError with its log if it does not come up; then nothing that was started goes on.
-    """
-    if is_running(host, deadline):
-        return
-    _no_other(host, deadline)
-    _end(host)  # of a switch that crashed, its database still runs
-    try:
-        _start(host, deadline)
-    except HostError as error:
-        raise HostError(
-            "start OVS-DPDK",
-            host=host.name,
-            said=_complaints(host) or error.said,
-            remedy="`migrate-lab doctor` tells whether huge pages and OVS-DPDK can be had",
-        ) from error
-
-
-def _no_other(host: Host, deadline: Deadline) -> None:
-    """A host's own OVS is not to be touched: it has the same folder, and the same pid file."""
-    asking = ["sh", "-c", 'kill -0 "$(cat "$1")"', "sh", OTHERS_PID]
-    if host.run(asking, deadline, check=False).status == 0:
-        raise HostError(
-            "start OVS-DPDK",
-            host=host.name,
-            said=f"another OVS runs there ({OTHERS_PID})",
-            remedy="name a bridge of it with the datapath netdev: lends.ovs_bridge in the lab file",
-        )
-
-
-def _start(host: Host, deadline: Deadline) -> None:
-    host.run(["mkdir", "-p", RUN, str(PurePosixPath(LOG).parent)], deadline)
-    host.run(["rm", "-f", DATABASE, LOG], deadline)
-    host.run(["ovsdb-tool", "create", DATABASE, SCHEMA], deadline)
-    with ExitStack() as undo:
-        undo.callback(_end, host)
-        host.run(
-            [
-                *("ovsdb-server", DATABASE, f"--remote=punix:{RUN}/db.sock"),
-                *("--detach", "--no-chdir", f"--pidfile={DATABASE_PID}"),
-                "--log-file=/var/log/openvswitch/ovsdb-server.log",
-            ],
-            deadline,
-        )
-        _vsctl(host, deadline, "--no-wait", "init")
-        _vsctl(host, deadline, "--no-wait", "set", "Open_vSwitch", ".", *SETTINGS)
-        host.run(
-            [
-                *(SWITCH, "--detach", "--no-chdir", f"--pidfile={SWITCH_PID}"),
-                *(f"--unixctl={CONTROL}", f"--log-file={LOG}"),
-            ],
-            deadline,
-        )
-        _vsctl(
-            host,
-            deadline,
-            *("--may-exist", "add-br", BRIDGE),
-            *("--", "set", "bridge", BRIDGE, "datapath_type=netdev"),
-            *("--", "--may-exist", "add-port", BRIDGE, host.resources.ovs_uplink),
-        )
-        undo.pop_all()
-
-
-def _complaints(host: Host) -> str:
-    """What went wrong by the switch's own log; empty where it says nothing."""
-    log = host.run(["cat", LOG], Deadline.after(UNDO_S), check=False).out
-    # A line is date|number|module|level|text.
-    lines = (line.split("|", 4) for line in log.splitlines())
-    worst = [part[4] for part in lines if len(part) == 5 and part[3] in ("ERR", "EMER")]
-    return "; ".join(worst[:4])
-
-
-def _end(host: Host) -> None:
-    """End switch and database, if they run: by the ids that they wrote down, and their name."""
-    for file in (SWITCH_PID, DATABASE_PID):
-        ending = ["pkill", "-KILL", "--pidfile", file, "^ovs"]
-        host.run(ending, Deadline.after(UNDO_S), check=False)
-
-
-def is_running(host: Host, deadline: Deadline) -> bool:
-    """Whether the switch answers."""
-    asked = host.run(
-        ["ovs-appctl", "--timeout=2", f"--target={CONTROL}", "version"], deadline, check=False
-    )
-    return asked.status == 0
-
-
-def end_switch(host: Host, deadline: Deadline) -> None:
-    """End switch and database, unless ports of guests are left: HostError with their names."""
-    left = guest_ports(host, deadline)
-    if left:
-        raise HostError("end OVS-DPDK", host=host.name, said=f"it has the ports {', '.join(left)}")
-    _end(host)
-
-
-def guest_ports(host: Host, deadline: Deadline) -> tuple[str, ...]:
-    """Ports beside the uplink of our bridge, if the switch runs."""
-    if not is_running(host, deadline):
-        return ()
-    listing = ["ovs-vsctl", "--timeout=10", f"--db=unix:{RUN}/db.sock", "list-ports", BRIDGE]
-    ports = host.run(listing, deadline, check=False).out.split()
-    return tuple(port for port in ports if port != host.resources.ovs_uplink)
-
-
-def remove_port(host: Host, deadline: Deadline) -> None:
-    """Remove the port that an attempt of a dead controller left."""
-    _vsctl(host, deadline, "--if-exists", "del-port", BRIDGE, PORT)
-
-
-def stop_switch(host: Host, deadline: Deadline) -> None:
-    """End the switch as a crash would: by the id that it wrote down."""
-    pid = host.run(["cat", SWITCH_PID], deadline).out.strip()
-    host.run(["kill", "-KILL", pid], deadline)
-
-
-def _vsctl(host: Host, deadline: Deadline, *words: str) -> None:
-    seconds = max(1, int(min(deadline.left(), SWITCH_S)))
-    command = ["ovs-vsctl", f"--timeout={seconds}", f"--db=unix:{RUN}/db.sock"]
-    host.run([*command, *words], deadline)
+    def crash(self, host: Host, deadline: Deadline) -> None:
+        """End the switch; the next guest that needs it starts it again."""
+        ovs.kill_switch(host, deadline)

@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from migrate.backends.xml import Rewrite, moved_source
+from migrate.backends.base import Backend, BackendMode
+from migrate.backends.xml import Rewrite, source_rewrite
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import Host
 from migrate.model import Interface
 
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
-class Virtio:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtioBackend(Backend):
+    """A bridge of the host."""
+
+    bridge: str
+
+
+class Virtio(BackendMode[VirtioBackend]):
     """libvirt makes the tap and takes it away with the domain."""
 
-    logs: Mapping[str, str] = MappingProxyType({})
     needs = ("tun",)
 
     @contextmanager
-    def provide(
+    def create(
         self, host: Host, interface: Interface, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
+    ) -> Iterator[VirtioBackend]:
         """The bridge must be there; it belongs to the lab."""
         del interface
-        bridge = host.resources.bridge
-        if host.run(["ip", "link", "show", bridge], deadline, check=False).status != 0:
-            raise HostError(
-                "use the data bridge", host=host.name, said=f"no link {bridge}", remedy="lab up"
-            )
-        yield {"bridge": bridge}
+        yield VirtioBackend(bridge=data_bridge(host, deadline))
 
-    def describe(self, interface: Interface, backend: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The bridge."""
-        del interface
-        return backend
-
-    def plugs(self, interface: Interface, backend: Mapping[str, Any]) -> str | None:
-        """Nothing."""
-        del interface, backend
-        return None
-
-    def complaints(self, log: str) -> tuple[str, ...]:
-        """None that are known."""
-        del log
-        return ()
-
-    def adapt(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> tuple[Rewrite, ...]:
+    def target_rewrites(self, source: VirtioBackend, target: VirtioBackend) -> tuple[Rewrite, ...]:
         """Bridges may have other names on other hosts."""
-        return moved_source("bridge", "bridge", source["bridge"], target["bridge"])
+        return source_rewrite("bridge", "bridge", source.bridge, target.bridge)
+
+
+def data_bridge(host: Host, deadline: Deadline) -> str:
+    """The bridge that guests' taps are put on; HostError if the host has none."""
+    bridge = host.resources.bridge
+    if host.run(["ip", "link", "show", bridge], deadline, check=False).status != 0:
+        raise HostError(
+            "use the data bridge", host=host.name, said=f"no link {bridge}", remedy="lab up"
+        )
+    return bridge

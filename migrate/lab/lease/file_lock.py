@@ -20,7 +20,7 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from migrate.clock import Deadline, now_ns
-from migrate.errors import ConfigurationError, HostError
+from migrate.errors import HostError, extra
 from migrate.lab.api import Host, Lab
 
 REPEAT_S = 30.0
@@ -100,20 +100,10 @@ def at_coordinator(
         yield LocalLease()
         return
     places = [place_of(lab.name, host, host.name) for host in hosts]
-    try:
-        from migrate.lab.lease.reservation import held  # noqa: PLC0415 -- an extra
-    except ImportError as error:
-        raise _without_labgrid(error) from error
+    with extra("coordinator", "lease hosts, key coordinator of the lab file"):
+        from migrate.lab.lease.reservation import held  # noqa: PLC0415
     with held(lab.coordinator, places, holder(job), deadline, progress) as lease:
         yield lease
-
-
-def _without_labgrid(error: ImportError) -> ConfigurationError:
-    return ConfigurationError(
-        "lease hosts, key coordinator of the lab file",
-        said=f"{error.name or error} is not installed",
-        remedy="pip install 'migrate-lab[coordinator]'",
-    )
 
 
 class BusyError(HostError):

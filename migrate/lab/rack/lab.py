@@ -21,7 +21,6 @@ from migrate.drivers.ssh import Address, Connection, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
 from migrate.lab.config import RackConfig, RackHost, cache_folder, state_folder
-from migrate.lab.leftovers import leftovers
 from migrate.lab.remote_host import Reach, RemoteHost
 
 REACH_S = 30.0
@@ -110,10 +109,6 @@ class RackLab:
         for host in self.hosts.values():
             host.close()
         self.peer_ssh.close()
-
-    def leftovers(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """See :func:`migrate.lab.leftovers.leftovers`."""
-        return leftovers(self.hosts[name] for name in hosts)
 
     def told(self) -> Iterator[str]:
         """What it is made of, on lines."""

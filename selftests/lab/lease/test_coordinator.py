@@ -24,13 +24,14 @@ from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
 from migrate.lab.lease.coordinator import RefusedError, Session, UnreachableError, session
 from migrate.lab.lease.reservation import MARKER, ReservedPlaces, Times, held
+from selftests.helpers import ROOT
 
 FASTER = 20.0
 QUICK = Times(refresh=10 / FASTER, lost=45 / FASTER, settle=60 / FASTER, repeat=0.5)
 PATIENT = Times(refresh=QUICK.refresh, lost=30.0, settle=8.0, repeat=0.5)
 """For one that starts anew: on a busy machine that takes longer than a lease that is in a hurry."""
 PAIR = ("rack/a", "rack/b")
-HERE = Path(__file__).parent
+PROGRAM = ROOT / "selftests" / "doubles" / "quick_coordinator.py"
 GIVE_UP_S = 60.0
 
 
@@ -46,7 +47,7 @@ class Coordinator:
         self.address = "127.0.0.1:0"
 
     def start(self) -> None:
-        command = [sys.executable, str(HERE / "quick_coordinator.py"), str(FASTER), self.address]
+        command = [sys.executable, str(PROGRAM), str(FASTER), self.address]
         self.process = subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
@@ -27,7 +27,7 @@ from migrate.lab.config import HostConfig, LabConfig, state_folder
 from migrate.lab.fabric import PEER_ADDRESS
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
-from selftests.conftest import traces
+from selftests.helpers import traces
 
 
 def quiet(_: str) -> None:
@@ -40,28 +40,8 @@ def config(name: str, huge_pages: int = 2) -> LabConfig:
 
 
 @pytest.fixture
-def make_name() -> Iterator[Callable[[], str]]:
-    """Names of labs that no one else uses; those labs are taken down whatever happens."""
-    given: list[str] = []
-
-    def name() -> str:
-        given.append(f"t{secrets.token_hex(2)}")
-        return given[-1]
-
-    yield name
-    for one in given:
-        manager.down(one)
-        (state_folder() / f"{one}.lock").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def name(make_name: Callable[[], str]) -> str:
-    return make_name()
-
-
-@pytest.fixture
-def lab(name: str) -> LocalLab:
-    return manager.up(config(name), quiet)
+def lab(lab_name: str) -> LocalLab:
+    return manager.up(config(lab_name), quiet)
 
 
 def own_huge_pages() -> int:
@@ -94,12 +74,12 @@ def hears(here: Host, there: Host) -> str:
 # --- up and down ---
 
 
-def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
+def test_hosts_answer_and_down_leaves_nothing(lab_name: str) -> None:
     before = own_huge_pages()
     told: list[str] = []
-    lab = manager.up(config(name), told.append)
+    lab = manager.up(config(lab_name), told.append)
     assert told, "something is said while it comes up"
-    assert name in manager.names()
+    assert lab_name in manager.names()
     a, b = lab.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
@@ -108,13 +88,13 @@ def test_hosts_answer_and_down_leaves_nothing(name: str) -> None:
     assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
-    manager.down(name)
-    assert traces(name) == []
+    manager.down(lab_name)
+    assert traces(lab_name) == []
     assert not any(process.alive() for process in inside)
     assert own_huge_pages() == before
-    assert manager.find(name) is None
-    assert name not in manager.names()
-    manager.down(name)  # a lab that is down stays down
+    assert manager.find(lab_name) is None
+    assert lab_name not in manager.names()
+    manager.down(lab_name)  # a lab that is down stays down
 
 
 def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
@@ -130,8 +110,8 @@ def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
     assert manager.find(lab.name) is not None
 
 
-def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) -> None:
-    first, second = (manager.up(config(make_name()), quiet) for _ in range(2))
+def test_two_labs_at_once_do_not_see_each_other(new_lab_name: Callable[[], str]) -> None:
+    first, second = (manager.up(config(new_lab_name()), quiet) for _ in range(2))
     a, b = first.hosts.values()
     manager.down(second.name)
     assert hears(a, b) == "b"
@@ -139,9 +119,9 @@ def test_two_labs_at_once_do_not_see_each_other(make_name: Callable[[], str]) ->
     assert manager.find(first.name) is not None
 
 
-def test_a_lab_of_two_releases_has_libvirt_on_both(name: str) -> None:
+def test_a_lab_of_two_releases_has_libvirt_on_both(lab_name: str) -> None:
     roots = {"a": HostConfig(root="debian-12", huge_pages=0), "b": HostConfig(huge_pages=0)}
-    lab = manager.up(LabConfig(name=name, hosts=roots), quiet)
+    lab = manager.up(LabConfig(name=lab_name, hosts=roots), quiet)
     found = []
     for host in lab.hosts.values():
         with host.connect() as hypervisor:
@@ -218,12 +198,12 @@ def killed_at(command: str, step: str, count: int, argument: str) -> None:
         pytest.param("labs.up", 1, id="up"),
     ],
 )
-def test_down_removes_what_a_killed_controller_left(name: str, step: str, count: int) -> None:
+def test_down_removes_what_a_killed_controller_left(lab_name: str, step: str, count: int) -> None:
     before = own_huge_pages()
-    killed_at("up", step, count, config(name).model_dump_json())
-    assert name in manager.names(), "what is half up is listed"
-    manager.down(name)
-    assert traces(name) == []
+    killed_at("up", step, count, config(lab_name).model_dump_json())
+    assert lab_name in manager.names(), "what is half up is listed"
+    manager.down(lab_name)
+    assert traces(lab_name) == []
     assert own_huge_pages() == before
 
 
@@ -242,10 +222,10 @@ def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: 
     assert traces(lab.name) == []
 
 
-def test_up_after_a_killed_controller_is_a_whole_lab(name: str) -> None:
-    killed_at("up", "carrier.start_host", 1, config(name).model_dump_json())
-    assert manager.find(name) is None
-    lab = manager.up(config(name), quiet)
+def test_up_after_a_killed_controller_is_a_whole_lab(lab_name: str) -> None:
+    killed_at("up", "carrier.start_host", 1, config(lab_name).model_dump_json())
+    assert manager.find(lab_name) is None
+    lab = manager.up(config(lab_name), quiet)
     a, b = lab.hosts.values()
     assert hears(a, b) == "b"
 
@@ -263,7 +243,7 @@ def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: Lo
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_up_that_is_broken_off_leaves_nothing(
-    name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    lab_name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     before = own_huge_pages()
     real = carrier.start_host
@@ -277,8 +257,8 @@ def test_up_that_is_broken_off_leaves_nothing(
 
     monkeypatch.setattr(carrier, "start_host", second_fails)
     with pytest.raises(type(error)):
-        manager.up(config(name), quiet)
-    assert traces(name) == []
+        manager.up(config(lab_name), quiet)
+    assert traces(lab_name) == []
     assert own_huge_pages() == before
 
 
@@ -287,60 +267,60 @@ def test_up_that_is_broken_off_leaves_nothing(
     [("LIBVIRTD", 'listen_tcp = "{uuid}"\n'), ("QEMU", 'user = "no-such-user"\n')],
 )
 def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
-    name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+    lab_name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
     if file == "QEMU":  # the daemon's parent has returned by then: the log tells
         text += getattr(carrier, file)
     monkeypatch.setattr(carrier, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
-        manager.up(config(name), quiet)
+        manager.up(config(lab_name), quiet)
     assert caught.value.host in {"a", "b"}
-    assert traces(name) == []
+    assert traces(lab_name) == []
 
 
 def test_a_root_that_can_not_be_entered_is_told_with_the_log(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lab_name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("migrate.lab.local.lab.ensure_root", lambda *_: tmp_path)
     (tmp_path / "etc").mkdir()
     for file in ("passwd", "group"):
         (tmp_path / "etc" / file).touch()
     with pytest.raises(HostError, match="mount") as caught:
-        manager.up(config(name), quiet)
+        manager.up(config(lab_name), quiet)
     assert caught.value.host == "a"
-    assert traces(name) == []
+    assert traces(lab_name) == []
 
 
 def test_without_huge_pages_the_lab_is_up_and_says_so(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    lab_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
-    lab = manager.up(config(name), quiet)
+    lab = manager.up(config(lab_name), quiet)
     assert lab.record.huge_pages == 0
     assert "4 huge pages of 2 MiB could not be had" in lab.record.note
-    found = manager.find(name)
+    found = manager.find(lab_name)
     assert found is not None
     assert found.record.note == lab.record.note
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_without_root_it_is_told_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, command: str, name: str
+    monkeypatch: pytest.MonkeyPatch, command: str, lab_name: str
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(HostError, match="needs root") as caught:
-            manager.up(config(name), quiet) if command == "up" else manager.down(name)
+            manager.up(config(lab_name), quiet) if command == "up" else manager.down(lab_name)
     assert "sudo" in caught.value.remedy
     assert caught.value.exit_code == 3
-    assert traces(name) == []
+    assert traces(lab_name) == []
 
 
-def test_a_root_that_is_none_touches_nothing(name: str) -> None:
+def test_a_root_that_is_none_touches_nothing(lab_name: str) -> None:
     hosts = {"a": HostConfig(), "b": HostConfig(root="debian-1")}
     with pytest.raises(ConfigurationError, match="debian-1'"):
-        manager.up(LabConfig(name=name, hosts=hosts), quiet)
-    assert traces(name) == []
+        manager.up(LabConfig(name=lab_name, hosts=hosts), quiet)
+    assert traces(lab_name) == []
 
 
 def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
@@ -411,18 +391,18 @@ def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(lab: LocalLa
 
 def test_what_an_attempt_leaves_is_named(lab: LocalLab) -> None:
     a = lab.hosts["a"]
-    assert lab.leftovers(["a", "b"]) == ()
+    assert leftovers(lab.hosts.values()) == ()
     deadline = Deadline.after(10)
     a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
     a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], deadline)
     a.run(
         ["sh", "-c", "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"], deadline
     )
-    process, link = lab.leftovers(["a", "b"])
+    process, link = leftovers(lab.hosts.values())
     assert "process" in process
     assert "on a" in process
     assert link == "link vnet7 on a"
-    assert lab.leftovers(["b"]) == ()
+    assert leftovers([lab.hosts["b"]]) == ()
 
 
 def test_the_wall_clock_is_this_machines(lab: LocalLab) -> None:

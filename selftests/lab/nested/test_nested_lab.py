@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from migrate.backends.virtio.backend import VirtioBackend
+from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.shell import run
 from migrate.errors import HostError
@@ -25,9 +27,9 @@ from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
-from selftests.conftest import new_name, remove_lab, traces
+from selftests.helpers import new_name, remove_lab, traces
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
+pytestmark = pytest.mark.needs_root
 
 HOST = MachineConfig(huge_pages=0)
 DAMAGED = 4096
@@ -112,7 +114,7 @@ def test_a_damaged_state_is_thrown_away_and_made_anew(up: Up) -> None:
 def test_hosts_answer_us_and_each_other(lab: NestedLab) -> None:
     answers(lab)
     assert lab.whole()
-    assert lab.leftovers(["a", "b"]) == ()
+    assert leftovers(lab.hosts.values()) == ()
 
 
 def test_up_again_is_the_same_lab(up: Up, lab: NestedLab) -> None:
@@ -216,7 +218,7 @@ def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None
             GuestSpec(),
             Interface(),
             image,
-            {"bridge": lab.hosts["a"].resources.bridge},
+            VirtioBackend(bridge=lab.hosts["a"].resources.bridge),
             machine=hypervisor.machine("q35"),
             accelerator="kvm",
             cpu_model=lab.cpu_model,

@@ -17,10 +17,10 @@ from migrate.clock import Deadline
 from migrate.errors import CleanupError, HostError
 from migrate.lab.prepare.apply import JournalFile, TakenError, is_over, myself, prepare, undo
 from migrate.lab.prepare.plan import Journal, Preparation, plan
-from selftests.conftest import ROOT, new_name
 from selftests.doubles.prepared_host import ALL, FIREWALLD, LAB, PAGES, Place
+from selftests.helpers import ROOT, new_name
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
+pytestmark = pytest.mark.needs_root
 KINDS = [step.kind for step in plan(ALL)]
 
 

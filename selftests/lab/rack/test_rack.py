@@ -19,8 +19,8 @@ from migrate.lab.lease.file_lock import lease_key, place_of
 from migrate.lab.rack.lab import RackLab, lease_names
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import PLAIN_RESOURCES
-from selftests.conftest import new_name, remove_lab
 from selftests.doubles.rack_here import Rack, rack, start_sshd, stop_sshd
+from selftests.helpers import new_name, remove_lab
 
 HERE = Path(__file__).parents[3]
 MODES = str(HERE / "testcases/scenarios/modes.toml")
@@ -101,8 +101,6 @@ def test_a_host_of_a_lab_made_here_is_leased_by_its_lab() -> None:
 
 # --- hosts behind ssh ---------------------------------------------------------------------------
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a lab needs root")
-
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
@@ -130,7 +128,7 @@ def controlled(
     )
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_guest_moves_between_hosts_that_are_addresses(here: Rack, tmp_path: Path) -> None:
     done = controlled(here, "run", MODES, *VIRTIO, "--results", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
@@ -144,7 +142,7 @@ def test_a_guest_moves_between_hosts_that_are_addresses(here: Rack, tmp_path: Pa
     assert compared, inside["unseen"]
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_its_status_is_told_by_what_answers(here: Rack) -> None:
     done = controlled(here, "lab", "status")
     assert done.returncode == 0, done.stderr
@@ -163,7 +161,7 @@ def refused(made: Rack, *said: str, status: int = 3) -> None:
     assert "Traceback" not in done.stderr
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_host_whose_key_is_not_known_is_refused_with_what_would_accept_it(here: Rack) -> None:
     known = here.home / ".ssh/known_hosts"
     text = known.read_text()
@@ -174,7 +172,7 @@ def test_a_host_whose_key_is_not_known_is_refused_with_what_would_accept_it(here
         known.write_text(text)
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_host_whose_key_is_another_one_is_refused(here: Rack) -> None:
     known = here.home / ".ssh/known_hosts"
     text = known.read_text()
@@ -187,7 +185,7 @@ def test_a_host_whose_key_is_another_one_is_refused(here: Rack) -> None:
         known.write_text(text)
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_who_is_not_let_in_is_told_what_to_do(here: Rack) -> None:
     path = here.host("b").file("/run/rack/authorized_keys")
     text = path.read_text()
@@ -198,7 +196,7 @@ def test_who_is_not_let_in_is_told_what_to_do(here: Rack) -> None:
         path.write_text(text)
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_host_that_is_down_is_named_and_the_others_are_not(here: Rack) -> None:
     stop_sshd(here.host("b"), sessions=True)
     try:
@@ -207,7 +205,7 @@ def test_a_host_that_is_down_is_named_and_the_others_are_not(here: Rack) -> None
         start_sshd(here.host("b"))
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_host_that_does_not_see_the_cache_is_told(here: Rack) -> None:
     host = here.host("b")
     warm = str(cache_folder() / "warm")
@@ -257,7 +255,7 @@ def last_error(process: subprocess.Popen[str]) -> str:
     return rest
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_ssh_that_is_cut_in_the_middle_of_a_move_is_made_anew(here: Rack, tmp_path: Path) -> None:
     going = moving(here, tmp_path)
     until_said(going, "precopy, iteration 1")
@@ -279,7 +277,7 @@ def cut(made: Rack, names: Sequence[str]) -> None:
         )
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_host_that_reboots_in_the_middle_is_an_attempt_or_told(
     here: Rack, tmp_path: Path
 ) -> None:
@@ -297,7 +295,7 @@ def test_a_host_that_reboots_in_the_middle_is_an_attempt_or_told(
     clean(here)
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_a_slow_link_makes_it_slow_and_no_more(here: Rack, tmp_path: Path) -> None:
     host = here.host("a")
     shape = ["tc", "qdisc", "add", "dev", "up-mig", "root", "tbf", "rate", "200mbit"]
@@ -309,7 +307,7 @@ def test_a_slow_link_makes_it_slow_and_no_more(here: Rack, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
-@needs_root
+@pytest.mark.needs_root
 @pytest.mark.parametrize("place", ["/run/libvirt/qemu", "/var/log/libvirt"])
 def test_a_full_disk_on_a_host_is_told_with_the_host(place: str, here: Rack) -> None:
     host = here.host("a")

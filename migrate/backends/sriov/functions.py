@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import Host
 from migrate.lab.capabilities import parse
 from migrate.model import Value
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
 # Every line is a key, a tab and a value; "-" stands for nothing. Argument: the PF's link.
 LOOK = r"""

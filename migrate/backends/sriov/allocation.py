@@ -16,14 +16,18 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from migrate.backends.sriov import Function, Physical, VfSettings, look
+from migrate.backends.base import LeftoverKind
+from migrate.backends.sriov.capabilities import VARIANTS
+from migrate.backends.sriov.functions import Function, Physical, VfSettings, look
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import Host
-from migrate.lab.capabilities import VARIANTS
 from migrate.lab.state import ProcessId
 from migrate.model import Interface, Value
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
 RUN = "/run/migrate-lab"
 """On each host: where it is written what was found."""
@@ -295,3 +299,15 @@ KEEP = 'mkdir -p "${1%/*}" && cat >"$1.new" && mv "$1.new" "$1"'
 
 def _write(host: Host, pf: str, ledger: Ledger, deadline: Deadline) -> None:
     host.run(["sh", "-c", KEEP, "sh", _file(pf)], deadline, text=ledger.model_dump_json())
+
+
+LEFTOVERS = (
+    LeftoverKind(
+        "VFs of {}",
+        f"for path in {_file('*')}; do\n"
+        '    [ ! -e "$path" ] || { pf=${path##*/vf-}; echo "${pf%.json}"; }\n'
+        "done",
+        restored,
+    ),
+)
+"""VFs that were not put back, by their PF."""

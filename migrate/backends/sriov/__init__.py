@@ -1,0 +1,1 @@
+"""Virtual functions, for the modes that give one to the guest."""

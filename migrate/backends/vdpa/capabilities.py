@@ -1,0 +1,91 @@
+"""Whether a vDPA device can be made on a host."""
+
+from __future__ import annotations
+
+import json
+
+from migrate.backends.vdpa.management import NO_NETWORK
+from migrate.formats.virtio_features import canonical_name, not_shadowable
+from migrate.lab.capabilities import Inspection, Look, No, Yes
+
+SCRIPT = r"""
+names bus /sys/bus/*
+for module in vhost_vdpa vp_vdpa; do
+    if [ -e "/sys/module/$module" ] || modinfo "$module" >/dev/null 2>&1; then
+        say vdpa-module "$module"
+    fi
+done
+for device in /sys/bus/pci/devices/*; do
+    [ -r "$device/vendor" ] || continue
+    case $(cat "$device/vendor" "$device/device" | tr -d '\n') in
+    0x1af40x1041) say virtio-net "${device##*/}" ;;
+    esac
+done
+if command -v vdpa >/dev/null; then
+    say vdpa-tool "$(vdpa mgmtdev show -j 2>/dev/null | tr -d '\n')"
+fi
+"""
+
+
+def _no_vdpa(look: Look) -> No | None:
+    """What is missing before any vDPA device could be had."""
+    if "vdpa" not in look.all("bus") and not look.all("vdpa-module"):
+        return No("this kernel has no vDPA bus", "a kernel with CONFIG_VDPA and a vDPA device")
+    if "vdpa-tool" not in look.said:
+        return No("the host has no `vdpa` program to ask with", "apt-get install iproute2")
+    return None
+
+
+def _managements(look: Look) -> dict[str, tuple[str, ...]]:
+    """Management devices for networks, each with its features."""
+    try:
+        shown = json.loads(look.first("vdpa-tool"))["mgmtdev"]
+        return {
+            name: tuple(canonical_name(told) for told in one.get("dev_features", ()))
+            for name, one in shown.items()
+            if "net" in one.get("supported_classes", ())
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # it prints nothing, or a complaint
+        return {}
+
+
+def _vhost_vdpa(look: Look) -> Yes | No:
+    """A vDPA device for a guest could be made: on a management device, or on what becomes one."""
+    if missing := _no_vdpa(look):
+        return missing
+    modules = look.all("vdpa-module")
+    if "vhost_vdpa" not in modules:
+        return No("this kernel has no module vhost_vdpa", "a kernel with CONFIG_VHOST_VDPA")
+    found = {
+        name: features for name, features in _managements(look).items() if name not in NO_NETWORK
+    }
+    able = [_with_doubts(name, features) for name, features in found.items()]
+    if "vp_vdpa" in modules:
+        bindable = (f"pci/{address}" for address in look.all("virtio-net"))
+        able += [f"{name} by vp_vdpa" for name in bindable if name not in found]
+    if able:
+        return Yes(", ".join(able))
+    return No(
+        "no management device has a network behind it, and no virtio device can become one",
+        "load the vDPA driver of the network card (mlx5_vdpa, ...); for a virtio device: vp_vdpa",
+    )
+
+
+def _with_doubts(name: str, features: tuple[str, ...]) -> str:
+    """QEMU blocks the migration of what it can't follow: that is said beforehand."""
+    off = not_shadowable(features)
+    return f"{name} (QEMU 10 shadows no {', '.join(off)}: see features_off)" if off else name
+
+
+def _vdpa_management(look: Look) -> Yes | No:
+    if missing := _no_vdpa(look):
+        return missing
+    if devices := _managements(look):
+        return Yes(", ".join(devices))
+    return No(
+        "no driver offers a vDPA management device",
+        "load the vDPA driver of the network card (mlx5_vdpa, ...)",
+    )
+
+
+INSPECTION = Inspection(SCRIPT, {"vhost-vdpa": _vhost_vdpa, "vdpa-management": _vdpa_management})

@@ -1,0 +1,61 @@
+"""Whether OVS-DPDK can run on a host."""
+
+from __future__ import annotations
+
+import re
+
+from migrate.lab.capabilities import Inspection, Look, No, Yes
+
+HUGE_PAGES = 64
+"""Of 2 MiB: what OVS-DPDK and one guest's rings need at the least."""
+
+SCRIPT = r"""
+[ ! -S /run/openvswitch/ovs-vswitchd.ctl ] || say ovs-running yes
+text huge-free /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages
+for program in /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk ovs-vswitchd; do
+    ! command -v "$program" >/dev/null || say ovs "$("$program" --version 2>&1 | tr '\n' ' ')"
+done
+"""
+
+
+def _huge_pages(look: Look) -> Yes | No:
+    if not look.first("huge-free"):
+        return No(
+            "this kernel has no huge pages of 2 MiB", "a kernel with CONFIG_HUGETLBFS on x86-64"
+        )
+    if look.first("ovs-running"):
+        return Yes("held by the host's OVS-DPDK, which is running")
+    free = int(look.first("huge-free"))
+    if free >= HUGE_PAGES:
+        return Yes(f"{free} pages of 2 MiB are free")
+    return No(
+        f"{free} huge pages of 2 MiB are free, and {HUGE_PAGES} are needed",
+        f"free memory, then `sysctl vm.nr_hugepages={HUGE_PAGES}`, or huge_pages in the lab file",
+    )
+
+
+def _ovs_dpdk(look: Look) -> Yes | No:
+    versions = _switch_versions(look)
+    if "dpdk" not in versions:
+        return No(
+            "the host has no Open vSwitch that is built with DPDK",
+            "apt-get install openvswitch-switch-dpdk",
+        )
+    pages = _huge_pages(look)
+    detail = f"OVS {versions.get('ovs', '?')}, DPDK {versions['dpdk']}"
+    return Yes(detail) if isinstance(pages, Yes) else No(pages.reason, pages.remedy, detail)
+
+
+def _switch_versions(look: Look) -> dict[str, str]:
+    """Of OVS and, where it is built with it, DPDK; the first program found wins."""
+    found: dict[str, str] = {}
+    for text in look.all("ovs"):
+        for name, pattern in (("ovs", r"\(Open vSwitch\) (\S+)"), ("dpdk", r"\bDPDK (\S+)")):
+            if match := re.search(pattern, text):
+                found.setdefault(name, match[1])
+    return found
+
+
+INSPECTION = Inspection(
+    SCRIPT, {"huge-pages": _huge_pages, "ovs-dpdk": _ovs_dpdk}, _switch_versions
+)

@@ -1,0 +1,203 @@
+"""Open vSwitch with DPDK on a host: a switch of our own, and ports of guests on it.
+
+It is started when it is first needed and stays until the lab goes down. Where the host provides a
+bridge of its own OVS (``lends.ovs_bridge``), that is used, and its switch is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from migrate.backends.base import LeftoverKind
+from migrate.clock import Deadline
+from migrate.errors import HostError
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
+
+RUN = "/run/openvswitch"
+LOG = "/var/log/openvswitch/ovs-vswitchd.log"
+DATABASE = f"{RUN}/conf.db"
+DATABASE_PID = f"{RUN}/ovsdb.pid"
+OTHERS_PID = f"{RUN}/ovsdb-server.pid"
+"""Of the database that a distribution's own service starts."""
+SWITCH_PID = f"{RUN}/ovs-vswitchd.pid"
+CONTROL = f"{RUN}/ovs-vswitchd.ctl"
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+BRIDGE = "dpu"
+PORT = "vhu0"
+SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+UNDO_S = 15.0
+SWITCH_S = 60.0
+"""For the switch to take on what it is told: one that starts in an emulated host is slow."""
+MEMORY_MIB = 128
+"""Of huge pages for one OVS: 64 pages of 2 MiB hold the buffers of a few ports."""
+
+# Post-copy support is left off: with it on, OVS 3.5 with DPDK 24.11 switches over and then never
+# ends; without it QEMU refuses post-copy at once, in clear words.
+SETTINGS = (
+    "other_config:dpdk-init=true",
+    f"other_config:dpdk-socket-mem={MEMORY_MIB}",
+    # DPDK asks for none of the machine's PCI devices, and needs no hugetlbfs mount (--in-memory).
+    "other_config:dpdk-extra=--no-pci",
+    "other_config:per-port-memory=true",
+    # The poll threads sleep up to this many µs when idle: the processors are shared with guests.
+    "other_config:pmd-sleep-max=500",
+    "other_config:pmd-maxsleep=500",
+)
+
+
+def ensure_switch(host: Host, deadline: Deadline) -> None:
+    """Have OVS-DPDK run on ``host`` with its bridge and uplink.
+
+    HostError with its log if it does not come up; then nothing that was started goes on.
+    """
+    if is_running(host, deadline):
+        return
+    _no_other(host, deadline)
+    _end(host)  # of a switch that crashed, its database still runs
+    try:
+        _start(host, deadline)
+    except HostError as error:
+        raise HostError(
+            "start OVS-DPDK",
+            host=host.name,
+            said=_log_errors(host) or error.said,
+            remedy="`migrate-lab doctor` tells whether huge pages and OVS-DPDK can be had",
+        ) from error
+
+
+def _no_other(host: Host, deadline: Deadline) -> None:
+    """A host's own OVS is not to be touched: it has the same folder, and the same pid file."""
+    asking = ["sh", "-c", 'kill -0 "$(cat "$1")"', "sh", OTHERS_PID]
+    if host.run(asking, deadline, check=False).status == 0:
+        raise HostError(
+            "start OVS-DPDK",
+            host=host.name,
+            said=f"another OVS runs there ({OTHERS_PID})",
+            remedy="name a bridge of it with the datapath netdev: lends.ovs_bridge in the lab file",
+        )
+
+
+def _start(host: Host, deadline: Deadline) -> None:
+    host.run(["mkdir", "-p", RUN, str(PurePosixPath(LOG).parent)], deadline)
+    host.run(["rm", "-f", DATABASE, LOG], deadline)
+    host.run(["ovsdb-tool", "create", DATABASE, SCHEMA], deadline)
+    with ExitStack() as undo:
+        undo.callback(_end, host)
+        host.run(
+            [
+                *("ovsdb-server", DATABASE, f"--remote=punix:{RUN}/db.sock"),
+                *("--detach", "--no-chdir", f"--pidfile={DATABASE_PID}"),
+                "--log-file=/var/log/openvswitch/ovsdb-server.log",
+            ],
+            deadline,
+        )
+        _vsctl(host, deadline, "--no-wait", "init")
+        _vsctl(host, deadline, "--no-wait", "set", "Open_vSwitch", ".", *SETTINGS)
+        host.run(
+            [
+                *(SWITCH, "--detach", "--no-chdir", f"--pidfile={SWITCH_PID}"),
+                *(f"--unixctl={CONTROL}", f"--log-file={LOG}"),
+            ],
+            deadline,
+        )
+        _vsctl(
+            host,
+            deadline,
+            *("--may-exist", "add-br", BRIDGE),
+            *("--", "set", "bridge", BRIDGE, "datapath_type=netdev"),
+            *("--", "--may-exist", "add-port", BRIDGE, host.resources.ovs_uplink),
+        )
+        undo.pop_all()
+
+
+def _log_errors(host: Host) -> str:
+    """What went wrong by the switch's own log; empty where it says nothing."""
+    log = host.run(["cat", LOG], Deadline.after(UNDO_S), check=False).out
+    # A line is date|number|module|level|text.
+    lines = (line.split("|", 4) for line in log.splitlines())
+    worst = [part[4] for part in lines if len(part) == 5 and part[3] in ("ERR", "EMER")]
+    return "; ".join(worst[:4])
+
+
+def _end(host: Host) -> None:
+    """End switch and database, if they run: by the ids that they wrote down, and their name."""
+    for file in (SWITCH_PID, DATABASE_PID):
+        ending = ["pkill", "-KILL", "--pidfile", file, "^ovs"]
+        host.run(ending, Deadline.after(UNDO_S), check=False)
+
+
+def is_running(host: Host, deadline: Deadline) -> bool:
+    """Whether the switch answers."""
+    asked = host.run(
+        ["ovs-appctl", "--timeout=2", f"--target={CONTROL}", "version"], deadline, check=False
+    )
+    return asked.status == 0
+
+
+def end_switch(host: Host, deadline: Deadline) -> None:
+    """End switch and database, unless ports of guests are left: HostError with their names."""
+    left = guest_ports(host, deadline)
+    if left:
+        raise HostError("end OVS-DPDK", host=host.name, said=f"it has the ports {', '.join(left)}")
+    _end(host)
+
+
+@contextmanager
+def client_port(host: Host, socket: str, deadline: Deadline) -> Iterator[None]:
+    """A port that connects to a guest's socket while the block runs."""
+    bridge = host.resources.ovs_bridge or BRIDGE
+    # Another path for a port that exists has no effect: it is deleted and added.
+    _vsctl(
+        host,
+        deadline,
+        *("--if-exists", "del-port", bridge, PORT),
+        *("--", "add-port", bridge, PORT),
+        *("--", "set", "interface", PORT, "type=dpdkvhostuserclient"),
+        f"options:vhost-server-path={socket}",
+    )
+    try:
+        yield
+    finally:
+        if host.resources.ovs_bridge is not None or is_running(host, Deadline.after(UNDO_S)):
+            _vsctl(host, Deadline.after(UNDO_S), "--if-exists", "del-port", bridge, PORT)
+
+
+def guest_ports(host: Host, deadline: Deadline) -> tuple[str, ...]:
+    """Ports beside the uplink of our bridge, if the switch runs."""
+    if not is_running(host, deadline):
+        return ()
+    listing = ["ovs-vsctl", "--timeout=10", f"--db=unix:{RUN}/db.sock", "list-ports", BRIDGE]
+    ports = host.run(listing, deadline, check=False).out.split()
+    return tuple(port for port in ports if port != host.resources.ovs_uplink)
+
+
+def kill_switch(host: Host, deadline: Deadline) -> None:
+    """End the switch as a crash would: by the id that it wrote down."""
+    pid = host.run(["cat", SWITCH_PID], deadline).out.strip()
+    host.run(["kill", "-KILL", pid], deadline)
+
+
+def _remove_port(host: Host, port: str, deadline: Deadline) -> None:
+    _vsctl(host, deadline, "--if-exists", "del-port", BRIDGE, port)
+
+
+PORT_LEFTOVER = LeftoverKind(
+    "port {} of OVS",
+    # Of a switch that crashed, the database goes on: its ports are nobody's, and go with it.
+    f"if ovs-appctl --timeout=2 --target={CONTROL} version >/dev/null 2>&1; then\n"
+    f"    ovs-vsctl --timeout=10 --db=unix:{RUN}/db.sock list-ports {BRIDGE} 2>/dev/null |\n"
+    f"        grep -x {PORT} || :\n"
+    "fi",
+    _remove_port,
+)
+
+
+def _vsctl(host: Host, deadline: Deadline, *words: str) -> None:
+    seconds = max(1, int(min(deadline.left(), SWITCH_S)))
+    command = ["ovs-vsctl", f"--timeout={seconds}", f"--db=unix:{RUN}/db.sock"]
+    host.run([*command, *words], deadline)

@@ -1,0 +1,130 @@
+"""Verdicts on what became of the guest; none where it is expected to be gone."""
+
+from __future__ import annotations
+
+from migrate.checks.verdicts import guest_expected, listed, unmeasured
+from migrate.model import Attempt, Nic, Verdict
+
+
+def memory(attempt: Attempt) -> Verdict | None:
+    """The pattern that was written while the guest moved reads back."""
+    if not (
+        attempt.case.expect.memory
+        and attempt.case.workload.dirty_mib > 0
+        and guest_expected(attempt)
+    ):
+        return None
+    check = attempt.memory
+    if check is None:
+        return unmeasured("memory", "the pattern was not read back")
+    if not check.pages or not check.writes:
+        return unmeasured("memory", f"{check.writes} writes to {check.pages} pages prove nothing")
+    if check.wrong_page is None:
+        evidence = f"all {check.pages} pages are right after {check.writes} writes"
+        return Verdict(
+            check="memory", result="pass", measured="intact", limit="intact", evidence=evidence
+        )
+    return Verdict(
+        check="memory",
+        result="fail",
+        measured="wrong",
+        limit="intact",
+        evidence=f"page {check.wrong_page} of {check.pages} is wrong after {check.writes} writes: "
+        f"{check.expected} expected, {check.found} found",
+    )
+
+
+def tcp(attempt: Attempt) -> Verdict | None:
+    """Connections that were opened before the move are alive, and none was reset."""
+    if not (
+        attempt.case.expect.tcp
+        and attempt.case.workload.tcp_connections > 0
+        and guest_expected(attempt)
+    ):
+        return None
+    check = attempt.tcp
+    if check is None:
+        return unmeasured("tcp", "the connections were not asked about")
+    if not check.opened:
+        return unmeasured("tcp", "no connection could be opened before the move")
+    return Verdict(
+        check="tcp",
+        result="pass" if check.alive == check.opened and not check.resets else "fail",
+        measured=f"{check.alive} alive, {check.resets} reset",
+        limit=f"{check.opened} alive, 0 reset",
+        unit="connections",
+        evidence=f"{check.alive} of {check.opened} connections are alive, {check.resets} were "
+        f"reset; the longest wait for a byte was {check.longest_stall_ms:.0f} ms",
+    )
+
+
+_SAME = ("features", "mac", "rx_queues", "tx_queues", "driver", "mtu", "carrier")
+
+
+def device(attempt: Attempt) -> Verdict | None:
+    """The guest sees the same interface before and after."""
+    if not (attempt.case.expect.device and guest_expected(attempt)):
+        return None
+    before, after = attempt.nic_before, attempt.nic_after
+    if before is None or after is None:
+        when = "before" if before is None else "after"
+        return unmeasured("device", f"the guest's interface was not read {when} the move")
+    changed = [_change(name, before, after) for name in _SAME if _differs(name, before, after)]
+    return Verdict(
+        check="device",
+        result="fail" if changed else "pass",
+        measured="changed" if changed else "same",
+        limit="same",
+        evidence="; ".join(changed) or f"{after.driver} {after.mac}: as it was before",
+    )
+
+
+def _differs(name: str, before: Nic, after: Nic) -> bool:
+    return bool(getattr(before, name) != getattr(after, name))
+
+
+def _change(name: str, before: Nic, after: Nic) -> str:
+    old, new = getattr(before, name), getattr(after, name)
+    if name != "features" or len(old) != len(new):
+        return f"{name} was {old!r}, is {new!r}"
+    bits = [bit for bit, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]]
+    return f"features differ in bits {listed(tuple(map(str, bits)))}"
+
+
+def network(attempt: Attempt) -> Verdict | None:
+    """Packets arrive again, each way, before the listening ends.
+
+    A direction is dead if nothing was served in the last half of the time (``settle_s``) that was
+    listened after the move: a move may succeed, and leave it so.
+    """
+    if not (attempt.case.expect.network and guest_expected(attempt)):
+        return None
+    if attempt.gaps is None:
+        return unmeasured("network", "no gaps")
+    least_ns = attempt.case.workload.settle_s * 1e9 / 2
+    dead = [gap for gap in attempt.gaps if gap.open_ended and gap.length_ns >= least_ns]
+    silences = [f"{gap.direction} for at least {gap.length_ms:.0f} ms" for gap in dead]
+    return Verdict(
+        check="network",
+        result="fail" if dead else "pass",
+        measured="dead" if dead else "works",
+        limit="works",
+        evidence=f"nothing arrived any more: {listed(tuple(silences))}" if dead else "both ways",
+    )
+
+
+def backend(attempt: Attempt) -> Verdict | None:
+    """QEMU logs no failing backend: a move may succeed, and leave the interface dead."""
+    if not guest_expected(attempt):
+        return None
+    if attempt.backend_failed is None:
+        return unmeasured("backend", "the log of the QEMU that has the guest was not read")
+    fails = attempt.case.expect.backend_fails
+    complaints = "; ".join(attempt.backend_failed)
+    return Verdict(
+        check="backend",
+        result="pass" if bool(complaints) == fails else "fail",
+        measured="failed" if complaints else "works",
+        limit="failed" if fails else "works",
+        evidence=complaints or "QEMU complains of nothing",
+    )

@@ -1,0 +1,49 @@
+"""What an attempt should have taken with it, looked for on its hosts when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from migrate.backends.registry import LEFTOVERS
+from migrate.clock import Deadline
+from migrate.lab.api import Host
+
+LOOK_S = 20.0
+
+GUESTS: Mapping[str, str] = {
+    "process {}": """ps -e -o pid=,comm= | while read -r pid name; do
+    case $name in qemu-sys*) echo "$pid $name" ;; esac
+done""",
+    "link {}": """ip -brief link show type tun | while read -r link _; do
+    case $link in vnet*) echo "$link" ;; esac
+done""",
+}
+"""What a guest makes on a host, whatever backs its interface."""
+
+
+def leftovers(hosts: Iterable[Host]) -> tuple[str, ...]:
+    """Domains, their processes and taps, and what the modes know of: ``link vnet0 on a``."""
+    scripts = {**GUESTS, **{kind.name: kind.script for kind in LEFTOVERS}}
+    found: list[str] = []
+    for host in hosts:
+        with host.connect() as hypervisor:
+            found += [f"domain {name} on {host.name}" for name in hypervisor.domains()]
+        found += [
+            f"{name.format(item)} on {host.name}"
+            for name, item in listed(host, scripts, Deadline.after(LOOK_S))
+        ]
+    return tuple(found)
+
+
+def listed(
+    host: Host, scripts: Mapping[str, str], deadline: Deadline
+) -> tuple[tuple[str, str], ...]:
+    """What each script, by its name, prints on the host, with that name; in one round trip."""
+    names = tuple(scripts)
+    lines = [
+        f'{{\n{script}\n}} | while read -r line; do printf "%s %s\\n" {number} "$line"; done'
+        for number, script in enumerate(scripts.values())
+    ]
+    said = host.run(["sh", "-c", "\n".join(lines)], deadline).out
+    parts = (line.partition(" ") for line in said.splitlines())
+    return tuple((names[int(number)], item) for number, _, item in parts)

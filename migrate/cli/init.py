@@ -1,0 +1,33 @@
+"""``migrate-lab init``: a lab, a scenario, a test and a CI job to begin with."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from migrate.errors import ConfigurationError
+
+STARTER = ("lab.toml", "first-move.toml", "test_first_move.py", ".gitlab-ci.yml")
+"""Files of ``migrate/cli/starter``."""
+
+
+@click.command(short_help="Write a lab, a scenario, a test and a CI job to begin with.")
+@click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
+def init(folder: Path) -> None:
+    """Write a lab file, a scenario, a test and a CI job to FOLDER; they run as they are."""
+    tried = f"write a starter to {folder}"
+    for name in STARTER:
+        if (folder / name).exists():
+            raise ConfigurationError(
+                tried, said=f"{name} is there already", remedy="move it away, or name a new folder"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in STARTER:
+            text = files("migrate.cli").joinpath("starter", name).read_text("utf-8")
+            (folder / name).write_text(text, "utf-8")
+            click.echo(folder / name)
+    except OSError as error:
+        raise ConfigurationError(tried, said=str(error), remedy="name another folder") from error

@@ -1,0 +1,65 @@
+"""What tests of several folders use: deadlines, labs of their own, and what a lab left."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migrate.clock import Deadline
+from migrate.lab import manager
+from migrate.lab.config import state_folder
+
+ROOT = Path(__file__).parents[1]
+SCENARIOS = ROOT / "testcases" / "scenarios"
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+"""For the probe: what the sanitizers find ends it, and its test."""
+
+
+def soon(seconds: float = 30) -> Deadline:
+    """A deadline that only what hangs will miss."""
+    return Deadline.after(seconds)
+
+
+def new_name() -> str:
+    """A lab's name that no one else uses."""
+    return f"t{secrets.token_hex(3)}"
+
+
+def remove_lab(name: str) -> None:
+    """Take it down, with the lock that its name leaves."""
+    manager.down(name)
+    (state_folder() / f"{name}.lock").unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class SaidSoFar:
+    """What a session said while it went on."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __contains__(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+
+def traces(name: str) -> list[str]:
+    """All that a lab can leave on this machine, seen from outside of its journal."""
+    marks = (f"mlab-{name}", f"{state_folder()}/{name}/")
+    found = [str(path) for path in Path("/run/netns").glob(f"mlab-{name}*")]
+    if (state_folder() / name).exists():
+        found.append(f"the folder {name}")
+    ledger = state_folder() / "huge-pages.json"
+    if ledger.exists() and f'"{name}"' in ledger.read_text():
+        found.append("huge pages")
+    for process in Path("/proc").glob("[0-9]*"):
+        for file in ("mountinfo", "cmdline"):
+            try:
+                text = (process / file).read_text(errors="replace")
+            except OSError:
+                continue  # it ended while we looked
+            if process.name != str(os.getpid()) and any(mark in text for mark in marks):
+                found.append(f"{process.name} {file}")
+    if any(mark in Path("/proc/self/mountinfo").read_text() for mark in marks):
+        found.append("a mount of this machine")
+    return found

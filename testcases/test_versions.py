@@ -1,0 +1,31 @@
+"""Moves between two versions of QEMU. Needs a lab that has both: --lab labs/versions.toml. Each
+test is three sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migrate.plugins.pytest import Scenario, Verdicts
+
+VERSIONS = Path(__file__).parent / "scenarios" / "versions.toml"
+
+
+def test_a_guest_of_a_newer_qemu_goes_to_an_older_one_and_back(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(VERSIONS, variant="newer-to-older-and-back-virtio")
+    verdicts(attempt)
+
+
+def test_a_guest_of_an_older_qemu_goes_to_a_newer_one_and_back(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(VERSIONS, variant="older-to-newer-and-back-virtio")
+    verdicts(attempt)
+
+
+def test_a_guest_that_a_newer_qemu_refuses_stays_where_it_is(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(VERSIONS, variant="older-to-newer-refused-virtio")
+    verdicts(attempt)
