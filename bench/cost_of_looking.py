@@ -27,9 +27,10 @@ from migrate.clock import Deadline
 from migrate.errors import MeasurementError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Lab
-from migrate.migration.move import Move, act
+from migrate.migration.move import Move, perform_move
 from migrate.model import Case, Interface, Policy, Workload
 from migrate.recorder.events import listening
+from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.qemu_state import watch_qemus
 from migrate.recorder.traffic import Traffic, peer_probe
 from migrate.statistics.spread import spread
@@ -90,12 +91,13 @@ def _unwatched(guest: Bare, deadline: Deadline) -> None:
 
 def _watched(lab: Lab, case: Case, guest: Bare) -> None:
     source, target = guest.ends
+    phases = PhaseTracker(source.host.name)
     move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
     with (
         listening({end.host.name: end for end in guest.ends}) as listener,
         watch_qemus(source.host, target.host, listener, lambda _sample: None, lambda *_: ()),
     ):
-        call = act(guest.domain, move, listener, lambda _event: None).call
+        call = perform_move(guest.domain, move, listener, phases).call
     if call.ended:
         call.result()
 

@@ -19,12 +19,14 @@ from bench.others import Numbered, Ping, empty_bins, pinging
 from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
 from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.outage import LATE_NS, Measurement, measure
+from migrate.analysis.traffic import observation
 from migrate.errors import MeasurementError
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
-from migrate.recorder.traffic import TrafficLog
+from migrate.model.recording import TrafficLog
+from migrate.recorder.base import AttemptEnv
 from migrate.statistics.spread import errors, spread
-from migrate.world import AttemptEnv, build_world
+from migrate.world import build_world
 
 LENGTHS_MS = (20, 50, 100, 300, 1000, 3000)
 APART_MS = 300
@@ -104,7 +106,7 @@ class Session:
     """One round, read back."""
 
     episodes: tuple[Episode, ...]
-    taken: TrafficLog
+    log: TrafficLog
     found: Measurement
     pings: tuple[Ping, ...]
     window: tuple[int, int]
@@ -123,23 +125,20 @@ class Session:
 def session(lab: LocalLab, case: Case, plan: Sequence[tuple[str, int]]) -> Session:
     """Inject ``plan`` into the traffic of a fresh warm guest."""
     with ExitStack() as stack:
-        place = AttemptEnv(lab)
-        stage = stack.enter_context(build_world(case, place, pair_of(lab)))
+        world = stack.enter_context(build_world(case, AttemptEnv(lab), pair_of(lab)))
         ways = ways_of(lab, case.interface.mac)
         injector = stack.enter_context(injecting(lab.in_fabric([]), ways))
         if not injector.real_time:
             say("no real-time priority for the injector: its stamps may be wide")
         with ExitStack() as others:
             pings = tuple(others.enter_context(pinging(lab, ms)) for ms in (10, 200))
-            pid = qemu_of(lab, stage.domain.host)
+            pid = qemu_of(lab, world.domain.host)
             episodes = tuple(episode(injector, pid, *wanted) for wanted in plan)
             _rest()
-        taken = stage.end().taken
-        floor = stage.seen.floor
-    if taken is None:
-        raise MeasurementError("read the probes' logs", said="nothing was read back")
-    observed = taken.observation(round(INTERVAL_MS * 1e6), floor, floor[0])
-    return Session(episodes, taken, measure(observed), pings, (floor[0], taken.end_ns))
+        recording = world.end()
+    log, floor_window = recording.traffic, recording.start.floor_window
+    observed = observation(log, round(INTERVAL_MS * 1e6), floor_window)
+    return Session(episodes, log, measure(observed), pings, observed.window)
 
 
 def episode(injector: Injector, qemu: int, kind: str, length_ms: int) -> Episode:
@@ -188,23 +187,23 @@ def samples(seen: Session) -> Iterator[Sample]:
                     one = Sample(*head, truth, error, measured, floors[direction])
                     if was.kind == HELD:
                         yield replace(one, kind=STOP_ALONE)
-                        caught_up = _catching_up(seen.taken, cut, direction) / 1e6
+                        caught_up = _catching_up(seen.log, cut, direction) / 1e6
                         one = replace(one, injected_ms=truth + caught_up)
                     yield one
 
 
-def _catching_up(taken: TrafficLog, cut: Injected, direction: Direction) -> int:
+def _catching_up(log: TrafficLog, cut: Injected, direction: Direction) -> int:
     """How long after it was let go, in ns, the guest was reached again, by the bare logs.
 
     Egress: the first packet that it sent since came to the peer. Ingress: the last packet that had
     been sent to it meanwhile came in.
     """
-    guest = GuestClock.fit(taken.egress, taken.ingress)
+    guest = GuestClock.fit(log.egress, log.ingress)
     if direction == "egress":
-        sent, came = guest.to_axis(taken.egress.sent_ns), taken.egress.received_ns
+        sent, came = guest.to_axis(log.egress.sent_ns), log.egress.received_ns
         since = came[sent > cut.end[0]]
     else:
-        sent, came = taken.ingress.sent_ns, guest.to_axis(taken.ingress.received_ns)
+        sent, came = log.ingress.sent_ns, guest.to_axis(log.ingress.received_ns)
         since = -came[(sent > cut.begin[1]) & (sent < cut.end[0])]
     if not len(since):
         raise MeasurementError("see the guest go on", said=f"no packet of {direction}")
@@ -228,13 +227,13 @@ def _longest(gaps: Sequence[Gap], begin_ns: int, end_ns: int) -> float | None:
 
 def said(seen: Session) -> Iterator[Said]:
     """All tools side by side, the worse of both directions where a tool tells them apart."""
-    taken = seen.taken
-    guest = GuestClock.fit(taken.egress, taken.ingress)
+    log = seen.log
+    guest = GuestClock.fit(log.egress, log.ingress)
     streams = (
-        Numbered(taken.egress.seq, taken.egress.received_ns),
-        Numbered(taken.ingress.seq, taken.ingress.sent_ns),
+        Numbered(log.egress.seq, log.egress.received_ns),
+        Numbered(log.ingress.seq, log.ingress.sent_ns),
     )
-    received = taken.egress.received_ns, guest.to_axis(taken.ingress.received_ns)
+    received = log.egress.received_ns, guest.to_axis(log.ingress.received_ns)
     for was in seen.episodes:
         figures = {
             "meter": _longest(seen.found.gaps, *was.window) or 0.0,
@@ -361,7 +360,7 @@ def main() -> int:
             plan = [(kind, length) for kind in CUTS for length in chosen.lengths]
             order.shuffle(plan)
             seen = session(lab, case, plan)
-            for note in (*seen.taken.notes, *seen.found.notes):
+            for note in (*seen.log.notes, *seen.found.notes):
                 say(note)
             found += samples(seen)
             told += said(seen)

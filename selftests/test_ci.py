@@ -34,13 +34,16 @@ def strings(of: Any) -> Iterator[str]:
             yield from strings(value)
 
 
-def commands(path: Path) -> list[list[str]]:
-    """Words after `migrate-lab` of every command."""
+def scripts(path: Path) -> str:
+    """All that a file has a shell do, line by line."""
     text = path.read_text()
     said = strings(yaml.safe_load(text)) if path in YAML else re.findall(r"sh '([^']*)'", text)
-    parts = [part for one in said for line in one.splitlines() for part in line.split("&&")]
-    words = [shlex.split(part) for part in parts]
-    return [found[1:] for found in words if found and found[0] == ".venv/bin/migrate-lab"]
+    return "\n".join(said)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Words after `migrate-lab` of every command."""
+    return [shlex.split(said) for said in re.findall(r"bin/migrate-lab ([^)&;\n]*)", scripts(path))]
 
 
 def name(path: Path) -> str:
@@ -51,7 +54,7 @@ def name(path: Path) -> str:
 @pytest.mark.usefixtures("harmless")
 def test_commands_are_ones_that_the_command_line_takes(path: Path) -> None:
     found = commands(path)
-    assert {words[0] for words in found} == {"run", "nightly", "lab"}
+    assert {words[0] for words in found} == {"run", "nightly", "lab", "report"}
     assert len(found) == path.read_text().count("bin/migrate-lab ")
     for words in found:
         cli.cli(words, standalone_mode=False)
@@ -66,10 +69,25 @@ def test_a_lab_that_a_job_brings_up_is_taken_down_and_its_results_are_collected(
     found = commands(path)
     named: dict[str, set[str]] = {words[0]: set() for words in found}
     for words in found:
-        named[words[0]].add(words[words.index("--name") + 1])
+        if words[0] != "report":
+            named[words[0]].add(words[words.index("--name") + 1])
     assert named["lab"] == named["run"] | named["nightly"]
-    assert all("--junit" in words for words in found if words[0] != "lab")
-    assert path.read_text().count("junit.xml") > 2
+    assert all("--junit" in words for words in found if words[0] in {"run", "nightly"})
+    text = path.read_text()
+    assert text.count("junit.xml") > 2
+    assert "results/" in text, "of the moves"
+    assert text.count("report.html") == 2, "of the night: written, and collected"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_what_a_job_installs_is_locked(path: Path) -> None:
+    """As ./quickstart has it, and the package itself last."""
+    lines = re.findall(r"bin/pip install (.*)", scripts(path))
+    assert lines == [
+        "--require-hashes -r requirements.lock",
+        "--no-deps --no-build-isolation .",
+    ] * (len(lines) // 2)
+    assert lines
 
 
 def test_github() -> None:

@@ -38,9 +38,6 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 """Who may import a library; a package's name stands for all that is in it."""
 
-OWED = ("analysis.move_details", "recorder.seen")
-"""They read what was gathered in types of a layer above: until that is a value of the model."""
-
 
 def rooms() -> tuple[str, ...]:
     """The folders and modules of the package from the top down, as the plan has them."""
@@ -77,7 +74,7 @@ def violations(package: Path, plan: tuple[str, ...]) -> list[str]:
     return [
         said
         for name, path in modules(package).items()
-        if name and name not in OWED
+        if name
         for imported in imports(ast.parse(path.read_text()))
         if (said := violation(name, imported, order)) is not None
     ]

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -15,12 +14,12 @@ import yaml
 
 from migrate.cli.init import STARTER
 from migrate.results.run_folder import read_run
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.needs_root
+"""A lab at the end, and a network for pip."""
 PATIENCE_S = 300.0
 """For one command; what is downloaded included."""
-
-Run = Callable[..., str]
 
 
 def output(*argv: object, cwd: Path, path: Path | None = None) -> str:

@@ -1,7 +1,7 @@
 """What went on inside of an attempt's moves, from all that was seen of them.
 
 The events tell the stop by stages and what each device took (:mod:`migrate.analysis.explain`); what
-was looked at on both ends tells whether a device arrived as it left
+was read on both ends tells whether a device arrived as it left
 (:mod:`migrate.analysis.device_state`), and whether its rings were sound
 (:mod:`migrate.formats.virtqueue`)."""
 
@@ -23,156 +23,157 @@ from migrate.analysis.device_state import (
     queues_by_backend_log,
 )
 from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
+from migrate.analysis.hops import FOREVER_NS, by_hop
 from migrate.analysis.outage import longest_gap
+from migrate.analysis.traffic import arrival_error_ns
+from migrate.formats.qemu_migration import SWITCHED, sample_of_job, status_of
+from migrate.formats.virtio_net_state import VIRTIO_NET
 from migrate.formats.virtqueue_audit import audit
 from migrate.model import (
     DIRECTIONS,
-    Attempt,
     Case,
     Convergence,
     DeviceHandoff,
     Event,
     Explained,
+    Floor,
     Gap,
     Inside,
     MonitorGap,
     RingAudit,
 )
-from migrate.model.recording import Arrivals
-from migrate.recorder.progress import to_sample
-from migrate.recorder.qemu_state import QemuRecording
-from migrate.recorder.qmp_queries import VIRTIO_NET
-from migrate.recorder.seen import FOREVER_NS, Hop, Seen
-from migrate.recorder.traffic import TrafficLog
+from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recording, TrafficLog
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
-SWITCHED = ("pre-switchover", "device", "completed")
-"""QEMU's statuses of a source that has begun to switch over (qapi/migration.json)."""
 NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downtime_* (since 8.2)"
 
 
-def hop_events(seen: Seen, mac: str) -> tuple[HopEvents, ...]:
-    """What was told of each hop; ``mac``: the guest's."""
-    hops = seen.by_hop()
-    return tuple(
-        HopEvents(
-            events,
-            *(hop.source, hop.target, hop.begin_ns, mac),
-            unplaced=(*hop.deaf, *seen.stepped(hop.source, hop.target)),
-        )
-        for hop, events, _ in hops
-    )
-
-
-def inside_of(
-    seen: Seen, told: Sequence[HopEvents], case: Case, arrivals: Mapping[str, Arrivals]
+def move_details(
+    recording: Recording,
+    hops: Sequence[HopEvents],
+    case: Case,
+    arrivals: Mapping[str, Arrivals],
 ) -> tuple[Inside, ...]:
-    """Hop by hop; ``arrivals`` by direction, on the axis."""
-    end_ns = FOREVER_NS if seen.heard_until_ns is None else seen.heard_until_ns
-    borders = [border_ns for _, _, border_ns in seen.by_hop(end_ns)]
-    hops = zip(seen.hops, told, borders, strict=True)
+    """What went on inside of each hop; ``arrivals`` on the axis."""
+    until_ns = recording.listened_until_ns
+    end_ns = FOREVER_NS if until_ns is None else until_ns
+    stretches = zip(by_hop(recording, end_ns), hops, strict=True)
     return tuple(
         Inside(
             hop=number,
-            **_of_hop(hop, one, case),
-            **_announced(one, hop.looked, border_ns),
-            **_first_packets(one, seen.taken, arrivals, border_ns),
+            **_of_hop(hop, events, case),
+            **_announced(events, hop.qemu, border_ns),
+            **_first_packets(events, recording.traffic, arrivals, border_ns),
         )
-        for number, (hop, one, border_ns) in enumerate(hops, 1)
+        for number, ((hop, _, border_ns), events) in enumerate(stretches, 1)
     )
 
 
-def explained_of(
-    told: Sequence[HopEvents], attempt: Attempt, arrivals: Mapping[str, Arrivals]
+def explanations(
+    hops: Sequence[HopEvents],
+    gaps: Sequence[Gap] | None,
+    floor: Floor | None,
+    case: Case,
+    arrivals: Mapping[str, Arrivals],
 ) -> tuple[Explained, ...] | None:
     """The longest gap of each direction; None without gaps, or if events are missing."""
-    if attempt.gaps is None or attempt.floor is None or any(one.unplaced for one in told):
+    if gaps is None or floor is None or any(hop.unplaced for hop in hops):
         return None
-    return tuple(_explained(told, attempt, arrivals))
+    return tuple(_explained(hops, gaps, floor, case, arrivals))
 
 
 def _explained(
-    told: Sequence[HopEvents], attempt: Attempt, arrivals: Mapping[str, Arrivals]
+    hops: Sequence[HopEvents],
+    gaps: Sequence[Gap],
+    floor: Floor,
+    case: Case,
+    arrivals: Mapping[str, Arrivals],
 ) -> Iterator[Explained]:
     for way in DIRECTIONS:
-        gap, seen_from_ms = longest_gap(attempt.gaps, way), attempt.seen_from_ms(way)
-        if gap is not None and seen_from_ms is not None and way in arrivals:
-            heard = replace(_of_gap(told, gap), egress_ns=arrivals["egress"].received_ns)
-            yield explain_gap(gap, heard, arrivals[way], round(seen_from_ms * 1e6))
+        gap = longest_gap(gaps, way)
+        if gap is not None and way in arrivals:
+            events = replace(_of_gap(hops, gap), egress_ns=arrivals["egress"].received_ns)
+            seen_from_ns = round(floor.seen_from_ms(way, case.workload.interval_us) * 1e6)
+            yield explain_gap(gap, events, arrivals[way], seen_from_ns)
 
 
-def _of_gap(told: Sequence[HopEvents], gap: Gap) -> HopEvents:
+def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
     """The hop that a gap ends in."""
     end_ns = gap.begin_ns + gap.length_ns
-    begun = [one for one in told if one.begin_ns <= end_ns]
-    return begun[-1] if begun else told[0]
+    begun = [hop for hop in hops if hop.begin_ns <= end_ns]
+    return begun[-1] if begun else hops[0]
 
 
-def _of_hop(hop: Hop, told: HopEvents, case: Case) -> dict[str, Any]:
-    """What both QEMUs told: fields of :class:`Inside`, as of the next two."""
-    _, resume = told.switchover
-    spans, took = stop_stages(told), device_times(told)
-    compared = tuple(_compared(hop, told))
-    unseen = [*hop.looked.unseen, *told.unplaced]
+def _of_hop(hop: HopRecording, hop_events: HopEvents, case: Case) -> dict[str, Any]:
+    """Fields of :class:`Inside` that both QEMUs' events and answers tell."""
+    _, resume = hop_events.switchover
+    spans, took = stop_stages(hop_events), device_times(hop_events)
+    compared = tuple(_compared(hop, hop_events))
+    unseen = [*hop.qemu.unseen, *hop_events.unplaced]
     if resume is not None and took is None:
         unseen.append(NO_TRACES)
-    if resume is not None and hop.tail is not None and hop.tail.unseen:
-        unseen.append(hop.tail.unseen)
-    blocktime = hop.looked.blocktime
+    if resume is not None and hop.stream.unseen:
+        unseen.append(hop.stream.unseen)
+    blocktime = hop.qemu.blocktime
     return {
         "stop": spans,
         "rings": _rings(hop, case.guest.memory_mib),
         "devices": _sized(hop, _joined(took or (), compared)) if took or compared else None,
-        "convergence": _convergence(hop, told, case),
+        "convergence": _convergence(hop, hop_events, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
         "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
-        "placed": not told.unplaced,
-        "blind": tuple(_blind(hop.looked, told)),
+        "placed": not hop_events.unplaced,
+        "blind": tuple(_blind(hop.qemu, hop_events)),
         "unseen": tuple(unseen),
     }
 
 
-def _convergence(hop: Hop, told: HopEvents, case: Case) -> Convergence | None:
+def _convergence(hop: HopRecording, hop_events: HopEvents, case: Case) -> Convergence | None:
     """Of a move that was a pre-copy to its end."""
-    if case.policy.method not in PRECOPY or not hop.looked.samples:
+    if case.policy.method not in PRECOPY or not hop.qemu.samples or hop_events.unplaced:
         return None
-    if told.unplaced:
-        return None
-    ours = [event for event in told.events if event.host == told.source]
-    account = [to_sample(told.source, e.data) for e in ours if e.name == "job-completed"]
-    found = assess_convergence([*hop.looked.samples, *account], case.policy, case.workload)
-    statuses = {event.data.get("status") for event in ours if event.name == "MIGRATION"}
+    ours = [event for event in hop_events.events if event.host == hop.source]
+    account = [sample_of_job(event) for event in ours if event.name == "job-completed"]
+    converged = assess_convergence([*hop.qemu.samples, *account], case.policy, case.workload)
+    statuses = {status_of(event) for event in ours if event.name == "MIGRATION"}
     passes = [event for event in ours if event.name == "MIGRATION_PASS"]
-    if found is None or "postcopy-active" in statuses:
+    if converged is None or "postcopy-active" in statuses:
         return None
-    stop, _ = told.switchover
-    limit_ns = told.begin_ns + round(case.policy.timeout_s * 1e9)
+    stop, _ = hop_events.switchover
+    limit_ns = hop_events.begin_ns + round(case.policy.timeout_s * 1e9)
     suspends = case.policy.on_timeout == "suspend"
-    return found.model_copy(
-        update={
-            "switched_over": not statuses.isdisjoint(SWITCHED),
-            # QEMU tells of those after the last look, too.
-            "syncs": int(passes[-1].data["pass"]) if passes else found.syncs,
-            "stopped_s": (stop.at_ns - passes[0].at_ns) / 1e9 if stop and passes else None,
-            "suspended": suspends and stop is not None and stop.at_ns >= limit_ns,
-        }
-    )
+    of_events = {
+        "switched_over": not statuses.isdisjoint(SWITCHED),
+        # QEMU tells of those after the last look, too.
+        "syncs": int(passes[-1].data["pass"]) if passes else converged.syncs,
+        "stopped_s": _stopped_s(stop, passes),
+        "suspended": suspends and stop is not None and stop.at_ns >= limit_ns,
+    }
+    return Convergence.model_validate({**dict(converged), **of_events})
 
 
-def _announced(told: HopEvents, looked: QemuRecording, border_ns: int) -> dict[str, Any]:
+def _stopped_s(stop: Event | None, passes: Sequence[Event]) -> float | None:
+    """From the begin of the first pass to the stop; None if it had been stopped before."""
+    if stop is None or not passes or stop.at_ns < passes[0].at_ns:
+        return None
+    return (stop.at_ns - passes[0].at_ns) / 1e9
+
+
+def _announced(hop_events: HopEvents, qemu: QemuRecording, border_ns: int) -> dict[str, Any]:
     """What was asked for, and what was heard after the resume on the target; since the stop."""
-    found: dict[str, Any] = {}
-    if (rounds := looked.rounds) is not None:
-        found = {"announce_rounds_asked": rounds.rounds, "announce_last_due_ms": rounds.last_due_ms}
-    stop, resume = told.switchover
-    if stop is None or resume is None or resume.host != told.target or told.unplaced:
-        return found
-    heard = [e for e in told.events if e.name == "announce" and e.at_ns >= stop.at_ns]
+    asked: dict[str, Any] = {}
+    if (announce := qemu.announce) is not None:
+        asked["announce_rounds_asked"] = announce.rounds
+        asked["announce_last_due_ms"] = announce.last_due_ms
+    stop, resume = hop_events.switchover
+    if stop is None or resume is None or resume.host != hop_events.target or hop_events.unplaced:
+        return asked
+    heard = [e for e in hop_events.events if e.name == "announce" and e.at_ns >= stop.at_ns]
     after = [e for e in heard if e.at_ns >= resume.at_ns]
     listened_ms = None if border_ns == FOREVER_NS else (border_ns - resume.at_ns) / 1e6
     return {
-        **found,
+        **asked,
         "announced": len(after),
         "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
         "announced_by": count_by_kind(after),
@@ -181,13 +182,16 @@ def _announced(told: HopEvents, looked: QemuRecording, border_ns: int) -> dict[s
 
 
 def _first_packets(
-    told: HopEvents, taken: TrafficLog | None, arrivals: Mapping[str, Arrivals], border_ns: int
+    hop_events: HopEvents,
+    traffic: TrafficLog,
+    arrivals: Mapping[str, Arrivals],
+    border_ns: int,
 ) -> dict[str, Any]:
     """Each way the first packet that arrived after the guest ran again, wherever it did."""
-    _, resume = told.switchover
-    if resume is None or taken is None or told.unplaced:
+    _, resume = hop_events.switchover
+    if resume is None or hop_events.unplaced:
         return {}
-    found: dict[str, Any] = {}
+    first: dict[str, Any] = {}
     silent = []
     for way in DIRECTIONS:
         if way not in arrivals:
@@ -198,21 +202,21 @@ def _first_packets(
             silent.append(way)
             continue
         at_ns = int(after.min())
-        error_ns = resume.off_ns + taken.arrival_error_ns(way, at_ns)
-        found[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
-        found[f"first_{way}_error_ms"] = error_ns / 1e6
-    return {**found, "silent": tuple(silent)}
+        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns)
+        first[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
+        first[f"first_{way}_error_ms"] = error_ns / 1e6
+    return {**first, "silent": tuple(silent)}
 
 
-def _compared(hop: Hop, told: HopEvents) -> Iterator[DeviceHandoff]:
+def _compared(hop: HopRecording, hop_events: HopEvents) -> Iterator[DeviceHandoff]:
     """Network devices by QEMU's path, of which something was had on both ends."""
-    looked = hop.looked
-    if not looked.source or looked.target is None:
+    qemu = hop.qemu
+    if not qemu.source or qemu.target is None:
         return
-    given = queues_by_backend_log(told.events, hop.target) if looked.vhost else {}
-    for path, source in looked.source.items():
-        before = comparable_fields(source, vhost=bool(looked.vhost))
-        after = {**comparable_fields(looked.target.get(path, {})), **given}
+    by_backend = queues_by_backend_log(hop_events.events, hop.target) if qemu.vhost else {}
+    for path, source in qemu.source.items():
+        before = comparable_fields(source, vhost=bool(qemu.vhost))
+        after = {**comparable_fields(qemu.target.get(path, {})), **by_backend}
         if before.keys() & after.keys():
             yield DeviceHandoff(
                 device=path,
@@ -222,25 +226,25 @@ def _compared(hop: Hop, told: HopEvents) -> Iterator[DeviceHandoff]:
             )
 
 
-def _rings(hop: Hop, memory_mib: int) -> tuple[RingAudit, ...] | None:
+def _rings(hop: HopRecording, memory_mib: int) -> tuple[RingAudit, ...] | None:
     """As they lay in memory when the source had stopped; None if that was not read."""
-    looked = hop.looked
-    if not looked.source or not looked.memory:
+    qemu = hop.qemu
+    if not qemu.source or not qemu.memory:
         return None
-    found = device_queues(looked.source, looked.memory, memory_mib, vhost=bool(looked.vhost))
-    return tuple(_audited(queue) for queue in found)
+    read = device_queues(qemu.source, qemu.memory, memory_mib, vhost=bool(qemu.vhost))
+    return tuple(_audited(queue) for queue in read)
 
 
 def _audited(queue: DeviceQueue) -> RingAudit:
-    found = audit(queue.ring)
+    audited = audit(queue.ring)
     return RingAudit(
         device=queue.device,
         queue=queue.number,
         kind=queue.ring.kind,
         size=queue.ring.size,
-        broken=tuple(found.broken),
-        unchecked=(*queue.unchecked, *found.unchecked),
-        facts=found.facts,
+        broken=tuple(audited.broken),
+        unchecked=(*queue.unchecked, *audited.unchecked),
+        facts=audited.facts,
     )
 
 
@@ -249,34 +253,35 @@ def _joined(
 ) -> tuple[DeviceHandoff, ...]:
     """QEMU names a device by its section in the stream, and by its path: both in their order."""
     left = list(compared)
-    found = []
-    for one in took:
-        if one.device.endswith(f"/{VIRTIO_NET}") and left:
+    joined = []
+    for device in took:
+        if device.device.endswith(f"/{VIRTIO_NET}") and left:
             more = left.pop(0)
-            told = {"compared", "differences", "untold"}
-            found.append(one.model_copy(update={name: getattr(more, name) for name in told}))
+            fields_of_state = ("compared", "differences", "untold")
+            comparison = {name: getattr(more, name) for name in fields_of_state}
+            joined.append(device.model_copy(update=comparison))
         else:
-            found.append(one)
-    return (*found, *left)
+            joined.append(device)
+    return (*joined, *left)
 
 
-def _sized(hop: Hop, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff, ...]:
+def _sized(hop: HopRecording, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff, ...]:
     """With the bytes of each device's section, headers and all."""
-    sizes = {section_name(one.name, one.instance): one.bytes for one in hop.sections}
-    return tuple(one.model_copy(update={"size_bytes": sizes.get(one.device)}) for one in devices)
+    sizes = {section_name(s.name, s.instance): s.size_bytes for s in hop.stream.sections}
+    return tuple(d.model_copy(update={"size_bytes": sizes.get(d.device)}) for d in devices)
 
 
-def _blind(looked: QemuRecording, told: HopEvents) -> Iterator[MonitorGap]:
-    stop, resume = told.switchover
-    for before_ns, after_ns in pairwise(looked.answered_ns):
+def _blind(qemu: QemuRecording, hop_events: HopEvents) -> Iterator[MonitorGap]:
+    stop, resume = hop_events.switchover
+    for before_ns, after_ns in pairwise(qemu.answered_ns):
         if after_ns - before_ns > BLIND_NS:
             yield MonitorGap(
                 what="QEMU did not answer: its progress was not seen",
                 begin_ns=before_ns,
                 end_ns=after_ns,
-                host=told.source,
+                host=hop_events.source,
                 explained=False,
-                missed=round((after_ns - before_ns) / (looked.interval_s * 1e9)) - 1,
+                missed=round((after_ns - before_ns) / (qemu.interval_s * 1e9)) - 1,
                 stop=None if stop is None else before_ns <= stop.at_ns <= after_ns,
                 stopped_ms=_stopped_ms(stop, resume, before_ns, after_ns),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from migrate.formats.qemu_migration import GAVE_UP, STATUS_PHASES, status_of
 from migrate.model import Event, Part, Phase, PhaseName
 
 
@@ -72,7 +73,7 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
     statuses = _from(out, [event for event in source_events if event.name == "MIGRATION"])
     end = Event(at_ns=end_ns, source="controller", host="", name="end")
     stop, resume = switchover(qemu, source, target)
-    gave_up = statuses[-1] if statuses and _status(statuses[-1]) in GAVE_UP else None
+    gave_up = statuses[-1] if statuses and status_of(statuses[-1]) in GAVE_UP else None
     back = resume or (None if stop else gave_up)
     phases = [*_by_status(statuses, resume), *_precopy(source_events, statuses, stop)]
     if stop and resume:
@@ -91,22 +92,6 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
             key=lambda phase: phase.begin_ns,
         )
     )
-
-
-_BY_STATUS: dict[str, PhaseName] = {
-    "setup": "setup",
-    "wait-unplug": "wait-unplug",
-    "pre-switchover": "pre-switchover",
-    "device": "device",
-    "postcopy-active": "postcopy",
-}
-
-GAVE_UP = ("failed", "cancelled")
-"""Statuses after which the guest stays where it was."""
-
-
-def _status(event: Event) -> str:
-    return str(event.data.get("status", ""))
 
 
 def _phase(name: PhaseName, begin: Event, end: Event, number: int = 0) -> Phase:
@@ -147,8 +132,8 @@ def _after_resume(
 def _by_status(statuses: Sequence[Event], resume: Event | None) -> list[Phase]:
     phases = []
     for event, following in pairwise(statuses):
-        name = _BY_STATUS.get(_status(event))
-        if name is None:
+        name = STATUS_PHASES.get(status_of(event))
+        if name is None or name == "precopy":  # which has passes
             continue
         ends = [following]
         if name == "device" and resume and resume.at_ns >= event.at_ns:
@@ -161,7 +146,7 @@ def _precopy(
     source_events: Sequence[Event], statuses: Sequence[Event], stop: Event | None
 ) -> list[Phase]:
     """Pass 1 may be announced while still in setup: it begins with the status ``active``."""
-    active = next((event for event in statuses if _status(event) == "active"), None)
+    active = next((event for event in statuses if status_of(event) == "active"), None)
     if active is None:
         return []
     enders = [event for event in statuses if event.at_ns > active.at_ns]
@@ -204,7 +189,7 @@ def _failover(
     again did not come back, whatever was plugged in.
     """
     asked, unplugged = next(
-        ((a, b) for a, b in pairwise(statuses) if _status(a) == "wait-unplug"), (None, None)
+        ((a, b) for a, b in pairwise(statuses) if status_of(a) == "wait-unplug"), (None, None)
     )
     carriers = [event for event in ordered if event.name == "carried-by"]
     begin = _replug(ordered, statuses, back, unplugged)
@@ -235,7 +220,7 @@ def _replug(
     names = ("FAILOVER_NEGOTIATED", *(("device-added",) if unplugged else ()))
     signs = [event for event in ordered if event.host == back.host and event.name in names]
     if unplugged:
-        signs += [e for e in statuses if e.host == back.host and _status(e) in GAVE_UP]
+        signs += [e for e in statuses if e.host == back.host and status_of(e) in GAVE_UP]
         signs = [event for event in signs if event.at_ns >= unplugged.at_ns]
     sign = min(signs, key=_at, default=None)
     return max(sign, back, key=_at) if sign else None
@@ -269,7 +254,7 @@ def primary_carries(event: Event) -> bool:
 
 def _from(out: Event | None, statuses: list[Event]) -> list[Event]:
     """Statuses of a move whose interface was taken out before: its setup begins there."""
-    if out is None or not statuses or _status(statuses[0]) != "setup":
+    if out is None or not statuses or status_of(statuses[0]) != "setup":
         return statuses
     begin = statuses[0].model_copy(update={"at_ns": min(out.at_ns, statuses[0].at_ns)})
     return [begin, *statuses[1:]]

@@ -34,9 +34,11 @@ from migrate.model import (
     Run,
     Skip,
 )
+from migrate.recorder.base import AttemptEnv
+from migrate.recorder.collect import logs_of
 from migrate.report.readers import write_readers
 from migrate.results.run_folder import RunWriter, copy_out
-from migrate.world import AttemptEnv, World, build_world, logs_of
+from migrate.world import World, build_world
 
 LOGGER = logging.getLogger(__name__)
 LEASE_S = 600.0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from migrate.cli.analyze import analyze
 from migrate.cli.init import init
 from migrate.cli.lab import doctor, lab
 from migrate.cli.lease import lease
@@ -70,7 +71,7 @@ def schema() -> None:
     click.echo(json.dumps(made(), indent=2))
 
 
-for command in (lab, doctor, run, compare, gate, init, lease, nightly, trend, prune):
+for command in (lab, doctor, run, compare, analyze, gate, init, lease, nightly, trend, prune):
     cli.add_command(command)
 
 

@@ -28,6 +28,15 @@ class Monitor:
         self._runner = runner
         self._host = host
 
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """QEMU's, as its greeting tells it; 0.0.0 from one that has not greeted."""
+        greeting = self._client.greeting
+        if greeting is None:
+            return 0, 0, 0
+        told: Any = greeting.QMP.version["qemu"]
+        return int(told["major"]), int(told["minor"]), int(told["micro"])
+
     def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
         """One command and what it returns; HostError in QEMU's words."""
         return self._run(

@@ -18,6 +18,8 @@ from migrate.errors import MeasurementError
 from migrate.formats.byte_reader import ByteReader
 from migrate.formats.virtio_features import feature_mask, feature_names
 
+VIRTIO_NET = "virtio-net"
+"""QEMU's name of such a device, and the last part of its section's."""
 QUEUE_MAX = 1024
 """QEMU's VIRTIO_QUEUE_MAX: so many are in each subsection, used or not."""
 SUBSECTION = 0x05

@@ -14,7 +14,7 @@ import os
 import selectors
 import subprocess
 from collections.abc import Collection
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.errors import GuestError
-from migrate.model import MemoryCheck, Nic, TcpCheck, Value
+from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value
 from migrate.model.recording import Arrivals
 
 PROTOCOL = 2
@@ -138,17 +138,6 @@ class Announcement(Value):
     mac: str
     """Of the sender, from the Ethernet header."""
     length: int
-
-
-class LowerChange(Value):
-    """Something changed about a device that can carry the guest's traffic."""
-
-    at_ns: int
-    device: str
-    driver: str
-    """Its own, by ethtool: ``virtio_net``, ``igbvf``; empty if that could not be told."""
-    what: Literal["appeared", "gone", "up", "down", "carries"]
-    """``up``: it has carrier. ``carries``: of all of them it sends most, from now on."""
 
 
 Reply = dict[str, Any]

@@ -9,37 +9,40 @@ from functools import partial
 from typing import Any
 
 from migrate.backends.base import BackendMode
+from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Power
-from migrate.model import Event, Fault
-from migrate.recorder.events import Begins, Listener
+from migrate.model import Event, Fault, PhaseName
+from migrate.model.recording import HopRecording
+from migrate.recorder.base import Hop
+from migrate.recorder.events import Listener
 
 PATIENCE_S = 10.0
 
 Undo = Callable[[], None]
+Action = Callable[[Host], Undo]
+"""What a fault does to a host, and how that is put back."""
 
 
 @dataclass(slots=True)
-class Armed:
-    """Faults that wait for their phase; :meth:`react` is called with every event."""
+class FaultInjection:
+    """Faults that wait for their phase."""
 
-    faults: Sequence[Fault]
+    pending: Sequence[Fault]
     hosts: Mapping[str, Host]
     """By side: source and target."""
     listener: Listener
     undo: ExitStack
-    begins: Begins
-    deeds: Mapping[str, Callable[[Host], Undo]]
+    actions: Mapping[str, Action]
 
-    def react(self, event: Event) -> None:
-        """Do what is due at this event, once."""
-        begun = self.begins.phases(event)
-        for fault in [fault for fault in self.faults if fault.at in begun]:
-            self.faults = [other for other in self.faults if other is not fault]
+    def on_phase(self, phase: PhaseName) -> None:
+        """Do what is due as ``phase`` begins, once."""
+        for fault in [fault for fault in self.pending if fault.at == phase]:
+            self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
-            self.undo.callback(self.deeds[fault.do](host))
+            self.undo.callback(self.actions[fault.do](host))
             self.listener.add(
                 Event(
                     at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
@@ -48,24 +51,23 @@ class Armed:
 
     def not_done(self) -> tuple[str, ...]:
         """Faults whose phase never came: a test that meant to have them must know."""
-        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.faults)
+        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.pending)
+
+    def add_to(self, recording: HopRecording) -> HopRecording:
+        """The hop's recording with what was not done."""
+        return recording.model_copy(update={"notes": (*self.not_done(), *recording.notes)})
 
 
 @contextmanager
-def armed(
-    faults: Sequence[Fault],
-    hosts: Mapping[str, Host],
-    listener: Listener,
-    mode: BackendMode[Any],
-) -> Iterator[Armed]:
-    """Have ``faults`` happen while the block runs, and put back what can be put back after it;
-    ``mode`` is that of the guest's interface."""
-    deeds: dict[str, Callable[[Host], Undo]] = {
-        **_DO,
-        "stop-backend": partial(stop_backend, mode),
-    }
+def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
+    """Have the case's faults happen while the block runs; what can be put back is, after it."""
+    hosts = {"source": hop.source, "target": hop.target}
+    mode = backend_mode(hop.case.interface.mode)
+    actions: dict[str, Action] = {**_ACTIONS, "stop-backend": partial(stop_backend, mode)}
     with ExitStack() as undo:
-        yield Armed(faults, hosts, listener, undo, Begins(hosts["source"].name), deeds)
+        injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo, actions)
+        hop.phases.subscribe(injection.on_phase)
+        yield injection
 
 
 def kill_guest(host: Host) -> Undo:
@@ -129,7 +131,7 @@ def _power(host: Host) -> Power:
 NEEDS_POWER = frozenset({"kill-host", "hang-host"})
 """Faults that only a lab can do whose hosts have a switch."""
 
-_DO: Mapping[str, Callable[[Host], Undo]] = {
+_ACTIONS: Mapping[str, Action] = {
     "kill-guest": kill_guest,
     "stop-libvirtd": stop_libvirtd,
     "cut-migration-link": cut_migration_link,

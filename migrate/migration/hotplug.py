@@ -19,7 +19,7 @@ POLL_S = 0.1
 """Between two looks into the guest: its probe speaks only when asked."""
 
 
-def take_out(domain: Domain, device: str, listener: Listener) -> None:
+def unplug(domain: Domain, device: str, listener: Listener) -> None:
     """Have the guest let go of the device that ``device`` (its XML) was plugged in by.
 
     HostError if libvirt refuses, or the guest keeps it.
@@ -43,7 +43,7 @@ def take_out(domain: Domain, device: str, listener: Listener) -> None:
     listener.add(_step(domain, "detached"))
 
 
-def put_in(domain: Domain, device: str, listener: Listener) -> None:
+def plug_in(domain: Domain, device: str, listener: Listener) -> None:
     """Plug ``device`` (its XML) in; returns when QEMU has it, not yet the guest."""
     domain.attach(device)
     listener.add(_step(domain, "attached"))
@@ -53,7 +53,7 @@ def _step(domain: Domain, name: str) -> Event:
     return Event(at_ns=now_ns(), source="controller", host=domain.host, name=name)
 
 
-def until_it_carries(probe: Probe, known: int, lab: Lab | None, deadline: Deadline) -> None:
+def wait_for_carrier(probe: Probe, known: int, lab: Lab | None, deadline: Deadline) -> None:
     """Wait for a device that was plugged in to appear in the guest and to have carrier.
 
     ``known`` is how long the guest's log of lower devices was before. With a ``lab`` the guest's

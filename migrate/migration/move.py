@@ -22,9 +22,11 @@ from migrate.formats.virtio_features import refusal_remedy
 from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host
-from migrate.migration.hotplug import put_in, take_out
+from migrate.migration.hotplug import plug_in, unplug
 from migrate.model import Event, Outcome, Policy, Problem, Reported
-from migrate.recorder.events import Begins, Listener
+from migrate.model.recording import MoveResult
+from migrate.recorder.events import Listener
+from migrate.recorder.phase_tracker import PhaseTracker
 
 ACCOUNT_S = 2.0
 """For libvirt's account of a job to arrive after the job."""
@@ -68,18 +70,8 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveResult:
-    """How a move ended."""
-
-    outcome: Outcome
-    held_by: tuple[str, ...]
-    reported: Reported
-    error: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MigrateCall:
-    """What came of the call; who holds the guest now is another question."""
+    """Result of the libvirt call; who holds the guest now is another question."""
 
     call: BackgroundCall
     aborted: bool
@@ -107,15 +99,16 @@ class _Saved:
             self.notes = (f"no account of the saved stream: {error}",)
 
 
-def act(
-    domain: Domain, move: Move, listener: Listener, react: Callable[[Event], None]
+def perform_move(
+    domain: Domain, move: Move, listener: Listener, phases: PhaseTracker
 ) -> MigrateCall:
     """Make one move; returns when libvirt's call has ended, or has not by all deadlines.
 
-    ``react`` is called with every new event while the move goes on: faults come from there.
+    ``phases`` is fed with every new event while the move goes on: faults come from there.
     """
     since = listener.mark()
-    watch = _Watch(listener, since, react)
+    orders = _Orders(domain, since)
+    phases.subscribe(lambda phase: orders.abort() if phase == move.policy.abort_at else None)
     saved = _Saved()
     if move.policy.method == "save-restore":
         call = BackgroundCall("save and restore", lambda: _save_restore(domain, move, saved))
@@ -124,48 +117,64 @@ def act(
         call = BackgroundCall(tried, lambda: _swap(domain, move, swap, listener))
     else:
         call = _begin(domain, move)
-    _attend(domain, move, call, watch)
+    _attend(move, call, listener, phases, orders)
     reported = _reported(listener, since, move.source.host.name, call)
-    notes = watch.refused()
+    notes = orders.refused()
     if move.policy.method == "save-restore":
         notes = (*notes, "libvirt reports on the save alone, not on the restore", *saved.notes)
     lost = call.error is not None and not domain.reachable()
     if lost:
         notes = (*notes, f"{LOST.format(move.source.host.name)}: {call.error}")
-    return MigrateCall(call, watch.aborted, reported, notes, saved.account, lost)
+    return MigrateCall(call, orders.aborted, reported, notes, saved.account, lost)
 
 
-def judged(acted: MigrateCall, held: tuple[str, ...], move: Move) -> MoveResult:
-    """How a move ended, given who was found to hold the guest."""
-    outcome = _outcome(acted, held, move)
+def classify_outcome(ended: MigrateCall, held_by: tuple[str, ...], move: Move) -> MoveResult:
+    """How a move ended, given the hosts that hold the guest."""
+    outcome = _outcome(ended, held_by, move)
     return MoveResult(
         outcome=outcome,
-        held_by=held,
-        reported=acted.reported,
-        error=None if outcome == "completed" else _problem(acted.call, move),
+        held_by=held_by,
+        reported=ended.reported,
+        error=None if outcome == "completed" else _problem(ended.call, move),
     )
 
 
 @dataclass(slots=True)
-class _Watch:
-    listener: Listener
+class _Orders:
+    """What is asked of libvirt while a move goes on; answers are not waited for: QEMU may answer
+    no more."""
+
+    domain: Domain
     since: int
-    react: Callable[[Event], None]
+    """Events from this number on are the move's."""
     aborted: bool = False
-    orders: list[BackgroundCall] = field(default_factory=list)
+    calls: list[BackgroundCall] = field(default_factory=list)
 
     def order(self, tried: str, function: Callable[[], None]) -> None:
-        """Ask libvirt for something; its answer is not waited for: QEMU may answer no more."""
-        self.orders.append(BackgroundCall(tried, function))
+        """Ask for something."""
+        self.calls.append(BackgroundCall(tried, function))
 
-    def abort(self, domain: Domain) -> None:
+    def abort(self) -> None:
         """Ask for the move to be given up."""
         self.aborted = True
-        self.order("give up the move", domain.abort_job)
+        self.order("give up the move", self.domain.abort_job)
+
+    def postcopy(self) -> None:
+        """Ask for the guest to run on at the target."""
+        self.order("switch to post-copy", self.domain.start_postcopy)
+
+    def time_is_up(self, policy: Policy) -> None:
+        """Ask for what the policy wants at its time limit."""
+        if policy.on_timeout == "suspend":
+            self.order("suspend the guest", self.domain.suspend)
+        elif policy.on_timeout == "postcopy":
+            self.postcopy()
+        else:
+            self.abort()
 
     def refused(self) -> tuple[str, ...]:
         """What libvirt did not do, in its words."""
-        return tuple(f"{order.tried}: {order.error}" for order in self.orders if order.error)
+        return tuple(f"{call.tried}: {call.error}" for call in self.calls if call.error)
 
 
 def _begin(domain: Domain, move: Move) -> BackgroundCall:
@@ -215,7 +224,7 @@ def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
 
 def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
     if swap.out is not None:
-        take_out(domain, swap.out, listener)
+        unplug(domain, swap.out, listener)
     call = _begin(domain, move)
     # Whoever attends to the move has it given up before that.
     call.wait(Deadline.after(2 * (move.policy.timeout_s + GRACE_S)))
@@ -226,47 +235,46 @@ def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
     if moved is None:
         raise HostError(call.tried, host=move.target.host.name, said="the guest is not there")
     if swap.into is not None:
-        put_in(moved, swap.into, listener)
+        plug_in(moved, swap.into, listener)
 
 
 def _put_back(domain: Domain, swap: Swap, listener: Listener, why: Exception) -> None:
     if swap.out is None or domain.state() != "running":
         return
     try:
-        put_in(domain, swap.out, listener)
+        plug_in(domain, swap.out, listener)
     except HostError as error:
         said = f"{error.said}; it was taken out for a move that failed: {why}"
         raise HostError(error.tried, host=error.host, said=said) from error
 
 
-def _attend(domain: Domain, move: Move, call: BackgroundCall, watch: _Watch) -> None:
+def _attend(
+    move: Move, call: BackgroundCall, listener: Listener, phases: PhaseTracker, orders: _Orders
+) -> None:
     """Act on phases, passes and the time limit until the call has ended."""
     policy, source = move.policy, move.source.host.name
-    call.then(lambda: watch.listener.add(_ended(source)))
+    call.then(lambda: listener.add(_ended(source)))
     deadline = Deadline.after(policy.timeout_s)
-    since = watch.since
-    begins = Begins(source)
+    since = orders.since
     overdue = False
     while True:
-        event = watch.listener.wait(lambda _event: True, deadline, since)
+        event = listener.wait(lambda _event: True, deadline, since)
         if event is None:
-            if watch.aborted and overdue:
+            if orders.aborted and overdue:
                 return  # even the grace has passed: the holders will tell
             if overdue:
-                watch.abort(domain)  # what the policy wanted did not end it either
+                orders.abort()  # what the policy wanted did not end it either
             else:
-                _on_timeout(domain, policy, watch)
+                orders.time_is_up(policy)
             overdue = True
-            deadline = Deadline.after(GRACE_S if watch.aborted else policy.timeout_s + GRACE_S)
+            deadline = Deadline.after(GRACE_S if orders.aborted else policy.timeout_s + GRACE_S)
             continue
         since += 1
         if event.name == "call-ended":
             return
-        watch.react(event)
-        if policy.abort_at in begins.phases(event):
-            watch.abort(domain)
+        phases.feed(event)
         if _postcopy_is_due(event, policy, source):
-            watch.order("switch to post-copy", domain.start_postcopy)
+            orders.postcopy()
 
 
 def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
@@ -279,26 +287,17 @@ def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
     )
 
 
-def _on_timeout(domain: Domain, policy: Policy, watch: _Watch) -> None:
-    if policy.on_timeout == "suspend":
-        watch.order("suspend the guest", domain.suspend)
-    elif policy.on_timeout == "postcopy":
-        watch.order("switch to post-copy", domain.start_postcopy)
-    else:
-        watch.abort(domain)
-
-
 def _ended(source: str) -> Event:
     return Event(at_ns=now_ns(), source="controller", host=source, name="call-ended")
 
 
-def _outcome(acted: MigrateCall, held: tuple[str, ...], move: Move) -> Outcome:
+def _outcome(ended: MigrateCall, held: tuple[str, ...], move: Move) -> Outcome:
     if not held:
         return "lost"
-    succeeded = acted.call.ended and (acted.call.error is None or acted.lost)
+    succeeded = ended.call.ended and (ended.call.error is None or ended.lost)
     if succeeded and held == (move.target.host.name,):
         return "completed"
-    gave_up = acted.aborted and acted.call.ended and held == (move.source.host.name,)
+    gave_up = ended.aborted and ended.call.ended and held == (move.source.host.name,)
     return "aborted" if gave_up else "failed"
 
 

@@ -4,7 +4,7 @@ Times that end in ``_ns`` and begin with ``at``, ``begin`` or ``end`` are points
 (see :mod:`migrate.clock`); other ``_ns``, ``_ms`` and ``_s`` are lengths.
 """
 
-from migrate.model.attempt import Attempt, Problem, Verdict
+from migrate.model.attempt import Attempt, Findings, Problem, Verdict
 from migrate.model.base import SCHEMA, NotNegative, Positive, Said, Value
 from migrate.model.case import (
     DIRTY_RATE_S,
@@ -45,6 +45,7 @@ from migrate.model.observation import (
     Event,
     Floor,
     Gap,
+    LowerChange,
     MemoryCheck,
     Nic,
     Part,
@@ -79,12 +80,14 @@ __all__ = [
     "Expect",
     "Explained",
     "Fault",
+    "Findings",
     "Floor",
     "Gap",
     "GuestSpec",
     "HostFacts",
     "Inside",
     "Interface",
+    "LowerChange",
     "MemoryCheck",
     "Mode",
     "MonitorGap",

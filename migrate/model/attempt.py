@@ -43,16 +43,10 @@ class Verdict(Value):
     evidence: str = ""
 
 
-class Attempt(Value):
-    """One try at a case, from lease to verdicts; a migration that fails is one, too."""
+class Findings(Value):
+    """What the analysis makes of all that was gathered of an attempt."""
 
-    schema_number: int = SCHEMA
-    case: Case
-    number: int
-    source: str
-    target: str
     begin_ns: int
-    end_ns: int
     outcome: Outcome
     held_by: tuple[str, ...]
     """Hosts on which the guest runs at the end; more than one, or none, is the worst find."""
@@ -74,20 +68,31 @@ class Attempt(Value):
     tcp: TcpCheck | None = None
     nic_before: Nic | None = None
     nic_after: Nic | None = None
-    leftovers: tuple[str, ...] | None = None
     backend_failed: tuple[str, ...] | None = None
     """By the log of QEMU where the guest ended: lines that say so; None: it was not read."""
     error: Problem | None = None
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Of both hosts and of the peer, before, during and after; empty: they were not read."""
+
+
+class Attempt(Findings):
+    """One try at a case, from lease to verdicts; a migration that fails is one, too."""
+
+    schema_number: int = SCHEMA
+    case: Case
+    number: int
+    source: str
+    target: str
+    end_ns: int
+    leftovers: tuple[str, ...] | None = None
     verdicts: tuple[Verdict, ...] = ()
 
     def seen_from_ms(self, direction: Direction) -> float | None:
         """From which length on a gap is seen: the floor's, and two packets'; None: no floor."""
         if self.floor is None:
             return None
-        return max(self.floor.ms(direction), 2 * self.case.workload.interval_us / 1e3)
+        return self.floor.seen_from_ms(direction, self.case.workload.interval_us)
 
     @property
     def failed_verdicts(self) -> tuple[Verdict, ...]:

@@ -104,6 +104,10 @@ class Floor(Value):
         """The longest gap that way, in milliseconds."""
         return self.egress_ms if direction == "egress" else self.ingress_ms
 
+    def seen_from_ms(self, direction: Direction, interval_us: int) -> float:
+        """From which length on a gap that way is seen: the floor's, and two packets'."""
+        return max(self.ms(direction), 2 * interval_us / 1e3)
+
 
 class Stream(Value):
     """The account of one direction over the whole observation."""
@@ -203,3 +207,14 @@ class TcpCheck(Value):
     resets: int
     longest_stall_ms: NotNegative
     """The longest that a connection waited for its next byte."""
+
+
+class LowerChange(Value):
+    """Something changed about a device that can carry the guest's traffic."""
+
+    at_ns: int
+    device: str
+    driver: str
+    """Its own, by ethtool: ``virtio_net``, ``igbvf``; empty if that could not be told."""
+    what: Literal["appeared", "gone", "up", "down", "carries"]
+    """``up``: it has carrier. ``carries``: of all of them it sends most, from now on."""

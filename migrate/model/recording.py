@@ -1,11 +1,56 @@
-"""What was gathered of an attempt."""
+"""All that is gathered of an attempt: values that collectors return and the analysis reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator
+
+from migrate.clock import Offset
+from migrate.model.attempt import Problem
+from migrate.model.base import Positive, Value
+from migrate.model.case import Outcome
+from migrate.model.observation import (
+    ClockReading,
+    DirtyRate,
+    Event,
+    LowerChange,
+    MemoryCheck,
+    Nic,
+    Reported,
+    Sample,
+    TcpCheck,
+)
+
+RECORDING_SCHEMA = 1
+"""Of a recording as it is written; a newer reader reads older numbers."""
+
+# --- what arrived -------------------------------------------------------------------------------
+
+
+def _differences(column: NDArray[np.int64]) -> list[int]:
+    """The first value, and each one's distance from the one before: short where steps are even."""
+    return [int(step) for step in np.diff(column, prepend=np.int64(0))]
+
+
+def _column(given: Any) -> NDArray[np.int64]:
+    """A column as it is, or out of its :func:`_differences`."""
+    if isinstance(given, np.ndarray):
+        return given
+    return np.cumsum(np.asarray(given, dtype=np.int64), dtype=np.int64)
+
+
+Column = Annotated[
+    NDArray[np.int64],
+    PlainValidator(_column),
+    PlainSerializer(_differences, return_type=list[int], when_used="json"),
+]
+
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +92,180 @@ class Arrivals:
         return Arrivals(self.seq[mask], self.sent_ns[mask], self.received_ns[mask])
 
 
-Column = NDArray[np.int64]
+class TrafficLog(Value):
+    """What the probes had logged when the workload ended; None where the guest could not be asked.
+
+    Stamps of the peer are on the axis, those of the guest by the guest's own clock.
+    """
+
+    egress: Arrivals
+    ingress: Arrivals
+    sent_egress: int | None
+    sent_ingress: int
+    end_ns: int
+    jumps: tuple[tuple[int, int], ...] | None
+    """Ticks of the guest that came late: when, by the guest's clock, and by how much."""
+    memory: MemoryCheck | None = None
+    tcp: TcpCheck | None = None
+    nic: Nic | None = None
+    lowers: tuple[LowerChange, ...] | None = None
+    from_receipts: bool = False
+    """The guest is gone: ``ingress`` was rebuilt from the receipts in its egress packets."""
+    notes: tuple[str, ...] = ()
+    looped: Offset | None = None
+    """What stands in for the peer's clock where the network returned the guest's own stream."""
+    nothing_logged: bool = False
+    """The only log went with the guest."""
+    peer_error_ns: int = 0
+    """Of the peer's stamps."""
 
 
-Flags = NDArray[np.bool_]
+# --- one move -----------------------------------------------------------------------------------
+
+
+class MoveResult(Value):
+    """How a move ended."""
+
+    outcome: Outcome
+    held_by: tuple[str, ...]
+    """Hosts on which the guest runs now."""
+    reported: Reported = Reported()
+    error: Problem | None = None
+
+
+class AnnounceParameters(Value):
+    """QEMU's ``announce-*`` parameters: in what rounds it announces a guest that has arrived."""
+
+    rounds: int
+    initial_ms: int
+    step_ms: int
+    max_ms: int
+
+    @property
+    def last_due_ms(self) -> int:
+        """After the first round, which is sent at once; each pause is a step longer."""
+        pauses = (self.initial_ms + number * self.step_ms for number in range(self.rounds - 1))
+        return sum(p if 0 <= p <= self.max_ms else self.max_ms for p in pauses)
+
+
+class Blocktime(Value):
+    """How long processors waited for pages in post-copy, by the target's QEMU.
+
+    Source: qapi/migration.json, MigrationInfo, ``postcopy-blocktime`` and
+    ``postcopy-vcpu-blocktime``.
+    """
+
+    every_ms: int
+    """While all of them waited."""
+    each_ms: tuple[int, ...]
+
+
+DeviceStates = dict[str, dict[str, Any]]
+"""virtio network devices by QEMU's path: its answers as they are, VLANs as ranges."""
+
+SAMPLE_INTERVAL_S = 0.02
+"""Between two questions for the progress."""
+
+
+class QemuRecording(Value):
+    """What both QEMUs answered in one move; None: not known."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    interval_s: Positive = SAMPLE_INTERVAL_S
+    """Between two questions for the progress."""
+    source: DeviceStates | None = None
+    """When the source had stopped."""
+    target: DeviceStates | None = None
+    """Before the guest ran on there."""
+    vhost: bool | None = None
+    """Whether a backend works the source's queues."""
+    memory: dict[int, bytes] = Field(default={})
+    """Of the guest, at the source's stop: what its rings lie in, by address."""
+    samples: tuple[Sample, ...] = ()
+    answered_ns: tuple[int, ...] = ()
+    """When the source answered, in order, whatever it was asked; the last time is when it ended, or
+    was given up, if it owed an answer then."""
+    announce: AnnounceParameters | None = None
+    """The target's."""
+    blocktime: Blocktime | None = None
+    unseen: tuple[str, ...] = ()
+    """What was not seen, and why."""
+
+
+class DeviceSection(Value):
+    """One device's section in the stream."""
+
+    name: str
+    instance: int
+    size_bytes: int
+    """Headers and all."""
+
+
+class StreamRecording(Value):
+    """What is known of the stream that carried the guest."""
+
+    sections: tuple[DeviceSection, ...] = ()
+    """In their order; of a live stream those after the guest's stop."""
+    unseen: str = ""
+    """Why the sections of a live stream are not known."""
+    account: dict[str, Any] = Field(default={}, exclude=True)
+    """All that the stream tells of itself; it lies beside the recording, in ``stream.json``."""
+
+
+class HopRecording(Value):
+    """All that was gathered of one move, and the stretch of the axis that belongs to it."""
+
+    source: str
+    target: str
+    result: MoveResult
+    begin_ns: int
+    end_ns: int
+    qemu: QemuRecording = QemuRecording()
+    stream: StreamRecording = StreamRecording()
+    missed_events: tuple[str, ...] = ()
+    """Hosts whose events were not all received, and why."""
+    notes: tuple[str, ...] = ()
+    files: dict[str, str] = Field(default={}, exclude=True)
+    """For people, by name; they lie beside the recording."""
+
+
+# --- the attempt --------------------------------------------------------------------------------
+
+
+class StartRecording(Value):
+    """What was gathered before the first move."""
+
+    begin_ns: int
+    floor_window: tuple[int, int]
+    """The stretch of the axis in which nothing went on but the streams."""
+    start_ms: float
+    """From the ask for a guest to its ready probe."""
+    nic: Nic
+    """The guest's interface as the guest saw it."""
+    dirty_rates: tuple[DirtyRate, ...] = ()
+    """Empty if the case does not ask for them; so are those after the moves."""
+    notes: tuple[str, ...] = ()
+    files: dict[str, str] = Field(default={}, exclude=True)
+    """For people, by name; they lie beside the recording."""
+
+
+class Recording(Value):
+    """All that was gathered of an attempt."""
+
+    schema_number: int = RECORDING_SCHEMA
+    start: StartRecording
+    hops: tuple[HopRecording, ...]
+    traffic: TrafficLog
+    events: tuple[Event, ...] = ()
+    """Of all sources, on the axis by all readings of the clocks."""
+    clocks: tuple[ClockReading, ...] = ()
+    listened_until_ns: int | None = None
+    """The fabric was listened to for announcements until then."""
+    dirty_rates: tuple[DirtyRate, ...] = ()
+    """After the last move."""
+    backend_failed: tuple[str, ...] | None = None
+    """By the log of QEMU where the guest ended; None: it was not read."""
+    notes: tuple[str, ...] = ()
+    files: dict[str, str] = Field(default={}, exclude=True)
+    """For people, by name below the attempt's folder; they lie beside the recording."""

@@ -13,6 +13,7 @@ from migrate.errors import LabError
 from migrate.guest.probe import Probe
 from migrate.lab.api import Host
 from migrate.model import ClockReading
+from migrate.model.recording import HopRecording
 
 EVERY_S = 30.0
 """While a move goes on: one that is shorter has its readings before and after."""
@@ -43,22 +44,26 @@ class Clocks:
             try:
                 self.readings.append(reading(name, measure()))
             except LabError as error:
-                told = f"the clock of {name} was not read, it may have been set: {error}"
-                self.notes.append(told)
+                note = f"the clock of {name} was not read, it may have been set: {error}"
+                self.notes.append(note)
 
     @contextmanager
-    def meanwhile(self, every_s: float = EVERY_S) -> Iterator[None]:
+    def observe(self, _hop: object, every_s: float = EVERY_S) -> Iterator[Clocks]:
         """Read them again and again while the block runs; nobody else may ask the peer then."""
-        over = threading.Event()
+        ended = threading.Event()
 
-        def go_on() -> None:
-            while not over.wait(every_s):
+        def read_on() -> None:
+            while not ended.wait(every_s):
                 self.read()
 
-        reader = threading.Thread(target=go_on, daemon=True)
+        reader = threading.Thread(target=read_on, daemon=True)
         reader.start()
         try:
-            yield
+            yield self
         finally:
-            over.set()
+            ended.set()
             reader.join()
+
+    def add_to(self, recording: HopRecording) -> HopRecording:
+        """Nothing: readings are the attempt's, before, during and after all its moves."""
+        return recording

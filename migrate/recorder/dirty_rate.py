@@ -7,23 +7,20 @@ of a measurement: QEMU is asked.
 from __future__ import annotations
 
 import math
-import statistics
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import dropwhile
 from typing import Any, Literal, Protocol, get_args
 
 from migrate.clock import Deadline
 from migrate.errors import HostError, MeasurementError
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
-from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen, Sample
+from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen
 
 Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
-PAGE = 4096
 SAMPLED = 16384
 """Pages that are wanted in a sample; QEMU takes 128 to 16384 a GiB (migration/dirtyrate.h)."""
 ASKED_S = 0.02
@@ -34,10 +31,6 @@ NOT_COUNTED = (
     "page-sampling measures it"
 )
 """In our words: QEMU takes the command and answers as if it had measured."""
-NOT_RECKONED = (
-    "QEMU reckons it at the end of a pass a second or more after the last time, "
-    "and this move had no such pass"
-)
 
 
 class Qemu(Protocol):
@@ -72,7 +65,7 @@ class VcpuLimit:
 
 
 def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None = None) -> Answer:
-    """Over so many seconds (QEMU: 1 to 60). A method that QEMU refuses is told with its reason.
+    """Over so many seconds (QEMU: 1 to 60). The answer to a refused one is its reason.
 
     ``sample_pages``: of each GiB, by page sampling alone; None: QEMU's 512.
     """
@@ -85,18 +78,18 @@ def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None =
     except HostError as error:
         return Answer(method, seconds=seconds, refused=error.said)
     never = threading.Event()
-    while (told := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
+    while (answer := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
         if deadline.passed():
             raise MeasurementError(
                 f"measure the dirty rate by {method}",
-                said=f"still {told['status']} {GRACE_S:g} s after it should have ended",
+                said=f"still {answer['status']} {GRACE_S:g} s after it should have ended",
                 remedy="QEMU may be too busy: see its log",
             )
         never.wait(ASKED_S)
-    if method == "dirty-bitmap" and not told["dirty-rate"] and _emulated(qemu, deadline):
+    if method == "dirty-bitmap" and not answer["dirty-rate"] and _emulated(qemu, deadline):
         return Answer(method, seconds=seconds, refused=NOT_COUNTED)
-    per_vcpu = tuple(float(one["dirty-rate"]) for one in told.get("vcpu-dirty-rate", ()))
-    return Answer(method, float(told["dirty-rate"]), per_vcpu, seconds)
+    per_vcpu = tuple(float(vcpu["dirty-rate"]) for vcpu in answer.get("vcpu-dirty-rate", ()))
+    return Answer(method, float(answer["dirty-rate"]), per_vcpu, seconds)
 
 
 def _emulated(qemu: Qemu, deadline: Deadline) -> bool:
@@ -123,10 +116,10 @@ def limited(qemu: Qemu, mib_s: int) -> Iterator[None]:
 
 def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
     """Those that are in force now, one a processor."""
-    told = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
+    answer = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
     return tuple(
-        VcpuLimit(one["cpu-index"], float(one["limit-rate"]), float(one["current-rate"]))
-        for one in told
+        VcpuLimit(vcpu["cpu-index"], float(vcpu["limit-rate"]), float(vcpu["current-rate"]))
+        for vcpu in answer
     )
 
 
@@ -143,16 +136,18 @@ def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple
     (host,) = hosts
     try:
         with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
-            return tuple(_record(qemu, host.name, when, one, memory_mib) for one in METHODS)
+            return tuple(_measured(qemu, host.name, when, method, memory_mib) for method in METHODS)
     except HostError as error:
         return _unmeasured(host.name, when, f"{error.tried}: {error.said}")
 
 
 def _unmeasured(host: str, when: DirtyWhen, reason: str) -> tuple[DirtyRate, ...]:
-    return tuple(DirtyRate(when=when, method=one, host=host, reason=reason) for one in METHODS)
+    return tuple(
+        DirtyRate(when=when, method=method, host=host, reason=reason) for method in METHODS
+    )
 
 
-def _record(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib: int) -> DirtyRate:
+def _measured(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib: int) -> DirtyRate:
     per_gib = min(max(SAMPLED * 1024 // memory_mib, 128), 16384)
     try:
         answer = measure(qemu, method, DIRTY_RATE_S, per_gib)
@@ -182,18 +177,3 @@ def _error(answer: Answer, memory_mib: int, sampled: float) -> float:
     share = min(max(answer.mib_s * answer.seconds / memory_mib, 1 / sampled), 1.0)
     deviation = math.sqrt(share * (1 - share) / sampled)
     return 1.0 + 2 * deviation * memory_mib / answer.seconds
-
-
-def during_move(host: str, samples: Iterable[Sample]) -> DirtyRate:
-    """By QEMU's own account in the move: the median over the samples from its second pass on.
-
-    It says 0 until it has reckoned a rate for the first time, which is no measurement
-    (migration/ram.c, migration_bitmap_sync: at the end of a pass, at most once a second).
-    """
-    later = (sample for sample in samples if (sample.iteration or 0) >= 2)
-    told = (one.dirty_pages_s for one in later if one.dirty_pages_s is not None)
-    rates = list(dropwhile(lambda rate: not rate, told))
-    if not rates:
-        return DirtyRate(when="during", method="migration", host=host, reason=NOT_RECKONED)
-    mib_s = statistics.median(rates) * PAGE / 2**20
-    return DirtyRate(when="during", method="migration", host=host, mib_s=mib_s)

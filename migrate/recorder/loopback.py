@@ -17,19 +17,19 @@ from migrate.model.recording import Arrivals
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What the guest's clock was found to be, at a point on the axis."""
+class ClockLook:
+    """The offset of the guest's clock, as it was read at a point on the axis."""
 
     at_ns: int
     offset: Offset
 
 
-def look_at_clock(guest: Probe) -> Look:
+def look_at_clock(guest: Probe) -> ClockLook:
     """By a few round trips over the guest's channel."""
-    return Look(now_ns(), guest.clock_offset("guest.mono"))
+    return ClockLook(now_ns(), guest.clock_offset("guest.mono"))
 
 
-def clock_by_looks(looks: Sequence[Look], stops: Sequence[int]) -> GuestClock:
+def clock_by_looks(looks: Sequence[ClockLook], stops: Sequence[int]) -> GuestClock:
     """The guest's clock, from at least one look; both in order, on the axis.
 
     Each segment is the best of its looks; its error has the others' distance in it, which is drift.
@@ -47,16 +47,18 @@ def clock_by_looks(looks: Sequence[Look], stops: Sequence[int]) -> GuestClock:
     return GuestClock(tuple(segments))
 
 
-def _between(looks: Sequence[Look], stops: Sequence[int]) -> list[tuple[int, int, list[Look]]]:
+def _between(
+    looks: Sequence[ClockLook], stops: Sequence[int]
+) -> list[tuple[int, int, list[ClockLook]]]:
     """Looks that no stop lies between: when that began, how much is in doubt, and they."""
-    found = [(looks[0].at_ns, 0, [looks[0]])]
+    groups = [(looks[0].at_ns, 0, [looks[0]])]
     for before, after in pairwise(looks):
         passed = [at_ns for at_ns in stops if before.at_ns < at_ns <= after.at_ns]
         if passed:
             lost = abs(after.offset.offset_ns - before.offset.offset_ns)
-            found.append((passed[-1], lost if len(passed) > 1 else 0, []))
-        found[-1][2].append(after)
-    return found
+            groups.append((passed[-1], lost if len(passed) > 1 else 0, []))
+        groups[-1][2].append(after)
+    return groups
 
 
 def both_ways(log: Arrivals, clock: GuestClock) -> tuple[Arrivals, Arrivals]:

@@ -11,13 +11,15 @@ from typing import Any
 
 from migrate.clock import Deadline
 from migrate.drivers.qmp import Monitor
+from migrate.formats.virtio_net_state import VIRTIO_NET
+from migrate.model.recording import DeviceStates
 
 ANSWER_S = 5.0
-VIRTIO_NET = "virtio-net"
 STATIC = ("host_mtu", "speed", "duplex")
 """Properties of a device that its configuration space is made from, and that never change."""
-State = dict[str, Any]
-"""Of the virtio network devices, by path: QEMU's answers as they are, VLANs as ranges."""
+STATUS_ENDS_QEMU = (11, 0)
+"""From this version on ``x-query-virtio-status`` ends a QEMU (seen with 11.1.3: an assertion of
+``visit_start_struct``): it is not asked, nor what needs its answer."""
 
 Question = tuple[str, dict[str, Any]]
 
@@ -32,10 +34,14 @@ class Questions:
     backends: Mapping[str, Any]
     """What works the queues at the moment, as QEMU tells it (VhostStatus); None: nothing does."""
     asked: tuple[Question, ...]
+    not_asked: str = ""
+    """What may not be asked of this QEMU, and why."""
 
     @property
-    def vhost(self) -> bool:
-        """Whether a backend works a queue at the moment."""
+    def vhost(self) -> bool | None:
+        """Whether a backend works a queue at the moment; None: it can't be asked."""
+        if self.not_asked:
+            return None
         return any(backend is not None for backend in self.backends.values())
 
     @classmethod
@@ -48,8 +54,14 @@ class Questions:
         own account of its queues, if it works any. What changes first is asked first.
         """
         deadline = Deadline.after(ANSWER_S)
-        told = qemu.execute("x-query-virtio", deadline)
-        kinds = {one["path"]: one["name"] for one in told if one["name"] == VIRTIO_NET}
+        devices = qemu.execute("x-query-virtio", deadline)
+        kinds = {one["path"]: one["name"] for one in devices if one["name"] == VIRTIO_NET}
+        config = _config(qemu, sorted(kinds))
+        filters: tuple[Question, ...] = (("query-rx-filter", {}),) if kinds else ()
+        if qemu.version >= STATUS_ENDS_QEMU:
+            version = ".".join(map(str, qemu.version))
+            why = f"not measured: x-query-virtio-status ends QEMU {version}"
+            return cls(kinds, config, dict.fromkeys(kinds), filters, f"state of queues: {why}")
         asked: list[Question] = []
         working: dict[str, Any] = {}
         for path in sorted(kinds):
@@ -61,23 +73,22 @@ class Questions:
                 if vhost:
                     asked.append(("x-query-virtio-vhost-queue-status", place))
             asked.append(("x-query-virtio-status", {"path": path}))
-        if kinds:
-            asked.append(("query-rx-filter", {}))
-        return cls(kinds, _config(qemu, sorted(kinds)), working, tuple(asked))
+        return cls(kinds, config, working, (*asked, *filters))
 
-    def state(self, qemu: Monitor, *, events_between: bool = False) -> tuple[State, int]:
+    def state(self, qemu: Monitor, *, events_between: bool = False) -> tuple[DeviceStates, int]:
         """The answers that came before any event, and how many did not.
 
         A source that has stopped goes on telling of its migration: there every answer holds
         (``events_between``).
         """
         answers = qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
-        found = self.told([one if events_between or in_time else None for one, in_time in answers])
-        return found, sum(not in_time for _, in_time in answers)
+        usable = [answer if events_between or in_time else None for answer, in_time in answers]
+        return self.by_device(usable), sum(not in_time for _, in_time in answers)
 
-    def told(self, answers: Iterable[Any]) -> State:
-        """By device. Of a backend that is no vhost, or not started, there are none."""
-        found: State = {
+    def by_device(self, answers: Iterable[Any]) -> DeviceStates:
+        """Answers in the order of the questions. Of a backend that is no vhost, or not started,
+        there are none."""
+        states: DeviceStates = {
             path: {
                 "kind": kind,
                 "status": None,
@@ -93,20 +104,21 @@ class Questions:
             if answer is None:
                 continue
             if command == "query-rx-filter":
-                _filters(found, answer)
+                _add_filters(states, answer)
             elif command == "x-query-virtio-status":
-                found[place["path"]]["status"] = answer
+                states[place["path"]]["status"] = answer
             else:
                 kind = "vhost" if "vhost" in command else "queues"
-                found[place["path"]][kind].append(answer)
-        return found
+                states[place["path"]][kind].append(answer)
+        return states
 
 
 def backends(qemu: Monitor, paths: Iterable[str]) -> Mapping[str, Any]:
     """What works each device's queues now; only of one that runs QEMU tells it."""
-    deadline = Deadline.after(ANSWER_S)
+    if qemu.version >= STATUS_ENDS_QEMU:
+        return {}
     asked = [("x-query-virtio-status", {"path": path}) for path in paths]
-    answers = qemu.execute_all(asked, deadline)
+    answers = qemu.execute_all(asked, Deadline.after(ANSWER_S))
     return {place["path"]: _backend(a) for (_, place), (a, _) in zip(asked, answers, strict=True)}
 
 
@@ -120,21 +132,21 @@ def _backend(status: Mapping[str, Any] | None) -> Any:
 def _config(qemu: Monitor, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What a QEMU has no such property for is not there."""
     asked = [("qom-get", {"path": path, "property": name}) for path in paths for name in STATIC]
-    found: dict[str, dict[str, Any]] = {path: {} for path in paths}
+    config: dict[str, dict[str, Any]] = {path: {} for path in paths}
     answers = qemu.execute_all(asked, Deadline.after(ANSWER_S))
     for (_, place), (answer, _) in zip(asked, answers, strict=True):
         if answer is not None:
-            found[place["path"]][place["property"]] = answer
-    return found
+            config[place["path"]][place["property"]] = answer
+    return config
 
 
-def _filters(found: State, told: Sequence[Mapping[str, Any]]) -> None:
+def _add_filters(states: DeviceStates, answer: Sequence[Mapping[str, Any]]) -> None:
     """To the devices that they are of: QEMU calls a network card by its device's id."""
-    named = {str(path).split("/")[-2]: device for path, device in found.items()}
-    for one in told:
-        if one["name"] in named:
-            vlans = ranges(one.get("vlan-table", ()))
-            named[one["name"]]["filter"] = {**one, "vlan-table": vlans}
+    by_id = {str(path).split("/")[-2]: device for path, device in states.items()}
+    for card in answer:
+        if card["name"] in by_id:
+            vlans = ranges(card.get("vlan-table", ()))
+            by_id[card["name"]]["filter"] = {**card, "vlan-table": vlans}
 
 
 def ranges(numbers: Iterable[int]) -> list[str]:

@@ -13,16 +13,18 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from migrate.clock import Deadline
 from migrate.drivers.netns import enter
 from migrate.errors import MeasurementError
-from migrate.formats.vmstate_stream import StreamEnd, read_stream_end
+from migrate.formats.vmstate_stream import StreamAccount, StreamEnd, read_stream_end
 from migrate.lab.api import Host
 from migrate.model import Event
+from migrate.model.recording import DeviceSection, HopRecording, StreamRecording
+from migrate.recorder.base import Hop
 from migrate.recorder.events import Listener
 
 KEPT_BYTES = 32 << 20
@@ -64,32 +66,69 @@ class StreamCapture:
 
     def read(self, address: str) -> None:
         """The end of the stream that went to ``address``."""
-        found = contiguous(
-            one for packet in self.packets if (one := segment(packet, address)) is not None
-        )
+        segments = (segment(packet, address) for packet in self.packets)
+        streams = contiguous(one for one in segments if one is not None)
         self.packets.clear()
         reasons = []
-        for data in found:
+        for stream in streams:
             try:
-                self.ending = read_stream_end(data)
+                self.ending = read_stream_end(stream)
             except MeasurementError as error:
-                reasons.append(
-                    error.said.partition(": ")[2]
-                )  # where in what was kept tells nothing
+                # Where in what was kept tells nothing.
+                reasons.append(error.said.partition(": ")[2])
             else:
                 return
-        said = "; ".join(dict.fromkeys(reasons)) or "nothing of it was captured"
-        self.unseen = f"bytes of devices, from the stream's end: {said}"
+        why = "; ".join(dict.fromkeys(reasons)) or "nothing of it was captured"
+        self.unseen = f"bytes of devices, from the stream's end: {why}"
+
+    def add_to(self, recording: HopRecording) -> HopRecording:
+        """The hop's recording with what each device put into the stream."""
+        stream = stream_recording(self.ending, self.unseen)
+        return recording.model_copy(update={"stream": stream})
+
+
+def stream_recording(
+    account: StreamAccount | StreamEnd | None, unseen: str = ""
+) -> StreamRecording:
+    """What a stream tells of itself, as it is kept."""
+    if account is None:
+        return StreamRecording(unseen=unseen)
+    return StreamRecording(
+        sections=tuple(
+            DeviceSection(name=section.name, instance=section.instance, size_bytes=section.bytes)
+            for section in account.sections
+        ),
+        account=asdict(account),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NotCaptured:
+    """A guest that is saved: its stream does not go over the wire."""
+
+    def add_to(self, recording: HopRecording) -> HopRecording:
+        """Nothing."""
+        return recording
+
+
+@contextmanager
+def observe_stream(hop: Hop) -> Iterator[StreamCapture | NotCaptured]:
+    """The end of a hop's stream; of a guest that is saved there is none on the wire."""
+    if hop.case.policy.method == "save-restore":
+        yield NotCaptured()
+        return
+    with capture_stream(hop.source, hop.target.migration_address, hop.listener) as capture:
+        yield capture
 
 
 @contextmanager
 def capture_stream(source: Host, address: str, listener: Listener) -> Iterator[StreamCapture]:
     """Capture while the block runs what ``source`` sends to ``address`` once its guest stops."""
-    tail, ended, ready = StreamCapture(), threading.Event(), threading.Event()
+    capture, ended, ready = StreamCapture(), threading.Event(), threading.Event()
     namespace = source.file("/proc/1/ns/net")
     if namespace is None:
-        tail.unseen = "bytes of devices: packets of hosts over ssh are not captured"
-        yield tail
+        capture.unseen = "bytes of devices: packets of hosts over ssh are not captured"
+        yield capture
         return
     since, link = listener.mark(), source.resources.migration_link
 
@@ -98,48 +137,48 @@ def capture_stream(source: Host, address: str, listener: Listener) -> Iterator[S
 
     def work() -> None:
         try:
-            with closing(_plug(namespace)) as plug:
+            with closing(_socket(namespace)) as packets:
                 ready.set()
                 while not listener.wait(stopped, Deadline.after(LOOK_S), since):
                     if ended.is_set():
                         return
-                plug.bind((link, _ALL))
-                _receive(plug, tail, ended)
+                packets.bind((link, _ALL))
+                _receive(packets, capture, ended)
         except OSError as error:
-            tail.unseen = f"bytes of devices: capture on {link}: {error}"
+            capture.unseen = f"bytes of devices: capture on {link}: {error}"
         finally:
             ready.set()
 
-    thread = threading.Thread(target=work, name="stream-tail", daemon=True)
+    thread = threading.Thread(target=work, name="stream-capture", daemon=True)
     thread.start()
     ready.wait(READY_S)
     try:
-        yield tail
+        yield capture
     finally:
         ended.set()
         thread.join()
-    if not tail.unseen:
-        tail.read(address)
+    if not capture.unseen:
+        capture.read(address)
 
 
-def _plug(namespace: Path) -> socket.socket:
+def _socket(namespace: Path) -> socket.socket:
     """Of no protocol: nothing comes before it is bound to one."""
     enter(namespace)
-    plug = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-    plug.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_BYTES)
-    plug.settimeout(LOOK_S)
-    return plug
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    packets.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_BYTES)
+    packets.settimeout(LOOK_S)
+    return packets
 
 
-def _receive(plug: socket.socket, tail: StreamCapture, ended: threading.Event) -> None:
+def _receive(packets: socket.socket, capture: StreamCapture, ended: threading.Event) -> None:
     """Until the move has ended and nothing is left to be read."""
     while True:
         last = ended.is_set()
         try:
             while True:
-                packet, place = plug.recvfrom(1 << 17)
-                if place[2] == socket.PACKET_OUTGOING:
-                    tail.keep(packet)
+                packet, address = packets.recvfrom(1 << 17)
+                if address[2] == socket.PACKET_OUTGOING:
+                    capture.keep(packet)
         except TimeoutError:
             if last:
                 return
@@ -165,15 +204,15 @@ def segment(packet: bytes, address: str) -> Segment | None:
 
 def contiguous(segments: Iterable[Segment]) -> list[bytes]:
     """Of each connection what was sent last without a hole, in order; numbers wrap at 2^32."""
-    of_ports: defaultdict[tuple[int, int], list[Segment]] = defaultdict(list)
+    by_ports: defaultdict[tuple[int, int], list[Segment]] = defaultdict(list)
     for one in segments:
-        of_ports[one.ports].append(one)
-    return [_joined(found) for found in of_ports.values()]
+        by_ports[one.ports].append(one)
+    return [_joined(connection) for connection in by_ports.values()]
 
 
-def _joined(found: list[Segment]) -> bytes:
-    origin = found[0].number
-    placed = sorted((_signed(one.number - origin), one.content) for one in found)
+def _joined(segments: list[Segment]) -> bytes:
+    origin = segments[0].number
+    placed = sorted((_signed(one.number - origin), one.content) for one in segments)
     parts: deque[bytes] = deque()
     begin = max(at + len(content) for at, content in placed)
     for at, content in reversed(placed):

@@ -1,7 +1,7 @@
 """The workload and the meter's raw material: two numbered streams, TCP connections, dirty memory.
 
-Everything is told to the two probes, the guest's and its peer's on the fabric; what they logged is
-fetched at the end, the guest's over its virtio-serial channel and not over the network under test.
+Both probes are commanded, the guest's and its peer's on the fabric; what they logged is fetched at
+the end, the guest's over its virtio-serial channel and not over the network under test.
 """
 
 from __future__ import annotations
@@ -10,29 +10,27 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from migrate.analysis.guest_clock import GuestClock
-from migrate.analysis.outage import Observation
 from migrate.clock import MONOTONIC, Deadline, Offset, now_ns
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
-from migrate.guest.probe import LowerChange, PipeTransport, Probe, StreamCounts
+from migrate.guest.probe import PipeTransport, Probe, StreamCounts
 from migrate.lab.api import Lab
-from migrate.model import Direction, Event, MemoryCheck, Nic, TcpCheck, Workload
-from migrate.model.recording import Arrivals
-from migrate.recorder.loopback import Look, both_ways, clock_by_looks, look_at_clock
+from migrate.model import Event, LowerChange, Nic, Workload
+from migrate.model.recording import Arrivals, TrafficLog
+from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks, look_at_clock
 
 LOOPED = (
     "the network returns what it gets and has no peer: both directions are one, the way there and "
     "back, stamped by the guest alone; no TCP connection was opened"
 )
-_HEARD = {"rarp": "announce", "garp": "announce", "na": "announce", "tcp": "frame"}
+_EVENTS = {"rarp": "announce", "garp": "announce", "na": "announce", "tcp": "frame"}
 """Events by the kind of a captured frame; the rest by their kind itself."""
 CLOCK_ROUNDS = 24
-LATE = "timed out"
+TIMED_OUT = "timed out"
 """In the probe's answer to a connection that it gave up."""
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
@@ -72,16 +70,16 @@ class Traffic:
         self.guest = guest
         self.peer = peer
         self.loops = loops
-        self.looks: list[Look] = []
+        self.looks: list[ClockLook] = []
         self._lab = lab
-        self._workload = workload
+        self.workload = workload
         self._followed = ExitStack()
         self.began_ns = 0
         self.peer_clock = MONOTONIC if lab.peer_is_here else peer.clock_offset("peer", CLOCK_ROUNDS)
 
     def start(self, deadline: Deadline) -> Nic:
         """Start it all; returns the guest's interface when packets have arrived both ways."""
-        wanted, guest, peer = self._workload, self.guest, self.peer
+        wanted, guest, peer = self.workload, self.guest, self.peer
         before = guest.nic()
         guest.lower_start()
         if wanted.dirty_mib:
@@ -94,11 +92,11 @@ class Traffic:
             self._start_both_ways(number, deadline)
         self._await_first(deadline)
         self.began_ns = now_ns()
-        self.look()
+        self.read_guest_clock()
         return before
 
     def _start_both_ways(self, number: int, deadline: Deadline) -> None:
-        wanted, guest, peer = self._workload, self.guest, self.peer
+        wanted, guest, peer = self.workload, self.guest, self.peer
         if wanted.tcp_connections:
             self._connect(peer.tcp_listen(), deadline)
         to_guest, to_peer = guest.open_stream(number), peer.open_stream(number)
@@ -110,15 +108,15 @@ class Traffic:
         """The probe gives a connection three seconds: in a slow lab the first one takes longer."""
         while True:
             try:
-                self.guest.tcp_open(self._lab.peer_address, port, self._workload.tcp_connections)
+                self.guest.tcp_open(self._lab.peer_address, port, self.workload.tcp_connections)
             except GuestError as error:
-                if deadline.passed() or LATE not in error.said:
+                if deadline.passed() or TIMED_OUT not in error.said:
                     raise
             else:
                 return
 
-    def look(self) -> None:
-        """Look at the guest's clock, if nobody else's stamps say how it goes; at rest only."""
+    def read_guest_clock(self) -> None:
+        """Read the guest's clock, if nobody else's stamps say how it goes; at rest only."""
         if self.loops:
             self.looks.append(look_at_clock(self.guest))
 
@@ -145,7 +143,7 @@ class Traffic:
         self._followed.callback(channel.close)
         self.guest.reconnect(channel)
         self.guest.ready(deadline)
-        self.look()
+        self.read_guest_clock()
 
     def release(self) -> None:
         """Give back what :meth:`follow` opened."""
@@ -160,91 +158,14 @@ class Traffic:
                 clock=self.peer_clock.clock,
                 source="fabric",
                 host="fabric",
-                name=_HEARD.get(frame.kind, frame.kind),
+                name=_EVENTS.get(frame.kind, frame.kind),
                 data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
             )
             for frame in self.peer.captured()
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrafficLog:
-    """What was read back when the workload ended; None where the guest could not be asked.
-
-    The peer's stamps are on the axis.
-    """
-
-    egress: Arrivals
-    ingress: Arrivals
-    sent_egress: int | None
-    sent_ingress: int
-    end_ns: int
-    jumps: tuple[tuple[int, int], ...] | None
-    memory: MemoryCheck | None
-    tcp: TcpCheck | None
-    nic: Nic | None
-    from_receipts: bool
-    lowers: tuple[LowerChange, ...] | None
-    """Stamps by the guest's clock."""
-    notes: tuple[str, ...] = ()
-    looped: Offset | None = None
-    """What stands in for the peer's clock where the network returned the guest's own stream."""
-    nothing_logged: bool = False
-    """The only log went with the guest."""
-    peer_error_ns: int = 0
-    """Of the peer's stamps."""
-
-    def observation(self, interval_ns: int, floor: tuple[int, int], begin_ns: int) -> Observation:
-        """As the meter wants it, without phases."""
-        return Observation(
-            egress=self.egress,
-            ingress=self.ingress,
-            peer=self.looped or Offset("peer", 0, self.peer_error_ns),
-            sent_egress=self.sent_egress,
-            sent_ingress=self.sent_ingress,
-            interval_ns=interval_ns,
-            floor_window=floor,
-            window=(begin_ns, self.end_ns),
-            jumps=self.jumps,
-            from_receipts=self.from_receipts,
-        )
-
-    def arrival_error_ns(self, way: Direction, at_ns: int) -> int:
-        """Of the place on the axis of a packet that arrived at ``at_ns``: by the guest's clock if
-        it came in there, or if the network returned the guest's own stream."""
-        if self.looped:
-            return self.looped.error_ns
-        if way == "egress":
-            return self.peer_error_ns
-        return self.peer_error_ns + GuestClock.fit(self.egress, self.ingress).error_across(
-            at_ns, at_ns
-        )
-
-    def lower_events(self) -> tuple[Event, ...]:
-        """Which of the guest's devices came, went and carried its traffic, on the axis.
-
-        None without a packet: the guest's clock can't be laid on the axis then.
-        """
-        if not self.lowers or not (len(self.egress) or len(self.ingress)):
-            return ()
-        clock = GuestClock.fit(self.egress, self.ingress)
-        further_ns = self.looped.error_ns if self.looped else self.peer_error_ns
-        places = clock.to_axis(np.array([change.at_ns for change in self.lowers])).tolist()
-        return tuple(
-            Event(
-                at_ns=at_ns,
-                error_ns=clock.error_across(at_ns, at_ns) + further_ns,
-                clock="guest.mono",
-                source="probe",
-                host="guest",
-                name="carried-by" if change.what == "carries" else f"lower-{change.what}",
-                data={"device": change.device, "driver": change.driver},
-            )
-            for at_ns, change in zip(places, self.lowers, strict=True)
-        )
-
-
-def take(
+def read_back(
     traffic: Traffic, *, guest_is_there: bool, deadline: Deadline, stops: Sequence[int] = ()
 ) -> TrafficLog:
     """End the workload and read everything back; a guest that is gone leaves its receipts.
@@ -264,11 +185,11 @@ def take(
 
 def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
-    tcp = guest.tcp_check() if traffic._workload.tcp_connections else None
+    tcp = guest.tcp_check() if traffic.workload.tcp_connections else None
     out, into = guest.stop_stream(), peer.stop_stream()
     _await_last(peer, out, deadline.sooner(0.5))
     _await_last(guest, into, deadline.sooner(0.5))
-    memory = guest.verify(deadline) if traffic._workload.dirty_mib else None
+    memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
     to_axis = traffic.peer_clock.offset_ns
     egress, ingress = peer.arrivals(deadline), guest.arrivals(deadline)
     return TrafficLog(
@@ -284,16 +205,16 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
-        notes=_complaints(guest.stream_status(), peer.stream_status()),
+        notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
 
 
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:
     guest = traffic.guest
-    traffic.look()
+    traffic.read_guest_clock()
     out = guest.stop_stream()
     _await_last(guest, out, deadline.sooner(0.5))
-    memory = guest.verify(deadline) if traffic._workload.dirty_mib else None
+    memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
     clock = clock_by_looks(traffic.looks, stops)
     egress, ingress = both_ways(guest.arrivals(deadline), clock)
     return TrafficLog(
@@ -308,7 +229,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
-        notes=(LOOPED, *_complaints(guest.stream_status())),
+        notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )
 
@@ -330,7 +251,7 @@ def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None
         never.wait(POLL_S)
 
 
-def _complaints(*sides: StreamCounts) -> tuple[str, ...]:
+def _meter_losses(*sides: StreamCounts) -> tuple[str, ...]:
     notes = []
     for where, side in zip(("guest", "peer"), sides, strict=False):
         if side.dropped_records:

@@ -18,10 +18,12 @@ from pathlib import Path
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
+from migrate.results.recording_file import RECORDING
 from migrate.results.run_folder import PARTIAL, PRUNED, alone, read_head, write_file
 
 BULKY = (
     *("arrivals.parquet", "samples.parquet", "events.jsonl", "handoff.json", "stream.json"),
+    RECORDING,
     *("source.xml", "target.xml", "logs"),
 )
 """Of an attempt."""

@@ -165,7 +165,7 @@ class RunWriter:
                 _write(folder / "events.jsonl", "".join(lines))
                 _write(folder / "samples.parquet", _samples(samples))
                 _write(folder / "arrivals.parquet", _arrivals(arrivals or {}))
-                _write(folder / "attempt.json", attempt.model_dump_json(indent=1) + "\n")
+                _write(folder / "attempt.json", _readable(attempt))
                 (self.folder / INDEX).unlink(missing_ok=True)  # it would lack this one
                 folder.rename(final)
                 _sync(final.parent)
@@ -267,6 +267,23 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _readable(attempt: Attempt) -> str:
+    """Its JSON, which can be read back: MeasurementError for one that can't.
+
+    One attempt that no reader takes would take the whole run's report with it.
+    """
+    text = attempt.model_dump_json(indent=1, warnings=False) + "\n"
+    try:
+        Attempt.model_validate_json(text)
+    except ValidationError as error:
+        raise MeasurementError(
+            f"write attempt {attempt.number} of {attempt.case.id}",
+            said=f"it could not be read back: {error}",
+            remedy="this is an error of migrate-lab: report it with the hosts' logs",
+        ) from error
+    return text
 
 
 def _line(event: Event) -> str:

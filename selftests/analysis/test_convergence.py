@@ -18,21 +18,18 @@ from migrate.analysis.convergence import (
     throttle_steps,
 )
 from migrate.analysis.explain import HopEvents
-from migrate.analysis.move_details import inside_of
-from migrate.migration.move import MoveResult
+from migrate.analysis.move_details import move_details
 from migrate.model import (
     Case,
     Convergence,
     ConvergenceForecast,
     Event,
-    Nic,
     Policy,
-    Reported,
     Sample,
     Workload,
 )
-from migrate.recorder.qemu_state import QemuRecording
-from migrate.recorder.seen import Hop, Seen
+from migrate.model.recording import QemuRecording
+from selftests.doubles.synthetic import recording
 
 MIB = 2**20
 
@@ -310,18 +307,14 @@ def hop(
     policy: Policy, events: tuple[Event, ...] = STOPPED, looked: QemuRecording | None = None
 ) -> Convergence | None:
     """Of the one hop of a move from a to b."""
-    nic = Nic(name="eth0", driver="virtio_net", mac="", mtu=1500, carrier=True)
-    moved = MoveResult("completed", ("b",), Reported())
-    seen = Seen(
-        0, (0, 0), 0.0, nic, [Hop("a", "b", moved, 0, 9000 * MS, looked or QemuRecording())]
-    )
     case = Case(id="x", policy=policy, workload=BUSY)
-    (found,) = inside_of(seen, (HopEvents(events, "a", "b"),), case, {})
+    whole = recording(qemu=looked or QemuRecording())
+    (found,) = move_details(whole, (HopEvents(events, "a", "b"),), case, {})
     return found.convergence
 
 
 def looked() -> QemuRecording:
-    return QemuRecording(samples=list(PASSES))
+    return QemuRecording(samples=tuple(PASSES))
 
 
 def test_a_hop_has_what_happened_beside_its_forecast() -> None:
@@ -334,7 +327,7 @@ def test_a_hop_has_what_happened_beside_its_forecast() -> None:
 
 def test_libvirts_account_tells_what_came_after_the_last_look() -> None:
     job = {"memory_iteration": 3, "memory_constant": 256 * 200, "data_processed": 90 * MIB}
-    first = QemuRecording(samples=PASSES[1:2])
+    first = QemuRecording(samples=tuple(PASSES[1:2]))
     events = (*STOPPED, event(3200, "job-completed", **job))
     bare, told = hop(Policy(), looked=first), hop(Policy(), events, first)
     assert bare and told
@@ -345,6 +338,13 @@ def test_without_qemus_passes_the_samples_count_the_syncs() -> None:
     found = hop(Policy(), STOPPED[2:4], looked())
     assert found is not None
     assert (found.syncs, found.switched_over, found.stopped_s) == (3, True, None)
+
+
+def test_a_guest_that_was_stopped_before_the_first_pass_did_not_stop_after_it() -> None:
+    """A move that its policy suspends at once, or one of a guest that was paused."""
+    found = hop(Policy(), (event(40, "STOP"), *STOPPED[:2]), looked())
+    assert found is not None
+    assert found.stopped_s is None
 
 
 def test_a_hop_that_was_given_up_did_not_stop() -> None:

@@ -11,17 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migrate.analysis.findings import analyse
 from migrate.analysis.host_clocks import clock_steps, readings_by_host, realign, to_axis
-from migrate.attempt import judged
+from migrate.checks.evaluate import evaluate
 from migrate.clock import Offset, now_ns
 from migrate.errors import GuestError, HostError
 from migrate.lab.api import Host
-from migrate.migration.move import MoveResult
-from migrate.model import Attempt, Case, ClockReading, Event, Expect, Nic, Reported
+from migrate.model import Attempt, Case, ClockReading, Event, Expect
+from migrate.model.recording import TrafficLog
 from migrate.recorder.clocks import Clocks
-from migrate.recorder.qemu_state import QemuRecording
-from migrate.recorder.seen import Hop, Seen
-from migrate.recorder.traffic import TrafficLog
 from migrate.results.run_folder import RunWriter, read_run
 from selftests.doubles import synthetic
 from selftests.doubles.wire import MS, PEER_ZERO, Wire, frozen
@@ -190,12 +188,12 @@ def test_a_clock_that_cant_be_read_is_a_note() -> None:
 def test_a_long_move_is_read_meanwhile() -> None:
     host = Clock("b", [Offset("b.wall", 0, 1), Offset("b.wall", -2 * S, 1)])
     made = clocks(host)
-    with made.meanwhile(every_s=0.001):
+    with made.observe(None, every_s=0.001):
         assert host.read.wait(20)
     assert len([one for one in made.readings if one.host == "b"]) >= 2
     assert [one.host for one in clock_steps(made.readings)] == ["b"]
     known = len(made.readings)
-    with made.meanwhile(every_s=600):
+    with made.observe(None, every_s=600):
         pass  # a short one is not
     assert len(made.readings) == known
 
@@ -212,25 +210,10 @@ ASKED = {
 }
 
 
-def seen(readings: Sequence[ClockReading]) -> Attempt:
+def judged(readings: Sequence[ClockReading]) -> Attempt:
     """A move from a to b with a stop of 60 ms, as it is judged; the peer's clock is the axis."""
     log = Wire(troubles=(frozen(STOP_MS, RESUME_MS - STOP_MS),)).log()
-    nothing: dict[str, Any] = dict.fromkeys(("memory", "tcp", "nic", "lowers"))
     begin_ns, end_ns = PEER_ZERO, PEER_ZERO + 4 * S
-    moved = MoveResult("completed", ("b",), Reported(downtime_ms=60.0))
-    hop = Hop("a", "b", moved, begin_ns + S, begin_ns + 3 * S, QemuRecording())
-    nic = Nic(name="eth0", driver="virtio_net", mac="", mtu=1500, carrier=True)
-    whole = Seen(begin_ns, (begin_ns, begin_ns + S), 0.0, nic, [hop], heard_until_ns=end_ns)
-    whole.taken = TrafficLog(
-        egress=log.egress,
-        ingress=log.ingress,
-        sent_egress=len(log.egress),
-        sent_ingress=len(log.ingress),
-        end_ns=end_ns,
-        jumps=(),
-        from_receipts=False,
-        **nothing,
-    )
     told = [
         event(begin_ns + 1100 * MS, "MIGRATION", "a", data={"status": "active"}),
         event(begin_ns + STOP_MS * MS, "STOP", "a"),
@@ -238,10 +221,23 @@ def seen(readings: Sequence[ClockReading]) -> Attempt:
         event(begin_ns + 2061 * MS, "announce", "fabric", source="fabric", clock="controller"),
     ]
     walls = {name: Offset(f"{name}.wall", 0, 70) for name in "ab"}
-    whole.clocks, whole.events = tuple(readings), tuple(realign(told, walls, readings))
+    recording = synthetic.recording(
+        begin_ns=begin_ns,
+        end_ns=end_ns,
+        traffic=TrafficLog(
+            egress=log.egress,
+            ingress=log.ingress,
+            sent_egress=len(log.egress),
+            sent_ingress=len(log.ingress),
+            end_ns=end_ns,
+            jumps=(),
+        ),
+        clocks=tuple(readings),
+        events=tuple(realign(told, walls, readings)),
+    )
     case = Case(id="x", expect=Expect.model_validate(ASKED))
-    pair = cast("Any", (Clock("a", []), Clock("b", [])))
-    return judged(case, 1, pair, whole, {"egress": log.egress, "ingress": log.ingress}, ())
+    findings = analyse(recording, case)
+    return evaluate(findings, case, 1, ("a", "b"), leftovers=(), end_ns=end_ns)
 
 
 def at(at_ms: float, offset_ns: float, host: str) -> ClockReading:
@@ -259,21 +255,23 @@ CROSS = ("reported.agrees", "downtime.explained", "announce.sent")
 
 
 def test_clocks_that_keep_still_are_on_record_and_change_nothing() -> None:
-    found = seen(STILL)
+    found = judged(STILL)
     assert found.clocks == STILL
     (inside,) = found.inside
     assert inside.stop is not None
     assert inside.first_announce_ms == 1.0
     assert {results(found)[check][0] for check in CROSS} == {"pass"}
     assert {"precopy", "stopped", "resumed"} <= {phase.name for phase in found.phases}
-    bare = seen(())
+    bare = judged(())
     assert bare.inside == found.inside
     assert bare.gaps == found.gaps
 
 
 @pytest.mark.parametrize("host", ["a", "b"])
 def test_numbers_that_need_a_clock_that_stepped_are_not_measured(host: str) -> None:
-    found = seen([one for one in STILL if one.host != host] + [at(0, 0, host), at(3500, -S, host)])
+    found = judged(
+        [one for one in STILL if one.host != host] + [at(0, 0, host), at(3500, -S, host)]
+    )
     (inside,) = found.inside
     assert (inside.stop, inside.devices, found.explained) == (None, None, None)
     assert (inside.announced, inside.first_announce_ms, inside.first_egress_ms) == (None,) * 3
@@ -291,7 +289,7 @@ def test_numbers_that_need_a_clock_that_stepped_are_not_measured(host: str) -> N
 
 
 def test_without_the_peers_clock_there_are_no_gaps() -> None:
-    found = seen([*STILL[:4], at(0, 0, "peer"), at(3500, S, "peer")])
+    found = judged([*STILL[:4], at(0, 0, "peer"), at(3500, S, "peer")])
     assert (found.gaps, found.explained) == (None, None)
     judgement = results(found)
     for check in (*CROSS, "outage.egress", "outage.ingress", "measured"):
@@ -299,7 +297,7 @@ def test_without_the_peers_clock_there_are_no_gaps() -> None:
 
 
 def test_it_is_read_back_with_its_clocks(tmp_path: Any) -> None:
-    found = seen(STILL).model_copy(update={"case": synthetic.case()})
+    found = judged(STILL).model_copy(update={"case": synthetic.case()})
     writer = RunWriter.create(tmp_path, synthetic.run())
     writer.write_attempt(found, [event(5, "STOP", error_ns=None)], [], {}, {})
     (again,) = read_run(writer.folder).attempts

@@ -1,322 +1,184 @@
-"""Both QEMUs looked into while a guest moves: what is had, and what must never be asked."""
+"""What went on inside of each hop, from events, answers and arrivals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from migrate.analysis.announcements import AnnounceParameters
-from migrate.clock import Deadline, now_ns
-from migrate.model import Event, Sample
-from migrate.recorder.events import Listener
-from migrate.recorder.qemu_state import Blocktime, QemuRecording, Regions, to_sample, watch_qemus
-from migrate.recorder.qmp_queries import State, ranges
-from selftests.doubles.qmp import (
-    ENDS,
-    PATIENCE_S,
-    Answers,
-    Message,
-    Script,
-    StandIn,
-    event,
-    here,
-    refusal,
+from migrate.analysis.hops import hop_events
+from migrate.analysis.move_details import move_details
+from migrate.model import Case, Event, GuestSpec, Inside, Nic
+from migrate.model.recording import (
+    AnnounceParameters,
+    Arrivals,
+    Blocktime,
+    HopRecording,
+    MoveResult,
+    QemuRecording,
+    Recording,
+    StartRecording,
+    TrafficLog,
 )
 
-NIC = "/machine/peripheral/net0/virtio-backend"
-RAM = {"remaining": 5, "transferred": 7, "dirty-sync-count": 2, "mbps": 8.0, "duplicate": 3}
-ACTIVE: Message = {"return": {"status": "active", "ram": RAM}}
-NOTHING: Message = {"return": {}}
-STOP: Message = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
-RESUME: Message = {"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 1}}
-ROUNDS = {
-    "announce-rounds": 5,
-    "announce-initial": 50,
-    "announce-step": 100,
-    "announce-max": 550,
-}
-POSTCOPY: Message = {"return": [{"capability": "postcopy-ram", "state": True}]}
-REFUSED: Message = {"error": {"class": "GenericError", "desc": "vhost device has not started"}}
+MS = 1_000_000
+NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:00:00:01", mtu=1500, carrier=True)
+MOVED = MoveResult(outcome="completed", held_by=("b",))
 
 
-BACKEND = {"nvqs": 2}
+def at(ms: float, name: str, host: str, **data: Any) -> Event:
+    source: Any = "fabric" if host == "fabric" else "qemu"
+    error_ns = 0 if host == "fabric" else MS // 10
+    at_ns = round(ms * MS)
+    return Event(at_ns=at_ns, error_ns=error_ns, source=source, host=host, name=name, data=data)
 
 
-def status(*, vhost: bool = False) -> Message:
-    told: dict[str, Any] = {"name": "virtio-net", "num-vqs": 1, "vhost-started": vhost}
-    return {"return": {**told, "vhost-dev": BACKEND} if vhost else told}
+STOP, RESUME = at(100, "STOP", "a"), at(160, "RESUME", "b")
+HEARD = tuple(
+    at(ms, "announce", "fabric", kind=kind)
+    for ms, kind in ((161, "garp"), (162, "na"), (230, "garp"))
+)
 
 
-def script(**more: Answers) -> dict[str, Answers]:
-    """A QEMU with one network device of one queue."""
-    named = {name.replace("_", "-"): answers for name, answers in more.items()}
-    return {
-        "x-query-virtio": [
-            {"return": [{"path": NIC, "name": "virtio-net"}, {"path": "/c", "name": "virtio-c"}]}
-        ],
-        "x-query-virtio-status": [status()],
-        "x-query-virtio-queue-status": [{"return": {"queue-index": 0}}],
-        "x-query-virtio-vhost-queue-status": [REFUSED],
-        "query-rx-filter": [{"return": [{"name": "net0", "vlan-table": [4, 2, 3, 9]}]}],
-        "qom-get": [{"return": 1400}],
-        "query-migrate": [NOTHING],
-        "query-migrate-parameters": [{"return": ROUNDS}],
-        "query-migrate-capabilities": [{"return": []}],
-        "pmemsave": [NOTHING],
-        **named,
-    }
+def arrivals(*received_ms: float) -> Arrivals:
+    received = (np.array(received_ms) * MS).astype(np.int64)
+    return Arrivals(np.arange(len(received), dtype=np.int64), received - MS, received)
 
 
-def nic(state: State | None) -> Any:
-    """The network device of a state that was had."""
-    assert state is not None
-    return state[NIC]
+LOG = {"egress": arrivals(50, 90, 175, 180), "ingress": arrivals(52, 92, 168, 182)}
 
 
-World = Callable[..., QemuRecording]
-
-
-@pytest.fixture
-def moved(tmp_path: Path) -> Iterator[World]:
-    """Looks into two stand-ins until ``until`` is true of what was looked at."""
-    made: list[StandIn] = []
-
-    def look(
-        source: Script,
-        target: Script | None,
-        until: Callable[[QemuRecording], bool],
-        regions: Regions = lambda *_: (),
-    ) -> QemuRecording:
-        listener = Listener()
-        hosts = []
-        for name, its in (("a", source), ("b", target)):
-            folder = tmp_path / name
-            folder.mkdir()
-            hosts.append(here(name, folder))
-            if its is not None:
-                made.append(StandIn(folder / "migrate-lab.monitor", its))
-        sampled: list[Sample] = []
-        with watch_qemus(hosts[0], hosts[1], listener, sampled.append, regions) as looked:
-            assert looked is not None
-            if target is not None:
-                arrival = Event(at_ns=now_ns(), source="libvirt", host="b", name="started")
-                listener.add(arrival)
-            deadline = Deadline.after(PATIENCE_S)
-            while not until(looked):
-                assert not deadline.passed()
-                listener.wait(lambda _event: False, Deadline.after(0.01))
-        return looked
-
-    yield look
-    for one in made:
-        one.close()
-
-
-def test_progress_is_sampled_and_the_source_is_read_at_its_stop(moved: World) -> None:
-    source = script(query_migrate=[ACTIVE, STOP])
-    found = moved(source, None, lambda looked: looked.source is not None and looked.samples)
-    assert found.samples[0].remaining_bytes == 5
-    assert nic(found.source)["queues"] == [{"queue-index": 0}]
-    assert nic(found.source)["vhost"] == []  # refused: there is no backend
-    assert list(found.source or ()) == [NIC]  # of network devices alone
-    assert found.vhost is False
-    assert not found.unseen
-
-
-def test_the_target_is_read_before_the_guest_runs_on(moved: World) -> None:
-    target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")])
-    found = moved(script(), target, lambda looked: looked.target is not None)
-    assert nic(found.target)["queues"] == [{"queue-index": 0}]
-
-
-def test_a_state_that_was_read_while_the_guest_ran_on_is_none(moved: World) -> None:
-    target = script(
-        x_query_virtio=[*script()["x-query-virtio"], event("completed")],
-        x_query_virtio_queue_status=[RESUME, {"return": {"queue-index": 0}}],
-    )
-    found = moved(script(), target, lambda looked: bool(looked.unseen))
-    had = nic(found.target)
-    assert (had["status"], had["queues"], had["filter"]) == (None, [], None)
-    assert had["config"]["host_mtu"] == 1400  # it can't change, and was asked before
-    said = "b: the guest ran on before 3 of 3 answers came: these are not compared"
-    assert found.unseen == [said]
-
-
-def test_a_guest_that_ran_on_before_is_told(moved: World) -> None:
-    target = script(x_query_virtio=[*script()["x-query-virtio"], RESUME])
-    found = moved(script(), target, lambda looked: bool(looked.unseen))
-    assert found.unseen == ["b: the guest ran on before its state could be read"]
-
-
-def test_the_target_is_asked_for_its_rounds_and_for_no_progress(moved: World) -> None:
-    """Nothing of it comes back but the status, and the load would wait for the answer."""
-    target = script(
-        x_query_virtio=[*script()["x-query-virtio"], event("completed")], query_migrate=ENDS
-    )
-    found = moved(script(), target, lambda looked: looked.target is not None)
-    assert found.rounds == AnnounceParameters(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
-    assert found.blocktime is None
-    assert not found.unseen
-
-
-def postcopy(**more: Sequence[Message]) -> Script:
-    """A target that the guest comes to in post-copy."""
-    events = (event("postcopy-active"), RESUME, event("completed"))
-    return script(
-        query_migrate_capabilities=[POSTCOPY],
-        x_query_virtio=[*script()["x-query-virtio"], *events],
-        **more,
+def traffic(log: dict[str, Arrivals]) -> TrafficLog:
+    return TrafficLog(
+        egress=log["egress"],
+        ingress=log["ingress"],
+        sent_egress=None,
+        sent_ingress=9,
+        end_ns=0,
+        jumps=None,
     )
 
 
-def test_after_post_copy_the_target_tells_how_long_pages_were_waited_for(moved: World) -> None:
-    told = {"postcopy-blocktime": 12, "postcopy-vcpu-blocktime": [12, 30]}
-    target = postcopy(migrate_set_capabilities=[NOTHING], query_migrate=[{"return": told}])
-    found = moved(script(), target, lambda looked: looked.blocktime is not None)
-    assert found.blocktime == Blocktime(12, (12, 30))
+UNSEEN = QemuRecording()
 
 
-def test_a_target_that_refuses_to_note_it_is_told_and_goes_on(moved: World) -> None:
-    refused = [refusal("Postcopy-blocktime is not supported")]
-    target = postcopy(migrate_set_capabilities=refused, query_migrate=[NOTHING])
-    found = moved(script(), target, lambda looked: len(looked.unseen) == 2)
-    said = "b: migrate-set-capabilities: Postcopy-blocktime is not supported"
-    assert found.unseen == [said, "b: the guest ran on before its state could be read"]
-    assert found.blocktime is None
+def hops(
+    recordings: Sequence[QemuRecording],
+    events: Sequence[Event],
+    *,
+    log: dict[str, Arrivals] | None = None,
+    end_ms: float | None = 1200,
+) -> tuple[Inside, ...]:
+    """Hops of a second each, there and back."""
+    log = LOG if log is None else log
+    recording = Recording(
+        start=StartRecording(begin_ns=0, floor_window=(0, 1), start_ms=0, nic=NIC),
+        hops=tuple(
+            HopRecording(
+                source="ab"[number % 2],
+                target="ba"[number % 2],
+                result=MOVED,
+                begin_ns=number * 1000 * MS,
+                end_ns=(number + 1) * 1000 * MS,
+                qemu=qemu,
+            )
+            for number, qemu in enumerate(recordings)
+        ),
+        traffic=traffic(log),
+        events=tuple(events),
+        listened_until_ns=None if end_ms is None else round(end_ms * MS),
+    )
+    case = Case(id="x", guest=GuestSpec(memory_mib=128))
+    return move_details(recording, hop_events(recording, NIC.mac), case, log)
 
 
-def test_that_the_source_answers_is_noted_also_while_nothing_moves(moved: World) -> None:
-    found = moved(script(), None, lambda looked: len(looked.answered_ns) > 1)
-    assert found.answered_ns == sorted(found.answered_ns)
-    assert not found.samples
+def hop(qemu: QemuRecording = UNSEEN, events: Sequence[Event] = (STOP, RESUME), **more: Any) -> Any:
+    (found,) = hops([qemu], events, **more)
+    return found
 
 
-def test_a_source_that_owes_an_answer_is_noted_until_it_ends(moved: World) -> None:
-    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
-    assert len(found.answered_ns) == 1
-    assert not found.samples
+def test_announcements_are_told_by_who_sent_them_beside_what_was_asked() -> None:
+    early = at(150, "announce", "fabric", kind="rarp")
+    announce = AnnounceParameters(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
+    found = hop(QemuRecording(announce=announce), (STOP, RESUME, early, *HEARD))
+    assert (found.announced, found.announced_by) == (3, {"garp": 2, "na": 1, "rarp": 0})
+    assert (found.announce_rounds_asked, found.announce_last_due_ms) == (5, 800)
+    assert (found.first_announce_ms, found.listened_ms) == (-10.0, 1040.0)
 
 
-def test_queues_of_a_backend_that_may_run_are_never_asked_about(
-    moved: World, tmp_path: Path
+def test_a_hop_is_listened_to_until_the_next_one_begins() -> None:
+    first, second = hops([UNSEEN, UNSEEN], (STOP, RESUME), end_ms=2500)
+    assert first.listened_ms == 840.0
+    assert (second.listened_ms, second.announced_by) == (None, None)
+
+
+def test_how_long_the_fabric_was_listened_to_may_be_unknown() -> None:
+    found = hop(events=(STOP, RESUME, *HEARD), end_ms=None)
+    assert (found.announced, found.listened_ms) == (3, None)
+
+
+def test_nobody_is_counted_where_the_guest_did_not_run_on_at_the_target() -> None:
+    found = hop(events=(STOP, at(160, "RESUME", "a"), *HEARD))
+    assert (found.announced, found.announced_by, found.listened_ms) == (None, None, None)
+    assert found.announce_rounds_asked is None
+    assert found.first_egress_ms == 15.0  # it ran on all the same
+
+
+def test_the_first_packet_each_way_is_the_first_after_the_resume() -> None:
+    found = hop()
+    assert (found.first_egress_ms, found.first_ingress_ms) == (15.0, 8.0)
+    assert found.first_egress_error_ms == 0.1  # the event's
+    assert found.first_ingress_error_ms > 0.1  # and the guest's clock's
+    assert found.silent == ()
+
+
+def test_a_way_that_stays_dark_is_no_unmeasured_one() -> None:
+    log = {**LOG, "ingress": arrivals(52, 92)}
+    found = hop(log=log)
+    assert (found.first_ingress_ms, found.silent) == (None, ("ingress",))
+    assert found.first_egress_ms == 15.0
+    unmeasured = hop(events=(STOP,))
+    assert (unmeasured.first_egress_ms, unmeasured.silent) == (None, ())
+
+
+def test_a_packet_of_the_next_hop_is_not_the_first_of_this_one() -> None:
+    log = {"egress": arrivals(50, 90, 1500), "ingress": arrivals(52, 92, 168)}
+    first, _ = hops([UNSEEN, UNSEEN], (STOP, RESUME), log=log, end_ms=2500)
+    assert (first.first_egress_ms, first.silent) == (None, ("egress",))
+
+
+@pytest.mark.parametrize(
+    ("answered_ms", "events", "missed", "stop", "stopped_ms"),
+    [
+        ((0, 20, 420, 440), (STOP, RESUME), 19, True, 60.0),
+        ((130, 430), (STOP, RESUME), 14, False, 30.0),
+        ((200, 500), (STOP, RESUME), 14, False, 0.0),
+        ((0, 400), (STOP,), 19, True, None),
+        ((0, 400), (), 19, None, None),
+    ],
+)
+def test_a_blind_spell_tells_what_was_missed_by_it(
+    answered_ms: Sequence[float],
+    events: Sequence[Event],
+    missed: int,
+    stop: bool | None,
+    stopped_ms: float | None,
 ) -> None:
-    source = script(x_query_virtio_status=[status(vhost=True)])
-    target = script(
-        x_query_virtio=[*script()["x-query-virtio"], event("completed")],
-        x_query_virtio_queue_status=ENDS,
-    )
-    found = moved(source, target, lambda looked: looked.target is not None)
-    assert found.vhost is True
-    assert nic(found.target)["queues"] == []
+    (blind,) = hop(
+        QemuRecording(answered_ns=tuple(round(ms * MS) for ms in answered_ms)), events
+    ).blind
+    assert (blind.missed, blind.stop, blind.stopped_ms) == (missed, stop, stopped_ms)
+    assert blind.host == "a"
 
 
-def test_a_source_that_ends_before_it_was_read_is_told(moved: World) -> None:
-    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
-    assert found.unseen[0].startswith("a: query-migrate: ")
+def test_a_qemu_that_answers_is_not_blind() -> None:
+    answered = tuple(round(ms * MS) for ms in (0, 20, 260))
+    assert hop(QemuRecording(answered_ns=answered)).blind == ()
 
 
-def test_a_card_is_known_by_its_device_and_its_vlans_are_ranges(moved: World) -> None:
-    foreign = {"name": "other", "vlan-table": []}
-    cards = [{"return": [foreign, {"name": "net0", "vlan-table": [4, 2, 3, 9]}]}]
-    source = script(query_migrate=[NOTHING, STOP], query_rx_filter=cards)
-    found = moved(source, None, lambda looked: looked.source is not None)
-    assert nic(found.source)["filter"] == {"name": "net0", "vlan-table": ["2-4", "9"]}
-    assert ranges([]) == []
-
-
-def test_what_qemu_refuses_is_not_there(moved: World) -> None:
-    source = script(query_migrate=[NOTHING, STOP], query_rx_filter=[REFUSED], qom_get=[REFUSED])
-    found = moved(source, None, lambda looked: looked.source is not None)
-    assert (nic(found.source)["filter"], nic(found.source)["config"]) == (None, {})
-
-
-def test_a_backend_is_told_of_while_it_works_the_queues(moved: World) -> None:
-    source = script(
-        query_migrate=[NOTHING, STOP, event("completed")],
-        x_query_virtio_status=[status(vhost=True)],
-    )
-    target = script(
-        x_query_virtio=[*script()["x-query-virtio"], event("completed")],
-        query_rx_filter=[*script()["query-rx-filter"], RESUME],
-        x_query_virtio_status=[status(vhost=True)],
-    )
-
-    def told(looked: QemuRecording) -> bool:
-        return bool(looked.source and looked.target and nic(looked.target)["backend"])
-
-    found = moved(source, target, told)
-    assert nic(found.source)["backend"] == BACKEND
-    assert nic(found.target)["backend"] == BACKEND
-
-
-@pytest.mark.parametrize("running", ["before", "while", "again"])
-def test_a_source_that_runs_on_while_it_is_read_has_no_state(moved: World, running: str) -> None:
-    """A move that is cancelled after STOP."""
-    answers: dict[str, list[Message]] = {
-        "before": [*ENDS],
-        "while": [RESUME, {"return": {"queue-index": 0}}],
-        "again": [RESUME, STOP, {"return": {"queue-index": 0}}],
-    }
-    turns = [STOP, RESUME] if running == "before" else [STOP]
-    source = script(query_migrate=[*turns, NOTHING], x_query_virtio_queue_status=answers[running])
-    found = moved(source, None, lambda looked: len(looked.unseen) > (running == "again"))
-    assert found.source is None
-    assert not found.memory
-    said = "a: the guest ran on while its state was read: it is not compared"
-    assert found.unseen[0] == said
-
-
-def test_a_backend_that_may_run_on_is_not_asked_about(moved: World) -> None:
-    """Not at STOP, nor while devices are sent: a cancelled move would let it run meanwhile."""
-    source = script(
-        query_migrate=[STOP, event("device"), RESUME, event("completed"), NOTHING],
-        x_query_virtio_status=[status(vhost=True)],
-        x_query_virtio_queue_status=ENDS,
-    )
-    found = moved(source, None, lambda looked: bool(looked.unseen))
-    assert found.source is None
-    assert found.unseen[0] == "a: the guest ran on before its state was read"
-
-
-@pytest.mark.parametrize("final", ["completed", "postcopy-active"])
-def test_a_backend_that_will_not_run_on_is_asked_about(moved: World, final: str) -> None:
-    source = script(
-        query_migrate=[STOP, event("device"), event(final), NOTHING],
-        x_query_virtio_status=[status(vhost=True)],
-    )
-    found = moved(source, None, lambda looked: looked.source is not None)
-    assert nic(found.source)["queues"] == [{"queue-index": 0}]
-    assert not found.unseen
-
-
-def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path: Path) -> None:
-    """In two rounds: what the rings point to is known when the rings are."""
-
-    def regions(state: State, known: Mapping[int, bytes], vhost: bool) -> Sequence[tuple[int, int]]:
-        assert state[NIC]["queues"]
-        assert not vhost
-        (tmp_path / "a" / "migrate-lab.memory").write_bytes(b"rings")  # as QEMU would
-        return [(0x2000, 5)] if known else [(0x1000, 5)]
-
-    source = script(query_migrate=[NOTHING, STOP])
-    found = moved(source, None, lambda looked: 0x2000 in looked.memory, regions)
-    assert found.memory == {0x1000: b"rings", 0x2000: b"rings"}
-    assert not (tmp_path / "a" / "migrate-lab.memory").exists()
-
-
-def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
-    source = script(query_migrate=[NOTHING, STOP], pmemsave=[REFUSED])
-    found = moved(source, None, lambda looked: bool(looked.unseen), lambda *_: [(0x1000, 5)])
-    assert nic(found.source)["queues"] == [{"queue-index": 0}]
-    assert not found.memory
-    assert found.unseen[0].startswith("a: its rings were not read: pmemsave: ")
-
-
-def test_what_qemu_does_not_tell_is_not_measured() -> None:
-    found = to_sample("a", {"ram": {}})
-    assert found.remaining_bytes is None
-    assert found.rate_bytes_s is None
-    assert to_sample("a", ACTIVE["return"]).rate_bytes_s == 1_000_000
+def test_the_wait_for_pages_is_the_targets_or_not_measured() -> None:
+    found = hop(QemuRecording(blocktime=Blocktime(every_ms=12, each_ms=(12, 30))))
+    assert (found.postcopy_blocktime_ms, found.postcopy_cpus_blocktime_ms) == (12, (12, 30))
+    assert hop(QemuRecording()).postcopy_blocktime_ms is None

@@ -6,7 +6,7 @@ import pytest
 
 from migrate.analysis.phases import phase_label, phases
 from migrate.model import Event, Phase
-from migrate.recorder.events import Begins
+from migrate.recorder.phase_tracker import PhaseTracker
 
 SAID = {
     "setup": ("MIGRATION", {"status": "setup"}),
@@ -257,8 +257,16 @@ def test_the_phases_of_a_primary(script: str, expected: str) -> None:
 
 
 def begun(script: str) -> list[tuple[str, ...]]:
-    begins = Begins("a")
-    return [names for event in events(script) if (names := begins.phases(event))]
+    """The phases that each event begins, if it begins any."""
+    tracker = PhaseTracker("a")
+    phases: list[str] = []
+    tracker.subscribe(phases.append)
+    found = []
+    for event in events(script):
+        phases.clear()
+        tracker.feed(event)
+        found += [tuple(phases)] if phases else []
+    return found
 
 
 def test_standby_begins_with_whatever_ends_wait_unplug() -> None:

@@ -22,12 +22,14 @@ from bench.meter_accuracy import Episode, Said, Sample, Session, samples
 from bench.others import Numbered, empty_bins
 from bench.world import ended, local_lab, pair_of
 from migrate.analysis.outage import measure
+from migrate.analysis.traffic import observation
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.shell import run
 from migrate.errors import HostError, MeasurementError
 from migrate.lab.config import state_folder
 from migrate.model import Case, Workload
-from migrate.world import AttemptEnv, build_world
+from migrate.recorder.base import AttemptEnv
+from migrate.world import build_world
 
 PEER, GUEST = "52:54:00:6d:6c:aa", "52:54:00:6d:6c:bb"
 WAYS: Ways = {"egress": (PEER, "left", "right"), "ingress": (GUEST, "right", "left")}
@@ -260,14 +262,14 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
             qemu = qemu_of(lab, stage.domain.host)
             cuts["held, flushed late"] = valve.hold(qemu, 400)
         stage.listen(0.5)
-        seen = stage.end()
-    assert seen.taken
-    found = measure(seen.taken.observation(1_000_000, seen.floor, seen.floor[0]))
+        recording = stage.end()
+    traffic, floor_window = recording.traffic, recording.start.floor_window
+    found = measure(observation(traffic, 1_000_000, floor_window))
     episodes = tuple(
         Episode(kind, 400, (cut,), cut.begin[0], cut.end[1]) for kind, cut in cuts.items()
     )
-    window = seen.floor[0], now_ns()
-    judged = list(samples(Session(episodes, seen.taken, found, (), window)))
+    window = floor_window[0], now_ns()
+    judged = list(samples(Session(episodes, traffic, found, (), window)))
     for one in judged:
         assert one.measured_ms is not None
         if one.injected_ms:

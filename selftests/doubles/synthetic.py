@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from migrate.model import (
+    DIRECTIONS,
     Attempt,
     Capability,
     Case,
@@ -19,6 +21,7 @@ from migrate.model import (
     Interface,
     MemoryCheck,
     Mode,
+    Nic,
     Part,
     Phase,
     PhaseName,
@@ -31,7 +34,15 @@ from migrate.model import (
     TcpCheck,
     Verdict,
 )
-from migrate.model.recording import Arrivals
+from migrate.model.recording import (
+    Arrivals,
+    HopRecording,
+    MoveResult,
+    QemuRecording,
+    Recording,
+    StartRecording,
+    TrafficLog,
+)
 from migrate.results.run_folder import RunWriter
 
 MS = 1_000_000
@@ -64,6 +75,41 @@ def arrivals(gaps: list[tuple[int, int]], *, flushed: bool, seed: int = 1) -> Ar
         lost |= inside & (not flushed)
     order = np.argsort(received[~lost], kind="stable")
     return Arrivals(seq[~lost][order], sent[~lost][order], received[~lost][order])
+
+
+def recording(
+    *,
+    begin_ns: int = 0,
+    end_ns: int = 9000 * MS,
+    traffic: TrafficLog | None = None,
+    reported: Reported | None = None,
+    qemu: QemuRecording | None = None,
+    **fields: Any,
+) -> Recording:
+    """Of one move from a to b that began a second after the floor did; without traffic."""
+    nothing = _traffic({way: Arrivals.empty() for way in DIRECTIONS}, end_ns)
+    hop = HopRecording(
+        source="a",
+        target="b",
+        result=MoveResult(
+            outcome="completed", held_by=("b",), reported=reported or Reported(downtime_ms=60.0)
+        ),
+        begin_ns=begin_ns + 1000 * MS,
+        end_ns=end_ns - 1000 * MS,
+        qemu=qemu or QemuRecording(),
+    )
+    return Recording(
+        start=StartRecording(
+            begin_ns=begin_ns,
+            floor_window=(begin_ns, begin_ns + 1000 * MS),
+            start_ms=0.0,
+            nic=Nic(name="eth0", driver="virtio_net", mac="", mtu=1500, carrier=True),
+        ),
+        hops=(hop,),
+        traffic=traffic or nothing,
+        listened_until_ns=end_ns,
+        **fields,
+    )
 
 
 def phases() -> tuple[Phase, ...]:
@@ -284,6 +330,22 @@ def run(name: str = "20260102-030405-abcdef", **fields: object) -> Run:
         ),
     }
     return Run.model_validate(good | fields)
+
+
+def traffic(one: Attempt) -> TrafficLog:
+    """What the probes logged of an attempt."""
+    return _traffic(logs(one), END)
+
+
+def _traffic(arrived: Mapping[str, Arrivals], end_ns: int) -> TrafficLog:
+    return TrafficLog(
+        egress=arrived["egress"],
+        ingress=arrived["ingress"],
+        sent_egress=None,
+        sent_ingress=len(arrived["ingress"]),
+        end_ns=end_ns,
+        jumps=None,
+    )
 
 
 def write_run(root: Path, attempts: list[Attempt], **fields: Any) -> RunWriter:

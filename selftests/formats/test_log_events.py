@@ -50,6 +50,23 @@ def test_qemus_trace_points_are_laid_on_the_axis() -> None:
     assert {event.clock for event in found} == {"a.wall"}
 
 
+@pytest.mark.parametrize("words", ["", "guest ", "guest qemu-system-x86_64(162:main): "])
+def test_trace_points_of_a_newer_qemu_have_a_time_of_day(words: str) -> None:
+    log = f"""\
+2001-09-09T01:46:42.065843Z {words}vmstate_downtime_checkpoint src-vm-stopped
+2001-09-09T01:46:43Z {words}vmstate_downtime_save type=iterable idstr=ram instance_id=0 downtime=8
+2001-09-09T01:46:43.5Z {words}info: not a trace point
+2001-09-09T01:46:42.065843Z {words}vmstate_downtime_load type=non-iter
+"""
+    found = list(parse_qemu_log(log, "a", WALL))
+    assert [(event.name, event.at_ns) for event in found] == [
+        (CHECKPOINT, 2_065_843_000),
+        (SAVED, 3_000_000_000),
+    ]
+    assert found[0].data == {"checkpoint": "src-vm-stopped"}
+    assert found[1].data["idstr"] == "ram"
+
+
 def test_what_the_backend_did_is_laid_on_the_axis_with_its_millisecond() -> None:
     found = list(parse_ovs_log(OVS, "b", WALL))
     assert [(event.name, event.data) for event in found] == [

@@ -19,11 +19,13 @@ from migrate.formats.virtio_features import feature_mask
 from migrate.formats.virtio_net_state import QUEUE_MAX, decode_net_state
 from migrate.formats.vmstate_description import Field
 from migrate.formats.vmstate_stream import StreamAccount, read_stream, read_stream_end
-from migrate.migration.move import End, Move, act
+from migrate.migration.move import End, Move, perform_move
 from migrate.model import Policy
+from migrate.model.recording import HopRecording, MoveResult
+from migrate.recorder.collect import stream_file
 from migrate.recorder.events import Listener
-from migrate.recorder.qemu_state import QemuRecording
-from migrate.recorder.seen import Hop, stream_file
+from migrate.recorder.phase_tracker import PhaseTracker
+from migrate.recorder.stream_capture import stream_recording
 
 PAGE = 4096
 START, PART, END, FULL = 1, 2, 3, 4
@@ -396,7 +398,7 @@ def moved(
     end = End(cast("Any", host), cast("Any", SimpleNamespace(restore=restore)))
     move = Move(end, end, Policy(method="save-restore", timeout_s=9), (), path)
     guest = cast("Domain", SimpleNamespace(save=save, reachable=lambda: True))
-    return act(guest, move, Listener(), lambda _event: None), restored
+    return perform_move(guest, move, Listener(), PhaseTracker("a")), restored
 
 
 def test_a_saved_guest_leaves_its_account_and_no_file(tmp_path: Path) -> None:
@@ -434,8 +436,15 @@ def test_a_restore_that_fails_leaves_the_account(tmp_path: Path) -> None:
 
 def test_the_run_folder_gets_the_account_of_the_hops_that_have_one() -> None:
     hops = [
-        Hop("a", "b", cast("Any", None), 0, 1, QemuRecording(), told)
-        for told in (None, read_stream(SMALL))
+        HopRecording(
+            source="a",
+            target="b",
+            result=MoveResult(outcome="completed", held_by=("b",)),
+            begin_ns=0,
+            end_ns=1,
+            stream=stream_recording(stream),
+        )
+        for stream in (None, read_stream(SMALL))
     ]
     assert stream_file(hops[:1]) == {}
     (told,) = json.loads(stream_file(hops)["stream.json"])

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from migrate.analysis.outage import measure
+from migrate.analysis.traffic import lower_events, observation
 from migrate.clock import Deadline, now_ns
 from migrate.errors import GuestError
 from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import Workload
-from migrate.recorder.traffic import LOOPED, Traffic, take
+from migrate.recorder.traffic import LOOPED, Traffic, read_back
 from selftests.guest.test_probe import STREAM, Running, received, running, wait_until
 
 pytestmark = pytest.mark.needs_root
@@ -360,13 +361,13 @@ def test_a_workload_without_a_peer_is_measured_by_the_guest(looped: Running, pee
     wait_until(lambda: looped.stream_status().sent > had + 200)
     with mirror(looped):
         wait_until(received(looped, looped.stream_status().received + 100))
-        seen = take(traffic, guest_is_there=True, deadline=Deadline.after(20))
-    found = measure(seen.observation(1_000_000, floor, floor[0]))
+        seen = read_back(traffic, guest_is_there=True, deadline=Deadline.after(20))
+    found = measure(observation(seen, 1_000_000, floor))
     longest = {gap.direction: gap for gap in sorted(found.gaps, key=lambda gap: gap.length_ns)}
     assert sorted(longest) == ["egress", "ingress"]
     assert all(gap.length_ms > 200 and gap.lost > 100 for gap in longest.values())
     assert (seen.tcp, seen.notes[0]) == (None, LOOPED)
-    assert "carried-by" in {event.name for event in seen.lower_events()}
+    assert "carried-by" in {event.name for event in lower_events(seen)}
 
 
 def test_a_loop_that_returns_nothing_ends_the_start(looped: Running, peer: Running) -> None:
@@ -383,6 +384,6 @@ def test_of_a_guest_without_a_peer_nothing_is_left_to_measure(
     looped.process.kill()
     looped.process.wait()
     for there in (True, False):
-        seen = take(traffic, guest_is_there=there, deadline=Deadline.after(20))
+        seen = read_back(traffic, guest_is_there=there, deadline=Deadline.after(20))
         assert seen.nothing_logged
-        assert seen.lower_events() == ()
+        assert lower_events(seen) == ()

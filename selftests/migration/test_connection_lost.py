@@ -22,7 +22,7 @@ from migrate.errors import HostError
 from migrate.guest import lifecycle as guest
 from migrate.guest.lifecycle import settled
 from migrate.lab.api import Host, NamespaceHost
-from migrate.migration.move import End, MigrateCall, Move, judged
+from migrate.migration.move import End, MigrateCall, Move, classify_outcome
 from migrate.model import Attempt, Case, PhaseName, Policy, Reported
 from selftests.doubles.relay import Relay
 
@@ -211,7 +211,9 @@ def test_the_outcome_is_who_holds_the_guest(
     for end, name in zip(ends, "ab", strict=True):
         cast("Any", end.host).name = name
     move = Move(ends[0], ends[1], Policy(), (), Path())
-    found = judged(MigrateCall(call, aborted=False, reported=Reported(), lost=True), held, move)
+    found = classify_outcome(
+        MigrateCall(call, aborted=False, reported=Reported(), lost=True), held, move
+    )
     assert (found.outcome, found.error is not None) == (outcome, has_error)
-    heard = judged(MigrateCall(call, aborted=False, reported=Reported()), held, move)
+    heard = classify_outcome(MigrateCall(call, aborted=False, reported=Reported()), held, move)
     assert heard.outcome != "completed", "an error that was heard is one"

@@ -9,19 +9,22 @@ from typing import Any, cast
 
 import pytest
 
-from migrate import world as stage
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain
 from migrate.errors import GuestError, HostError
-from migrate.guest.probe import LowerChange, Probe
+from migrate.guest.probe import Probe
+from migrate.migration import hop as hops
 from migrate.migration import hotplug as plugging
 from migrate.migration import move as migration
-from migrate.migration.hotplug import take_out, until_it_carries
-from migrate.migration.move import End, MigrateCall, Move, MoveResult, Swap, act, judged
-from migrate.model import Event, Policy, Reported
+from migrate.migration.hop import until_device_is_back
+from migrate.migration.hotplug import unplug, wait_for_carrier
+from migrate.migration.move import End, MigrateCall, Move, Swap, classify_outcome, perform_move
+from migrate.model import Event, LowerChange, Policy
+from migrate.model.recording import HopRecording, MoveResult
+from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.events import Listener
-from migrate.world import AttemptEnv, World
+from migrate.recorder.phase_tracker import PhaseTracker
 
 HERE = '<interface type="hostdev"><alias name="ua-vf"/></interface>'
 THERE = '<interface type="hostdev"><alias name="ua-there"/></interface>'
@@ -86,7 +89,7 @@ def moved(
 
     policy = Policy(method="reattach", timeout_s=30)
     move = Move(end("a", here), end("b", there), policy, (), Path(), swap)
-    return act(cast("Domain", here), move, listener, lambda _event: None), move
+    return perform_move(cast("Domain", here), move, listener, PhaseTracker("a")), move
 
 
 def steps(listener: Listener) -> list[tuple[str, str]]:
@@ -103,7 +106,7 @@ def test_a_device_is_taken_out_and_the_targets_is_plugged_in(listener: Listener)
     assert here.did == ["detach", "migrate"]
     assert there.did == ["attach there"]
     assert steps(listener) == [("detached", "a"), ("attached", "b")]
-    assert judged(done, ("b",), move).outcome == "completed"
+    assert classify_outcome(done, ("b",), move).outcome == "completed"
 
 
 def test_a_move_that_fails_gives_the_device_back(listener: Listener) -> None:
@@ -111,7 +114,7 @@ def test_a_move_that_fails_gives_the_device_back(listener: Listener) -> None:
     done, move = moved(here, None, listener, Swap(HERE, THERE))
     assert here.did == ["detach", "attach"]
     assert steps(listener) == [("detached", "a"), ("attached", "a")]
-    ended = judged(done, ("a",), move)
+    ended = classify_outcome(done, ("a",), move)
     assert ended.outcome == "failed"
     assert ended.error is not None
     assert ended.error.said == "no migrate today"
@@ -122,7 +125,7 @@ def test_a_device_that_does_not_come_back_is_told_with_what_came_before(
 ) -> None:
     here = Guest("a", listener, refuses=("migrate", "attach"))
     done, move = moved(here, None, listener, Swap(HERE, THERE))
-    error = judged(done, ("a",), move).error
+    error = classify_outcome(done, ("a",), move).error
     assert error is not None
     assert "no attach today" in error.said
     assert "no migrate today" in error.said
@@ -133,7 +136,7 @@ def test_a_device_that_is_kept_is_not_migrated(listener: Listener) -> None:
     here.keeps = True
     done, move = moved(here, None, listener, Swap(HERE, THERE))
     assert here.did == ["detach"]
-    ended = judged(done, ("a",), move)
+    ended = classify_outcome(done, ("a",), move)
     assert ended.error is not None
     assert "did not let it go" in ended.error.said
     assert ended.error.remedy
@@ -142,7 +145,7 @@ def test_a_device_that_is_kept_is_not_migrated(listener: Listener) -> None:
 def test_a_target_that_takes_no_device_makes_the_move_a_failure(listener: Listener) -> None:
     here, there = Guest("a", listener), Guest("b", listener, refuses=("attach there",))
     done, move = moved(here, there, listener, Swap(HERE, THERE))
-    ended = judged(done, ("b",), move)
+    ended = classify_outcome(done, ("b",), move)
     assert (ended.outcome, ended.held_by) == ("failed", ("b",))
     assert ended.error is not None
     assert ended.error.host == "b"
@@ -159,7 +162,7 @@ def test_a_side_without_a_device_is_moved_all_the_same(listener: Listener) -> No
 
 def test_a_guest_that_is_not_there_after_all_is_told(listener: Listener) -> None:
     done, move = moved(Guest("a", listener), None, listener, Swap(HERE, THERE))
-    error = judged(done, ("b",), move).error
+    error = classify_outcome(done, ("b",), move).error
     assert error is not None
     assert "not there" in error.said
 
@@ -172,7 +175,7 @@ def test_a_device_of_another_name_is_not_the_one_that_was_taken_out(listener: Li
         Event(at_ns=now_ns(), source="libvirt", host="a", name="device-removed", data=data)
     )
     with pytest.raises(HostError, match="did not let it go"):
-        take_out(cast("Domain", guest), HERE, listener)
+        unplug(cast("Domain", guest), HERE, listener)
 
 
 # --- in the guest -------------------------------------------------------------------------------
@@ -204,7 +207,7 @@ LAB: Any = SimpleNamespace(guest_address="10.0.0.2", prefix=24, patience=1.0)
 
 def waiting(inside: Inside, seconds: float = 10) -> Callable[[], None]:
     deadline = Deadline.after(seconds)
-    return lambda: until_it_carries(cast("Probe", inside), 1, LAB, deadline)
+    return lambda: wait_for_carrier(cast("Probe", inside), 1, LAB, deadline)
 
 
 def test_a_new_device_gets_its_address_at_once_and_is_waited_for() -> None:
@@ -229,7 +232,7 @@ def test_a_link_that_goes_down_again_at_once_is_not_up_yet() -> None:
 
 def test_a_primary_that_comes_back_leaves_the_address_alone() -> None:
     inside = Inside("up", "gone", "appeared", "up")
-    until_it_carries(cast("Probe", inside), 1, None, Deadline.after(10))
+    wait_for_carrier(cast("Probe", inside), 1, None, Deadline.after(10))
     assert inside.addresses == []
 
 
@@ -245,22 +248,27 @@ def test_a_device_that_does_not_come_up_is_told(told: tuple[str, ...], said: str
 
 # --- after a move -------------------------------------------------------------------------------
 
-DONE = MoveResult("completed", ("b",), Reported())
+DONE = HopRecording(
+    source="a",
+    target="b",
+    result=MoveResult(outcome="completed", held_by=("b",)),
+    begin_ns=0,
+    end_ns=1,
+)
 
 
-def stage_of(inside: Inside) -> World:
-    """As much of a stage as waits."""
-    part = World.__new__(World)
+def waited(inside: Inside, swap: Swap | None) -> HopRecording:
+    """The hop after what is waited for, with as much of a rig as waits."""
+    part = Rig.__new__(Rig)
     part.traffic = cast("Any", SimpleNamespace(guest=inside))
-    part.setting = AttemptEnv(LAB)
-    part.seen = cast("Any", SimpleNamespace(notes=[]))
-    return part
+    part.env = AttemptEnv(LAB)
+    return until_device_is_back(part, DONE, swap, 1)
 
 
 @pytest.mark.parametrize("swap", [Swap(HERE, THERE), Swap(None, THERE)])
 def test_a_guest_that_stays_deaf_was_not_moved(swap: Swap, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "BACK_S", 0.1)
-    after = stage_of(Inside("up", "gone"))._until_back(DONE, swap, 1)
+    monkeypatch.setattr(hops, "BACK_S", 0.1)
+    after = waited(Inside("up", "gone"), swap).result
     assert after.outcome == "failed"
     assert after.error is not None
     assert "did not appear" in after.error.said
@@ -268,19 +276,17 @@ def test_a_guest_that_stays_deaf_was_not_moved(swap: Swap, monkeypatch: pytest.M
 
 def test_a_primary_that_stays_away_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest has its network by the standby."""
-    monkeypatch.setattr(stage, "BACK_S", 0.1)
-    after = stage_of(Inside("up", "gone"))
-    assert after._until_back(DONE, None, 1) is DONE
-    assert "did not appear" in after.seen.notes[0]
+    monkeypatch.setattr(hops, "BACK_S", 0.1)
+    after = waited(Inside("up", "gone"), None)
+    assert after.result == DONE.result
+    assert "did not appear" in after.notes[0]
 
 
 def test_a_device_that_never_went_is_not_waited_for() -> None:
-    after = stage_of(Inside("up", "carries"))
-    assert after._until_back(DONE, None, 1) is DONE
-    assert after.seen.notes == []
+    assert waited(Inside("up", "carries"), None) is DONE
 
 
 def test_an_interface_that_came_back_has_its_address() -> None:
     inside = Inside("up", "gone", "appeared", "up")
-    assert stage_of(inside)._until_back(DONE, Swap(HERE, THERE), 1) is DONE
+    assert waited(inside, Swap(HERE, THERE)) is DONE
     assert [address for address, _, _ in inside.addresses] == ["10.0.0.2"]

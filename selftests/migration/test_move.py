@@ -11,16 +11,17 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from migrate.backends.registry import backend_mode
 from migrate.clock import now_ns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain
 from migrate.errors import HostError
 from migrate.migration import move as migration
-from migrate.migration.faults import armed
-from migrate.migration.move import End, MigrateCall, Move, act, judged
-from migrate.model import Event, Fault, PhaseName, Policy
+from migrate.migration.faults import inject_faults
+from migrate.migration.move import End, MigrateCall, Move, classify_outcome, perform_move
+from migrate.model import Case, Event, Fault, PhaseName, Policy
+from migrate.recorder.base import Hop
 from migrate.recorder.events import Listener
+from migrate.recorder.phase_tracker import PhaseTracker
 
 
 class Hung:
@@ -79,7 +80,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def acted(guest: Hung, listener: Listener, move: Move) -> MigrateCall:
-    done = act(cast("Domain", guest), move, listener, lambda _event: None)
+    done = perform_move(cast("Domain", guest), move, listener, PhaseTracker("a"))
     guest.ended.set()
     return done
 
@@ -101,7 +102,7 @@ def test_an_order_that_is_refused_is_a_note_and_the_move_an_attempt(listener: Li
     move = moving()
     done = acted(guest, listener, move)
     assert done.notes == ("give up the move: abort on host a: not now",)
-    moved = judged(done, ("a",), move)
+    moved = classify_outcome(done, ("a",), move)
     assert (moved.outcome, moved.held_by) == ("failed", ("a",))
     assert moved.error is not None
     assert moved.error.said == "libvirt's call did not end"
@@ -113,7 +114,7 @@ def test_what_does_not_end_by_the_policy_is_given_up(then: str, listener: Listen
     move = moving(on_timeout=then)
     done = acted(guest, listener, move)
     assert guest.orders == [then, "abort"]
-    assert judged(done, ("a",), move).outcome == "aborted"
+    assert classify_outcome(done, ("a",), move).outcome == "aborted"
 
 
 def test_a_phase_to_abort_at_is_acted_on_when_it_is_seen(listener: Listener) -> None:
@@ -123,7 +124,7 @@ def test_a_phase_to_abort_at_is_acted_on_when_it_is_seen(listener: Listener) -> 
     move = moving(abort_at="precopy", timeout_s=30)
     done = acted(guest, listener, move)
     assert guest.orders == ["abort"]
-    assert judged(done, ("a",), move).outcome == "aborted"
+    assert classify_outcome(done, ("a",), move).outcome == "aborted"
 
 
 def said(status: str) -> Event:
@@ -163,8 +164,7 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
         done.append(host.name)
         return lambda: None
 
-    monkeypatch.setattr("migrate.migration.faults._DO", {"kill-guest": kill})
-    hosts = {"source": end("a").host, "target": end("b").host}
+    monkeypatch.setattr("migrate.migration.faults._ACTIONS", {"kill-guest": kill})
     negotiated = said("").model_copy(update={"host": "b", "name": "FAILOVER_NEGOTIATED"})
     script = {
         "setup": said("setup"),
@@ -172,10 +172,12 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
         "standby": said("active"),
         "replug": negotiated,
     }
-    fault = Fault(at=at, do="kill-guest", on="target")
-    with armed((fault,), hosts, listener, backend_mode("failover")) as faults:
+    case = Case(id="x", faults=(Fault(at=at, do="kill-guest", on="target"),))
+    phases, nobody = PhaseTracker("a"), cast("Any", None)
+    hop = Hop(case, nobody, end("a").host, end("b").host, listener, phases)
+    with inject_faults(hop) as faults:
         for name, event in script.items():
-            faults.react(event)
+            phases.feed(event)
             assert done == ([] if list(script).index(name) < list(script).index(at) else ["b"])
         assert faults.not_done() == ()
 
@@ -189,7 +191,7 @@ def test_the_holders_decide_how_it_ended(
     guest = Hung()
     guest.ended.set()
     move = moving()
-    assert judged(acted(guest, listener, move), held, move).outcome == outcome
+    assert classify_outcome(acted(guest, listener, move), held, move).outcome == outcome
 
 
 def test_a_refusal_by_number_comes_with_what_would_lift_it(listener: Listener) -> None:
@@ -199,7 +201,7 @@ def test_a_refusal_by_number_comes_with_what_would_lift_it(listener: Listener) -
     guest = Hung()
     guest.migrate = lambda *_: BackgroundCall("migrate to b", refuse)  # type: ignore[method-assign]
     move = moving(timeout_s=30)
-    moved = judged(acted(guest, listener, move), ("a",), move)
+    moved = classify_outcome(acted(guest, listener, move), ("a",), move)
     assert (moved.outcome, moved.held_by) == ("failed", ("a",))
     assert moved.error is not None
     assert "features 0x40" in moved.error.said

@@ -8,22 +8,21 @@ from typing import Any, cast
 
 import pytest
 
+from migrate.analysis.dirty_rate import NOT_RECKONED, rate_during
 from migrate.errors import MeasurementError
 from migrate.lab.api import Host
 from migrate.model import DirtyRate, Expect, Sample
 from migrate.recorder import dirty_rate
+from migrate.recorder.base import AttemptEnv, Rig
+from migrate.recorder.collect import measure_dirty_rates
 from migrate.recorder.dirty_rate import (
     NOT_COUNTED,
-    NOT_RECKONED,
     Answer,
     Method,
     Qemu,
-    during_move,
     in_attempt,
     measure,
 )
-from migrate.recorder.seen import Seen
-from migrate.world import AttemptEnv, World
 from selftests.doubles import synthetic
 from selftests.doubles.qmp import DONE, ENDS, Answers, Here, Message, Script, StandIn, here, refusal
 
@@ -71,24 +70,22 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         one.close()
 
 
-def stage(pair: tuple[Host, Host], **expect: Any) -> World:
+def rig(pair: tuple[Host, Host], **expect: Any) -> Rig:
     """Just what it takes to measure."""
     case = synthetic.case().model_copy(update={"expect": Expect(**expect)})
     nobody = cast("Any", None)
-    seen = Seen(begin_ns=0, floor=(0, 0), start_ms=0, nic=nobody)
-    setting = AttemptEnv(lab=nobody)
-    return World(case, setting, pair, nobody, nobody, nobody, {}, {}, seen, nobody)
+    env = AttemptEnv(lab=nobody)
+    return Rig(case, env, pair, nobody, nobody, nobody, nobody, {}, {}, nobody)
 
 
-def test_a_stage_measures_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:
+def test_rates_are_measured_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:
     (one, source), (other, target) = serve("a", emulated(16)), serve("b", emulated(0))
-    made = stage((one, other), dirty_rate_within=0.5)
-    made.measure_dirty_rates("before", ("a",))
+    made = rig((one, other), dirty_rate_within=0.5)
+    before = measure_dirty_rates(made, "before", ("a",))
     assert source.gone(), "its monitor is free for the move"
     assert not target.heard
-    made.measure_dirty_rates("after", ("b",))
-    found = made.seen.dirty_rates
-    assert [(rate.when, rate.host, rate.method, rate.mib_s, rate.reason) for rate in found] == [
+    rates = (*before, *measure_dirty_rates(made, "after", ("b",)))
+    assert [(rate.when, rate.host, rate.method, rate.mib_s, rate.reason) for rate in rates] == [
         ("before", "a", "page-sampling", 16.0, ""),
         ("before", "a", "dirty-bitmap", None, NOT_COUNTED),
         ("before", "a", "dirty-ring", None, REFUSED),
@@ -98,11 +95,9 @@ def test_a_stage_measures_on_the_host_that_has_the_guest_before_and_after(serve:
     ]
 
 
-def test_a_stage_that_is_not_asked_leaves_the_guest_alone(tmp_path: Path) -> None:
+def test_a_case_that_does_not_ask_leaves_the_guest_alone(tmp_path: Path) -> None:
     hosts = (here("a", tmp_path), here("b", tmp_path))
-    made = stage(hosts)
-    made.measure_dirty_rates("before", ("a",))
-    assert made.seen.dirty_rates == []
+    assert measure_dirty_rates(rig(hosts), "before", ("a",)) == ()
 
 
 def test_a_sample_is_as_large_as_qemu_takes_it_and_has_its_error(serve: Serve) -> None:
@@ -185,11 +180,11 @@ def sample(iteration: int | None, pages: int | None) -> Sample:
 
 def test_the_rate_during_a_move_is_the_middle_of_what_qemu_reckoned() -> None:
     samples = [sample(1, 9999), sample(2, 0), sample(2, None), sample(3, 256), sample(3, 512)]
-    found = during_move("a", [*samples, sample(4, 1024)])
+    found = rate_during("a", [*samples, sample(4, 1024)])
     assert found == DirtyRate(when="during", method="migration", host="a", mib_s=2.0)
 
 
 @pytest.mark.parametrize("samples", [(), (sample(None, 256),), (sample(1, 256),), (sample(2, 0),)])
 def test_a_move_in_which_qemu_reckoned_none_has_no_rate(samples: tuple[Sample, ...]) -> None:
-    found = during_move("a", samples)
+    found = rate_during("a", samples)
     assert (found.mib_s, found.reason) == (None, NOT_RECKONED)

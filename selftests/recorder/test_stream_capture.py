@@ -79,21 +79,21 @@ def test_only_what_comes_after_a_hole_is_the_end() -> None:
 
 
 def captured(packets: Sequence[bytes]) -> StreamCapture:
-    tail = StreamCapture()
+    capture = StreamCapture()
     for one in packets:
-        tail.keep(one)
-    tail.read(ADDRESS)
-    return tail
+        capture.keep(one)
+    capture.read(ADDRESS)
+    return capture
 
 
 def test_the_devices_of_a_captured_end() -> None:
     stream = with_devices().stream()
     pieces = [packet(2**32 - 20 + at, stream[at : at + 30]) for at in range(0, 20, 30)]
     pieces += [packet(at + 10, stream[at + 30 : at + 60]) for at in range(0, len(stream), 30)]
-    tail = captured([*pieces, packet(0, b"pages", port=PORT + 1)])
-    assert tail.ending is not None
-    assert {one.name for one in tail.ending.sections} >= {"0000:00:02.0/virtio-net", "rtc"}
-    assert not tail.unseen
+    capture = captured([*pieces, packet(0, b"pages", port=PORT + 1)])
+    assert capture.ending is not None
+    assert {one.name for one in capture.ending.sections} >= {"0000:00:02.0/virtio-net", "rtc"}
+    assert not capture.unseen
 
 
 def test_an_end_that_was_not_captured_is_told() -> None:
@@ -104,11 +104,11 @@ def test_an_end_that_was_not_captured_is_told() -> None:
 
 
 def test_no_more_is_kept_than_the_end() -> None:
-    tail = StreamCapture()
+    capture = StreamCapture()
     for _ in range(3 * KEPT_BYTES // (1 << 20)):
-        tail.keep(bytes(1 << 20))
-    assert tail.size == KEPT_BYTES
-    assert len(tail.packets) == KEPT_BYTES >> 20
+        capture.keep(bytes(1 << 20))
+    assert capture.size == KEPT_BYTES
+    assert len(capture.packets) == KEPT_BYTES >> 20
 
 
 def host(namespace: Path | None) -> Host:
@@ -118,19 +118,19 @@ def host(namespace: Path | None) -> Host:
 
 
 def test_a_host_whose_packets_are_out_of_reach_says_so() -> None:
-    with capture_stream(host(None), ADDRESS, Listener()) as tail:
+    with capture_stream(host(None), ADDRESS, Listener()) as capture:
         pass
-    assert "hosts over ssh" in tail.unseen
+    assert "hosts over ssh" in capture.unseen
 
 
 def test_a_namespace_that_is_gone_says_so(tmp_path: Path) -> None:
-    with capture_stream(host(tmp_path / "gone"), ADDRESS, Listener()) as tail:
+    with capture_stream(host(tmp_path / "gone"), ADDRESS, Listener()) as capture:
         pass
-    assert "No such file" in tail.unseen
+    assert "No such file" in capture.unseen
 
 
 @pytest.mark.needs_root
 def test_a_guest_that_never_stopped_leaves_nothing() -> None:
-    with capture_stream(host(Path("/proc/self/ns/net")), ADDRESS, Listener()) as tail:
+    with capture_stream(host(Path("/proc/self/ns/net")), ADDRESS, Listener()) as capture:
         pass
-    assert "nothing of it was captured" in tail.unseen
+    assert "nothing of it was captured" in capture.unseen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -11,18 +10,19 @@ import pytest
 
 from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.outage import measure
+from migrate.analysis.traffic import arrival_error_ns, lower_events, observation
 from migrate.clock import Deadline, Offset
 from migrate.errors import GuestError
-from migrate.guest.probe import LowerChange, Probe
+from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
-from migrate.model import Workload
-from migrate.model.recording import Arrivals
-from migrate.recorder.loopback import Look, both_ways, clock_by_looks
-from migrate.recorder.traffic import Traffic, TrafficLog
+from migrate.model import LowerChange, Workload
+from migrate.model.recording import Arrivals, TrafficLog
+from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks
+from migrate.recorder.traffic import Traffic
 from selftests.doubles.wire import GUEST_ZERO, MS, PEER_ZERO, Wire, frozen
 
 
-def taken(
+def log_of(
     egress: Arrivals, ingress: Arrivals, lowers: tuple[LowerChange, ...] | None
 ) -> TrafficLog:
     """Both logs as a local lab has them: the peer's clock is the axis."""
@@ -33,10 +33,6 @@ def taken(
         sent_ingress=len(ingress),
         end_ns=0,
         jumps=(),
-        memory=None,
-        tcp=None,
-        nic=None,
-        from_receipts=False,
         lowers=lowers,
     )
 
@@ -49,14 +45,14 @@ def change(at_ns: int, device: str, driver: str, what: str) -> LowerChange:
 
 def test_an_arrival_is_placed_by_the_clock_of_where_it_came_in() -> None:
     log = Wire().log()
-    found = taken(log.egress, log.ingress, ())
+    found = log_of(log.egress, log.ingress, ())
     at_ns = int(log.ingress.sent_ns[-1])
-    assert found.arrival_error_ns("egress", at_ns) == 0
-    assert found.arrival_error_ns("ingress", at_ns) == GuestClock.fit(
+    assert arrival_error_ns(found, "egress", at_ns) == 0
+    assert arrival_error_ns(found, "ingress", at_ns) == GuestClock.fit(
         log.egress, log.ingress
     ).error_across(at_ns, at_ns)
-    looped = replace(found, looped=Offset("guest.mono", 0, 77))
-    assert looped.arrival_error_ns("egress", at_ns) == 77
+    looped = found.model_copy(update={"looped": Offset("guest.mono", 0, 77)})
+    assert arrival_error_ns(looped, "egress", at_ns) == 77
 
 
 def test_changes_of_lower_devices_are_events_on_the_axis() -> None:
@@ -69,7 +65,7 @@ def test_changes_of_lower_devices_are_events_on_the_axis() -> None:
         change(before, "eth2", "igbvf", "gone"),
         change(after, "eth1", "virtio_net", "carries"),
     )
-    events = taken(log.egress, log.ingress, changes).lower_events()
+    events = lower_events(log_of(log.egress, log.ingress, changes))
     assert [event.name for event in events] == ["lower-gone", "carried-by"]
     assert events[1].data == {"device": "eth1", "driver": "virtio_net"}
     for event, ms in zip(events, at.tolist(), strict=True):
@@ -81,12 +77,12 @@ def test_changes_of_lower_devices_are_events_on_the_axis() -> None:
 @pytest.mark.parametrize("lowers", [None, ()], ids=["the guest is gone", "nothing happened"])
 def test_no_change_makes_no_event(lowers: tuple[LowerChange, ...] | None) -> None:
     log = Wire().log()
-    assert taken(log.egress, log.ingress, lowers).lower_events() == ()
+    assert lower_events(log_of(log.egress, log.ingress, lowers)) == ()
 
 
 def test_without_a_packet_no_change_can_be_placed() -> None:
     lowers = (change(GUEST_ZERO, "eth0", "virtio_net", "up"),)
-    assert taken(Arrivals.empty(), Arrivals.empty(), lowers).lower_events() == ()
+    assert lower_events(log_of(Arrivals.empty(), Arrivals.empty(), lowers)) == ()
 
 
 # --- a network that returns what it gets --------------------------------------------------------
@@ -94,10 +90,10 @@ def test_without_a_packet_no_change_can_be_placed() -> None:
 OFFSET = 900 * MS
 
 
-def look(at_ms: float, lost_ms: float = 0, error_ms: float = 0.5) -> Look:
+def look(at_ms: float, lost_ms: float = 0, error_ms: float = 0.5) -> ClockLook:
     """The guest's clock started at 900 ms of the axis, and has lost some time since."""
     lost, error = round(lost_ms * MS), round(error_ms * MS)
-    return Look(round(at_ms * MS), Offset("guest.mono", OFFSET + lost, error))
+    return ClockLook(round(at_ms * MS), Offset("guest.mono", OFFSET + lost, error))
 
 
 def placed(clock: GuestClock, guest_ms: float) -> float:
@@ -138,14 +134,10 @@ def test_the_outage_of_a_loop_is_in_both_directions() -> None:
     clock = clock_by_looks(looks, [round((900 + stop_ms) * MS)])
     egress, ingress = both_ways(log.select(kept), clock)
     window = (900 * MS, round(placed(clock, 2999) * MS))
-    seen = replace(
-        taken(egress, ingress, ()),
-        sent_egress=3000,
-        sent_ingress=3000,
-        end_ns=window[1],
-        looped=Offset("guest.mono", 0, clock.error_across(*window)),
-    ).observation(MS, (window[0], 1900 * MS), window[0])
-    found = measure(seen)
+    counts = {"sent_egress": 3000, "sent_ingress": 3000, "end_ns": window[1]}
+    looped = Offset("guest.mono", 0, clock.error_across(*window))
+    read = log_of(egress, ingress, ()).model_copy(update={**counts, "looped": looped})
+    found = measure(observation(read, MS, (window[0], 1900 * MS)))
     assert [gap.direction for gap in found.gaps] == ["egress", "ingress"]
     for gap in found.gaps:
         assert gap.lost == 50

@@ -17,8 +17,22 @@ import numpy as np
 import pytest
 
 from migrate.errors import MeasurementError
-from migrate.model import SCHEMA, Attempt, Case, Event, Gap, Phase, Problem, Run, Sample, Verdict
+from migrate.model import (
+    SCHEMA,
+    Attempt,
+    Case,
+    Convergence,
+    Event,
+    Gap,
+    Inside,
+    Phase,
+    Problem,
+    Run,
+    Sample,
+    Verdict,
+)
 from migrate.report.junit import junit
+from migrate.results.recording_file import RECORDING, recording_bytes
 from migrate.results.run_folder import RunWriter, find_run, read_attempt, read_run, run_name
 from selftests.doubles import synthetic
 
@@ -337,12 +351,25 @@ def test_junit_survives_hostile_text() -> None:
 def test_the_examples_of_the_documentation_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], example: str
 ) -> None:
-    writer = synthetic.write_run(tmp_path, [synthetic.attempt(synthetic.case())])
+    attempt = synthetic.attempt(synthetic.case())
+    writer = synthetic.write_run(tmp_path, [attempt])
+    recording = recording_bytes(synthetic.recording(traffic=synthetic.traffic(attempt)))
+    (writer.folder / "cases" / attempt.case.id / "1" / RECORDING).write_bytes(recording)
     writer.attempt_folder(synthetic.case(), 2)
     exec(example, {"results": tmp_path})
     said = capsys.readouterr().out
     assert "synthetic-virtio" in said
     assert "egress 150.0 ± 2.0 ms" in said or "10851 packets arrived" in said
+
+
+def test_an_attempt_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    writer = synthetic.write_run(tmp_path, [synthetic.attempt(synthetic.case())])
+    negative = Convergence().model_copy(update={"stopped_s": -0.58})
+    details = Inside().model_copy(update={"convergence": negative})
+    bad = synthetic.attempt(synthetic.case(), 2).model_copy(update={"inside": (details,)})
+    with pytest.raises(MeasurementError, match="could not be read back"):
+        writer.write_attempt(bad)
+    assert [one.attempt.number for one in read_run(writer.folder).attempts] == [1]
 
 
 def test_the_documentation_of_the_folder_names_every_key() -> None:

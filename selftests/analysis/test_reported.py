@@ -1,11 +1,11 @@
-"""What samples tell together: of a VF's state what was sent before the stop, and after it."""
+"""What is reported of a move: of a VF's state what was sent before the stop, and after it."""
 
 from __future__ import annotations
 
 import pytest
 
+from migrate.analysis.reported import with_vfio
 from migrate.model import Event, Reported, Sample
-from migrate.recorder.progress import with_vfio
 
 
 def at(at_ns: int, size: int | None) -> Sample:

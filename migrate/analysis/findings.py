@@ -1,0 +1,96 @@
+"""All that was gathered of an attempt in, what it tells out: the only reader of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from migrate.analysis.dirty_rate import rate_during
+from migrate.analysis.hops import by_hop, hop_events, unknown_times
+from migrate.analysis.host_clocks import clock_steps
+from migrate.analysis.move_details import explanations, move_details
+from migrate.analysis.outage import Measurement, measure
+from migrate.analysis.phases import phases
+from migrate.analysis.reported import combined, with_vfio
+from migrate.analysis.traffic import arrivals_on_axis, observation
+from migrate.model import Case, DirtyRate, Findings, Phase
+from migrate.model.recording import Arrivals, Recording
+
+
+def analyse(
+    recording: Recording, case: Case, arrivals: Mapping[str, Arrivals] | None = None
+) -> Findings:
+    """What the network saw, the guest felt and the hypervisor reports.
+
+    ``arrivals``: of the recording, on the axis, for whoever has them already. Raises
+    MeasurementError for a log that can't be true.
+    """
+    if arrivals is None:
+        arrivals = arrivals_on_axis(recording.traffic)
+    start, traffic, last = recording.start, recording.traffic, recording.hops[-1].result
+    moved = _phases(recording)
+    measured = _measured(recording, case, moved)
+    hops = hop_events(recording, case.interface.mac)
+    gaps, floor = (measured.gaps, measured.floor) if measured else (None, None)
+    return Findings(
+        begin_ns=start.begin_ns,
+        outcome=last.outcome,
+        held_by=last.held_by,
+        reported=combined(
+            with_vfio(hop.result.reported, hop.qemu.samples, recording.events)
+            for hop in recording.hops
+        ),
+        phases=moved,
+        gaps=gaps,
+        streams=measured.streams if measured else None,
+        stalls=measured.stalls if measured else None,
+        explained=explanations(hops, gaps, floor, case, arrivals),
+        inside=move_details(recording, hops, case, arrivals),
+        dirty_rates=_dirty_rates(recording, case),
+        floor=floor,
+        start_ms=start.start_ms,
+        memory=traffic.memory,
+        tcp=traffic.tcp,
+        nic_before=start.nic,
+        nic_after=traffic.nic,
+        backend_failed=recording.backend_failed,
+        error=last.error,
+        notes=_notes(recording, measured.notes if measured else ()),
+        clocks=recording.clocks,
+    )
+
+
+def _phases(recording: Recording) -> tuple[Phase, ...]:
+    """Hop by hop; none of a hop if a clock stepped: not known when, they would be wrong."""
+    return tuple(
+        phase
+        for hop, events, border_ns in by_hop(recording, recording.traffic.end_ns)
+        if not unknown_times(recording, hop.source, hop.target)
+        for phase in phases(events, hop.source, hop.target, border_ns)
+    )
+
+
+def _measured(recording: Recording, case: Case, moved: tuple[Phase, ...]) -> Measurement | None:
+    if recording.traffic.nothing_logged or unknown_times(recording):
+        return None
+    interval_ns = case.workload.interval_us * 1000
+    window = recording.start.floor_window
+    return measure(observation(recording.traffic, interval_ns, window, moved))
+
+
+def _dirty_rates(recording: Recording, case: Case) -> tuple[DirtyRate, ...] | None:
+    """Before, during and after the moves; None: nobody asked for them."""
+    asked = case.expect.dirty_rate_within is not None
+    during = [rate_during(hop.source, hop.qemu.samples) for hop in recording.hops if asked]
+    return (*recording.start.dirty_rates, *during, *recording.dirty_rates) or None
+
+
+def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:
+    begin_ns = recording.start.begin_ns
+    return (
+        *recording.start.notes,
+        *(note for hop in recording.hops for note in (*hop.notes, *hop.missed_events)),
+        *recording.notes,
+        *(step.describe(begin_ns) for step in clock_steps(recording.clocks)),
+        *recording.traffic.notes,
+        *of_meter,
+    )

@@ -1,0 +1,78 @@
+"""What the probes logged, laid on the axis of time by the guest's clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from migrate.analysis.guest_clock import GuestClock
+from migrate.analysis.outage import Observation, Window
+from migrate.clock import Offset
+from migrate.model import Direction, Event, Phase
+from migrate.model.recording import Arrivals, TrafficLog
+
+
+def observation(
+    log: TrafficLog, interval_ns: int, floor_window: Window, phases: tuple[Phase, ...] = ()
+) -> Observation:
+    """As the meter wants it: from the floor's begin to the end of the workload."""
+    return Observation(
+        egress=log.egress,
+        ingress=log.ingress,
+        peer=log.looped or Offset("peer", 0, log.peer_error_ns),
+        sent_egress=log.sent_egress,
+        sent_ingress=log.sent_ingress,
+        interval_ns=interval_ns,
+        floor_window=floor_window,
+        window=(floor_window[0], log.end_ns),
+        phases=phases,
+        jumps=log.jumps,
+        from_receipts=log.from_receipts,
+    )
+
+
+def arrivals_on_axis(log: TrafficLog) -> dict[str, Arrivals]:
+    """Both streams with both stamps on the axis; nothing unless packets arrived both ways."""
+    if not len(log.egress) or not len(log.ingress):
+        return {}
+    guest = GuestClock.fit(log.egress, log.ingress)
+    return {
+        "egress": replace(log.egress, sent_ns=guest.to_axis(log.egress.sent_ns)),
+        "ingress": replace(log.ingress, received_ns=guest.to_axis(log.ingress.received_ns)),
+    }
+
+
+def arrival_error_ns(log: TrafficLog, way: Direction, at_ns: int) -> int:
+    """Of the place on the axis of a packet that arrived at ``at_ns``: by the guest's clock if it
+    came in there, or if the network returned the guest's own stream."""
+    if log.looped:
+        return log.looped.error_ns
+    if way == "egress":
+        return log.peer_error_ns
+    guest = GuestClock.fit(log.egress, log.ingress)
+    return log.peer_error_ns + guest.error_across(at_ns, at_ns)
+
+
+def lower_events(log: TrafficLog) -> tuple[Event, ...]:
+    """Which of the guest's devices came, went and carried its traffic, on the axis.
+
+    None without a packet: the guest's clock can't be laid on the axis then.
+    """
+    if not log.lowers or not (len(log.egress) or len(log.ingress)):
+        return ()
+    clock = GuestClock.fit(log.egress, log.ingress)
+    further_ns = log.looped.error_ns if log.looped else log.peer_error_ns
+    places = clock.to_axis(np.array([change.at_ns for change in log.lowers])).tolist()
+    return tuple(
+        Event(
+            at_ns=at_ns,
+            error_ns=clock.error_across(at_ns, at_ns) + further_ns,
+            clock="guest.mono",
+            source="probe",
+            host="guest",
+            name="carried-by" if change.what == "carries" else f"lower-{change.what}",
+            data={"device": change.device, "driver": change.driver},
+        )
+        for at_ns, change in zip(places, log.lowers, strict=True)
+    )

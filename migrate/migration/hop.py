@@ -1,0 +1,164 @@
+"""One move of an attempt, with all that listens meanwhile, until the guest is in reach again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import reduce
+from pathlib import Path
+
+from migrate.clock import now_ns
+from migrate.errors import GuestError, HostError
+from migrate.guest.domain_xml import NAME
+from migrate.guest.lifecycle import holders, settled
+from migrate.lab.api import Host
+from migrate.migration.faults import inject_faults
+from migrate.migration.hotplug import wait_for_carrier
+from migrate.migration.move import (
+    GRACE_S,
+    End,
+    MigrateCall,
+    Move,
+    Swap,
+    classify_outcome,
+    perform_move,
+)
+from migrate.model import Problem
+from migrate.model.recording import HopRecording
+from migrate.recorder.base import Hop, Observation, Observer, Rig
+from migrate.recorder.phase_tracker import PhaseTracker
+from migrate.recorder.qemu_state import observe_qemus
+from migrate.recorder.stream_capture import observe_stream, stream_recording
+
+FOLLOW_S = 60.0
+"""For the probe to answer over the channel of the host that the guest came to."""
+BACK_S = 60.0
+"""For a device that was plugged in to carry in the guest."""
+OBSERVERS: tuple[Observer, ...] = (inject_faults, observe_qemus, observe_stream)
+"""Of every hop, beside the clocks; a fault is put back after all have ended that could tell."""
+
+
+def move_guest(rig: Rig) -> HopRecording:
+    """Move the guest to the other host, once, by the case's policy and with its faults.
+
+    Afterwards ``rig.domain`` is where the guest runs.
+    """
+    rig.env.check()
+    source, target = rig.direction()
+    rig.env.say(f"moving the guest from {source.name} to {target.name}")
+    rig.traffic.read_guest_clock()
+    swap = _swap(rig, source, target)
+    known = len(rig.traffic.guest.lower_log()) if any(rig.hotplug.values()) else 0
+    phases = PhaseTracker(source.name)
+    phases.subscribe(rig.env.on_phase)
+    hop = Hop(rig.case, rig.env, source, target, rig.listener, phases)
+    recording = _observed_move(rig, hop, swap)
+    held_by = recording.result.held_by
+    if held_by == (target.name,):
+        _follow(rig, target)
+        files = {"target.xml": rig.domain.xml()}
+        recording = recording.model_copy(update={"files": files})
+    elif held_by == (source.name,) and _out_of_reach(rig):
+        _follow(rig, source)
+    if len(held_by) == 1 and rig.hotplug[held_by[0]] is not None:
+        recording = until_device_is_back(rig, recording, swap, known)
+    return recording
+
+
+def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
+    """The move, and what was seen of it."""
+    begin_ns = now_ns()
+    ends = (hop.source, hop.target)
+    with ExitStack() as stack:
+        connected = [End(host, stack.enter_context(host.connect())) for host in ends]
+        move = Move(
+            source=connected[0],
+            target=connected[1],
+            policy=hop.case.policy,
+            rewrites=rig.rewrites[hop.source.name],
+            save=_shared(rig, f"saved-{hop.env.lab.name}-{hop.source.name}.sav"),
+            swap=swap,
+        )
+        observers: Sequence[Observer] = (*OBSERVERS, rig.clocks.observe)
+        with ExitStack() as observing:
+            observations = [observing.enter_context(observer(hop)) for observer in observers]
+            call = perform_move(rig.domain, move, hop.listener, hop.phases)
+        notes = (*call.notes, *_until_settled(rig, call, ends))
+        recording = HopRecording(
+            source=hop.source.name,
+            target=hop.target.name,
+            result=classify_outcome(call, holders(ends), move),
+            begin_ns=begin_ns,
+            end_ns=now_ns(),
+            stream=stream_recording(call.stream),
+            missed_events=hop.listener.resubscribe(*ends),
+            notes=notes,
+        )
+    return reduce(_add, observations, recording)
+
+
+def _add(recording: HopRecording, observation: Observation) -> HopRecording:
+    return observation.add_to(recording)
+
+
+def _until_settled(rig: Rig, call: MigrateCall, ends: Sequence[Host]) -> tuple[str, ...]:
+    """After a call whose connection broke: libvirt goes on with the move; a note if it does not
+    end."""
+    if not call.lost or settled(ends, rig.env.deadline(GRACE_S)):
+        return ()
+    return ("libvirt has not ended the move: asked who holds the guest",)
+
+
+def _swap(rig: Rig, source: Host, target: Host) -> Swap | None:
+    """A device stays behind if that is how it is moved, or if only one host has one."""
+    swap = Swap(rig.hotplug[source.name], rig.hotplug[target.name])
+    one_sided = (swap.out is None) != (swap.into is None)
+    return swap if one_sided or rig.case.policy.method == "reattach" else None
+
+
+def until_device_is_back(
+    rig: Rig, recording: HopRecording, swap: Swap | None, known: int
+) -> HopRecording:
+    """Wait for the host's device if the guest lost one, or had none.
+
+    ``known``: how long the guest's log of devices was before the move. A device that does not come
+    is a note if there is a standby, and else the move has failed.
+    """
+    guest, lab = rig.traffic.guest, rig.env.lab
+    try:
+        lost = any(change.what == "gone" for change in guest.lower_log()[known:])
+        if lost or (swap is not None and swap.out is None):
+            address = lab if swap is not None else None
+            wait_for_carrier(guest, known, address, rig.env.deadline(BACK_S))
+    except GuestError as error:
+        if swap is None:
+            return recording.model_copy(update={"notes": (*recording.notes, str(error))})
+        problem = Problem(tried=error.tried, said=error.said, remedy=error.remedy)
+        failed = {"outcome": "failed", "error": recording.result.error or problem}
+        result = recording.result.model_copy(update=failed)
+        return recording.model_copy(update={"result": result})
+    return recording
+
+
+def _out_of_reach(rig: Rig) -> bool:
+    """Whether the connection broke over which the guest was followed: libvirtd is new."""
+    try:
+        rig.domain.state()
+    except HostError:
+        return True
+    return False
+
+
+def _follow(rig: Rig, host: Host) -> None:
+    hypervisor = host.connect()
+    domain = hypervisor.find(NAME)
+    if domain is None:
+        hypervisor.close()
+        raise GuestError("find the guest", host=host.name, said="it ran, and is gone now")
+    rig.domain = domain
+    rig.traffic.follow(hypervisor, domain, rig.env.deadline(FOLLOW_S))
+
+
+def _shared(rig: Rig, name: str) -> Path:
+    """A file that both hosts see. The lab's name is in its own: `lab down` finds it by that."""
+    return rig.env.lab.shared / "warm" / name

@@ -1,0 +1,144 @@
+"""When the moves are over: the workload ends, and all that was logged meanwhile is read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from migrate.analysis.host_clocks import realign
+from migrate.analysis.traffic import lower_events
+from migrate.backends.registry import backend_mode
+from migrate.clock import Deadline, now_ns
+from migrate.formats.log_events import parse_qemu_log
+from migrate.guest.domain_xml import LOGS
+from migrate.lab.api import Host
+from migrate.model import Case, DirtyRate, DirtyWhen, Event
+from migrate.model.recording import HopRecording, Recording
+from migrate.recorder import traffic
+from migrate.recorder.base import Rig
+from migrate.recorder.dirty_rate import in_attempt
+
+LOG_LINES = 2000
+"""Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
+READ_BACK_S = 60.0
+"""For the probes' logs to be read back."""
+
+
+def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
+    """End the workload, and read back all that was logged."""
+    env, start = rig.env, rig.start
+    env.check()
+    held_by = hops[-1].result.held_by if hops else (rig.domain.host,)
+    dirty_rates = measure_dirty_rates(rig, "after", held_by)
+    env.say("reading the probes' logs back")
+    deadline = env.deadline(READ_BACK_S)
+    rig.clocks.read()
+    events = _placed(rig, rig.listener.events())
+    stops = sorted(e.at_ns for e in events if e.name == "STOP" and e.error_ns is not None)
+    log = traffic.read_back(
+        rig.traffic, guest_is_there=bool(held_by), deadline=deadline, stops=stops
+    )
+    logs = {host.name: logs_of(host, rig.case) for host in rig.pair}
+    listened_until_ns = now_ns()
+    announcements = _placed(rig, rig.traffic.announcements())
+    logged = _placed(rig, _log_events(rig, logs))
+    return Recording(
+        start=start,
+        hops=tuple(hops),
+        traffic=log,
+        events=(
+            *events,
+            *announcements,
+            *lower_events(log),
+            *(event for event in logged if event.at_ns >= start.begin_ns),
+        ),
+        clocks=tuple(rig.clocks.readings),
+        listened_until_ns=listened_until_ns,
+        dirty_rates=dirty_rates,
+        backend_failed=_backend_failed(rig.case, logs, held_by),
+        notes=tuple(rig.clocks.notes),
+        files={**start.files, **_files_of_hops(hops), **_log_files(rig, logs)},
+    )
+
+
+def measure_dirty_rates(rig: Rig, when: DirtyWhen, held_by: Sequence[str]) -> tuple[DirtyRate, ...]:
+    """By every method on the host that has the guest, if the case asks for it.
+
+    It costs the guest time: neither the floor is measured meanwhile, nor is it moved.
+    """
+    case = rig.case
+    if case.expect.dirty_rate_within is None:
+        return ()
+    rig.env.say(f"measuring the dirty rate {when} the move")
+    hosts = [host for host in rig.pair if host.name in held_by]
+    return in_attempt(hosts, when, case.guest.memory_mib)
+
+
+Logs = Mapping[str, Mapping[str, str]]
+"""By host and name."""
+
+
+def logs_of(host: Host, case: Case) -> dict[str, str]:
+    """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
+    paths = {**LOGS, **backend_mode(case.interface.mode).logs}
+    last = f"--lines={LOG_LINES}"
+    tails = {
+        name: host.run(["tail", last, path], Deadline.after(10), check=False)
+        for name, path in paths.items()
+    }
+    return {name: tail.out for name, tail in tails.items() if tail.status == 0}
+
+
+def _log_events(rig: Rig, logs: Logs) -> list[Event]:
+    """Laid on the axis by the first reading of each host's clock."""
+    mode = backend_mode(rig.case.interface.mode)
+    events: list[Event] = []
+    for host in rig.pair:
+        wall = rig.listener.walls[host.name]
+        events += parse_qemu_log(logs[host.name].get("qemu", ""), host.name, wall)
+        events += mode.log_events(logs[host.name], host.name, wall)
+    return events
+
+
+def _placed(rig: Rig, events: Sequence[Event]) -> list[Event]:
+    """By all readings of the clocks that tell of them."""
+    return list(realign(events, rig.listener.walls, rig.clocks.readings))
+
+
+def _backend_failed(case: Case, logs: Logs, held_by: Sequence[str]) -> tuple[str, ...] | None:
+    """By the log of QEMU where the one guest is; None if it was not read."""
+    if len(held_by) != 1 or "qemu" not in logs.get(held_by[0], {}):
+        return None
+    return backend_mode(case.interface.mode).backend_errors(logs[held_by[0]]["qemu"])
+
+
+def _log_files(rig: Rig, logs: Logs) -> dict[str, str]:
+    return {
+        f"logs/{side}-{name}.log": text
+        for host, side in zip(rig.pair, ("source", "target"), strict=True)
+        for name, text in logs[host.name].items()
+    }
+
+
+def _files_of_hops(hops: Sequence[HopRecording]) -> dict[str, str]:
+    """``target.xml`` of the last hop that has one, and what both QEMUs and the streams told."""
+    files = {name: text for hop in hops for name, text in hop.files.items()}
+    states = [
+        {"hop": number, "source": hop.qemu.source, "target": hop.qemu.target}
+        for number, hop in enumerate(hops, 1)
+    ]
+    return {**files, "handoff.json": _json(states), **stream_file(hops)}
+
+
+def stream_file(hops: Sequence[HopRecording]) -> dict[str, str]:
+    """``stream.json``: what the streams told of themselves; nothing if none of them did."""
+    accounts = [
+        {"hop": number, **hop.stream.account}
+        for number, hop in enumerate(hops, 1)
+        if hop.stream.account
+    ]
+    return {"stream.json": _json(accounts)} if accounts else {}
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=1) + "\n"

@@ -1,0 +1,56 @@
+"""The recording of an attempt as a file of its folder: whoever has it can judge the attempt anew.
+
+JSON, compressed by gzip. Integers are exact; a column of arrivals is its first value and then each
+one's distance from the one before; the guest's memory is in base64.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from migrate.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from migrate.model.recording import Recording
+
+RECORDING = "recording.json.gz"
+LEVEL = 6
+
+
+def recording_bytes(recording: Recording) -> bytes:
+    """As they are written; the same for the same recording."""
+    return gzip.compress(recording.model_dump_json().encode(), LEVEL, mtime=0)
+
+
+def read_recording(folder: Path) -> Recording | None:
+    """The recording of the attempt in ``folder``, without its files; None: it has none.
+
+    Raises MeasurementError: cut short, or of a schema that is newer than this.
+    """
+    from migrate.model.recording import RECORDING_SCHEMA, Recording  # noqa: PLC0415 - numpy is heavy
+
+    path = folder / RECORDING
+    try:
+        text = gzip.decompress(path.read_bytes())
+        number = json.loads(text)["schema_number"]
+        if number > RECORDING_SCHEMA:
+            raise MeasurementError(
+                f"read {path}",
+                said=f"it has schema {number}, and this migrate-lab knows up to {RECORDING_SCHEMA}",
+                remedy="read it with the migrate-lab that wrote it, or a newer one",
+            )
+        return Recording.model_validate_json(text)
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, ValidationError) as error:
+        raise MeasurementError(
+            f"read {path}",
+            said=f"cut short or damaged: {error}",
+            remedy="without it the attempt can't be judged anew; its attempt.json stays",
+        ) from error

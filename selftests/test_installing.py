@@ -1,0 +1,97 @@
+"""What is installed: by the lock files, from Debian, and what says so when an extra is missing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from migrate.errors import ConfigurationError
+from migrate.results.database import open_store
+from migrate.statistics.regression import by_attempts
+from selftests.helpers import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "library", "use"),
+    [
+        ("gate", "scipy", lambda: by_attempts(np.arange(8), 3)),
+        ("trend", "duckdb", lambda: open_store(ROOT / "results")),
+    ],
+)
+def test_a_library_that_is_not_installed_is_told_with_its_extra(
+    extra: str, library: str, use: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigurationError) as caught:
+        use()
+    assert caught.value.said == f"{library} is not installed"
+    assert caught.value.remedy == f"pip install 'migrate-lab[{extra}]'"
+    assert any(line.startswith(library) for line in PROJECT["optional-dependencies"][extra])
+
+
+def test_other_modules_do_without_the_extras() -> None:
+    """All that a run, its table and its report import; plugins and the gate's statistics aside."""
+    libraries = ("scipy", "duckdb", "labgrid", "grpc", "avocado", "lxml", "yaml", "hypothesis")
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({libraries}))\n"
+        "import migrate.attempt, migrate.campaign.session, migrate.campaign.nightly\n"
+        "import migrate.cli.main, migrate.plugins.pytest, migrate.report.html\n"
+        "from migrate.statistics.spread import spread\n"
+        "assert spread(range(20)).level > 0.95"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+# --- lock files ---------------------------------------------------------------------------------
+
+
+def locked(lock: str) -> dict[str, str]:
+    """Versions by name; each requirement of the file has its hashes."""
+    pattern = r"^([\w.-]+)==(\S+)(?: ;[^\n]*?)? \\\n    --hash=sha256:"
+    return dict(re.findall(pattern, (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def names(requirements: Iterable[str]) -> set[str]:
+    found = {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements}
+    return {name.lower().replace(".", "-").replace("_", "-") for name in found}
+
+
+def test_the_locks_have_all_that_is_asked_for() -> None:
+    needed = names(PROJECT["dependencies"])
+    extras = (PROJECT["optional-dependencies"][name] for name in ("dev", "gate", "trend"))
+    assert needed <= locked("requirements.lock").keys()
+    more = needed.union(*map(names, extras)) - {"migrate-lab"}
+    assert more <= locked("requirements-dev.lock").keys()
+
+
+def test_the_check_has_the_versions_that_quickstart_has() -> None:
+    run, check = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert run.items() <= check.items()
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_pins_every_line_and_names_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert len(locked(lock)) == len(re.findall(r"^\w", text, re.MULTILINE))
+    assert "://" not in text
+
+
+# --- packages of the system ---------------------------------------------------------------------
+
+
+def test_the_page_has_the_packages_that_quickstart_installs() -> None:
+    listed = re.search(r"^packages=\((.*?)^\)", (ROOT / "prepare.sh").read_text(), re.M | re.S)
+    assert listed
+    wanted = [word for line in listed[1].splitlines() for word in line.split("#")[0].split()]
+    page = (ROOT / "docs/installing.md").read_text()
+    lines = re.findall(r"^# apt-get install --no-install-recommends (.*)$", page, re.MULTILINE)
+    assert sorted(" ".join(lines).split()) == sorted(wanted)
