@@ -215,7 +215,6 @@ class Session:
         return AttemptEnv(
             self.lab.apart(source.name, target.name),
             accelerator="kvm" if kvm else "qemu",
-            say=LOGGER.info,
             on_sample=self.reporter.on_sample,
             on_phase=self.reporter.on_phase,
             check=lease.check,
