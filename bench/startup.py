@@ -13,8 +13,9 @@ from bench.world import bare_guest, ended, figure, keep, local_lab, options, say
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError
-from migrate.lab import manager
-from migrate.lab.config import LabConfig
+from migrate.lab import fabric_kind
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig
 from migrate.model import Case, GuestSpec, Interface
 from migrate.statistics.spread import spread
 
@@ -24,11 +25,11 @@ Times = dict[str, list[float]]
 def of_lab(name: str, times: Times) -> None:
     """Up and down again."""
     begin = now_ns()
-    lab = manager.up(LabConfig(name=name), say)
+    lab = local.KIND.up(LocalConfig(name=name), say)
     times.setdefault("lab up", []).append(_since(begin))
-    lab.keep()
+    lab.close()
     begin = now_ns()
-    manager.down(name)
+    fabric_kind.down(name)
     times.setdefault("lab down", []).append(_since(begin))
 
 
@@ -60,7 +61,7 @@ def _since(begin_ns: int) -> float:
 def main() -> int:
     """Always 0: nothing here is judged."""
     chosen = options(__doc__, rounds=5).parse_args()
-    if manager.find(chosen.lab) is not None:
+    if fabric_kind.find(chosen.lab) is not None:
         raise ConfigurationError(
             f"time the lab {chosen.lab}", said="it is up already", remedy="give another --lab"
         )

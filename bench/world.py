@@ -19,7 +19,6 @@ from rich.table import Table
 from migrate import log
 from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
-from migrate.campaign.hosts import lab_up
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import LabError
@@ -27,8 +26,9 @@ from migrate.guest.domain_xml import domain_xml
 from migrate.guest.lifecycle import Order, running
 from migrate.guest.probe import Probe
 from migrate.images.initramfs import ensure_image
+from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.migration.move import End
 from migrate.model import Case
@@ -46,7 +46,7 @@ def say(text: str) -> None:
 @contextmanager
 def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    with lab_up(LabConfig(name=name)) as lab:
+    with manager.opened(LocalConfig(name=name), say) as lab:
         assert isinstance(lab, LocalLab)
         yield lab
 

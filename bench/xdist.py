@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from bench.world import ended, figure, keep, options, say, show
-from migrate.campaign.hosts import lab_up
 from migrate.clock import now_ns
 from migrate.errors import HostError
-from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab import manager
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 
 NAMES = "abcdefgh"
 WAITS = ("floor_s = 10\nsettle_s = 10\n", "")
@@ -51,9 +51,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, choices=range(2, 5))
     chosen = parser.parse_args()
     names = NAMES[: 2 * chosen.workers]
-    config = LabConfig(name=chosen.lab, hosts={name: HostConfig(huge_pages=0) for name in names})
+    config = LocalConfig(
+        name=chosen.lab, hosts={name: LocalHostConfig(huge_pages=0) for name in names}
+    )
     rows, found = [], {}
-    with tempfile.TemporaryDirectory() as name, lab_up(config):
+    with tempfile.TemporaryDirectory() as name, manager.opened(config, say):
         folder = Path(name)
         lab = folder / "lab.toml"
         lab.write_text("".join(f"[hosts.{host}]\nhuge_pages = 0\n" for host in names))

@@ -1,4 +1,5 @@
-"""Clocks: deadlines that are handed down, and offsets with their error.
+"""Clocks: deadlines that are handed down, waiting for what can only be asked for, and offsets with
+their error.
 
 The axis of time is the controller's ``CLOCK_MONOTONIC`` in nanoseconds. Another clock is mapped
 on to it by an :class:`Offset`; the error of the mapping travels with every difference.
@@ -9,6 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+from migrate.errors import LabError
+
+Answer = TypeVar("Answer")
 
 
 def now_ns() -> int:
@@ -42,6 +48,34 @@ class Deadline:
     def sooner(self, seconds: float) -> Deadline:
         """This deadline, or ``seconds`` from now, whichever comes first."""
         return Deadline(min(self.at_ns, Deadline.after(seconds).at_ns))
+
+
+def pause(seconds: float) -> None:
+    """Let time pass, where that is the purpose: e.g. traffic is to run on."""
+    time.sleep(seconds)
+
+
+def until(
+    predicate: Callable[[], Answer],
+    deadline: Deadline,
+    every_s: float,
+    *,
+    not_yet: Callable[[LabError], bool] = lambda _error: False,
+) -> Answer:
+    """Ask ``predicate`` every so many seconds until its answer counts as true, and return that.
+
+    For what no event tells. At the deadline it is asked for the last time, and its answer is
+    returned though it does not count. An error goes on to the caller, unless ``not_yet`` says that
+    it may pass; at the deadline every error does.
+    """
+    while True:
+        try:
+            if (answer := predicate()) or deadline.passed():
+                return answer
+        except LabError as error:
+            if deadline.passed() or not not_yet(error):
+                raise
+        pause(min(every_s, deadline.left()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from migrate.campaign.progress import Progress
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, begin
 from migrate.images.initramfs import compile_probe
-from migrate.lab import manager
-from migrate.lab.config import LabConfig
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from selftests.command_line import Ended, Run, started
 from selftests.helpers import SANITIZED, SaidSoFar, new_name, remove_lab
@@ -60,7 +60,7 @@ def shared_lab(root: None) -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield manager.up(LabConfig(name=name), lambda _text: None)
+        yield local.KIND.up(LocalConfig(name=name), lambda _text: None)
     finally:
         remove_lab(name)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrate.clock import Deadline
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.lab.config import state_folder
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def new_name() -> str:
 
 def remove_lab(name: str) -> None:
     """Take it down, with the lock that its name leaves."""
-    manager.down(name)
+    fabric_kind.down(name)
     (state_folder() / f"{name}.lock").unlink(missing_ok=True)
 
 

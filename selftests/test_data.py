@@ -8,7 +8,7 @@ import pytest
 
 from migrate.data import data_path, shipped
 from migrate.errors import ConfigurationError
-from migrate.lab.config import load_lab
+from migrate.lab.kinds import load_lab
 from migrate.scenario.loader import load
 
 

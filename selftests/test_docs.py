@@ -25,7 +25,7 @@ from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
 from migrate.images.initramfs import read_recipe
 from migrate.lab.capabilities import HOST
-from migrate.lab.config import load_lab
+from migrate.lab.kinds import load_lab
 from migrate.plugins import pytest as pytest_plugin
 from migrate.scenario.loader import parse
 

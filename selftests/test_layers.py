@@ -16,9 +16,9 @@ PACKAGE = ROOT / "migrate"
 PLAN = ROOT / "docs" / "architecture.md"
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "libvirt": ("drivers.libvirt",),
+    "libvirt": ("drivers.libvirt", "drivers.libvirt_events", "drivers.libvirt_channel"),
     "libvirt_qemu": ("drivers.libvirt",),
-    "paramiko": ("drivers.ssh",),
+    "paramiko": ("drivers.ssh", "drivers.ssh_address"),
     "qemu": ("drivers.qmp",),
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
     "subprocess": (
@@ -177,7 +177,7 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
 
 
 HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")
-LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.config", "report.table")
+LIGHT = ("cli.main", "cli.trend", "model", "scenario.loader", "lab.kinds", "report.table")
 """Importing these must not import anything heavy: ``migrate-lab --help`` waits for it."""
 
 

@@ -26,12 +26,15 @@ from migrate.drivers import libvirt as libvirt_client
 from migrate.drivers.libvirt import Domain
 from migrate.errors import CleanupError, GuestError, HostError, LeaseLostError
 from migrate.guest import lifecycle as guest
-from migrate.lab import manager
-from migrate.lab.api import Host, NamespaceHost
-from migrate.lab.config import HostConfig, LabConfig, cache_folder
+from migrate.lab import fabric_kind
+from migrate.lab.api import Host
+from migrate.lab.config import cache_folder
 from migrate.lab.lease import pair as pairs
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.lease.file_lock import lock_hosts
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
@@ -63,8 +66,10 @@ def results(attempt: Attempt) -> dict[str, str]:
 
 
 def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_path: Path) -> None:
-    config = LabConfig(name=lab_name, hosts={name: HostConfig(huge_pages=0) for name in "ab"})
-    lab = manager.up(config, lambda _text: None)
+    config = LocalConfig(
+        name=lab_name, hosts={name: LocalHostConfig(huge_pages=0) for name in "ab"}
+    )
+    lab = local.KIND.up(config, lambda _text: None)
     going = begin(lab, NewRun(tmp_path), Progress(quiet=True))
     init = lab.record.hosts[1].init
     assert init is not None
@@ -76,8 +81,8 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     assert going.exit_code == 3
     assert going.finish().exists()
     assert leftovers([lab.hosts["a"]]) == ()
-    assert manager.find(lab_name) is None, "half a lab is no lab"
-    manager.down(lab_name)
+    assert fabric_kind.find(lab_name) is None, "half a lab is no lab"
+    fabric_kind.down(lab_name)
     assert traces(lab_name) == []
 
 
@@ -428,7 +433,7 @@ def test_two_labs_at_once(shared_lab: LocalLab, lab_name: str, tmp_path: Path) -
         ended = [command.wait() for command in commands]
     assert [one.status for one in ended] == [0, 0], [one.err for one in ended]
     assert [json.loads(one.out)["run"]["lab"] for one in ended] == list(names)
-    assert manager.find(shared_lab.name) is not None
+    assert fabric_kind.find(shared_lab.name) is not None
     assert traces(lab_name) == []
 
 
@@ -436,7 +441,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
     shared_lab: LocalLab, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as first:
-        first.enter_context(leased(shared_lab.leases, ["b"], Deadline.after(10), print))
+        first.enter_context(lock_hosts(shared_lab.leases, ["b"], Deadline.after(10), print))
         words = ("run", *ONE, "--name", shared_lab.name, "--results", tmp_path)
         with started(*words) as command:
             command.await_line("waiting for host b, held by process")
@@ -449,7 +454,7 @@ def test_a_second_job_gives_up_at_its_deadline(
 ) -> None:
     monkeypatch.setattr(session, "LEASE_S", 0.2)
     with (
-        leased(going.lab.leases, ["a"], Deadline.after(10), print),
+        lock_hosts(going.lab.leases, ["a"], Deadline.after(10), print),
         pytest.raises(HostError, match="held by process") as caught,
     ):
         tried(going, case())
@@ -459,9 +464,9 @@ def test_a_second_job_gives_up_at_its_deadline(
 
 
 def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), leased(tmp_path, "ab", Deadline.after(1), print):
+    with pytest.raises(KeyboardInterrupt), lock_hosts(tmp_path, "ab", Deadline.after(1), print):
         raise KeyboardInterrupt
-    with leased(tmp_path, "ba", Deadline.after(1), pytest.fail):
+    with lock_hosts(tmp_path, "ba", Deadline.after(1), pytest.fail):
         pass
 
 
@@ -478,7 +483,7 @@ def test_a_lease_that_is_lost_ends_the_attempt_before_its_next_step(
                 raise LeaseLostError("keep the lease of a and b", said="others have them")
 
     lease = Losing()
-    monkeypatch.setattr(pairs, "leased_pair", lambda *_words: contextlib.nullcontext(lease))
+    monkeypatch.setattr(pairs, "lease_hosts", lambda *_words: contextlib.nullcontext(lease))
     with pytest.raises(LeaseLostError):
         tried(going, case())
     assert lease.asked == step, "nothing was done afterwards"

@@ -1,43 +1,19 @@
-"""A lab while a block runs, and what its hosts can do."""
+"""What the hosts of a lab can do, and what modes need."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 from migrate.backends.registry import INSPECTIONS, MODES
 from migrate.images.initramfs import ensure_image
 from migrate.lab import capabilities
-from migrate.lab import manager as labs
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import AnyConfig, RackConfig, cache_folder
-from migrate.lab.manager import AnyLab
+from migrate.lab.config import cache_folder
+from migrate.lab.kvm_boot import BOOT_S
 from migrate.model import HostFacts
 
 LOGGER = logging.getLogger(__name__)
-
-
-@contextmanager
-def lab_up(config: AnyConfig, *, keep: bool = False) -> Iterator[AnyLab]:
-    """The lab of ``config``; taken down if it was this that brought it up, unless ``keep``."""
-    if isinstance(config, RackConfig):
-        rack = labs.up(config, LOGGER.info)
-        try:
-            yield rack
-        finally:
-            rack.keep()
-        return
-    was_up = labs.find(config.name) is not None
-    lab = labs.up(config, LOGGER.info)
-    try:
-        yield lab
-    finally:
-        lab.keep()
-        if not was_up and not keep:
-            LOGGER.info("taking the lab down")
-            labs.down(config.name)
 
 
 def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
@@ -53,7 +29,7 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
                 image,
                 INSPECTIONS,
                 fresh=fresh,
-                seconds=capabilities.BOOT_S * lab.patience,
+                seconds=BOOT_S * lab.patience,
             )
 
     LOGGER.info("asking the hosts what they can do")

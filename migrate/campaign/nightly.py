@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +28,8 @@ from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import AnyConfig
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.config import LabConfig
+from migrate.lab.lease.file_lock import lock_hosts
 from migrate.model import (
     DIRECTIONS,
     Attempt,
@@ -215,7 +215,7 @@ class NightRequest:
     """What the command line asks for. A resumed run has scenarios, repeat and quarantine itself,
     and its own end if there is no ``budget_s``."""
 
-    config: AnyConfig
+    config: LabConfig
     results: Path
     scenarios: Sequence[Scenario]
     budget_s: float | None
@@ -320,17 +320,18 @@ def resumed_run(name: str, request: NightRequest) -> Iterator[ResumedRun]:
         yield ResumedRun(writer, attempts, plan, tuple(cases))
 
 
-def clean_lab(config: AnyConfig) -> None:
+def clean_lab(config: LabConfig) -> None:
     """Take a lab down in which the killed run left something; leave a clean one up."""
-    lab = manager.find(config.name)
-    if lab is None:
+    if manager.is_persistent(config) or (lab := manager.find(config, LOGGER.info)) is None:
         return
-    with leased(lab.leases, list(lab.hosts), Deadline.after(LEASE_S), LOGGER.info):
+    with (
+        closing(lab),
+        lock_hosts(lab.leases, list(lab.hosts), Deadline.after(LEASE_S), LOGGER.info),
+    ):
         remains = leftovers(lab.hosts.values())
-    lab.keep()
     if remains:
         LOGGER.info("taking the lab down, for what was left in it: %s", ", ".join(remains))
-        manager.down(config.name)
+        manager.down(config)
 
 
 def _from_now(seconds: float) -> str:

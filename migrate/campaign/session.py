@@ -15,16 +15,17 @@ from pathlib import Path
 from migrate import log
 from migrate.attempt import attempt
 from migrate.campaign import placement
-from migrate.campaign.hosts import lab_up, look
+from migrate.campaign.hosts import look
 from migrate.campaign.progress import Reporter, outcome
 from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
 from migrate.clock import Deadline
 from migrate.errors import LabError, MeasurementError
+from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import AnyConfig
+from migrate.lab.config import LabConfig
 from migrate.lab.lease.file_lock import Lease
-from migrate.lab.lease.pair import Pair, one_leased
+from migrate.lab.lease.pair import Pair, lease_first_free
 from migrate.model import (
     Attempt,
     AttemptError,
@@ -52,7 +53,7 @@ NOTHING_RAN = 3
 
 @contextmanager
 def open_session(
-    config: AnyConfig,
+    config: LabConfig,
     source: RunSource,
     reporter: Reporter,
     *,
@@ -68,7 +69,7 @@ def open_session(
     with (
         log.shown(reporter.say, reporter.level),
         log.recorded() as run_log,
-        lab_up(config, keep=keep_lab) as lab,
+        manager.opened(config, LOGGER.info, keep=keep_lab) as lab,
     ):
         session = begin(lab, source, reporter, run_log)
         try:
@@ -213,7 +214,7 @@ class Session:
         names = {host.name for host in pair}
         kvm = all(known.capability("kvm").able for known in self.facts if known.host in names)
         return AttemptEnv(
-            self.lab.apart(source.name, target.name),
+            self.lab.isolate_pair(source.name, target.name),
             accelerator="kvm" if kvm else "qemu",
             on_sample=self.reporter.on_sample,
             on_phase=self.reporter.on_phase,
@@ -223,7 +224,7 @@ class Session:
     def _leased(
         self, pairs: Sequence[Pair], job: str
     ) -> AbstractContextManager[tuple[Pair, Lease]]:
-        return one_leased(self.lab, pairs, job, Deadline.after(LEASE_S), LOGGER.info)
+        return lease_first_free(self.lab, pairs, job, Deadline.after(LEASE_S), LOGGER.info)
 
     def _note(self, case: Case, number: int, error: LabError) -> None:
         problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
@@ -235,7 +236,7 @@ class Session:
     def _mend(self, case: Case, number: int, pair: Pair) -> None:
         """Keep the hosts' logs, and replace hosts that are off, while nobody else has them."""
         self._keep_logs(case, number, pair)
-        for name in self.lab.heal():
+        for name in self.lab.replace_dead_hosts():
             LOGGER.info("host %s was off: it has been replaced", name)
 
     def _keep_logs(self, case: Case, number: int, pair: Pair) -> None:

@@ -15,8 +15,8 @@ from migrate.drivers.libvirt import CHANNEL
 from migrate.errors import CleanupError, HostError, LabError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Lab
-from migrate.lab.lease.file_lock import leased
-from migrate.lab.prepare.apply import UNDO_S, JournalFile, is_over, prepare, undo
+from migrate.lab.lease.file_lock import lock_hosts
+from migrate.lab.prepare.apply import UNDO_S, JournalFile, owner_exited, prepare, undo
 from migrate.lab.prepare.plan import Owner, Preparation
 from migrate.lab.prepare.steps import PreparedHost
 
@@ -36,13 +36,13 @@ class Leftover:
     doubt: str = ""
 
 
-def make_ready(lab: Lab, wishes: Mapping[str, Preparation], say: Say) -> None:
-    """Prepare every host by its wishes; those that were prepared stay so if another one fails."""
+def make_ready(lab: Lab, specs: Mapping[str, Preparation], say: Say) -> None:
+    """Prepare every host as specified; those that were prepared stay so if another one fails."""
     for name, host in lab.hosts.items():
         deadline = Deadline.after(READY_S)
-        with leased(lab.leases, [name], deadline, say):
+        with lock_hosts(lab.leases, [name], deadline, say):
             site = PreparedHost(host, SWITCH)
-            if prepare(site, lab.name, wishes.get(name, Preparation()), deadline, say) is None:
+            if prepare(site, lab.name, specs.get(name, Preparation()), deadline, say) is None:
                 say(f"{name}: nothing is wished for")
 
 
@@ -58,7 +58,7 @@ def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) ->
         try:
             with ExitStack() as stack:
                 if not (dry_run or force):
-                    stack.enter_context(leased(lab.leases, [name], Deadline.after(0), say))
+                    stack.enter_context(lock_hosts(lab.leases, [name], Deadline.after(0), say))
                 for look in looks(host, lab.name, say):
                     try:
                         for left in look(Deadline.after(LOOK_S)):
@@ -135,14 +135,14 @@ def _backends(host: Host, deadline: Deadline) -> Iterator[Leftover]:
 
 
 def _preparation(host: Host, lab: str, say: Say, deadline: Deadline) -> Iterator[Leftover]:
-    book = JournalFile.read(PreparedHost(host, SWITCH), deadline)
-    if book.journal is not None:
-        what = f"the host is {book.journal.told}"
-        doubt = _doubt(book.journal.owner)
-        if book.journal.lab != lab:
+    file = JournalFile.read(PreparedHost(host, SWITCH), deadline)
+    if file.journal is not None:
+        what = f"the host is {file.journal.summary}"
+        doubt = _doubt(file.journal.owner)
+        if file.journal.lab != lab:
             doubt = f"that is another lab than {lab}"
-        yield Leftover(what, partial(undo, book, say=say), doubt)
+        yield Leftover(what, partial(undo, file, say=say), doubt)
 
 
 def _doubt(owner: Owner) -> str:
-    return "" if is_over(owner) else f"{owner} may be at work yet"
+    return "" if owner_exited(owner) else f"{owner} may be at work yet"

@@ -10,17 +10,13 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from migrate.cli.options import AS_JSON, LAB, VERBOSE, shown
 from migrate.cli.repair import ready, repair
-
-if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
-    from migrate.lab.manager import AnyLab
 
 LOGGER = logging.getLogger(__name__)
 
@@ -36,12 +32,11 @@ def lab() -> None:
 def prepare(lab_file: Path | None, name: str | None) -> None:
     """Have in the cache what the lab is made of; bring nothing up."""
     from migrate.lab import manager
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    if config.kind != "rack":
-        with shown():
-            manager.prepare(config, LOGGER.info)
+    with shown():
+        manager.prepare(config, LOGGER.info)
     click.echo(f"{config.name} can be brought up")
 
 
@@ -51,13 +46,11 @@ def prepare(lab_file: Path | None, name: str | None) -> None:
 def up(lab_file: Path | None, name: str | None) -> None:
     """Bring the lab up; does nothing when it is up."""
     from migrate.lab import manager
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    with shown():
-        lab = manager.up(config, LOGGER.info)
-    lab.keep()
-    click.echo(f"{lab.name} is up: {', '.join(lab.hosts)}")
+    with shown(), closing(manager.up(config, LOGGER.info)) as lab:
+        click.echo(f"{lab.name} is up: {', '.join(lab.hosts)}")
 
 
 @lab.command()
@@ -67,24 +60,27 @@ def up(lab_file: Path | None, name: str | None) -> None:
 def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     """What is up; exit code 3 if the lab is not."""
     from migrate.lab import manager
-    from migrate.lab.config import load_lab
+    from migrate.lab.fabric_kind import names
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    lab = _find(config)
+    with shown():
+        lab = manager.find(config, LOGGER.info)
     if as_json:
         click.echo(lab.as_json() if lab else json.dumps(None))
     elif lab is None:
         left = (
             f"; something of it is left: `migrate-lab lab down --name {config.name}`"
-            if config.name in manager.names()
+            if config.name in names()
             else ""
         )
         click.echo(f"{config.name} is not up{left}")
     else:
-        for line in lab.told():
+        for line in lab.summary():
             click.echo(line)
     if lab is None:
         sys.exit(3)
+    lab.close()
 
 
 @lab.command()
@@ -93,14 +89,14 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 def down(lab_file: Path | None, name: str | None) -> None:
     """Remove all of the lab, also what a killed controller left."""
     from migrate.lab import manager
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    if config.kind == "rack":
-        click.echo(f"nothing of the rack {config.name} was brought up")
+    if manager.is_persistent(config):
+        click.echo(f"nothing of the {config.kind} {config.name} was brought up")
         return
     with shown():
-        manager.down(config.name)
+        manager.down(config)
     click.echo(f"{config.name} is down")
 
 
@@ -112,10 +108,12 @@ def down(lab_file: Path | None, name: str | None) -> None:
 def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
     """A shell on HOST, or COMMAND there (after --)."""
     from migrate.errors import ConfigurationError
-    from migrate.lab.config import load_lab
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    lab = _find(config)
+    with shown():
+        lab = manager.find(config, LOGGER.info)
     if lab is None:
         raise ConfigurationError(
             f"open a shell in the lab {config.name}",
@@ -138,26 +136,17 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
 def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) -> None:
     """What each host of a lab can do, mode by mode; if not: the reason and the remedy."""
     from migrate.campaign import hosts
-    from migrate.lab.config import load_lab
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
     from migrate.report import doctor as report
 
-    with shown(), hosts.lab_up(load_lab(lab_file, name)) as lab:
+    with shown(), manager.opened(load_lab(lab_file, name), LOGGER.info) as lab:
         facts = hosts.look(lab, fresh=fresh)
     if as_json:
         click.echo(json.dumps([host.model_dump() for host in facts], indent=1))
     else:
         needs, to_migrate = hosts.needs_of_modes(), hosts.needs_to_migrate()
         click.echo(report.plain(facts, needs, to_migrate))
-
-
-def _find(config: AnyConfig) -> AnyLab | None:
-    """The lab if it is up; a rack always is."""
-    from migrate.lab import manager
-
-    if config.kind == "rack":
-        with shown():
-            return manager.up(config, LOGGER.info)
-    return manager.find(config.name)
 
 
 for command in (ready, repair):

@@ -65,8 +65,7 @@ def _places(
 ) -> tuple[str, tuple[str, ...]]:
     """The coordinator's address, and what it calls the lab's hosts."""
     from migrate.errors import ConfigurationError
-    from migrate.lab.config import load_lab
-    from migrate.lab.lease.file_lock import place_of
+    from migrate.lab.kinds import kind_of, load_lab
 
     config = load_lab(lab_file, name)
     address = coordinator or config.coordinator
@@ -76,8 +75,4 @@ def _places(
             said=f"the lab {config.name} names none",
             remedy="--coordinator HOST:PORT, or the key coordinator in the lab file",
         )
-    if config.kind == "rack":
-        from migrate.lab.rack.lab import lease_names
-
-        return address, tuple(lease_names(config).values())
-    return address, tuple(place_of(config.name, host, name) for name, host in config.hosts.items())
+    return address, kind_of(config).lease_names(config)

@@ -89,7 +89,7 @@ def _request(
 ) -> NightRequest:
     from migrate.campaign.nightly import NightRequest
     from migrate.data import shipped
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
 
     config = load_lab(lab_file, options["name"])

@@ -11,8 +11,8 @@ import click
 from migrate.cli.options import LAB, VERBOSE, shown
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
-    from migrate.lab.manager import AnyLab
+    from migrate.lab.api import Lab
+    from migrate.lab.config import LabConfig
 
 LOGGER = logging.getLogger(__name__)
 
@@ -23,12 +23,12 @@ LOGGER = logging.getLogger(__name__)
 def ready(lab_file: Path | None, name: str | None) -> None:
     """Prepare every host by the lab file's `prepare`, journalled on the host."""
     from migrate.cleanup import repair as cleanup
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    wishes = {name: host.prepare for name, host in config.hosts.items()}
+    specs = {name: host.prepare for name, host in config.hosts.items()}
     with shown():
-        cleanup.make_ready(_reach(config), wishes, LOGGER.info)
+        cleanup.make_ready(_reach(config), specs, LOGGER.info)
     click.echo(f"{config.name} is ready")
 
 
@@ -40,7 +40,7 @@ def ready(lab_file: Path | None, name: str | None) -> None:
 def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) -> None:
     """Put back what a dead controller left on the lab's hosts."""
     from migrate.cleanup import repair as cleanup
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     with shown():
@@ -49,16 +49,15 @@ def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) 
         click.echo(f"nothing is left on the hosts of {config.name}")
 
 
-def _reach(config: AnyConfig) -> AnyLab:
+def _reach(config: LabConfig) -> Lab:
     """The lab, which must be up. Raises HostError."""
     from migrate.errors import HostError
-    from migrate.lab import manager as labs
+    from migrate.lab import manager
+    from migrate.lab.fabric_kind import names
 
-    if config.kind == "rack":
-        return labs.up(config, LOGGER.info)
-    lab = labs.find(config.name)
+    lab = manager.find(config, LOGGER.info)
     if lab is None:
-        left = config.name in labs.names()
+        left = config.name in names()
         raise HostError(
             f"reach the hosts of the lab {config.name}",
             said="it is not up" + (", but something of it is left" if left else ""),

@@ -17,7 +17,7 @@ from migrate.cli.options import AS_JSON, KEEP_LAB, LAB, PATH, RESULTS, VERBOSE, 
 from migrate.cli.output import end_run
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
+    from migrate.lab.config import LabConfig
     from migrate.model import Quarantined
     from migrate.scenario.loader import Scenario
 
@@ -92,7 +92,7 @@ def run(
     **options: Any,
 ) -> None:
     """Run every case of SCENARIOS; exit 0 if all passed, 1 if a verdict failed."""
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
 
     ci = CiOptions.parse(junit, quarantine_file)
@@ -107,7 +107,7 @@ def run(
 def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **options: Any) -> None:
     """One workload over several modes, in one table."""
     from migrate.errors import ConfigurationError
-    from migrate.lab.config import load_lab
+    from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import for_modes
 
     if any(override.startswith("interface.mode=") for override in overrides):
@@ -120,7 +120,7 @@ def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **optio
 
 
 def _run(
-    config: AnyConfig,
+    config: LabConfig,
     scenarios: tuple[Scenario, ...],
     ci: CiOptions = CiOptions(),
     *,

@@ -1,7 +1,7 @@
 """The one door to libvirt: connections, domains, events and channels, with errors of our tree.
 
-Events need libvirt's event loop; libvirt has one a process, so that one thread here is shared by
-all connections. See https://libvirt.org/html/libvirt-libvirt-event.html.
+Its events' names and loop are in :mod:`migrate.drivers.libvirt_events`, the guest's byte streams in
+:mod:`migrate.drivers.libvirt_channel`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,8 @@ import libvirt_qemu
 from migrate.clock import Deadline
 from migrate.drivers import netns
 from migrate.drivers.background_call import BackgroundCall
+from migrate.drivers.libvirt_channel import Channel
+from migrate.drivers.libvirt_events import EVENTS, LibvirtEvent, QemuEvent, ensure_event_loop
 from migrate.errors import GuestError, HostError
 from migrate.formats.virtio_features import refusal_remedy
 
@@ -47,74 +47,6 @@ FLAGS = {
 }
 """Flags of a migration by the words that :mod:`migrate.migration.move` uses."""
 
-QemuEvent = Callable[[str, int, dict[str, Any]], None]
-"""Called with the event's name, its wall-clock stamp in ns, and its data."""
-LibvirtEvent = Callable[[str, dict[str, Any]], None]
-
-LIFECYCLE = {
-    libvirt.VIR_DOMAIN_EVENT_STARTED: "started",
-    libvirt.VIR_DOMAIN_EVENT_SUSPENDED: "suspended",
-    libvirt.VIR_DOMAIN_EVENT_RESUMED: "resumed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED: "stopped",
-    libvirt.VIR_DOMAIN_EVENT_SHUTDOWN: "shutdown",
-    libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
-}
-AGENT_STATE = {
-    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED: "connected",
-    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED: "disconnected",
-}
-AGENT_REASON = {
-    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_UNKNOWN: "unknown",
-    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_DOMAIN_STARTED: "domain-started",
-    libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_REASON_CHANNEL: "channel",
-}
-EVENTS: Mapping[int, Callable[..., tuple[str, dict[str, Any]]]] = {
-    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda what, detail: (
-        LIFECYCLE.get(what, f"lifecycle-{what}"),
-        {"detail": detail},
-    ),
-    libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION: lambda number: (
-        "migration-iteration",
-        {"iteration": number},
-    ),
-    libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: lambda fields: ("job-completed", dict(fields)),
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: lambda device: ("device-added", {"device": device}),
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: lambda device: (
-        "device-removed",
-        {"device": device},
-    ),
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: lambda device: (
-        "device-removal-failed",
-        {"device": device},
-    ),
-    libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE: lambda device, size_kib: (
-        "memory-device-size",
-        {"device": device, "size_kib": size_kib},
-    ),
-    libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: lambda state, reason: (
-        "agent-lifecycle",
-        {
-            "state": AGENT_STATE.get(state, f"state-{state}"),
-            "reason": AGENT_REASON.get(reason, f"reason-{reason}"),
-        },
-    ),
-}
-"""libvirt's own events: what each is called, and its data, from what libvirt tells of it."""
-
-
-@functools.cache
-def _event_loop() -> threading.Thread:
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    libvirt.virEventRegisterDefaultImpl()
-
-    def turn() -> None:
-        while True:
-            libvirt.virEventRunDefaultImpl()
-
-    thread = threading.Thread(target=turn, name="libvirt-events", daemon=True)
-    thread.start()
-    return thread
-
 
 class Hypervisor:
     """One host's libvirt; a context manager that closes the connection."""
@@ -129,7 +61,7 @@ class Hypervisor:
 
         Raises :class:`HostError` with libvirt's words.
         """
-        _event_loop()
+        ensure_event_loop()
 
         def connect() -> libvirt.virConnect:
             if namespace is not None:
@@ -183,7 +115,7 @@ class Hypervisor:
     # --- the host ---
 
     def versions(self) -> dict[str, str]:
-        """Of libvirt's daemon and of QEMU."""
+        """The versions of libvirt's daemon and of QEMU, by ``libvirt`` and ``qemu``."""
         with self._said("ask for versions"):
             return {
                 "libvirt": _dotted(self._connection.getLibVersion()),
@@ -196,8 +128,8 @@ class Hypervisor:
             text = self._connection.getDomainCapabilities(
                 "/usr/bin/qemu-system-x86_64", "x86_64", wanted, "qemu"
             )
-        found = ElementTree.fromstring(text).findtext("machine")  # noqa: S314  libvirt's own
-        return found or wanted
+        name = ElementTree.fromstring(text).findtext("machine")  # noqa: S314  libvirt's own
+        return name or wanted
 
     # --- domains ---
 
@@ -283,8 +215,8 @@ class Hypervisor:
             data = json.loads(details) if details else {}
             on_qemu(event, seconds * 10**9 + micros * 1000, data)
 
-        def told_by(tell: Callable[..., tuple[str, dict[str, Any]]]) -> Callable[..., None]:
-            return lambda _connection, _domain, *told: on_libvirt(*tell(*told[:-1]))
+        def callback(tell: Callable[..., tuple[str, dict[str, Any]]]) -> Callable[..., None]:
+            return lambda _connection, _domain, *details: on_libvirt(*tell(*details[:-1]))
 
         with contextlib.ExitStack() as undo, self._said("listen to events"):
             number = libvirt_qemu.qemuMonitorEventRegister(connection, None, None, qemu, None, 0)
@@ -292,7 +224,7 @@ class Hypervisor:
                 self._quietly, libvirt_qemu.qemuMonitorEventDeregister, connection, number
             )
             for kind, tell in EVENTS.items():
-                number = connection.domainEventRegisterAny(None, kind, told_by(tell), None)
+                number = connection.domainEventRegisterAny(None, kind, callback(tell), None)
                 undo.callback(self._quietly, connection.domainEventDeregisterAny, number)
             yield
 
@@ -430,70 +362,6 @@ class Domain:
                 self._domain, text, max(1, int(deadline.left())), 0
             )
         return json.loads(answer)["return"]
-
-
-class Channel:
-    """A byte stream to a virtio-serial port: the probe's transport (see
-    :mod:`migrate.guest.probe`).
-    """
-
-    def __init__(self, stream: libvirt.virStream, host: str) -> None:
-        self._stream = stream
-        self._host = host
-        self._received: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._closing = threading.Lock()
-        self._open = True
-        readable = libvirt.VIR_STREAM_EVENT_READABLE
-        ended = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
-        stream.eventAddCallback(readable | ended, self._on_event, None)
-
-    def _on_event(self, stream: libvirt.virStream, _events: int, _opaque: object) -> None:
-        try:
-            while True:
-                data = stream.recv(1 << 16)
-                if data == -2:  # nothing more now
-                    return
-                if not data:
-                    break
-                self._received.put(data)
-        except libvirt.libvirtError:
-            pass  # told to the reader below, as the end of the stream
-        with contextlib.suppress(libvirt.libvirtError):
-            stream.eventRemoveCallback()
-        self._received.put(None)
-
-    def send(self, data: bytes) -> None:
-        """Send all of it; raises ConnectionError when the other end is gone."""
-        view = memoryview(data)
-        try:
-            while view:
-                sent = self._stream.send(bytes(view[: 1 << 16]))
-                if sent == -2:
-                    raise ConnectionError(f"the channel to the guest on {self._host} is full")
-                view = view[sent:]
-        except libvirt.libvirtError as error:
-            raise ConnectionError(str(error)) from error
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """Some bytes; TimeoutError at the deadline, ConnectionError when the other end is gone."""
-        try:
-            data = self._received.get(timeout=deadline.left())
-        except queue.Empty:
-            raise TimeoutError(f"nothing from the guest on {self._host}") from None
-        if data is None:
-            self._received.put(None)
-            raise ConnectionError(f"the channel to the guest on {self._host} was closed")
-        return data
-
-    def close(self) -> None:
-        """Give the stream back; a second time does nothing."""
-        with self._closing:
-            if not self._open:
-                return
-            self._open = False
-        for step in (self._stream.eventRemoveCallback, self._stream.abort):
-            with contextlib.suppress(libvirt.libvirtError):  # the guest may be gone already
-                step()
 
 
 def _dotted(number: int) -> str:

@@ -13,7 +13,7 @@ from migrate.drivers.background_call import BackgroundCall
 from migrate.errors import HostError
 
 CLONE_NEWNET = 0x40000000
-"""Of setns(2); Python has no call for it before 3.12."""
+"""A flag of setns(2); Python has no call for it before 3.12."""
 
 _Value = TypeVar("_Value")
 

@@ -53,7 +53,7 @@ class Monitor:
         """
         events = self._client.events
 
-        async def one(command: str, arguments: Mapping[str, Any]) -> tuple[Any, bool]:
+        async def answer(command: str, arguments: Mapping[str, Any]) -> tuple[Any, bool]:
             try:
                 answer = await self._client.execute(command, dict(arguments) or None)
             except ExecuteError:
@@ -61,7 +61,7 @@ class Monitor:
             return answer, events.empty()
 
         async def work() -> list[tuple[Any, bool]]:
-            return await asyncio.gather(*(one(*command) for command in commands))
+            return await asyncio.gather(*(answer(*command) for command in commands))
 
         return self._run(f"{len(commands)} commands", work, deadline)
 
@@ -87,14 +87,14 @@ class Monitor:
                 await self._client.execute(command, arguments)
                 status = ""
                 while status not in ("completed", "failed"):
-                    told: Any = await _next(self._client, events)
-                    status = str(told["data"]["status"])
+                    event: Any = await _next(self._client, events)
+                    status = str(event["data"]["status"])
             return status
 
         status = self._run(command, work, deadline)
         if status != "completed":
-            told = self.execute("query-migrate", deadline)
-            raise HostError(command, host=self._host, said=told.get("error-desc", status))
+            state = self.execute("query-migrate", deadline)
+            raise HostError(command, host=self._host, said=state.get("error-desc", status))
 
     def _run(self, tried: str, work: Callable[[], Awaitable[_Value]], deadline: Deadline) -> _Value:
         return _run(self._runner, tried, self._host, work, deadline)

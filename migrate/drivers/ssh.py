@@ -5,28 +5,19 @@ One connection is kept for each host, and made anew when it broke; every program
 
 from __future__ import annotations
 
-import getpass
 import select
 import shlex
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 import paramiko
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
 from migrate.clock import Deadline
 from migrate.drivers.netns import inside
 from migrate.drivers.shell import Completed
+from migrate.drivers.ssh_address import Address
 from migrate.errors import HostError
 
 CONNECT_S = 15.0
@@ -34,102 +25,6 @@ CONNECT_S = 15.0
 CHUNK = 1 << 16
 GRACE_S = 1.0
 """How much longer than its deadline a program may live on the host before it is killed there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a host's sshd listens, who it has to be, and by what we are let in."""
-
-    host: str
-    """The host's name, for errors."""
-    ip: str
-    """Or a name that resolves to one."""
-    host_keys: tuple[str, ...]
-    """``ssh-ed25519 AAAA...``: a host that shows none of these is refused."""
-    key_files: tuple[Path, ...] = ()
-    """Our private keys, in OpenSSH's format; one with a passphrase is the agent's to use."""
-    agent: bool = False
-    """Whether the user's ssh-agent is asked first."""
-    user: str = "root"
-    port: int = 22
-    namespace: Path | None = None
-    """The network namespace of this machine from which the host can be reached."""
-    proxy: str = ""
-    """A command whose input and output are a connection to the host (``ProxyCommand``)."""
-    known_as: str = ""
-    """What the user's known_hosts calls it, with the file: for the remedies."""
-
-
-def resolve(target: str, host: str) -> Address:
-    """What the user's ssh makes of ``target``: an alias, a name or an address, ``user@`` before it.
-
-    By ``~/.ssh/config`` and ``/etc/ssh/ssh_config`` (HostName, Port, User, IdentityFile,
-    ProxyCommand, ProxyJump, UserKnownHostsFile, HostKeyAlias), the known_hosts and the agent.
-    HostError for a host whose key is not known: by whom it is to be accepted.
-    """
-    user, _, alias = target.rpartition("@")
-    found = _config().lookup(alias)
-    name, port = found.get("hostname", alias), int(found.get("port", 22))
-    user = user or found.get("user") or getpass.getuser()
-    called = found.get("hostkeyalias") or (name if port == 22 else f"[{name}]:{port}")
-    files = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
-    keys = _known(called, [*files, "/etc/ssh/ssh_known_hosts"])
-    if not keys:
-        raise HostError(
-            f"connect to {name} port {port}",
-            host=host,
-            said=f"its host key is not known: there is none of {called} in {' or '.join(files)}",
-            remedy=f"connect once and compare its fingerprint: `ssh {shlex.quote(target)} true`",
-        )
-    jump = found.get("proxyjump")
-    proxy = found.get("proxycommand", "")
-    if jump and jump != "none":
-        proxy = shlex.join(["ssh", "-o", "BatchMode=yes", "-W", f"{name}:{port}", jump])
-    return Address(
-        host=host,
-        ip=name,
-        host_keys=keys,
-        key_files=tuple(path for path in _identities(found) if path.is_file()),
-        agent=found.get("identityagent") != "none",
-        user=user,
-        port=port,
-        proxy="" if proxy == "none" else proxy,
-        known_as=f"{shlex.quote(called)} -f {shlex.quote(files[0])}",
-    )
-
-
-def _config() -> paramiko.SSHConfig:
-    """The user's first: of each option the first value counts."""
-    texts = []
-    for path in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
-        with suppress(FileNotFoundError):
-            texts.append(path.read_text())
-    return paramiko.SSHConfig.from_text("\n".join(texts))
-
-
-def _known(called: str, files: Sequence[str]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for file in files:
-        known = paramiko.HostKeys()
-        with suppress(FileNotFoundError):
-            known.load(str(Path(file).expanduser()))
-        for kind, key in (known.lookup(called) or {}).items():
-            found[f"{kind} {key.get_base64()}"] = None
-    return tuple(found)
-
-
-def _identities(found: paramiko.SSHConfigDict) -> Iterator[Path]:
-    usual = [f"~/.ssh/id_{kind}" for kind in ("ed25519", "ecdsa", "rsa")]
-    named = found.get("identityfile", usual)
-    yield from (Path(path).expanduser() for path in named)
-
-
-def key_pair() -> tuple[str, str]:
-    """A new Ed25519 key: private in OpenSSH's format, public as one line."""
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return private.decode(), public.decode()
 
 
 class Connection:
@@ -339,7 +234,7 @@ def _check_key(shown: paramiko.PKey, address: Address) -> None:
 
 
 def _let_in(transport: paramiko.Transport, address: Address) -> None:
-    """By the agent's keys, then by those in files, as ssh does; never by a password."""
+    """Authenticate by the agent's keys, then those in files, as ssh does; never by a password."""
     refused: list[str] = []
     for name, key in _keys(address, refused):
         try:
@@ -398,14 +293,14 @@ def _pump(channel: paramiko.Channel, plug: socket.socket) -> None:
         while True:
             ready = select.select([channel.fileno(), plug.fileno()], [], [])[0]
             if channel.fileno() in ready:
-                if not (told := channel.recv(CHUNK)):
+                if not (received := channel.recv(CHUNK)):
                     return
-                plug.sendall(told)
+                plug.sendall(received)
             if plug.fileno() in ready:
-                if not (asked := plug.recv(CHUNK)):
+                if not (sent := plug.recv(CHUNK)):
                     channel.shutdown_write()
                     return
-                channel.sendall(asked)
+                channel.sendall(sent)
 
 
 def _status(channel: paramiko.Channel, deadline: Deadline) -> int:

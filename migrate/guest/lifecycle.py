@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
-
-from migrate.clock import Deadline
+from migrate.clock import Deadline, until
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
 from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.guest.domain_xml import MONITOR, NAME
-from migrate.images.cache import digest
+from migrate.images.cache import build_once, digest
 from migrate.images.disk import Disk
 from migrate.images.initramfs import Image
 from migrate.lab.api import Host
@@ -63,15 +61,7 @@ def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -
     if not order.warm:
         return _cold(order, on, prepare, deadline)
     path = saved_state(order, on)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            making = path.with_suffix(".making")
-            making.unlink(missing_ok=True)  # of a controller that was killed
-            try:
-                _cold(order, on, prepare, deadline).save(str(making))
-                making.rename(path)
-            finally:
-                making.unlink(missing_ok=True)
+    build_once(path, lambda beside: _cold(order, on, prepare, deadline).save(str(beside)))
     try:
         return on.restore(str(path), NAME, deadline)
     except GuestError as error:
@@ -133,33 +123,33 @@ def bring_probe(domain: Domain, probe: Path, deadline: Deadline) -> None:
 
 
 def _await_agent(domain: Domain, deadline: Deadline) -> None:
-    never = threading.Event()
-    while True:
-        try:
-            domain.agent("guest-ping", deadline.sooner(5))
-        except HostError as error:
-            if deadline.passed() or domain.state() != "running":
-                raise GuestError(
-                    "wait for the guest agent",
-                    host=domain.host,
-                    said=error.said,
-                    remedy="does the disk boot (see its console), and run qemu-guest-agent?",
-                ) from error
-            never.wait(POLL_S)
-        else:
-            return
+    def answers() -> bool:
+        domain.agent("guest-ping", deadline.sooner(5))
+        return True
+
+    try:
+        until(answers, deadline, POLL_S, not_yet=lambda _error: domain.state() == "running")
+    except HostError as error:
+        raise GuestError(
+            "wait for the guest agent",
+            host=domain.host,
+            said=error.said,
+            remedy="does the disk boot (see its console), and run qemu-guest-agent?",
+        ) from error
 
 
 def _execute(domain: Domain, deadline: Deadline, path: str, *words: str) -> None:
     """Run a program in the guest to its end; HostError when its status is not 0."""
-    never = threading.Event()
     pid = domain.agent("guest-exec", deadline, path=path, arg=list(words))["pid"]
-    while not (status := domain.agent("guest-exec-status", deadline, pid=pid))["exited"]:
-        if deadline.passed():
-            break
-        never.wait(POLL_S)
-    if status.get("exitcode") != 0:
-        raise HostError(f"run {path} in the guest", host=domain.host, said=f"it ended as {status}")
+
+    def exit_status() -> dict[str, Any] | None:
+        status: dict[str, Any] = domain.agent("guest-exec-status", deadline, pid=pid)
+        return status if status["exited"] else None
+
+    status = until(exit_status, deadline, POLL_S)
+    if status is None or status.get("exitcode") != 0:
+        said = "it has not ended" if status is None else f"it ended as {status}"
+        raise HostError(f"run {path} in the guest", host=domain.host, said=said)
 
 
 END_S = 20.0
@@ -168,7 +158,7 @@ PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
 
 
 def _end_everywhere(hosts: Sequence[Host]) -> None:
-    """By connections of its own: those of the attempt may have broken in it."""
+    """End the guest on every host, over new connections: those of the attempt may have broken."""
     reasons: list[Exception] = []
     for host in hosts:
         try:
@@ -180,7 +170,7 @@ def _end_everywhere(hosts: Sequence[Host]) -> None:
 
 
 def _end(host: Host) -> None:
-    """By libvirt; where that does not answer in time, by the id of QEMU that it wrote down."""
+    """End the guest by libvirt, or where that does not answer, by the process id in its file."""
     try:
         with host.connect() as hypervisor:
             end_left(host, hypervisor)
@@ -217,17 +207,12 @@ def settled(hosts: Sequence[Host], deadline: Deadline) -> bool:
     For when nobody heard how a move ended: it may go on without whoever asked for it. A host that
     can't be reached is tried again until the deadline, and is a HostError then.
     """
-    never = threading.Event()
-    while True:
-        try:
-            if not any(_at_work(host) for host in hosts):
-                return True
-        except HostError:
-            if deadline.passed():
-                raise
-        if deadline.passed():
-            return False
-        never.wait(POLL_S)
+    return until(
+        lambda: not any(_at_work(host) for host in hosts),
+        deadline,
+        POLL_S,
+        not_yet=lambda error: isinstance(error, HostError),
+    )
 
 
 def _at_work(host: Host) -> bool:
@@ -237,14 +222,14 @@ def _at_work(host: Host) -> bool:
 
 
 def holders(hosts: Sequence[Host]) -> tuple[str, ...]:
-    """The hosts on which the guest runs now: asked of each, guessed of none."""
-    found = []
+    """The names of the hosts on which the guest runs now; every one is asked."""
+    names = []
     for host in hosts:
         with host.connect() as hypervisor:
             domain = hypervisor.find(NAME)
             if domain is not None and domain.state() == "running":
-                found.append(host.name)
-    return tuple(found)
+                names.append(host.name)
+    return tuple(names)
 
 
 @contextmanager

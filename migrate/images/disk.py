@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from migrate.errors import ConfigurationError, HostError
+from migrate.images.cache import build_once
 from migrate.images.initramfs import (
     RECIPES,
     Recipe,
@@ -24,7 +25,6 @@ from migrate.images.initramfs import (
     ensure_image,
     initramfs,
     kernel_modules,
-    once,
     only_one,
     read_recipe,
     recipe_path,
@@ -34,7 +34,7 @@ from migrate.model import Value
 
 FILES = RECIPES / "disk"
 SUFFIXES = (".qcow2", ".raw", ".img")
-"""By these a path to a user's own disk is known."""
+"""Endings that tell a path to a user's own disk from a recipe's name."""
 
 SECTOR = 512
 BOOT_BEGIN = 2048
@@ -78,7 +78,7 @@ def ensure_disk(image: str, cache: Path, progress: Callable[[str], None]) -> Dis
     recipe = read_recipe(path)
     digest = digest_of(path, *(FILES / name for name in ("initramfs", "inittab", "rc")))
     folder = cache / "images" / f"{path.stem}-{digest}"
-    once(folder, lambda beside: _build(recipe, path, beside, progress))
+    build_once(folder, lambda beside: _build(recipe, path, beside, progress))
     return Disk(name=path.stem, digest=digest, path=folder / "disk.raw", format="raw", probe=probe)
 
 
@@ -87,23 +87,24 @@ def ensure_disk(image: str, cache: Path, progress: Callable[[str], None]) -> Dis
 
 def _copied(path: Path, cache: Path, probe: Path, progress: Callable[[str], None]) -> Disk:
     kind = format_of(path)
-    seen = path.stat()
-    identity = f"{path.resolve()}\0{seen.st_ino}\0{seen.st_size}\0{seen.st_mtime_ns}"
+    status = path.stat()
+    identity = f"{path.resolve()}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = cache / "images" / f"disk-{digest}"
 
     def build(beside: Path) -> None:
         progress(f"copying the disk {path} to where every host sees it")
+        beside.mkdir()
         # cp keeps holes, and shares the blocks where the file system can.
         copy = ["cp", "--sparse=always", "--reflink=auto", "--", str(path), str(beside / "disk")]
         run_tool(copy, tried=f"copy the disk {path}", remedy=f"free room at {cache}")
 
-    once(folder, build)
+    build_once(folder, build)
     return Disk(name=path.stem, digest=digest, path=folder / "disk", format=kind, probe=probe)
 
 
 def format_of(path: Path) -> Format:
-    """By the file's first bytes; ConfigurationError for what could not be opened from a copy."""
+    """Read from the file's head; ConfigurationError for what could not be opened from a copy."""
     tried = f"use the disk {path}"
     try:
         with path.open("rb") as file:
@@ -133,6 +134,7 @@ def format_of(path: Path) -> Format:
 def _build(recipe: Recipe, path: Path, beside: Path, progress: Callable[[str], None]) -> None:
     if not LOADER.exists():
         raise HostError(f"build the disk of {path}", said=f"no {LOADER}", remedy=TOOLS)
+    beside.mkdir()
     progress(f"downloading {recipe.kernel} of {recipe.suite}")
     parts = beside / "root"
     packages = download(recipe, parts, path)

@@ -6,7 +6,6 @@ sources, this builder), so that a change of any makes another image.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,16 +14,16 @@ import subprocess
 import tomllib
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import filelock
 from pydantic import Field, ValidationError
 
 from migrate.data import data_path
 from migrate.errors import ConfigurationError, HostError
+from migrate.images.cache import build_once
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
 from migrate.model import Value
 
@@ -64,7 +63,7 @@ class Recipe(Value):
     system: tuple[str, ...] = ()
     """Packages of the system on a disk, besides Debian's essential ones."""
     size_mib: int = Field(default=512, ge=256, le=65536)
-    """Of a disk; it takes the room that is written to."""
+    """A disk's size; it takes only the room that is written to."""
 
 
 class Package(Value):
@@ -118,30 +117,11 @@ def ensure_image(name_or_path: str, cache: Path, progress: Progress) -> Image:
 
     def build(beside: Path) -> None:
         progress(f"building guest image {path.stem}")
+        beside.mkdir()
         _build(path, recipe, digest, beside, progress)
 
-    once(folder, build)
+    build_once(folder, build)
     return _load(folder)
-
-
-def once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Have ``folder``: built in a folder beside it that takes its place when it is whole.
-
-    A lock keeps two builders apart. Whatever goes wrong, nothing half made is left.
-    """
-    with _disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
-            if folder.exists():
-                return
-            beside = folder.with_name(f".{folder.name}.part")
-            shutil.rmtree(beside, ignore_errors=True)  # of a builder that was killed
-            try:
-                beside.mkdir()
-                build(beside)
-                beside.rename(folder)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -281,14 +261,14 @@ def _packages(archives: Path, wanted: Sequence[str]) -> Iterator[Package]:
 
 
 def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None:
-    found = {package.name: package for package in packages}
+    by_name = {package.name: package for package in packages}
     for name, pin in recipe.pinned.items():
-        package = found.get(name)
+        package = by_name.get(name)
         if package is None:
             raise ConfigurationError(
                 f"read guest image recipe {path}, key pinned.{name}",
                 said="the recipe uses no such package",
-                remedy=f"it uses: {', '.join(found)}",
+                remedy=f"it uses: {', '.join(by_name)}",
             )
         if pin.version != package.version or pin.sha256 not in (None, package.sha256):
             raise HostError(
@@ -299,28 +279,15 @@ def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None
 
 
 def only_one(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
+    """The one file of ``folder`` that matches; HostError if there is none, or more."""
+    matches = sorted(folder.glob(pattern))
+    if len(matches) != 1:
         raise HostError(
             f"find {pattern} among the recipe's packages",
-            said=f"{len(found)} files match",
+            said=f"{len(matches)} files match",
             remedy="the recipe's key `kernel` must name one package with one kernel image",
         )
-    return found[0]
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """A full or read-only disk is the host's trouble, not a bug of ours."""
-    try:
-        yield
-    except OSError as trouble:
-        full = trouble.errno == errno.ENOSPC
-        raise HostError(
-            f"build guest image {folder.name}",
-            said=str(trouble),
-            remedy=f"free 600 MB at {folder.parent}" if full else f"make {folder.parent} writable",
-        ) from trouble
+    return matches[0]
 
 
 def run_tool(arguments: list[str], *, tried: str, remedy: str) -> bytes:

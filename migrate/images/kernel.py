@@ -78,8 +78,8 @@ def unpacked_module(name: str, content: bytes) -> bytes:
 
 def dependencies(module: bytes) -> list[str]:
     """What a kernel module says in its ``.modinfo`` that it depends on."""
-    found = re.search(rb"\0depends=([^\0]*)\0", module)
-    return [plain(name) for name in found[1].decode().split(",") if name] if found else []
+    match = re.search(rb"\0depends=([^\0]*)\0", module)
+    return [plain(name) for name in match[1].decode().split(",") if name] if match else []
 
 
 def in_order(wanted: Iterable[str], load: Callable[[str], bytes | None]) -> dict[str, bytes]:

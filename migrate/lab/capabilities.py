@@ -8,28 +8,18 @@ still be unable to run Linux, so only a kernel that reached its init counts.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from migrate.clock import Deadline, now_ns
-from migrate.lab.state import write_atomically
-from migrate.model import Capability, HostFacts, Value
+from migrate.clock import Deadline
+from migrate.lab.kvm_boot import BOOT_S, Boot, KernelImage, boot_once
+from migrate.model import Capability, HostFacts
 
 if TYPE_CHECKING:
     from migrate.drivers.libvirt import Hypervisor
-    from migrate.lab.api import Host, Runs
-
-INIT_REACHED = "migrate-lab: init reached"
-"""What the guest image's first process says on the console."""
-BOOT_S = 15.0
-"""A kernel that KVM can run is at its init in about one second."""
+    from migrate.lab.api import Host
 
 # Every line is a key, a tab and a value. A file that is not there is an answer, too.
 PRELUDE = r"""
@@ -40,46 +30,6 @@ release=$(uname -r)
 say kernel "$release"
 say cpu "$(sed -n 's/^model name[^:]*: *//p;T;q' /proc/cpuinfo)"
 """
-
-# Arguments: the line to wait for, seconds, the program and its arguments. The program is ended by
-# its id as soon as the line is there. It stays in this script's process group, so that whoever ends
-# that ends all; and where nobody does, `timeout` ends it.
-BOOT = r"""
-line=$1
-shift
-sh -c 'echo $$; exec timeout --foreground --kill-after=2 "$@" 2>&1' sh "$@" </dev/null | {
-    read -r pid
-    sed "/$line/q"
-    kill "$pid" 2>/dev/null
-}
-"""
-
-
-class KernelImage(Protocol):
-    """A kernel that can be booted for a try; the host sees its files at the same paths."""
-
-    @property
-    def kernel(self) -> Path:
-        """As QEMU's ``-kernel`` takes it."""
-
-    @property
-    def initrd(self) -> Path:
-        """Its first process says :data:`INIT_REACHED`."""
-
-    @property
-    def cmdline(self) -> str:
-        """With the console on the first serial port."""
-
-
-class Boot(Value):
-    """One try at booting a kernel under KVM."""
-
-    reached: bool
-    seconds: float
-    said: str = ""
-    """The last line of the guest's console, or of QEMU where that gave up."""
-    gave_up: bool = False
-    """QEMU ended by itself, before the time was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,61 +134,6 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
 
 
 # --- KVM is tried -------------------------------------------------------------------------------
-
-
-def boot(host: Runs, image: KernelImage, seconds: float = BOOT_S) -> Boot:
-    """Boot a kernel under KVM on the host until its init speaks; nothing of it is left."""
-    argv = [
-        *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35", "-m", "128"),
-        *("-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", image.cmdline),
-    ]
-    began = now_ns()
-    out = host.run(
-        ["sh", "-c", BOOT, "sh", INIT_REACHED, f"{seconds:g}", *argv],
-        Deadline.after(seconds + 10),
-        check=False,
-    ).out
-    took = (now_ns() - began) / 1e9
-    lines = [line.strip() for line in out.splitlines() if line.strip()]
-    complaints = [line for line in lines if line.startswith("qemu-system")]
-    console = [line for line in lines if line not in complaints]
-    reached = INIT_REACHED in out
-    gave_up = not reached and took < seconds
-    return Boot(
-        reached=reached,
-        seconds=round(took, 1),
-        said=((complaints or console if gave_up else console) or [""])[-1],
-        gave_up=gave_up,
-    )
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return match[1] if match else ""
-
-
-def boot_once(
-    host: Runs,
-    cache: Path,
-    key: tuple[str, ...],
-    image: KernelImage,
-    *,
-    fresh: bool = False,
-    seconds: float = BOOT_S,
-) -> Boot:
-    """:func:`boot`, or what came of it the last time for the same ``key``."""
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    kept = cache / "facts" / f"kvm-{digest}.json"
-    if not fresh and kept.exists():
-        try:
-            return Boot.model_validate_json(kept.read_text())
-        except ValidationError:  # of another version: found out anew, and written over
-            pass
-    found = boot(host, image, seconds)
-    write_atomically(kept, found.model_dump_json(indent=2))
-    return found
 
 
 # --- one function a capability: what it has, or why not and what it takes -----------------------

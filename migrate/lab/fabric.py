@@ -29,7 +29,12 @@ PREFIX = 24
 
 
 class FabricLab:
-    """A lab that is up, whatever its hosts are made of."""
+    """A lab that is up, whatever its hosts are made of; see :class:`migrate.lab.api.Lab`."""
+
+    kind: str
+    cpu_model: str | None
+    patience: float
+    hosts: Mapping[str, Host]
 
     peer_address = PEER_ADDRESS
     peer_interface = "peer"
@@ -37,31 +42,30 @@ class FabricLab:
     peer_is_here = True
     prefix = PREFIX
 
-    def __init__(self, record: LabRecord, hosts: Mapping[str, Host]) -> None:
+    def __init__(self, record: LabRecord) -> None:
         self.record = record
         self.name = record.config.name
-        self._all = hosts
         self.segment = record.fabric
         """The namespace of the peer."""
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.record.config.scenario_defaults()
 
     @property
     def shared(self) -> Path:
-        """The cache: every host sees it at its own path."""
+        """See Lab; the cache."""
         return cache_folder()
 
     @property
     def leases(self) -> Path:
-        """Beside the journal: they go with the lab."""
+        """See Lab; beside the journal, so that they go with the lab."""
         return self.record.folder
 
     @property
     def coordinator(self) -> str | None:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.record.config.coordinator
 
     def in_fabric(self, argv: Sequence[str]) -> list[str]:
@@ -72,25 +76,25 @@ class FabricLab:
         """The fabric's ports that carry the traffic of a host's guests."""
         raise NotImplementedError
 
-    def apart(self, source: str, target: str) -> Self:
+    def isolate_pair(self, source: str, target: str) -> Self:
         """The lab as a guest on these two hosts sees it, whatever goes on on others.
 
         Their ports are joined to the segment of ``source``: who calls this has leased both.
         """
         deadline = Deadline.after(20)
-        if len(self._all) < 4:
+        if len(self.hosts) < 4:
             return self
-        found = copy.copy(self)
-        found.segment = self.record.peer_of(source)
-        bridge = _bridge_of(found.segment)
+        isolated = copy.copy(self)
+        isolated.segment = self.record.peer_of(source)
+        bridge = _bridge_of(isolated.segment)
         made = self.record.folder / f"{bridge}.segment"
-        if found.segment != self.record.fabric and not made.exists():
-            _make_segment(self.record.fabric, found.segment, deadline)
+        if isolated.segment != self.record.fabric and not made.exists():
+            _make_segment(self.record.fabric, isolated.segment, deadline)
             made.touch()
         ports = (port for host in (source, target) for port in self.data_ports(host))
         lines = [f"link set {port} master {bridge}" for port in ports]
         ip_batch(self.record.fabric, lines, deadline)
-        return found
+        return isolated
 
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -109,13 +113,29 @@ class FabricLab:
             finally:
                 process.kill()
 
-    def told(self) -> Iterator[str]:
-        """What it is made of, on lines."""
+    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+        """See Lab."""
+        raise NotImplementedError
+
+    def replace_dead_hosts(self) -> tuple[str, ...]:
+        """See Lab."""
+        raise NotImplementedError
+
+    def is_healthy(self) -> bool:
+        """Whether all of it still runs."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """See Lab."""
+        raise NotImplementedError
+
+    def summary(self) -> Iterator[str]:
+        """What it is made of, a line each."""
         for host in self.record.hosts:
             yield f"{host.name}: root {host.root}, {host.address}, {host.namespace}"
-            yield f"  lends {self._all[host.name].resources.told()}"
-        lent = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
-        yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {lent}"
+            yield f"  provides {self.hosts[host.name].resources.summary()}"
+        pages = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
+        yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {pages}"
 
     def as_json(self) -> str:
         """What it is made of."""

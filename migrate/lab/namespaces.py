@@ -1,4 +1,4 @@
-"""What hosts on this machine stand on: a root file system entered in namespaces of its own.
+"""Hosts on this machine: a root file system entered in namespaces of its own.
 
 Its process 1 reaps, and whatever runs in the host ends with it.
 """
@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from migrate.drivers.shell import tail
+from migrate.clock import Deadline, Offset, wall_offset
+from migrate.drivers.libvirt import Hypervisor
+from migrate.drivers.shell import Completed, run, tail
 from migrate.errors import HostError
+from migrate.images.cache import build_once
+from migrate.lab.api import Power
 from migrate.lab.config import cache_folder
+from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.lab.rootfs import init_program
 from migrate.lab.state import HostRecord, LabRecord, ProcessId
 
@@ -43,10 +52,10 @@ max_core = 0
 
 def shares() -> list[str]:
     """Folders of the cache that every host sees at the same paths, and how."""
-    found = {"images": "ro", "warm": "rw"}
-    for name in found:
+    modes = {"images": "ro", "warm": "rw"}
+    for name in modes:
         (cache_folder() / name).mkdir(parents=True, exist_ok=True)
-    return [f"{cache_folder() / name}:{mode}" for name, mode in found.items()]
+    return [f"{cache_folder() / name}:{mode}" for name, mode in modes.items()]
 
 
 def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:
@@ -61,7 +70,7 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
     known = [f"{other.address} {other.name}" for other in record.hosts]
     (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
     _know_libvirts_user(host, upper)
-    _lend_capabilities(host, upper)
+    _reuse_capabilities(host, upper)
     script = files("migrate.lab").joinpath("enter_root.sh")
     argv = [
         # Forked off: a lab outlives its controller, which has no child to wait for then.
@@ -77,10 +86,10 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
         ) as starting,
     ):
-        said = starting.stdout.readline().split() if starting.stdout else []
-    if said[:1] != ["ready"]:
+        words = starting.stdout.readline().split() if starting.stdout else []
+    if words[:1] != ["ready"]:
         raise HostError("start the host", host=host.name, said=tail(log))
-    return host.model_copy(update={"init": ProcessId.of(int(said[1]))})
+    return host.model_copy(update={"init": ProcessId.of(int(words[1]))})
 
 
 def _know_libvirts_user(host: HostRecord, upper: Path) -> None:
@@ -101,8 +110,8 @@ def _capabilities(host: HostRecord) -> Path:
     )
 
 
-def _lend_capabilities(host: HostRecord, upper: Path) -> None:
-    """Asking an emulator what it can takes libvirt seconds: hand it the answers of last time."""
+def _reuse_capabilities(host: HostRecord, upper: Path) -> None:
+    """Asking an emulator what it can do takes libvirt seconds: hand it the answers of last time."""
     kept = _capabilities(host)
     if kept.is_dir() and host.root != "/":
         into = upper / "var/cache/libvirt/qemu/capabilities"
@@ -111,13 +120,86 @@ def _lend_capabilities(host: HostRecord, upper: Path) -> None:
 
 def keep_capabilities(record: LabRecord) -> None:
     """Keep what libvirt found out about its emulators, for the next time the lab is up."""
+    if not record.complete:
+        return
     for host in record.hosts:
         made = record.folder / host.name / "upper/var/cache/libvirt/qemu/capabilities"
         kept = _capabilities(host)
-        if made.is_dir() and not kept.exists():
-            making = kept.with_name(f".making-{uuid.uuid4().hex}")
-            shutil.copytree(made, making)
+        if made.is_dir() and any(made.iterdir()):
+            with suppress(HostError):  # without it the next lab is slower to come up, no more
+                build_once(kept, partial(shutil.copytree, made))
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceHost:
+    """A host made of namespaces on this machine, entered by way of its process 1."""
+
+    name: str
+    root: str
+    migration_address: str
+    init_pid: int
+    resources: Resources = PLAIN_RESOURCES
+    power: Power | None = None
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    @property
+    def libvirt_target(self) -> str:
+        """TCP without authentication, on a network that exists inside the lab only."""
+        return f"qemu+tcp://{self.migration_address}/system"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program inside the host's namespaces and root."""
+        return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
+
+    def enter(self, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program on the host, without our environment."""
+        clean = ["env", "-i", f"PATH={self.path}", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"]
+        return ["nsenter", "--target", str(self.init_pid), "--all", "--", *clean, *argv]
+
+    def file(self, path: str) -> Path:
+        """The host's file as this machine sees it."""
+        return Path(f"/proc/{self.init_pid}/root") / path.lstrip("/")
+
+    def read(self, path: str, _deadline: Deadline) -> bytes:
+        """What is in a file of the host."""
+        try:
+            return self.file(path).read_bytes()
+        except OSError as error:
+            raise HostError(f"read {path}", host=self.name, said=str(error)) from error
+
+    @contextmanager
+    def dial(self, path: str, deadline: Deadline) -> Iterator[socket.socket]:
+        """A connection to a unix socket of the host while the block runs."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plug:
+            plug.settimeout(max(deadline.left(), 0.001))
             try:
-                making.rename(kept)
-            except OSError:  # another lab was first: its answers are as good
-                shutil.rmtree(making)
+                plug.connect(str(self.file(path)))
+            except OSError as error:
+                raise HostError(f"connect to {path}", host=self.name, said=str(error)) from error
+            yield plug
+
+    def connect(self) -> Hypervisor:
+        """Over the host's own socket."""
+        place = self.file("/run/libvirt/libvirt-sock")
+        return Hypervisor.open(f"qemu+unix:///system?socket={place}", self.name)
+
+    def wall_clock(self) -> Offset:
+        """The host shares this machine's clock."""
+        return wall_offset()
+
+    def start_libvirt(self, deadline: Deadline) -> None:
+        """libvirtd as a daemon: the command returns when its sockets listen, and may fail yet."""
+        self.run(["libvirtd", "--daemon", "--listen", "--timeout", "0"], deadline)
+        try:
+            with self.connect():
+                pass
+        except HostError as error:
+            log = self.file("/var/log/libvirt/libvirtd.log")
+            raise HostError("start libvirtd", host=self.name, said=tail(log)) from error

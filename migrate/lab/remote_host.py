@@ -1,4 +1,4 @@
-"""A host that is reached over ssh and libvirt alone: what it is made of is nobody's business."""
+"""A host that is reached over ssh and libvirt alone, whatever it is made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
-from migrate.drivers.ssh import Address, Connection
+from migrate.drivers.ssh import Connection
+from migrate.drivers.ssh_address import Address
 from migrate.lab.api import Power
 from migrate.lab.resources import Resources
 
@@ -28,10 +29,10 @@ class Reach:
     libvirt_target: str
     """The URI by which another host's libvirt reaches it."""
     program: str
-    """The probe's, as the host sees it: it says the host's clock, and reaches sockets there."""
+    """The probe's path on the host: it reports the host's clock, and relays to sockets there."""
     start_libvirt: tuple[str, ...] = ("libvirtd", "--daemon", "--listen", "--timeout", "0")
     lease_name: str | None = None
-    """Where several labs may have the host: what its lease is called; None: by its lab."""
+    """What its lease is called where several labs may have the host; None: its name in its lab."""
 
 
 class RemoteHost:
@@ -73,7 +74,7 @@ class RemoteHost:
         return self._ssh.run(argv, deadline, text=text, check=check)
 
     def file(self, path: str) -> None:
-        """What lies on another machine is not seen."""
+        """None: it lies on another machine."""
 
     def read(self, path: str, deadline: Deadline) -> bytes:
         """What is in a file of the host."""
@@ -88,7 +89,7 @@ class RemoteHost:
         return Hypervisor.open(self._reach.libvirt, self.name, self.address.namespace)
 
     def wall_clock(self) -> Offset:
-        """By round trips over ssh to the probe's program, which says its host's clock."""
+        """See Host; by round trips over ssh to the probe, which reports its host's clock."""
         deadline = Deadline.after(CLOCK_S)
         with self._ssh.talking([self._reach.program], deadline) as lines:
 
@@ -99,7 +100,7 @@ class RemoteHost:
             return offset_of(f"{self.name}.wall", read, CLOCK_ROUNDS)
 
     def start_libvirt(self, deadline: Deadline) -> None:
-        """As the lab has it; the command returns when its sockets listen."""
+        """See Host; by the lab's command, which returns when its sockets listen."""
         self.run(self._reach.start_libvirt, deadline)
         with self.connect():
             pass

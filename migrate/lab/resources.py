@@ -1,4 +1,4 @@
-"""What of a host guests may be made of, and the names of its links where a lab makes them."""
+"""What a host provides for guests' interfaces; the names of its links where a lab makes them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ OVS_UPLINK = "up-ovs"
 
 
 class Resources(Value):
-    """What of a host the guests' interfaces may be made of, all of it joined to the fabric."""
+    """What a host provides for guests' interfaces, all of it joined to the fabric."""
 
     bridge: str = DATA_BRIDGE
     """Where the taps of ``virtio`` go."""
     ovs_uplink: str = OVS_UPLINK
     """The port that the fabric is on, of a switch that is started where none runs."""
     ovs_bridge: str | None = None
-    """Of the OVS with DPDK that runs on the host, with its uplink: only ports of it are made."""
+    """A bridge with its uplink, of the OVS-DPDK that runs on the host: only ports are added."""
     migration_link: str = MIGRATION_LINK
     """By which guests are sent to the other host."""
     pf: str | None = None
-    """The link of a physical function, whose VFs may be had; e.g. ``up-pf``."""
+    """The link of a physical function, whose VFs may be used; e.g. ``up-pf``."""
     vdpa: tuple[str, ...] = ()
-    """vDPA management devices, e.g. ``pci/0000:00:10.0``. One on a PCI device that a virtio driver
-    has at the moment is had by binding that device to ``vp-vdpa`` for the time of its use."""
+    """vDPA management devices, e.g. ``pci/0000:00:10.0``. A PCI device that is bound to a virtio
+    driver is rebound to ``vp-vdpa`` while it is in use."""
 
-    def told(self) -> str:
-        """On one line."""
+    def summary(self) -> str:
+        """All of it on one line."""
         ovs = f"OVS uplink {self.ovs_uplink}"
         if self.ovs_bridge is not None:
             ovs = f"OVS bridge {self.ovs_bridge}"
@@ -41,4 +41,4 @@ class Resources(Value):
 
 
 PLAIN_RESOURCES = Resources()
-"""Of a host that has no special hardware."""
+"""What a host without special hardware provides."""

@@ -6,19 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from filelock import FileLock
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError, HostError
+from migrate.images.cache import build_once
 
 VERSION = 3
-"""Of the way roots are made; a new number makes every root anew."""
+"""Raised when roots are made in another way: then every root is made anew."""
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR = "http://deb.debian.org/debian"
@@ -82,31 +80,14 @@ def ensure_root(name: str, cache: Path, progress: Callable[[str], None]) -> Path
     recipe = RECIPES[name]
     digest = hashlib.sha256(json.dumps([VERSION, asdict(recipe)]).encode()).hexdigest()[:12]
     folder = cache / "roots" / f"{name}-{digest}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.is_dir():
-        return folder
-    with FileLock(folder.with_suffix(".lock")), _fresh(folder) as making:
-        if making is not None:
-            progress(f"making the root {name} (once; about half a minute)")
-            suites = (recipe.suite, f"{recipe.suite}-backports")[: 1 + recipe.backports]
-            bootstrap(recipe.suite, suites, recipe.packages, making)
+
+    def build(beside: Path) -> None:
+        progress(f"making the root {name} (once; about half a minute)")
+        suites = (recipe.suite, f"{recipe.suite}-backports")[: 1 + recipe.backports]
+        bootstrap(recipe.suite, suites, recipe.packages, beside)
+
+    build_once(folder, build)
     return folder
-
-
-@contextmanager
-def _fresh(folder: Path) -> Iterator[Path | None]:
-    """A folder beside ``folder`` that takes its place when all went well, and is removed if not."""
-    if folder.is_dir():
-        yield None
-        return
-    making = folder.with_name(f".making-{folder.name}")
-    shutil.rmtree(making, ignore_errors=True)
-    try:
-        yield making
-        making.rename(folder)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
 
 
 def bootstrap(suite: str, suites: Sequence[str], packages: Sequence[str], folder: Path) -> None:

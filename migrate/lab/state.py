@@ -1,5 +1,5 @@
-"""What a local lab did to the machine, written down before it is done, so that any controller can
-put it back: also one that comes after a ``kill -9``."""
+"""The journal of a lab on this machine: what was done to the machine, written down before it is
+done, so that any controller can put it back, also after a ``kill -9``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 
 from filelock import FileLock
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.config import MadeConfig
+from migrate.lab.config import LabConfig
+from migrate.lab.kinds import parse_config
 from migrate.model import Value
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
@@ -72,7 +74,7 @@ class HostRecord(Value):
 
     name: str
     number: int = 0
-    """From 1 on; it is in all its addresses."""
+    """Counted from 1; it is in all the host's addresses."""
     root: str
     root_folder: Path
     namespace: str
@@ -80,16 +82,20 @@ class HostRecord(Value):
     init: ProcessId | None = None
 
 
+def _parsed(config: LabConfig | dict[str, Any]) -> LabConfig:
+    return config if isinstance(config, LabConfig) else parse_config(config)
+
+
 class LabRecord(Value):
     """The journal of a lab: ``<state>/<lab>/lab.json``."""
 
-    config: MadeConfig
+    config: Annotated[SerializeAsAny[LabConfig], BeforeValidator(_parsed)]
     folder: Path
     fabric: str
     hosts: tuple[HostRecord, ...]
     huge_pages: int = Field(default=0, ge=0)
     note: str = ""
-    """Why something that was asked for is not lent, e.g. huge pages."""
+    """Why something that was asked for is not there, e.g. huge pages."""
     complete: bool = False
 
     @property
@@ -110,7 +116,7 @@ class LabRecord(Value):
 
 
 def new_record(
-    config: MadeConfig, roots: Mapping[str, Path], namespace: str, state: Path
+    config: LabConfig, roots: Mapping[str, Path], namespace: str, state: Path
 ) -> LabRecord:
     """The journal of a lab of which nothing has been made; ``namespace`` has a {} for a host."""
     return LabRecord(
@@ -159,7 +165,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def _ledger(state: Path) -> Iterator[dict[str, int]]:
-    """Who lent how many huge pages; ``base`` is what the machine had before the first lab."""
+    """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
     state.mkdir(parents=True, exist_ok=True)
     path = state / "huge-pages.json"
     with FileLock(state / "huge-pages.lock"):

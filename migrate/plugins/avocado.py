@@ -40,7 +40,7 @@ from migrate import log
 from migrate.errors import ConfigurationError, LabError
 
 if TYPE_CHECKING:
-    from migrate.lab.config import AnyConfig
+    from migrate.lab.config import LabConfig
     from migrate.model import Attempt, Case
     from migrate.scenario.loader import Scenario
 
@@ -182,10 +182,10 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
             raise JobError(str(error)) from error
 
     def _prepare(self, config: dict[str, Any]) -> None:
-        from migrate.campaign.hosts import lab_up
+        from migrate.lab import manager
 
         keep = bool(config[f"{KIND}.{KEEP[0]}"])
-        lab = self._stack.enter_context(lab_up(_lab(config), keep=keep))
+        lab = self._stack.enter_context(manager.opened(_lab(config), LOG_UI.info, keep=keep))
         # More tests than pairs would wait for a lease, and be heard by the meter meanwhile.
         config[AT_ONCE] = min(config[AT_ONCE], len(lab.hosts) // 2)
         config[ENDING] = max(config[ENDING], UNDOING_S)
@@ -198,8 +198,8 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
             LOG_UI.error(str(error))
 
 
-def _lab(config: Mapping[str, Any]) -> AnyConfig:
-    from migrate.lab.config import load_lab
+def _lab(config: Mapping[str, Any]) -> LabConfig:
+    from migrate.lab.kinds import load_lab
 
     file, name = config.get(f"{KIND}.lab"), config.get(f"{KIND}.name")
     return load_lab(Path(file) if file else None, name or None)

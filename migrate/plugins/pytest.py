@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from migrate.campaign.progress import Progress
     from migrate.campaign.session import Session
     from migrate.lab.api import Host
-    from migrate.lab.config import AnyConfig
+    from migrate.lab.config import LabConfig
     from migrate.model import Attempt, Case
     from migrate.world import World
 
@@ -257,8 +257,8 @@ def verdicts(lab: Session) -> Verdicts:
     return judge
 
 
-def _lab_config(config: pytest.Config) -> AnyConfig:
-    from migrate.lab.config import load_lab
+def _lab_config(config: pytest.Config) -> LabConfig:
+    from migrate.lab.kinds import load_lab
 
     return load_lab(config.getoption("--lab"), config.getoption("--lab-name"))
 

@@ -21,11 +21,10 @@ from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, begin, write_log
 from migrate.clock import Deadline
 from migrate.guest.lifecycle import end_left
-from migrate.lab import manager as labs
+from migrate.lab import manager
 from migrate.lab.api import Lab
-from migrate.lab.config import AnyConfig
-from migrate.lab.lease.file_lock import BusyError, leased
-from migrate.lab.manager import AnyLab
+from migrate.lab.config import LabConfig
+from migrate.lab.lease.file_lock import BusyError, lock_hosts
 from migrate.report.readers import write_readers
 from migrate.results.run_folder import RunWriter, read_head, read_run
 
@@ -50,14 +49,14 @@ class SharedRun:
 
     @contextmanager
     def session(
-        self, config: AnyConfig, results: Path, reporter: Reporter, command: Sequence[str]
+        self, config: LabConfig, results: Path, reporter: Reporter, command: Sequence[str]
     ) -> Iterator[Session]:
         """A session beside others on the same lab and run folder; the first one makes them."""
         with log.shown(reporter.say, reporter.level), log.recorded() as run_log:
             with FileLock(self.folder / "lock"):
-                if labs.find(config.name) is None:
+                if not manager.is_up(config, LOGGER.info):
                     self._ours.touch()
-                lab = labs.up(config, LOGGER.info)
+                lab = manager.up(config, LOGGER.info)
                 if self._run.exists():
                     session = self._join(lab, reporter, run_log)
                 else:
@@ -72,12 +71,12 @@ class SharedRun:
         write_log(run_log, writer)
         return Session(lab, run.hosts, writer, reporter)
 
-    def close(self, config: AnyConfig) -> Path | None:
+    def close(self, config: LabConfig) -> Path | None:
         """Write the report, and take the lab down if it was not up before; the run folder, if any.
 
         Guests of workers that were killed are ended also in a lab that stays up.
         """
-        lab = labs.find(config.name)
+        lab = None if manager.is_persistent(config) else manager.find(config, LOGGER.info)
         try:
             if not self._run.exists():
                 return None
@@ -91,19 +90,17 @@ class SharedRun:
         finally:
             if self._ours.exists():
                 LOGGER.info("taking the lab down")
-                if lab is not None:
-                    lab.keep()
-                labs.down(config.name)
+                manager.down(config)
             elif lab is not None and self._run.exists():
                 _end_left(lab)
 
 
-def _end_left(lab: AnyLab) -> None:
+def _end_left(lab: Lab) -> None:
     """End guests on hosts that nobody has leased."""
     for host in lab.hosts.values():
         with (
             suppress(BusyError),
-            leased(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
+            lock_hosts(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
             host.connect() as hypervisor,
         ):
             if end_left(host, hypervisor):

@@ -28,9 +28,11 @@ from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.guest.domain_xml import NAME, domain_xml
 from migrate.images.initramfs import ensure_image
-from migrate.lab import manager
-from migrate.lab.api import Host, NamespaceHost
-from migrate.lab.config import HostConfig, LabConfig, cache_folder
+from migrate.lab.api import Host
+from migrate.lab.config import cache_folder
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import Resources
 from migrate.model import GuestSpec, Interface, Mode, Nic
 from selftests.helpers import new_name, remove_lab
@@ -44,8 +46,10 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     """The second one is left without a switch. A disk's overlay, as a killed controller leaves it
     there, goes with the lab."""
     name = new_name()
-    config = LabConfig(name=name, hosts={"a": HostConfig(), "b": HostConfig(huge_pages=0)})
-    lab = manager.up(config, lambda _text: None)
+    config = LocalConfig(
+        name=name, hosts={"a": LocalHostConfig(), "b": LocalHostConfig(huge_pages=0)}
+    )
+    lab = local.KIND.up(config, lambda _text: None)
     try:
         if lab.record.note:
             pytest.skip(lab.record.note)

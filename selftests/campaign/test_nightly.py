@@ -33,7 +33,7 @@ from migrate.cli.nightly import Duration
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
 from migrate.report.table import plain, table
@@ -240,7 +240,7 @@ SMALL = 'name = "small"\n[interface]\nmode = "virtio"\n'
 
 def request(folder: Path, name: str, budget_s: float | None = None) -> NightRequest:
     scenarios = [parse(SMALL, "small.toml")]
-    return NightRequest(LabConfig(name=name), folder, scenarios, budget_s, repeat=1)
+    return NightRequest(LocalConfig(name=name), folder, scenarios, budget_s, repeat=1)
 
 
 def planned(folder: Path, hours: float = 1, **fields: Any) -> RunWriter:
@@ -411,11 +411,11 @@ def test_a_clean_lab_is_left_up(
 ) -> None:
     clean_lab(shared_lab.record.config)
     assert told.lines == []
-    down: list[str] = []
+    down: list[LocalConfig] = []
     monkeypatch.setattr("migrate.campaign.nightly.leftovers", lambda _hosts: ("a guest",))
     monkeypatch.setattr(manager, "down", down.append)
     clean_lab(shared_lab.record.config)
-    assert down == [shared_lab.name]
+    assert down == [shared_lab.record.config]
     assert "for what was left in it: a guest" in told
 
 

@@ -15,10 +15,10 @@ from migrate.clock import Deadline
 from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError
 from migrate.lab import manager
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import load_lab
-from migrate.lab.lease.file_lock import leased
+from migrate.lab.kinds import load_lab
+from migrate.lab.lease.file_lock import lock_hosts
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.prepare.apply import prepare
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.prepare.steps import PreparedHost
@@ -104,7 +104,7 @@ def test_what_a_lease_protects_is_left_alone(lab: LocalLab) -> None:
     host.run(["ip", "tuntap", "add", "tap7", "mode", "tap"], Deadline.after(9))
     host.run(["ip", "link", "set", "tap7", "master", "data", "up"], Deadline.after(9))
     said: list[str] = []
-    with leased(lab.leases, ["a"], Deadline.after(9), said.append):
+    with lock_hosts(lab.leases, ["a"], Deadline.after(9), said.append):
         assert repair(lab, said.append, dry_run=True) == 1
         with pytest.raises(CleanupError, match=f"held by process {os.getpid()}"):
             repair(lab, said.append)

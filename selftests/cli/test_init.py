@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from migrate.cli.init import STARTER
 from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
-from migrate.lab.config import load_lab
+from migrate.lab.kinds import load_lab
 from migrate.scenario.loader import load
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import Completed
-from migrate.lab.api import NamespaceHost
+from migrate.lab.namespaces import NamespaceHost
 
 Message = Mapping[str, Any]
 Answers = Sequence[Message]

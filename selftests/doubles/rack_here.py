@@ -23,12 +23,13 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
-from migrate.drivers.ssh import key_pair
-from migrate.lab import manager
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import HostConfig, LabConfig
+from migrate.drivers.ssh_address import key_pair
+from migrate.lab import fabric_kind
 from migrate.lab.fabric import ip_batch
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 
 HOSTS = ("a", "b")
 PEER = "p"
@@ -84,10 +85,10 @@ class Rack:
 @contextmanager
 def rack(name: str, folder: Path) -> Iterator[Rack]:
     """A rack while the block runs; its user's files lie in ``folder``."""
-    config = LabConfig(name=name, hosts={host: HostConfig() for host in (*HOSTS, PEER)})
+    config = LocalConfig(name=name, hosts={host: LocalHostConfig() for host in (*HOSTS, PEER)})
     with ExitStack() as undo:
-        lab = manager.up(config, lambda _text: None)
-        undo.callback(manager.down, name)
+        lab = local.KIND.up(config, lambda _text: None)
+        undo.callback(fabric_kind.down, name)
         namespace = f"mlab-{name}-ctl"
         run(["ip", "netns", "add", namespace], _soon())
         undo.callback(run, ["ip", "netns", "del", namespace], _soon(600))

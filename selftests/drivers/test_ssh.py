@@ -15,12 +15,14 @@ import pytest
 from migrate.clock import Deadline, now_ns
 from migrate.drivers import netns
 from migrate.drivers.background_call import BackgroundCall
-from migrate.drivers.ssh import Address, Connection, key_pair, resolve
+from migrate.drivers.ssh import Connection
+from migrate.drivers.ssh_address import Address, key_pair, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Host, NamespaceHost
+from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import Resources
 from selftests.doubles.rack_here import start_sshd

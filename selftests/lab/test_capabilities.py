@@ -16,20 +16,13 @@ import pytest
 from migrate.backends.registry import INSPECTIONS
 from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
-from migrate.lab import manager
-from migrate.lab.api import NamespaceHost
-from migrate.lab.capabilities import (
-    BOOT_S,
-    HOST,
-    INIT_REACHED,
-    Boot,
-    Look,
-    gather,
-    judge,
-    script_of,
-)
-from migrate.lab.config import HostConfig, LabConfig
+from migrate.lab import kvm_boot
+from migrate.lab.capabilities import HOST, Look, gather, judge, script_of
+from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, Boot
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.model import Capability, HostFacts
 from selftests.helpers import new_name, remove_lab
 
@@ -242,9 +235,9 @@ class Image:
 @pytest.fixture(scope="module")
 def lab(root: None) -> Iterator[LocalLab]:
     name = new_name()
-    hosts = {host: HostConfig(huge_pages=0) for host in "ab"}
+    hosts = {host: LocalHostConfig(huge_pages=0) for host in "ab"}
     try:
-        yield manager.up(LabConfig(name=name, hosts=hosts), lambda _: None)
+        yield local.KIND.up(LocalConfig(name=name, hosts=hosts), lambda _: None)
     finally:
         remove_lab(name)
 
@@ -282,7 +275,7 @@ def left(host: NamespaceHost) -> list[str]:
 
 def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: NamespaceHost) -> None:
     stand_in(host, f"echo booting; echo '{INIT_REACHED}'; exec sleep 1000")
-    boot = facts.boot(host, Image(), seconds=60)
+    boot = kvm_boot.boot(host, Image(), seconds=60)
     assert boot.reached
     assert boot.said == INIT_REACHED
     assert boot.seconds < 60
@@ -294,7 +287,7 @@ def test_a_kernel_that_reaches_its_init_is_ended_at_once(host: NamespaceHost) ->
 
 def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: NamespaceHost) -> None:
     stand_in(host, "echo Booting from ROM..; exec sleep 1000")
-    boot = facts.boot(host, Image(), seconds=0.3)
+    boot = kvm_boot.boot(host, Image(), seconds=0.3)
     assert not boot.reached
     assert not boot.gave_up
     assert boot.said == "Booting from ROM.."
@@ -303,13 +296,13 @@ def test_a_kernel_that_hangs_is_ended_at_the_deadline(host: NamespaceHost) -> No
 
 def test_a_qemu_that_does_not_listen_is_ended_all_the_same(host: NamespaceHost) -> None:
     stand_in(host, "trap '' TERM; exec sleep 1000")
-    assert not facts.boot(host, Image(), seconds=0.3).reached
+    assert not kvm_boot.boot(host, Image(), seconds=0.3).reached
     assert left(host) == []
 
 
 def test_a_qemu_that_gives_up_is_quoted(host: NamespaceHost) -> None:
     stand_in(host, "echo 'qemu-system-x86_64: failed to initialize kvm' >&2; exit 1")
-    boot = facts.boot(host, Image(), seconds=60)
+    boot = kvm_boot.boot(host, Image(), seconds=60)
     assert boot.gave_up
     assert boot.said == "qemu-system-x86_64: failed to initialize kvm"
 
@@ -326,7 +319,7 @@ def test_an_interrupted_try_leaves_no_process(host: NamespaceHost) -> None:
     waiting = threading.Thread(target=interrupt)
     waiting.start()
     with pytest.raises(KeyboardInterrupt):
-        facts.boot(host, Image(), BOOT_S)
+        kvm_boot.boot(host, Image(), BOOT_S)
     waiting.join()
     up.unlink()
     assert left(host) == []

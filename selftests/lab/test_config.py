@@ -9,14 +9,10 @@ import pytest
 
 from migrate.errors import ConfigurationError
 from migrate.lab import config
-from migrate.lab.config import (
-    HostConfig,
-    LabConfig,
-    MachineConfig,
-    NestedConfig,
-    RackConfig,
-    load_lab,
-)
+from migrate.lab.kinds import load_lab
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
+from migrate.lab.nested.config import MachineConfig, NestedConfig
+from migrate.lab.rack.config import RackConfig
 from migrate.lab.rootfs import RECIPES
 from migrate.lab.state import LabRecord, new_record
 
@@ -75,8 +71,8 @@ def test_labs_that_are_shipped_can_be_up_at_once() -> None:
 
 
 def test_no_file_means_two_hosts_of_the_default_root() -> None:
-    assert load_lab(None) == LabConfig()
-    assert load_lab(HERE / "labs/local.toml") == LabConfig()
+    assert load_lab(None) == LocalConfig()
+    assert load_lab(HERE / "labs/local.toml") == LocalConfig()
 
 
 def test_a_name_given_on_the_command_line_wins(tmp_path: Path) -> None:
@@ -136,12 +132,12 @@ def test_a_labs_own_workload_is_what_scenarios_leave_open(tmp_path: Path) -> Non
     text = NESTED + "[workload]\ninterval_us = 5000\nfloor_s = 3\n"
     lab = load_lab(written(tmp_path, text))
     assert lab.scenario_defaults() == {"workload": {"interval_us": 5000, "floor_s": 3}}
-    assert LabConfig().scenario_defaults() == {}
+    assert LocalConfig().scenario_defaults() == {}
 
 
-@pytest.mark.parametrize("made", [LabConfig(name="x"), NestedConfig(name="x")])
+@pytest.mark.parametrize("made", [LocalConfig(name="x"), NestedConfig(name="x")])
 def test_the_journal_remembers_which_kind_a_lab_is(
-    made: LabConfig | NestedConfig, tmp_path: Path
+    made: LocalConfig | NestedConfig, tmp_path: Path
 ) -> None:
     roots = {host.root: tmp_path for host in made.hosts.values()}
     record = new_record(made, roots, "mlab-x", tmp_path)
@@ -176,8 +172,8 @@ def test_folders_can_be_moved_by_the_environment(monkeypatch: pytest.MonkeyPatch
 
 def test_every_key_and_every_root_is_in_the_reference() -> None:
     text = (HERE / "docs/lab-files.md").read_text()
-    labs = {*LabConfig.model_fields, *NestedConfig.model_fields}
-    keys = {*labs, *HostConfig.model_fields, *MachineConfig.model_fields, *RECIPES}
+    labs = {*LocalConfig.model_fields, *NestedConfig.model_fields}
+    keys = {*labs, *LocalHostConfig.model_fields, *MachineConfig.model_fields, *RECIPES}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
@@ -197,3 +193,13 @@ def test_a_local_host_takes_no_pages_or_modules_of_the_machine(tmp_path: Path) -
             load_lab(written(tmp_path, text.format(wish)))
         assert load_lab(written(tmp_path, NESTED + text.format(wish)))
     assert load_lab(written(tmp_path, text.format('bridge = "taps"')))
+
+
+@pytest.mark.parametrize("table", ["lends", "resources"])
+def test_what_a_host_of_a_rack_provides_is_read_under_either_name(
+    table: str, tmp_path: Path
+) -> None:
+    text = (HERE / "labs/rack.toml").read_text().replace(".lends]", f".{table}]")
+    lab = load_lab(written(tmp_path, text))
+    assert isinstance(lab, RackConfig)
+    assert lab.hosts["b"].resources.pf == "ens2f0np0"

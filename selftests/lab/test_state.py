@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.lab import state as journal
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 from migrate.lab.state import (
     HostRecord,
     LabRecord,
@@ -98,7 +98,7 @@ def record(folder: Path) -> LabRecord:
         address="10.78.0.1",
         init=ProcessId(pid=7, started="8"),
     )
-    return LabRecord(config=LabConfig(), folder=folder, fabric="mlab-x", hosts=(host,))
+    return LabRecord(config=LocalConfig(), folder=folder, fabric="mlab-x", hosts=(host,))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -183,6 +183,7 @@ def test_what_a_killed_controller_noted_but_never_took_is_not_taken_from_others(
     assert pages.now == 30
 
 
+@settings(deadline=None)
 @given(
     base=st.integers(0, 100),
     steps=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=8),

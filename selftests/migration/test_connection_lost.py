@@ -21,7 +21,8 @@ from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import HostError
 from migrate.guest import lifecycle as guest
 from migrate.guest.lifecycle import settled
-from migrate.lab.api import Host, NamespaceHost
+from migrate.lab.api import Host
+from migrate.lab.namespaces import NamespaceHost
 from migrate.migration.move import End, MigrateCall, Move, classify_outcome
 from migrate.model import Attempt, Case, PhaseName, Policy, Reported
 from selftests.doubles.relay import Relay

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.lab.local.lab import LocalLab
 from migrate.results.run_folder import read_run
 from selftests.command_line import PATIENCE_S
@@ -303,7 +303,7 @@ def test_a_real_guest_passes_and_a_variant_that_asks_too_much_fails(
         assert Path(test["logdir"], "run").resolve() == Path(test["whiteboard"].strip())
         assert (Path(test["logdir"]) / "run/report.html").exists()
         assert "held-by" in Path(test["logfile"]).read_text()
-    assert manager.find(shared_lab.name) is not None, "it was up before"
+    assert fabric_kind.find(shared_lab.name) is not None, "it was up before"
 
 
 REST = """name = "rest"
@@ -341,4 +341,4 @@ def test_what_was_not_measured_or_not_tried_is_no_pass(avocado: Avocado, lab_nam
     assert done.returncode == TESTS_FAILED
     assert len(list((avocado.folder / "kept").iterdir())) == 3, "a run folder for each test"
     assert done.stdout.count("starting the hosts") == 1
-    assert manager.find(lab_name) is None
+    assert fabric_kind.find(lab_name) is None

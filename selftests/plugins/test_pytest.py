@@ -18,6 +18,7 @@ import contextlib
 from pathlib import Path
 import pytest
 from migrate.campaign import session
+from migrate.lab import manager
 from migrate.model import Case, Problem, Skip, Verdict
 from selftests.doubles import synthetic
 
@@ -67,7 +68,8 @@ class Session:
 @pytest.fixture(scope="session", autouse=True)
 def no_lab():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "lab_up", lambda config, keep: contextlib.nullcontext(Lab(config)))
+        up = lambda config, say, keep: contextlib.nullcontext(Lab(config))
+        patch.setattr(manager, "opened", up)
         patch.setattr(session, "begin", lambda lab, *_: Session(lab))
         yield
 '''

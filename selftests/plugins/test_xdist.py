@@ -17,11 +17,13 @@ from migrate.campaign.session import Session
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.lab.api import Lab
-from migrate.lab.config import HostConfig, LabConfig, load_lab
-from migrate.lab.lease.file_lock import leased
-from migrate.lab.lease.pair import Pair, one_leased
+from migrate.lab.kinds import load_lab
+from migrate.lab.lease.file_lock import lock_hosts
+from migrate.lab.lease.pair import Pair, lease_first_free
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import new_record
 from migrate.model import AttemptError, Case, Problem, Skip
@@ -45,20 +47,20 @@ def lab(folder: Path) -> Lab:
 
 def test_the_first_pair_that_is_free(tmp_path: Path) -> None:
     soon = Deadline.after(10)
-    with one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (first, _):
+    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (first, _):
         assert first == (A, B)
-        with one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (second, _):
+        with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (second, _):
             assert second == (C, D)
-    with one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (again, _):
+    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (again, _):
         assert again == (A, B)
 
 
 def test_half_a_pair_is_not_kept(tmp_path: Path) -> None:
     soon = Deadline.after(10)
     with (
-        leased(tmp_path, ["b"], soon, pytest.fail),
-        one_leased(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (found, _),
-        leased(tmp_path, ["a"], soon, pytest.fail),
+        lock_hosts(tmp_path, ["b"], soon, pytest.fail),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (found, _),
+        lock_hosts(tmp_path, ["a"], soon, pytest.fail),
     ):
         assert found == (C, D)
 
@@ -67,7 +69,7 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
     release, heard = threading.Event(), []
 
     def hold(holding: threading.Event) -> None:
-        with leased(tmp_path, ["d"], Deadline.after(10), pytest.fail):
+        with lock_hosts(tmp_path, ["d"], Deadline.after(10), pytest.fail):
             holding.set()
             release.wait(30)
 
@@ -80,8 +82,8 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
     holder.start()
     assert holding.wait(10)
     with (
-        leased(tmp_path, ["a"], Deadline.after(10), pytest.fail),
-        one_leased(lab(tmp_path), PAIRS, "a case", Deadline.after(30), said) as (found, _),
+        lock_hosts(tmp_path, ["a"], Deadline.after(10), pytest.fail),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(30), said) as (found, _),
     ):
         assert found == (C, D)
     holder.join()
@@ -93,9 +95,9 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
 
 def test_who_finds_none_free_gives_up_at_the_deadline(tmp_path: Path) -> None:
     with (
-        leased(tmp_path, ["a", "c"], Deadline.after(10), pytest.fail),
+        lock_hosts(tmp_path, ["a", "c"], Deadline.after(10), pytest.fail),
         pytest.raises(HostError, match="none of 2 pairs was free") as caught,
-        one_leased(lab(tmp_path), PAIRS, "a case", Deadline.after(0), lambda _line: None),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(0), lambda _line: None),
     ):
         pass
     assert "waiting for host a, held by process" in caught.value.said
@@ -105,7 +107,7 @@ def test_who_finds_none_free_gives_up_at_the_deadline(tmp_path: Path) -> None:
 def test_each_source_has_a_peer_of_its_own_where_pairs_can_be_used_at_once(
     count: int, peers: int, tmp_path: Path
 ) -> None:
-    config = LabConfig(name="x", hosts={name: HostConfig() for name in "abcdefgh"[:count]})
+    config = LocalConfig(name="x", hosts={name: LocalHostConfig() for name in "abcdefgh"[:count]})
     record = new_record(config, {"debian-13": tmp_path}, "mlab-x-{}", tmp_path)
     assert record.peer_of("a") == record.fabric
     assert len({record.peer_of(host.name) for host in record.hosts}) == 1 + peers
@@ -172,9 +174,9 @@ def test_dies(boot):
 @pytest.fixture
 def four_hosts(lab_name: str) -> Iterator[LocalLab]:
     """Two pairs; up before the tests begin, so that it is not theirs to take down."""
-    hosts = {name: HostConfig(huge_pages=0) for name in "abcd"}
+    hosts = {name: LocalHostConfig(huge_pages=0) for name in "abcd"}
     try:
-        yield manager.up(LabConfig(name=lab_name, hosts=hosts), lambda _text: None)
+        yield local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), lambda _text: None)
     finally:
         remove_lab(lab_name)
 
@@ -209,19 +211,19 @@ def test_workers_share_a_lab_and_one_that_dies_leaves_nothing(
     assert not [both for both in at_once if set.intersection(*both)]
     assert (folder / "report.html").exists()
     assert (folder / "junit.xml").exists()
-    assert manager.find(four_hosts.name) is not None
+    assert fabric_kind.find(four_hosts.name) is not None
     assert leftovers(four_hosts.hosts.values()) == ()
 
 
 KILLED = """
 import os, sys
-from migrate.lab import manager
+from migrate.lab import fabric_kind
 from migrate.model import Case
 from migrate.campaign.progress import Progress
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import begin
 from pathlib import Path
-going = begin(manager.find(sys.argv[1]), NewRun(Path(sys.argv[2])), Progress(quiet=True))
+going = begin(fabric_kind.find(sys.argv[1]), NewRun(Path(sys.argv[2])), Progress(quiet=True))
 case = Case(id="killed")
 going.next_number(case)
 with going.build_world(case, going.place(case)):
@@ -257,8 +259,8 @@ def test_the_last_word_ends_it_in_a_lab_that_stays_up(
     room = tmp_path / "room"
     room.mkdir()
     (room / "run").write_text(folder)
-    assert SharedRun(room).close(LabConfig(name=shared_lab.name)) == Path(folder)
+    assert SharedRun(room).close(LocalConfig(name=shared_lab.name)) == Path(folder)
     assert "host a had a guest that a killed job left" in told
     assert leftovers(shared_lab.hosts.values()) == ()
     assert read_run(Path(folder)).unfinished == ("killed/1",)
-    assert manager.find(shared_lab.name) is not None
+    assert fabric_kind.find(shared_lab.name) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import ConfigurationError
-from migrate.lab.config import load_lab
+from migrate.lab.kinds import load_lab
 from migrate.model import Case
 from migrate.scenario.loader import for_modes, load, load_all, parse, schema
 

@@ -8,14 +8,13 @@ What is made or bound here goes, or goes back, with its block.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from migrate.backends.base import LeftoverKind
-from migrate.clock import Deadline
+from migrate.clock import Deadline, until
 from migrate.errors import HostError
 from migrate.formats.virtio_features import canonical_name
 
@@ -265,17 +264,19 @@ def _found_node(host: Host, deadline: Deadline) -> str:
 
 def _node(host: Host, deadline: Deadline) -> str:
     """The same, when it is there to be opened."""
-    never = threading.Event()
     deadline = deadline.sooner(5)
-    while True:
+    node = ""
+
+    def is_there() -> bool:
+        nonlocal node
         node = _found_node(host, deadline)
-        if node and host.run(["test", "-c", node], deadline, check=False).status == 0:
-            return node
-        if deadline.passed():
-            raise HostError(
-                f"wait for the node of {NAME}",
-                host=host.name,
-                said=f"{node or 'a vhost-vdpa node'} is not there",
-                remedy="is the module vhost_vdpa loaded, and does devtmpfs or udev make its node?",
-            )
-        never.wait(POLL_S)
+        return bool(node) and host.run(["test", "-c", node], deadline, check=False).status == 0
+
+    if not until(is_there, deadline, POLL_S):
+        raise HostError(
+            f"wait for the node of {NAME}",
+            host=host.name,
+            said=f"{node or 'a vhost-vdpa node'} is not there",
+            remedy="is the module vhost_vdpa loaded, and does devtmpfs or udev make its node?",
+        )
+    return node

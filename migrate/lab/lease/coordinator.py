@@ -71,14 +71,14 @@ class Place:
     tags: Mapping[str, str]
     comment: str
     acquired: str
-    """By whom with labgrid's own tools; empty: by nobody."""
+    """Who acquired it with labgrid's own tools; empty: nobody."""
     reservation: str
     """The token of the reservation that has it; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Of a place, or of a turn in the queue for one."""
+    """A place reserved for its owner, or a turn in the queue for one."""
 
     token: str
     state: ReservationState
@@ -109,7 +109,7 @@ class Session:
         self._why = "it did not answer in time"
         self._synced = False
         self._places: dict[str, Place] = {}
-        self._told = threading.Condition()
+        self._changed = threading.Condition()
         self._asks: queue.SimpleQueue[wire.ClientInMessage | None] = queue.SimpleQueue()
         self._asks.put(wire.ClientInMessage(startup=wire.StartupDone(version="1", name=owner)))
         self._asks.put(wire.ClientInMessage(subscribe=wire.Subscribe(all_places=True)))
@@ -125,25 +125,25 @@ class Session:
     def _listen(self) -> None:
         try:
             for message in self._stub.ClientStream(iter(self._asks.get, None)):
-                with self._told:
+                with self._changed:
                     self._synced |= message.HasField("sync")
                     for update in message.updates:
                         self._take_in(update)
-                    self._told.notify_all()
+                    self._changed.notify_all()
             why = "it closed the connection"
         except grpc.RpcError as error:
             why = _said(error)
-        with self._told:
+        with self._changed:
             self.ended, self._why = True, why
-            self._told.notify_all()
+            self._changed.notify_all()
 
     def _take_in(self, update: Any) -> None:
         if update.WhichOneof("kind") == "del_place":
             self._places.pop(update.del_place, None)
         elif update.WhichOneof("kind") == "place":
-            told = update.place
-            self._places[told.name] = Place(
-                told.name, dict(told.tags), told.comment, told.acquired, told.reservation
+            place = update.place
+            self._places[place.name] = Place(
+                place.name, dict(place.tags), place.comment, place.acquired, place.reservation
             )
 
     def close(self) -> None:
@@ -151,23 +151,23 @@ class Session:
         self._asks.put(None)
         self._channel.close()
 
-    def wait(self, found: Callable[[], bool], deadline: Deadline) -> None:
-        """Until ``found``, the connection's end or the deadline; looks whenever a place changes."""
-        with self._told:
-            self._told.wait_for(lambda: self.ended or found(), deadline.left())
+    def wait(self, predicate: Callable[[], bool], deadline: Deadline) -> None:
+        """Wait for ``predicate``, the connection's end or the deadline; asked at each change."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended or predicate(), deadline.left())
 
     def wake(self) -> None:
         """Let who waits look again."""
-        with self._told:
-            self._told.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
     def places(self) -> dict[str, Place]:
-        """All places, by name, as last told."""
-        with self._told:
+        """All places by name, as the coordinator last sent them."""
+        with self._changed:
             return dict(self._places)
 
     def place(self, name: str) -> Place | None:
-        """One place as last told."""
+        """One place, as the coordinator last sent it."""
         return self._places.get(name)
 
     def _call(self, method: str, **fields: Any) -> Any:
@@ -227,16 +227,16 @@ class Session:
             return "nobody: the coordinator knows no such place"
         if place.acquired:
             return f"{_clean(place.acquired)}, who acquired it by labgrid's tools"
-        token, _, told = place.comment.partition(" ")
+        token, _, noted = place.comment.partition(" ")
         if place.reservation and token == place.reservation:
-            return _clean(told)
+            return _clean(noted)
         owners = (has.owner for has in self.reservations() if has.token == place.reservation)
         return _clean(next(owners, "another job"))
 
 
-def _reservation(told: Any) -> Reservation:
-    state = ReservationState(told.state)
-    return Reservation(told.token, state, told.allocations.get("main", ""), told.owner)
+def _reservation(message: Any) -> Reservation:
+    state = ReservationState(message.state)
+    return Reservation(message.token, state, message.allocations.get("main", ""), message.owner)
 
 
 def _said(error: grpc.RpcError) -> str:

@@ -1,4 +1,4 @@
-"""Leases: no two jobs use the same host at the same time, nor what it lends.
+"""Leases: no two jobs use the same host at the same time, nor what it provides.
 
 On one controller a lease is a file lock, so that it ends with its holder, whatever ended that.
 Between controllers a coordinator keeps it as well, if the lab names one:
@@ -38,7 +38,7 @@ class LocalLease:
     """File locks: no one can take them away."""
 
     def check(self) -> None:
-        """They are held."""
+        """Nothing can have taken them."""
 
 
 def lease_key(host: Host) -> str:
@@ -67,7 +67,7 @@ def holder(job: str = "") -> str:
 
 
 @contextmanager
-def leased_pair(
+def lease_hosts(
     lab: Lab,
     hosts: Iterable[Host],
     job: str,
@@ -76,19 +76,19 @@ def leased_pair(
 ) -> Iterator[Lease]:
     """Hold ``hosts`` while the block runs: on this controller, and at the lab's coordinator.
 
-    Raises :class:`HostError` if they can't be had by the deadline; then none of them is held.
+    Raises :class:`HostError` if they are not free by the deadline; then none of them is held.
     """
     hosts = tuple(hosts)
     keys = [lease_key(host) for host in hosts]
     with (
-        leased(lab.leases, keys, deadline, progress, job=job),
-        at_coordinator(lab, hosts, job, deadline, progress) as lease,
+        lock_hosts(lab.leases, keys, deadline, progress, job=job),
+        reserve_hosts(lab, hosts, job, deadline, progress) as lease,
     ):
         yield lease
 
 
 @contextmanager
-def at_coordinator(
+def reserve_hosts(
     lab: Lab,
     hosts: Iterable[Host],
     job: str,
@@ -101,8 +101,8 @@ def at_coordinator(
         return
     places = [place_of(lab.name, host, host.name) for host in hosts]
     with extra("coordinator", "lease hosts, key coordinator of the lab file"):
-        from migrate.lab.lease.reservation import held  # noqa: PLC0415
-    with held(lab.coordinator, places, holder(job), deadline, progress) as lease:
+        from migrate.lab.lease.reservation import reserve_places  # noqa: PLC0415
+    with reserve_places(lab.coordinator, places, holder(job), deadline, progress) as lease:
         yield lease
 
 
@@ -111,7 +111,7 @@ class BusyError(HostError):
 
 
 @contextmanager
-def leased(
+def lock_hosts(
     folder: Path,
     hosts: Iterable[str],
     deadline: Deadline,
@@ -132,19 +132,23 @@ def _one(
 ) -> Iterator[None]:
     file = quote(host, safe="")
     lock = FileLock(folder / f"{file}.lease")
-    told = folder / f"{file}.holder"
-    _acquire(lock, told, host, deadline, progress)
+    holder_file = folder / f"{file}.holder"
+    _acquire(lock, holder_file, host, deadline, progress)
     try:
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        told.write_text(f"{holder(job)}, since {since}\n")
+        holder_file.write_text(f"{holder(job)}, since {since}\n")
         yield
     finally:
-        told.unlink(missing_ok=True)
+        holder_file.unlink(missing_ok=True)
         lock.release()
 
 
 def _acquire(
-    lock: FileLock, told: Path, host: str, deadline: Deadline, progress: Callable[[str], None]
+    lock: FileLock,
+    holder_file: Path,
+    host: str,
+    deadline: Deadline,
+    progress: Callable[[str], None],
 ) -> None:
     began_ns = now_ns()
     wait_s = 0.0
@@ -153,13 +157,12 @@ def _acquire(
             lock.acquire(timeout=wait_s)
         except Timeout as error:
             if deadline.passed():
-                raise BusyError(
-                    "lease the host", host=host, said=f"held by {_text(told)} until the deadline"
-                ) from error
+                said = f"held by {_text(holder_file)} until the deadline"
+                raise BusyError("lease the host", host=host, said=said) from error
         else:
             return
         waited_s = (now_ns() - began_ns) / 1e9
-        progress(f"waiting for host {host}, held by {_text(told)}; {waited_s:.0f} s so far")
+        progress(f"waiting for host {host}, held by {_text(holder_file)}; {waited_s:.0f} s so far")
         wait_s = min(deadline.left(), REPEAT_S)
 
 

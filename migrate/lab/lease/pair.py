@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from migrate.clock import Deadline
+from migrate.clock import Deadline, until
 from migrate.errors import HostError
 from migrate.lab.api import Host, Lab
 from migrate.lab.lease.file_lock import (
     BusyError,
     Lease,
-    at_coordinator,
+    lease_hosts,
     lease_key,
-    leased,
-    leased_pair,
+    lock_hosts,
+    reserve_hosts,
 )
 
 Pair = tuple[Host, Host]
@@ -25,48 +24,52 @@ POLL_S = 0.1
 
 
 @contextmanager
-def one_leased(
+def lease_first_free(
     lab: Lab, pairs: Sequence[Pair], job: str, deadline: Deadline, say: Callable[[str], None]
 ) -> Iterator[tuple[Pair, Lease]]:
     """Hold the first of ``pairs`` that is free while the block runs; and its lease.
 
     Waits for any of them, and says for whom; HostError at the deadline.
     """
-    with ExitStack() as held:
+    with ExitStack() as leases:
         if len(pairs) == 1:
-            yield pairs[0], held.enter_context(leased_pair(lab, pairs[0], job, deadline, say))
+            yield pairs[0], leases.enter_context(lease_hosts(lab, pairs[0], job, deadline, say))
         else:
-            pair = _any(lab, pairs, held, job, deadline, say)
-            yield pair, held.enter_context(at_coordinator(lab, pair, job, deadline, say))
+            pair = _first_free(lab, pairs, leases, job, deadline, say)
+            yield pair, leases.enter_context(reserve_hosts(lab, pair, job, deadline, say))
 
 
-def _any(
+def _first_free(
     lab: Lab,
     pairs: Sequence[Pair],
-    held: ExitStack,
+    leases: ExitStack,
     job: str,
     deadline: Deadline,
     say: Callable[[str], None],
 ) -> Pair:
-    never = threading.Event()
-    said: tuple[str, ...] = ()
-    while True:
-        waits: dict[str, None] = {}
+    """Wait for any of ``pairs``; its locks are in ``leases`` then."""
+    holders: dict[str, None] = {}
+
+    def free_pair() -> Pair | None:
+        first_time = not holders
         for pair in pairs:
             keys = [lease_key(host) for host in pair]
             try:
-                held.enter_context(leased(lab.leases, keys, Deadline.after(0), say, job=job))
+                leases.enter_context(lock_hosts(lab.leases, keys, Deadline.after(0), say, job=job))
             except BusyError as busy:
-                waits[f"waiting for host {busy.host}, {busy.said}"] = None
+                if first_time:
+                    holders[f"waiting for host {busy.host}, {busy.said}"] = None
             else:
                 return pair
-        if not said:
-            said = tuple(waits)
-            for line in said:
+        if first_time:
+            for line in holders:
                 say(line.removesuffix(" until the deadline"))
-        if deadline.passed():
-            raise HostError(
-                "lease two hosts",
-                said=f"none of {len(pairs)} pairs was free until the deadline: {'; '.join(said)}",
-            )
-        never.wait(POLL_S)
+        return None
+
+    pair = until(free_pair, deadline, POLL_S)
+    if pair is None:
+        raise HostError(
+            "lease two hosts",
+            said=f"none of {len(pairs)} pairs was free until the deadline: {'; '.join(holders)}",
+        )
+    return pair

@@ -31,7 +31,7 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """In seconds. ``refresh`` < ``lost`` < 60 (the coordinator's own patience) <= ``settle``."""
+    """Seconds. ``refresh`` < ``lost`` < 60 (the coordinator's own patience) <= ``settle``."""
 
     refresh: float = 10.0
     """Between two polls of a lease."""
@@ -214,8 +214,8 @@ class ReservedPlaces:
                 return
 
     def _disturbed(self) -> bool:
-        held = self._tokens.items()
-        return self._stop.is_set() or not all(self._has(name, token) for name, token in held)
+        tokens = self._tokens.items()
+        return self._stop.is_set() or not all(self._has(name, token) for name, token in tokens)
 
     def _refresh(self) -> None:
         """Poll all that is held; UnreachableError is for now, LeaseLostError for good."""
@@ -225,15 +225,15 @@ class ReservedPlaces:
             self._session = Session(self._address, self._who, Deadline.after(CALL_S))
         for name, token in tuple(self._tokens.items()):
             self.check()
-            found = self._session.poll(token)
-            if found is None and anew:  # the coordinator was started anew, and we come first
-                found = self._session.reserve({"name": name}, priority=1.0)
-                if found.granted:
-                    self._own(name, found.token)
+            reservation = self._session.poll(token)
+            if reservation is None and anew:  # the coordinator was started anew, and we come first
+                reservation = self._session.reserve({"name": name}, priority=1.0)
+                if reservation.granted:
+                    self._own(name, reservation.token)
                 else:
-                    self._session.cancel(found.token)
-            if found is None or not found.granted:
-                state = "gone" if found is None else found.state.name
+                    self._session.cancel(reservation.token)
+            if reservation is None or not reservation.granted:
+                state = "gone" if reservation is None else reservation.state.name
                 self._lose(f"the reservation of {name} is {state}")
                 self.check()
         self._good_s = began_s
@@ -251,7 +251,7 @@ class ReservedPlaces:
 
 
 @contextmanager
-def held(
+def reserve_places(
     address: str,
     places: Iterable[str],
     who: str,
@@ -262,7 +262,7 @@ def held(
 ) -> Iterator[ReservedPlaces]:
     """Hold ``places`` (``LAB/HOST``) of the coordinator at ``address`` while the block runs.
 
-    Raises :class:`HostError` if they can't be had by the deadline, :class:`UnreachableError` if the
+    Raises :class:`HostError` if they are not free by the deadline, :class:`UnreachableError` if the
     coordinator does not answer.
     """
     lease = ReservedPlaces(address, who, times=times)

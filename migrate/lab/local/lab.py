@@ -5,21 +5,21 @@ Every host has a network, mount, UTS, IPC and PID namespace; see :mod:`migrate.l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
-from migrate.lab import namespaces
-from migrate.lab import state as journal
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import LabConfig, cache_folder, state_folder
+from migrate.lab import namespaces, state
+from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import PREFIX, FabricLab, ip_batch, make_fabric
+from migrate.lab.fabric_kind import FabricKind
+from migrate.lab.kinds import Say
+from migrate.lab.local.config import LocalConfig
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import LabRecord
-
-Progress = Callable[[str], None]
 
 
 class LocalLab(FabricLab):
@@ -36,7 +36,7 @@ class LocalLab(FabricLab):
             )
             for host in record.hosts
         }
-        super().__init__(record, self.hosts)
+        super().__init__(record)
 
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on a host."""
@@ -46,41 +46,39 @@ class LocalLab(FabricLab):
         """For taps, and for OVS-DPDK."""
         return f"{host}-data", f"{host}-ovs"
 
-    def heal(self) -> tuple[str, ...]:
+    def replace_dead_hosts(self) -> tuple[str, ...]:
         """None: a host that ended takes the lab with it, and the next `up` makes it anew."""
         return ()
 
-    def whole(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether all of it still runs."""
         return all(host.init is not None and host.init.alive() for host in self.record.hosts)
 
-    def keep(self) -> None:
-        """Keep what libvirt found out about its emulators, for the next time the lab is up."""
-        namespaces.keep_capabilities(self.record)
+    def close(self) -> None:
+        """Nothing: connections to its hosts are made anew each time."""
 
 
-def prepare(config: LabConfig, progress: Progress) -> LabRecord:
+def plan(config: LocalConfig, progress: Say) -> LabRecord:
     """Have the roots that it takes; nothing of the lab is made yet."""
     roots = {
         host.root: ensure_root(host.root, cache_folder(), progress)
         for host in config.hosts.values()
     }
     namespace = f"mlab-{config.name}-{{}}"
-    return journal.new_record(config, roots, namespace, state_folder())
+    return state.new_record(config, roots, namespace, state_folder())
 
 
-def make(record: LabRecord, progress: Progress) -> LabRecord:
-    """Make all of it; the journal tells of each step before it is done."""
-    config = record.config
+def make(config: LocalConfig, record: LabRecord, progress: Say) -> LabRecord:
+    """Make all of it; the journal names each step before it is done."""
     pages = sum(host.huge_pages for host in config.hosts.values())
-    lent = journal.borrow_huge_pages(state_folder(), config.name, pages)
+    lent = state.borrow_huge_pages(state_folder(), config.name, pages)
     note = "" if lent == pages else f"{pages} huge pages of 2 MiB could not be had"
     progress("making namespaces and the fabric")
     _network(record)
     progress("starting the hosts")
     hosts = tuple(namespaces.start_host(host, record, namespaces.shares()) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts, "huge_pages": lent, "note": note})
-    journal.write_record(record)
+    state.write_record(record)
     progress("starting libvirt on each host")
     with ThreadPoolExecutor() as pool:
         deadline = Deadline.after(20)
@@ -116,3 +114,6 @@ def _network(record: LabRecord) -> None:
             ],
             deadline,
         )
+
+
+KIND = FabricKind(plan, make, LocalLab)

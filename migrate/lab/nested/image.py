@@ -11,9 +11,8 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
-from migrate.drivers.ssh import key_pair
-from migrate.images.cache import digest
-from migrate.images.initramfs import once
+from migrate.drivers.ssh_address import key_pair
+from migrate.images.cache import build_once, digest
 from migrate.images.kernel import cpio
 from migrate.lab.namespaces import LIBVIRTD, QEMU
 from migrate.lab.nested.kernel import OPTIONS, MachineKernel, ensure_machine_kernel
@@ -82,11 +81,11 @@ def ensure_machine_image(root: str, cache: Path, progress: Progress) -> MachineI
 
     def build(beside: Path) -> None:
         progress(f"packing the image of nested hosts from {root}")
-        beside.chmod(0o700)
+        beside.mkdir(mode=0o700)
         _build(folder, kernel, beside)
 
     image = cache / "nested" / f"{root}-{key}"
-    once(image, build)
+    build_once(image, build)
     return MachineImage(image, kernel.vmlinux)
 
 
@@ -132,10 +131,10 @@ def _initramfs(kernel: MachineKernel, host_private: str, public: str) -> bytes:
 
 def _folders(paths: Iterable[str], *more: str) -> list[str]:
     """Every folder of ``paths``, parents first."""
-    found = set(more)
+    folders = set(more)
     for path in paths:
-        found.update(str(parent) for parent in Path(path).parents if str(parent) != ".")
-    return sorted(found)
+        folders.update(str(parent) for parent in Path(path).parents if str(parent) != ".")
+    return sorted(folders)
 
 
 def _text(name: str) -> str:

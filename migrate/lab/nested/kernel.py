@@ -17,8 +17,8 @@ from pathlib import Path
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import HostError
-from migrate.images.cache import digest
-from migrate.images.initramfs import ModuleTree, Recipe, download, once, only_one
+from migrate.images.cache import build_once, digest
+from migrate.images.initramfs import ModuleTree, Recipe, download, only_one
 from migrate.images.kernel import in_order, plain, uncompressed_kernel
 from migrate.lab.rootfs import MIRROR, bootstrap
 
@@ -105,6 +105,7 @@ def ensure_machine_kernel(cache: Path, progress: Progress) -> MachineKernel:
 
     def build(beside: Path) -> None:
         progress("making the kernel of nested hosts and its vDPA drivers (once; about a minute)")
+        beside.mkdir()
         with ThreadPoolExecutor() as pool:
             compiling = pool.submit(_compiled, beside / "build")
             downloading = pool.submit(_downloaded, beside / "root")
@@ -114,7 +115,7 @@ def ensure_machine_kernel(cache: Path, progress: Progress) -> MachineKernel:
         for part in ("build", "root"):
             shutil.rmtree(beside / part)
 
-    once(folder, build)
+    build_once(folder, build)
     return MachineKernel(folder, (folder / "version").read_text())
 
 

@@ -11,36 +11,41 @@ import functools
 import os
 import shlex
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from migrate.clock import Deadline
+from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
-from migrate.drivers.ssh import Address
+from migrate.drivers.ssh_address import Address
 from migrate.errors import HostError
-from migrate.images.cache import digest
+from migrate.images.cache import build_once, digest
 from migrate.images.initramfs import ensure_image
-from migrate.lab import capabilities as facts
-from migrate.lab import namespaces
-from migrate.lab import state as journal
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import MachineConfig, NestedConfig, cache_folder, state_folder
+from migrate.lab import kvm_boot, namespaces, state
+from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
-from migrate.lab.nested import machine
+from migrate.lab.fabric_kind import FabricKind
+from migrate.lab.kinds import Say
+from migrate.lab.namespaces import NamespaceHost
+from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import ensure_machine_image
-from migrate.lab.nested.machine import Machine
+from migrate.lab.nested.machine import (
+    CONSOLE,
+    PID_FILE,
+    VDPA_SLOT,
+    Machine,
+    restore,
+    save,
+    start,
+    taps,
+)
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import DATA_BRIDGE, Resources
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import HostRecord, LabRecord
-
-Progress = Callable[[str], None]
 
 START_S = 180.0
 """For all machines to boot and answer: emulated on two cores it takes some ten seconds."""
@@ -76,11 +81,11 @@ class NestedLab(FabricLab):
     patience = 4.0
 
     def __init__(self, record: LabRecord) -> None:
-        self.carriers = {host.name: _carrier(host) for host in record.hosts}
+        self.outer = {host.name: _outer(host) for host in record.hosts}
         self.hosts: Mapping[str, RemoteHost] = {
             host.name: _remote(host, record, MachinePower(self, host)) for host in record.hosts
         }
-        super().__init__(record, self.hosts)
+        super().__init__(record)
 
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on a host, by the system's own ssh."""
@@ -92,7 +97,7 @@ class NestedLab(FabricLab):
         there = [f"{address.user}@{address.ip}", "--", shlex.join(argv)]
         return self.in_fabric([*ssh, *terminal, *there])
 
-    def whole(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether all of it still runs."""
         return all(
             host.init is not None and host.init.alive() and self.runs(host.name)
@@ -101,17 +106,16 @@ class NestedLab(FabricLab):
 
     def runs(self, host: str) -> bool:
         """Whether the machine behind a host is there at all."""
-        pgrep = ["pgrep", "--pidfile", machine.PID_FILE, "^qemu"]
-        return self.carriers[host].run(pgrep, Deadline.after(5), check=False).status == 0
+        pgrep = ["pgrep", "--pidfile", PID_FILE, "^qemu"]
+        return self.outer[host].run(pgrep, Deadline.after(5), check=False).status == 0
 
     def data_ports(self, host: str) -> tuple[str, ...]:
         """Taps of the machine's links, also of VFs that are devices of their own."""
-        config = self.record.config.hosts[host]
-        assert isinstance(config, MachineConfig), "a nested lab has machines"
-        return tuple(tap for tap, bridge in machine.taps(host, config) if bridge == DATA_BRIDGE)
+        links = taps(host, _config(self.record, host))
+        return tuple(tap for tap, bridge in links if bridge == DATA_BRIDGE)
 
-    def heal(self) -> tuple[str, ...]:
-        """Replace the machines that are gone."""
+    def replace_dead_hosts(self) -> tuple[str, ...]:
+        """Start the machines anew that are gone; their names."""
         gone = tuple(name for name in self.hosts if not self.runs(name))
         for name in gone:
             self.replace(name)
@@ -121,18 +125,20 @@ class NestedLab(FabricLab):
         """Start the machine anew, from its saved state where there is one."""
         record = next(host for host in self.record.hosts if host.name == name)
         machines = [_machine(self, host, _quietly) for host in self.record.hosts]
-        found = machines[record.number - 1]
+        replaced = machines[record.number - 1]
         self.hosts[name].close()
-        _kill(self, found)
+        _kill(self, replaced)
         states = _states(self, machines)
         if states.is_dir():
-            _restore(self, states, found)
+            _restore(self, states, replaced)
         else:
-            _boot(self, found)
-            _settle(self, found)
+            _boot(self, replaced)
+            _settle(self, replaced)
 
-    def keep(self) -> None:
-        """Nothing: what is worth keeping was saved when the lab came up."""
+    def close(self) -> None:
+        """Let the ssh connections go."""
+        for host in self.hosts.values():
+            host.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +165,12 @@ class MachinePower:
         self.lab.replace(self.host.name)
 
     def _signal(self, name: str) -> None:
-        place = self.lab.carriers[self.host.name]
-        signalling = ["pkill", f"-{name}", "--pidfile", machine.PID_FILE, "^qemu"]
+        place = self.lab.outer[self.host.name]
+        signalling = ["pkill", f"-{name}", "--pidfile", PID_FILE, "^qemu"]
         place.run(signalling, Deadline.after(5))
 
 
-def _carrier(host: HostRecord) -> NamespaceHost:
+def _outer(host: HostRecord) -> NamespaceHost:
     return NamespaceHost(host.name, host.root, host.address, host.init.pid if host.init else 0)
 
 
@@ -178,7 +184,7 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
         key_files=(image.key_file,),
         namespace=Path("/run/netns", record.fabric),
     )
-    resources = Resources(pf="up-pf", vdpa=(f"pci/{machine.VDPA_SLOT}", "vdpasim_net"))
+    resources = Resources(pf="up-pf", vdpa=(f"pci/{VDPA_SLOT}", "vdpasim_net"))
     reach = Reach(
         libvirt=f"qemu+tcp://{address.ip}/system",
         # TCP without authentication, on a network that exists inside the lab only.
@@ -189,36 +195,33 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
 
 
 def _quietly(_text: str) -> None:
-    """Said when the lab came up."""
+    """Progress was reported when the lab came up."""
 
 
 # --- up -------------------------------------------------------------------------------------------
 
 
-def prepare(config: NestedConfig, progress: Progress) -> LabRecord:
+def plan(config: NestedConfig, progress: Say) -> LabRecord:
     """Have the images that it takes; nothing of the lab is made yet."""
     roots: dict[str, Path] = {}
     for name in dict.fromkeys(host.root for host in config.hosts.values()):
         ensure_machine_image(name, cache_folder(), progress)
         roots[name] = ensure_root(name, cache_folder(), progress)
     ensure_image("tiny", cache_folder(), progress)
-    return journal.new_record(config, roots, f"mlab-{config.name}", state_folder())
+    return state.new_record(config, roots, f"mlab-{config.name}", state_folder())
 
 
-def make(record: LabRecord, progress: Progress) -> LabRecord:
-    """Make all of it; the journal tells of each step before it is done."""
+def make(_config: NestedConfig, record: LabRecord, progress: Say) -> LabRecord:
+    """Make all of it; the journal names each step before it is done."""
     progress("making the fabric and the machines' places")
     _network(record)
     places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
     hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts})
-    journal.write_record(record)
+    state.write_record(record)
     lab = NestedLab(record)
-    try:
+    with closing(lab):
         _start(lab, [_machine(lab, host, progress) for host in hosts], progress)
-    finally:
-        for remote in lab.hosts.values():
-            remote.close()
     return record
 
 
@@ -227,24 +230,24 @@ def _network(record: LabRecord) -> None:
     make_fabric(record, NETWORKS, deadline)
     lines = ["link set mgmt arp on", f"addr add {CONTROLLER} dev mgmt"]
     for host in record.hosts:
-        for tap, bridge in machine.taps(host.name, _config(record, host)):
+        for tap, bridge in taps(host.name, _config(record, host.name)):
             lines += [f"tuntap add {tap} mode tap", f"link set {tap} master {bridge} up"]
     ip_batch(record.fabric, lines, deadline)
 
 
-def _config(record: LabRecord, host: HostRecord) -> MachineConfig:
-    assert isinstance(record.config, NestedConfig), "a nested lab has machines"
-    return record.config.hosts[host.name]
+def _config(record: LabRecord, host: str) -> MachineConfig:
+    assert isinstance(record.config, NestedConfig), "a nested lab's record"
+    return record.config.hosts[host]
 
 
-def _machine(lab: NestedLab, host: HostRecord, progress: Progress) -> Machine:
+def _machine(lab: NestedLab, host: HostRecord, progress: Say) -> Machine:
     return Machine(
         name=host.name,
         number=host.number,
-        config=_config(lab.record, host),
+        config=_config(lab.record, host.name),
         image=ensure_machine_image(host.root, cache_folder(), progress),
         shares=_shares(),
-        accelerator=_accelerator(lab.carriers[host.name], host, progress),
+        accelerator=_accelerator(lab.outer[host.name], host, progress),
     )
 
 
@@ -252,46 +255,63 @@ def _shares() -> list[Path]:
     return [Path(share.rpartition(":")[0]) for share in namespaces.shares()]
 
 
-def _accelerator(place: NamespaceHost, host: HostRecord, progress: Progress) -> str:
+def _accelerator(place: NamespaceHost, host: HostRecord, progress: Say) -> str:
     """KVM where it can nest and was seen to boot Linux; else the machine is emulated."""
     switches = Path("/sys/module").glob("kvm_*/parameters/nested")
     if not any(switch.read_text().strip() in ("1", "Y") for switch in switches):
         return "tcg"
     image = ensure_image("tiny", cache_folder(), progress)
-    key = (host.root_folder.name, os.uname().release, facts.processor())
-    return "kvm" if facts.boot_once(place, cache_folder(), key, image).reached else "tcg"
+    key = (host.root_folder.name, os.uname().release, kvm_boot.processor())
+    return "kvm" if kvm_boot.boot_once(place, cache_folder(), key, image).reached else "tcg"
 
 
 # --- the machines' start --------------------------------------------------------------------------
 
 
-def _start(lab: NestedLab, machines: Sequence[Machine], progress: Progress) -> None:
-    """From a state that was saved when they were first ready, else cold; then it is saved."""
+def _start(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
+    """Start the machines from the state saved when they were first ready; else boot and save it."""
     states = _states(lab, machines)
-    with FileLock(states.with_suffix(".lock")):
-        if states.is_dir():
-            try:
-                progress("going on from the machines' saved state")
-                _each(machines, functools.partial(_restore, lab, states))
-            except HostError as error:
-                progress(f"the saved state is of no use ({error}); booting anew")
-                shutil.rmtree(states)
-                _each(machines, functools.partial(_kill, lab))
-            else:
-                return
-        progress(f"booting {len(machines)} machines ({machines[0].accelerator})")
-        _each(machines, functools.partial(_boot, lab))
-        if machines[0].accelerator == "tcg":
-            progress("saving their state for the next time")
-            _save(lab, machines, states)
-        _each(machines, functools.partial(_settle, lab))
+    if states.is_dir():
+        try:
+            _restore_all(lab, machines, states, progress)
+        except HostError as error:
+            progress(f"the saved state is of no use ({error}); booting anew")
+            shutil.rmtree(states, ignore_errors=True)
+            _each(machines, functools.partial(_kill, lab))
+        else:
+            return
+
+    def boot_and_save(beside: Path) -> None:
+        _boot_all(lab, machines, progress)
+        progress("saving their state for the next time")
+        beside.mkdir(mode=0o700)
+        for machine in machines:
+            state = beside / f"{machine.name}.state"
+            save(lab.outer[machine.name], state, Deadline.after(SAVE_S))
+
+    if machines[0].accelerator != "tcg":
+        _boot_all(lab, machines, progress)
+    elif not build_once(states, boot_and_save):  # another lab was quicker
+        _restore_all(lab, machines, states, progress)
+        return
+    _each(machines, functools.partial(_settle, lab))
+
+
+def _boot_all(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
+    progress(f"booting {len(machines)} machines ({machines[0].accelerator})")
+    _each(machines, functools.partial(_boot, lab))
+
+
+def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path, progress: Say) -> None:
+    progress("going on from the machines' saved state")
+    _each(machines, functools.partial(_restore, lab, states))
 
 
 def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
     """The folder of the machines' saved states: one for all that these depend on, which the lab's
     own name is not."""
-    told = [" ".join(found.arguments()) for found in machines]
-    key = digest(*told, *(host.root_folder.name for host in lab.record.hosts))
+    commands = [" ".join(machine.arguments()) for machine in machines]
+    key = digest(*commands, *(host.root_folder.name for host in lab.record.hosts))
     return cache_folder() / "nested" / f"states-{key}"
 
 
@@ -300,59 +320,48 @@ def _each(machines: Sequence[Machine], do: Callable[[Machine], None]) -> None:
         list(pool.map(do, machines))
 
 
-def _boot(lab: NestedLab, found: Machine) -> None:
+def _boot(lab: NestedLab, machine: Machine) -> None:
     """Cold, until libvirt knows its emulator: asking it takes seconds, and is part of the state."""
-    machine.start(found, lab.carriers[found.name], Deadline.after(30))
-    _answer(lab, found, Deadline.after(START_S))
+    start(machine, lab.outer[machine.name], Deadline.after(30))
+    _await_ssh(lab, machine.name, Deadline.after(START_S))
     names = "".join(f"{host.address} {host.name}\n" for host in lab.record.hosts)
-    host = lab.hosts[found.name]
+    host = lab.hosts[machine.name]
     known = f"127.0.0.1 localhost\n{names}"
     host.run(["tee", "/etc/hosts"], Deadline.after(10), text=known)
     host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
 
 
-def _restore(lab: NestedLab, states: Path, found: Machine) -> None:
-    state = states / f"{found.name}.state"
-    machine.restore(found, lab.carriers[found.name], state, Deadline.after(30))
-    _answer(lab, found, Deadline.after(30))
-    _settle(lab, found)
+def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
+    state = states / f"{machine.name}.state"
+    restore(machine, lab.outer[machine.name], state, Deadline.after(30))
+    _await_ssh(lab, machine.name, Deadline.after(30))
+    _settle(lab, machine)
 
 
-def _settle(lab: NestedLab, found: Machine) -> None:
+def _settle(lab: NestedLab, machine: Machine) -> None:
     """Set its clock, which stood still with it, and give it the shared folders."""
-    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *map(str, found.shares)]
-    lab.hosts[found.name].run(script, Deadline.after(20))
+    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *map(str, machine.shares)]
+    lab.hosts[machine.name].run(script, Deadline.after(20))
 
 
-def _answer(lab: NestedLab, found: Machine, deadline: Deadline) -> None:
-    """Wait for its sshd, as long as the machine runs."""
-    never = threading.Event()
-    while True:
-        try:
-            lab.hosts[found.name].run(["true"], deadline.sooner(5))
-        except HostError as error:
-            if deadline.passed() or not lab.runs(found.name):
-                console = lab.carriers[found.name].file(machine.CONSOLE)
-                said = f"{error.said}; its console ends: {tail(console)}"
-                raise HostError("boot the host", host=found.name, said=said) from error
-            never.wait(POLL_S)
-        else:
-            return
+def _await_ssh(lab: NestedLab, host: str, deadline: Deadline) -> None:
+    """Wait for the host's sshd, as long as its machine runs."""
 
+    def answers() -> bool:
+        lab.hosts[host].run(["true"], deadline.sooner(5))
+        return True
 
-def _save(lab: NestedLab, machines: Sequence[Machine], states: Path) -> None:
-    making = states.with_name(f".making-{states.name}")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(mode=0o700)
     try:
-        for found in machines:
-            state = making / f"{found.name}.state"
-            machine.save(lab.carriers[found.name], state, Deadline.after(SAVE_S))
-        making.rename(states)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        until(answers, deadline, POLL_S, not_yet=lambda _error: lab.runs(host))
+    except HostError as error:
+        console = lab.outer[host].file(CONSOLE)
+        said = f"{error.said}; its console ends: {tail(console)}"
+        raise HostError("boot the host", host=host, said=said) from error
 
 
-def _kill(lab: NestedLab, found: Machine) -> None:
-    ending = ["pkill", "-KILL", "--pidfile", machine.PID_FILE, "^qemu"]
-    lab.carriers[found.name].run(ending, Deadline.after(5), check=False)
+def _kill(lab: NestedLab, machine: Machine) -> None:
+    ending = ["pkill", "-KILL", "--pidfile", PID_FILE, "^qemu"]
+    lab.outer[machine.name].run(ending, Deadline.after(5), check=False)
+
+
+KIND = FabricKind(plan, make, NestedLab)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.qmp import Monitor, monitor
-from migrate.lab.api import NamespaceHost
-from migrate.lab.config import MachineConfig
+from migrate.lab.namespaces import NamespaceHost
+from migrate.lab.nested.config import MachineConfig
 from migrate.lab.nested.image import MachineImage
 
 MONITOR = "/run/machine.qmp"
@@ -26,7 +26,7 @@ LINKS = (
 )
 """A machine's links, and the bridge of the fabric that each is joined to."""
 VFS = (1, 2)
-"""Of a virtio NIC; an igb has seven, which need no links of their own."""
+"""VFs of a virtio NIC; an igb has seven, which need no links of their own."""
 GUEST_MAC = "52:54:00:6d:6c:01"
 """A vDPA device by vp_vdpa has the MAC of the device below it: that of model.Interface."""
 VDPA_SLOT = "0000:00:10.0"
@@ -77,21 +77,24 @@ class Machine:
         ]
 
     def _links(self) -> list[str]:
-        found: list[str] = []
+        arguments: list[str] = []
         for place, (link, _) in enumerate(LINKS, 1):
             tap = f"tap,id={link},ifname={self.name}-{link},script=no,downscript=no"
-            found += ["-netdev", tap]
+            arguments += ["-netdev", tap]
             mac = f"02:6d:6c:{place:02x}:00:{self.number:02x}"
             if link == "pf":
-                found += self._physical_function(mac)
+                arguments += self._physical_function(mac)
             elif link == "vdpa":
                 without = ",".join(f"{feature}=off" for feature in NOT_FOR_SHADOW)
                 slot = VDPA_SLOT.rsplit(":", maxsplit=1)[-1].partition(".")[0]
                 shape = f"iommu_platform=on,disable-legacy=on,{without},addr=0x{slot}"
-                found += ["-device", f"virtio-net-pci,netdev=vdpa,mac={GUEST_MAC},romfile=,{shape}"]
+                arguments += [
+                    "-device",
+                    f"virtio-net-pci,netdev=vdpa,mac={GUEST_MAC},romfile=,{shape}",
+                ]
             else:
-                found += ["-device", f"virtio-net-pci,netdev={link},mac={mac},romfile="]
-        return found
+                arguments += ["-device", f"virtio-net-pci,netdev={link},mac={mac},romfile="]
+        return arguments
 
     def _physical_function(self, mac: str) -> list[str]:
         if self.config.nic == "igb":
@@ -109,12 +112,12 @@ class Machine:
         return [*vfs, "-device", f"virtio-net-pci,{place},{shape}"]
 
     def _shares(self) -> list[str]:
-        found: list[str] = []
+        arguments: list[str] = []
         for number, path in enumerate(self.shares):
             share = f"local,id=share{number},path={path},security_model=none,multidevs=remap"
             device = f"virtio-9p-pci,fsdev=share{number},mount_tag=share{number}"
-            found += ["-fsdev", share, "-device", device]
-        return found
+            arguments += ["-fsdev", share, "-device", device]
+        return arguments
 
 
 def taps(name: str, config: MachineConfig) -> list[tuple[str, str]]:
@@ -124,32 +127,32 @@ def taps(name: str, config: MachineConfig) -> list[tuple[str, str]]:
     return own + vfs
 
 
-def start(machine: Machine, carrier: NamespaceHost, deadline: Deadline) -> None:
+def start(machine: Machine, outer: NamespaceHost, deadline: Deadline) -> None:
     """Start it cold; returns when QEMU runs, long before the host answers."""
-    carrier.run(machine.arguments(), deadline)
+    outer.run(machine.arguments(), deadline)
 
 
-def restore(machine: Machine, carrier: NamespaceHost, state: Path, deadline: Deadline) -> None:
+def restore(machine: Machine, outer: NamespaceHost, state: Path, deadline: Deadline) -> None:
     """Start it from a saved state: the host goes on where it was."""
-    carrier.run([*machine.arguments(), "-incoming", "defer"], deadline)
-    with controlled(carrier, deadline) as qemu:
+    outer.run([*machine.arguments(), "-incoming", "defer"], deadline)
+    with controlled(outer, deadline) as qemu:
         _use_mapped_ram(qemu, deadline)
         qemu.migrate("migrate-incoming", deadline, uri=f"file:{state}")
         qemu.execute("cont", deadline)
 
 
-def save(carrier: NamespaceHost, state: Path, deadline: Deadline) -> None:
+def save(outer: NamespaceHost, state: Path, deadline: Deadline) -> None:
     """Save its state to a file; it runs on afterwards. A mounted share makes QEMU refuse."""
-    with controlled(carrier, deadline) as qemu:
+    with controlled(outer, deadline) as qemu:
         _use_mapped_ram(qemu, deadline)
         qemu.execute("stop", deadline)
         qemu.migrate("migrate", deadline, uri=f"file:{state}")
         qemu.execute("cont", deadline)
 
 
-def controlled(carrier: NamespaceHost, deadline: Deadline) -> AbstractContextManager[Monitor]:
+def controlled(outer: NamespaceHost, deadline: Deadline) -> AbstractContextManager[Monitor]:
     """The machine's monitor while the block runs."""
-    return monitor(carrier.file(MONITOR), carrier.name, deadline)
+    return monitor(outer.file(MONITOR), outer.name, deadline)
 
 
 def _use_mapped_ram(qemu: Monitor, deadline: Deadline) -> None:

@@ -33,7 +33,7 @@ class TakenError(HostError):
     """The host is another's, or became another's while we were at it."""
 
 
-def myself() -> Owner:
+def current_owner() -> Owner:
     """This process."""
     started = ProcessId.of(os.getpid()).started
     return Owner(
@@ -41,7 +41,7 @@ def myself() -> Owner:
     )
 
 
-def is_over(owner: Owner) -> bool:
+def owner_exited(owner: Owner) -> bool:
     """Whether that process has ended; False where it can't be told: on another controller."""
     here = owner.controller == platform.node()
     return here and not ProcessId(pid=owner.pid, started=owner.started).alive()
@@ -98,26 +98,26 @@ class JournalFile:
 
 
 def prepare(
-    site: PreparedHost, lab: str, wishes: Preparation, deadline: Deadline, say: Say
+    site: PreparedHost, lab: str, spec: Preparation, deadline: Deadline, say: Say
 ) -> Journal | None:
-    """Have all that is wished for; nothing is done where it was done for the same lab and wishes.
+    """Have all that ``spec`` names; nothing is done where that was done for the same lab already.
 
     :class:`TakenError` where the host is prepared for something else, or is being prepared.
-    HostError where a step can't be had: then all of them are undone. None: nothing is wished for.
+    HostError where a step fails: then all of them are undone. None: ``spec`` names nothing.
     """
-    book = JournalFile.read(site, deadline)
-    if book.journal is not None:
-        return _same(site, book.journal, lab, wishes)
-    if not plan(wishes):
+    file = JournalFile.read(site, deadline)
+    if file.journal is not None:
+        return _same(site, file.journal, lab, spec)
+    if not plan(spec):
         return None
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    journal = Journal(lab=lab, owner=myself(), since=now, wishes=wishes, steps=plan(wishes))
+    journal = Journal(lab=lab, owner=current_owner(), since=now, spec=spec, steps=plan(spec))
     try:
-        book.keep(journal, deadline)
+        file.keep(journal, deadline)
         for number, step in enumerate(journal.steps):
-            journal = _take(book, journal, number, step, deadline, say)
+            journal = _take(file, journal, number, step, deadline, say)
         journal = journal.model_copy(update={"state": "ready"})
-        book.keep(journal, deadline)
+        file.keep(journal, deadline)
     except BaseException:
         # Read anew: what a lost connection cut off may have been written, or be another's now.
         left = JournalFile.read(site, Deadline.after(UNDO_S))
@@ -127,76 +127,80 @@ def prepare(
     return journal
 
 
-def _same(site: PreparedHost, journal: Journal, lab: str, wishes: Preparation) -> Journal:
-    if (journal.state, journal.lab, journal.wishes) == ("ready", lab, wishes):
+def _same(site: PreparedHost, journal: Journal, lab: str, spec: Preparation) -> Journal:
+    if (journal.state, journal.lab, journal.spec) == ("ready", lab, spec):
         return journal
     raise TakenError(
         f"prepare the host for the lab {lab}",
         host=site.host.name,
-        said=f"it is {journal.told}",
+        said=f"it is {journal.summary}",
         remedy=f"`migrate-lab lab repair --name {journal.lab}` puts back what was done",
     )
 
 
 def _take(
-    book: JournalFile, journal: Journal, number: int, step: StepRecord, deadline: Deadline, say: Say
+    file: JournalFile, journal: Journal, number: int, step: StepRecord, deadline: Deadline, say: Say
 ) -> Journal:
     kind = STEPS[step.kind]
-    step = kind.look(book.site, step, deadline)
-    book.keep(journal.at(number, step), deadline)
+    step = kind.look(file.site, step, deadline)
+    file.keep(journal.at(number, step), deadline)
     if step.state == "begun":
-        kind.do(book.site, step, deadline)
+        kind.do(file.site, step, deadline)
         step = step.model_copy(update={"state": "done"})
-        book.keep(journal.at(number, step), deadline)
+        file.keep(journal.at(number, step), deadline)
     how = "done" if step.state == "done" else f"{step.found} already"
-    say(f"{book.site.host.name}: {step.told}: {how}")
+    say(f"{file.site.host.name}: {step.summary}: {how}")
     return journal.at(number, step)
 
 
 # --- putting back -------------------------------------------------------------------------------
 
 
-def undo(book: JournalFile, deadline: Deadline, say: Say) -> None:
-    """Put back what the journal tells of, the last step first; each is tried.
+def undo(file: JournalFile, deadline: Deadline, say: Say) -> None:
+    """Put back what the journal lists, the last step first; each is tried.
 
     Raises :class:`CleanupError` with all that did not go back; then the journal stays.
     """
-    if book.journal is None:
+    if file.journal is None:
         return
     # From here on it is ours: another one that repairs is refused.
-    taken = {"owner": myself(), "state": "undoing"}
-    journal = book.journal.model_copy(update=taken)
-    book.keep(journal, deadline)
+    taken = {"owner": current_owner(), "state": "undoing"}
+    journal = file.journal.model_copy(update=taken)
+    file.keep(journal, deadline)
     reasons: list[Exception] = []
     for number in reversed(range(len(journal.steps))):
         try:
-            journal = _put_back(book, journal, number, deadline, say)
+            journal = _put_back(file, journal, number, deadline, say)
         except TakenError:
             raise
-        except (LabError, ValueError, LookupError) as error:  # also of an answer that is none
+        except (
+            LabError,
+            ValueError,
+            LookupError,
+        ) as error:  # also of an answer that can't be parsed
             reasons.append(error)
     if reasons:
         raise CleanupError(
             "put back the preparation",
             reasons,
-            host=book.site.host.name,
+            host=file.site.host.name,
             remedy=f"then `migrate-lab lab repair --name {journal.lab}` again",
         )
-    book.drop(deadline)
+    file.drop(deadline)
 
 
 def _put_back(
-    book: JournalFile, journal: Journal, number: int, deadline: Deadline, say: Say
+    file: JournalFile, journal: Journal, number: int, deadline: Deadline, say: Say
 ) -> Journal:
     step = journal.steps[number]
     if step.state not in ("begun", "done"):
         return journal
     kind = STEPS[step.kind]
-    settled, remark = kind.settle(book.site, step, deadline)
+    settled, remark = kind.settle(file.site, step, deadline)
     if settled != step:
-        book.keep(journal.at(number, settled), deadline)
-    remark = kind.undo(book.site, settled, deadline) or remark
+        file.keep(journal.at(number, settled), deadline)
+    remark = kind.undo(file.site, settled, deadline) or remark
     journal = journal.at(number, settled.model_copy(update={"state": "undone"}))
-    book.keep(journal, deadline)
-    say(f"{book.site.host.name}: {step.told}: {remark or 'put back'}")
+    file.keep(journal, deadline)
+    say(f"{file.site.host.name}: {step.summary}: {remark or 'put back'}")
     return journal

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from migrate.model import Value
 
@@ -17,12 +17,12 @@ Link = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Kind = Literal["module", "huge-pages", "bridge", "uplink", "ovs", "firewall"]
 State = Literal["planned", "there", "begun", "done", "undone"]
-"""Of a step. ``there``: what it would make was there already, and is not ours to take away;
+"""How far a step is. ``there``: what it would make was there already, and is not ours to take away;
 ``begun``: written down before the deed, so whether it was done has to be looked up."""
 
 
 class Preparation(Value):
-    """What a host is to have for its lab, beyond what it has; nothing by default."""
+    """What `lab ready` has a host have for its lab, beyond what it has; nothing by default."""
 
     huge_pages: int = Field(default=0, ge=0, le=1 << 20)
     """So many of 2 MiB more than there are."""
@@ -35,7 +35,7 @@ class Preparation(Value):
     modules: tuple[Module, ...] = ()
     """Kernel modules, loaded where they are not, e.g. ``vfio-pci``."""
     ovs: bool = False
-    """Have OVS-DPDK run, with its bridge and the uplink that the host lends."""
+    """Have OVS-DPDK run, with its bridge and the uplink that the host provides."""
 
     @model_validator(mode="after")
     def _has_a_bridge(self) -> Self:
@@ -55,8 +55,8 @@ class StepRecord(Value):
     wanted: str = ""
 
     @property
-    def told(self) -> str:
-        """In a line: ``bridge data``."""
+    def summary(self) -> str:
+        """One line: ``bridge data``."""
         return f"{self.kind} {self.subject}".strip()
 
 
@@ -78,8 +78,9 @@ class Journal(Value):
     lab: str = Field(pattern=r"^[a-z][a-z0-9]{0,7}$")
     owner: Owner
     since: str
-    """By the controller's clock, ISO 8601 in UTC."""
-    wishes: Preparation
+    """ISO 8601 in UTC, by the controller's clock."""
+    spec: Preparation = Field(validation_alias=AliasChoices("spec", "wishes"))
+    """``wishes`` in journals of earlier versions."""
     state: Literal["preparing", "ready", "undoing"] = "preparing"
     steps: tuple[StepRecord, ...] = ()
 
@@ -89,27 +90,27 @@ class Journal(Value):
         return self.model_copy(update={"steps": steps})
 
     def begun_as(self, other: Journal) -> bool:
-        """Whether both tell of the same preparation, however far each is."""
-        mine = (self.owner, self.lab, self.since, self.wishes)
-        return mine == (other.owner, other.lab, other.since, other.wishes)
+        """Whether both are of the same preparation, however far each is."""
+        mine = (self.owner, self.lab, self.since, self.spec)
+        return mine == (other.owner, other.lab, other.since, other.spec)
 
     @property
-    def told(self) -> str:
-        """Who, for what, since when, and how far."""
+    def summary(self) -> str:
+        """One line: how far, for what, by whom, since when."""
         return f"{self.state} for the lab {self.lab} by {self.owner} since {self.since}"
 
 
-def plan(wishes: Preparation) -> tuple[StepRecord, ...]:
+def plan(spec: Preparation) -> tuple[StepRecord, ...]:
     """The steps in their order; undone they are in the other one."""
-    steps = [StepRecord(kind="module", subject=name) for name in dict.fromkeys(wishes.modules)]
-    if wishes.huge_pages:
-        steps.append(StepRecord(kind="huge-pages", subject=str(wishes.huge_pages)))
-    if wishes.bridge:
-        steps.append(StepRecord(kind="bridge", subject=wishes.bridge))
-    if wishes.uplink:
-        steps.append(StepRecord(kind="uplink", subject=wishes.uplink, wanted=wishes.bridge or ""))
-    if wishes.ovs:
+    steps = [StepRecord(kind="module", subject=name) for name in dict.fromkeys(spec.modules)]
+    if spec.huge_pages:
+        steps.append(StepRecord(kind="huge-pages", subject=str(spec.huge_pages)))
+    if spec.bridge:
+        steps.append(StepRecord(kind="bridge", subject=spec.bridge))
+    if spec.uplink:
+        steps.append(StepRecord(kind="uplink", subject=spec.uplink, wanted=spec.bridge or ""))
+    if spec.ovs:
         steps.append(StepRecord(kind="ovs"))
-    if wishes.firewall:
-        steps.append(StepRecord(kind="firewall", subject=wishes.bridge or ""))
+    if spec.firewall:
+        steps.append(StepRecord(kind="firewall", subject=spec.bridge or ""))
     return tuple(steps)

@@ -148,12 +148,12 @@ class HugePages(Step):
         now, used = self._now(site, deadline)
         raised = int(step.wanted) - int(step.found)
         back = min(raised, max(0, now - used))
-        said = []
+        remarks = []
         if now != int(step.wanted):
-            said.append(f"nr_hugepages is {now} now, it was set to {step.wanted}")
+            remarks.append(f"nr_hugepages is {now} now, it was set to {step.wanted}")
         if back < raised:
-            said.append(f"{used} are in use, so {raised - back} of {raised} stay")
-        remark = f"{', '.join(said)}: {back} are given back" if said else ""
+            remarks.append(f"{used} are in use, so {raised - back} of {raised} stay")
+        remark = f"{', '.join(remarks)}: {back} are given back" if remarks else ""
         return _begun(step, str(now - back), str(now)), remark
 
     def undo(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> str:
@@ -169,8 +169,8 @@ class HugePages(Step):
 
 
 def _link(site: PreparedHost, name: str, deadline: Deadline) -> dict[str, Any] | None:
-    found = site.ask(["ip", "-details", "-json", "link", "show", "dev", name], deadline)
-    return dict(found[0]) if found else None
+    links = site.ask(["ip", "-details", "-json", "link", "show", "dev", name], deadline)
+    return dict(links[0]) if links else None
 
 
 class Bridge(Step):
@@ -217,7 +217,7 @@ class Uplink(Step):
         if "master" in link:
             raise site.error(tried, f"it is a port of {link['master']}")
         show = ["ip", "-json", "addr", "show", "dev", step.subject, "scope", "global"]
-        if any(one.get("addr_info") for one in site.ask(show, deadline) or ()):
+        if any(known.get("addr_info") for known in site.ask(show, deadline) or ()):
             raise site.error(
                 tried,
                 "it has an address, which would not be reached any more",
@@ -278,13 +278,13 @@ class Firewall(Step):
         if site.host.run(["firewall-cmd", "--state"], deadline, check=False).status == 0:
             return self._look_at_zones(site, step, deadline)
         listed = site.ask(["nft", "-j", "list", "chains"], deadline)
-        chains = [one["chain"] for one in (listed or {}).get("nftables", ()) if "chain" in one]
+        chains = [item["chain"] for item in (listed or {}).get("nftables", ()) if "chain" in item]
         hooks = {"input", "forward"} if step.subject else {"input"}
         wanted = [
-            f"{one['family']} {one['table']} {one['name']} {one['hook']}"
-            for one in chains
-            if one.get("hook") in hooks and one["family"] in {"inet", "ip", "ip6"}
-            if one.get("type") == "filter"
+            f"{chain['family']} {chain['table']} {chain['name']} {chain['hook']}"
+            for chain in chains
+            if chain.get("hook") in hooks and chain["family"] in {"inet", "ip", "ip6"}
+            if chain.get("type") == "filter"
         ]
         for chain in wanted:
             if re.fullmatch(r"[\w./ -]+", chain) is None:
@@ -332,11 +332,12 @@ class Firewall(Step):
                 self._zone(site, zone, "remove", deadline)
             return ""
         listed = json.loads(site.host.run(["nft", "-j", "-a", "list", "ruleset"], deadline).out)
-        rules = [one["rule"] for one in listed["nftables"] if "rule" in one]
+        rules = [item["rule"] for item in listed["nftables"] if "rule" in item]
         lines = [
-            f"delete rule {one['family']} {one['table']} {one['chain']} handle {one['handle']}\n"
-            for one in rules
-            if one.get("comment") == self.MARK
+            f"delete rule {' '.join(rule[key] for key in ('family', 'table', 'chain'))}"
+            f" handle {rule['handle']}\n"
+            for rule in rules
+            if rule.get("comment") == self.MARK
         ]
         if lines:
             site.host.run(["nft", "-f", "-"], deadline, text="".join(lines))

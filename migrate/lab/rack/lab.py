@@ -11,16 +11,19 @@ import hashlib
 import secrets
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from migrate.clock import Deadline
-from migrate.drivers.ssh import Address, Connection, resolve
+from migrate.drivers.ssh import Connection
+from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
-from migrate.lab.config import RackConfig, RackHost, cache_folder, state_folder
+from migrate.lab.config import cache_folder, state_folder
+from migrate.lab.kinds import Say
+from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
 
 REACH_S = 30.0
@@ -54,22 +57,22 @@ class RackLab:
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.config.scenario_defaults()
 
     @property
     def coordinator(self) -> str | None:
-        """Of its lab file."""
+        """See Lab; from its lab file."""
         return self.config.coordinator
 
     @property
     def shared(self) -> Path:
-        """The cache."""
+        """See Lab; the cache."""
         return cache_folder()
 
     @property
     def leases(self) -> Path:
-        """Of this controller: labs of any name may have the same hosts."""
+        """See Lab; one folder for all, since labs of any name may have the same hosts."""
         folder = state_folder() / "leases"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -95,26 +98,26 @@ class RackLab:
         terminal = ["-t"] if list(argv) == ["bash"] else []
         return ["ssh", *STRICT, *terminal, self.config.hosts[host].ssh, "--", shlex.join(argv)]
 
-    def apart(self, source: str, target: str) -> RackLab:
+    def isolate_pair(self, source: str, target: str) -> RackLab:
         """The rack itself: two guests at once would have one address on its one network."""
         del source, target
         return self
 
-    def heal(self) -> tuple[str, ...]:
+    def replace_dead_hosts(self) -> tuple[str, ...]:
         """None: nobody here has their switch."""
         return ()
 
-    def keep(self) -> None:
-        """Let the connections go."""
+    def close(self) -> None:
+        """Let the ssh connections go."""
         for host in self.hosts.values():
             host.close()
         self.peer_ssh.close()
 
-    def told(self) -> Iterator[str]:
-        """What it is made of, on lines."""
+    def summary(self) -> Iterator[str]:
+        """What it is made of, a line each."""
         for name, host in self.config.hosts.items():
             yield f"{name}: {host.ssh}, root {host.root}, {host.migration_address}"
-            yield f"  lends {host.resources.told()}"
+            yield f"  provides {host.resources.summary()}"
         yield f"peer: {self.config.peer.ssh}, {self.peer_address} on {self.peer_interface}"
 
     def as_json(self) -> str:
@@ -141,19 +144,14 @@ def _lease_name(address: Address) -> str:
     return f"host-{identity[:16]}"
 
 
-def lease_names(config: RackConfig) -> dict[str, str]:
-    """What the leases of its hosts are called; no host is touched for that."""
-    return {name: _lease_name(resolve(host.ssh, name)) for name, host in config.hosts.items()}
-
-
 _QUIET = {"qemu+ssh": "?no_tty=1"}
 """libvirt's ssh asks for no password, and so fails at once (libvirt's URI parameters)."""
 
 
-def reach(config: RackConfig, say: Callable[[str], None]) -> RackLab:
+def reach(config: RackConfig, say: Say) -> RackLab:
     """Reach every host of the rack and its peer, all at once.
 
-    HostError that tells of all that were not reached, or that do not see the cache.
+    HostError that names all that were not reached, or that do not see the cache.
     """
     image = ensure_image("tiny", cache_folder(), say)
     lab = RackLab(config, str(image.probe))
@@ -163,19 +161,19 @@ def reach(config: RackConfig, say: Callable[[str], None]) -> RackLab:
     token.write_text(secret)
     try:
         with ThreadPoolExecutor() as pool:
-            tries = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
+            connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
-            seen = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
+            caches = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
         problems = [
             f"{name}: {error}"
-            for calls in (seen, rooms, tries)
+            for calls in (caches, rooms, connections)
             for name, call in calls.items()
             if (error := call.exception()) is not None
         ]
     finally:
         token.unlink(missing_ok=True)
     if problems:
-        lab.keep()
+        lab.close()
         raise HostError(f"reach the rack {config.name}", said="; ".join(problems))
     return lab
 
@@ -206,13 +204,40 @@ def _has_room(host: RemoteHost) -> None:
 
 def _sees(host: RemoteHost | Connection, token: Path, secret: str) -> None:
     """That it is the controller's cache, and no other folder of that name."""
-    found = host.run(["cat", str(token)], Deadline.after(REACH_S), check=False)
-    if found.out != secret:
+    done = host.run(["cat", str(token)], Deadline.after(REACH_S), check=False)
+    if done.out != secret:
         name = host.name if isinstance(host, RemoteHost) else host.address.host
         raise HostError(
             f"see the controller's cache at {token.parent.parent}",
             host=name,
-            said=found.err.strip() or "it is another folder there",
+            said=done.err.strip() or "it is another folder there",
             remedy="mount one folder at the same path on the controller, all hosts and the peer "
             "(NFS), and name it by MIGRATE_LAB_CACHE where it is not the usual one",
         )
+
+
+class RackKind:
+    """Racks persist: they are reached, and let go; see :class:`migrate.lab.kinds.LabKind`."""
+
+    is_persistent = True
+
+    def prepare(self, _config: RackConfig, _say: Say) -> None:
+        """Nothing: its hosts are there."""
+
+    def up(self, config: RackConfig, say: Say) -> RackLab:
+        """See :func:`reach`."""
+        return reach(config, say)
+
+    def find(self, config: RackConfig, say: Say) -> RackLab:
+        """See :func:`reach`."""
+        return reach(config, say)
+
+    def down(self, _config: RackConfig) -> None:
+        """Nothing: its hosts stay."""
+
+    def lease_names(self, config: RackConfig) -> tuple[str, ...]:
+        """By the keys that its hosts show, which the user's ssh knows."""
+        return tuple(_lease_name(resolve(host.ssh, name)) for name, host in config.hosts.items())
+
+
+KIND = RackKind()

@@ -23,7 +23,7 @@ pytest.importorskip("labgrid", reason="labgrid is not installed: pip install lab
 from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
 from migrate.lab.lease.coordinator import RefusedError, Session, UnreachableError, session
-from migrate.lab.lease.reservation import MARKER, ReservedPlaces, Times, held
+from migrate.lab.lease.reservation import MARKER, ReservedPlaces, Times, reserve_places
 from selftests.helpers import ROOT
 
 FASTER = 20.0
@@ -163,11 +163,15 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator) -> None:
 
     def second() -> None:
         # The other way round: the order in which they are named makes no deadlock.
-        with held(settled.address, PAIR[::-1], "second", soon(), told, times=QUICK) as lease:
+        with reserve_places(
+            settled.address, PAIR[::-1], "second", soon(), told, times=QUICK
+        ) as lease:
             lease.check()
             has.set()
 
-    with held(settled.address, PAIR, "process 1 of alice@ctl", soon(), pytest.fail, times=QUICK):
+    with reserve_places(
+        settled.address, PAIR, "process 1 of alice@ctl", soon(), pytest.fail, times=QUICK
+    ):
         thread = threading.Thread(target=second)
         thread.start()
         line = told.wait("waiting for host rack/a", times=2)  # and says so again
@@ -181,10 +185,12 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator) -> None:
 
 
 def test_at_the_deadline_neither_is_held(settled: Coordinator) -> None:
-    with held(settled.address, ["rack/b"], "first", soon(), pytest.fail, times=QUICK):
+    with reserve_places(settled.address, ["rack/b"], "first", soon(), pytest.fail, times=QUICK):
         with (
             pytest.raises(HostError, match=r"held by first, since .* until the deadline") as caught,
-            held(settled.address, PAIR, "second", Deadline.after(1), SaidSoFar(), times=QUICK),
+            reserve_places(
+                settled.address, PAIR, "second", Deadline.after(1), SaidSoFar(), times=QUICK
+            ),
         ):
             pytest.fail("it was held twice")
         assert caught.value.host == "rack/b"
@@ -197,7 +203,9 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
 
     def job(places: tuple[str, ...]) -> None:
         for _ in range(3):
-            with held(settled.address, places, "job", soon(), SaidSoFar(), times=QUICK) as lease:
+            with reserve_places(
+                settled.address, places, "job", soon(), SaidSoFar(), times=QUICK
+            ) as lease:
                 if using & set(places):
                     met.extend(places)
                 using.update(places)
@@ -212,7 +220,7 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
 
 def test_what_is_leased_can_not_be_acquired_by_labgrids_tools(settled: Coordinator) -> None:
     with (
-        held(settled.address, PAIR, "first", soon(), pytest.fail, times=QUICK),
+        reserve_places(settled.address, PAIR, "first", soon(), pytest.fail, times=QUICK),
         session(settled.address, "ctl/bob") as other,
         pytest.raises(RefusedError, match="not reserved for ctl/bob"),
     ):
@@ -225,7 +233,7 @@ def test_what_was_acquired_by_labgrids_tools_is_waited_for(settled: Coordinator)
         other.acquire("rack/a")
     with (
         pytest.raises(HostError, match="held by ctl/bob, who acquired it by labgrid's tools"),
-        held(settled.address, PAIR, "second", Deadline.after(0.5), told, times=QUICK),
+        reserve_places(settled.address, PAIR, "second", Deadline.after(0.5), told, times=QUICK),
     ):
         pytest.fail("it was held twice")
 
@@ -233,7 +241,7 @@ def test_what_was_acquired_by_labgrids_tools_is_waited_for(settled: Coordinator)
 def test_a_host_that_nobody_registered_is_an_error(settled: Coordinator) -> None:
     with (
         pytest.raises(HostError, match=r"no such place.*migrate-lab lease register"),
-        held(settled.address, ["rack/c"], "job", soon(), SaidSoFar(), times=QUICK),
+        reserve_places(settled.address, ["rack/c"], "job", soon(), SaidSoFar(), times=QUICK),
     ):
         pytest.fail("it was held")
 
@@ -242,7 +250,7 @@ def test_a_coordinator_out_of_reach_is_an_error_with_a_remedy(coordinator: Coord
     coordinator.kill()
     with (
         pytest.raises(UnreachableError, match=r"labgrid-coordinator --listen") as caught,
-        held(coordinator.address, PAIR, "job", soon(), SaidSoFar(), times=QUICK),
+        reserve_places(coordinator.address, PAIR, "job", soon(), SaidSoFar(), times=QUICK),
     ):
         pytest.fail("it was held")
     assert caught.value.exit_code == 3
@@ -253,10 +261,10 @@ def test_a_coordinator_out_of_reach_is_an_error_with_a_remedy(coordinator: Coord
 HOLDER = """
 import sys, threading
 from migrate.clock import Deadline
-from migrate.lab.lease.reservation import Times, held
+from migrate.lab.lease.reservation import Times, reserve_places
 address, *places = sys.argv[1:]
 times = Times(refresh={refresh}, lost={lost}, settle={settle})
-with held(address, places, "the dead one", Deadline.after(60), print, times=times):
+with reserve_places(address, places, "the dead one", Deadline.after(60), print, times=times):
     print("held", flush=True)
     threading.Event().wait()
 """
@@ -271,7 +279,7 @@ def test_a_holder_that_is_killed_loses_its_lease(settled: Coordinator) -> None:
         told = SaidSoFar()
         os.kill(holder.pid, signal.SIGKILL)
     # At most 90 s later by its clock: expired, forgotten at one look, given at the next.
-    with held(settled.address, PAIR, "next", soon(), told, times=QUICK):
+    with reserve_places(settled.address, PAIR, "next", soon(), told, times=QUICK):
         assert "held by the dead one, since" in told.lines[0]
 
 
@@ -280,7 +288,7 @@ def test_a_lease_outlives_the_coordinators_patience(settled: Coordinator) -> Non
     told = SaidSoFar()
 
     def second() -> None:
-        with held(settled.address, PAIR, "second", soon(), told, times=QUICK):
+        with reserve_places(settled.address, PAIR, "second", soon(), told, times=QUICK):
             pass
 
     with in_thread(second):
@@ -299,7 +307,7 @@ def test_a_coordinator_that_starts_anew_gives_nobody_the_hosts_of_another(
     told, order = SaidSoFar(), []
 
     def newcomer() -> None:
-        with held(settled.address, PAIR, "newcomer", soon(), told, times=PATIENT):
+        with reserve_places(settled.address, PAIR, "newcomer", soon(), told, times=PATIENT):
             order.append("newcomer")
 
     with in_thread(newcomer):
@@ -317,7 +325,7 @@ def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(settled: Co
     told = SaidSoFar()
 
     def second() -> None:
-        with held(settled.address, PAIR, "second", soon(), told, times=PATIENT):
+        with reserve_places(settled.address, PAIR, "second", soon(), told, times=PATIENT):
             pass
 
     with in_thread(second):

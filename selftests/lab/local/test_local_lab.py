@@ -19,12 +19,13 @@ from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
-from migrate.lab import manager
-from migrate.lab import namespaces as carrier
+from migrate.lab import fabric_kind, namespaces
 from migrate.lab import state as journal
 from migrate.lab.api import Host
-from migrate.lab.config import HostConfig, LabConfig, state_folder
+from migrate.lab.config import state_folder
 from migrate.lab.fabric import PEER_ADDRESS
+from migrate.lab.local import lab as local
+from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
 from selftests.helpers import traces
@@ -34,14 +35,14 @@ def quiet(_: str) -> None:
     """No one looks at the progress."""
 
 
-def config(name: str, huge_pages: int = 2) -> LabConfig:
-    host = HostConfig(huge_pages=huge_pages)
-    return LabConfig(name=name, hosts={"a": host, "b": host})
+def config(name: str, huge_pages: int = 2) -> LocalConfig:
+    host = LocalHostConfig(huge_pages=huge_pages)
+    return LocalConfig(name=name, hosts={"a": host, "b": host})
 
 
 @pytest.fixture
 def lab(lab_name: str) -> LocalLab:
-    return manager.up(config(lab_name), quiet)
+    return local.KIND.up(config(lab_name), quiet)
 
 
 def own_huge_pages() -> int:
@@ -77,9 +78,9 @@ def hears(here: Host, there: Host) -> str:
 def test_hosts_answer_and_down_leaves_nothing(lab_name: str) -> None:
     before = own_huge_pages()
     told: list[str] = []
-    lab = manager.up(config(lab_name), told.append)
+    lab = local.KIND.up(config(lab_name), told.append)
     assert told, "something is said while it comes up"
-    assert lab_name in manager.names()
+    assert lab_name in fabric_kind.names()
     a, b = lab.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
@@ -88,40 +89,43 @@ def test_hosts_answer_and_down_leaves_nothing(lab_name: str) -> None:
     assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
-    manager.down(lab_name)
+    fabric_kind.down(lab_name)
     assert traces(lab_name) == []
     assert not any(process.alive() for process in inside)
     assert own_huge_pages() == before
-    assert manager.find(lab_name) is None
-    assert lab_name not in manager.names()
-    manager.down(lab_name)  # a lab that is down stays down
+    assert fabric_kind.find(lab_name) is None
+    assert lab_name not in fabric_kind.names()
+    fabric_kind.down(lab_name)  # a lab that is down stays down
 
 
 def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
-    again = manager.up(lab.record.config, quiet)
+    again = local.KIND.up(config(lab.name), quiet)
     assert again.record == lab.record
-    assert manager.find(lab.name) is not None
+    assert fabric_kind.find(lab.name) is not None
 
 
 def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
     with pytest.raises(HostError, match="with other hosts") as caught:
-        manager.up(config(lab.name, huge_pages=3), quiet)
+        local.KIND.up(config(lab.name, huge_pages=3), quiet)
     assert f"down --name {lab.name}" in caught.value.remedy
-    assert manager.find(lab.name) is not None
+    assert fabric_kind.find(lab.name) is not None
 
 
 def test_two_labs_at_once_do_not_see_each_other(new_lab_name: Callable[[], str]) -> None:
-    first, second = (manager.up(config(new_lab_name()), quiet) for _ in range(2))
+    first, second = (local.KIND.up(config(new_lab_name()), quiet) for _ in range(2))
     a, b = first.hosts.values()
-    manager.down(second.name)
+    fabric_kind.down(second.name)
     assert hears(a, b) == "b"
     assert traces(second.name) == []
-    assert manager.find(first.name) is not None
+    assert fabric_kind.find(first.name) is not None
 
 
 def test_a_lab_of_two_releases_has_libvirt_on_both(lab_name: str) -> None:
-    roots = {"a": HostConfig(root="debian-12", huge_pages=0), "b": HostConfig(huge_pages=0)}
-    lab = manager.up(LabConfig(name=lab_name, hosts=roots), quiet)
+    roots = {
+        "a": LocalHostConfig(root="debian-12", huge_pages=0),
+        "b": LocalHostConfig(huge_pages=0),
+    }
+    lab = local.KIND.up(LocalConfig(name=lab_name, hosts=roots), quiet)
     found = []
     for host in lab.hosts.values():
         with host.connect() as hypervisor:
@@ -135,10 +139,9 @@ def test_a_lab_of_two_releases_has_libvirt_on_both(lab_name: str) -> None:
 
 DRIVER = """
 import subprocess, sys, types
-from migrate.lab import fabric
-from migrate.lab import manager as labs, namespaces as carrier, state as journal
+from migrate.lab import fabric, fabric_kind as labs, namespaces, state as journal
 from migrate.lab.local import lab as local
-from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
 
 command, step, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -146,11 +149,11 @@ class Pages:
     exists, read_text = journal.HUGE_PAGES.exists, journal.HUGE_PAGES.read_text
     write_text = journal.HUGE_PAGES.write_text
 
-carrier.subprocess = types.SimpleNamespace(**vars(subprocess))
+namespaces.subprocess = types.SimpleNamespace(**vars(subprocess))
 places = {
-    "journal": journal, "local": local, "labs": labs, "carrier": carrier, "fabric": fabric,
-    "host": local.NamespaceHost, "pages": Pages,
-    "programs": carrier.subprocess, "files": labs.shutil,
+    "journal": journal, "local": local, "labs": labs, "namespaces": namespaces, "fabric": fabric,
+    "host": local.NamespaceHost, "pages": Pages, "kind": labs.FabricKind,
+    "programs": namespaces.subprocess, "files": labs.shutil,
 }
 place, _, name = step.partition(".")
 owner = places[place]
@@ -168,7 +171,7 @@ def pausing(*args, **kwargs):
 setattr(owner, name, staticmethod(pausing) if owner is Pages else pausing)
 journal.HUGE_PAGES = Pages
 if command == "up":
-    labs.up(LabConfig.model_validate_json(sys.argv[4]), lambda _: None)
+    local.KIND.up(LocalConfig.model_validate_json(sys.argv[4]), lambda _: None)
 else:
     labs.down(sys.argv[4])
 """
@@ -192,17 +195,17 @@ def killed_at(command: str, step: str, count: int, argument: str) -> None:
         pytest.param("fabric.run", 1, id="one-namespace-made"),
         pytest.param("local._network", 1, id="fabric-made"),
         pytest.param("programs.Popen", 1, id="first-host-starting"),
-        pytest.param("carrier.start_host", 1, id="first-host-started"),
+        pytest.param("namespaces.start_host", 1, id="first-host-started"),
         pytest.param("journal.write_record", 2, id="hosts-in-journal"),
         pytest.param("host.start_libvirt", 1, id="libvirt-started"),
-        pytest.param("labs.up", 1, id="up"),
+        pytest.param("kind.up", 1, id="up"),
     ],
 )
 def test_down_removes_what_a_killed_controller_left(lab_name: str, step: str, count: int) -> None:
     before = own_huge_pages()
     killed_at("up", step, count, config(lab_name).model_dump_json())
-    assert lab_name in manager.names(), "what is half up is listed"
-    manager.down(lab_name)
+    assert lab_name in fabric_kind.names(), "what is half up is listed"
+    fabric_kind.down(lab_name)
     assert traces(lab_name) == []
     assert own_huge_pages() == before
 
@@ -217,15 +220,15 @@ def test_down_removes_what_a_killed_controller_left(lab_name: str, step: str, co
 )
 def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: int) -> None:
     killed_at("down", step, count, lab.name)
-    assert lab.name in manager.names()
-    manager.down(lab.name)
+    assert lab.name in fabric_kind.names()
+    fabric_kind.down(lab.name)
     assert traces(lab.name) == []
 
 
 def test_up_after_a_killed_controller_is_a_whole_lab(lab_name: str) -> None:
-    killed_at("up", "carrier.start_host", 1, config(lab_name).model_dump_json())
-    assert manager.find(lab_name) is None
-    lab = manager.up(config(lab_name), quiet)
+    killed_at("up", "namespaces.start_host", 1, config(lab_name).model_dump_json())
+    assert fabric_kind.find(lab_name) is None
+    lab = local.KIND.up(config(lab_name), quiet)
     a, b = lab.hosts.values()
     assert hears(a, b) == "b"
 
@@ -234,8 +237,8 @@ def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: Lo
     init = lab.record.hosts[0].init
     assert init is not None
     init.end(Deadline.after(10))
-    assert manager.find(lab.name) is None
-    again = manager.up(lab.record.config, quiet)
+    assert fabric_kind.find(lab.name) is None
+    again = local.KIND.up(config(lab.name), quiet)
     a, b = again.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert again.record.hosts[0].init != init
@@ -246,7 +249,7 @@ def test_up_that_is_broken_off_leaves_nothing(
     lab_name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     before = own_huge_pages()
-    real = carrier.start_host
+    real = namespaces.start_host
 
     def second_fails(
         host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[str]
@@ -255,9 +258,9 @@ def test_up_that_is_broken_off_leaves_nothing(
             raise error
         return real(host, record, shared)
 
-    monkeypatch.setattr(carrier, "start_host", second_fails)
+    monkeypatch.setattr(namespaces, "start_host", second_fails)
     with pytest.raises(type(error)):
-        manager.up(config(lab_name), quiet)
+        local.KIND.up(config(lab_name), quiet)
     assert traces(lab_name) == []
     assert own_huge_pages() == before
 
@@ -270,10 +273,10 @@ def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
     lab_name: str, monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
     if file == "QEMU":  # the daemon's parent has returned by then: the log tells
-        text += getattr(carrier, file)
-    monkeypatch.setattr(carrier, file, text)
+        text += getattr(namespaces, file)
+    monkeypatch.setattr(namespaces, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
-        manager.up(config(lab_name), quiet)
+        local.KIND.up(config(lab_name), quiet)
     assert caught.value.host in {"a", "b"}
     assert traces(lab_name) == []
 
@@ -286,7 +289,7 @@ def test_a_root_that_can_not_be_entered_is_told_with_the_log(
     for file in ("passwd", "group"):
         (tmp_path / "etc" / file).touch()
     with pytest.raises(HostError, match="mount") as caught:
-        manager.up(config(lab_name), quiet)
+        local.KIND.up(config(lab_name), quiet)
     assert caught.value.host == "a"
     assert traces(lab_name) == []
 
@@ -295,10 +298,10 @@ def test_without_huge_pages_the_lab_is_up_and_says_so(
     lab_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
-    lab = manager.up(config(lab_name), quiet)
+    lab = local.KIND.up(config(lab_name), quiet)
     assert lab.record.huge_pages == 0
     assert "4 huge pages of 2 MiB could not be had" in lab.record.note
-    found = manager.find(lab_name)
+    found = fabric_kind.find(lab_name)
     assert found is not None
     assert found.record.note == lab.record.note
 
@@ -310,16 +313,18 @@ def test_without_root_it_is_told_what_to_do(
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(HostError, match="needs root") as caught:
-            manager.up(config(lab_name), quiet) if command == "up" else manager.down(lab_name)
+            local.KIND.up(config(lab_name), quiet) if command == "up" else fabric_kind.down(
+                lab_name
+            )
     assert "sudo" in caught.value.remedy
     assert caught.value.exit_code == 3
     assert traces(lab_name) == []
 
 
 def test_a_root_that_is_none_touches_nothing(lab_name: str) -> None:
-    hosts = {"a": HostConfig(), "b": HostConfig(root="debian-1")}
+    hosts = {"a": LocalHostConfig(), "b": LocalHostConfig(root="debian-1")}
     with pytest.raises(ConfigurationError, match="debian-1'"):
-        manager.up(LabConfig(name=lab_name, hosts=hosts), quiet)
+        local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), quiet)
     assert traces(lab_name) == []
 
 
@@ -331,9 +336,9 @@ def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
         monkeypatch.context() as patch,
         pytest.raises(HostError, match="another command"),
     ):
-        patch.setattr(manager, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
-        manager.down(lab.name)
-    assert manager.find(lab.name) is not None
+        patch.setattr(fabric_kind, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
+        fabric_kind.down(lab.name)
+    assert fabric_kind.find(lab.name) is not None
 
 
 def test_every_step_of_down_runs_and_every_reason_is_told(
@@ -349,13 +354,13 @@ def test_every_step_of_down_runs_and_every_reason_is_told(
         patch.setattr(ProcessId, "end", stuck)
         patch.setattr(shutil, "rmtree", full)
         with pytest.raises(CleanupError) as caught:
-            manager.down(lab.name)
+            fabric_kind.down(lab.name)
     assert len(caught.value.reasons) >= 4
     assert "it is stuck" in str(caught.value)
     assert "Input/output error" in str(caught.value)
     assert caught.value.exit_code == 6
     assert read_record(state_folder() / lab.name) is not None, "so that another try can follow"
-    manager.down(lab.name)
+    fabric_kind.down(lab.name)
     assert traces(lab.name) == []
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.api import NamespaceHost
-from migrate.lab.capabilities import Boot
-from migrate.lab.config import MachineConfig, NestedConfig
+from migrate.lab.kvm_boot import Boot
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
+from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import MachineImage
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine, taps
@@ -293,7 +293,7 @@ def test_kvm_is_used_where_it_nests_and_was_seen_to_boot(
     monkeypatch.setattr(nested, "Path", lambda _path: tmp_path)
     monkeypatch.setattr(nested, "ensure_image", lambda *_: None)
     boot = Boot(reached=reached, seconds=1, said="")
-    monkeypatch.setattr("migrate.lab.capabilities.boot_once", lambda *_: boot)
+    monkeypatch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: boot)
     host = recorded("x", tmp_path).hosts[0]
     place = cast("NamespaceHost", Place(tmp_path))
     assert nested._accelerator(place, host, lambda _text: None) == accelerator
@@ -303,7 +303,7 @@ class Silent:
     """A lab whose machine never answers."""
 
     def __init__(self, place: Place, *, runs: bool) -> None:
-        self.carriers = {"a": place}
+        self.outer = {"a": place}
         self.hosts = {"a": self}
         self._runs = runs
 
@@ -324,6 +324,6 @@ def test_a_host_that_does_not_come_up_is_told_with_the_end_of_its_console(
     place.file(machine.CONSOLE).write_text("Kernel panic - not syncing: no root\n")
     lab = cast("NestedLab", Silent(place, runs=runs))
     with pytest.raises(HostError, match="no root") as caught:
-        nested._answer(lab, made(), Deadline.after(seconds))
+        nested._await_ssh(lab, "a", Deadline.after(seconds))
     assert caught.value.host == "a"
     assert "connection refused" in caught.value.said

@@ -19,10 +19,11 @@ from migrate.drivers.shell import run
 from migrate.errors import HostError
 from migrate.guest.domain_xml import domain_xml
 from migrate.images.initramfs import ensure_image
-from migrate.lab import manager
-from migrate.lab.config import MachineConfig, NestedConfig, cache_folder
+from migrate.lab import fabric_kind
+from migrate.lab.config import cache_folder
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
+from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
@@ -69,7 +70,7 @@ def up() -> Iterator[Up]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(nested, "_states", damaged)
-            close(manager.up(found.config, found.told.append))
+            close(nested.KIND.up(found.config, found.told.append))
         yield found
     finally:
         remove_lab(found.config.name)
@@ -83,7 +84,7 @@ def close(lab: NestedLab) -> None:
 @pytest.fixture
 def lab(up: Up) -> Iterator[NestedLab]:
     """As any command finds it."""
-    found = manager.find(up.config.name)
+    found = fabric_kind.find(up.config.name)
     assert isinstance(found, NestedLab)
     yield found
     close(found)
@@ -113,13 +114,13 @@ def test_a_damaged_state_is_thrown_away_and_made_anew(up: Up) -> None:
 
 def test_hosts_answer_us_and_each_other(lab: NestedLab) -> None:
     answers(lab)
-    assert lab.whole()
+    assert lab.is_healthy()
     assert leftovers(lab.hosts.values()) == ()
 
 
 def test_up_again_is_the_same_lab(up: Up, lab: NestedLab) -> None:
     told: list[str] = []
-    again = manager.up(up.config, told.append)
+    again = nested.KIND.up(up.config, told.append)
     assert again.record == lab.record
     assert told == []
 
@@ -174,15 +175,15 @@ def test_a_host_that_was_switched_off_is_replaced_and_the_other_one_stays(lab: N
         host.run(["touch", "/root/note"], soon())
     switch(lab.hosts["b"]).kill()
     gone(lab, "b")
-    assert not lab.whole()
-    assert lab.heal() == ("b",)
+    assert not lab.is_healthy()
+    assert lab.replace_dead_hosts() == ("b",)
     answers(lab)
     notes = [
         host.run(["test", "-e", "/root/note"], soon(), check=False).status
         for host in lab.hosts.values()
     ]
     assert notes == [0, 1], "a keeps what it had, and b is another one"
-    assert lab.heal() == ()
+    assert lab.replace_dead_hosts() == ()
 
 
 def gone(lab: NestedLab, name: str) -> None:
@@ -193,14 +194,14 @@ def gone(lab: NestedLab, name: str) -> None:
 
 
 def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: NestedLab) -> None:
-    place = lab.carriers["b"]
+    place = lab.outer["b"]
     place.run(["kill", "-KILL", place.file(machine.PID_FILE).read_text().strip()], soon())
     gone(lab, "b")
-    assert manager.find(lab.name) is None
+    assert fabric_kind.find(lab.name) is None
     told: list[str] = []
-    again = manager.up(up.config, told.append)
+    again = nested.KIND.up(up.config, told.append)
     try:
-        assert again.whole()
+        assert again.is_healthy()
         assert again.record.hosts != lab.record.hosts
         answers(again)
     finally:
@@ -224,11 +225,11 @@ def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None
             cpu_model=lab.cpu_model,
         )
         assert hypervisor.create(xml, Deadline.after(60)).state() == "running"
-    manager.down(lab.name)
+    fabric_kind.down(lab.name)
     assert traces(lab.name) == []
     assert not any(init is None or init.alive() for init in inside)
-    assert manager.find(lab.name) is None
-    assert lab.name not in manager.names()
+    assert fabric_kind.find(lab.name) is None
+    assert lab.name not in fabric_kind.names()
     if up.says("(tcg)"):
         assert up.states is not None
         assert up.states.is_dir(), "for the next time"

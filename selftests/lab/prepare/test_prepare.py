@@ -15,7 +15,14 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, HostError
-from migrate.lab.prepare.apply import JournalFile, TakenError, is_over, myself, prepare, undo
+from migrate.lab.prepare.apply import (
+    JournalFile,
+    TakenError,
+    current_owner,
+    owner_exited,
+    prepare,
+    undo,
+)
 from migrate.lab.prepare.plan import Journal, Preparation, plan
 from selftests.doubles.prepared_host import ALL, FIREWALLD, LAB, PAGES, Place
 from selftests.helpers import ROOT, new_name
@@ -41,10 +48,10 @@ def soon() -> Deadline:
     return Deadline.after(30)
 
 
-def prepared(place: Place, wishes: Preparation = ALL, lab: str = LAB) -> list[str]:
+def prepared(place: Place, spec: Preparation = ALL, lab: str = LAB) -> list[str]:
     """What was said."""
     said: list[str] = []
-    prepare(place.site(), lab, wishes, soon(), said.append)
+    prepare(place.site(), lab, spec, soon(), said.append)
     return said
 
 
@@ -117,7 +124,7 @@ def test_nothing_is_wished_for(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "wishes", "said"),
+    ("harm", "spec", "said"),
     [
         ("ip link add taps type veth", ALL, "another kind of link"),
         ("ip link del port0", ALL, "no such link"),
@@ -129,12 +136,12 @@ def test_nothing_is_wished_for(place: Place) -> None:
     ],
 )
 def test_a_step_that_cant_be_had_takes_the_others_with_it(
-    place: Place, harm: str, wishes: Preparation, said: str
+    place: Place, harm: str, spec: Preparation, said: str
 ) -> None:
     place.sh(harm.replace("{}", str(place.root)))
     before = place.state() if (place.root / PAGES).exists() else None
     with pytest.raises(HostError, match=said):
-        prepared(place, wishes)
+        prepared(place, spec)
     if before is not None:
         assert place.state() == before
     assert JournalFile.read(place.site(), soon()).journal is None
@@ -165,7 +172,7 @@ def test_killed_at_a_step_all_is_put_back(place: Place, kind: str, point: str) -
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = journal(place)
     assert left.state == ("preparing" if point.endswith("-do") else "undoing")
-    assert is_over(left.owner)
+    assert owner_exited(left.owner)
     with pytest.raises(TakenError, match="lab repair --name kkx"):
         prepared(place)
     put_back(place)
@@ -196,10 +203,10 @@ def test_of_two_that_begin_at_once_one_is_refused(
     reading = JournalFile.read
 
     def read_then_late(site: object, deadline: Deadline) -> JournalFile:
-        book = reading(site, deadline)  # type: ignore[arg-type]
+        file = reading(site, deadline)  # type: ignore[arg-type]
         monkeypatch.undo()
         prepared(place, without(huge_pages=7), "other")
-        return book
+        return file
 
     monkeypatch.setattr(JournalFile, "read", read_then_late)
     with pytest.raises(TakenError, match="another controller does it"):
@@ -218,9 +225,11 @@ def test_of_two_that_put_back_one_is_refused_and_pages_are_given_back_once(place
 
 
 def test_an_owner_elsewhere_may_live() -> None:
-    assert not is_over(myself())
-    assert is_over(myself().model_copy(update={"started": "1"}))
-    assert not is_over(myself().model_copy(update={"started": "1", "controller": "elsewhere"}))
+    assert not owner_exited(current_owner())
+    assert owner_exited(current_owner().model_copy(update={"started": "1"}))
+    assert not owner_exited(
+        current_owner().model_copy(update={"started": "1", "controller": "elsewhere"})
+    )
 
 
 # --- what others did meanwhile ------------------------------------------------------------------

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from migrate.clock import Deadline
-from migrate.drivers.ssh import Address, key_pair
+from migrate.drivers.ssh_address import Address, key_pair
 from migrate.errors import ConfigurationError
-from migrate.lab.config import RackConfig, cache_folder, load_lab
+from migrate.lab.config import cache_folder
+from migrate.lab.kinds import load_lab
 from migrate.lab.lease.file_lock import lease_key, place_of
-from migrate.lab.rack.lab import RackLab, lease_names
+from migrate.lab.rack.config import RackConfig
+from migrate.lab.rack.lab import KIND, RackLab
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import PLAIN_RESOURCES
 from selftests.doubles.rack_here import Rack, rack, start_sshd, stop_sshd
@@ -83,13 +85,13 @@ def test_a_host_is_leased_by_its_key_whatever_a_lab_file_calls_it(
     config = load_lab(path)
     assert isinstance(config, RackConfig)
     lab = RackLab(config, "/probe")
-    registered = lease_names(config)
+    registered = dict(zip(config.hosts, KIND.lease_names(config), strict=True))
     assert [registered[name] for name in "ab"] == [lease_key(lab.hosts[name]) for name in "ab"]
     assert registered["a"] == place_of(lab.name, lab.hosts["a"], "a") != registered["b"]
     path.write_text(FILE.replace('ssh = "one"', 'ssh = "other"'))
     other = load_lab(path)
     assert isinstance(other, RackConfig)
-    assert lease_names(other) == registered
+    assert KIND.lease_names(other) == KIND.lease_names(config)
 
 
 def test_a_host_of_a_lab_made_here_is_leased_by_its_lab() -> None:

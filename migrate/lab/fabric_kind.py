@@ -1,0 +1,181 @@
+"""Labs that are made on this machine, by name: brought up, found, taken down.
+
+Such a lab outlives the command that brought it up; what it is made of is in its journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from filelock import FileLock, Timeout
+
+from migrate.clock import Deadline
+from migrate.drivers.shell import run
+from migrate.errors import CleanupError, HostError, LabError
+from migrate.lab import state
+from migrate.lab.config import LabConfig, cache_folder, state_folder
+from migrate.lab.fabric import FabricLab
+from migrate.lab.kinds import Say, kind_of
+from migrate.lab.lease.file_lock import place_of
+from migrate.lab.namespaces import keep_capabilities
+from migrate.lab.state import LabRecord, ProcessId
+
+DOWN_S = 20.0
+"""To take a lab down."""
+OTHERS_S = 120.0
+"""For another command to bring the same lab up, or take it down."""
+
+Config = TypeVar("Config", bound=LabConfig)
+AnyFabricLab = TypeVar("AnyFabricLab", bound=FabricLab)
+
+
+@dataclass(frozen=True, slots=True)
+class FabricKind(Generic[Config, AnyFabricLab]):
+    """A kind of lab that is made on this machine; see :class:`migrate.lab.kinds.LabKind`."""
+
+    plan: Callable[[Config, Say], LabRecord]
+    """Have in the cache what it takes: the record of a lab of which nothing is made yet."""
+    make: Callable[[Config, LabRecord, Say], LabRecord]
+    """Make all of it; the journal names each step before it is done."""
+    lab: Callable[[LabRecord], AnyFabricLab]
+    """The lab that is up."""
+    is_persistent: bool = False
+
+    def prepare(self, config: Config, say: Say) -> None:
+        """See LabKind."""
+        _must_be_root()
+        self.plan(config, say)
+
+    def up(self, config: Config, say: Say) -> AnyFabricLab:
+        """See LabKind; HostError also for a lab that is up with other hosts."""
+        _must_be_root()
+        with _lock(config.name):
+            existing = find(config.name)
+            if existing is not None:
+                if existing.record.config == config:
+                    return self.lab(existing.record)
+                raise HostError(
+                    f"bring up the lab {config.name}",
+                    said="it is up already, with other hosts",
+                    remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
+                )
+            record = self.plan(config, say)
+            _remove(config.name)
+            try:
+                state.write_record(record)
+                record = self.make(config, record, say)
+                record = record.model_copy(update={"complete": True})
+                state.write_record(record)
+            except BaseException:
+                _remove(config.name)
+                raise
+            return self.lab(record)
+
+    def find(self, config: Config, _say: Say) -> FabricLab | None:
+        """See LabKind; by its name, whatever kind it was brought up as."""
+        return find(config.name)
+
+    def down(self, config: Config) -> None:
+        """See LabKind; by its name, whatever kind it was brought up as."""
+        down(config.name)
+
+    def lease_names(self, config: Config) -> tuple[str, ...]:
+        """See LabKind."""
+        return tuple(place_of(config.name, host, name) for name, host in config.hosts.items())
+
+
+def find(name: str) -> FabricLab | None:
+    """The lab called ``name`` if it is up and healthy."""
+    record = state.read_record(state_folder() / name)
+    if record is None or not record.complete:
+        return None
+    lab = _lab(record)
+    return lab if lab.is_healthy() else None
+
+
+def names() -> tuple[str, ...]:
+    """Labs that have a journal: up, half up, or left behind."""
+    return tuple(sorted(path.parent.name for path in state_folder().glob("*/lab.json")))
+
+
+def down(name: str) -> None:
+    """Remove all of the lab, also what a killed controller left; raises :class:`CleanupError`."""
+    _must_be_root()
+    with _lock(name):
+        _remove(name)
+
+
+def _lab(record: LabRecord) -> FabricLab:
+    kind = kind_of(record.config)
+    assert isinstance(kind, FabricKind), "only these kinds write a journal"
+    lab: FabricLab = kind.lab(record)
+    return lab
+
+
+def _must_be_root() -> None:
+    if os.geteuid() != 0:
+        raise HostError(
+            "use a lab of this machine",
+            said="it needs root: it makes network namespaces and mounts",
+            remedy="run the same command with sudo",
+        )
+
+
+@contextlib.contextmanager
+def _lock(name: str) -> Iterator[None]:
+    folder = state_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / f"{name}.lock", timeout=OTHERS_S):
+            yield
+    except Timeout as error:
+        raise HostError(
+            f"use the lab {name}", said="another command is bringing it up or down"
+        ) from error
+
+
+def _remove(name: str) -> None:
+    """Every step runs, whatever the others said."""
+    folder = state_folder() / name
+    record = state.read_record(folder)
+    if record is None:
+        return
+    deadline = Deadline.after(DOWN_S)
+    steps: list[Callable[[], object]] = [functools.partial(keep_capabilities, record)]
+    steps += [functools.partial(host.init.end, deadline) for host in record.hosts if host.init]
+    steps += [
+        functools.partial(_remove_namespace, namespace, deadline) for namespace in record.namespaces
+    ]
+    steps.append(functools.partial(state.give_back_huge_pages, state_folder(), name))
+    for kind in ("overlay", "saved"):
+        ours = (cache_folder() / "warm").glob(f"{kind}-{name}-*")
+        steps += [functools.partial(path.unlink, missing_ok=True) for path in ours]
+    # The journal goes last: a controller that is killed in here leaves one that names the rest.
+    hosts = (folder / host.name for host in record.hosts)
+    steps += [functools.partial(shutil.rmtree, host) for host in hosts if host.exists()]
+    steps.append(functools.partial(shutil.rmtree, folder))
+    reasons: list[Exception] = []
+    for step in steps:
+        try:
+            step()
+        except (OSError, LabError) as error:
+            reasons.append(error)
+    if reasons:
+        state.write_record(record)  # so that another try knows what to look for
+        raise CleanupError(f"take down the lab {name}", reasons)
+
+
+def _remove_namespace(namespace: str, deadline: Deadline) -> None:
+    """What still runs in a namespace that we made is ended by the id that the kernel names."""
+    if not Path("/run/netns", namespace).exists():
+        return
+    for pid in run(["ip", "netns", "pids", namespace], deadline).out.split():
+        ProcessId.of(int(pid)).end(deadline)
+    run(["ip", "netns", "del", namespace], deadline)

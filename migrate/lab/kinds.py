@@ -1,0 +1,110 @@
+"""The kinds of labs: what each has to provide, and how a lab file finds its own."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from migrate.data import shipped
+from migrate.errors import ConfigurationError
+from migrate.lab.config import LabConfig
+from migrate.lab.local.config import LocalConfig
+from migrate.lab.nested.config import NestedConfig
+from migrate.lab.rack.config import RackConfig
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Lab
+
+Say = Callable[[str], None]
+Config_contra = TypeVar("Config_contra", bound=LabConfig, contravariant=True)
+
+
+class LabKind(Protocol[Config_contra]):
+    """How the labs of one kind come and go."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether they are there without us: nothing is brought up, nothing taken down."""
+
+    def prepare(self, config: Config_contra, say: Say) -> None:
+        """Have in the cache what the lab is made of; nothing of it is brought up."""
+
+    def up(self, config: Config_contra, say: Say) -> Lab:
+        """Bring the lab up; one that is up is returned as it is.
+
+        Raises :class:`HostError` where that can't be done; then nothing of it is left.
+        """
+
+    def find(self, config: Config_contra, say: Say) -> Lab | None:
+        """The lab if it is up and healthy; one that persists is reached, or a HostError."""
+
+    def down(self, config: Config_contra) -> None:
+        """Remove all of the lab, also what a killed controller left; raises CleanupError."""
+
+    def lease_names(self, config: Config_contra) -> tuple[str, ...]:
+        """What its hosts are called at a coordinator, in order; no host is touched for that."""
+
+
+class Registered(NamedTuple):
+    """Where a kind is to be found."""
+
+    config: type[LabConfig]
+    module: str
+    """It has the :class:`LabKind` as ``KIND``; imported when a lab is used, for it is heavy."""
+
+
+KINDS: Mapping[str, Registered] = {
+    "local": Registered(LocalConfig, "migrate.lab.local.lab"),
+    "nested": Registered(NestedConfig, "migrate.lab.nested.lab"),
+    "rack": Registered(RackConfig, "migrate.lab.rack.lab"),
+}
+"""By the key ``kind`` of lab files."""
+
+
+def kind_of(config: LabConfig) -> LabKind[Any]:
+    """What brings the lab of ``config`` up, finds it and takes it down."""
+    kind: LabKind[Any] = importlib.import_module(KINDS[config.kind].module).KIND
+    return kind
+
+
+def parse_config(data: Mapping[str, Any]) -> LabConfig:
+    """The content of a lab file as its kind has it; raises pydantic's ValidationError.
+
+    A kind that does not exist is refused by the default one, ``local``.
+    """
+    known = KINDS.get(data.get("kind", ""), KINDS["local"])
+    return known.config.model_validate(data)
+
+
+def load_lab(path: Path | None, name: str | None = None) -> LabConfig:
+    """Read a lab file (None: two hosts of the default root); ``name`` overrides the lab's name."""
+    try:
+        data = tomllib.loads(shipped(path).read_text()) if path else {}
+        if name is not None:
+            data["name"] = name
+        return parse_config(data)
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"read the lab file {path}", said="it does not exist", remedy="see labs/local.toml"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"read the lab file {path}", said=str(error)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if key == "name" and name is not None:
+            raise ConfigurationError(
+                f"use --name {name}",
+                said="that is no name for a lab",
+                remedy="a small letter, then at most seven small letters or digits",
+            ) from error
+        raise ConfigurationError(
+            f"read the lab file {path}, key {key}",
+            said=first["msg"],
+            remedy="docs/lab-files.md lists the keys",
+        ) from error

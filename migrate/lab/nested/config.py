@@ -1,0 +1,38 @@
+"""A lab file of the kind ``nested``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from migrate.lab.config import HostConfig, LabConfig, Name
+
+
+class MachineConfig(HostConfig):
+    """One host of a nested lab: a machine that is booted from a root, by that root's QEMU."""
+
+    root: str = "debian-12-backports"
+    huge_pages: int = Field(default=64, ge=0)
+    """Huge pages of 2 MiB inside the machine."""
+    memory_mib: int = Field(default=1280, ge=768, le=2752)
+    """Above 2752 the firmware puts the VFs' BARs where nested guests never reach them."""
+    nic: Literal["igb", "virtio"] = "igb"
+    """What has the virtual functions: an igb, or QEMU's own virtio-net (QEMU 10.1 or newer)."""
+
+    @field_validator("root")
+    @classmethod
+    def _is_made(cls, root: str) -> str:
+        if root == "/":
+            raise ValueError("a nested host is booted from a root that was made for it")
+        return root
+
+
+class NestedConfig(LabConfig):
+    """Hosts that are virtual machines on this machine."""
+
+    kind: Literal["nested"] = "nested"
+    name: Name = "nested"
+    hosts: dict[Name, MachineConfig] = Field(
+        default={"a": MachineConfig(), "b": MachineConfig()}, min_length=2, max_length=8
+    )

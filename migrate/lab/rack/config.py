@@ -1,0 +1,69 @@
+"""A lab file of the kind ``rack``."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_network
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, model_validator
+
+from migrate.lab.config import HostConfig, LabConfig, Name
+from migrate.lab.resources import PLAIN_RESOURCES, Resources
+from migrate.model import Value
+
+Ssh = Annotated[str, Field(pattern=r"^[\w][\w.@:%+-]{0,127}$")]
+"""A host as the user's ssh knows it: an alias of its configuration, a name, ``user@name``."""
+Transport = Literal["qemu+ssh", "qemu+tls", "qemu+tcp"]
+"""How libvirt is reached; the user's ssh, or certificates, let in. ``qemu+tcp`` asks nobody."""
+
+
+class RackHost(HostConfig):
+    """One host of a rack: a machine with libvirt and QEMU that is there already."""
+
+    ssh: Ssh
+    root: str = "installed"
+    """What a scenario's ``roots`` call it."""
+    libvirt: Transport = "qemu+ssh"
+    """How the controller reaches its libvirt."""
+    migration_address: IPv4Address
+    migration_libvirt: Transport = "qemu+ssh"
+    """How the other hosts' libvirts reach this one, at its migration address."""
+    resources: Resources = Field(
+        default=PLAIN_RESOURCES, validation_alias=AliasChoices("lends", "resources")
+    )
+    """What guests' interfaces may be made of; ``lends`` in lab files, or ``resources``."""
+    start_libvirt: tuple[str, ...] = ("systemctl", "start", "libvirtd")
+    """The command that starts libvirt after a fault that ended it."""
+
+
+class RackPeer(Value):
+    """The endpoint outside of all guests: a host on the data network that runs the probe."""
+
+    ssh: Ssh
+    interface: str = Field(pattern=r"^[\w.:-]{1,15}$")
+    address: IPv4Address
+
+
+class RackConfig(LabConfig):
+    """Hosts that are there already, and are reached over ssh and libvirt alone."""
+
+    kind: Literal["rack"] = "rack"
+    name: Name = "rack"
+    hosts: dict[Name, RackHost] = Field(min_length=2, max_length=64)
+    peer: RackPeer
+    guest_address: IPv4Address
+    prefix: int = Field(default=24, ge=8, le=30)
+    patience: float = Field(default=1.0, ge=1, le=10)
+    """How many times longer than usual its hosts may take."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RackConfig:
+        network = ip_network(f"{self.peer.address}/{self.prefix}", strict=False)
+        if self.guest_address not in network or self.guest_address == self.peer.address:
+            raise ValueError(f"guest_address is to be another address of the peer's {network}")
+        for key in ("ssh", "migration_address"):
+            values = [getattr(host, key) for host in self.hosts.values()]
+            repeated = [str(value) for value in values if values.count(value) > 1]
+            if repeated:
+                raise ValueError(f"two hosts have the same {key}: {repeated[0]}")
+        return self
