@@ -46,7 +46,7 @@ def say(text: str) -> None:
 @contextmanager
 def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    with manager.opened(LocalConfig(name=name), say) as lab:
+    with manager.opened(LocalConfig(name=name)) as lab:
         assert isinstance(lab, LocalLab)
         yield lab
 
@@ -72,7 +72,7 @@ class Bare(NamedTuple):
 def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
     """Run ``case``'s guest on the first host of two; no traffic, no listener."""
     deadline = Deadline.after(START_S)
-    image = ensure_image(case.guest.image, lab.shared, say)
+    image = ensure_image(case.guest.image, lab.shared)
     mode = backend_mode(case.interface.mode)
     pair = pair_of(lab)
     prepare = preparing(lab, image, deadline)

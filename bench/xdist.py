@@ -55,7 +55,7 @@ def main() -> int:
         name=chosen.lab, hosts={name: LocalHostConfig(huge_pages=0) for name in names}
     )
     rows, found = [], {}
-    with tempfile.TemporaryDirectory() as name, manager.opened(config, say):
+    with tempfile.TemporaryDirectory() as name, manager.opened(config):
         folder = Path(name)
         lab = folder / "lab.toml"
         lab.write_text("".join(f"[hosts.{host}]\nhuge_pages = 0\n" for host in names))

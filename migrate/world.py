@@ -161,14 +161,14 @@ def guest_image(case: Case, env: AttemptEnv) -> Image | Disk:
     """What the case's guest boots, built or copied if it has to be."""
     name = case.guest.image
     if not is_disk(name):
-        return ensure_image(name, env.lab.shared, LOGGER.info)
+        return ensure_image(name, env.lab.shared)
     if case.guest.start == "warm":
         raise ConfigurationError(
             f"start a guest from the disk {name}, key guest.start",
             said="a disk can't be started warm: a saved state goes with one content of its disk",
             remedy='guest.start = "cold"',
         )
-    return ensure_disk(name, env.lab.shared, LOGGER.info)
+    return ensure_disk(name, env.lab.shared)
 
 
 def _xml(

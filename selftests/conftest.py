@@ -60,7 +60,7 @@ def shared_lab(root: None) -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield local.KIND.up(LocalConfig(name=name), lambda _text: None)
+        yield local.KIND.up(LocalConfig(name=name))
     finally:
         remove_lab(name)
 
@@ -91,6 +91,13 @@ def told() -> Iterator[SaidSoFar]:
     said = SaidSoFar()
     with log.shown(said.lines.append):
         yield said
+
+
+@pytest.fixture
+def silent() -> Iterator[None]:
+    """Nobody is told anything: no waiting, no work that takes its time."""
+    with log.shown(pytest.fail):
+        yield
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
     """What each host can do, asked of all at once."""
-    image = ensure_image("tiny", cache_folder(), LOGGER.info)
+    image = ensure_image("tiny", cache_folder())
 
     def ask(host: Host) -> HostFacts:
         with host.connect() as hypervisor:

@@ -322,11 +322,11 @@ def resumed_run(name: str, request: NightRequest) -> Iterator[ResumedRun]:
 
 def clean_lab(config: LabConfig) -> None:
     """Take a lab down in which the killed run left something; leave a clean one up."""
-    if manager.is_persistent(config) or (lab := manager.find(config, LOGGER.info)) is None:
+    if manager.is_persistent(config) or (lab := manager.find(config)) is None:
         return
     with (
         closing(lab),
-        lock_hosts(lab.leases, list(lab.hosts), Deadline.after(LEASE_S), LOGGER.info),
+        lock_hosts(lab.leases, list(lab.hosts), Deadline.after(LEASE_S)),
     ):
         remains = leftovers(lab.hosts.values())
     if remains:

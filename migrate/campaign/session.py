@@ -69,7 +69,7 @@ def open_session(
     with (
         log.shown(reporter.say, reporter.level),
         log.recorded() as run_log,
-        manager.opened(config, LOGGER.info, keep=keep_lab) as lab,
+        manager.opened(config, keep=keep_lab) as lab,
     ):
         session = begin(lab, source, reporter, run_log)
         try:
@@ -224,7 +224,7 @@ class Session:
     def _leased(
         self, pairs: Sequence[Pair], job: str
     ) -> AbstractContextManager[tuple[Pair, Lease]]:
-        return lease_first_free(self.lab, pairs, job, Deadline.after(LEASE_S), LOGGER.info)
+        return lease_first_free(self.lab, pairs, job, Deadline.after(LEASE_S))
 
     def _note(self, case: Case, number: int, error: LabError) -> None:
         problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)

@@ -36,7 +36,7 @@ def prepare(lab_file: Path | None, name: str | None) -> None:
 
     config = load_lab(lab_file, name)
     with shown():
-        manager.prepare(config, LOGGER.info)
+        manager.prepare(config)
     click.echo(f"{config.name} can be brought up")
 
 
@@ -49,7 +49,7 @@ def up(lab_file: Path | None, name: str | None) -> None:
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    with shown(), closing(manager.up(config, LOGGER.info)) as lab:
+    with shown(), closing(manager.up(config)) as lab:
         click.echo(f"{lab.name} is up: {', '.join(lab.hosts)}")
 
 
@@ -65,7 +65,7 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 
     config = load_lab(lab_file, name)
     with shown():
-        lab = manager.find(config, LOGGER.info)
+        lab = manager.find(config)
     if as_json:
         click.echo(lab.as_json() if lab else json.dumps(None))
     elif lab is None:
@@ -113,7 +113,7 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
 
     config = load_lab(lab_file, name)
     with shown():
-        lab = manager.find(config, LOGGER.info)
+        lab = manager.find(config)
     if lab is None:
         raise ConfigurationError(
             f"open a shell in the lab {config.name}",
@@ -140,7 +140,7 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
     from migrate.lab.kinds import load_lab
     from migrate.report import doctor as report
 
-    with shown(), manager.opened(load_lab(lab_file, name), LOGGER.info) as lab:
+    with shown(), manager.opened(load_lab(lab_file, name)) as lab:
         facts = hosts.look(lab, fresh=fresh)
     if as_json:
         click.echo(json.dumps([host.model_dump() for host in facts], indent=1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from migrate.cli.options import LAB, VERBOSE, shown
 if TYPE_CHECKING:
     from migrate.lab.api import Lab
     from migrate.lab.config import LabConfig
-
-LOGGER = logging.getLogger(__name__)
 
 
 @click.command()
@@ -28,7 +25,7 @@ def ready(lab_file: Path | None, name: str | None) -> None:
     config = load_lab(lab_file, name)
     specs = {name: host.prepare for name, host in config.hosts.items()}
     with shown():
-        cleanup.make_ready(_reach(config), specs, LOGGER.info)
+        cleanup.make_ready(_reach(config), specs)
     click.echo(f"{config.name} is ready")
 
 
@@ -39,12 +36,15 @@ def ready(lab_file: Path | None, name: str | None) -> None:
 @VERBOSE
 def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) -> None:
     """Put back what a dead controller left on the lab's hosts."""
+    from migrate import log
     from migrate.cleanup import repair as cleanup
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     with shown():
-        count = cleanup.repair(_reach(config), click.echo, dry_run=dry_run, force=force)
+        lab = _reach(config)
+    with log.shown(click.echo):
+        count = cleanup.repair(lab, dry_run=dry_run, force=force)
     if not count:
         click.echo(f"nothing is left on the hosts of {config.name}")
 
@@ -55,7 +55,7 @@ def _reach(config: LabConfig) -> Lab:
     from migrate.lab import manager
     from migrate.lab.fabric_kind import names
 
-    lab = manager.find(config, LOGGER.info)
+    lab = manager.find(config)
     if lab is None:
         left = config.name in names()
         raise HostError(

@@ -185,7 +185,7 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
         from migrate.lab import manager
 
         keep = bool(config[f"{KIND}.{KEEP[0]}"])
-        lab = self._stack.enter_context(manager.opened(_lab(config), LOG_UI.info, keep=keep))
+        lab = self._stack.enter_context(manager.opened(_lab(config), keep=keep))
         # More tests than pairs would wait for a lease, and be heard by the meter meanwhile.
         config[AT_ONCE] = min(config[AT_ONCE], len(lab.hosts) // 2)
         config[ENDING] = max(config[ENDING], UNDOING_S)

@@ -54,9 +54,9 @@ class SharedRun:
         """A session beside others on the same lab and run folder; the first one makes them."""
         with log.shown(reporter.say, reporter.level), log.recorded() as run_log:
             with FileLock(self.folder / "lock"):
-                if not manager.is_up(config, LOGGER.info):
+                if not manager.is_up(config):
                     self._ours.touch()
-                lab = manager.up(config, LOGGER.info)
+                lab = manager.up(config)
                 if self._run.exists():
                     session = self._join(lab, reporter, run_log)
                 else:
@@ -76,7 +76,7 @@ class SharedRun:
 
         Guests of workers that were killed are ended also in a lab that stays up.
         """
-        lab = None if manager.is_persistent(config) else manager.find(config, LOGGER.info)
+        lab = None if manager.is_persistent(config) else manager.find(config)
         try:
             if not self._run.exists():
                 return None
@@ -100,7 +100,7 @@ def _end_left(lab: Lab) -> None:
     for host in lab.hosts.values():
         with (
             suppress(BusyError),
-            lock_hosts(lab.leases, [host.name], Deadline.after(0), lambda _text: None),
+            lock_hosts(lab.leases, [host.name], Deadline.after(0)),
             host.connect() as hypervisor,
         ):
             if end_left(host, hypervisor):

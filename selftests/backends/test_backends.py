@@ -49,7 +49,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     config = LocalConfig(
         name=name, hosts={"a": LocalHostConfig(), "b": LocalHostConfig(huge_pages=0)}
     )
-    lab = local.KIND.up(config, lambda _text: None)
+    lab = local.KIND.up(config)
     try:
         if lab.record.note:
             pytest.skip(lab.record.note)
@@ -192,7 +192,7 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
         host.connect() as hypervisor,
         VhostUser().create(host, BACKED_BY_OVS, soon()) as backend,
     ):
-        image = ensure_image("tiny", cache_folder(), lambda _text: None)
+        image = ensure_image("tiny", cache_folder())
         machine = hypervisor.machine("q35")
         xml = domain_xml(
             GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"

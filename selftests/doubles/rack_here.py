@@ -87,7 +87,7 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
     """A rack while the block runs; its user's files lie in ``folder``."""
     config = LocalConfig(name=name, hosts={host: LocalHostConfig() for host in (*HOSTS, PEER)})
     with ExitStack() as undo:
-        lab = local.KIND.up(config, lambda _text: None)
+        lab = local.KIND.up(config)
         undo.callback(fabric_kind.down, name)
         namespace = f"mlab-{name}-ctl"
         run(["ip", "netns", "add", namespace], _soon())

@@ -237,7 +237,7 @@ def lab(root: None) -> Iterator[LocalLab]:
     name = new_name()
     hosts = {host: LocalHostConfig(huge_pages=0) for host in "ab"}
     try:
-        yield local.KIND.up(LocalConfig(name=name, hosts=hosts), lambda _: None)
+        yield local.KIND.up(LocalConfig(name=name, hosts=hosts))
     finally:
         remove_lab(name)
 

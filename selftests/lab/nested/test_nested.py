@@ -296,7 +296,7 @@ def test_kvm_is_used_where_it_nests_and_was_seen_to_boot(
     monkeypatch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: boot)
     host = recorded("x", tmp_path).hosts[0]
     place = cast("NamespaceHost", Place(tmp_path))
-    assert nested._accelerator(place, host, lambda _text: None) == accelerator
+    assert nested._accelerator(place, host) == accelerator
 
 
 class Silent:
