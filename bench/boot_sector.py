@@ -22,7 +22,7 @@ PLACE = 0x7C00
 """Where a BIOS loads a boot sector, and where this one stays."""
 SIZE = 512
 CATCHES_UP = 16
-"""Pages that it writes in one go at most, when it was held back."""
+"""Pages that it writes in one go at most, when it is late."""
 _ASSEMBLE_S = 30.0
 _REGISTER = re.compile(r"\b[ER]?(SI|IP)=([0-9a-f]+)")
 _FLAT = re.compile(r"\bCS\s*=0008 0{8}")
@@ -57,9 +57,9 @@ def pages_written(registers: str) -> int | None:
 
     None as long as the machine's firmware runs.
     """
-    found = {name: int(value, 16) for name, value in _REGISTER.findall(registers)}
+    values = {name: int(value, 16) for name, value in _REGISTER.findall(registers)}
     # The firmware has code of its own at this offset of another segment.
     flat = _FLAT.search(registers) is not None
-    if not flat or not PLACE <= found.get("IP", 0) < PLACE + SIZE:
+    if not flat or not PLACE <= values.get("IP", 0) < PLACE + SIZE:
         return None
-    return found.get("SI")
+    return values.get("SI")

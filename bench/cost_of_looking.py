@@ -16,14 +16,23 @@ Both figures are libvirt's own account, asked for when the migration has ended.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-from bench.world import Bare, bare_guest, ended, figure, keep, local_lab, options, say, show
+from bench.world import (
+    BareGuest,
+    bare_guest,
+    local_lab,
+    number_text,
+    options,
+    run_bench,
+    say,
+    show,
+    write_json,
+)
 from migrate.backends.xml import rewritten
-from migrate.clock import Deadline
+from migrate.clock import Deadline, pause
 from migrate.errors import MeasurementError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Lab
@@ -37,15 +46,15 @@ from migrate.statistics.spread import spread
 
 ARMS = ("bare", "streams", "all")
 PAIRS = (("all", "bare"), ("streams", "bare"), ("all", "streams"))
-"""Whose ratio is told: the whole, of which the traffic, of which the events and samples."""
+"""Arms whose ratio is printed: the whole cost, the traffic's, the recording's."""
 FIGURES = ("total_ms", "downtime_ms")
 MOVE_S = 120.0
 ACCOUNT = re.compile(r"^(?P<name>Time elapsed|Total downtime):\s+(?P<ms>\d+)\s+ms$", re.MULTILINE)
-"""Of `virsh domjobinfo --completed`."""
+"""Lines of `virsh domjobinfo --completed`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
+class MigrationTimes:
     """One migration, as libvirt accounts for it."""
 
     arm: str
@@ -54,7 +63,7 @@ class Migrated:
     downtime_ms: float
 
 
-def migrate(lab: Lab, case: Case, arm: str, number: int) -> Migrated:
+def migrate(lab: Lab, case: Case, arm: str, number: int) -> MigrationTimes:
     """Move a fresh warm guest once."""
     deadline = Deadline.after(MOVE_S)
     with ExitStack() as stack:
@@ -66,16 +75,16 @@ def migrate(lab: Lab, case: Case, arm: str, number: int) -> Migrated:
             traffic = Traffic(guest.probe, peer, lab, case.workload)
             stack.callback(traffic.release)
             traffic.start(deadline)
-        threading.Event().wait(case.workload.floor_s)
+        pause(case.workload.floor_s)
         if arm == "all":
-            _watched(lab, case, guest)
+            _migrate_recorded(lab, case, guest)
         else:
-            _unwatched(guest, deadline)
+            _migrate_bare(guest, deadline)
         total, downtime = _account(guest.ends[1].host)
-    return Migrated(arm, number, total, downtime)
+    return MigrationTimes(arm, number, total, downtime)
 
 
-def _unwatched(guest: Bare, deadline: Deadline) -> None:
+def _migrate_bare(guest: BareGuest, deadline: Deadline) -> None:
     target = guest.ends[1]
     parameters = {"migrate_uri": f"tcp://{target.host.migration_address}"}
     if guest.rewrites:
@@ -89,7 +98,7 @@ def _unwatched(guest: Bare, deadline: Deadline) -> None:
     call.result()
 
 
-def _watched(lab: Lab, case: Case, guest: Bare) -> None:
+def _migrate_recorded(lab: Lab, case: Case, guest: BareGuest) -> None:
     source, target = guest.ends
     phases = PhaseTracker(source.host.name)
     move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
@@ -105,12 +114,12 @@ def _watched(lab: Lab, case: Case, guest: Bare) -> None:
 def _account(host: Host) -> tuple[float, float]:
     """Total time and downtime in ms, asked of the host that the guest came to."""
     argv = ["virsh", "domjobinfo", NAME, "--completed"]
-    said = host.run(argv, Deadline.after(10)).out
-    found = {line["name"]: float(line["ms"]) for line in ACCOUNT.finditer(said)}
+    output = host.run(argv, Deadline.after(10)).out
+    times = {line["name"]: float(line["ms"]) for line in ACCOUNT.finditer(output)}
     try:
-        return found["Time elapsed"], found["Total downtime"]
+        return times["Time elapsed"], times["Total downtime"]
     except KeyError as missing:
-        raise MeasurementError("read libvirt's account", host=host.name, said=said) from missing
+        raise MeasurementError("read libvirt's account", host=host.name, said=output) from missing
 
 
 def turns(rounds: int) -> list[tuple[int, str]]:
@@ -118,36 +127,41 @@ def turns(rounds: int) -> list[tuple[int, str]]:
     return [(number, ARMS[(number + place) % 3]) for number in range(rounds) for place in range(3)]
 
 
-# --- telling ------------------------------------------------------------------------------------
+# --- what comes out -----------------------------------------------------------------------------
 
 
-def tell(found: Sequence[Migrated]) -> None:
+def print_tables(migrations: Sequence[MigrationTimes]) -> None:
     """Medians of the arms, then the ratios round by round."""
     rows = []
     for arm in ARMS:
         cells = [arm]
         for name in FIGURES:
-            of = spread(getattr(one, name) for one in found if one.arm == arm)
-            cells.append(f"{figure(of.median)} ({figure(of.minimum)}..{figure(of.maximum)})")
+            times = spread(
+                getattr(migration, name) for migration in migrations if migration.arm == arm
+            )
+            ends = f"{number_text(times.minimum)}..{number_text(times.maximum)}"
+            cells.append(f"{number_text(times.median)} ({ends})")
         rows.append(cells)
     show("median (least..most), ms", ("arm", "total", "downtime reported"), rows)
     rows = []
     for top, bottom in PAIRS:
         cells = [f"{top} / {bottom}"]
         for name in FIGURES:
-            of = spread(_ratios(found, top, bottom, name))
-            level = "" if of.level is None else f", {of.level:.0%}"
-            cells.append(
-                f"{figure(of.median, 2)} ({figure(of.low, 2)}..{figure(of.high, 2)}{level})"
-            )
+            times = spread(_ratios(migrations, top, bottom, name))
+            level = "" if times.level is None else f", {times.level:.0%}"
+            ends = f"{number_text(times.low, 2)}..{number_text(times.high, 2)}"
+            cells.append(f"{number_text(times.median, 2)} ({ends}{level})")
         rows.append(cells)
     show("ratio within a round, median (interval)", ("ratio", "total", "downtime reported"), rows)
     print("1.00: looking costs nothing; an interval that holds 1.00: no cost can be told.")
 
 
-def _ratios(found: Sequence[Migrated], top: str, bottom: str, name: str) -> list[float]:
-    by = {(one.arm, one.round): float(getattr(one, name)) for one in found}
-    rounds = sorted({one.round for one in found})
+def _ratios(migrations: Sequence[MigrationTimes], top: str, bottom: str, name: str) -> list[float]:
+    by = {
+        (migration.arm, migration.round): float(getattr(migration, name))
+        for migration in migrations
+    }
+    rounds = sorted({migration.round for migration in migrations})
     return [by[top, n] / by[bottom, n] for n in rounds if by[bottom, n] > 0]
 
 
@@ -160,15 +174,18 @@ def main() -> int:
         workload=Workload(),
         policy=Policy(),
     )
-    found = []
+    migrations = []
     with local_lab(chosen.lab) as lab:
         for number, arm in turns(chosen.rounds):
-            found.append(migrate(lab, case, arm, number))
-            say(f"round {number + 1} of {chosen.rounds}: {found[-1]}")
-    tell(found)
-    keep(chosen.json, {"mode": chosen.mode, "migrations": [asdict(one) for one in found]})
+            migrations.append(migrate(lab, case, arm, number))
+            say(f"round {number + 1} of {chosen.rounds}: {migrations[-1]}")
+    print_tables(migrations)
+    write_json(
+        chosen.json,
+        {"mode": chosen.mode, "migrations": [asdict(migration) for migration in migrations]},
+    )
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_bench(main))

@@ -1,4 +1,4 @@
-"""Dirty rates against the truth: what each method of QEMU's says of a guest with a known rate.
+"""Dirty rates against the truth: what each of QEMU's methods measures of a guest's known rate.
 
 A boot sector writes to 256 MiB of pages at a set rate, and counts; what it wrote during a
 measurement is the truth of that one. Twice: with KVM's dirty ring, and without, since QEMU refuses
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.boot_sector import PAGE, build
-from bench.sector import Written, await_sector, rate, sector_guest, tsc_hz, written
-from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
+from bench.sector import PageCount, await_sector, pages_so_far, rate, sector_guest, tsc_hz
+from bench.world import host_pair, local_lab, number_text, options, run_bench, say, show, write_json
 from migrate.analysis.convergence import (
     Forecast,
     Period,
@@ -56,7 +56,7 @@ EMULATED = {"tcg": "tcg,thread=multi"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MethodRow:
     """One method at one rate."""
 
     accelerator: str
@@ -66,27 +66,29 @@ class Row:
 
 
 def accelerators(host: Host, chosen: str) -> dict[str, str]:
-    """By name, as QEMU is told them; ``auto``: KVM where the host has it. It need not run Linux."""
+    """QEMU's ``-accel`` by name; ``auto``: KVM where the host has it. It need not run Linux."""
     has = host.run(["test", "-w", "/dev/kvm"], Deadline.after(5), check=False).status == 0
     return KVM if chosen == "kvm" or (chosen == "auto" and has) else EMULATED
 
 
-def rows(host: Host, sector: bytes, name: str, accelerator: str, mib_s: float) -> Iterator[Row]:
+def rows(
+    host: Host, sector: bytes, name: str, accelerator: str, mib_s: float
+) -> Iterator[MethodRow]:
     """Every method, one after the other, in one guest."""
     with sector_guest(host, sector, accelerator) as qemu:
         await_sector(qemu, host)
         for method in METHODS:
-            begin = written(qemu)
-            found = measure(qemu, method, SECONDS)
-            truth = rate(begin, written(qemu)) if not found.refused else 0.0
-            yield Row(name, mib_s, truth, found)
+            begin = pages_so_far(qemu)
+            answer = measure(qemu, method, SECONDS)
+            truth = rate(begin, pages_so_far(qemu)) if not answer.refused else 0.0
+            yield MethodRow(name, mib_s, truth, answer)
 
 
 # --- the limit ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Limited:
+class LimitResult:
     """The guest's rate before, under and after the limit, by its own count; QEMU's account."""
 
     before_mib_s: float
@@ -95,27 +97,27 @@ class Limited:
     told: tuple[VcpuLimit, ...]
 
 
-def limit(host: Host, sector: bytes, accelerator: str, mib_s: int) -> Limited:
-    """Raises HostError in QEMU's words where there is no limit to be had."""
+def limit(host: Host, sector: bytes, accelerator: str, mib_s: int) -> LimitResult:
+    """Measure the limit. Raises HostError with QEMU's message where it supports none."""
     with sector_guest(host, sector, accelerator) as qemu:
         await_sector(qemu, host)
         before = _rate_over(qemu, SECONDS)
         with limited(qemu, mib_s):
             _rate_over(qemu, SECONDS)  # it takes the limit a while to bite
             under = _rate_over(qemu, SECONDS)
-            told = limits(qemu)
+            by_qemu = limits(qemu)
         _rate_over(qemu, SECONDS)  # what it is late it catches up, as fast as it can
-        return Limited(before, under, _rate_over(qemu, SECONDS), told)
+        return LimitResult(before, under, _rate_over(qemu, SECONDS), by_qemu)
 
 
 def _rate_over(qemu: Monitor, seconds: float) -> float:
-    begin = written(qemu)
+    begin = pages_so_far(qemu)
     _listen(qemu, Deadline.after(seconds))
-    return rate(begin, written(qemu))
+    return rate(begin, pages_so_far(qemu))
 
 
 def _listen(qemu: Monitor, deadline: Deadline) -> None:
-    """Take events until then: nothing is to be done at any of them."""
+    """Take events until the deadline, and do nothing with them."""
     while not deadline.passed():
         qemu.event(deadline)
 
@@ -124,19 +126,19 @@ def _listen(qemu: Monitor, deadline: Deadline) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """At QEMU and the guest when a pass began: bytes and pages since the start."""
+class PassSample:
+    """QEMU and the guest when a pass began: bytes and pages since the start."""
 
     at_ns: int
     sent: int
     dirty_pages_s: int
     throttle: int | None
-    guest: Written | None
+    guest: PageCount | None
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Forecast and account of one. The rate of before is the best that QEMU has; see ``by``."""
+    """One move with its forecast. The rate before it is by QEMU's best method; see ``by``."""
 
     set_mib_s: float
     auto_converge: bool
@@ -147,7 +149,7 @@ class Move:
     syncs: int
     total_ms: float | None
     downtime_ms: float | None
-    looks: tuple[Look, ...] = field(repr=False)
+    looks: tuple[PassSample, ...] = field(repr=False)
     after_mib_s: float | None = None
 
     def passes(self) -> list[tuple[float, float | None]]:
@@ -168,18 +170,20 @@ class Move:
         )
 
     def periods(self) -> list[Period]:
-        """Between QEMU's looks at its own rates: at the first pass that ends after a second."""
-        found, begin = [], self.looks[0]
+        """Periods between QEMU's looks at its rates: each ends with the first pass after 1 s."""
+        periods, begin = [], self.looks[0]
         for end in self.looks[1:]:
             seconds = (end.at_ns - begin.at_ns) / 1e9
             if seconds > 1:
                 dirtied = round(end.dirty_pages_s * PAGE * seconds)
-                found.append(Period(dirtied, end.sent - begin.sent))
+                periods.append(Period(dirtied, end.sent - begin.sent))
                 begin = end
-        return found
+        return periods
 
 
-def moved(hosts: tuple[Host, Host], accelerator: str, mib_s: float, *, auto_converge: bool) -> Move:
+def live_move(
+    hosts: tuple[Host, Host], accelerator: str, mib_s: float, *, auto_converge: bool
+) -> Move:
     """A live move; RAM that the guest never wrote to is zero, and costs nothing."""
     source, target = hosts
     sector = build(mib_s, RANGE_MIB, tsc_hz())
@@ -190,27 +194,31 @@ def moved(hosts: tuple[Host, Host], accelerator: str, mib_s: float, *, auto_conv
     ):
         await_sector(leaving, source)
         _listen(leaving, Deadline.after(WARM_S))
-        rates = {one.method: one.mib_s for one in measure_all(leaving, 1) if one.mib_s is not None}
+        rates = {
+            answer.method: answer.mib_s
+            for answer in measure_all(leaving, 1)
+            if answer.mib_s is not None
+        }
         by = min(rates, key=("dirty-ring", "dirty-bitmap", "page-sampling").index)
-        foretold = _foretold(rates[by], written(leaving))
+        foretold = _forecast(rates[by], pages_so_far(leaving))
         _prepare(leaving, auto_converge=auto_converge)
-        status, looks = _watched(leaving, place)
-        told = leaving.execute("query-migrate", Deadline.after(10))
+        status, looks = _migrate(leaving, place)
+        account = leaving.execute("query-migrate", Deadline.after(10))
         after = None
         if status == "completed":
             await_sector(arriving, target)
             after = _rate_over(arriving, 1)
         return Move(
             *(mib_s, auto_converge, by, rates[by], foretold, status),
-            syncs=told.get("ram", {}).get("dirty-sync-count", len(looks)),
-            total_ms=told.get("total-time"),
-            downtime_ms=told.get("downtime"),
+            syncs=account.get("ram", {}).get("dirty-sync-count", len(looks)),
+            total_ms=account.get("total-time"),
+            downtime_ms=account.get("downtime"),
             looks=looks,
             after_mib_s=after,
         )
 
 
-def _foretold(mib_s: float, so_far: Written | None) -> Forecast:
+def _forecast(mib_s: float, so_far: PageCount | None) -> Forecast:
     if so_far is None:
         raise MeasurementError("ask the sector how much it wrote", said="it runs no more")
     share = min(mib_s / BANDWIDTH_MIB_S, 0.99)  # of the first pass goes to what is new in it
@@ -231,12 +239,12 @@ def _prepare(qemu: Monitor, *, auto_converge: bool) -> None:
     qemu.execute("migrate-set-parameters", Deadline.after(10), **numbers)
 
 
-def _watched(qemu: Monitor, place: str) -> tuple[str, tuple[Look, ...]]:
-    """Move it, with a look at each pass; its last status: a move that takes too long is cancelled.
+def _migrate(qemu: Monitor, place: str) -> tuple[str, tuple[PassSample, ...]]:
+    """Migrate, sampling each pass; returns the last status. A move that is too slow is cancelled.
 
-    QEMU tells of a pass when its throttle is set for it, so no step falls between two looks.
+    QEMU emits MIGRATION_PASS when its throttle is set, so no step falls between two samples.
     """
-    looks: list[Look] = []
+    samples: list[PassSample] = []
     until = Deadline.after(MOVE_S)
     qemu.execute("migrate", Deadline.after(10), uri=place)
     cancelled = False
@@ -248,34 +256,34 @@ def _watched(qemu: Monitor, place: str) -> tuple[str, tuple[Look, ...]]:
             qemu.execute("migrate_cancel", Deadline.after(10))
             cancelled, until = True, until.later(10)
         elif event["event"] == "MIGRATION_PASS":
-            looks.append(_look(qemu))
+            samples.append(_sample_pass(qemu))
         elif event["event"] == "MIGRATION" and _ends(status := str(event["data"]["status"])):
-            return status, tuple(looks)
+            return status, tuple(samples)
 
 
 def _ends(status: str) -> bool:
     return status in ("completed", "failed", "cancelled")
 
 
-def _look(qemu: Monitor) -> Look:
-    told = qemu.execute("query-migrate", Deadline.after(10))
-    ram = told.get("ram", {})
-    return Look(
+def _sample_pass(qemu: Monitor) -> PassSample:
+    account = qemu.execute("query-migrate", Deadline.after(10))
+    ram = account.get("ram", {})
+    return PassSample(
         now_ns(),
         ram.get("transferred", 0),
         ram.get("dirty-pages-rate", 0),
-        told.get("cpu-throttle-percentage"),
-        written(qemu),
+        account.get("cpu-throttle-percentage"),
+        pages_so_far(qemu),
     )
 
 
 # --- what comes out -----------------------------------------------------------------------------
 
 
-def tell(found: Sequence[Row]) -> None:
-    """A line each."""
+def print_rates(rows: Sequence[MethodRow]) -> None:
+    """Print a line for each method and rate."""
     lines = []
-    for row in found:
+    for row in rows:
         cells = [row.accelerator, f"{row.set_mib_s:g}", row.found.method]
         if row.found.mib_s is None:
             lines.append([*cells, "", "", f"refused: {row.found.refused}"])
@@ -286,38 +294,42 @@ def tell(found: Sequence[Row]) -> None:
     show("dirty rate, MiB/s", heads, lines)
 
 
-def tell_limited(found: Limited) -> None:
-    """One line."""
-    own = ", ".join(f"vCPU {one.vcpu} {one.now_mib_s:g}" for one in found.told)
+def print_limit(result: LimitResult) -> None:
+    """Print the limit's effect in a line."""
+    own = ", ".join(f"vCPU {vcpu.vcpu} {vcpu.now_mib_s:g}" for vcpu in result.told)
     print(
-        f"limited to {LIMIT_MIB_S} MiB/s: {found.before_mib_s:.1f} before, "
-        f"{found.under_mib_s:.1f} under the limit (QEMU: {own}), {found.after_mib_s:.1f} after"
+        f"limited to {LIMIT_MIB_S} MiB/s: {result.before_mib_s:.1f} before, "
+        f"{result.under_mib_s:.1f} under the limit (QEMU: {own}), {result.after_mib_s:.1f} after"
     )
 
 
-def tell_moves(found: Sequence[Move]) -> None:
-    """A line each, and a line for each pass."""
+def print_moves(moves: Sequence[Move]) -> None:
+    """Print a line for each move, and one for each pass."""
     lines, passes = [], []
-    for move in found:
+    for move in moves:
         name = f"{move.set_mib_s:g}{', auto-converge' if move.auto_converge else ''}"
-        kept = [one for _, one in move.passes()[:-1] if one is not None]
+        kept = [rate for _, rate in move.passes()[:-1] if rate is not None]
         lines.append(
             [
-                *(name, f"{move.before_mib_s:g} ({move.by})", figure(max(kept, default=None))),
+                *(name, f"{move.before_mib_s:g} ({move.by})", number_text(max(kept, default=None))),
                 f"{move.foretold.syncs or 'never'}",
                 f"{move.syncs if move.status == 'completed' else move.status}",
-                *(figure(move.total_ms, 0), figure(move.downtime_ms, 0), figure(move.after_mib_s)),
+                *(
+                    number_text(move.total_ms, 0),
+                    number_text(move.downtime_ms, 0),
+                    number_text(move.after_mib_s),
+                ),
             ]
         )
         for number, (sent, own) in enumerate(move.passes(), 1):
             before = move.foretold.passes[number - 1 : number]
             due = f"{before[0] / MIB:.1f}" if before else ""
-            passes.append([name, str(number), due, f"{sent:.1f}", figure(own)])
+            passes.append([name, str(number), due, f"{sent:.1f}", number_text(own)])
     heads = ("set", "measured", "most in it", "syncs foretold", "syncs")
     show("live moves, MiB/s", (*heads, "total, ms", "downtime, ms", "after"), lines)
     heads_of_passes = ("set", "pass", "foretold", "sent", "guest, MiB/s")
     show("their passes, MiB", heads_of_passes, passes)
-    for move in found:
+    for move in moves:
         if move.stood_still():
             where = ", ".join(map(str, move.stood_still()))
             print(
@@ -326,45 +338,48 @@ def tell_moves(found: Sequence[Move]) -> None:
         if move.auto_converge:
             steps = throttle_steps([look.throttle for look in move.looks])
             by_periods = tuple(
-                dict.fromkeys(one for one in throttle_after_periods(move.periods()) if one)
+                dict.fromkeys(rate for rate in throttle_after_periods(move.periods()) if rate)
             )
             print(f"auto-converge: {steps.seen}, due {steps.expected}; by the periods {by_periods}")
 
 
 def main() -> int:
-    """Always 0: an error of a method is a find, and no failure."""
+    """Always 0: an error of a method is a result, and no failure."""
     parser = options(__doc__, rounds=1)
     parser.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), default="auto")
     chosen = parser.parse_args()
-    found: list[Row] = []
-    held: Limited | None = None
+    rows_found: list[MethodRow] = []
+    limit_result: LimitResult | None = None
     moves: list[Move] = []
     with local_lab(chosen.lab) as lab:
-        hosts = pair_of(lab)
+        hosts = host_pair(lab)
         known = accelerators(hosts[0], chosen.accelerator)
         first = next(iter(known.values()))
         for mib_s in RATES_MIB_S:
             sector = build(mib_s, RANGE_MIB, tsc_hz())
             for name, accelerator in known.items():
                 say(f"{mib_s} MiB/s, {name}")
-                found += rows(hosts[0], sector, name, accelerator, mib_s)
-        tell(found)
+                rows_found += rows(hosts[0], sector, name, accelerator, mib_s)
+        print_rates(rows_found)
         try:
             say("the limit")
             sector = build(LIMITED_MIB_S, RANGE_MIB, tsc_hz())
-            held = limit(hosts[0], sector, first, LIMIT_MIB_S)
-            tell_limited(held)
+            limit_result = limit(hosts[0], sector, first, LIMIT_MIB_S)
+            print_limit(limit_result)
         except HostError as error:
             print(f"no limit here: {error}")
         for mib_s, auto_converge in MOVES:
             say(f"a move at {mib_s} MiB/s{', auto-converge' if auto_converge else ''}")
-            moves.append(moved(hosts, first, mib_s, auto_converge=auto_converge))
-        tell_moves(moves)
-    record: dict[str, Any] = {"rows": [asdict(row) for row in found]}
-    record |= {"limit": held and asdict(held), "moves": [asdict(move) for move in moves]}
-    keep(chosen.json, record)
+            moves.append(live_move(hosts, first, mib_s, auto_converge=auto_converge))
+        print_moves(moves)
+    record: dict[str, Any] = {"rows": [asdict(row) for row in rows_found]}
+    record |= {
+        "limit": limit_result and asdict(limit_result),
+        "moves": [asdict(move) for move in moves],
+    }
+    write_json(chosen.json, record)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_bench(main))

@@ -19,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from bench.world import ended, keep, say, show
-from migrate.statistics.regression import Rules, Sample, Unit, gate, p_values
+from bench.world import run_bench, say, show, write_json
+from migrate.statistics.regression import FigureSample, Rules, compare
+from migrate.statistics.significance import Unit, p_values
 
 FIGURES = 5
 """Two times, two outages of which some are in the floor, and the failed attempts."""
 CASES = 4
 SPREAD = 0.3
-"""Of an attempt's logarithm: a quarter of them is off by a third and more."""
+"""Spread of an attempt's logarithm: a quarter of them is off by a third and more."""
 TOGETHER = 0.6
 """Correlation of the figures of one attempt."""
 OUTLIERS, OUT = 0.03, 3.0
@@ -68,7 +69,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Of many histories: least and most of each attempt, run after run, the new run last."""
+    """Least and most of each attempt of many histories, run after run, the new run last."""
 
     name: str
     low: Floats
@@ -76,14 +77,14 @@ class Figure:
     rate: bool = False
 
     def p_values(self, world: World, unit: Unit = "run") -> Floats:
-        """By the gate: that the new run is worse, and that it is better."""
+        """The gate's p values that the new run is worse, and that it is better."""
         return p_values(self.low, self.high, world.sizes, unit, rate=self.rate)
 
-    def sample(self, world: World, number: int) -> Sample:
-        """One of the histories, as the gate takes it."""
+    def sample(self, world: World, number: int) -> FigureSample:
+        """One of the histories as the gate's input."""
         pairs = zip(self.low[number].tolist(), self.high[number].tolist(), strict=True)
         runs = [tuple(islice(pairs, size)) for size in world.sizes]
-        return Sample("case", self.name, tuple(runs[:-1]), runs[-1], rate=self.rate)
+        return FigureSample("case", self.name, tuple(runs[:-1]), runs[-1], rate=self.rate)
 
 
 def case(
@@ -99,15 +100,15 @@ def case(
         own = random.standard_normal((histories, size)) * (1 - TOGETHER) ** 0.5
         values = MIDDLE * np.exp(SPREAD * (moods + common + own)) * longer
         floors = deep * np.exp(FLOORS[1] * random.standard_normal((histories, size)))
-        seen = (values > floors) | (name == "time")
-        low, high = np.where(seen, values, 0.0), np.where(seen, values, floors)
+        above_floor = (values > floors) | (name == "time")
+        low, high = np.where(above_floor, values, 0.0), np.where(above_floor, values, floors)
         yield Figure(f"{name} {number}", low, high)
     failed = random.binomial(1, FAILS, (histories, size)).astype(np.float64)
     yield Figure("failed", failed, failed, rate=True)
 
 
 def _moods(world: World, histories: int, random: np.random.Generator) -> Floats:
-    """Of each run, the new one last; a drift has the same spread over the whole history."""
+    """The mood of each run, the new one last; a drift has the same spread over the history."""
     shape = histories, world.runs + 1
     if world.moods == "t3":
         return np.asarray(random.standard_t(3, shape) / 3**0.5)
@@ -122,7 +123,7 @@ def _moods(world: World, histories: int, random: np.random.Generator) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """Of ``histories`` in which nothing has changed, so many had any call."""
+    """How many of ``histories`` in which nothing has changed had any call."""
 
     world: World
     family: int
@@ -132,9 +133,9 @@ class Alarms:
     unit: Unit = "run"
 
     def interval(self) -> tuple[float, float]:
-        """Of the share of false alarms: Clopper and Pearson, 95 %."""
-        found = stats.binomtest(self.worse, self.histories).proportion_ci(0.95)
-        return float(found.low), float(found.high)
+        """95 % interval of the share of false alarms, by Clopper and Pearson."""
+        ci = stats.binomtest(self.worse, self.histories).proportion_ci(0.95)
+        return float(ci.low), float(ci.high)
 
     @property
     def kept(self) -> bool:
@@ -151,19 +152,19 @@ def alarms(world: World, histories: int, seed: int, unit: Unit = "run") -> list[
         for figure in case(world, histories, random, FLOORS[0] if number % 2 == 0 else MIDDLE)
     ]
     every = np.stack(figures)
-    found = []
+    counts = []
     for family in (1, SEVERAL):
         # Holm calls anything at all exactly if the least p is alpha by the family's size.
         worse, better = (every[:family].min(axis=0) <= ALPHA / family).sum(axis=0)
-        found.append(Alarms(world, family, histories, int(worse), int(better), unit))
-    return found
+        counts.append(Alarms(world, family, histories, int(worse), int(better), unit))
+    return counts
 
 
-# --- what is found --------------------------------------------------------------------------------
+# --- changes that are found -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LeastChange:
     """The least change, as a factor, that is found in four histories of five; None: none is."""
 
     world: World
@@ -172,39 +173,44 @@ class Found:
     shift: float | None
 
 
-def power(world: World, histories: int, seed: int) -> list[Found]:
-    """By Holm's first step: a p of alpha by the family's size, which is the least it can find.
+def power(world: World, histories: int, seed: int) -> list[LeastChange]:
+    """The least changes that Holm's first step finds: a p of alpha by the family's size.
 
     An exact time, and an outage of which half is in the floor before.
     """
-    found: dict[tuple[str, int], float] = {}
+    shifts: dict[tuple[str, int], float] = {}
     wanted = [(figure, family) for figure in SHIFTED for family in (1, SEVERAL)]
     for shift in SHIFTS:
         random = np.random.default_rng(seed)
         for figure in case(world, histories, random, MIDDLE, float(shift)):
-            if figure.name in SHIFTED and any((figure.name, n) not in found for n in (1, SEVERAL)):
+            if figure.name in SHIFTED and any((figure.name, n) not in shifts for n in (1, SEVERAL)):
                 p = figure.p_values(world)[:, 0]
                 for family in (1, SEVERAL):
                     if np.mean(p <= ALPHA / family) >= POWER:
-                        found.setdefault((figure.name, family), float(shift))
-        if len(found) == len(wanted):
+                        shifts.setdefault((figure.name, family), float(shift))
+        if len(shifts) == len(wanted):
             break
-    return [Found(world, family, figure, found.get((figure, family))) for figure, family in wanted]
+    return [
+        LeastChange(world, family, figure, shifts.get((figure, family)))
+        for figure, family in wanted
+    ]
 
 
-def covered(world: World, histories: int, seed: int) -> list[float]:
+def coverage(world: World, histories: int, seed: int) -> list[float]:
     """How often the interval of a change holds the true one, 0: of a time, of an outage."""
     shares = []
     for figure in case(world, histories, np.random.default_rng(seed), MIDDLE):
         if figure.name in SHIFTED:
             samples = [figure.sample(world, number) for number in range(histories)]
-            spans = [(one.low, one.high) for one in gate(samples, Rules())]
-            held = [low <= 0 <= high for low, high in spans if low is not None and high is not None]
-            shares.append(sum(held) / histories)
+            spans = [(comparison.low, comparison.high) for comparison in compare(samples, Rules())]
+            contains_zero = [
+                low <= 0 <= high for low, high in spans if low is not None and high is not None
+            ]
+            shares.append(sum(contains_zero) / histories)
     return shares
 
 
-# --- telling --------------------------------------------------------------------------------------
+# --- what comes out -------------------------------------------------------------------------------
 
 WORLDS = (
     *(World(each=n, new=n, between=b) for n in (5, 10, 30) for b in (0.0, 0.5, 1.0)),
@@ -219,31 +225,31 @@ UNKIND = (World(between=0.5, moods="t3"), World(between=1.0, moods="t3"))
 DRIFTING = (World(between=0.5, moods="drift"), World(between=1.0, moods="drift"))
 
 
-def tell_alarms(title: str, found: Sequence[Alarms]) -> None:
-    """A row a world and family."""
+def print_alarms(title: str, counts: Sequence[Alarms]) -> None:
+    """Print a row for each world and family."""
     rows = []
-    for one in found:
-        low, high = one.interval()
+    for count in counts:
+        low, high = count.interval()
         rows.append(
             [
-                one.world.name(),
-                str(one.family),
-                f"{one.worse / one.histories:.1%}",
+                count.world.name(),
+                str(count.family),
+                f"{count.worse / count.histories:.1%}",
                 f"{low:.1%}..{high:.1%}",
-                f"{one.better / one.histories:.1%}",
-                "kept" if one.kept else "NOT KEPT",
+                f"{count.better / count.histories:.1%}",
+                "kept" if count.kept else "NOT KEPT",
             ]
         )
     heads = ("earlier runs × attempts : new", "family", "worse", "95 %", "better", "5 %")
     show(title, heads, rows)
 
 
-def tell_power(found: Sequence[Found]) -> None:
-    """A row a world, a column a figure and family."""
-    worlds = list(dict.fromkeys(one.world for one in found))
+def print_power(changes: Sequence[LeastChange]) -> None:
+    """Print a row for each world, with a column for each figure and family."""
+    worlds = list(dict.fromkeys(change.world for change in changes))
     rows = []
     for world in worlds:
-        shifts = [one.shift for one in found if one.world == world]
+        shifts = [change.shift for change in changes if change.world == world]
         cells = ["none" if shift is None else f"+{shift - 1:.0%}" for shift in shifts]
         rows.append([world.name(), *cells])
     heads = [f"{figure}, of {family}" for figure in ("time", "outage") for family in (1, SEVERAL)]
@@ -259,29 +265,29 @@ def main() -> int:
     chosen = parser.parse_args()
 
     def count(worlds: Sequence[World], histories: int, unit: Unit = "run") -> list[Alarms]:
-        found = []
+        counts = []
         for world in worlds:
-            found += alarms(world, histories, chosen.seed, unit)
-            say(f"{world.name()}: {found[-1].worse} of {histories}")
-        return found
+            counts += alarms(world, histories, chosen.seed, unit)
+            say(f"{world.name()}: {counts[-1].worse} of {histories}")
+        return counts
 
     fewer = max(1, chosen.histories // 5)
     kind = count(WORLDS, chosen.histories)
-    tell_alarms("false alarms, nothing changed", kind)
+    print_alarms("false alarms, nothing changed", kind)
     unkind = count((*UNKIND, *DRIFTING), chosen.histories)
-    tell_alarms("the same where runs are no normal sample", unkind)
+    print_alarms("the same where runs are no normal sample", unkind)
     alike = count(WORLDS[3:6], fewer, "attempt")
-    tell_alarms("the same with --unit attempt", alike)
-    sizes = [one for world in WORLDS[:12] for one in power(world, fewer, chosen.seed)]
-    tell_power(sizes)
-    spans = {world.name(): covered(world, fewer, chosen.seed) for world in WORLDS}
+    print_alarms("the same with --unit attempt", alike)
+    sizes = [item for world in WORLDS[:12] for item in power(world, fewer, chosen.seed)]
+    print_power(sizes)
+    spans = {world.name(): coverage(world, fewer, chosen.seed) for world in WORLDS}
     rows = [[name, *(f"{share:.1%}" for share in shares)] for name, shares in spans.items()]
     show("intervals that hold the true change", ("runs × attempts : new", "time", "outage"), rows)
-    counted = [asdict(one) for one in (*kind, *unkind, *alike)]
-    found = [asdict(one) for one in sizes]
-    keep(chosen.json, {"alarms": counted, "found": found, "covered": spans})
-    return int(not all(one.kept for one in kind))
+    counted = [asdict(item) for item in (*kind, *unkind, *alike)]
+    changes = [asdict(item) for item in sizes]
+    write_json(chosen.json, {"alarms": counted, "found": changes, "covered": spans})
+    return int(not all(item.kept for item in kind))
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_bench(main))

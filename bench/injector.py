@@ -33,7 +33,7 @@ Ways = Mapping[Direction, tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Injected:
+class InjectedOutage:
     """One outage: when its begin and its end were asked for, and when they were done."""
 
     begin: tuple[int, int]
@@ -63,22 +63,22 @@ class Injector:
         self._pipe = PipeTransport(process)
         self.real_time: bool = json.loads(said_at_start)["fifo"]
 
-    def cut(self, directions: Sequence[Direction], length_ms: float) -> Injected:
+    def cut(self, directions: Sequence[Direction], length_ms: float) -> InjectedOutage:
         """Drop every frame in these directions, for so long."""
         return self._do({"do": "cut", "ways": list(directions)}, length_ms)
 
-    def hold(self, pid: int, length_ms: float) -> Injected:
+    def hold(self, pid: int, length_ms: float) -> InjectedOutage:
         """Stop a process for so long: what is sent to the guest meanwhile is flushed late."""
         return self._do({"do": "hold", "pid": pid}, length_ms)
 
-    def _do(self, request: Mapping[str, object], length_ms: float) -> Injected:
+    def _do(self, request: Mapping[str, object], length_ms: float) -> InjectedOutage:
         line = json.dumps({**request, "for_ns": round(length_ms * 1e6)})
         self._pipe.send(line.encode() + b"\n")
         answer = json.loads(_line(self._pipe, Deadline.after(length_ms / 1e3 + PATIENCE_S)))
         if "error" in answer:
             raise MeasurementError(f"inject {line}", said=answer["error"])
         begin, end = answer["stamps"]
-        return Injected((begin[0], begin[1]), (end[0], end[1]))
+        return InjectedOutage((begin[0], begin[1]), (end[0], end[1]))
 
 
 @contextmanager
@@ -101,19 +101,19 @@ def injecting(enter: Sequence[str], ways: Ways) -> Iterator[Injector]:
 
 def _line(pipe: PipeTransport, deadline: Deadline) -> bytes:
     """One line is all that a valve ever says at a time."""
-    said = b""
-    while not said.endswith(b"\n"):
+    line = b""
+    while not line.endswith(b"\n"):
         try:
-            said += pipe.receive(deadline)
+            line += pipe.receive(deadline)
         except (ConnectionError, TimeoutError) as error:
             raise MeasurementError("talk to the valve", said=str(error)) from error
-    return said
+    return line
 
 
 # --- where in a local lab -----------------------------------------------------------------------
 
 
-def ways_of(lab: LocalLab, guest_mac: str) -> Ways:
+def fabric_ways(lab: LocalLab, guest_mac: str) -> Ways:
     """As the fabric's bridge has learned them: the guest must have been heard already."""
     deadline = Deadline.after(PATIENCE_S)
     asked = run(lab.in_fabric(["ip", "-json", "link", "show", lab.peer_interface]), deadline)
@@ -121,11 +121,11 @@ def ways_of(lab: LocalLab, guest_mac: str) -> Ways:
     table = json.loads(
         run(lab.in_fabric(["bridge", "-json", "fdb", "show", "br", DATA_BRIDGE]), deadline).out
     )
-    peer, guest = port_of(table, peer_mac), port_of(table, guest_mac)
+    peer, guest = fabric_port(table, peer_mac), fabric_port(table, guest_mac)
     return {"egress": (peer_mac, peer, guest), "ingress": (guest_mac, guest, peer)}
 
 
-def port_of(table: Sequence[Mapping[str, object]], mac: str) -> str:
+def fabric_port(table: Sequence[Mapping[str, object]], mac: str) -> str:
     """Where a bridge's table, as iproute2 prints it, has a MAC from frames that it saw."""
     for entry in table:
         if entry["mac"] == mac and entry.get("state") != "permanent":
@@ -133,7 +133,7 @@ def port_of(table: Sequence[Mapping[str, object]], mac: str) -> str:
     raise HostError("find a port of the fabric", said=f"{mac} was not heard on its bridge")
 
 
-def qemu_of(lab: LocalLab, host: str) -> int:
+def qemu_pid(lab: LocalLab, host: str) -> int:
     """The guest's QEMU on ``host``: its process id as this machine counts."""
     inside = lab.hosts[host].run(["cat", PID_FILE], Deadline.after(PATIENCE_S)).out.strip()
     init = next(record.init for record in lab.record.hosts if record.name == host)

@@ -34,7 +34,7 @@ KINDS: tuple[tuple[Kind, float], ...] = (
 )
 """What a pair can do, and how many of them there are."""
 MODES = {"virtio": 0.4, "vhost_user": 0.25, "vdpa": 0.2, "hostdev": 0.1, "failover": 0.05}
-"""What cases need."""
+"""Modes that cases need, with their share."""
 USERS = {
     "ann": (0.4, 0),
     "bob": (0.25, 60),
@@ -44,11 +44,11 @@ USERS = {
 }
 """Each one's part of the cases, and when they are queued, in seconds."""
 MEDIAN_S, SIGMA = 60.0, 0.6
-"""Of a case's length, log-normal."""
+"""Median and spread of a case's length, log-normal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
+class QueuedCase:
     """A case that waits for a pair."""
 
     user: str
@@ -58,10 +58,10 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedCase:
     """When it had its pair."""
 
-    case: Queued
+    case: QueuedCase
     began_s: float
 
     @property
@@ -77,12 +77,12 @@ class Done:
 
 def world(
     pairs: int, cases: int, seed: int, second: float = 1.0, apart: float = 1.0
-) -> tuple[list[Kind], list[Queued]]:
+) -> tuple[list[Kind], list[QueuedCase]]:
     """Pairs and cases; ``second``: how long one lasts; ``apart``: how far the users come apart."""
     dice = random.Random(seed)
     kinds = [kind for kind, part in KINDS for _ in range(round(part * pairs))]
     queued = [
-        Queued(
+        QueuedCase(
             user,
             dice.choices(list(MODES), list(MODES.values()))[0],
             dice.lognormvariate(float(np.log(MEDIAN_S)), SIGMA) * second,
@@ -99,13 +99,13 @@ class Model:
 
     def __init__(self, kinds: Sequence[Kind], *, service_s: float = 0.0) -> None:
         self.free = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
-        self.waiting: dict[str, list[tuple[float, int, Queued]]] = defaultdict(list)
+        self.waiting: dict[str, list[tuple[float, int, QueuedCase]]] = defaultdict(list)
         self.service_s = service_s
         self.dice = random.Random(3)
         self.busy_until_s = 0.0
 
-    def queue(self, case: Queued, number: int, priority: float) -> None:
-        """By priority, then by age."""
+    def queue(self, case: QueuedCase, number: int, priority: float) -> None:
+        """Queue a case: the first is served by priority, then by age."""
         heapq.heappush(self.waiting[case.mode], (-priority, number, case))
 
     def step(self) -> dict[int, tuple[Kind, str]]:
@@ -127,42 +127,42 @@ class Model:
                 mode = min((m for m in kind if self.waiting[m]), key=lambda m: self.waiting[m][0])
                 choices[self.waiting[mode][0][1]].append((kind, mode))
         return {
-            number: self.dice.choices(found, [self.free[kind] for kind, _ in found])[0]
-            for number, found in choices.items()
+            number: self.dice.choices(pairs, [self.free[kind] for kind, _ in pairs])[0]
+            for number, pairs in choices.items()
         }
 
-    def schedule(self, now_s: float) -> list[tuple[Kind, Done]]:
+    def schedule(self, now_s: float) -> list[tuple[Kind, FinishedCase]]:
         """All that can be granted now."""
-        granted: list[tuple[Kind, Done]] = []
+        granted: list[tuple[Kind, FinishedCase]] = []
         while chosen := self.step():
             for kind, mode in chosen.values():
                 self.free[kind] -= 1
                 case = heapq.heappop(self.waiting[mode])[2]
                 self.busy_until_s = max(self.busy_until_s, now_s) + self.service_s
-                granted.append((kind, Done(case, self.busy_until_s)))
+                granted.append((kind, FinishedCase(case, self.busy_until_s)))
         return granted
 
 
 def simulate(
     kinds: Sequence[Kind],
-    cases: Sequence[Queued],
+    cases: Sequence[QueuedCase],
     *,
     at_once: int | None = None,
     turns: bool = False,
     service_s: float = 0.0,
-) -> list[Done]:
+) -> list[FinishedCase]:
     """``at_once``: of each user, the others wait with him; ``turns``: his n-th has priority -n."""
     model = Model(kinds, service_s=service_s)
-    later: dict[str, deque[Queued]] = defaultdict(deque)
+    later: dict[str, deque[QueuedCase]] = defaultdict(deque)
     out: dict[str, int] = defaultdict(int)
-    events: list[tuple[float, int, Queued | tuple[Kind, Done]]] = []
+    events: list[tuple[float, int, QueuedCase | tuple[Kind, FinishedCase]]] = []
     numbers = iter(range(10**9))
     for case in cases:
         heapq.heappush(events, (case.at_s, next(numbers), case))
-    done: list[Done] = []
+    done: list[FinishedCase] = []
     while events:
         now_s, _, event = heapq.heappop(events)
-        if isinstance(event, Queued):
+        if isinstance(event, QueuedCase):
             user = event.user
             later[user].append(event)
         else:
@@ -179,7 +179,7 @@ def simulate(
     return done
 
 
-# --- what came of it ------------------------------------------------------------------------------
+# --- the result -----------------------------------------------------------------------------------
 
 
 def jain(values: Sequence[float]) -> float:
@@ -187,37 +187,39 @@ def jain(values: Sequence[float]) -> float:
     return sum(values) ** 2 / (len(values) * sum(value**2 for value in values))
 
 
-def by_user(done: Sequence[Done], of: Callable[[Done], float]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = defaultdict(list)
-    for one in done:
-        found[one.case.user].append(of(one))
-    return found
+def times_by_user(
+    done: Sequence[FinishedCase], time: Callable[[FinishedCase], float]
+) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = defaultdict(list)
+    for case in done:
+        times[case.case.user].append(time(case))
+    return times
 
 
-def shared(done: Sequence[Done]) -> float | None:
+def share_index(done: Sequence[FinishedCase]) -> float | None:
     """Jain's index of the pairs' time that each user had, while all of them wanted some.
 
     None: there was no such time.
     """
-    begin_s = max(one.case.at_s for one in done)
-    end_s = min(max(began) for began in by_user(done, lambda one: one.began_s).values())
+    begin_s = max(case.case.at_s for case in done)
+    end_s = min(max(began) for began in times_by_user(done, lambda case: case.began_s).values())
     if end_s <= begin_s:
         return None
 
-    def inside(one: Done) -> float:
-        return max(0.0, min(one.end_s, end_s) - max(one.began_s, begin_s))
+    def inside(case: FinishedCase) -> float:
+        return max(0.0, min(case.end_s, end_s) - max(case.began_s, begin_s))
 
-    return jain([sum(times) for times in by_user(done, inside).values()])
+    return jain([sum(times) for times in times_by_user(done, inside).values()])
 
 
-def row(name: str, pairs: int, done: Sequence[Done]) -> str:
+def row(name: str, pairs: int, done: Sequence[FinishedCase]) -> str:
     """One line of the table."""
-    waits = [one.wait_s for one in done]
-    total_s = max(one.end_s for one in done)
-    used = sum(one.case.run_s for one in done) / (total_s * pairs)
-    responses = by_user(done, lambda one: one.wait_s + one.case.run_s)
+    waits = [case.wait_s for case in done]
+    total_s = max(case.end_s for case in done)
+    used = sum(case.case.run_s for case in done) / (total_s * pairs)
+    responses = times_by_user(done, lambda case: case.wait_s + case.case.run_s)
     mean_s = [float(np.mean(response)) for response in responses.values()]
-    share = shared(done)
+    share = share_index(done)
     cells = (
         f"{len(done) / total_s * 3600:.0f}",
         f"{100 * used:.0f}",
@@ -267,30 +269,32 @@ def coordinator() -> Iterator[str]:
         deadline = Deadline.after(30)
         while not deadline.passed():
             log.seek(0)
-            if found := re.search(r"listening on (\S+)", log.read()):
-                yield found[1]
+            if match := re.search(r"listening on (\S+)", log.read()):
+                yield match[1]
                 return
             time.sleep(0.1)
         raise TimeoutError("the coordinator did not start")
 
 
-def tags_of(kind: Kind) -> dict[str, str]:
+def tags(kind: Kind) -> dict[str, str]:
     return dict.fromkeys(kind, "yes")
 
 
-def on_real(address: str, kinds: Sequence[Kind], cases: Sequence[Queued]) -> list[Done]:
+def run_on_coordinator(
+    address: str, kinds: Sequence[Kind], cases: Sequence[QueuedCase]
+) -> list[FinishedCase]:
     """The cases at a real coordinator, in real time; a pair is a place."""
     with session(address, "bench") as asked:
         for number, kind in enumerate(kinds):
-            asked.register(f"pair{number}", tags_of(kind))
+            asked.register(f"pair{number}", tags(kind))
         return _drive(asked, sorted(cases, key=lambda case: case.at_s))
 
 
-def _drive(asked: Session, cases: Sequence[Queued]) -> list[Done]:
+def _drive(asked: Session, cases: Sequence[QueuedCase]) -> list[FinishedCase]:
     begin_s = time.monotonic()
-    coming, waiting = deque(cases), dict[str, Queued]()
+    coming, waiting = deque(cases), dict[str, QueuedCase]()
     ends: list[tuple[float, str]] = []
-    done: list[Done] = []
+    done: list[FinishedCase] = []
     polled_s = begin_s
     while coming or waiting or ends:
         now_s = time.monotonic() - begin_s
@@ -306,7 +310,7 @@ def _drive(asked: Session, cases: Sequence[Queued]) -> list[Done]:
             asked.wait(lambda: bool(_granted(asked, waiting)), pause)
         now_s = time.monotonic() - begin_s
         for token in _granted(asked, waiting):
-            done.append(Done(waiting.pop(token), now_s))
+            done.append(FinishedCase(waiting.pop(token), now_s))
             heapq.heappush(ends, (done[-1].end_s, token))
         if time.monotonic() - polled_s > 20:
             polled_s = time.monotonic()
@@ -315,7 +319,7 @@ def _drive(asked: Session, cases: Sequence[Queued]) -> list[Done]:
     return done
 
 
-def _granted(asked: Session, waiting: dict[str, Queued]) -> list[str]:
+def _granted(asked: Session, waiting: dict[str, QueuedCase]) -> list[str]:
     return [p.reservation for p in asked.places().values() if p.reservation in waiting]
 
 
@@ -326,7 +330,7 @@ def real_table(pairs: int, cases: int) -> None:
     print(f"{pairs} pairs, {len(queued)} cases; seconds of {second:g} s\n\n{HEAD}")
     print(row("model", pairs, simulate(kinds, queued)))
     with coordinator() as address:
-        print(row("labgrid-coordinator", pairs, on_real(address, kinds, queued)))
+        print(row("labgrid-coordinator", pairs, run_on_coordinator(address, kinds, queued)))
 
 
 def rate(seconds: float, work: Callable[[], None]) -> float:
@@ -376,14 +380,14 @@ LOADS = (
 
 
 def rates_table() -> None:
-    """Where it stops."""
+    """Print how many requests a second one coordinator answers."""
     print("| places | free | waiting | clients | polls a second | leases a second |")
     print("|---|---|---|---|---|---|")
     for load in LOADS:
         polls, leases = load.rates()
         cells = (load.places, load.free, load.waiting, load.clients)
-        told = " | ".join(map(str, cells))
-        print(f"| {told} | {polls:.0f} | {leases:.1f} |", flush=True)
+        row_text = " | ".join(map(str, cells))
+        print(f"| {row_text} | {polls:.0f} | {leases:.1f} |", flush=True)
 
 
 def _must(true: bool) -> None:
@@ -392,7 +396,7 @@ def _must(true: bool) -> None:
 
 
 def main() -> None:
-    """By the options; without any, the model."""
+    """Run what the options name; without any, the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--cases", type=int, default=10_000)

@@ -8,24 +8,24 @@ A sample whose system calls took too long is injected again.
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 
-from bench.injector import Injected, Injector, injecting, qemu_of, ways_of
+from bench.injector import InjectedOutage, Injector, fabric_ways, injecting, qemu_pid
 from bench.others import Numbered, Ping, empty_bins, pinging
-from bench.world import ended, figure, keep, local_lab, options, pair_of, say, show
+from bench.world import host_pair, local_lab, number_text, options, run_bench, say, show, write_json
 from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.outage import LATE_NS, Measurement, measure
 from migrate.analysis.traffic import observation
+from migrate.clock import pause
 from migrate.errors import MeasurementError
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Case, Direction, Floor, Gap, Interface, Workload
 from migrate.model.recording import TrafficLog
 from migrate.recorder.base import AttemptEnv
-from migrate.statistics.spread import errors, spread
+from migrate.statistics.spread import meter_errors, spread
 from migrate.world import build_world
 
 LENGTHS_MS = (20, 50, 100, 300, 1000, 3000)
@@ -60,19 +60,19 @@ class Episode:
 
     kind: str
     length_ms: int
-    cuts: tuple[Injected, ...]
+    cuts: tuple[InjectedOutage, ...]
     begin_ns: int
     end_ns: int
 
     @property
     def window(self) -> tuple[int, int]:
-        """With the margin."""
+        """Begin and end of the episode, with the margin."""
         return self.begin_ns - MARGIN_NS, self.end_ns + MARGIN_NS
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One direction of one injection: what was done, and what the meter made of it.
+class InjectionSample:
+    """One direction of one injection: what was injected, and what the meter measured.
 
     ``injected_ms`` is known to ``error_ms``. Of a direction that was not cut it is 0, and
     ``measured_ms`` the longest gap seen, 0 for none; of one that was cut None means not seen.
@@ -93,8 +93,8 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What each tool says of one episode: the longest outage, or what is taken for it."""
+class ToolFigures:
+    """Each tool's figure of one episode: the longest outage, or what stands for it."""
 
     kind: str
     length_ms: int
@@ -102,7 +102,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BenchSession:
     """One round, read back."""
 
     episodes: tuple[Episode, ...]
@@ -113,7 +113,7 @@ class Session:
 
     @property
     def floor(self) -> Floor:
-        """Without one nothing can be said."""
+        """The floor; MeasurementError without one."""
         if self.found.floor is None:
             raise MeasurementError("measure the floor", said="; ".join(self.found.notes))
         return self.found.floor
@@ -122,28 +122,28 @@ class Session:
 # --- injecting ----------------------------------------------------------------------------------
 
 
-def session(lab: LocalLab, case: Case, plan: Sequence[tuple[str, int]]) -> Session:
+def session(lab: LocalLab, case: Case, plan: Sequence[tuple[str, int]]) -> BenchSession:
     """Inject ``plan`` into the traffic of a fresh warm guest."""
     with ExitStack() as stack:
-        world = stack.enter_context(build_world(case, AttemptEnv(lab), pair_of(lab)))
-        ways = ways_of(lab, case.interface.mac)
+        world = stack.enter_context(build_world(case, AttemptEnv(lab), host_pair(lab)))
+        ways = fabric_ways(lab, case.interface.mac)
         injector = stack.enter_context(injecting(lab.in_fabric([]), ways))
         if not injector.real_time:
             say("no real-time priority for the injector: its stamps may be wide")
         with ExitStack() as others:
             pings = tuple(others.enter_context(pinging(lab, ms)) for ms in (10, 200))
-            pid = qemu_of(lab, world.domain.host)
+            pid = qemu_pid(lab, world.domain.host)
             episodes = tuple(episode(injector, pid, *wanted) for wanted in plan)
             _rest()
         recording = world.end()
     log, floor_window = recording.traffic, recording.start.floor_window
     observed = observation(log, round(INTERVAL_MS * 1e6), floor_window)
-    return Session(episodes, log, measure(observed), pings, observed.window)
+    return BenchSession(episodes, log, measure(observed), pings, observed.window)
 
 
 def episode(injector: Injector, qemu: int, kind: str, length_ms: int) -> Episode:
     """Inject once; again if a system call took so long that the length is not known."""
-    inject: Callable[[], Injected] = {
+    inject: Callable[[], InjectedOutage] = {
         HELD: lambda: injector.hold(qemu, length_ms),
     }.get(kind, lambda: injector.cut(CUTS[kind], length_ms))
     for _ in range(TRIES):
@@ -164,36 +164,36 @@ def episode(injector: Injector, qemu: int, kind: str, length_ms: int) -> Episode
 
 
 def _rest(seconds: float = PAUSE_S) -> None:
-    threading.Event().wait(seconds)
+    pause(seconds)
 
 
-# --- judging ------------------------------------------------------------------------------------
+# --- measuring ----------------------------------------------------------------------------------
 
 
-def samples(seen: Session) -> Iterator[Sample]:
+def samples(session: BenchSession) -> Iterator[InjectionSample]:
     """Every direction of every injection beside what the meter found there."""
-    floors = {"egress": seen.floor.egress_ms, "ingress": seen.floor.ingress_ms}
-    for was in seen.episodes:
+    floors = {"egress": session.floor.egress_ms, "ingress": session.floor.ingress_ms}
+    for episode in session.episodes:
         for direction in DIRECTIONS:
-            gaps = [gap for gap in seen.found.gaps if gap.direction == direction]
-            head = was.kind, was.length_ms, direction
-            if direction not in CUTS[was.kind]:
-                longest = _longest(gaps, *was.window) or 0.0
-                yield Sample(*head, 0.0, 0.0, longest, floors[direction])
-            elif not _is_no_outage(was, direction):
-                for cut in was.cuts:
+            gaps = [gap for gap in session.found.gaps if gap.direction == direction]
+            head = episode.kind, episode.length_ms, direction
+            if direction not in CUTS[episode.kind]:
+                longest = _longest(gaps, *episode.window) or 0.0
+                yield InjectionSample(*head, 0.0, 0.0, longest, floors[direction])
+            elif not _is_no_outage(episode, direction):
+                for cut in episode.cuts:
                     measured = _longest(gaps, cut.begin[0], cut.end[1])
                     truth, error = cut.length_ns / 1e6, cut.error_ns / 1e6
-                    one = Sample(*head, truth, error, measured, floors[direction])
-                    if was.kind == HELD:
-                        yield replace(one, kind=STOP_ALONE)
-                        caught_up = _catching_up(seen.log, cut, direction) / 1e6
-                        one = replace(one, injected_ms=truth + caught_up)
-                    yield one
+                    sample = InjectionSample(*head, truth, error, measured, floors[direction])
+                    if episode.kind == HELD:
+                        yield replace(sample, kind=STOP_ALONE)
+                        caught_up = _catching_up(session.log, cut, direction) / 1e6
+                        sample = replace(sample, injected_ms=truth + caught_up)
+                    yield sample
 
 
-def _catching_up(log: TrafficLog, cut: Injected, direction: Direction) -> int:
-    """How long after it was let go, in ns, the guest was reached again, by the bare logs.
+def _catching_up(log: TrafficLog, cut: InjectedOutage, direction: Direction) -> int:
+    """How long after it was released, in ns, the guest was reached again, by the bare logs.
 
     Egress: the first packet that it sent since came to the peer. Ingress: the last packet that had
     been sent to it meanwhile came in.
@@ -210,9 +210,11 @@ def _catching_up(log: TrafficLog, cut: Injected, direction: Direction) -> int:
     return abs(int(since.min())) - cut.end[0]
 
 
-def _is_no_outage(was: Episode, direction: Direction) -> bool:
+def _is_no_outage(episode: Episode, direction: Direction) -> bool:
     """Packets that are held no longer than the late limit are served, by definition."""
-    return was.kind == HELD and direction == "ingress" and was.length_ms * 1_000_000 <= LATE_NS
+    return (
+        episode.kind == HELD and direction == "ingress" and episode.length_ms * 1_000_000 <= LATE_NS
+    )
 
 
 def _longest(gaps: Sequence[Gap], begin_ns: int, end_ns: int) -> float | None:
@@ -225,49 +227,54 @@ def _longest(gaps: Sequence[Gap], begin_ns: int, end_ns: int) -> float | None:
     return max(inside, default=None)
 
 
-def said(seen: Session) -> Iterator[Said]:
+def tool_figures(session: BenchSession) -> Iterator[ToolFigures]:
     """All tools side by side, the worse of both directions where a tool tells them apart."""
-    log = seen.log
+    log = session.log
     guest = GuestClock.fit(log.egress, log.ingress)
     streams = (
         Numbered(log.egress.seq, log.egress.received_ns),
         Numbered(log.ingress.seq, log.ingress.sent_ns),
     )
     received = log.egress.received_ns, guest.to_axis(log.ingress.received_ns)
-    for was in seen.episodes:
+    for episode in session.episodes:
         figures = {
-            "meter": _longest(seen.found.gaps, *was.window) or 0.0,
-            **{f"ping {ping.interval_ms} ms": ping.outage_ms(was.window) for ping in seen.pings},
-            "loss × 1 ms": max(stream.lost(was.window) for stream in streams) * INTERVAL_MS,
-            "1 s bins": max(1e3 * empty_bins(at, seen.window, was.window) for at in received),
+            "meter": _longest(session.found.gaps, *episode.window) or 0.0,
+            **{
+                f"ping {ping.interval_ms} ms": ping.outage_ms(episode.window)
+                for ping in session.pings
+            },
+            "loss × 1 ms": max(stream.lost(episode.window) for stream in streams) * INTERVAL_MS,
+            "1 s bins": max(
+                1e3 * empty_bins(at, session.window, episode.window) for at in received
+            ),
         }
-        yield Said(was.kind, was.length_ms, figures)
+        yield ToolFigures(episode.kind, episode.length_ms, figures)
 
 
-# --- telling ------------------------------------------------------------------------------------
+# --- what comes out -----------------------------------------------------------------------------
 
 
-def tell(found: Sequence[Sample], told: Sequence[Said]) -> bool:
+def print_tables(samples: Sequence[InjectionSample], tools: Sequence[ToolFigures]) -> bool:
     """Print all tables; returns whether the criterion is met by every kind."""
-    cut = [sample for sample in found if sample.injected_ms]
+    cut = [sample for sample in samples if sample.injected_ms]
     rows, passed = _rows(cut, _error_row)
     show(
         "measured − injected, ms",
         ("kind", "n", "missed", "below floor", "median", "p95, absolute", "± true", "allowed", ""),
         rows,
     )
-    quiet = [sample for sample in found if not sample.injected_ms]
+    quiet = [sample for sample in samples if not sample.injected_ms]
     quiet_rows, quiet_passed = _rows(quiet, _quiet_row)
     show(
         "directions that were not cut: longest gap, ms",
         ("kind", "n", "with a gap", "p95", "longest", "floor", "allowed", ""),
         quiet_rows,
     )
-    names = list(told[0].figures)
+    names = list(tools[0].figures)
     show(
         "|said − injected| of the longest outage, ms: median / p95",
         ("kind", *names),
-        [[kind, *(_off(told, kind, name) for name in names)] for kind in CUTS],
+        [[kind, *(_tool_error(tools, kind, name) for name in names)] for kind in CUTS],
     )
     print(
         f"criterion: median and p95 within {WITHIN_MS:g} ms and the floor (median of the rounds). "
@@ -277,25 +284,29 @@ def tell(found: Sequence[Sample], told: Sequence[Said]) -> bool:
     return passed and quiet_passed
 
 
-Row = Callable[[Sequence[Sample], float], tuple[list[str], bool]]
+RowMaker = Callable[[Sequence[InjectionSample], float], tuple[list[str], bool]]
 
 
-def _rows(found: Sequence[Sample], row: Row) -> tuple[list[list[str]], bool]:
+def _rows(samples: Sequence[InjectionSample], row: RowMaker) -> tuple[list[list[str]], bool]:
     rows, passed = [], True
     for kind, direction in product((*CUTS, STOP_ALONE), DIRECTIONS):
-        ours = [one for one in found if (one.kind, one.direction) == (kind, direction)]
-        if ours:
-            floor = spread(sample.floor_ms for sample in ours).median or 0.0
-            cells, good = row(ours, floor)
+        chosen = [
+            sample for sample in samples if (sample.kind, sample.direction) == (kind, direction)
+        ]
+        if chosen:
+            floor = spread(sample.floor_ms for sample in chosen).median or 0.0
+            cells, good = row(chosen, floor)
             verdict = "PASS" if good else "FAIL"
             rows.append([f"{kind}: {direction}", *cells, "" if kind == STOP_ALONE else verdict])
             passed &= good or kind == STOP_ALONE
     return rows, passed
 
 
-def _error_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
-    above = [one for one in ours if not one.is_below_floor]
-    off = errors([one.measured_ms for one in above], [one.injected_ms for one in above])
+def _error_row(samples: Sequence[InjectionSample], floor: float) -> tuple[list[str], bool]:
+    above = [sample for sample in samples if not sample.is_below_floor]
+    off = meter_errors(
+        [sample.measured_ms for sample in above], [sample.injected_ms for sample in above]
+    )
     allowed = WITHIN_MS + floor
     good = (
         off.missed == 0
@@ -303,41 +314,41 @@ def _error_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
         and off.p95 is not None
         and max(abs(off.median), off.p95) <= allowed
     )
-    known = max(one.error_ms for one in ours)
+    known = max(sample.error_ms for sample in samples)
     return [
         str(off.n),
         str(off.missed),
-        str(len(ours) - len(above)),
-        figure(off.median, 2),
-        figure(off.p95, 2),
-        figure(known, 3),
-        figure(allowed, 2),
+        str(len(samples) - len(above)),
+        number_text(off.median, 2),
+        number_text(off.p95, 2),
+        number_text(known, 3),
+        number_text(allowed, 2),
     ], good
 
 
-def _quiet_row(ours: Sequence[Sample], floor: float) -> tuple[list[str], bool]:
-    gaps = [one.measured_ms or 0.0 for one in ours]
-    p95 = errors(gaps, [0.0] * len(gaps)).p95 or 0.0
+def _quiet_row(samples: Sequence[InjectionSample], floor: float) -> tuple[list[str], bool]:
+    gaps = [sample.measured_ms or 0.0 for sample in samples]
+    p95 = meter_errors(gaps, [0.0] * len(gaps)).p95 or 0.0
     allowed = WITHIN_MS + floor
-    seen = sum(gap > 0 for gap in gaps)
+    with_gap = sum(gap > 0 for gap in gaps)
     return [
         str(len(gaps)),
-        str(seen),
-        figure(p95, 2),
-        figure(max(gaps), 2),
-        figure(floor, 2),
-        figure(allowed, 2),
+        str(with_gap),
+        number_text(p95, 2),
+        number_text(max(gaps), 2),
+        number_text(floor, 2),
+        number_text(allowed, 2),
     ], p95 <= allowed
 
 
-def _off(told: Sequence[Said], kind: str, name: str) -> str:
-    truth = [one.length_ms if CUTS[kind] else 0 for one in told if one.kind == kind]
+def _tool_error(tools: Sequence[ToolFigures], kind: str, name: str) -> str:
+    truth = [tool.length_ms if CUTS[kind] else 0 for tool in tools if tool.kind == kind]
     off = [
-        abs(one.figures[name] - length)
-        for one, length in zip((one for one in told if one.kind == kind), truth, strict=True)
+        abs(tool.figures[name] - length)
+        for tool, length in zip((tool for tool in tools if tool.kind == kind), truth, strict=True)
     ]
-    middle, p95 = spread(off).median, errors(off, [0.0] * len(off)).p95
-    return f"{figure(middle)} / {figure(p95)}"
+    middle, p95 = spread(off).median, meter_errors(off, [0.0] * len(off)).p95
+    return f"{number_text(middle)} / {number_text(p95)}"
 
 
 def main() -> int:
@@ -352,26 +363,30 @@ def main() -> int:
         workload=Workload(dirty_mib=0, floor_s=2.0),
     )
     order = random.Random(chosen.seed)
-    found: list[Sample] = []
-    told: list[Said] = []
+    samples_found: list[InjectionSample] = []
+    tools: list[ToolFigures] = []
     with local_lab(chosen.lab) as lab:
         for number in range(chosen.rounds):
             say(f"round {number + 1} of {chosen.rounds}")
             plan = [(kind, length) for kind in CUTS for length in chosen.lengths]
             order.shuffle(plan)
-            seen = session(lab, case, plan)
-            for note in (*seen.log.notes, *seen.found.notes):
+            session_read = session(lab, case, plan)
+            for note in (*session_read.log.notes, *session_read.found.notes):
                 say(note)
-            found += samples(seen)
-            told += said(seen)
-    passed = tell(found, told)
-    keep(
+            samples_found += samples(session_read)
+            tools += tool_figures(session_read)
+    passed = print_tables(samples_found, tools)
+    write_json(
         chosen.json,
-        {"mode": chosen.mode, "seed": chosen.seed, "samples": [asdict(one) for one in found]}
-        | {"said": [asdict(one) for one in told]},
+        {
+            "mode": chosen.mode,
+            "seed": chosen.seed,
+            "samples": [asdict(item) for item in samples_found],
+        }
+        | {"said": [asdict(item) for item in tools]},
     )
     return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_bench(main))

@@ -76,21 +76,21 @@ def pinging(lab: LocalLab, interval_ms: int) -> Iterator[Ping]:
     """Ping the guest from the fabric while the block runs."""
     ping = Ping(interval_ms)
     argv = ["ping", "-n", "-D", "-i", f"{interval_ms / 1e3:g}", lab.guest_address]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         wall = wall_offset()
-        with subprocess.Popen(lab.in_fabric(argv), stdout=said) as process:
+        with subprocess.Popen(lab.in_fabric(argv), stdout=output) as process:
             try:
                 yield ping
             finally:
                 process.send_signal(signal.SIGINT)
-        said.seek(0)
-        found = [
+        output.seek(0)
+        replies = [
             (int(line["seq"]), wall.to_axis(int(line["s"]) * 10**9 + int(line["us"]) * 1000))
-            for line in REPLY.finditer(said.read().decode())
+            for line in REPLY.finditer(output.read().decode())
         ]
-    if not found:
+    if not replies:
         raise HostError(
             "ping the guest", said="no reply at all", remedy="apt-get install iputils-ping"
         )
-    numbers = np.array(found, dtype=np.int64)
+    numbers = np.array(replies, dtype=np.int64)
     ping.replies = Numbered(numbers[:, 0], numbers[:, 1])

@@ -17,10 +17,10 @@ from migrate.lab.api import Host
 MEMORY_MIB = 300
 BOOT_S = 60.0
 NAME = "/run/migrate-lab-sector"
-"""On the host: of the sector, the monitor's socket and the process id."""
+"""Name of the files on the host: the sector, the monitor's socket and the process id."""
 
 
-class Written(NamedTuple):
+class PageCount(NamedTuple):
     """Pages, modulo 2**32, and when on the axis."""
 
     pages: int
@@ -51,25 +51,25 @@ def sector_guest(host: Host, sector: bytes, accelerator: str, *more: str) -> Ite
             path.unlink(missing_ok=True)
 
 
-def written(qemu: Monitor) -> Written | None:
-    """What it has written so far; None before the sector runs."""
+def pages_so_far(qemu: Monitor) -> PageCount | None:
+    """The pages that the guest has written so far; None before the sector runs."""
     before = now_ns()
     command = {"command-line": "info registers"}
-    said = qemu.execute("human-monitor-command", Deadline.after(10), **command)
-    pages = pages_written(said)
-    return None if pages is None else Written(pages, (before + now_ns()) // 2)
+    registers = qemu.execute("human-monitor-command", Deadline.after(10), **command)
+    pages = pages_written(registers)
+    return None if pages is None else PageCount(pages, (before + now_ns()) // 2)
 
 
 def await_sector(qemu: Monitor, host: Host) -> None:
-    """Until the firmware has handed over to it."""
+    """Wait until the firmware has started the sector."""
     deadline = Deadline.after(BOOT_S)
-    while written(qemu) is None:
+    while pages_so_far(qemu) is None:
         if deadline.passed():
             raise GuestError("boot a sector", host=host.name, said=f"not there in {BOOT_S:g} s")
 
 
-def rate(begin: Written | None, end: Written | None) -> float:
-    """MiB of pages a second between two looks."""
+def rate(begin: PageCount | None, end: PageCount | None) -> float:
+    """MiB of pages a second between two counts."""
     if begin is None or end is None:
         raise MeasurementError("ask the sector how much it wrote", said="it runs no more")
     pages = (end.pages - begin.pages) % 2**32
@@ -77,6 +77,6 @@ def rate(begin: Written | None, end: Written | None) -> float:
 
 
 def tsc_hz() -> float:
-    """Of this machine, by its kernel; where it is wrong, so is the rate, and the truth tells."""
-    found = re.search(r"cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text())
-    return float(found[1]) * 1e6 if found else 2e9
+    """This machine's TSC rate by its kernel; where it is wrong, so is the rate that is set."""
+    match = re.search(r"cpu MHz\s*:\s*([\d.]+)", Path("/proc/cpuinfo").read_text())
+    return float(match[1]) * 1e6 if match else 2e9

@@ -9,7 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.world import bare_guest, ended, figure, keep, local_lab, options, say, show
+from bench.world import (
+    bare_guest,
+    local_lab,
+    number_text,
+    options,
+    run_bench,
+    say,
+    show,
+    write_json,
+)
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError
@@ -22,7 +31,7 @@ from migrate.statistics.spread import spread
 Times = dict[str, list[float]]
 
 
-def of_lab(name: str, times: Times) -> None:
+def time_lab(name: str, times: Times) -> None:
     """Up and down again."""
     begin = now_ns()
     lab = local.KIND.up(LocalConfig(name=name))
@@ -33,7 +42,7 @@ def of_lab(name: str, times: Times) -> None:
     times.setdefault("lab down", []).append(_since(begin))
 
 
-def of_guests(name: str, cases: Sequence[Case], rounds: int, times: Times) -> None:
+def time_guests(name: str, cases: Sequence[Case], rounds: int, times: Times) -> None:
     """From the ask for a guest to its ready probe."""
     with local_lab(name) as lab:
         for case in cases:
@@ -46,8 +55,8 @@ def of_guests(name: str, cases: Sequence[Case], rounds: int, times: Times) -> No
                     say(f"guest, {case.guest.start}: {guest.start_ms:.0f} ms")
 
 
-def of_command(times: Times) -> None:
-    """`migrate-lab --help`."""
+def time_command(times: Times) -> None:
+    """Time `migrate-lab --help`, to its end."""
     command = Path(sys.executable).with_name("migrate-lab")
     begin = now_ns()
     run([str(command), "--help"], Deadline.after(30), remedy="pip install -e .")
@@ -77,18 +86,18 @@ def main() -> int:
         for start in ("warm", "cold")
     ]
     for _ in range(chosen.rounds):
-        of_lab(chosen.lab, times)
-        of_command(times)
-    of_guests(chosen.lab, cases, chosen.rounds, times)
+        time_lab(chosen.lab, times)
+        time_command(times)
+    time_guests(chosen.lab, cases, chosen.rounds, times)
     rows = []
     for what, values in times.items():
-        of = spread(values)
-        cells = (of.median, of.minimum, of.maximum)
-        rows.append([what, str(of.n), *(figure(cell, 0) for cell in cells)])
+        of_all = spread(values)
+        cells = (of_all.median, of_all.minimum, of_all.maximum)
+        rows.append([what, str(of_all.n), *(number_text(cell, 0) for cell in cells)])
     show("time until it is ready, ms", ("what", "n", "median", "least", "most"), rows)
-    keep(chosen.json, {"mode": chosen.mode, "times_ms": times})
+    write_json(chosen.json, {"mode": chosen.mode, "times_ms": times})
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_bench(main))

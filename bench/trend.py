@@ -24,16 +24,17 @@ from typing import NamedTuple
 from migrate.clock import now_ns
 from migrate.model import HostFacts, Run
 from migrate.results.database import CACHE
-from migrate.results.index import Row, table
+from migrate.results.index import AttemptRow, rows_table
+from migrate.results.layout import INDEX
 from migrate.results.prune import BULKY, BULKY_OF_RUN
-from migrate.results.run_folder import INDEX, parquet
+from migrate.results.tables import to_parquet
 
 MODES = ("virtio", "vhost-user", "vdpa", "hostdev", "failover")
 BEGAN = datetime(2018, 1, 1, tzinfo=UTC)
 GOAL_S = 2.0
 
 
-class Took(NamedTuple):
+class CommandCost(NamedTuple):
     """Seconds from start to end, and of processors: on a busy machine the two differ."""
 
     seconds: float
@@ -54,10 +55,10 @@ def make_run(root: Path, number: int, attempts: int, lot: random.Random) -> None
     rows = [_row(run, qemu, case, lot) for case in range(attempts)]
     (root / name).mkdir()
     (root / name / "run.json").write_text(run.model_dump_json(indent=1))
-    (root / name / INDEX).write_bytes(parquet(table(rows), small=True))
+    (root / name / INDEX).write_bytes(to_parquet(rows_table(rows), small=True))
 
 
-def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
+def _row(run: Run, qemu: str, number: int, lot: random.Random) -> AttemptRow:
     mode = MODES[number % len(MODES)]
 
     def length(typical: float) -> float | None:
@@ -65,7 +66,7 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
 
     lengths = {
         name: length(100.0)
-        for name, field in Row.model_fields.items()
+        for name, field in AttemptRow.model_fields.items()
         if name.endswith("_ms") and field.annotation == (float | None)
     }
     ends = {
@@ -77,7 +78,7 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
         )
     }
     fields = {**lengths, **ends, "egress_open": lot.random() < 0.01, "ingress_open": False}
-    return Row.model_validate(
+    return AttemptRow.model_validate(
         {
             "kind": "attempt", "run": run.name, "began": f"{run.began[:19]}Z", "lab": run.lab,
             "lab_kind": "local", "case_id": f"nightly-{mode}-{number % 10}", "mode": mode,
@@ -88,14 +89,14 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> Row:
     )  # fmt: skip
 
 
-def timed(root: Path, *words: str) -> Took:
+def timed(root: Path, *words: str) -> CommandCost:
     """What ``migrate-lab trend`` took."""
     command = [sys.executable, "-m", "migrate.cli", "trend", "--results", str(root), *words]
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), now_ns()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds, after = (now_ns() - begin) / 1e9, resource.getrusage(resource.RUSAGE_CHILDREN)
     work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Took(round(seconds, 2), round(work, 2))
+    return CommandCost(round(seconds, 2), round(work, 2))
 
 
 def forget(root: Path) -> None:
@@ -108,11 +109,11 @@ def forget(root: Path) -> None:
 
 
 def folders(results: Path) -> dict[str, float]:
-    """Of real run folders: bytes an attempt, all and what a pruned one keeps."""
+    """Bytes an attempt of real run folders, all and what a pruned one keeps."""
     every = [path for path in results.glob("*/**/*") if path.is_file()]
     attempts = sum(path.name == "attempt.json" for path in every)
     bulky = [path for path in every if _is_bulky(path)]
-    whole, gone = (sum(path.stat().st_size for path in of) for of in (every, bulky))
+    whole, gone = (sum(path.stat().st_size for path in sizes) for sizes in (every, bulky))
     return {"attempts": attempts, "whole": whole / attempts, "pruned": (whole - gone) / attempts}
 
 
@@ -124,13 +125,13 @@ def _is_bulky(path: Path) -> bool:
     )
 
 
-def measure(root: Path, asked: argparse.Namespace) -> dict[str, object]:
-    """Make the store, ask it."""
-    lot, each = random.Random(1), asked.attempts // asked.runs
-    for number in range(asked.runs):
-        make_run(root, number, each, lot)
-    found: dict[str, object] = {"attempts": each * asked.runs, "runs": asked.runs}
-    found["first"] = timed(root)
+def measure(root: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Make the store, and time queries."""
+    lot, attempts = random.Random(1), options.attempts // options.runs
+    for number in range(options.runs):
+        make_run(root, number, attempts, lot)
+    result: dict[str, object] = {"attempts": attempts * options.runs, "runs": options.runs}
+    result["first"] = timed(root)
     questions: dict[str, Sequence[str]] = {
         "all cases by run": (),
         "all cases by day, as JSON": ("--by", "day", "--json"),
@@ -138,22 +139,22 @@ def measure(root: Path, asked: argparse.Namespace) -> dict[str, object]:
         "a page": ("--mode", "virtio", "--html", str(root / "trend.html")),
     }
     warm = {
-        name: [timed(root, *words) for _ in range(asked.rounds)]
+        name: [timed(root, *words) for _ in range(options.rounds)]
         for name, words in questions.items()
     }
-    found["warm"] = warm
+    result["warm"] = warm
     cold = []
-    for _ in range(asked.rounds):
+    for _ in range(options.rounds):
         forget(root)
         cold.append(timed(root))
-    make_run(root, asked.runs, each, lot)
-    found |= {"cold": cold, "one_new": timed(root)}
+    make_run(root, options.runs, attempts, lot)
+    result |= {"cold": cold, "one_new": timed(root)}
     indexes = sum(path.stat().st_size for path in root.glob(f"*/{INDEX}"))
-    total = each * (asked.runs + 1)
-    found["index_bytes"] = indexes / total
-    found["cache_bytes"] = (root / CACHE).stat().st_size / total
-    worst = max(took.seconds for of in (cold, *warm.values()) for took in of)
-    return {**found, "worst_s": worst, "goal_s": GOAL_S, "reached": worst <= GOAL_S}
+    total = attempts * (options.runs + 1)
+    result["index_bytes"] = indexes / total
+    result["cache_bytes"] = (root / CACHE).stat().st_size / total
+    worst = max(cost.seconds for values in (cold, *warm.values()) for cost in values)
+    return {**result, "worst_s": worst, "goal_s": GOAL_S, "reached": worst <= GOAL_S}
 
 
 def main() -> int:
@@ -165,11 +166,11 @@ def main() -> int:
     parser.add_argument("--folders", type=Path, help="real run folders, to say their size")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="migrate-lab-trend-") as folder:
-        found = measure(Path(folder), asked)
+        results = measure(Path(folder), asked)
     if asked.folders:
-        found["folder_bytes"] = folders(asked.folders)
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
-    return 0 if found["reached"] else 1
+        results["folder_bytes"] = folders(asked.folders)
+    sys.stdout.write(json.dumps(results, indent=1) + "\n")
+    return 0 if results["reached"] else 1
 
 
 if __name__ == "__main__":

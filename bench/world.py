@@ -51,13 +51,13 @@ def local_lab(name: str) -> Iterator[LocalLab]:
         yield lab
 
 
-def pair_of(lab: Lab) -> tuple[Host, Host]:
-    """Source and target."""
+def host_pair(lab: Lab) -> tuple[Host, Host]:
+    """Source and target: the first two hosts of the lab."""
     first, second = list(lab.hosts.values())[:2]
     return first, second
 
 
-class Bare(NamedTuple):
+class BareGuest(NamedTuple):
     """A guest with its probe ready, and nothing else going on."""
 
     domain: Domain
@@ -69,12 +69,12 @@ class Bare(NamedTuple):
 
 
 @contextmanager
-def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
+def bare_guest(lab: Lab, case: Case) -> Iterator[BareGuest]:
     """Run ``case``'s guest on the first host of two; no traffic, no listener."""
     deadline = Deadline.after(START_S)
     image = ensure_image(case.guest.image, lab.shared)
     mode = backend_mode(case.interface.mode)
-    pair = pair_of(lab)
+    pair = host_pair(lab)
     prepare = preparing(lab, image, deadline)
     with ExitStack() as stack:
         source, target = (End(host, stack.enter_context(host.connect())) for host in pair)
@@ -90,11 +90,11 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[Bare]:
             accelerator="qemu",
         )
         order = Order(xml, image, case.guest.start == "warm", lab.shared)
-        asked_ns = now_ns()
+        begin_ns = now_ns()
         domain = stack.enter_context(running(order, source.hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
-        start_ms = (now_ns() - asked_ns) / 1e6
-        yield Bare(domain, probe, (source, target), mode.target_rewrites(*backends), start_ms)
+        start_ms = (now_ns() - begin_ns) / 1e6
+        yield BareGuest(domain, probe, (source, target), mode.target_rewrites(*backends), start_ms)
 
 
 # --- the command line, and what comes out -------------------------------------------------------
@@ -110,8 +110,8 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     return parser
 
 
-def ended(main: Callable[[], int]) -> int:
-    """Run a bench; what goes wrong is one line and the exit status of its kind."""
+def run_bench(main: Callable[[], int]) -> int:
+    """Run a bench; an error is printed as one line, and gives its exit status."""
     try:
         with log.shown(say):
             return main()
@@ -130,13 +130,13 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def figure(value: float | None, digits: int = 1) -> str:
+def number_text(value: float | None, digits: int = 1) -> str:
     """A number, or a dash for none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def keep(path: Path | None, found: Mapping[str, Any]) -> None:
-    """Write what was found with when and where it was found."""
+def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write the figures with the time and the machine."""
     if path is None:
         return
     machine = {
@@ -146,4 +146,4 @@ def keep(path: Path | None, found: Mapping[str, Any]) -> None:
         "processors": os.cpu_count(),
         "load_1min": os.getloadavg()[0],
     }
-    path.write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine, **figures}, indent=1) + "\n")

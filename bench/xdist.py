@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.world import ended, figure, keep, options, say, show
+from bench.world import number_text, options, run_bench, say, show, write_json
 from migrate.clock import now_ns
 from migrate.errors import HostError
 from migrate.lab import manager
@@ -54,7 +54,7 @@ def main() -> int:
     config = LocalConfig(
         name=chosen.lab, hosts={name: LocalHostConfig(huge_pages=0) for name in names}
     )
-    rows, found = [], {}
+    rows, times = [], {}
     with tempfile.TemporaryDirectory() as name, manager.opened(config):
         folder = Path(name)
         lab = folder / "lab.toml"
@@ -65,14 +65,18 @@ def main() -> int:
             seconds(case, where, 1, 1)  # fills the cache
             alone, together = (seconds(case, where, n, count) for n in (1, chosen.workers))
             say(f"{what}: {alone:.1f} s, {together:.1f} s")
-            cells = (figure(alone, 1), figure(together, 1), figure(alone / together, 2))
+            cells = (
+                number_text(alone, 1),
+                number_text(together, 1),
+                number_text(alone / together, 2),
+            )
             rows.append([what, str(count), *cells])
-            found[what] = {"alone_s": alone, "together_s": together}
+            times[what] = {"alone_s": alone, "together_s": together}
     head = ("cases", "attempts", "-n 1, s", f"-n {chosen.workers}, s", "ratio")
     show("several workers", head, rows)
-    keep(chosen.json, {"workers": chosen.workers, "seconds": found})
+    write_json(chosen.json, {"workers": chosen.workers, "seconds": times})
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_bench(main))

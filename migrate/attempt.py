@@ -21,7 +21,7 @@ from migrate.model import Attempt, Case
 from migrate.model.recording import Recording
 from migrate.recorder.base import AttemptEnv
 from migrate.results.recording_file import RECORDING, recording_bytes
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 from migrate.world import build_world
 
 

@@ -64,18 +64,19 @@ def until(
 ) -> Answer:
     """Ask ``predicate`` every so many seconds until its answer counts as true, and return that.
 
-    For what no event tells. At the deadline it is asked for the last time, and its answer is
+    For what no event tells. Once the deadline leaves no time to ask again, the last answer is
     returned though it does not count. An error goes on to the caller, unless ``not_yet`` says that
-    it may pass; at the deadline every error does.
+    it may pass and there is time to ask again.
     """
     while True:
         try:
-            if (answer := predicate()) or deadline.passed():
+            answer = predicate()
+            if answer or deadline.left() < every_s:
                 return answer
         except LabError as error:
-            if deadline.passed() or not not_yet(error):
+            if deadline.left() < every_s or not not_yet(error):
                 raise
-        pause(min(every_s, deadline.left()))
+        pause(every_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,16 @@ A :class:`World` is there while its ``with`` block runs, and everything that it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from migrate.backends.base import Backend
 from migrate.backends.registry import backend_mode
-from migrate.clock import Deadline, now_ns
+from migrate.backends.xml import Rewrite
+from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError
 from migrate.guest.disk_overlay import overlay
@@ -55,7 +57,7 @@ class World(Rig):
     def listen(self, seconds: float) -> None:
         """Let the streams run on."""
         self.env.check()
-        self.listener.wait(lambda _event: False, Deadline.after(seconds))
+        pause(seconds)
 
     def end(self) -> Recording:
         """End the workload, and read back all that was gathered."""
@@ -73,41 +75,20 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         for end in ends:
             _cleared(end, env, deadline)
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
-        mode = backend_mode(case.interface.mode)
-        backends = [
-            stack.enter_context(mode.create(host, case.interface, deadline)) for host in pair
-        ]
-        if backends[0].missing_primary is not None:
-            raise backends[0].missing_primary
-        rewrites = {
-            pair[0].name: mode.target_rewrites(*backends),
-            pair[1].name: mode.target_rewrites(*reversed(backends)),
-        }
-        hotplug = {
-            host.name: mode.hotplug_xml(case.interface, backend)
-            for host, backend in zip(pair, backends, strict=True)
-        }
+        backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
         asked_ns = now_ns()
-        boot: Image | Path
-        if isinstance(image, Disk):
-            place = env.lab.shared / "warm" / f"overlay-{env.lab.name}-{pair[0].name}.qcow2"
-            boot = stack.enter_context(overlay(image, pair[0], place, deadline))
-        else:
-            boot = image
-        xml = _xml(case, env, boot, ends, backends[0])
-        warm = case.guest.start == "warm" and backends[0].supports_save
-        order = Order(xml, image, warm, env.lab.shared, backends[0].save_key)
+        order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
         prepare = preparing(env.lab, image, deadline)
         domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))
-        if (device := hotplug[pair[0].name]) is not None:
+        if (device := backing.hotplug[domain.host]) is not None:
             probe.lower_start()
             known = len(probe.lower_log())
             plug_in(domain, device, listener)
             wait_for_carrier(probe, known, env.lab, deadline)
         start_ms = (now_ns() - asked_ns) / 1e6
-        traffic = Traffic(probe, peer, env.lab, case.workload, loops=backends[0].loopback)
+        traffic = Traffic(probe, peer, env.lab, case.workload, loops=backing.source.loopback)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         LOGGER.info("the guest is ready on %s; measuring the floor", domain.host)
@@ -117,23 +98,82 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             floor_window=(traffic.began_ns, now_ns()),
             start_ms=start_ms,
             nic=nic,
-            notes=tuple(note for backend in backends for note in backend.notes),
+            notes=(*backing.notes, *_cold_instead(case, order)),
             files={"source.xml": domain.xml()},
         )
-        if case.guest.start == "warm" and not warm:
-            start = _with_note(
-                start, "started cold: with this backend a saved guest can't be gone on with"
-            )
         clocks = Clocks(pair, peer, listener.first_readings)
         clocks.read()
-        world = World(case, env, pair, domain, traffic, listener, clocks, rewrites, hotplug, start)
+        rules = backing.rewrites, backing.hotplug
+        world = World(case, env, pair, domain, traffic, listener, clocks, *rules, start)
         dirty_rates = measure_dirty_rates(world, "before", (domain.host,))
         world.start = start.model_copy(update={"dirty_rates": dirty_rates})
         yield world
 
 
-def _with_note(start: StartRecording, note: str) -> StartRecording:
-    return start.model_copy(update={"notes": (*start.notes, note)})
+class _Backing(NamedTuple):
+    """The backends of both hosts, and what follows for a guest that is moved between them."""
+
+    source: Backend
+    target: Backend
+    rewrites: Mapping[str, tuple[Rewrite, ...]]
+    """By the host that the guest is moved from."""
+    hotplug: Mapping[str, str | None]
+    """By host: the device, as XML, that the guest is plugged in there."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the attempt."""
+        return (*self.source.notes, *self.target.notes)
+
+
+@contextmanager
+def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator[_Backing]:
+    mode, interface = backend_mode(case.interface.mode), case.interface
+    names = [host.name for host in pair]
+    with ExitStack() as stack:
+        source, target = (
+            stack.enter_context(mode.create(host, interface, deadline)) for host in pair
+        )
+        if source.missing_primary is not None:
+            raise source.missing_primary
+        there, back = mode.target_rewrites(source, target), mode.target_rewrites(target, source)
+        devices = [mode.hotplug_xml(interface, backend) for backend in (source, target)]
+        yield _Backing(
+            source,
+            target,
+            rewrites=dict(zip(names, (there, back), strict=True)),
+            hotplug=dict(zip(names, devices, strict=True)),
+        )
+
+
+@contextmanager
+def _ordered(
+    case: Case,
+    env: AttemptEnv,
+    image: Image | Disk,
+    ends: Sequence[End],
+    backend: Backend,
+    deadline: Deadline,
+) -> Iterator[Order]:
+    """The guest that is asked for; a disk has an overlay of its own while the block runs."""
+    with ExitStack() as stack:
+        boot: Image | Path
+        if isinstance(image, Disk):
+            source = ends[0].host
+            name = f"overlay-{env.lab.name}-{source.name}.qcow2"
+            place = env.lab.shared / "warm" / name
+            boot = stack.enter_context(overlay(image, source, place, deadline))
+        else:
+            boot = image
+        warm = case.guest.start == "warm" and backend.supports_save
+        xml = _xml(case, env, boot, ends, backend)
+        yield Order(xml, image, warm, env.lab.shared, backend.save_key)
+
+
+def _cold_instead(case: Case, order: Order) -> tuple[str, ...]:
+    if case.guest.start != "warm" or order.warm:
+        return ()
+    return ("started cold: with this backend a saved guest can't be gone on with",)
 
 
 def _cleared(end: End, env: AttemptEnv, deadline: Deadline) -> None:

@@ -35,7 +35,8 @@ from migrate.report import table
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.report.move_details import sections
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import load_all
 from selftests.command_line import Run
 from selftests.doubles import synthetic
@@ -127,13 +128,13 @@ def doctor(text: str) -> str:
 
 def plain(text: str) -> str:
     skip = Skip(case=synthetic.case(), reason=text, remedy=text)
-    return table.plain(table.table(synthetic.run(lab=text, skips=(skip,)), [attempt(text)]))
+    return table.plain(table.run_table(synthetic.run(lab=text, skips=(skip,)), [attempt(text)]))
 
 
 def rich(text: str) -> str:
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    made = table.table(synthetic.run(lab=text), [attempt(text)])
+    made = table.run_table(synthetic.run(lab=text), [attempt(text)])
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(table.rich(made))
     return str(console.file.getvalue())  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import pytest
 
 from migrate.errors import ConfigurationError
 from migrate.results.database import open_store
-from migrate.statistics.regression import by_attempts
+from migrate.statistics.significance import attempts_test
 from selftests.helpers import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 @pytest.mark.parametrize(
     ("extra", "library", "use"),
     [
-        ("gate", "scipy", lambda: by_attempts(np.arange(8), 3)),
+        ("gate", "scipy", lambda: attempts_test(np.arange(8), 3)),
         ("trend", "duckdb", lambda: open_store(ROOT / "results")),
     ],
 )

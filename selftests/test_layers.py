@@ -26,13 +26,13 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("images.kernel", "images.initramfs", "guest.probe", "cli.lab"),
     ),
     "duckdb": ("results.database",),
-    "scipy": ("statistics.regression",),
+    "scipy": ("statistics.significance",),
     "labgrid": ("lab.lease.coordinator",),
     "grpc": ("lab.lease.coordinator",),
     "click": ("cli",),
     "jinja2": ("backends.xml", "report.html", "report.trend_page"),
     "plotly": ("report",),
-    "pyarrow": ("results.run_folder",),
+    "pyarrow": ("results.tables",),
     "pytest": ("plugins.pytest",),
     "avocado": ("plugins.avocado",),
 }
@@ -157,7 +157,7 @@ def test_a_violation_is_told(tmp_path: Path, module: str, text: str, said: str) 
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("report/figure", "from plotly import io\nfrom migrate.results.run_folder import read_run"),
+        ("report/figure", "from plotly import io\nfrom migrate.results.reader import read_run"),
         ("lab/namespaces", "from migrate.lab.state import read_record\nimport subprocess"),
         ("attempt", "from migrate.checks import basic\nfrom migrate.guest.lifecycle import boot"),
         ("__init__", "import anything"),
@@ -174,6 +174,15 @@ def test_a_circle_is_told(tmp_path: Path) -> None:
     for name, other in (("one", "two"), ("two", "three"), ("three", "one"), ("four", "one")):
         (tmp_path / f"{name}.py").write_text(f"from migrate.{other} import x")
     assert circles(tmp_path) == ["one", "three", "two"]
+
+
+SLEEPS = re.compile(r"\btime\.sleep\(|\bEvent\(\)\.wait\(")
+"""Waiting for time to pass: :func:`migrate.clock.until` and ``pause`` do it for all."""
+
+
+def test_nobody_sleeps_but_the_clock() -> None:
+    sleepers = [name for name, path in modules(PACKAGE).items() if SLEEPS.search(path.read_text())]
+    assert sleepers == ["clock"]
 
 
 HEAVY = ("numpy", "scipy", "pyarrow", "plotly", "jinja2", "libvirt", "paramiko", "duckdb", "grpc")

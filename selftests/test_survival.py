@@ -120,10 +120,10 @@ def test_a_move_that_loses_the_backend_is_a_failure_in_the_words_of_the_targets_
 ) -> None:
     """What QEMU says at its start stands for what it says of a device that it lost."""
 
-    def complaints(_self: Virtio, log: str) -> tuple[str, ...]:
+    def backend_errors(_self: Virtio, log: str) -> tuple[str, ...]:
         return tuple(line for line in log.splitlines() if "starting up libvirt" in line)
 
-    monkeypatch.setattr(Virtio, "complaints", complaints)
+    monkeypatch.setattr(Virtio, "backend_errors", backend_errors)
     attempt = tried(going, case())
     assert (attempt.outcome, attempt.held_by) == ("completed", ("b",))
     assert attempt.backend_failed is not None

@@ -154,10 +154,10 @@ def throttle_steps(samples: Sequence[int | None], rule: Throttle = DEFAULTS) -> 
     known = [value for value in samples if value is not None]
     while known and not known[-1]:
         known.pop()
-    seen = [
+    changes = [
         value for before, value in zip([0, *known], known, strict=False) if value != before
     ]  # the zeros before the first step go with this, too
-    return ThrottleSteps(tuple(seen), rule.steps()[: len(seen)])
+    return ThrottleSteps(tuple(changes), rule.steps()[: len(changes)])
 
 
 # --- of a move ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from migrate.analysis.phases import move_parts
 from migrate.model import DIRECTIONS, Attempt, Direction, Part
 
 if TYPE_CHECKING:
-    from migrate.statistics.spread import Span
+    from migrate.statistics.spread import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def ranking_notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
 
 
 def _indistinguishable(groups: Mapping[str, Sequence[Attempt]]) -> dict[tuple[str, ...], list[str]]:
-    from migrate.statistics.spread import together  # noqa: PLC0415 - numpy is heavy
+    from migrate.statistics.spread import overlapping_sets  # noqa: PLC0415 - numpy is heavy
 
     alike: dict[tuple[str, ...], list[str]] = {}
     for column in (*COLUMNS, *PART_COLUMNS):
@@ -162,7 +162,7 @@ def _indistinguishable(groups: Mapping[str, Sequence[Attempt]]) -> dict[tuple[st
             for label, figures in values.items()
             if (span := _interval(figures)) is not None
         }
-        for labels in together(spans):
+        for labels in overlapping_sets(spans):
             # That two rows show nothing at all needs no line: both cells say so.
             if any(value.ms for label in labels for value in values[label]):
                 alike.setdefault(labels, []).append(column.name)
@@ -174,15 +174,15 @@ def _values(group: Sequence[Attempt], column: FigureColumn) -> list[FigureValue]
     return [value for value in measured if value is not None]
 
 
-def _interval(values: Sequence[FigureValue]) -> Span | None:
-    from migrate.statistics.spread import span, spread  # noqa: PLC0415 - numpy is heavy
+def _interval(values: Sequence[FigureValue]) -> Interval | None:
+    from migrate.statistics.spread import interval, spread  # noqa: PLC0415 - numpy is heavy
 
-    interval = span(
+    widened = interval(
         spread(value.ms for value in values), max((value.error_ms for value in values), default=0.0)
     )
-    if interval and any(value.at_least for value in values):
-        return interval[0], float("inf")
-    return interval
+    if widened and any(value.at_least for value in values):
+        return widened[0], float("inf")
+    return widened
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -258,7 +258,7 @@ def total_gap_ns(gaps: Iterable[Gap] | None, direction: Direction) -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Observation:
+class TrafficObservation:
     """All that was logged in one attempt.
 
     ``egress`` has its ``sent_ns`` by the guest's clock and its ``received_ns`` by the peer's;
@@ -295,7 +295,7 @@ class Measurement:
     notes: tuple[str, ...] = ()
 
 
-def measure(observation: Observation) -> Measurement:
+def measure(observation: TrafficObservation) -> Measurement:
     """Judge both directions on the axis of time.
 
     A direction without a floor is still judged, by its own median delay and two intervals; the
@@ -345,7 +345,7 @@ class _Side:
     clock_error: Callable[[int, int], int]
 
 
-def _guest_clock(observation: Observation) -> GuestClock | None:
+def _guest_clock(observation: TrafficObservation) -> GuestClock | None:
     if not len(observation.egress) and not len(observation.ingress):
         return None
     offset = observation.peer.offset_ns
@@ -356,7 +356,7 @@ def _guest_clock(observation: Observation) -> GuestClock | None:
     )
 
 
-def _sides(observation: Observation, clock: GuestClock | None) -> tuple[_Side, _Side]:
+def _sides(observation: TrafficObservation, clock: GuestClock | None) -> tuple[_Side, _Side]:
     """Egress, ingress; a sender's clock gives the error of a direction's send times."""
     peer = observation.peer
     if clock is None:
@@ -386,7 +386,7 @@ def _sides(observation: Observation, clock: GuestClock | None) -> tuple[_Side, _
     )
 
 
-def _floor_or_median(side: _Side, observation: Observation) -> tuple[DirectionFloor, str]:
+def _floor_or_median(side: _Side, observation: TrafficObservation) -> tuple[DirectionFloor, str]:
     """A direction's floor; or, with a note why there is none, the median delay of all packets."""
     try:
         return direction_floor(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from migrate.analysis.guest_clock import GuestClock
-from migrate.analysis.outage import Observation, Window
+from migrate.analysis.outage import TrafficObservation, Window
 from migrate.clock import Offset
 from migrate.model import Direction, Event, Phase
 from migrate.model.recording import Arrivals, TrafficLog
@@ -15,9 +15,9 @@ from migrate.model.recording import Arrivals, TrafficLog
 
 def observation(
     log: TrafficLog, interval_ns: int, floor_window: Window, phases: tuple[Phase, ...] = ()
-) -> Observation:
+) -> TrafficObservation:
     """As the meter wants it: from the floor's begin to the end of the workload."""
-    return Observation(
+    return TrafficObservation(
         egress=log.egress,
         ingress=log.ingress,
         peer=log.looped or Offset("peer", 0, log.peer_error_ns),

@@ -41,7 +41,8 @@ from migrate.model import (
     Run,
     Skip,
 )
-from migrate.results.run_folder import RunWriter, find_run, read_run
+from migrate.results.reader import find_run, read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario, parse
 
 LOGGER = logging.getLogger(__name__)

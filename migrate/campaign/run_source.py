@@ -14,7 +14,8 @@ from typing import Protocol
 from migrate import __version__
 from migrate.lab.api import Lab
 from migrate.model import Attempt, HostFacts, Plan, Quarantined, Run
-from migrate.results.run_folder import RunWriter, run_name
+from migrate.results.layout import run_name
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario
 
 

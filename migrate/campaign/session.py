@@ -38,7 +38,8 @@ from migrate.model import (
 from migrate.recorder.base import AttemptEnv
 from migrate.recorder.collect import logs_of
 from migrate.report.readers import write_readers
-from migrate.results.run_folder import RunWriter, copy_out
+from migrate.results.files import copy_out
+from migrate.results.writer import RunWriter
 from migrate.world import World, build_world
 
 LOGGER = logging.getLogger(__name__)

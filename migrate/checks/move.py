@@ -133,8 +133,8 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
             check, _with_reasons(attempt, "not known which gap is the switchover's"), limit
         )
     ways = [_disagreement(attempt, way, reported) for way in DIRECTIONS]
-    least, most, seen = max(ways, key=lambda way: (way[0] > limit, way[1] > limit, way[1]))
-    evidence = f"reported {reported:.1f} ms, seen {seen}"
+    least, most, observed = max(ways, key=lambda way: (way[0] > limit, way[1] > limit, way[1]))
+    evidence = f"reported {reported:.1f} ms, seen {observed}"
     if least <= limit < most:
         evidence += "; the limit lies inside the error"
     middle, error = (least + most) / 2, (most - least) / 2
@@ -154,17 +154,17 @@ def _disagreement(attempt: Attempt, way: Direction, reported: float) -> tuple[fl
     if gap is not None:
         error = gap.error_ns / 1e6
         shortest, length = gap.length_ms - error, gap.length_ms + error
-        seen = f"{way} {gap.length_ms:.1f} ± {error:.1f} ms"
+        observed = f"{way} {gap.length_ms:.1f} ± {error:.1f} ms"
         if gap.open_ended:
-            length, seen = math.inf, f"{seen}, or more"
+            length, observed = math.inf, f"{observed}, or more"
     elif (seen_from := attempt.seen_from_ms(way)) is not None:
         shortest, length = 0.0, seen_from
-        seen = f"{way} no switchover gap beyond the floor of {length:.1f} ms"
+        observed = f"{way} no switchover gap beyond the floor of {length:.1f} ms"
     else:
         shortest, length = 0.0, math.inf
-        seen = f"{way} no switchover gap, but no floor to say from which length on"
+        observed = f"{way} no switchover gap, but no floor to say from which length on"
     least = max(0.0, shortest - reported, reported - length)
-    return least, max(abs(shortest - reported), abs(length - reported)), seen
+    return least, max(abs(shortest - reported), abs(length - reported)), observed
 
 
 def announce_sent(attempt: Attempt) -> Verdict | None:

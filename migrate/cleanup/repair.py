@@ -1,4 +1,4 @@
-"""What a dead controller left on a lab's hosts: told, and put back."""
+"""What a dead controller left on a lab's hosts: listed, and put back."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class Leftover:
     put_back: Callable[[Deadline], object]
     doubt: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.what} ({self.doubt})" if self.doubt else self.what
+
 
 def make_ready(lab: Lab, specs: Mapping[str, Preparation]) -> None:
     """Prepare every host as specified; those that were prepared stay so if another one fails."""
@@ -49,12 +52,12 @@ def make_ready(lab: Lab, specs: Mapping[str, Preparation]) -> None:
 
 
 def repair(lab: Lab, *, dry_run: bool = False, force: bool = False) -> int:
-    """Put back what is left on every host of ``lab``; how much was found.
+    """Put back what is left on every host of ``lab``; how much was there.
 
     HostError for a host that is leased, or where a live controller is at work, unless ``force``;
     :class:`CleanupError` with all that did not go back. Every host has its turn in any case.
     """
-    found = 0
+    count = 0
     reasons: list[Exception] = []
     for name, host in lab.hosts.items():
         try:
@@ -63,9 +66,11 @@ def repair(lab: Lab, *, dry_run: bool = False, force: bool = False) -> int:
                     stack.enter_context(lock_hosts(lab.leases, [name], Deadline.after(0)))
                 for look in looks(host, lab.name):
                     try:
-                        for left in look(Deadline.after(LOOK_S)):
-                            found += 1
-                            _one(host, left, reasons, dry_run=dry_run, force=force)
+                        for leftover in look(Deadline.after(LOOK_S)):
+                            count += 1
+                            LOGGER.info("%s: %s", host.name, leftover)
+                            if not dry_run:
+                                reasons += _put_back(host, leftover, force=force)
                     except (LabError, ValueError) as error:  # the other looks go on
                         reasons.append(error)
         except LabError as error:
@@ -73,22 +78,19 @@ def repair(lab: Lab, *, dry_run: bool = False, force: bool = False) -> int:
     if reasons:
         again = f"then `migrate-lab lab repair --name {lab.name}` again"
         raise CleanupError(f"repair the lab {lab.name}", reasons, remedy=again)
-    return found
+    return count
 
 
-def _one(
-    host: Host, left: Leftover, reasons: list[Exception], *, dry_run: bool, force: bool
-) -> None:
-    doubt = f" ({left.doubt})" if left.doubt else ""
-    LOGGER.info("%s: %s%s", host.name, left.what, doubt)
-    if dry_run:
-        return
+def _put_back(host: Host, leftover: Leftover, *, force: bool) -> list[Exception]:
+    """Why it did not go back, if it did not."""
     try:
-        if left.doubt and not force:
-            raise HostError(f"put back {left.what}", host=host.name, said=left.doubt, remedy=FORCE)
-        left.put_back(Deadline.after(UNDO_S))
+        if leftover.doubt and not force:
+            tried = f"put back {leftover.what}"
+            raise HostError(tried, host=host.name, said=leftover.doubt, remedy=FORCE)
+        leftover.put_back(Deadline.after(UNDO_S))
     except (LabError, ValueError) as error:
-        reasons.append(error)
+        return [error]
+    return []
 
 
 # --- what is left -------------------------------------------------------------------------------

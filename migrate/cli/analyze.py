@@ -19,7 +19,7 @@ def analyze(run_name: str, results: Path, as_json: bool) -> None:
     """Judge the recordings of RUN by today's code; nothing is overwritten. Exit 0 if findings and
     verdicts are the same, 1 if some differ, 3 if no attempt could be judged anew."""
     from migrate.report import reanalysis
-    from migrate.results.run_folder import find_run, read_run
+    from migrate.results.reader import find_run, read_run
 
     record = read_run(find_run(results, run_name))
     attempts = [reanalysis.reanalyse(attempt) for attempt in record.attempts]

@@ -60,7 +60,6 @@ def up(lab_file: Path | None, name: str | None) -> None:
 def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     """What is up; exit code 3 if the lab is not."""
     from migrate.lab import manager
-    from migrate.lab.fabric_kind import names
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
@@ -71,7 +70,7 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     elif lab is None:
         left = (
             f"; something of it is left: `migrate-lab lab down --name {config.name}`"
-            if config.name in names()
+            if config.name in manager.names()
             else ""
         )
         click.echo(f"{config.name} is not up{left}")

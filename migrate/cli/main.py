@@ -37,7 +37,7 @@ def cli() -> None:
 @AS_JSON
 def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     """The table of RUN, and why each failed attempt failed."""
-    from migrate.results.run_folder import find_run, read_run
+    from migrate.results.reader import find_run, read_run
 
     record = read_run(find_run(results, run_name))
     print_run(record, as_json=as_json)
@@ -57,7 +57,7 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
 def report(run_name: str, results: Path, as_json: bool) -> None:
     """Make report.html of RUN anew, and say where it is."""
     from migrate.report.html import write_report
-    from migrate.results.run_folder import find_run
+    from migrate.results.reader import find_run
 
     path = write_report(find_run(results, run_name))
     click.echo(json.dumps({"report": str(path)}) if as_json else str(path))

@@ -10,12 +10,12 @@ import click
 
 if TYPE_CHECKING:
     from migrate.campaign.session import Session
-    from migrate.results.run_folder import RunRecord
+    from migrate.results.reader import RunRecord
 
 
 def end_run(session: Session, *, as_json: bool) -> None:
     """Print the run of a session that has ended, and exit by its result."""
-    from migrate.results.run_folder import read_run
+    from migrate.results.reader import read_run
 
     print_run(read_run(session.folder), as_json=as_json)
     click.echo(f"run folder: {session.folder}", err=as_json)
@@ -32,7 +32,7 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         click.echo(_as_json(record))
         return
     attempts = [entry.attempt for entry in record.attempts]
-    made = table.table(record.run, attempts)
+    made = table.run_table(record.run, attempts)
     if not attempts:
         click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
     elif sys.stdout.isatty():

@@ -68,15 +68,15 @@ def gate(
     could be compared."""
     from migrate.report import baseline
     from migrate.report import regression as report
-    from migrate.results.run_folder import find_run, read_run
-    from migrate.statistics import regression as judge
+    from migrate.results.reader import find_run, read_run
+    from migrate.statistics import regression
 
-    chosen = judge.Rules(**rules)
+    chosen = regression.Rules(**rules)
     new = read_run(find_run(results, run_name))
-    earlier = baseline.gather(new, baseline.folders(places, results), last)
-    found = judge.gate(earlier.samples, chosen)
+    earlier = baseline.gather_baseline(new, baseline.run_folders(places, results), last)
+    found = regression.compare(earlier.samples, chosen)
     if as_json:
         click.echo(json.dumps(report.document(found, earlier, chosen), indent=1))
     else:
         click.echo(report.plain(found, earlier, chosen), nl=False)
-    sys.exit(judge.exit_code(found))
+    sys.exit(regression.exit_code(found))

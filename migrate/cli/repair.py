@@ -53,11 +53,10 @@ def _reach(config: LabConfig) -> Lab:
     """The lab, which must be up. Raises HostError."""
     from migrate.errors import HostError
     from migrate.lab import manager
-    from migrate.lab.fabric_kind import names
 
     lab = manager.find(config)
     if lab is None:
-        left = config.name in names()
+        left = config.name in manager.names()
         raise HostError(
             f"reach the hosts of the lab {config.name}",
             said="it is not up" + (", but something of it is left" if left else ""),

@@ -41,9 +41,9 @@ def trend(
     from migrate.report import trend as made
     from migrate.report.trend_page import render
     from migrate.results.database import open_store
-    from migrate.results.run_folder import write_file
+    from migrate.results.files import write_file
 
-    question = made.Question(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
+    question = made.TrendQuery(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
     found = made.trend(open_store(results), question)
     if html_file:
         write_file(html_file, render(found))
@@ -98,7 +98,7 @@ def prune(
     from migrate.results import prune as pruning
 
     found = []
-    keep = pruning.Keep(keep_days, keep_runs)
+    keep = pruning.KeepRule(keep_days, keep_runs)
     for one in pruning.prune(results, keep, whole=whole, dry=dry_run):
         found.append(one)
         if not as_json:

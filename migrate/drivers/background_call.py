@@ -33,7 +33,7 @@ class BackgroundCall:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the call has ended."""
         return self._done.is_set()
 
     def then(self, callback: Callable[[], None]) -> None:

@@ -92,7 +92,7 @@ class Hypervisor:
         self.close()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection; a second time does nothing."""
         with contextlib.suppress(libvirt.libvirtError):  # a connection that broke is closed
             self._connection.close()
 
@@ -309,7 +309,7 @@ class Domain:
             self._domain.detachDeviceFlags(device_xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def suspend(self) -> None:
-        """Stop its processors."""
+        """Stop the guest's processors."""
         with self._said("suspend the guest"):
             self._domain.suspend()
 

@@ -41,7 +41,7 @@ COMMAND_TIMEOUT_S = 300.0
 
 
 class Pin(Value):
-    """What a package has to be."""
+    """The version that a package has to have."""
 
     version: str = Field(pattern=r"^[A-Za-z0-9.+~:-]+$")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -76,7 +76,7 @@ class Package(Value):
 
 
 class Manifest(Value):
-    """``image.json``."""
+    """The content of an image's ``image.json``."""
 
     name: str
     digest: str

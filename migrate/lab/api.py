@@ -22,10 +22,10 @@ class Power(Protocol):
         """Off at once, as if its cable were pulled."""
 
     def hang(self) -> None:
-        """It stands still: nothing of it answers, and no connection is closed."""
+        """The host stands still: nothing of it answers, and no connection is closed."""
 
     def resume(self) -> None:
-        """What hung goes on."""
+        """A host that hung goes on."""
 
     def replace(self) -> None:
         """A host that is off comes back, with nothing on it that it had."""
@@ -144,10 +144,10 @@ class Lab(Protocol):
         """The argument list that runs a program on a host from a shell of the controller."""
 
     def summary(self) -> Iterable[str]:
-        """What it is made of, a line each."""
+        """What it is made of, for people: a line each."""
 
     def as_json(self) -> str:
-        """What it is made of."""
+        """What it is made of, for programs."""
 
     def close(self) -> None:
         """Let go of what this process holds of it, e.g. connections; the lab goes on as it is."""

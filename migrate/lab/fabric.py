@@ -138,7 +138,7 @@ class FabricLab:
         yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {pages}"
 
     def as_json(self) -> str:
-        """What it is made of."""
+        """See Lab; its journal."""
         return self.record.model_dump_json(indent=1)
 
 

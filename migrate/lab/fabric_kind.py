@@ -28,7 +28,7 @@ from migrate.lab.namespaces import keep_capabilities
 from migrate.lab.state import LabRecord, ProcessId
 
 DOWN_S = 20.0
-"""To take a lab down."""
+"""For a lab to be taken down."""
 OTHERS_S = 120.0
 """For another command to bring the same lab up, or take it down."""
 

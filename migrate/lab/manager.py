@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from migrate.lab import fabric_kind
 from migrate.lab.api import Lab
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import kind_of
@@ -49,6 +50,11 @@ def find(config: LabConfig) -> Lab | None:
 def down(config: LabConfig) -> None:
     """Remove all of the lab, also what a killed controller left; raises CleanupError."""
     kind_of(config).down(config)
+
+
+def names() -> tuple[str, ...]:
+    """Labs that have a journal on this machine: up, half up, or left behind."""
+    return fabric_kind.names()
 
 
 def is_up(config: LabConfig) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from xml.etree import ElementTree as ET
 
-from migrate.clock import Deadline, now_ns
+from migrate.clock import Deadline, now_ns, until
 from migrate.drivers.libvirt import Domain
 from migrate.errors import GuestError, HostError
 from migrate.guest.probe import Probe
@@ -60,25 +59,25 @@ def wait_for_carrier(probe: Probe, known: int, lab: Lab | None, deadline: Deadli
     interface gets its address as soon as the device is there: one that is new has none. GuestError
     if it does not come up by the deadline.
     """
-    never = threading.Event()
     appeared = False
-    while True:
-        seen = [change.what for change in probe.lower_log()[known:]]
-        if "appeared" in seen and not appeared:
+
+    def has_carrier() -> bool:
+        nonlocal appeared
+        changes = [change.what for change in probe.lower_log()[known:]]
+        if "appeared" in changes and not appeared:
             appeared = True
             if lab is not None:
                 probe.address(lab.guest_address, lab.prefix)
         # A link may come up, go down again at once and come back a second later (igbvf does).
-        carrier = [what for what in seen if what in ("appeared", "up", "down")]
-        if appeared and carrier[-1] == "up":
-            return
-        if deadline.passed():
-            raise GuestError(
-                "use the device that was plugged in",
-                host=probe.where,
-                said="it has no carrier" if appeared else "it did not appear in the guest",
-                remedy="is the link of the host's PF up?"
-                if appeared
-                else "has the guest's image a driver for it, and its kernel PCIe hotplug?",
-            )
-        never.wait(POLL_S)
+        carrier = [what for what in changes if what in ("appeared", "up", "down")]
+        return appeared and carrier[-1] == "up"
+
+    if not until(has_carrier, deadline, POLL_S):
+        raise GuestError(
+            "use the device that was plugged in",
+            host=probe.where,
+            said="it has no carrier" if appeared else "it did not appear in the guest",
+            remedy="is the link of the host's PF up?"
+            if appeared
+            else "has the guest's image a driver for it, and its kernel PCIe hotplug?",
+        )

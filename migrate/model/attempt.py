@@ -58,9 +58,9 @@ class Findings(Value):
     explained: tuple[Explained, ...] | None = None
     """The longest gap of each direction; None: no gaps or no events to explain them by."""
     inside: tuple[Inside, ...] = ()
-    """Hop by hop."""
+    """Details of each hop's move."""
     dirty_rates: tuple[DirtyRate, ...] | None = None
-    """By every method, also by those that were refused; None: nobody asked for them."""
+    """Rates by every method, refused ones included; None: not asked for."""
     floor: Floor | None = None
     start_ms: NotNegative | None = None
     """From the ask for a guest to its ready probe."""
@@ -69,11 +69,11 @@ class Findings(Value):
     nic_before: Nic | None = None
     nic_after: Nic | None = None
     backend_failed: tuple[str, ...] | None = None
-    """By the log of QEMU where the guest ended: lines that say so; None: it was not read."""
+    """Lines of QEMU's log, where the guest ended, about a failed backend; None: not read."""
     error: Problem | None = None
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
-    """Of both hosts and of the peer, before, during and after; empty: they were not read."""
+    """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""
 
 
 class Attempt(Findings):

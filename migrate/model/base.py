@@ -1,4 +1,4 @@
-"""What every value is: frozen, closed to unknown keys, units in the names, None = not measured."""
+"""The base of all values: frozen, closed to unknown keys, units in names, None = not measured."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
-"""Of the run folder; a newer reader reads older numbers."""
+"""Schema of the run folder; a newer reader reads older numbers."""
 
 
 class Value(BaseModel):
-    """A frozen value that knows all its keys."""
+    """A frozen value that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -38,7 +38,7 @@ DIRTY_WHEN: tuple[DirtyWhen, ...] = get_args(DirtyWhen)
 
 
 DIRTY_RATE_S = 1
-"""So long each method measures, QEMU's shortest; what is written again within it counts once."""
+"""How long each method measures, QEMU's shortest; pages written again within it count once."""
 
 
 Outcome = Literal["completed", "aborted", "failed", "lost"]
@@ -51,20 +51,20 @@ class Vdpa(Value):
     """Which vDPA device backs the interface, and how its rings are followed in a migration."""
 
     device: Literal["auto", "vp_vdpa", "vdpasim_net", "vendor"] = "auto"
-    """Of the host's management devices; auto: the first that has a network behind it."""
+    """Which of the host's management devices; auto: the first with a network behind it."""
     shadow: Literal["auto", "on", "off"] = "auto"
     """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
     features_off: tuple[str, ...] = ()
-    """Left out when the device is made, by virtio's names in small letters: ``guest_announce``."""
+    """Features left out when the device is made, in small letters: ``guest_announce``."""
 
 
 class VirtualFunction(Value):
-    """What the physical function is told of the VF, and who binds it; None leaves it alone."""
+    """How the physical function sets up the VF, and who binds it; None leaves it alone."""
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
     port_profile: str | None = Field(default=None, pattern=r"^[\w.:-]{1,39}$")
-    """Of the switch port, by 802.1Qbh (libvirt's ``<virtualport>``): the card's firmware asks for
-    it. 39 characters are all that libvirt takes."""
+    """The switch port's profile, by 802.1Qbh (libvirt's ``<virtualport>``), for the card's
+    firmware. libvirt takes at most 39 characters."""
     spoof_check: bool | None = None
     trust: bool | None = None
     link: Literal["auto", "enable", "disable"] | None = None
@@ -101,10 +101,10 @@ class GuestSpec(Value):
 
 
 class Policy(Value):
-    """How it is moved; None leaves the hypervisor's own default alone."""
+    """How the guest is moved; None leaves the hypervisor's own default."""
 
     method: Literal["precopy", "postcopy", "save-restore", "reattach"] = "precopy"
-    """``reattach``: the interface is taken out, the guest is moved, and gets the target's."""
+    """``reattach``: the interface is detached, the guest is moved, and gets the target's."""
     transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
     hops: int = Field(default=1, ge=1, le=10)
     """Moves in one attempt: 2 is there and back (ping-pong)."""
@@ -119,7 +119,7 @@ class Policy(Value):
     timeout_s: Positive = 60.0
     on_timeout: Literal["abort", "suspend", "postcopy"] = "abort"
     abort_at: PhaseName | None = None
-    """Abort on purpose when this phase is seen."""
+    """Abort on purpose when this phase begins."""
 
     @property
     def may_postcopy(self) -> bool:
@@ -131,7 +131,7 @@ class Workload(Value):
     """What goes on in the guest and on the wire while it is moved."""
 
     interval_us: int = Field(default=1000, ge=10)
-    """Between two packets of a stream, each way."""
+    """Interval between two packets of a stream, each way."""
     payload_bytes: int = Field(default=256, ge=224, le=1400)
     tcp_connections: int = Field(default=1, ge=0, le=64)
     dirty_mib: int = Field(default=8, ge=0)
@@ -139,7 +139,7 @@ class Workload(Value):
     floor_s: Positive = 1.0
     """How long the floor is measured before anything is done."""
     settle_s: Positive = 1.0
-    """How long is listened after the move has ended."""
+    """How long traffic is measured after the move has ended."""
 
 
 class Fault(Value):
@@ -158,7 +158,7 @@ class Fault(Value):
 
 
 class Expect(Value):
-    """What has to come out. A limit of None is not checked; `unmeasured` fails unless allowed."""
+    """What is expected. A limit of None is not checked; `unmeasured` fails unless allowed."""
 
     outcome: Outcome = "completed"
     held_by: tuple[Side, ...] = ("target",)
@@ -172,17 +172,17 @@ class Expect(Value):
     device: bool = True
     network: bool = True
     backend_fails: bool = False
-    """It is known that the guest arrives with a dead interface; a pass is QEMU saying so."""
+    """The guest is known to arrive with a dead interface; it passes if QEMU reports that."""
     handoff: bool = False
-    """No unlawful difference in any device's state."""
+    """Only allowed differences in any device's state."""
     rings: bool = False
     """Every virtqueue was sound when the source had stopped."""
     explained_share: float | None = Field(default=None, gt=0, le=1)
-    """Of the longest gap each way, at least so much is told by what was recorded."""
+    """At least this share of the longest gap each way is explained by what was recorded."""
     reported_within_ms: Positive | None = None
-    """Of the longest switchover gap, at most so far from the downtime that is reported."""
+    """The longest switchover gap differs at most by this from the downtime reported."""
     announce_within_ms: Positive | None = None
-    """After the resume the first announcement is heard by then, and none before it."""
+    """The fabric sees the first announcement within this after the resume, and none before."""
     dirty_rate_within: Positive | None = None
     """The guest's dirty rate before the move is at most this share off the workload's: 0.5, half.
     Asking for it is what makes an attempt measure its dirty rates."""

@@ -1,4 +1,4 @@
-"""What went on inside of a move."""
+"""The details of a move: its stop by stage, device states, rings, convergence, announcements."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from migrate.model.observation import (
 
 
 class Span(Value):
-    """A stretch of a gap, or of the guest's stop, and what went on in it."""
+    """A stretch of a gap, or of the guest's stop, and what happened in it."""
 
     what: str
     begin_ns: int
     end_ns: int
     error_ns: int = 0
     host: str = ""
-    """Where it went on; empty: between the hosts, or on the network."""
+    """Where it happened; empty: between the hosts, or on the network."""
     explained: bool = True
-    """False: nothing that was recorded tells what went on."""
+    """False: nothing that was recorded shows what happened."""
 
     @property
     def length_ms(self) -> float:
-        """Milliseconds."""
+        """The span's length in milliseconds."""
         return (self.end_ns - self.begin_ns) / 1e6
 
 
@@ -34,16 +34,16 @@ class MonitorGap(Span):
     """A stretch in which QEMU did not answer, and what was missed by it."""
 
     missed: int | None = None
-    """Looks at the progress that were due and were not had; None: not reckoned."""
+    """Samples of the progress that were missed; None: not known how many."""
     stop: bool | None = None
     """Whether the guest was stopped in it: the source's STOP; None: no STOP is on record."""
     stopped_ms: NotNegative | None = None
-    """So much of the guest's stop, from STOP to RESUME, lies in it; None: one of them is not on
+    """How much of the guest's stop, from STOP to RESUME, lies in it; None: one of them is not on
     record."""
 
 
 class Explained(Value):
-    """What a gap contains: spans in order that cover it from its begin to its end."""
+    """A gap, explained: spans in order that cover it from its begin to its end."""
 
     direction: Direction
     begin_ns: int
@@ -52,12 +52,12 @@ class Explained(Value):
 
     @property
     def unexplained_ms(self) -> float:
-        """Together, of all spans that nothing tells of."""
+        """The length of all unexplained spans together, in milliseconds."""
         return sum(span.length_ms for span in self.spans if not span.explained)
 
     @property
     def share(self) -> float:
-        """Of the gap that is explained: 0 to 1."""
+        """The share of the gap that is explained: 0 to 1."""
         return 1 - self.unexplained_ms * 1e6 / self.length_ns if self.length_ns else 1.0
 
 
@@ -69,7 +69,7 @@ class Difference(Value):
     after: str
     lawful: bool
     why: str
-    """With the section of the virtio specification, or QEMU's own rule."""
+    """Why it is allowed, or not: the section of the virtio specification, or QEMU's own rule."""
 
 
 class DeviceHandoff(Value):
@@ -84,60 +84,60 @@ class DeviceHandoff(Value):
     """Whether its state was read at the source's stop and at the target before it ran on."""
     differences: tuple[Difference, ...] = ()
     untold: tuple[str, ...] = ()
-    """Fields that one end alone told, with which one: these are not compared."""
+    """Fields that only one end reported, with which one: these are not compared."""
 
 
 class RingAudit(Value):
-    """A virtqueue as it lay in the guest's memory when the source had stopped."""
+    """A virtqueue in the guest's memory when the source had stopped, and the rules it breaks."""
 
     device: str
     queue: int
     kind: Literal["split", "packed"]
     size: int
     broken: tuple[str, ...] = ()
-    """Rules that it breaks, each with the figures and the section of the specification."""
+    """Rules that are broken, each with figures and the section of the specification."""
     unchecked: tuple[str, ...] = ()
     facts: dict[str, str] = Field(default={})
     """Indices, flags and wrap counters by name, as people read them."""
 
 
 class ConvergenceForecast(Value):
-    """When pre-copy can stop the guest, by the rates that were known; None: never at these."""
+    """When pre-copy can stop the guest, by the known rates; None: never at these rates."""
 
     converges_in: int | None = None
-    """The pass after which it can."""
+    """Passes that are needed before the guest can be stopped."""
     syncs: int | None = None
     """QEMU's ``dirty-sync-count`` at the end."""
     seconds: NotNegative | None = None
-    """From the begin of the first pass to the stop."""
+    """Time from the begin of the first pass to the stop."""
 
 
 class Convergence(Value):
-    """Of one pre-copy: when it should converge, beside what happened."""
+    """One pre-copy: when it should converge, beside what happened."""
 
     memory_bytes: int | None = None
-    """To be sent in the first pass: what is not zero."""
+    """Memory to be sent in the first pass: all that is not zero."""
     bandwidth_bytes_s: NotNegative | None = None
-    """The policy's, or else what was seen."""
+    """The policy's bandwidth, or else ``seen_bytes_s``."""
     seen_bytes_s: NotNegative | None = None
-    """The median of the rates that QEMU told meanwhile."""
+    """The median of the rates that QEMU reported."""
     foretold: ConvergenceForecast | None = None
-    """None: the memory or the bandwidth is not known."""
+    """The forecast; None: the memory or the bandwidth is not known."""
     syncs: int | None = None
-    """QEMU's ``dirty-sync-count``, as it was told last."""
+    """QEMU's ``dirty-sync-count``, as it was reported last."""
     switched_over: bool = False
     stopped_s: NotNegative | None = None
-    """From the begin of the first pass to the guest's stop."""
+    """Time from the begin of the first pass to the guest's stop."""
     suspended: bool = False
-    """That stop was the policy's, at its time limit."""
+    """The stop was the policy's, at its time limit."""
     throttle_seen: tuple[int, ...] | None = None
-    """Auto-converge's steps in percent; None: it was not asked for."""
+    """Auto-converge's steps in percent; None: it was off."""
     throttle_due: tuple[int, ...] | None = None
-    """As many steps as were seen, as they should be."""
+    """The steps that were expected, as many as were seen."""
 
 
 class Inside(Value):
-    """What went on inside of one move; None: it could not be seen."""
+    """The details of one move; None: not available."""
 
     hop: int = 1
     stop: tuple[Span, ...] | None = None
@@ -145,36 +145,36 @@ class Inside(Value):
     devices: tuple[DeviceHandoff, ...] | None = None
     rings: tuple[RingAudit, ...] | None = None
     announced: int | None = None
-    """Announcements heard on the fabric after the resume."""
+    """Announcements captured on the fabric after the resume."""
     first_announce_ms: float | None = None
-    """After the resume; negative: before the target ran."""
+    """The first announcement, after the resume; negative: before the target ran."""
     convergence: Convergence | None = None
-    """Of a pre-copy whose progress was seen."""
+    """The convergence of a pre-copy whose progress was sampled."""
     announced_by: dict[str, int] | None = None
-    """How many of each kind were among them: ``garp`` and ``na`` are the guest's, ``rarp`` is
-    QEMU's; 0: listened for, and not heard."""
+    """Announcements by kind: ``garp`` and ``na`` are the guest's, ``rarp`` is QEMU's; 0: none
+    captured."""
     announce_rounds_asked: int | None = None
-    """By the target's ``announce-rounds``: QEMU announces so often, and asks the guest to."""
+    """The target's ``announce-rounds``: how often QEMU announces, and asks the guest to."""
     announce_last_due_ms: NotNegative | None = None
-    """After QEMU's first round its last one is due."""
+    """When QEMU's last round is due, after its first one."""
     listened_ms: NotNegative | None = None
-    """After the resume: so long the fabric was listened to for this hop."""
+    """How long after the resume the fabric was captured for this hop."""
     first_egress_ms: float | None = None
-    """After the resume the first packet of the guest arrived at its peer."""
+    """When the first packet of the guest arrived at its peer, after the resume."""
     first_egress_error_ms: NotNegative | None = None
     first_ingress_ms: float | None = None
-    """After the resume the first packet arrived in the guest, by its kernel's stamp."""
+    """When the first packet arrived in the guest, after the resume, by its kernel's stamp."""
     first_ingress_error_ms: NotNegative | None = None
     silent: tuple[Direction, ...] = ()
-    """Ways in which no packet arrived from the resume to the end of the hop."""
+    """Directions in which no packet arrived from the resume to the end of the hop."""
     postcopy_blocktime_ms: NotNegative | None = None
-    """Together, while *every* processor waited for a page; by the target, after post-copy."""
+    """Time in which *every* processor waited for a page; by the target, after post-copy."""
     postcopy_cpus_blocktime_ms: tuple[NotNegative, ...] = ()
-    """Of each processor; empty: not measured."""
+    """Time in which each processor waited for a page; empty: not measured."""
     blind: tuple[MonitorGap, ...] = ()
-    """When QEMU did not answer, and what was not seen meanwhile."""
+    """Stretches in which QEMU did not answer, and what was missed."""
     unseen: tuple[str, ...] = ()
-    """What could not be seen, and why."""
+    """What is not available, and why."""
     placed: bool = True
     """False: a clock was set, or a connection broke. Events are missing on the axis: see
     ``unseen``."""

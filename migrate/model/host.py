@@ -6,7 +6,7 @@ from migrate.model.base import Value
 
 
 class Capability(Value):
-    """One thing that a host can do, or the reason why not and what it takes."""
+    """One thing that a host can do, or the reason why not and the remedy."""
 
     name: str
     able: bool
@@ -25,10 +25,10 @@ class HostFacts(Value):
     capabilities: tuple[Capability, ...]
 
     def capability(self, name: str) -> Capability:
-        """The finding called ``name``; a host that was not asked is not able."""
-        for found in self.capabilities:
-            if found.name == name:
-                return found
+        """The capability called ``name``; one that was not looked for is not able."""
+        for capability in self.capabilities:
+            if capability.name == name:
+                return capability
         return Capability(
             name=name,
             able=False,

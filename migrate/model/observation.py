@@ -1,4 +1,4 @@
-"""What was seen, heard and measured."""
+"""Events, phases, and what was measured of an attempt."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 Part = Literal["start", "switchover", "tail", "none"]
-"""Of a move: before the stop, around it, after the resume; ``none``: no migration overlaps."""
+"""Part of a move: before the stop, around it, after the resume; ``none``: outside any move."""
 
 
 class Event(Value):
-    """Something that happened, by whom it was said, with the error of its place on the axis."""
+    """Something that happened, who reported it, and its place on the axis with an error."""
 
     at_ns: int
     error_ns: int | None = 0
-    """None: the clock that it is told by was set meanwhile, and when it happened is not known."""
+    """None: its clock was set meanwhile, and when it happened is not known."""
     clock: str = "controller"
     source: Literal["qemu", "libvirt", "fabric", "probe", "backend", "controller"]
     host: str
@@ -76,7 +76,7 @@ class Gap(Value):
 
     @property
     def length_ms(self) -> float:
-        """Milliseconds."""
+        """The gap's length in milliseconds."""
         return self.length_ns / 1e6
 
 
@@ -139,7 +139,7 @@ class Sample(Value):
     ring_full_us: int | None = None
     """Mean time in which a processor fills its dirty ring; only under a dirty limit."""
     vfio_bytes: int | None = None
-    """Of a device's state, by QEMU; only where a VF moves with its guest."""
+    """Bytes of VFIO devices' state sent, by QEMU; only where a VF moves with its guest."""
 
 
 class DirtyRate(Value):
@@ -153,15 +153,15 @@ class DirtyRate(Value):
     host: str
     mib_s: NotNegative | None = None
     error_mib_s: NotNegative = 0.0
-    """QEMU tells whole MiB/s; page sampling has twice the deviation of its sample on top."""
+    """QEMU reports whole MiB/s; page sampling adds twice the deviation of its sample."""
     per_vcpu_mib_s: tuple[NotNegative, ...] = ()
-    """By the ring only."""
+    """The rate of each virtual processor; by the dirty ring only."""
     reason: str = ""
-    """Why it was not measured, in QEMU's words where it refused."""
+    """Why it was not measured, with QEMU's message where it refused."""
 
 
 class Reported(Value):
-    """What the hypervisor says of the move that it made."""
+    """The hypervisor's own figures of a move."""
 
     downtime_ms: NotNegative | None = None
     total_ms: NotNegative | None = None
@@ -169,9 +169,9 @@ class Reported(Value):
     transferred_bytes: int | None = None
     iterations: int | None = None
     vfio_precopy_bytes: int | None = None
-    """Of a VF's state, what was sent before the guest was stopped."""
+    """Bytes of a VF's state sent before the guest was stopped."""
     vfio_stopcopy_bytes: int | None = None
-    """What was sent after that, as far as it was seen: QEMU ends when the move has."""
+    """Bytes of a VF's state sent after the stop, as last sampled: QEMU ends with the move."""
 
 
 class Nic(Value):

@@ -33,7 +33,8 @@ RECORDING_SCHEMA = 1
 
 def _differences(column: NDArray[np.int64]) -> list[int]:
     """The first value, and each one's distance from the one before: short where steps are even."""
-    return [int(step) for step in np.diff(column, prepend=np.int64(0))]
+    steps: list[int] = np.diff(column, prepend=np.int64(0)).tolist()
+    return steps
 
 
 def _column(given: Any) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from migrate.model.host import HostFacts
 
 
 class Skip(Value):
-    """A case that this lab can't run, and why: said once, never counted as passed."""
+    """A case that this lab can't run, and why: never counted as passed."""
 
     case: Case
     reason: str
@@ -71,7 +71,7 @@ class Run(Value):
     """Wall clock, ISO 8601 with zone."""
     lab: str
     lab_kind: str = "local"
-    """What its hosts are made of; it decides what a figure can tell."""
+    """What the lab's hosts are made of; it decides what a figure can show."""
     command: tuple[str, ...]
     controller: dict[str, str]
     hosts: tuple[HostFacts, ...]
@@ -81,7 +81,7 @@ class Run(Value):
     skips: tuple[Skip, ...] = ()
     mishaps: tuple[AttemptError, ...] = ()
     quarantine: tuple[Quarantined, ...] = ()
-    """As it was read, so that readers of the folder judge as the run did, by the day it began."""
+    """The quarantine list as it was read: readers judge by it and the day the run began."""
     plan: Plan | None = None
     """None: not a nightly run."""
     not_reached: tuple[NotReached, ...] = ()

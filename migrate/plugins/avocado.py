@@ -282,7 +282,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     from migrate.campaign.run_source import NewRun
     from migrate.campaign.session import open_session
     from migrate.model import Skip
-    from migrate.report.table import told
+    from migrate.report.table import attempt_lines
     from migrate.scenario.loader import load
 
     config = _lab(runnable.config)
@@ -302,7 +302,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
             session.skip(pair)
             return _finished("skip", f"{pair.reason}; it takes: {pair.remedy}")
         attempt = session.attempt(case, 1, pair)
-    for line in told(attempt):
+    for line in attempt_lines(attempt):
         send(LogMessage.get(line))
     return ended(attempt)
 

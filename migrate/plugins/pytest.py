@@ -248,10 +248,10 @@ def verdicts(lab: Session) -> Verdicts:
     """Judge: every verdict of the attempt must be a pass, or an `unmeasured` that is allowed."""
 
     def judge(attempt: Attempt) -> None:
-        from migrate.report.table import told
+        from migrate.report.table import attempt_lines
 
         if not attempt.passed:
-            lines = (*told(attempt), f"run folder: {lab.folder}")
+            lines = (*attempt_lines(attempt), f"run folder: {lab.folder}")
             pytest.fail("\n".join(lines), pytrace=False)
 
     return judge

@@ -26,7 +26,8 @@ from migrate.lab.api import Lab
 from migrate.lab.config import LabConfig
 from migrate.lab.lease.file_lock import BusyError, lock_hosts
 from migrate.report.readers import write_readers
-from migrate.results.run_folder import RunWriter, read_head, read_run
+from migrate.results.reader import read_head, read_run
+from migrate.results.writer import RunWriter
 
 LOGGER = logging.getLogger(__name__)
 

@@ -7,13 +7,12 @@ of a measurement: QEMU is asked.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
-from migrate.clock import Deadline
+from migrate.clock import Deadline, until
 from migrate.errors import HostError, MeasurementError
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
@@ -77,15 +76,19 @@ def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None =
         qemu.execute("calc-dirty-rate", deadline, **asked)
     except HostError as error:
         return Answer(method, seconds=seconds, refused=error.said)
-    never = threading.Event()
-    while (answer := qemu.execute("query-dirty-rate", deadline))["status"] != "measured":
-        if deadline.passed():
-            raise MeasurementError(
-                f"measure the dirty rate by {method}",
-                said=f"still {answer['status']} {GRACE_S:g} s after it should have ended",
-                remedy="QEMU may be too busy: see its log",
-            )
-        never.wait(ASKED_S)
+    answer: dict[str, Any] = {}
+
+    def is_measured() -> bool:
+        nonlocal answer
+        answer = qemu.execute("query-dirty-rate", deadline)
+        return bool(answer["status"] == "measured")
+
+    if not until(is_measured, deadline, ASKED_S):
+        raise MeasurementError(
+            f"measure the dirty rate by {method}",
+            said=f"still {answer['status']} {GRACE_S:g} s after it should have ended",
+            remedy="QEMU may be too busy: see its log",
+        )
     if method == "dirty-bitmap" and not answer["dirty-rate"] and _emulated(qemu, deadline):
         return Answer(method, seconds=seconds, refused=NOT_COUNTED)
     per_vcpu = tuple(float(vcpu["dirty-rate"]) for vcpu in answer.get("vcpu-dirty-rate", ()))

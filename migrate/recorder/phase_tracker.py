@@ -15,7 +15,6 @@ class PhaseTracker:
     """The phases of one move as they begin: fed with its events, one by one, in their order."""
 
     def __init__(self, source: str) -> None:
-        self.current: PhaseName | None = None
         self._source = source
         self._unplugging = False
         self._subscribers: list[OnPhase] = []
@@ -27,7 +26,6 @@ class PhaseTracker:
     def feed(self, event: Event) -> None:
         """Take in the next event; the subscribers are called before this returns."""
         for phase in self._begun_by(event):
-            self.current = phase
             for on_phase in tuple(self._subscribers):
                 on_phase(phase)
 

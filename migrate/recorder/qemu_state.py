@@ -59,9 +59,12 @@ class QemuWatch:
     announce: AnnounceParameters | None = None
     blocktime: Blocktime | None = None
     unseen: list[str] = field(default_factory=list)
+    threads: tuple[threading.Thread, ...] = ()
 
     def recording(self) -> QemuRecording:
-        """As it is now."""
+        """As it is now; that of a QEMU that owes an answer yet is waited for, or its deadline."""
+        for thread in self.threads:
+            thread.join(ANSWER_S)
         return QemuRecording(
             interval_s=self.interval_s,
             source=self.source,
@@ -111,15 +114,17 @@ def watch_qemus(
     leaving = _Source(source, ended, watch, on_sample, regions)
     arriving = _Target(target, ended, watch, listener, listener.mark())
     ends = (leaving, arriving)
-    threads = [threading.Thread(target=end.run, name="qemu-watch", daemon=True) for end in ends]
-    for thread in threads:
+    watch.threads = tuple(
+        threading.Thread(target=end.run, name="qemu-watch", daemon=True) for end in ends
+    )
+    for thread in watch.threads:
         thread.start()
     leaving.ready.wait(ANSWER_S)  # the target's QEMU is not there yet
     try:
         yield watch
     finally:
         ended.set()
-        for thread in threads:
+        for thread in watch.threads:
             # A QEMU that hangs answers when it has been ended, which comes later.
             thread.join(LEAVE_S)
 

@@ -18,8 +18,9 @@ ANSWER_S = 5.0
 STATIC = ("host_mtu", "speed", "duplex")
 """Properties of a device that its configuration space is made from, and that never change."""
 STATUS_ENDS_QEMU = (11, 0)
-"""From this version on ``x-query-virtio-status`` ends a QEMU (seen with 11.1.3: an assertion of
-``visit_start_struct``): it is not asked, nor what needs its answer."""
+"""From this version on ``x-query-virtio-status`` ends a QEMU, whether its guest runs or not (seen
+with 11.1.3: an assertion of ``visit_start_struct`` fails). It is not asked, nor are queues: what
+they are, and whether a backend works them, is not known without it."""
 
 Question = tuple[str, dict[str, Any]]
 
@@ -60,8 +61,11 @@ class Questions:
         filters: tuple[Question, ...] = (("query-rx-filter", {}),) if kinds else ()
         if qemu.version >= STATUS_ENDS_QEMU:
             version = ".".join(map(str, qemu.version))
-            why = f"not measured: x-query-virtio-status ends QEMU {version}"
-            return cls(kinds, config, dict.fromkeys(kinds), filters, f"state of queues: {why}")
+            not_asked = (
+                "status, features and queues of its network devices: not measured: "
+                f"x-query-virtio-status ends QEMU {version}"
+            )
+            return cls(kinds, config, dict.fromkeys(kinds), filters, not_asked)
         asked: list[Question] = []
         working: dict[str, Any] = {}
         for path in sorted(kinds):

@@ -7,14 +7,13 @@ the end, the guest's over its virtio-serial channel and not over the network und
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
 
-from migrate.clock import MONOTONIC, Deadline, Offset, now_ns
+from migrate.clock import MONOTONIC, Deadline, Offset, now_ns, until
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
 from migrate.guest.probe import PipeTransport, Probe, StreamCounts
@@ -30,6 +29,8 @@ LOOPED = (
 _EVENTS = {"rarp": "announce", "garp": "announce", "na": "announce", "tcp": "frame"}
 """Events by the kind of a captured frame; the rest by their kind itself."""
 CLOCK_ROUNDS = 24
+FIRST_PACKETS = 100
+"""How many have to arrive each way before a stream counts as started."""
 TIMED_OUT = "timed out"
 """In the probe's answer to a connection that it gave up."""
 POLL_S = 0.02
@@ -106,14 +107,17 @@ class Traffic:
 
     def _connect(self, port: int, deadline: Deadline) -> None:
         """The probe gives a connection three seconds: in a slow lab the first one takes longer."""
-        while True:
-            try:
-                self.guest.tcp_open(self._lab.peer_address, port, self.workload.tcp_connections)
-            except GuestError as error:
-                if deadline.passed() or TIMED_OUT not in error.said:
-                    raise
-            else:
-                return
+
+        def connects() -> bool:
+            self.guest.tcp_open(self._lab.peer_address, port, self.workload.tcp_connections)
+            return True
+
+        until(
+            connects,
+            deadline,
+            POLL_S,
+            not_yet=lambda error: isinstance(error, GuestError) and TIMED_OUT in error.said,
+        )
 
     def read_guest_clock(self) -> None:
         """Read the guest's clock, if nobody else's stamps say how it goes; at rest only."""
@@ -122,18 +126,18 @@ class Traffic:
 
     def _await_first(self, deadline: Deadline) -> None:
         """The first packets are slow: addresses are resolved, code is translated."""
-        never = threading.Event()
-        settled = 100
         receivers = (self.guest,) if self.loops else (self.guest, self.peer)
-        while not all(probe.stream_status().received >= settled for probe in receivers):
-            if deadline.passed():
-                raise GuestError(
-                    "start the streams",
-                    host=self.guest.where,
-                    said="no packets arrived in one of the directions",
-                    remedy="is the guest connected to the fabric? see its backend's log",
-                )
-            never.wait(POLL_S)
+
+        def flow() -> bool:
+            return all(probe.stream_status().received >= FIRST_PACKETS for probe in receivers)
+
+        if not until(flow, deadline, POLL_S):
+            raise GuestError(
+                "start the streams",
+                host=self.guest.where,
+                said="no packets arrived in one of the directions",
+                remedy="is the guest connected to the fabric? see its backend's log",
+            )
 
     def follow(self, hypervisor: Hypervisor, domain: Domain, deadline: Deadline) -> None:
         """Go on over the channel of the host that the guest runs on now; keeps ``hypervisor``."""
@@ -241,14 +245,14 @@ def _lowers(guest: Probe) -> tuple[LowerChange, ...]:
 
 def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None:
     """What was sent last may still be under way: wait until nothing more comes, or all is there."""
-    never = threading.Event()
     before = -1
-    while not deadline.passed():
-        received = receiver.stream_status().received
-        if received >= sent.sent or received == before:
-            return
-        before = received
-        never.wait(POLL_S)
+
+    def all_arrived() -> bool:
+        nonlocal before
+        last, before = before, receiver.stream_status().received
+        return before >= sent.sent or before == last
+
+    until(all_arrived, deadline, POLL_S)
 
 
 def _meter_losses(*sides: StreamCounts) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ def plain(
     needs: Mapping[str, tuple[str, ...]],
     to_migrate: Mapping[str, tuple[str, ...]],
 ) -> str:
-    """Text; hosts that are alike are told of once.
+    """The report as text; hosts that are alike are listed together.
 
-    ``needs`` are the capabilities that each mode takes; ``to_migrate`` what a mode takes beside its
-    needs for its guest to be migrated as it is.
+    ``needs``: capabilities that each mode needs; ``to_migrate``: those that it needs besides for
+    its guest to be migrated as it is.
     """
     alike: dict[str, list[HostFacts]] = {}
     for facts in hosts:
@@ -24,21 +24,23 @@ def plain(
     lines: list[str] = []
     for group in alike.values():
         facts = group[0]
-        names = ", ".join(one.host for one in group)
+        names = ", ".join(host.host for host in group)
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
         lines.append(f"{names} (root {facts.root}): {versions}")
-        for found in facts.capabilities:
-            if found.able:
-                lines.append(f"  {found.name:18} yes  {found.detail}".rstrip())
+        for capability in facts.capabilities:
+            if capability.able:
+                lines.append(f"  {capability.name:18} yes  {capability.detail}".rstrip())
             else:
-                said = f" ({found.detail})" if found.detail else ""
-                why = f"{found.reason}{said}; it takes: {found.remedy}"
-                lines.append(f"  {found.name:18} no   {why}")
+                detail = f" ({capability.detail})" if capability.detail else ""
+                why = f"{capability.reason}{detail}; it takes: {capability.remedy}"
+                lines.append(f"  {capability.name:18} no   {why}")
         for mode, wanted in needs.items():
-            lacking = [found for name in wanted if not (found := facts.capability(name)).able]
-            against = f"it lacks {', '.join(one.name for one in lacking)}" if lacking else ""
-            stays = [one for one in to_migrate.get(mode, ()) if not facts.capability(one).able]
-            but = f"  but not migrated as it is: it lacks {', '.join(stays)}" if stays else ""
-            verdict = f"no   {against}" if against else f"yes{but}"
+            lacking = [
+                capability for name in wanted if not (capability := facts.capability(name)).able
+            ]
+            reason = f"it lacks {', '.join(host.name for host in lacking)}" if lacking else ""
+            stays = [host for host in to_migrate.get(mode, ()) if not facts.capability(host).able]
+            remark = f"  but not migrated as it is: it lacks {', '.join(stays)}" if stays else ""
+            verdict = f"no   {reason}" if reason else f"yes{remark}"
             lines.append(f"  mode {mode:13} {verdict}")
     return "\n".join(map(visible, lines))

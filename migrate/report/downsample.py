@@ -1,4 +1,4 @@
-"""Fewer points for the eye: every gap's edge and every extreme stays, what is alike is thinned."""
+"""Fewer points for a figure: every gap's edge and every extreme stays, the rest is downsampled."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from migrate.model.recording import Arrivals
 Rows = NDArray[np.int64]
 
 
-def thinned(x: NDArray[np.float64], y: NDArray[np.float64], keep: Rows, most: int) -> Rows:
-    """Rows to draw, at most about ``most`` and the rows in ``keep``, in order of ``x``.
+def downsample(x: NDArray[np.float64], y: NDArray[np.float64], keep: Rows, most: int) -> Rows:
+    """Rows to draw: about ``most`` and those in ``keep``, in order of ``x``.
 
     The axis is cut into bins; of each the first, the last, the least and the greatest stay.
     """
@@ -27,8 +27,8 @@ def thinned(x: NDArray[np.float64], y: NDArray[np.float64], keep: Rows, most: in
     return np.asarray(rows[np.argsort(x[rows], kind="stable")], dtype=np.int64)
 
 
-def edges(arrivals: Arrivals, gaps: tuple[Gap, ...], spacings: int = 50) -> Rows:
-    """Rows at the begin and the end of every gap, and beside the widest spacings."""
+def gap_edges(arrivals: Arrivals, gaps: tuple[Gap, ...], spacings: int = 50) -> Rows:
+    """Rows at the begin and the end of every gap, and on either side of the widest spacings."""
     if not len(arrivals):
         return np.empty(0, dtype=np.int64)
     order = np.argsort(arrivals.sent_ns, kind="stable")
@@ -40,8 +40,8 @@ def edges(arrivals: Arrivals, gaps: tuple[Gap, ...], spacings: int = 50) -> Rows
     return np.asarray(order[np.clip(np.unique(near), 0, len(order) - 1)], dtype=np.int64)
 
 
-def lost(arrivals: Arrivals) -> list[tuple[float, float]]:
-    """Stretches of send time, ns on the axis, of which nothing ever arrived.
+def lost_stretches(arrivals: Arrivals) -> list[tuple[float, float]]:
+    """Begin and end, ns on the axis, of stretches of send time from which nothing arrived.
 
     A number that is missing between two that arrived was sent between them, evenly spaced.
     """
@@ -51,6 +51,6 @@ def lost(arrivals: Arrivals) -> list[tuple[float, float]]:
     sent = arrivals.sent_ns[first].astype(np.float64)
     steps = np.diff(seq)
     before = np.flatnonzero(steps > 1)
-    each = (sent[before + 1] - sent[before]) / steps[before]
-    begins, ends = sent[before] + each, sent[before + 1] - each
+    interval = (sent[before + 1] - sent[before]) / steps[before]
+    begins, ends = sent[before] + interval, sent[before + 1] - interval
     return list(zip(begins.tolist(), ends.tolist(), strict=True))

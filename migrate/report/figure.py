@@ -1,4 +1,4 @@
-"""The picture of one attempt: four panels over one axis of time, as a plotly figure in JSON.
+"""The figure of one attempt: four panels over one axis of time, as plotly's JSON.
 
 Zero of the axis is the first stop of the guest, or the begin of the attempt if it never stopped.
 Words in the figure are our own or escaped: plotly reads its labels as markup.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from migrate.model import Direction, Gap
-from migrate.report.downsample import edges, lost, thinned
+from migrate.report.downsample import downsample, gap_edges, lost_stretches
 from migrate.report.figure_data import INK, FigureData, missing, windows
 from migrate.report.figure_lanes import LANE_PX, bands, draw, lanes, top
 
@@ -24,20 +24,20 @@ LEAST_DELAY_MS = 0.05
 """Points below are drawn here: the axis is logarithmic, and a clock's error can make them less."""
 ROWS: dict[Direction, int] = {"egress": 2, "ingress": 3}
 LOST_MOST = 2000
-"""Stretches without an arrival that are drawn of a direction."""
+"""Stretches without an arrival that are drawn for a direction, at most."""
 LABELS_MOST = 60
-"""Gaps of a direction that are labelled with their length: the longest. All are shaded."""
+"""Gaps of a direction that are labelled with their length: the longest ones. All are shaded."""
 PANEL_PX = 190
 """Height of each panel below the lanes."""
 
 
-def figure(seen: FigureData) -> str:
+def figure(data: FigureData) -> str:
     """A plotly figure as JSON text, without the library."""
     from plotly import graph_objects as go  # noqa: PLC0415 - heavy
     from plotly.subplots import make_subplots  # noqa: PLC0415 - heavy
 
-    whole, move, stop = windows(seen)
-    lanes_px = LANE_PX * top(seen, move)
+    whole, move, stop = windows(data)
+    lanes_px = LANE_PX * top(data, move)
     drawn = make_subplots(
         rows=4,
         shared_xaxes=True,
@@ -45,40 +45,40 @@ def figure(seen: FigureData) -> str:
         row_heights=[lanes_px, PANEL_PX, PANEL_PX, PANEL_PX],
         specs=[[{}], [{}], [{}], [{"secondary_y": True}]],
     )
-    _bands(drawn, seen)
-    draw(drawn, go, seen, move)
+    _bands(drawn, data)
+    draw(drawn, go, data, move)
     for direction in ROWS:
-        _direction(drawn, go, seen, direction)
-    _progress(drawn, go, seen)
-    _layout(drawn, seen, {"the move": move, "around the stop": stop, "all of it": whole})
+        _direction(drawn, go, data, direction)
+    _progress(drawn, go, data)
+    _layout(drawn, data, {"the move": move, "around the stop": stop, "all of it": whole})
     return str(drawn.to_json())
 
 
 # --- the panels ---------------------------------------------------------------------------------
 
 
-def _delays(seen: FigureData) -> list[float]:
-    """Of both directions, so that they compare: powers of ten, room above for the labels."""
+def _delays(data: FigureData) -> list[float]:
+    """The range of delays of both directions, as powers of ten, with room above for labels."""
     longest = [
         float((log.received_ns - log.sent_ns).max()) / 1e6
-        for log in seen.arrivals.values()
+        for log in data.arrivals.values()
         if len(log)
     ]
     return [math.log10(LEAST_DELAY_MS * 0.6), math.log10(max([10.0, *longest])) + 0.8]
 
 
-def _direction(drawn: Any, go: Any, seen: FigureData, direction: Direction) -> None:
+def _direction(drawn: Any, go: Any, data: FigureData, direction: Direction) -> None:
     """Each packet's delay by the time at which it was sent; what never arrived; the gaps."""
     row, colour = ROWS[direction], EGRESS if direction == "egress" else INGRESS
-    gaps = tuple(gap for gap in seen.attempt.gaps or () if gap.direction == direction)
-    log = seen.arrivals.get(direction)
+    gaps = tuple(gap for gap in data.attempt.gaps or () if gap.direction == direction)
+    log = data.arrivals.get(direction)
     drawn.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), row=row, col=1)
     if log is None or not len(log):
         missing(drawn, f"y{row}", None, "not measured" if log is None else "nothing arrived")
     else:
-        sent = (log.sent_ns - seen.zero_ns) / 1e6
+        sent = (log.sent_ns - data.zero_ns) / 1e6
         delay = np.maximum((log.received_ns - log.sent_ns) / 1e6, LEAST_DELAY_MS)
-        rows = thinned(sent, delay, edges(log, gaps), seen.points)
+        rows = downsample(sent, delay, gap_edges(log, gaps), data.points)
         drawn.add_trace(
             go.Scatter(
                 x=np.round(sent[rows], 2), y=delay[rows].astype(np.float32), mode="markers",
@@ -88,15 +88,15 @@ def _direction(drawn: Any, go: Any, seen: FigureData, direction: Direction) -> N
             ),
             row=row, col=1,
         )  # fmt: skip
-        _lost(drawn, go, seen, direction)
-    _gaps(drawn, seen, gaps, row)
+        _lost(drawn, go, data, direction)
+    _gaps(drawn, data, gaps, row)
 
 
-def _lost(drawn: Any, go: Any, seen: FigureData, direction: Direction) -> None:
-    row, log = ROWS[direction], seen.arrivals[direction]
+def _lost(drawn: Any, go: Any, data: FigureData, direction: Direction) -> None:
+    row, log = ROWS[direction], data.arrivals[direction]
     x: list[float | None] = []
-    for begin, end in lost(log)[:LOST_MOST]:
-        x += [seen.ms(begin), seen.ms(end), None]
+    for begin, end in lost_stretches(log)[:LOST_MOST]:
+        x += [data.ms(begin), data.ms(end), None]
     y = [None if value is None else LEAST_DELAY_MS for value in x]
     if x:
         drawn.add_trace(
@@ -109,18 +109,18 @@ def _lost(drawn: Any, go: Any, seen: FigureData, direction: Direction) -> None:
         )  # fmt: skip
 
 
-def _gaps(drawn: Any, seen: FigureData, gaps: tuple[Gap, ...], row: int) -> None:
+def _gaps(drawn: Any, data: FigureData, gaps: tuple[Gap, ...], row: int) -> None:
     """Each gap shaded; the longest labelled. All at once: one by one plotly copies all before."""
     by_length = sorted(gaps, key=lambda gap: gap.length_ns, reverse=True)
     labelled = sorted(by_length[:LABELS_MOST], key=lambda gap: gap.begin_ns)
-    drawn.layout.shapes += tuple(_shade(seen, gap, row) for gap in gaps)
+    drawn.layout.shapes += tuple(_shade(data, gap, row) for gap in gaps)
     drawn.layout.annotations += tuple(
-        _label(seen, gap, row, number) for number, gap in enumerate(labelled)
+        _label(data, gap, row, number) for number, gap in enumerate(labelled)
     )
 
 
-def _shade(seen: FigureData, gap: Gap, row: int) -> dict[str, Any]:
-    begin, end = seen.ms(gap.begin_ns), seen.ms(gap.begin_ns + gap.length_ns)
+def _shade(data: FigureData, gap: Gap, row: int) -> dict[str, Any]:
+    begin, end = data.ms(gap.begin_ns), data.ms(gap.begin_ns + gap.length_ns)
     return {
         "type": "rect", "x0": begin, "x1": end, "y0": 0, "y1": 1, "xref": "x",
         "yref": f"y{row} domain", "layer": "below", "fillcolor": "rgba(213,94,0,.24)",
@@ -128,10 +128,10 @@ def _shade(seen: FigureData, gap: Gap, row: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _label(seen: FigureData, gap: Gap, row: int, number: int) -> dict[str, Any]:
+def _label(data: FigureData, gap: Gap, row: int, number: int) -> dict[str, Any]:
     bound = "≥ " if gap.open_ended else ""
     return {
-        "x": seen.ms(gap.begin_ns + gap.length_ns // 2), "y": 1 - 0.12 * (number % 3), "xref": "x",
+        "x": data.ms(gap.begin_ns + gap.length_ns // 2), "y": 1 - 0.12 * (number % 3), "xref": "x",
         "yref": f"y{row} domain", "showarrow": False, "yanchor": "top",
         "text": f"<b>{bound}{gap.length_ms:.1f} ± {gap.error_ns / 1e6:.1f} ms</b>",
         "bgcolor": "rgba(255,255,255,.75)",
@@ -139,13 +139,13 @@ def _label(seen: FigureData, gap: Gap, row: int, number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _progress(drawn: Any, go: Any, seen: FigureData) -> None:
+def _progress(drawn: Any, go: Any, data: FigureData) -> None:
     """Transfer rate, and the memory that is left to copy."""
     mib = 2**20
-    x: list[float | None] = [round(seen.ms(sample.at_ns), 1) for sample in seen.samples]
-    rate = [s.rate_bytes_s / mib if s.rate_bytes_s is not None else None for s in seen.samples]
+    x: list[float | None] = [round(data.ms(sample.at_ns), 1) for sample in data.samples]
+    rate = [s.rate_bytes_s / mib if s.rate_bytes_s is not None else None for s in data.samples]
     left = [
-        s.remaining_bytes / mib if s.remaining_bytes is not None else None for s in seen.samples
+        s.remaining_bytes / mib if s.remaining_bytes is not None else None for s in data.samples
     ]
     if all(value is None for value in (*rate, *left)):
         missing(drawn, "y4", None, "not measured")
@@ -167,24 +167,24 @@ def _progress(drawn: Any, go: Any, seen: FigureData) -> None:
 # --- what is common -----------------------------------------------------------------------------
 
 
-def _bands(drawn: Any, seen: FigureData) -> None:
+def _bands(drawn: Any, data: FigureData) -> None:
     """The phases behind the three lower panels, and the stop as a line through all of them."""
-    for phase, colour in bands(seen):
+    for phase, colour in bands(data):
         for axis in ("y2", "y3", "y4"):
             drawn.add_shape(
-                type="rect", x0=seen.ms(phase.begin_ns), x1=seen.ms(phase.end_ns), y0=0, y1=1,
+                type="rect", x0=data.ms(phase.begin_ns), x1=data.ms(phase.end_ns), y0=0, y1=1,
                 xref="x", yref=f"{axis} domain", fillcolor=colour, opacity=0.16,
                 line={"width": 0}, layer="below",
             )  # fmt: skip
-    if seen.stopped:
+    if data.stopped:
         drawn.add_shape(
             type="line", x0=0, x1=0, y0=0, y1=1, xref="x", yref="paper",
             line={"color": INK, "width": 1, "dash": "dot"},
         )  # fmt: skip
 
 
-def _layout(drawn: Any, seen: FigureData, shown: dict[str, tuple[float, float]]) -> None:
-    height = top(seen, shown["the move"])
+def _layout(drawn: Any, data: FigureData, shown: dict[str, tuple[float, float]]) -> None:
+    height = top(data, shown["the move"])
     buttons = [
         {"label": name, "method": "relayout", "args": [{"xaxis4.range": list(window)}]}
         for name, window in shown.items()
@@ -207,8 +207,8 @@ def _layout(drawn: Any, seen: FigureData, shown: dict[str, tuple[float, float]])
         range=list(shown["the move"]), gridcolor=RULE, zeroline=False, ticks="outside"
     )
     drawn.update_yaxes(gridcolor=RULE, zeroline=False)
-    at = lanes(seen)
-    zero = "first stop of the guest" if seen.stopped else "begin of the attempt"
+    at = lanes(data)
+    zero = "first stop of the guest" if data.stopped else "begin of the attempt"
     drawn.update_xaxes(title_text=f"time from the {zero}, ms", row=4, col=1)
     drawn.update_yaxes(
         row=1, col=1, tickvals=list(at.values()), showgrid=False, fixedrange=True,
@@ -219,7 +219,7 @@ def _layout(drawn: Any, seen: FigureData, shown: dict[str, tuple[float, float]])
         drawn.update_yaxes(
             row=row, col=1, type="log", title_text=f"{direction}, {html.escape(way)}<br>delay, ms",
             tickvals=[0.1, 1, 10, 100, 1000, 10000], tickformat="~g", matches="y2",
-            range=_delays(seen),
+            range=_delays(data),
         )  # fmt: skip
     drawn.update_yaxes(
         row=4, col=1, secondary_y=False, title_text="rate, MiB/s", rangemode="tozero"

@@ -1,4 +1,4 @@
-"""What a picture is made of, its axis of time, and the windows on it."""
+"""What a figure is made of, its axis of time, and the windows on it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ INK = "#1f2933"
 
 @dataclass(frozen=True, slots=True)
 class FigureData:
-    """All that a picture is made of."""
+    """All that the figure of one attempt is made of."""
 
     attempt: Attempt
     arrivals: dict[str, Arrivals]
     samples: Sequence[Sample]
     events: Sequence[Event] = ()
     points: int = 4000
-    """Of each direction that are drawn, at most, besides edges and extremes."""
+    """Packets of each direction that are drawn, at most, besides edges and extremes."""
 
     @property
     def zero_ns(self) -> int:
-        """The first stop."""
+        """The zero of the figure's axis: the first stop, or the attempt's begin without one."""
         stops = [p.begin_ns for p in self.attempt.phases if p.name in ("stopped", "device")]
         return min(stops, default=self.attempt.begin_ns)
 
@@ -35,19 +35,19 @@ class FigureData:
         return any(phase.name in ("stopped", "device") for phase in self.attempt.phases)
 
     def ms(self, at_ns: float) -> float:
-        """A point of the axis in the picture."""
+        """A point of the axis in the figure, in milliseconds."""
         return (at_ns - self.zero_ns) / 1e6
 
 
-def windows(seen: FigureData) -> tuple[tuple[float, float], ...]:
-    """What the three buttons show, in ms: all that was seen, the move, and around the stop."""
-    attempt = seen.attempt
-    spans = [(seen.ms(p.begin_ns), seen.ms(p.end_ns)) for p in attempt.phases]
-    gaps = [(seen.ms(g.begin_ns), seen.ms(g.begin_ns + g.length_ns)) for g in attempt.gaps or ()]
-    sent = [seen.ms(at) for log in seen.arrivals.values() if len(log) for at in _ends(log.sent_ns)]
+def windows(data: FigureData) -> tuple[tuple[float, float], ...]:
+    """Windows of the three buttons, in ms: everything, the move, and around the stop."""
+    attempt = data.attempt
+    spans = [(data.ms(p.begin_ns), data.ms(p.end_ns)) for p in attempt.phases]
+    gaps = [(data.ms(g.begin_ns), data.ms(g.begin_ns + g.length_ns)) for g in attempt.gaps or ()]
+    sent = [data.ms(at) for log in data.arrivals.values() if len(log) for at in _ends(log.sent_ns)]
     points = [*(x for span in (*spans, *gaps) for x in span), *sent]
     if not points:
-        points = [seen.ms(attempt.begin_ns), seen.ms(attempt.end_ns)]
+        points = [data.ms(attempt.begin_ns), data.ms(attempt.end_ns)]
     working = [
         span
         for phase, span in zip(attempt.phases, spans, strict=True)
@@ -79,7 +79,7 @@ def _padded(points: Sequence[float], share: float) -> tuple[float, float]:
 
 
 def missing(drawn: Any, axis: str, y: float | None, text: str) -> None:
-    """Words in place of what is not there."""
+    """Write ``text`` where there is nothing to draw."""
     where = {"y": 0.5, "yref": f"{axis} domain"} if y is None else {"y": y, "yref": axis}
     drawn.add_annotation(
         x=0.5, xref="x domain", text=f"<i>{text}</i>", showarrow=False,

@@ -1,4 +1,4 @@
-"""The upper panel of the picture: what the hypervisor, the backend and the guest say, in lanes."""
+"""The upper panel of the figure: what hypervisor, backend and guest report, in lanes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHASES: dict[PhaseName, str] = {
     "settled": "#eceff3",
 }
 OVERLAY: tuple[PhaseName, ...] = ("standby", "replug")
-"""These go on beside the others, so they have a lane of their own."""
+"""Phases that overlap the others, so they have a lane of their own."""
 LANE_PX, LEVEL, PX = 24, 0.62, 1000
 """Height of a lane; of a label above them, in lanes; roughly the width of the panels."""
 LETTER_PX = 7
@@ -36,78 +36,78 @@ LETTER_PX = 7
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stretch in a lane; ``told`` when pointed at, ``text`` written beside it, or inside."""
+    """A stretch in a lane; ``hover`` when pointed at, ``text`` written beside it, or inside."""
 
     y: float
     begin: float
     end: float
     colour: str
-    told: str
+    hover: str
     text: str = ""
     inside_from: float | None = None
 
 
-def lanes(seen: FigureData) -> dict[str, float]:
-    """Names of the lanes by their height, from the top; only those that have something to say."""
+def lanes(data: FigureData) -> dict[str, float]:
+    """Heights of the lanes by name, from the top; only lanes that have content."""
     names = ["phase"]
-    if any(phase.name in OVERLAY for phase in seen.attempt.phases):
+    if any(phase.name in OVERLAY for phase in data.attempt.phases):
         names.append("primary")
-    if _carriers(seen):
+    if _carriers(data):
         names.append("traffic goes over")
-    if _stages(seen):
+    if _stages(data):
         names.append("stop by stage")
     names += ["downtime reported", "guest stall"]
     return {name: float(len(names) - 1 - number) for number, name in enumerate(names)}
 
 
-def top(seen: FigureData, window: tuple[float, float]) -> float:
-    """Of the lanes' panel, in lanes: room for the labels above."""
-    levels = 1 + max((level for _, level, _ in labels(seen, window)), default=0)
-    return len(lanes(seen)) - 0.4 + LEVEL * levels
+def top(data: FigureData, window: tuple[float, float]) -> float:
+    """Height of the panel, in lanes, with room for the labels above."""
+    levels = 1 + max((level for _, level, _ in labels(data, window)), default=0)
+    return len(lanes(data)) - 0.4 + LEVEL * levels
 
 
-def draw(drawn: Any, go: Any, seen: FigureData, window: tuple[float, float]) -> None:
+def draw(drawn: Any, go: Any, data: FigureData, window: tuple[float, float]) -> None:
     """Phases, primary, who carries the traffic, the stop by stage, downtime, the guest's stall."""
-    at = lanes(seen)
+    at = lanes(data)
     for bar in (
-        *_phases(seen, at, window),
-        *_carried(seen, at, window),
-        *_stopped(seen, at, window),
+        *_phase_bars(data, at, window),
+        *_carrier_bars(data, at, window),
+        *_stop_bars(data, at, window),
     ):
-        _bar(drawn, go, bar)
-    for x, level, text in labels(seen, window):
+        _draw_bar(drawn, go, bar)
+    for x, level, text in labels(data, window):
         _write(drawn, x, at["phase"] + 0.45 + LEVEL * level, text, yanchor="bottom")
-    reported = seen.attempt.reported.downtime_ms
+    reported = data.attempt.reported.downtime_ms
     if reported is None:
         missing(drawn, "y", at["downtime reported"], "not reported")
     else:
-        told = f"downtime as reported: {reported:.1f} ms<br>a length only, drawn from the stop"
+        hover = f"downtime as reported: {reported:.1f} ms<br>a length only, drawn from the stop"
         text = f"{reported:.1f} ms"
-        _bar(drawn, go, Bar(at["downtime reported"], 0.0, reported, REPORTED, told, text))
-    if seen.attempt.stalls is None:
+        _draw_bar(drawn, go, Bar(at["downtime reported"], 0.0, reported, REPORTED, hover, text))
+    if data.attempt.stalls is None:
         missing(drawn, "y", at["guest stall"], "not measured")
-    for bar in _stalls(seen, at["guest stall"]):
-        _bar(drawn, go, bar)
+    for bar in _stall_bars(data, at["guest stall"]):
+        _draw_bar(drawn, go, bar)
 
 
-def bands(seen: FigureData) -> Iterator[tuple[Phase, str]]:
-    """The phases that tint the panels below, with their colours: not one that spans the others."""
-    for phase in seen.attempt.phases:
+def bands(data: FigureData) -> Iterator[tuple[Phase, str]]:
+    """Phases that tint the panels below, with their colours; not one that spans the others."""
+    for phase in data.attempt.phases:
         if phase.name != "standby":
             yield phase, PHASES[phase.name]
 
 
-def labels(seen: FigureData, window: tuple[float, float]) -> Iterator[tuple[float, int, str]]:
+def labels(data: FigureData, window: tuple[float, float]) -> Iterator[tuple[float, int, str]]:
     """x, level and text of the phases' names, stacked so that none hides another."""
     per_px = (window[1] - window[0]) / PX
-    taken: list[float] = []
-    for phase in seen.attempt.phases:
+    level_ends: list[float] = []
+    for phase in data.attempt.phases:
         if phase.name in OVERLAY:
             continue  # written in a lane of their own
-        x, text = seen.ms(phase.begin_ns), _name(phase)
-        level = next((n for n, end in enumerate(taken) if end <= x), len(taken))
+        x, text = data.ms(phase.begin_ns), _name(phase)
+        level = next((n for n, end in enumerate(level_ends) if end <= x), len(level_ends))
         end = x + (LETTER_PX * len(text) + 8) * per_px
-        taken[level : level + 1] = [end]
+        level_ends[level : level + 1] = [end]
         yield x, level, text
 
 
@@ -115,99 +115,107 @@ def _name(phase: Phase) -> str:
     return f"{phase.name} {phase.number}" if phase.name == "precopy" else phase.name
 
 
-def _phases(seen: FigureData, at: dict[str, float], window: tuple[float, float]) -> Iterator[Bar]:
-    for phase in seen.attempt.phases:
-        begin, end = seen.ms(phase.begin_ns), seen.ms(phase.end_ns)
-        told = f"{_name(phase)}<br>{end - begin:.1f} ms"
+def _phase_bars(
+    data: FigureData, at: dict[str, float], window: tuple[float, float]
+) -> Iterator[Bar]:
+    for phase in data.attempt.phases:
+        begin, end = data.ms(phase.begin_ns), data.ms(phase.end_ns)
+        hover = f"{_name(phase)}<br>{end - begin:.1f} ms"
         colour = PHASES[phase.name]
         if phase.name in OVERLAY:
-            bar = Bar(at["primary"], begin, end, colour, told, phase.name)
-            yield _named(bar, window, beside=phase.name == "replug")
+            bar = Bar(at["primary"], begin, end, colour, hover, phase.name)
+            yield _fit_name(bar, window, beside=phase.name == "replug")
         else:
-            yield Bar(at["phase"], begin, end, colour, told)
+            yield Bar(at["phase"], begin, end, colour, hover)
 
 
-def _carriers(seen: FigureData) -> Sequence[Event]:
-    return [event for event in seen.events if event.name == "carried-by"]
+def _carriers(data: FigureData) -> Sequence[Event]:
+    return [event for event in data.events if event.name == "carried-by"]
 
 
-def _gone(seen: FigureData, carrier: Event, until_ns: int) -> list[int]:
-    """When the device that carries was taken out, on the axis."""
+def _removals_ns(data: FigureData, carrier: Event, until_ns: int) -> list[int]:
+    """When the device that carried the traffic was taken out, on the axis."""
     device = carrier.data.get("device")
     return [
         event.at_ns
-        for event in seen.events
+        for event in data.events
         if event.name == "lower-gone"
         and event.data.get("device") == device
         and carrier.at_ns < event.at_ns < until_ns
     ]
 
 
-def _carried(seen: FigureData, at: dict[str, float], window: tuple[float, float]) -> Iterator[Bar]:
-    """Each lower device from the event that names it to the next, or until it is gone."""
-    told = _carriers(seen)
-    if not told:
+def _carrier_bars(
+    data: FigureData, at: dict[str, float], window: tuple[float, float]
+) -> Iterator[Bar]:
+    """A bar for each lower device, from the event that names it to the next, or its removal."""
+    carriers = _carriers(data)
+    if not carriers:
         return
-    sent = [int(log.sent_ns.max()) for log in seen.arrivals.values() if len(log)]
-    last = max([*(phase.end_ns for phase in seen.attempt.phases), *sent, told[-1].at_ns])
+    sent = [int(log.sent_ns.max()) for log in data.arrivals.values() if len(log)]
+    last = max([*(phase.end_ns for phase in data.attempt.phases), *sent, carriers[-1].at_ns])
     ends = [
-        min([after_ns, *_gone(seen, event, after_ns)])
-        for event, after_ns in zip(told, [*(later.at_ns for later in told[1:]), last], strict=True)
+        min([after_ns, *_removals_ns(data, event, after_ns)])
+        for event, after_ns in zip(
+            carriers, [*(later.at_ns for later in carriers[1:]), last], strict=True
+        )
     ]
-    for event, end_ns in zip(told, ends, strict=True):
+    for event, end_ns in zip(carriers, ends, strict=True):
         device, driver = (str(event.data.get(key, "")) for key in ("device", "driver"))
         text = html.escape(f"{device} ({driver})" if device else driver or "nothing")
-        begin, end = seen.ms(event.at_ns), seen.ms(end_ns)
+        begin, end = data.ms(event.at_ns), data.ms(end_ns)
         colour = PRIMARY if primary_carries(event) else STANDBY
         error = f"± {event.off_ns / 1e6:.1f} ms"
-        told_more = f"{text}<br>begin {error}"
-        yield _named(Bar(at["traffic goes over"], begin, end, colour, told_more, text), window)
+        hover = f"{text}<br>begin {error}"
+        yield _fit_name(Bar(at["traffic goes over"], begin, end, colour, hover, text), window)
 
 
-def _stages(seen: FigureData) -> Sequence[Span]:
-    return [span for hop in seen.attempt.inside for span in hop.stop or ()]
+def _stages(data: FigureData) -> Sequence[Span]:
+    return [span for hop in data.attempt.inside for span in hop.stop or ()]
 
 
-def _stopped(seen: FigureData, at: dict[str, float], window: tuple[float, float]) -> Iterator[Bar]:
-    """What went on while the guest was stopped, in colours that take turns."""
-    for number, span in enumerate(_stages(seen)):
+def _stop_bars(
+    data: FigureData, at: dict[str, float], window: tuple[float, float]
+) -> Iterator[Bar]:
+    """Bars for the stages of the guest's stop, in alternating colours."""
+    for number, span in enumerate(_stages(data)):
         what = html.escape(span.what if span.explained else f"unexplained: {span.what}")
         where = f" on {html.escape(span.host)}" if span.host else ""
-        told = f"{what}{where}<br>{span.length_ms:.1f} ± {span.error_ns / 1e6:.1f} ms"
+        hover = f"{what}{where}<br>{span.length_ms:.1f} ± {span.error_ns / 1e6:.1f} ms"
         colour = STAGES[number % len(STAGES)] if span.explained else UNEXPLAINED
-        begin, end = seen.ms(span.begin_ns), seen.ms(span.end_ns)
-        yield _named(Bar(at["stop by stage"], begin, end, colour, told, what), window)
+        begin, end = data.ms(span.begin_ns), data.ms(span.end_ns)
+        yield _fit_name(Bar(at["stop by stage"], begin, end, colour, hover, what), window)
 
 
-def _stalls(seen: FigureData, y: float) -> Iterator[Bar]:
-    longest = max(seen.attempt.stalls or (), key=lambda stall: stall.length_ns, default=None)
-    for stall in seen.attempt.stalls or ():
-        begin, length = seen.ms(stall.begin_ns), stall.length_ns / 1e6
+def _stall_bars(data: FigureData, y: float) -> Iterator[Bar]:
+    longest = max(data.attempt.stalls or (), key=lambda stall: stall.length_ns, default=None)
+    for stall in data.attempt.stalls or ():
+        begin, length = data.ms(stall.begin_ns), stall.length_ns / 1e6
         text = f"{length:.1f} ± {stall.error_ns / 1e6:.1f} ms"
-        told = f"the guest's tick {stall.kind.replace('-', ' ')}<br>{text}"
+        hover = f"the guest's tick {stall.kind.replace('-', ' ')}<br>{text}"
         # Stalls crowd around the stop: only the longest has its length written beside it.
-        yield Bar(y, begin, begin + length, STALL, told, text if stall is longest else "")
+        yield Bar(y, begin, begin + length, STALL, hover, text if stall is longest else "")
 
 
 # --- drawing ------------------------------------------------------------------------------------
 
 
-def _named(bar: Bar, window: tuple[float, float], *, beside: bool = False) -> Bar:
-    """Its name inside if there is room in the window, else beside it if nothing follows there."""
+def _fit_name(bar: Bar, window: tuple[float, float], *, beside: bool = False) -> Bar:
+    """The bar with its name inside if it fits, else beside it, or without a name."""
     room = (min(bar.end, window[1]) - max(bar.begin, window[0])) * PX / (window[1] - window[0])
     if room >= LETTER_PX * len(bar.text) + 8:
         return replace(bar, inside_from=max(bar.begin, window[0]))
     return bar if beside else replace(bar, text="")
 
 
-def _bar(drawn: Any, go: Any, bar: Bar) -> None:
+def _draw_bar(drawn: Any, go: Any, bar: Bar) -> None:
     low, high = bar.y - 0.36, bar.y + 0.36
     x = [bar.begin, bar.end, bar.end, bar.begin, bar.begin]
     drawn.add_trace(
         go.Scatter(
             x=x, y=[low, low, high, high, low], fill="toself", fillcolor=bar.colour, mode="lines",
             line={"width": 1, "color": bar.colour}, hoveron="fills", hoverinfo="text",
-            text=bar.told, showlegend=False,
+            text=bar.hover, showlegend=False,
         ),
         row=1, col=1,
     )  # fmt: skip

@@ -29,12 +29,14 @@ def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
     for mishap in run.mishaps:
         test = _test(suite, mishap.case_id, f"{mishap.case_id}[{mishap.number}]")
         problem = mishap.problem
-        said = " ".join(filter(None, (problem.tried, problem.host, problem.said, problem.remedy)))
-        ET.SubElement(test, "error", message=_clean(said))
+        message = " ".join(
+            filter(None, (problem.tried, problem.host, problem.said, problem.remedy))
+        )
+        ET.SubElement(test, "error", message=_clean(message))
     for missed in run.not_reached:
         test = _test(suite, missed.case_id, missed.case_id)
-        said = f"{missed.tries} not reached: {missed.reason}"
-        ET.SubElement(test, "skipped", message=_clean(said))
+        message = f"{missed.tries} not reached: {missed.reason}"
+        ET.SubElement(test, "skipped", message=_clean(message))
     for entry in quarantine.expired(run):
         test = _test(suite, "quarantine", quarantine.entry_name(entry))
         ET.SubElement(
@@ -55,19 +57,19 @@ def _attempt(suite: ET.Element, run: Run, attempt: Attempt) -> None:
     test.set("time", f"{max(0, attempt.end_ns - attempt.begin_ns) / 1e9:.3f}")
     if attempt.passed:
         return
-    if known := quarantine.excuses(run, attempt):
-        bugs = "; ".join(f"{entry.bug}, {entry.owner}: {entry.reason}" for entry in known)
+    if entries := quarantine.excuses(run, attempt):
+        bugs = "; ".join(f"{entry.bug}, {entry.owner}: {entry.reason}" for entry in entries)
         excused = ET.SubElement(test, "skipped", message=_clean(f"quarantined: {bugs}"))
         excused.text = _clean("\n".join(map(_sentence, attempt.failed_verdicts)))
         return
     wrong = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
-    said = [_sentence(verdict) for verdict in wrong] or ["no verdict was reached"]
-    failure = ET.SubElement(test, "failure", message=_clean(said[0]))
+    lines = [_sentence(verdict) for verdict in wrong] or ["no verdict was reached"]
+    failure = ET.SubElement(test, "failure", message=_clean(lines[0]))
     failure.set("type", _clean(wrong[0].check) if wrong else "none")
     if attempt.error is not None:
         problem = attempt.error
-        said.append(" ".join(filter(None, (problem.tried, problem.host, problem.said))))
-    failure.text = _clean("\n".join(said))
+        lines.append(" ".join(filter(None, (problem.tried, problem.host, problem.said))))
+    failure.text = _clean("\n".join(lines))
 
 
 def _sentence(verdict: Verdict) -> str:

@@ -9,7 +9,7 @@ from migrate.model import Attempt
 from migrate.report.html import write_report
 from migrate.report.junit import junit
 from migrate.results.index import write_index
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 
 
 def write_readers(writer: RunWriter, attempts: Sequence[Attempt]) -> Path:

@@ -12,8 +12,8 @@ from migrate.checks.evaluate import evaluate
 from migrate.errors import MeasurementError
 from migrate.model import Attempt
 from migrate.report.table import clean
+from migrate.results.reader import AttemptRecord
 from migrate.results.recording_file import RECORDING, read_recording
-from migrate.results.run_folder import AttemptRecord
 
 NO_RECORDING = f"no {RECORDING}: it was pruned, or written before attempts had one"
 SHOWN = 120
@@ -76,8 +76,8 @@ def _changes(before: Any, after: Any, path: str) -> Iterator[Change]:
             where = f"{path}.{name}" if path else name
             yield from _changes(before.get(name), after.get(name), where)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for number, (one, other) in enumerate(zip(before, after, strict=True)):
-            yield from _changes(one, other, f"{path}[{number}]")
+        for number, (change, other) in enumerate(zip(before, after, strict=True)):
+            yield from _changes(change, other, f"{path}[{number}]")
     elif before != after:
         yield Change(path, before, after)
 

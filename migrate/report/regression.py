@@ -1,4 +1,4 @@
-"""What the gate found, as text and as JSON."""
+"""The result of comparing a run with earlier ones, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,62 +7,70 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from migrate.report.baseline import Baseline
-from migrate.report.move_details import Section
 from migrate.report.table import plain_sections
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid
-from migrate.statistics.regression import Compared, Rules
-from migrate.statistics.spread import Span
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.statistics.regression import Comparison, Rules
+from migrate.statistics.spread import Interval
 
 HEADS = (
     *("case", "figure", "n", "baseline", "this run", "change", "floor", "larger", "p", "result"),
 )
 
 
-def document(found: Sequence[Compared], baseline: Baseline, rules: Rules) -> dict[str, object]:
-    """All of it; what has no upper end, or no lower one, is null there."""
+def document(
+    comparisons: Sequence[Comparison], baseline: Baseline, rules: Rules
+) -> dict[str, object]:
+    """All comparisons as JSON; what has no upper end, or no lower one, is null there."""
     return {
         "rules": asdict(rules),
         "baseline": {case: list(runs) for case, runs in baseline.used.items()},
         "notes": list(baseline.notes),
         "left_out": list(baseline.left_out),
-        "compared": [_finite(asdict(one)) for one in found],
+        "compared": [_finite(asdict(comparison)) for comparison in comparisons],
     }
 
 
 def _finite(value: object) -> object:
     if isinstance(value, dict):
-        return {name: _finite(of) for name, of in value.items()}
+        return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(of) for of in value]
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plain(found: Sequence[Compared], baseline: Baseline, rules: Rules) -> str:
-    """A table, what it was made of, and how to read it."""
-    grid = Grid(HEADS, tuple(_row(one) for one in found))
+def plain(comparisons: Sequence[Comparison], baseline: Baseline, rules: Rules) -> str:
+    """A table of the comparisons, what it was made of, and how to read it, as text."""
+    grid = Grid(HEADS, tuple(_row(comparison) for comparison in comparisons))
     used = [f"{case}: {', '.join(runs) or 'none'}" for case, runs in baseline.used.items()]
     sections = [
-        Section("Against earlier runs", grid if found else None, (*_reading(found, rules),)),
-        Section("Baseline, oldest first", None, tuple(used)),
-        Section("Not used", None, baseline.left_out),
-        Section("To know", None, baseline.notes),
+        GridSection(
+            "Against earlier runs", grid if comparisons else None, (*_notes(comparisons, rules),)
+        ),
+        GridSection("Baseline, oldest first", None, tuple(used)),
+        GridSection("Not used", None, baseline.left_out),
+        GridSection("To know", None, baseline.notes),
     ]
-    return plain_sections([one for one in sections if one.grid or one.lines])
+    return plain_sections([section for section in sections if section.grid or section.lines])
 
 
-def _row(one: Compared) -> tuple[Cell, ...]:
-    tested = one.adjusted is not None
+def _row(comparison: Comparison) -> tuple[Cell, ...]:
+    tested = comparison.adjusted is not None
+    new = _n(comparison.n_new, comparison.missing_new)
+    earlier = _n(comparison.n_earlier, comparison.missing_earlier)
     return (
-        Cell(one.case),
-        Cell(one.figure),
-        Cell(f"{_n(one.n_new, one.missing_new)} : {_n(one.n_earlier, one.missing_earlier)}"),
-        Cell(_figure(one.median_earlier, rate=one.rate)),
-        Cell(_figure(one.median_new, rate=one.rate)),
-        Cell(_change(one)) if tested else Cell(""),
-        Cell(_ms(one.floor)) if tested and not one.rate else Cell(""),
-        Cell(f"{one.superiority:.0%}") if one.superiority is not None else Cell(""),
-        Cell(f"{one.adjusted:.2g}") if tested else Cell(""),
-        Cell(one.result.upper() if one.result == "worse" else one.result, one.why),
+        Cell(comparison.case),
+        Cell(comparison.figure),
+        Cell(f"{new} : {earlier}"),
+        Cell(_figure(comparison.median_earlier, rate=comparison.rate)),
+        Cell(_figure(comparison.median_new, rate=comparison.rate)),
+        Cell(_change(comparison)) if tested else Cell(""),
+        Cell(_ms(comparison.floor)) if tested and not comparison.rate else Cell(""),
+        Cell(f"{comparison.superiority:.0%}") if comparison.superiority is not None else Cell(""),
+        Cell(f"{comparison.adjusted:.2g}") if tested else Cell(""),
+        Cell(
+            comparison.result.upper() if comparison.result == "worse" else comparison.result,
+            comparison.why,
+        ),
     )
 
 
@@ -76,7 +84,7 @@ def _ms(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
-def _figure(middle: Span | None, *, rate: bool) -> str:
+def _figure(middle: Interval | None, *, rate: bool) -> str:
     if middle is None:
         return NOT_MEASURED
     low, high = middle
@@ -89,19 +97,19 @@ def _figure(middle: Span | None, *, rate: bool) -> str:
     return f"{IN_FLOOR} ({_ms(high)} ms)" if not low else f"{_ms(low)} to {_ms(high)} ms"
 
 
-def _change(one: Compared) -> str:
-    if one.rate:
-        low, high = one.low or 0.0, one.high or 0.0
-        return f"{one.change:+.0%} [{low:+.0%}..{high:+.0%}]"
-    return f"{_signed(one.change)} [{_signed(one.low)}..{_signed(one.high)}]"
+def _change(comparison: Comparison) -> str:
+    if comparison.rate:
+        low, high = comparison.low or 0.0, comparison.high or 0.0
+        return f"{comparison.change:+.0%} [{low:+.0%}..{high:+.0%}]"
+    return f"{_signed(comparison.change)} [{_signed(comparison.low)}..{_signed(comparison.high)}]"
 
 
 def _signed(value: float | None) -> str:
     return ("+" if value and value > 0 and not math.isinf(value) else "") + _ms(value)
 
 
-def _reading(found: Sequence[Compared], rules: Rules) -> Iterator[str]:
-    tested = sum(one.adjusted is not None for one in found)
+def _notes(comparisons: Sequence[Comparison], rules: Rules) -> Iterator[str]:
+    tested = sum(comparison.adjusted is not None for comparison in comparisons)
     if not tested:
         yield "Nothing could be compared."
         return

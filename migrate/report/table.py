@@ -15,8 +15,8 @@ from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, rankin
 from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run
-from migrate.report.move_details import Section, went
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid
+from migrate.report.outage_breakdown import outage_breakdown
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -33,28 +33,28 @@ ABOUT: Mapping[str, str] = {
         "one."
     ),
 }
-"""By the kind of a lab: what its figures can tell, and what not."""
+"""What figures can tell, and what not, by the kind of lab."""
 
 
 @dataclass(frozen=True, slots=True)
-class Table(Grid):
+class RunTable(Grid):
     """The figures, the outage by part in rows of the same order, and the lines below both."""
 
     parts: Grid
-    went: tuple[Section, ...] = ()
-    """Where the longest outage each way went; empty where no gap was explained."""
+    went: tuple[GridSection, ...] = ()
+    """What the longest outage each way consists of; empty where no gap was explained."""
     about: str = ""
     """What a lab of this kind can tell and what not; empty where the lab's docs say enough."""
     notes: tuple[str, ...] = ()
     """How to read it, and what can't be ranked."""
     skips: tuple[str, ...] = ()
-    """Cases that can't run in this lab, tries that left no attempt or were not reached, what the
-    quarantine list comes to: a line each."""
+    """Cases that can't run in this lab, tries that left no attempt or were not reached, what each
+    quarantine entry covers: a line each."""
     remarks: tuple[str, ...] = ()
-    """What the backends and the meter had to say of attempts."""
+    """What the backends and the meter reported about attempts."""
 
 
-def table(run: Run, attempts: Sequence[Attempt]) -> Table:
+def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
     """A row a case, in the order in which the cases were first tried."""
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
@@ -62,7 +62,7 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
     labels = _labels(groups)
     named = {labels[case]: group for case, group in groups.items()}
     first = "mode" if _by_mode(groups) else "case"
-    return Table(
+    return RunTable(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
             (Cell(label), Cell(str(len(group))), *_cells(group, COLUMNS), _verdict(run, group))
@@ -72,15 +72,15 @@ def table(run: Run, attempts: Sequence[Attempt]) -> Table:
             (first, *(column.head for column in PART_COLUMNS)),
             tuple((Cell(label), *_cells(group, PART_COLUMNS)) for label, group in named.items()),
         ),
-        went=went(named),
+        went=outage_breakdown(named),
         about=ABOUT.get(run.lab_kind, ""),
         notes=(*_notes(named), *ranking_notes(named)),
-        skips=(*_told(run, attempts),),
+        skips=(*_skip_lines(run, attempts),),
         remarks=(*_remarks(named),),
     )
 
 
-def _told(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
+def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     for skip in run.skips:
         yield f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
     for mishap in run.mishaps:
@@ -92,9 +92,10 @@ def _told(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
             f"{problem.tried}{where}: {problem.said}{todo}"
         )
     for reason in dict.fromkeys(missed.reason for missed in run.not_reached):
-        ours = [missed for missed in run.not_reached if missed.reason == reason]
-        listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in ours)
-        yield f"{sum(one.tries for one in ours)} attempts not reached, {reason}: {listed}"
+        same_reason = [missed for missed in run.not_reached if missed.reason == reason]
+        listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in same_reason)
+        tries = sum(missed.tries for missed in same_reason)
+        yield f"{tries} attempts not reached, {reason}: {listed}"
     yield from quarantine.summary_lines(run, attempts)
 
 
@@ -123,10 +124,11 @@ def _cell(group: Sequence[Attempt], column: FigureColumn) -> Cell:
     known = [value for attempt in group if (value := column.measure(attempt)) is not None]
     if not known:
         return Cell(NOT_MEASURED)
-    found = spread(value.ms for value in known)
+    spread_of_cell = spread(value.ms for value in known)
     bound = "≥ " if any(value.at_least for value in known) else ""
     middle, least, most = (
-        _figure(ms, outage=column.outage) for ms in (found.median, found.minimum, found.maximum)
+        _figure(ms, outage=column.outage)
+        for ms in (spread_of_cell.median, spread_of_cell.minimum, spread_of_cell.maximum)
     )
     shown = f"[{least}..{most}]".replace(IN_FLOOR, "floor")
     shown = shown if len(known) > 1 and most != IN_FLOOR else ""
@@ -149,12 +151,12 @@ def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
     wrong = [verdict for attempt in group for verdict in attempt.failed_verdicts]
     checks = dict.fromkeys(f"{verdict.check} {verdict.result}" for verdict in wrong)
     if all(attempt.passed or quarantine.excuses(run, attempt) for attempt in group):
-        said = ", ".join(checks) or "no verdict"
-        return Cell("quarantined", f"{passed}/{len(group)} passed: {said}")
+        listed = ", ".join(checks) or "no verdict"
+        return Cell("quarantined", f"{passed}/{len(group)} passed: {listed}")
     return Cell("FAIL", f"{passed}/{len(group)} passed: {', '.join(checks) or 'no verdict'}", True)
 
 
-def told(attempt: Attempt) -> Iterator[str]:
+def attempt_lines(attempt: Attempt) -> Iterator[str]:
     """How an attempt ended, and every verdict with its evidence: a line each."""
     holders = ", ".join(attempt.held_by or ()) or "nobody that is known"
     yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {holders}"
@@ -182,7 +184,7 @@ def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
             "again)."
         )
     for label, group in groups.items():
-        outside = [gap for attempt in group if (gap := _outside(attempt)) is not None]
+        outside = [gap for attempt in group if (gap := _gap_outside_move(attempt)) is not None]
         if outside:
             most = max(outside, key=lambda gap: gap.length_ns)
             yield (
@@ -190,7 +192,7 @@ def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
                 f"{len(group)} (up to {most.length_ms:.0f} ms, {most.direction}): the lab's own "
                 "noise, or the target's QEMU that starts meanwhile."
             )
-    out = [label for label, of in groups.items() if of[0].case.policy.method == "reattach"]
+    out = [label for label, group in groups.items() if group[0].case.policy.method == "reattach"]
     if out:
         yield (
             f"{', '.join(out)}: moved by reattach. There is no interface from before the move "
@@ -198,19 +200,19 @@ def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
         )
 
 
-def _outside(attempt: Attempt) -> Gap | None:
-    """The longest gap, if no part of the move has it."""
+def _gap_outside_move(attempt: Attempt) -> Gap | None:
+    """The longest gap of an attempt, if it lies in no part of the move."""
     most = max(attempt.gaps or (), key=lambda gap: gap.length_ns, default=None)
     return most if most and most.part == "none" else None
 
 
 def _remarks(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     for label, group in groups.items():
-        said: dict[str, list[str]] = {}
+        remarks: dict[str, list[str]] = {}
         for attempt in group:
             for note in dict.fromkeys(attempt.notes):
-                said.setdefault(note, []).append(str(attempt.number))
-        for note, numbers in said.items():
+                remarks.setdefault(note, []).append(str(attempt.number))
+        for note, numbers in remarks.items():
             if len(numbers) == len(group):
                 which = "every attempt" if len(group) > 1 else f"attempt {numbers[0]}"
             else:
@@ -221,19 +223,19 @@ def _remarks(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
 # --- rendering ----------------------------------------------------------------------------------
 
 
-def plain(of: Table) -> str:
-    """Columns of fixed width for a pipe; nothing is cut off."""
-    lines = _fixed(of)
-    if of.parts.rows:
-        lines += ["", PARTS_TITLE, *_fixed(of.parts), ""]
-    for section in of.went:
+def plain(table: RunTable) -> str:
+    """The table in columns of fixed width for a pipe; nothing is cut off."""
+    lines = _fixed(table)
+    if table.parts.rows:
+        lines += ["", PARTS_TITLE, *_fixed(table.parts), ""]
+    for section in table.went:
         lines += [*_section_lines(section), ""]
-    return "\n".join(map(clean, (*lines, *_below(of)))) + "\n"
+    return "\n".join(map(clean, (*lines, *_lines_below(table)))) + "\n"
 
 
-def _fixed(of: Grid) -> list[str]:
-    lines = [of.heads, *(tuple(clean(cell.line()) for cell in row) for row in of.rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(of.heads))]
+def _fixed(grid: Grid) -> list[str]:
+    lines = [grid.heads, *(tuple(clean(cell.line()) for cell in row) for row in grid.rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(grid.heads))]
     body = [
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
@@ -242,46 +244,48 @@ def _fixed(of: Grid) -> list[str]:
     return body
 
 
-def _section_lines(section: Section) -> list[str]:
+def _section_lines(section: GridSection) -> list[str]:
     grid = _fixed(section.grid) if section.grid else []
     return [section.title, *grid, *section.lines]
 
 
-def plain_sections(found: Sequence[Section]) -> str:
-    """Sections of one attempt for a pipe, or a terminal."""
-    lines = [line for section in found for line in (*_section_lines(section), "")]
+def plain_sections(sections: Sequence[GridSection]) -> str:
+    """Sections as text for a pipe, or a terminal."""
+    lines = [line for section in sections for line in (*_section_lines(section), "")]
     return "\n".join(map(clean, lines)) + "\n"
 
 
-def _below(of: Table) -> tuple[str, ...]:
-    return (*of.skips, *of.remarks, *((of.about,) if of.about else ()), *of.notes)
+def _lines_below(table: RunTable) -> tuple[str, ...]:
+    return (*table.skips, *table.remarks, *((table.about,) if table.about else ()), *table.notes)
 
 
-def rich(of: Table) -> Group:
-    """The same for a terminal, spread below the figure; markup in it means nothing."""
+def rich(table: RunTable) -> Group:
+    """The table for a terminal, spread below the figure; markup in it means nothing."""
     from rich.console import Group  # noqa: PLC0415 - only for a terminal
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
     below: list[RenderableType] = []
-    if of.parts.rows:
-        below = [Text(f"\n{PARTS_TITLE}", "bold"), _drawn(of.parts), Text("")]
-    for section in of.went:
+    if table.parts.rows:
+        below = [Text(f"\n{PARTS_TITLE}", "bold"), _draw_grid(table.parts), Text("")]
+    for section in table.went:
         below += [Text(clean(section.title), "bold")]
-        below += [_drawn(section.grid)] if section.grid else []
+        below += [_draw_grid(section.grid)] if section.grid else []
         below += [Text("")]
-    loud = [Text(clean(line), "yellow") for line in (*of.skips, *of.remarks)]
-    about = [Text(of.about, "bold")] if of.about else []
-    return Group(_drawn(of), *below, *loud, *about, *(Text(clean(n), "dim") for n in of.notes))
+    loud = [Text(clean(line), "yellow") for line in (*table.skips, *table.remarks)]
+    about = [Text(table.about, "bold")] if table.about else []
+    return Group(
+        _draw_grid(table), *below, *loud, *about, *(Text(clean(n), "dim") for n in table.notes)
+    )
 
 
-def _drawn(of: Grid) -> RichTable:
+def _draw_grid(grid: Grid) -> RichTable:
     from rich.table import Table as RichTable  # noqa: PLC0415 - only for a terminal
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
     drawn = RichTable(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for number, head in enumerate(of.heads):
-        drawn.add_column(Text(head), justify=_side(number, of.heads), overflow="fold")
-    for row in of.rows:
+    for number, head in enumerate(grid.heads):
+        drawn.add_column(Text(head), justify=_side(number, grid.heads), overflow="fold")
+    for row in grid.rows:
         drawn.add_row(
             *(
                 Text.assemble(
@@ -299,5 +303,5 @@ def _side(number: int, heads: Sequence[str]) -> Literal["left", "right"]:
 
 
 def clean(text: str) -> str:
-    """Nothing in it that a terminal would obey: a reason may quote a log."""
+    """The text without control characters, which a quoted log may have."""
     return visible(text)

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NOT_MEASURED = "not measured"
 IN_FLOOR = "in the floor"
+NOT_THERE = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """``text`` is the figure, ``spread`` what belongs below it; ``bad`` draws the eye."""
+    """A cell: ``text`` is the figure, ``spread`` stands below it; ``bad`` is highlighted."""
 
     text: str
     spread: str = ""
     bad: bool = False
 
     def line(self) -> str:
-        """Both on one line."""
+        """The figure and its spread on one line."""
         return f"{self.text} {self.spread}".rstrip()
 
 
-Row = tuple[Cell, ...]
+GridRow = tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Heads, and rows of as many cells."""
+    """A table's headings, and rows of as many cells."""
 
     heads: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[GridRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GridSection:
+    """A grid with its title, and lines below it."""
+
+    title: str
+    grid: Grid | None = None
+    lines: tuple[str, ...] = ()
+
+
+def not_measured(what: str, reasons: Iterable[str]) -> str:
+    """A line that says what was not measured, with every reason on record."""
+    return f"{NOT_MEASURED}: {'; '.join((what, *reasons))}"

@@ -17,9 +17,9 @@ from migrate.results.database import Store
 from migrate.results.index import VERSIONS
 
 Figure = Literal["downtime", "egress", "ingress", "total", "stall"]
-By = Literal["run", "day"]
+PointBy = Literal["run", "day"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
-BY: tuple[By, ...] = get_args(By)
+BY: tuple[PointBy, ...] = get_args(PointBy)
 TITLES: dict[Figure, str] = {
     "downtime": "downtime reported",
     "egress": "outage seen, egress",
@@ -30,11 +30,11 @@ TITLES: dict[Figure, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What to look at; ``since`` is a UTC date or time, as text that sorts: ``2026-01-31``."""
+class TrendQuery:
+    """What to select; ``since`` is a UTC date or time, as text that sorts: ``2026-01-31``."""
 
     figure: Figure = "egress"
-    by: By = "run"
+    by: PointBy = "run"
     case: str = "*"
     """A pattern of ``*``, ``?`` and ``[...]``."""
     mode: str = ""
@@ -52,24 +52,24 @@ class Point(Value):
     """The run's name, or the day."""
     began: str
     n: int
-    """Attempts that there are."""
+    """Number of attempts."""
     measured: int
-    """Of these, with a figure."""
+    """Attempts with a figure."""
     failed: int
-    """Of these, not passed."""
+    """Attempts that did not pass."""
     no_attempt: int
-    """Tries that left none."""
+    """Tries that left no attempt."""
     at_least: int
-    """Of the figures, lower bounds: then the median is one too."""
+    """Figures that are lower bounds: with any of them the median is one too."""
     median: float | None = None
     low: float | None = None
-    """The first quartile."""
+    """The first quartile of the figures."""
     high: float | None = None
-    """The third quartile."""
+    """The third quartile of the figures."""
     least: float | None = None
     most: float | None = None
     changes: tuple[str, ...] = ()
-    """What is another version than in the run before it."""
+    """Versions that differ from the run before it."""
 
     @property
     def unmeasured(self) -> int:
@@ -88,22 +88,22 @@ class Series(Value):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The series' name for people: case, mode and lab."""
         return f"{self.case_id}, {self.mode}, lab {self.lab}"
 
 
 class Trend(Value):
-    """The answer; ``problems``: what is not in it, and why."""
+    """The result of a query; ``problems``: runs and attempts that are not in it, and why."""
 
     figure: Figure
-    by: By
+    by: PointBy
     runs: int
     attempts: int
     series: tuple[Series, ...]
     problems: tuple[str, ...] = ()
 
 
-_ASKED = """
+_SELECT = """
 CREATE OR REPLACE TEMP TABLE asked AS
 WITH known AS (
   SELECT lab, case_id, min(mode) AS mode FROM attempts
@@ -118,18 +118,18 @@ WHERE kind IN ('attempt', 'no-attempt') AND case_id GLOB $case
 """A try that left no attempt has no mode: that of the case's attempts is meant."""
 
 
-def trend(store: Store, asked: Question) -> Trend:
-    """Ask the store."""
-    outage = asked.figure in {"egress", "ingress"}
+def trend(store: Store, query: TrendQuery) -> Trend:
+    """The medians and spreads of all attempts in the store that match the query."""
+    outage = query.figure in {"egress", "ingress"}
     columns = {
-        "figure": asked.figure,
-        "bound": f"{asked.figure}_open" if outage else "false",
+        "figure": query.figure,
+        "bound": f"{query.figure}_open" if outage else "false",
         "versions": ", ".join(f"{end}_{what}" for end in ENDS for what in VERSIONS),
     }
-    store.ask(_ASKED.format(**columns), {"case": asked.case, "mode": asked.mode, "lab": asked.lab})
-    changes = _changes(store, asked)
-    found: dict[tuple[str, str, str], tuple[str, list[Point]]] = {}
-    for lab, case_id, mode, when, kind, *rest in store.ask(_points(asked), [asked.since]):
+    store.ask(_SELECT.format(**columns), {"case": query.case, "mode": query.mode, "lab": query.lab})
+    changes = _changes(store, query)
+    series_points: dict[tuple[str, str, str], tuple[str, list[Point]]] = {}
+    for lab, case_id, mode, when, kind, *rest in store.ask(_points(query), [query.since]):
         key = (lab, case_id, mode)
         began, n, measured, failed, no_attempt, at_least, quartiles, least, most = rest
         low, median, high = quartiles or (None, None, None)
@@ -138,27 +138,27 @@ def trend(store: Store, asked: Question) -> Trend:
             at_least=at_least, median=median, low=low, high=high, least=least, most=most,
             changes=tuple(dict.fromkeys(changes.get((*key, when), ()))),
         )  # fmt: skip
-        found.setdefault(key, (kind, []))[1].append(point)
+        series_points.setdefault(key, (kind, []))[1].append(point)
     series = tuple(
         Series(lab=lab, lab_kind=kind, case_id=case_id, mode=mode, points=tuple(points))
-        for (lab, case_id, mode), (kind, points) in found.items()
+        for (lab, case_id, mode), (kind, points) in series_points.items()
     )
     ((runs, attempts),) = store.ask(
         "SELECT count(DISTINCT run), count(*) FILTER (kind = 'attempt') FROM attempts"
     )
     return Trend(
-        figure=asked.figure, by=asked.by, runs=runs, attempts=attempts, series=series,
+        figure=query.figure, by=query.by, runs=runs, attempts=attempts, series=series,
         problems=tuple(store.problems),
     )  # fmt: skip
 
 
-def _when(asked: Question) -> str:
-    return "run" if asked.by == "run" else "left(began, 10)"
+def _when(query: TrendQuery) -> str:
+    return "run" if query.by == "run" else "left(began, 10)"
 
 
-def _points(asked: Question) -> str:
+def _points(query: TrendQuery) -> str:
     return f"""
-    SELECT lab, case_id, mode, {_when(asked)} AS point, any_value(lab_kind), min(began) AS first,
+    SELECT lab, case_id, mode, {_when(query)} AS point, any_value(lab_kind), min(began) AS first,
       count(*) FILTER (kind = 'attempt'), count(value),
       count(*) FILTER (kind = 'attempt' AND NOT passed), count(*) FILTER (kind = 'no-attempt'),
       count(*) FILTER (bound), quantile_cont(value, [0.25, 0.5, 0.75]),
@@ -169,24 +169,24 @@ def _points(asked: Question) -> str:
 
 
 Changes = dict[tuple[str, ...], list[str]]
-"""By lab, case, mode and point."""
+"""Changes by lab, case, mode and point."""
 
 
-def _changes(store: Store, asked: Question) -> Changes:
-    """What was another one in the case's run before, host by host, and the case itself.
+def _changes(store: Store, query: TrendQuery) -> Changes:
+    """What differs from the case's run before: versions host by host, and the case itself.
 
-    A version that was not told is no change; the last one that was told counts.
+    A version that was not recorded is no change; the last recorded one counts.
     """
-    found: Changes = {}
-    versions = store.ask(_VERSIONS.format(when=_when(asked)), [asked.since])
+    by_point: Changes = {}
+    versions = store.ask(_VERSIONS.format(when=_when(query)), [query.since])
     for lab, case_id, mode, when, host, before, after in versions:
-        changes = found.setdefault((lab, case_id, mode, when), [])
+        changes = by_point.setdefault((lab, case_id, mode, when), [])
         for what, old, new in zip(VERSIONS, before, after, strict=True):
             if old and new and old != new:
                 changes.append(f"host {host}: {what} {old} → {new}")
-    for key in store.ask(_DEFINITIONS.format(when=_when(asked)), [asked.since]):
-        found.setdefault(key, []).append("the case's definition")
-    return found
+    for key in store.ask(_DEFINITIONS.format(when=_when(query)), [query.since]):
+        by_point.setdefault(key, []).append("the case's definition")
+    return by_point
 
 
 _PER_RUN = "SELECT lab, case_id, mode, run, min(began) AS began"
@@ -226,71 +226,71 @@ SELECT lab, case_id, mode, {{when}} FROM seen WHERE before <> defined AND began 
 # --- rendering ----------------------------------------------------------------------------------
 
 
-def heads(found: Trend) -> tuple[str, ...]:
-    """Of the table."""
+def heads(trend: Trend) -> tuple[str, ...]:
+    """The headings of the table."""
     return (
-        *("lab", "case", "mode", found.by, "n", f"{TITLES[found.figure]}, ms", "spread, ms"),
+        *("lab", "case", "mode", trend.by, "n", f"{TITLES[trend.figure]}, ms", "spread, ms"),
         *("unmeasured", "failed", "no attempt", "changed"),
     )
 
 
-def rows(found: Trend) -> Iterator[tuple[str, ...]]:
+def rows(trend: Trend) -> Iterator[tuple[str, ...]]:
     """A row a point, in order of time within each case."""
-    for series in found.series:
+    for series in trend.series:
         for point in series.points:
             yield (
                 *(series.lab, series.case_id, series.mode, point.when, str(point.n)),
-                *(told(found.figure, point.median, point), spread(point)),
+                *(format_median(trend.figure, point.median, point), format_quartiles(point)),
                 *(str(point.unmeasured or "-"), str(point.failed or "-")),
                 *(str(point.no_attempt or "-"), "; ".join(point.changes)),
             )
 
 
-def told(figure: Figure, value: float | None, point: Point) -> str:
-    """A median in words: an outage of nothing is in the floor."""
+def format_median(figure: Figure, value: float | None, point: Point) -> str:
+    """A median as text: an outage of 0 is in the floor, a lower bound has ``≥``."""
     if value is None:
         return NOT_MEASURED
     if value == 0 and figure in {"egress", "ingress"}:
         return IN_FLOOR
-    return f"{'≥ ' if point.at_least else ''}{number(value)}"
+    return f"{'≥ ' if point.at_least else ''}{format_ms(value)}"
 
 
-def spread(point: Point) -> str:
-    """Quartiles."""
+def format_quartiles(point: Point) -> str:
+    """The quartiles of a point as text; empty without any."""
     if point.low is None or point.high is None:
         return ""
-    return f"[{number(point.low)}..{number(point.high)}]"
+    return f"[{format_ms(point.low)}..{format_ms(point.high)}]"
 
 
-def number(value: float) -> str:
-    """Three digits, or all before the point."""
+def format_ms(value: float) -> str:
+    """Milliseconds with one decimal below 100, and none above."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def plain(found: Trend) -> str:
+def plain(trend: Trend) -> str:
     """Columns of fixed width for a pipe; nothing is cut off."""
-    lines = [heads(found), *(tuple(map(clean, row)) for row in rows(found))]
+    lines = [heads(trend), *(tuple(map(clean, row)) for row in rows(trend))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     form = "  ".join(f"{{:<{width}}}" for width in widths)
     body = [form.format(*line).rstrip() for line in lines]
     body.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join((*body, "", *notes(found))) + "\n"
+    return "\n".join((*body, "", *notes(trend))) + "\n"
 
 
-def notes(found: Trend) -> Sequence[str]:
-    """How to read it."""
+def notes(trend: Trend) -> Sequence[str]:
+    """Lines on how to read the table."""
     return (
-        f"{found.attempts} attempts of {found.runs} runs are in the store. A figure is the median "
-        f"of the attempts of a {found.by} that were measured, [first..third quartile] beside it; "
+        f"{trend.attempts} attempts of {trend.runs} runs are in the store. A figure is the median "
+        f"of the attempts of a {trend.by} that were measured, [first..third quartile] beside it; "
         "what was not measured is in no median. Failed: attempts that did not pass; no attempt: "
         "tries that left none. Changed: other than in the case's run before.",
     )
 
 
-def as_json(found: Trend) -> dict[str, Any]:
-    """For programs; counts of what was not measured beside each figure."""
-    document = found.model_dump(mode="json")
-    for series, drawn in zip(found.series, document["series"], strict=True):
-        for point, one in zip(series.points, drawn["points"], strict=True):
-            one["unmeasured"] = point.unmeasured
+def as_json(trend: Trend) -> dict[str, Any]:
+    """The trend for programs; each point has its count of unmeasured attempts, too."""
+    document = trend.model_dump(mode="json")
+    for series, document_series in zip(trend.series, document["series"], strict=True):
+        for point, document_point in zip(series.points, document_series["points"], strict=True):
+            document_point["unmeasured"] = point.unmeasured
     return document

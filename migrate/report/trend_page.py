@@ -12,17 +12,27 @@ from typing import Any
 
 from migrate.report.html import in_script
 from migrate.report.table_model import NOT_MEASURED
-from migrate.report.trend import TITLES, Point, Series, Trend, heads, notes, rows, spread, told
+from migrate.report.trend import (
+    TITLES,
+    Point,
+    Series,
+    Trend,
+    format_median,
+    format_quartiles,
+    heads,
+    notes,
+    rows,
+)
 
 INK, LINE, BAND, BAD, CHANGE = "#1f2933", "#0072b2", "rgba(0,114,178,.16)", "#b00020", "#8a5a00"
 PLOTS = 200
-"""Drawn at most; the table has all."""
+"""Cases that are plotted at most; the table has all."""
 ROWS = 5000
-"""Of the table at most; ``--json`` has all."""
+"""Rows of the table at most; ``--json`` has all."""
 
 
-def render(found: Trend) -> str:
-    """The page."""
+def render(trend: Trend) -> str:
+    """The whole page as HTML."""
     import jinja2  # noqa: PLC0415 - heavy
     from plotly.offline import get_plotlyjs  # noqa: PLC0415 - heavy
 
@@ -30,19 +40,23 @@ def render(found: Trend) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("migrate.report").joinpath("trend.html.j2").read_text("utf-8")
-    lines = list(rows(found))
+    lines = list(rows(trend))
     return environment.from_string(source).render(
-        trend=found,
-        title=TITLES[found.figure],
+        trend=trend,
+        title=TITLES[trend.figure],
         series=[
-            {"series": one, "figure": in_script(figure(found, one)), "changes": _changes(one)}
-            for one in found.series[:PLOTS]
+            {
+                "series": series,
+                "figure": in_script(figure(trend, series)),
+                "changes": _changes(series),
+            }
+            for series in trend.series[:PLOTS]
         ],
-        more_series=max(0, len(found.series) - PLOTS),
-        heads=heads(found),
+        more_series=max(0, len(trend.series) - PLOTS),
+        heads=heads(trend),
         rows=lines[:ROWS],
         more_rows=max(0, len(lines) - ROWS),
-        notes=notes(found),
+        notes=notes(trend),
         not_measured=NOT_MEASURED,
         plotly=get_plotlyjs(),
     )
@@ -52,7 +66,7 @@ def _changes(series: Series) -> list[tuple[str, str]]:
     return [(point.when, change) for point in series.points for change in point.changes]
 
 
-def figure(found: Trend, series: Series) -> str:
+def figure(trend: Trend, series: Series) -> str:
     """One case over time, as plotly's JSON: the median, quartiles behind it, changes as lines."""
     from plotly import graph_objects as go  # noqa: PLC0415 - heavy
 
@@ -71,17 +85,17 @@ def figure(found: Trend, series: Series) -> str:
             x=_x(points), y=[p.median for p in points], mode="lines+markers", name="median",
             line={"color": LINE, "width": 2},
             marker={"size": 7, "color": [BAD if p.failed else LINE for p in points]},
-            text=[_hover(found, p) for p in points], hovertemplate="%{text}<extra></extra>",
+            text=[_hover(trend, p) for p in points], hovertemplate="%{text}<extra></extra>",
         )
     )  # fmt: skip
-    _lacking(drawn, go, found, points)
+    _draw_missing(drawn, go, trend, points)
     drawn.update_layout(
         template="plotly_white", height=300, margin={"l": 70, "r": 20, "t": 46, "b": 40},
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK}, showlegend=False,
         shapes=[_rule(p) for p in points if p.changes],
         annotations=[_mark(p) for p in points if p.changes],
     )  # fmt: skip
-    drawn.update_yaxes(title_text=f"{TITLES[found.figure]}, ms", rangemode="tozero")
+    drawn.update_yaxes(title_text=f"{TITLES[trend.figure]}, ms", rangemode="tozero")
     drawn.update_xaxes(type="date")
     return str(drawn.to_json())
 
@@ -90,22 +104,23 @@ def _x(points: tuple[Point, ...]) -> list[str]:
     return [point.began for point in points]
 
 
-def _lacking(drawn: Any, go: Any, found: Trend, points: tuple[Point, ...]) -> None:
-    """Runs of which some or all was not measured, or left no attempt: crosses at the bottom."""
-    lacking = tuple(p for p in points if p.unmeasured or p.no_attempt)
+def _draw_missing(drawn: Any, go: Any, trend: Trend, points: tuple[Point, ...]) -> None:
+    """Crosses at the bottom for points with unmeasured attempts, or tries that left none."""
+    incomplete = tuple(p for p in points if p.unmeasured or p.no_attempt)
     drawn.add_trace(
         go.Scatter(
-            x=_x(lacking), y=[0] * len(lacking), mode="markers", name=NOT_MEASURED,
+            x=_x(incomplete), y=[0] * len(incomplete), mode="markers", name=NOT_MEASURED,
             cliponaxis=False,
             marker={"size": 9, "symbol": "x-thin-open", "color": BAD},
-            text=[_hover(found, p) for p in lacking], hovertemplate="%{text}<extra></extra>",
+            text=[_hover(trend, p) for p in incomplete], hovertemplate="%{text}<extra></extra>",
         )
     )  # fmt: skip
 
 
-def _hover(found: Trend, point: Point) -> str:
+def _hover(trend: Trend, point: Point) -> str:
+    median = format_median(trend.figure, point.median, point)
     lines = [
-        f"{point.when}: {told(found.figure, point.median, point)} {spread(point)}",
+        f"{point.when}: {median} {format_quartiles(point)}",
         f"n {point.n}, unmeasured {point.unmeasured}, failed {point.failed}, "
         f"no attempt {point.no_attempt}",
         *point.changes,

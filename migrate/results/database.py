@@ -1,8 +1,8 @@
 """Many run folders as one table: the door of duckdb, which reads Parquet and needs no server.
 
-Beside the run folders lies ``.attempts-1.parquet``, the rows of all of them. It is a cache: a run
-whose ``attempts.parquet`` is not the one that it was made of is read again, one that is gone leaves
-it, and without it, or where it can't be written, all is read from the run folders.
+Beside the run folders lies ``.attempts-1.parquet``, a cache of the rows of all of them. A run whose
+``attempts.parquet`` has changed is read again, a run that is gone leaves the cache, and without the
+cache, or where it can't be written, all is read from the run folders.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any, Final
 
 from migrate.errors import ConfigurationError, MeasurementError, extra
 from migrate.model import SCHEMA
-from migrate.results.index import TYPES, rows, table, write_index
-from migrate.results.run_folder import INDEX, alone, joined, read_table
+from migrate.results.files import exclusive
+from migrate.results.index import TYPES, index_rows, rows_table, write_index
+from migrate.results.layout import INDEX
+from migrate.results.tables import concat_tables, read_table
 
 CACHE = ".attempts-1.parquet"
-"""Its number changes with the columns."""
+"""The cache's file; its number changes with the columns."""
 _SQL: Final[Mapping[type, str]] = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 
 
@@ -34,13 +36,13 @@ class Store:
     def ask(
         self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[tuple[Any, ...]]:
-        """Rows of an answer; what a user gave goes into ``values`` only."""
+        """The rows that a query returns; what a user gave goes into ``values`` only."""
         return list(self.connection.execute(sql, values).fetchall())
 
 
 @dataclass(slots=True)
-class _Fresh:
-    """What the cache does not hold: Arrow tables by run, with the stamp of each run's index."""
+class _NewRows:
+    """Rows that the cache lacks: Arrow tables by run, with the stamp of each run's index."""
 
     tables: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, str] = field(default_factory=dict)
@@ -48,9 +50,9 @@ class _Fresh:
 
 
 def open_store(root: Path) -> Store:
-    """All runs in ``root``, which is a path: a folder, a shared one, a mounted object store.
+    """All runs in ``root``: a folder, a shared one, a mounted object store.
 
-    What is new is read, and kept in the cache. Raises ConfigurationError: no such folder, no
+    New runs are read, and kept in the cache. Raises ConfigurationError: no such folder, no
     duckdb.
     """
     with extra("trend", f"look for runs in {root}"):
@@ -68,9 +70,9 @@ def open_store(root: Path) -> Store:
     fresh = _read(root, [run for run in present if run not in valid])
     store.problems += fresh.problems
     whole = bool(cached) and len(valid) == len(cached)
-    _lay(store, root / CACHE, valid, fresh, whole)
+    _create_attempts(store, root / CACHE, valid, fresh, whole)
     if fresh.stamps or (cached and not whole):
-        _keep(store, root / CACHE)
+        _save_cache(store, root / CACHE)
     store.problems += [
         f"{run}: {case}/{number}: {problem}"
         for run, case, number, problem in store.ask(
@@ -85,53 +87,53 @@ def open_store(root: Path) -> Store:
 
 
 def _present(root: Path) -> dict[str, str]:
-    """Every run folder with the stamp of its index; an empty stamp: it has none."""
-    found = {}
+    """Stamps of the run folders' indexes by run; an empty stamp: it has no index."""
+    stamps = {}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         if stamp := _stamp(Path(entry.path)):
-            found[entry.name] = stamp
+            stamps[entry.name] = stamp
         elif Path(entry.path, "run.json").exists():
-            found[entry.name] = ""
-    return found
+            stamps[entry.name] = ""
+    return stamps
 
 
 def _stamp(folder: Path) -> str:
     try:
-        seen = (folder / INDEX).stat()
+        status = (folder / INDEX).stat()
     except OSError:
         return ""
-    return f"{seen.st_mtime_ns}-{seen.st_size}"
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def _cached(store: Store, cache: Path) -> dict[str, str]:
-    """Stamps by run, as the cache has them."""
+    """Stamps by run that the cache was made of."""
     import duckdb  # noqa: PLC0415 - heavy
 
     if not cache.exists():
         return {}
     try:
-        found = store.ask("SELECT DISTINCT run, stamp FROM read_parquet(?)", [_plain(cache)])
+        rows = store.ask("SELECT DISTINCT run, stamp FROM read_parquet(?)", [_glob_escaped(cache)])
     except duckdb.Error as error:
         store.problems.append(f"{cache} can't be read and is made anew: {error}")
         return {}
-    return dict(found)
+    return dict(rows)
 
 
-def _plain(path: Path) -> str:
-    """Where duckdb would take a pattern."""
+def _glob_escaped(path: Path) -> str:
+    """``path`` where duckdb takes a pattern: its wildcards mean themselves."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
 # --- reading what is new ------------------------------------------------------------------------
 
 
-def _read(root: Path, names: Sequence[str]) -> _Fresh:
-    fresh = _Fresh()
+def _read(root: Path, names: Sequence[str]) -> _NewRows:
+    fresh = _NewRows()
     for name in names:
         try:
-            fresh.tables[name] = _of_run(root / name, fresh)
+            fresh.tables[name] = _run_table(root / name, fresh)
         except MeasurementError as error:
             fresh.problems.append(f"{name} is left out: {error}")
             continue
@@ -140,33 +142,33 @@ def _read(root: Path, names: Sequence[str]) -> _Fresh:
     return fresh
 
 
-def _of_run(folder: Path, fresh: _Fresh) -> Any:
-    """Its index if that is whole and ours, else what its JSON says."""
+def _run_table(folder: Path, fresh: _NewRows) -> Any:
+    """A run's index as an Arrow table, or made of its JSON where the index is damaged or old."""
     if (folder / INDEX).exists():
         try:
-            found = read_table(folder / INDEX)
+            index = read_table(folder / INDEX)
         except MeasurementError as error:
             fresh.problems.append(f"{error}; its rows are made anew")
         else:
-            if _ours(found, folder):
-                return found
-    made = table(rows(folder))
-    with alone(folder) as ours:
-        if ours:
+            if _is_current(index, folder):
+                return index
+    made = rows_table(index_rows(folder))
+    with exclusive(folder) as exclusively:
+        if exclusively:
             # Again, for until now somebody may have written.
-            made = _written(folder, fresh) or made
+            made = _write_index(folder, fresh) or made
     return made
 
 
-def _ours(found: Any, folder: Path) -> bool:
-    """Not one of other columns, of a newer schema, or of a folder that had another name then."""
-    if found.column_names != list(TYPES) or not found.num_rows:
+def _is_current(index: Any, folder: Path) -> bool:
+    """Whether an index has our columns and schema, and was made under the folder's name."""
+    if index.column_names != list(TYPES) or not index.num_rows:
         return False
-    head = found.slice(0, 1).to_pylist()[0]
+    head = index.slice(0, 1).to_pylist()[0]
     return bool(head["schema_number"] <= SCHEMA and head["run"] == folder.name)
 
 
-def _written(folder: Path, fresh: _Fresh) -> Any:
+def _write_index(folder: Path, fresh: _NewRows) -> Any:
     try:
         return write_index(folder)
     except MeasurementError as error:
@@ -174,15 +176,17 @@ def _written(folder: Path, fresh: _Fresh) -> Any:
         return None
 
 
-# --- laying it together -------------------------------------------------------------------------
+# --- the table and its cache --------------------------------------------------------------------
 
 
-def _lay(store: Store, cache: Path, valid: set[str], fresh: _Fresh, whole: bool) -> None:
-    """``attempts``: a view of the cache if that has all, which reads only the columns that a
-    question is about; else a table of both."""
+def _create_attempts(
+    store: Store, cache: Path, valid: set[str], fresh: _NewRows, whole: bool
+) -> None:
+    """Create ``attempts``: a view of the cache if that is complete, which reads only the columns
+    that a query names; else a table of the cache's rows and new ones."""
     names = ", ".join(TYPES)
     if whole and not fresh.tables:
-        path = _plain(cache).replace("'", "''")  # a view takes no values
+        path = _glob_escaped(cache).replace("'", "''")  # a view takes no values
         store.ask(f"CREATE TEMP VIEW attempts AS FROM read_parquet('{path}')")
         return
     columns = ", ".join(f"{name} {_SQL[kind]}" for name, kind in TYPES.items())
@@ -191,10 +195,10 @@ def _lay(store: Store, cache: Path, valid: set[str], fresh: _Fresh, whole: bool)
         store.ask(
             f"INSERT INTO attempts SELECT {names}, stamp FROM read_parquet(?)"
             " WHERE run IN (SELECT unnest(?::VARCHAR[]))",
-            [_plain(cache), sorted(valid)],
+            [_glob_escaped(cache), sorted(valid)],
         )
     if fresh.tables:
-        store.connection.register("fresh", joined(list(fresh.tables.values())))
+        store.connection.register("fresh", concat_tables(list(fresh.tables.values())))
         store.ask(
             f"INSERT INTO attempts SELECT {names}, stamp FROM fresh LEFT JOIN"
             " (SELECT unnest(?::VARCHAR[]) AS run, unnest(?::VARCHAR[]) AS stamp) USING (run)",
@@ -202,8 +206,8 @@ def _lay(store: Store, cache: Path, valid: set[str], fresh: _Fresh, whole: bool)
         )
 
 
-def _keep(store: Store, cache: Path) -> None:
-    """Runs without an index of their own are still written to, and not kept."""
+def _save_cache(store: Store, cache: Path) -> None:
+    """Write the cache; runs without an index are still being written, and left out."""
     import duckdb  # noqa: PLC0415 - heavy
 
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.part")

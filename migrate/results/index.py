@@ -1,8 +1,8 @@
-"""One row an attempt: ``attempts.parquet`` of a run, for questions over many runs.
+"""One row an attempt: ``attempts.parquet`` of a run, for queries over many runs.
 
 It is made of the rest of the run folder and holds nothing of its own, so it can be made anew at any
-time. Rows are of kinds: a run's tries that left no attempt, what was cut off and what could not be
-read are rows too, so that no reader passes over them.
+time. Rows are of kinds: tries that left no attempt, unfinished attempts and unreadable ones are
+rows too, so that no reader passes over them.
 """
 
 from __future__ import annotations
@@ -16,36 +16,30 @@ from typing import Any, Literal, get_args
 from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, longest_outage
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, SCHEMA, Attempt, Case, HostFacts, Run, Value
-from migrate.results.run_folder import (
-    INDEX,
-    arrow,
-    attempt_folders,
-    parquet,
-    read_attempt,
-    read_head,
-    unfinished,
-    write_file,
-)
+from migrate.results.files import write_file
+from migrate.results.layout import INDEX
+from migrate.results.reader import attempt_folders, read_attempt, read_head, unfinished
+from migrate.results.tables import to_arrow, to_parquet
 
-Kind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
+RowKind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
 """``no-attempt``: a try that left none (a mishap); ``empty``: a run without any of the others."""
 
 
-class Row(Value):
-    """Of one attempt. Lengths in ms; None is not measured; an outage of 0 is in the floor."""
+class AttemptRow(Value):
+    """One attempt's row. Lengths in ms; None is not measured; an outage of 0 is in the floor."""
 
     schema_number: int = SCHEMA
-    kind: Kind
+    kind: RowKind
     run: str
     began: str
-    """Of the run: ``2026-01-02T03:04:05Z``, always UTC, so that texts sort by time."""
+    """When the run began: ``2026-01-02T03:04:05Z``, always UTC, so that texts sort by time."""
     lab: str
     lab_kind: str
     case_id: str | None = None
     mode: str | None = None
     ring: str | None = None
     definition: str | None = None
-    """A digest of the case: another one under the same id is another question."""
+    """A digest of the case: under the same id another digest is another case."""
     number: int | None = None
     outcome: str | None = None
     passed: bool | None = None
@@ -79,25 +73,27 @@ class Row(Value):
     target_kernel: str | None = None
     target_ovs: str | None = None
     problem: str | None = None
-    """What was wrong, of what is no attempt."""
+    """What was wrong; only in rows that are no attempt."""
 
 
 VERSIONS = ("root", "qemu", "libvirt", "kernel", "ovs")
-"""What of a host is kept, and what is a change when it differs."""
+"""Versions of a host that are kept; one that differs is a change."""
 
 
 def _type(annotation: Any) -> type:
-    """``float | None`` is a column of floats, and a literal one of texts."""
+    """The type of a column: ``float | None`` gives floats, a literal gives texts."""
     first = next(iter(get_args(annotation)), annotation)
     return first if isinstance(first, type) else str
 
 
-TYPES: dict[str, type] = {name: _type(field.annotation) for name, field in Row.model_fields.items()}
+TYPES: dict[str, type] = {
+    name: _type(field.annotation) for name, field in AttemptRow.model_fields.items()
+}
 
 
-def table(rows: Sequence[Row]) -> Any:
-    """As an Arrow table."""
-    return arrow([row.model_dump() for row in rows], TYPES)
+def rows_table(rows: Sequence[AttemptRow]) -> Any:
+    """Rows as an Arrow table."""
+    return to_arrow([row.model_dump() for row in rows], TYPES)
 
 
 def write_index(folder: Path) -> Any:
@@ -105,46 +101,46 @@ def write_index(folder: Path) -> Any:
 
     Raises MeasurementError: ``run.json`` can't be read, or the disk does not take it.
     """
-    made = table(rows(folder))
-    write_file(folder / INDEX, parquet(made, small=True))
+    made = rows_table(index_rows(folder))
+    write_file(folder / INDEX, to_parquet(made, small=True))
     return made
 
 
-def rows(folder: Path) -> list[Row]:
-    """All that a run has to tell. Raises MeasurementError: ``run.json`` can't be read."""
+def index_rows(folder: Path) -> list[AttemptRow]:
+    """All rows of a run. Raises MeasurementError: ``run.json`` can't be read."""
     run = read_head(folder)
-    found = [*_attempts(folder, run), *_others(folder, run)]
-    return found or [Row(kind="empty", **_head(folder, run))]
+    rows = [*_attempts(folder, run), *_others(folder, run)]
+    return rows or [AttemptRow(kind="empty", **_head(folder, run))]
 
 
-def _attempts(folder: Path, run: Run) -> Iterator[Row]:
+def _attempts(folder: Path, run: Run) -> Iterator[AttemptRow]:
     for path in sorted(attempt_folders(folder)):
         try:
-            yield row(folder, run, read_attempt(path).attempt)
+            yield attempt_row(folder, run, read_attempt(path).attempt)
         except MeasurementError as error:
-            yield Row(
+            yield AttemptRow(
                 kind="damaged", case_id=path.parent.name, number=int(path.name),
                 problem=str(error), **_head(folder, run),
             )  # fmt: skip
 
 
-def _others(folder: Path, run: Run) -> Iterator[Row]:
+def _others(folder: Path, run: Run) -> Iterator[AttemptRow]:
     for mishap in run.mishaps:
         problem = " ".join(filter(None, (mishap.problem.tried, mishap.problem.said)))
-        yield Row(
+        yield AttemptRow(
             kind="no-attempt", case_id=mishap.case_id, number=mishap.number, problem=problem,
             **_head(folder, run),
         )  # fmt: skip
     for name in unfinished(folder):
         case_id, _, number = name.rpartition("/")
-        yield Row(
+        yield AttemptRow(
             kind="cut-off", case_id=case_id, number=int(number) if number.isdecimal() else None,
             problem="cut off, not finished", **_head(folder, run),
         )  # fmt: skip
 
 
 def _head(folder: Path, run: Run) -> dict[str, Any]:
-    """The folder's name is the run's: it may have been renamed since."""
+    """The columns of the run; its name is the folder's, which may have been renamed since."""
     try:
         began = datetime.fromisoformat(run.began)
     except ValueError as error:
@@ -160,17 +156,17 @@ def _head(folder: Path, run: Run) -> dict[str, Any]:
     }
 
 
-def row(folder: Path, run: Run, attempt: Attempt) -> Row:
-    """Of one attempt of ``run``."""
+def attempt_row(folder: Path, run: Run, attempt: Attempt) -> AttemptRow:
+    """The row of one attempt of ``run``."""
     case = attempt.case
-    return Row.model_validate(
+    return AttemptRow.model_validate(
         {
             "kind": "attempt",
             **_head(folder, run),
             "case_id": case.id,
             "mode": case.interface.mode,
             "ring": case.interface.ring,
-            "definition": definition(case),
+            "definition": case_digest(case),
             "number": attempt.number,
             "outcome": attempt.outcome,
             "passed": attempt.passed,
@@ -181,25 +177,25 @@ def row(folder: Path, run: Run, attempt: Attempt) -> Row:
     )
 
 
-def definition(case: Case) -> str:
-    """Defaults left out: a key that a newer version adds makes no other case."""
+def case_digest(case: Case) -> str:
+    """A digest of a case without defaults: a key that a newer version adds changes no digest."""
     return hashlib.sha256(case.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:12]
 
 
 def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
-    found: dict[str, float | bool | None] = {
+    figures: dict[str, float | bool | None] = {
         "downtime_ms": attempt.reported.downtime_ms,
         "total_ms": attempt.reported.total_ms,
         "stall_ms": _ms(_STALL, attempt),
     }
     for way in DIRECTIONS:
         most = longest_outage(attempt, way)
-        found[f"{way}_ms"] = most.ms if most else None
-        found[f"{way}_open"] = most.at_least if most else None
-        found[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
+        figures[f"{way}_ms"] = most.ms if most else None
+        figures[f"{way}_open"] = most.at_least if most else None
+        figures[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
     for column in PART_COLUMNS:
-        found[f"{column.name.replace(', ', '_')}_ms"] = _ms(column, attempt)
-    return found
+        figures[f"{column.name.replace(', ', '_')}_ms"] = _ms(column, attempt)
+    return figures
 
 
 _STALL = next(column for column in COLUMNS if column.name == "guest stall")

@@ -1,7 +1,7 @@
-"""What old runs need not keep: all that is large, and nothing that a verdict or a figure needs.
+"""Removes bulky parts of old runs, and nothing that a verdict or a figure needs.
 
 What stays of a pruned run: ``run.json``, ``junit.xml``, ``attempts.parquet``, and ``attempt.json``
-of each attempt. So :func:`migrate.results.run_folder.read_run` reads it as before, and a baseline
+of each attempt. So :func:`migrate.results.reader.read_run` reads it as before, and a baseline
 loses nothing. Files of other names than ours are left where they are."""
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from pathlib import Path
 from migrate.errors import ConfigurationError, LabError, MeasurementError
 from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
+from migrate.results.files import exclusive, write_file
+from migrate.results.layout import PARTIAL, PRUNED
+from migrate.results.reader import read_head
 from migrate.results.recording_file import RECORDING
-from migrate.results.run_folder import PARTIAL, PRUNED, alone, read_head, write_file
 
 BULKY = (
     *("arrivals.parquet", "samples.parquet", "events.jsonl", "handoff.json", "stream.json"),
     RECORDING,
     *("source.xml", "target.xml", "logs"),
 )
-"""Of an attempt."""
+"""Files of an attempt that are removed."""
 BULKY_OF_RUN = ("report.html", RUN_LOG, "mishap-*.log")
 TRASH = ".pruned-"
-"""What is to be deleted is renamed to this first: whoever looks meanwhile sees all or nothing."""
+"""Prefix to which files are renamed before they are deleted: readers see all or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class KeepRule:
     """A run stays whole if it is younger than ``days``, or one of its lab's last ``runs``."""
 
     days: float
@@ -41,8 +43,8 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
-    """What came of one run; ``freed`` in bytes of files, 0 of one that was ``left``."""
+class PruneResult:
+    """What was done to one run; ``freed`` in bytes of files, 0 for one that was ``left``."""
 
     run: str
     freed: int = 0
@@ -51,8 +53,13 @@ class Pruned:
 
 
 def prune(
-    root: Path, keep: Keep, *, whole: bool = False, dry: bool = False, now: datetime | None = None
-) -> Iterator[Pruned]:
+    root: Path,
+    keep: KeepRule,
+    *,
+    whole: bool = False,
+    dry: bool = False,
+    now: datetime | None = None,
+) -> Iterator[PruneResult]:
     """Prune run by run, oldest first; ``whole``: the run's folder goes; ``dry``: only say so.
 
     Raises ConfigurationError: ``root`` is no folder. What can't be read as a run is left as it is.
@@ -71,21 +78,21 @@ def prune(
             run = read_head(folder)
             runs.append((_time(run.began), folder, run))
         except (LabError, ValueError) as error:
-            yield Pruned(folder.name, left=str(error))
+            yield PruneResult(folder.name, left=str(error))
     before = (now or datetime.now(UTC)) - timedelta(days=keep.days)
-    act = _remove if whole else _strip
-    for began, folder in _old(sorted(runs, key=lambda one: one[:2]), keep.runs):
+    removal = _remove if whole else _strip
+    for began, folder in _old(sorted(runs, key=lambda run: run[:2]), keep.runs):
         if began < before:
-            yield from _pruned(folder, act, dry=dry)
+            yield from _prune_run(folder, removal, dry=dry)
 
 
 def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _old(runs: list[tuple[datetime, Path, Run]], kept: int) -> Iterator[tuple[datetime, Path]]:
-    """All but the last of each lab."""
+    """All runs but the last ``kept`` of each lab."""
     left: dict[str, int] = {}
     for _, _, run in runs:
         left[run.lab] = left.get(run.lab, 0) + 1
@@ -95,24 +102,24 @@ def _old(runs: list[tuple[datetime, Path, Run]], kept: int) -> Iterator[tuple[da
         left[run.lab] -= 1
 
 
-Act = Callable[[Path, bool], int]
+Removal = Callable[[Path, bool], int]
 
 
-def _pruned(folder: Path, act: Act, *, dry: bool) -> Iterator[Pruned]:
+def _prune_run(folder: Path, removal: Removal, *, dry: bool) -> Iterator[PruneResult]:
     try:
-        with alone(folder) as ours:
-            if not ours:
-                yield Pruned(folder.name, left="it is being written, or has no end yet")
-            elif freed := act(folder, dry):
-                yield Pruned(folder.name, freed)
+        with exclusive(folder) as exclusively:
+            if not exclusively:
+                yield PruneResult(folder.name, left="it is being written, or has no end yet")
+            elif freed := removal(folder, dry):
+                yield PruneResult(folder.name, freed)
     except OSError as error:
-        yield Pruned(folder.name, left=str(error))
+        yield PruneResult(folder.name, left=str(error))
     except MeasurementError as error:
-        yield Pruned(folder.name, left=str(error))
+        yield PruneResult(folder.name, left=str(error))
 
 
 def _remove(folder: Path, dry: bool) -> int:
-    """All of a run. Returns bytes."""
+    """Remove all of a run. Returns bytes."""
     freed = _size(folder)
     if not dry:
         trash = folder.with_name(f"{TRASH}{folder.name}")
@@ -122,21 +129,21 @@ def _remove(folder: Path, dry: bool) -> int:
 
 
 def _strip(folder: Path, dry: bool) -> int:
-    """The bulky parts of a run. Returns bytes; 0 of one that has none any more."""
-    found = list(_bulky(folder))
-    freed = sum(_size(path) for path in found)
-    if not found or dry:
+    """Remove the bulky parts of a run. Returns bytes; 0 if it has none any more."""
+    paths = list(_bulky(folder))
+    freed = sum(_size(path) for path in paths)
+    if not paths or dry:
         return freed
     # First: a run that is pruned in part is one that was pruned.
     document = {
         "schema_number": SCHEMA,
         "pruned": datetime.now(UTC).isoformat(timespec="seconds"),
-        "removed": sorted({path.name for path in found}),
+        "removed": sorted({path.name for path in paths}),
     }
     write_file(folder / PRUNED, json.dumps(document, indent=1) + "\n")
     trash = folder / f"{TRASH}parts"
     trash.mkdir(exist_ok=True)
-    for number, path in enumerate(found):
+    for number, path in enumerate(paths):
         path.rename(trash / str(number))
     shutil.rmtree(trash)
     return freed
@@ -152,7 +159,7 @@ def _bulky(folder: Path) -> Iterator[Path]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of all files in it; links are not followed."""
+    """Bytes of all files in ``path``; links are not followed."""
     if path.is_symlink() or path.is_file():
         return path.lstat().st_size
     return sum(
@@ -161,7 +168,7 @@ def _size(path: Path) -> int:
 
 
 def _sweep(root: Path) -> None:
-    """What a prune that was killed had renamed already."""
+    """Delete what a prune that was killed had renamed already."""
     for trash in (*root.glob(f"{TRASH}*"), *root.glob(f"*/{TRASH}parts")):
         with suppress(OSError):
             shutil.rmtree(trash)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from migrate.model.recording import Recording
 
 RECORDING = "recording.json.gz"
-LEVEL = 6
+LEVEL = 1
+"""Of gzip: a tenth larger than its usual 6, and written five times as fast."""
 
 
 def recording_bytes(recording: Recording) -> bytes:

@@ -21,7 +21,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of ``n`` values in their own unit; ``missing`` were not measured and count nowhere else.
+    """The spread of ``n`` values in their unit; ``missing`` were not measured and do not count.
 
     ``low`` to ``high`` covers the median at ``level``; None where there are too few values: none
     at all for the median and the extremes, fewer than two for the interval.
@@ -39,20 +39,20 @@ class Spread:
 
 def spread(values: Iterable[float | None], level: float = LEVEL) -> Spread:
     """Median, its interval at ``level`` or the best that so few can give, and the extremes."""
-    given = list(values)
-    known = sorted(float(value) for value in given if value is not None)
-    n, missing = len(known), len(given) - len(known)
+    values_given = list(values)
+    known = sorted(float(value) for value in values_given if value is not None)
+    n, missing = len(known), len(values_given) - len(known)
     if not known:
         return Spread(0, missing)
     middle, least, most = float(np.median(known)), known[0], known[-1]
     if n == 1:
         return Spread(n, missing, middle, minimum=least, maximum=most)
-    low, high, reached = _interval(known, level)
+    low, high, reached = _median_interval(known, level)
     return Spread(n, missing, middle, low, high, reached, least, most)
 
 
-def _interval(known: Sequence[float], level: float) -> tuple[float, float, float]:
-    """Sorted values in; its ends, and the level that they reach, which equal values raise."""
+def _median_interval(known: Sequence[float], level: float) -> tuple[float, float, float]:
+    """Ends of the interval of sorted values, and the level reached, which equal values raise."""
     n = len(known)
     cut = _cut(n, level)
     low, high = known[cut], known[-1 - cut]
@@ -62,7 +62,7 @@ def _interval(known: Sequence[float], level: float) -> tuple[float, float, float
 
 @cache
 def _cut(n: int, level: float) -> int:
-    """How many of ``n`` values can be left out at either end; of too few for ``level`` none."""
+    """How many of ``n`` values to leave out at either end; 0 where ``n`` is too few."""
     rest = (1 - Fraction(level)) / 2 * 2**n
     within = itertools.takewhile(lambda ways: ways <= rest, itertools.accumulate(_ways(n)))
     return max(0, sum(1 for _ in within) - 1)
@@ -70,32 +70,33 @@ def _cut(n: int, level: float) -> int:
 
 @cache
 def _up_to(most: int, n: int) -> float:
-    """The chance that of ``n`` values no more than ``most`` are below the median."""
+    """The probability that at most ``most`` of ``n`` values are below the median."""
     return sum(itertools.islice(_ways(n), most + 1)) / (1 << n)
 
 
 def _ways(n: int) -> Iterator[int]:
-    """To choose none of ``n``, one, two …; each from the one before, for ``n`` may be large."""
+    """Binomial coefficients of ``n``, in order, each from the one before: ``n`` may be large."""
     ways = 1
     for number in range(n + 1):
         yield ways
         ways = ways * (n - number) // (number + 1)
 
 
-Span = tuple[float, float]
+Interval = tuple[float, float]
 """From the least to the most that a row's value may be."""
 
 
-def span(of: Spread, error: float = 0.0) -> Span | None:
-    """Its interval, given the error of each value: all that there is without one; None of none."""
-    if not of.n:
+def interval(spread: Spread, error: float = 0.0) -> Interval | None:
+    """A spread's interval, widened by the error of each value; infinite for one value, None for
+    none."""
+    if not spread.n:
         return None
-    if of.low is None or of.high is None:
+    if spread.low is None or spread.high is None:
         return -math.inf, math.inf
-    return of.low - error, of.high + error
+    return spread.low - error, spread.high + error
 
 
-def together(spans: Mapping[str, Span]) -> tuple[tuple[str, ...], ...]:
+def overlapping_sets(spans: Mapping[str, Interval]) -> tuple[tuple[str, ...], ...]:
     """The largest sets of two and more whose spans all touch: none in a set may be ranked.
 
     Touching is no chain: if b touches a and c, but a does not touch c, there are two sets. Spans
@@ -105,16 +106,19 @@ def together(spans: Mapping[str, Span]) -> tuple[tuple[str, ...], ...]:
         tuple(name for name, (begin, end) in spans.items() if begin <= point <= end)
         for point, _ in spans.values()
     }
-    largest = [one for one in sets if not any(set(one) < set(other) for other in sets)]
+    largest = [names for names in sets if not any(set(names) < set(other) for other in sets)]
     order = list(spans)
     return tuple(
-        sorted((one for one in largest if len(one) > 1), key=lambda one: [*map(order.index, one)])
+        sorted(
+            (names for names in largest if len(names) > 1),
+            key=lambda names: [*map(order.index, names)],
+        )
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """Of a meter against the truth, ``measured - injected``, in the unit of both.
+class MeterErrors:
+    """Errors of a meter against the truth, ``measured - injected``, in the unit of both.
 
     ``median`` has its sign (a bias), ``p95`` is of the absolute errors. ``missed`` were injected
     and not measured at all; they are in no figure, so look at them first.
@@ -126,12 +130,12 @@ class Errors:
     p95: float | None = None
 
 
-def errors(measured: Sequence[float | None], injected: Sequence[float]) -> Errors:
-    """Pair by pair. Raises ValueError if the two differ in length."""
+def meter_errors(measured: Sequence[float | None], injected: Sequence[float]) -> MeterErrors:
+    """The errors of measured values, pair by pair. ValueError if the two differ in length."""
     pairs = list(zip(measured, injected, strict=True))
-    found = np.array([value - truth for value, truth in pairs if value is not None])
-    missed = len(pairs) - len(found)
-    if not len(found):
-        return Errors(0, missed)
-    p95 = float(np.percentile(np.abs(found), 95))
-    return Errors(len(found), missed, float(np.median(found)), p95)
+    errors = np.array([value - truth for value, truth in pairs if value is not None])
+    missed = len(pairs) - len(errors)
+    if not len(errors):
+        return MeterErrors(0, missed)
+    p95 = float(np.percentile(np.abs(errors), 95))
+    return MeterErrors(len(errors), missed, float(np.median(errors)), p95)

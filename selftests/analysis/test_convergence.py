@@ -304,21 +304,21 @@ STOPPED = (
 
 
 def hop(
-    policy: Policy, events: tuple[Event, ...] = STOPPED, looked: QemuRecording | None = None
+    policy: Policy, events: tuple[Event, ...] = STOPPED, qemu: QemuRecording | None = None
 ) -> Convergence | None:
     """Of the one hop of a move from a to b."""
     case = Case(id="x", policy=policy, workload=BUSY)
-    whole = recording(qemu=looked or QemuRecording())
+    whole = recording(qemu=qemu or QemuRecording())
     (found,) = move_details(whole, (HopEvents(events, "a", "b"),), case, {})
     return found.convergence
 
 
-def looked() -> QemuRecording:
+def sampled() -> QemuRecording:
     return QemuRecording(samples=tuple(PASSES))
 
 
 def test_a_hop_has_what_happened_beside_its_forecast() -> None:
-    found = hop(Policy(bandwidth_mib_s=32), looked=looked())
+    found = hop(Policy(bandwidth_mib_s=32), qemu=sampled())
     assert found is not None
     assert (found.switched_over, found.stopped_s, found.suspended) == (True, 3.0, False)
     assert found.syncs == 5  # nobody looked so late
@@ -329,44 +329,44 @@ def test_libvirts_account_tells_what_came_after_the_last_look() -> None:
     job = {"memory_iteration": 3, "memory_constant": 256 * 200, "data_processed": 90 * MIB}
     first = QemuRecording(samples=tuple(PASSES[1:2]))
     events = (*STOPPED, event(3200, "job-completed", **job))
-    bare, told = hop(Policy(), looked=first), hop(Policy(), events, first)
+    bare, told = hop(Policy(), qemu=first), hop(Policy(), events, first)
     assert bare and told
     assert (bare.memory_bytes, told.memory_bytes) == (None, 56 * MIB)  # 252 less 196
 
 
 def test_without_qemus_passes_the_samples_count_the_syncs() -> None:
-    found = hop(Policy(), STOPPED[2:4], looked())
+    found = hop(Policy(), STOPPED[2:4], sampled())
     assert found is not None
     assert (found.syncs, found.switched_over, found.stopped_s) == (3, True, None)
 
 
 def test_a_guest_that_was_stopped_before_the_first_pass_did_not_stop_after_it() -> None:
     """A move that its policy suspends at once, or one of a guest that was paused."""
-    found = hop(Policy(), (event(40, "STOP"), *STOPPED[:2]), looked())
+    found = hop(Policy(), (event(40, "STOP"), *STOPPED[:2]), sampled())
     assert found is not None
     assert found.stopped_s is None
 
 
 def test_a_hop_that_was_given_up_did_not_stop() -> None:
-    found = hop(Policy(), (*STOPPED[:2], event(4000, "MIGRATION", status="cancelled")), looked())
+    found = hop(Policy(), (*STOPPED[:2], event(4000, "MIGRATION", status="cancelled")), sampled())
     assert found is not None
     assert (found.switched_over, found.stopped_s) == (False, None)
 
 
 def test_a_stop_by_the_time_limit_is_no_convergence() -> None:
     suspends = Policy(on_timeout="suspend", timeout_s=3)
-    found = hop(suspends, looked=looked())
+    found = hop(suspends, qemu=sampled())
     assert found is not None
     assert found.suspended
-    patient = hop(suspends.model_copy(update={"timeout_s": 4.0}), looked=looked())
+    patient = hop(suspends.model_copy(update={"timeout_s": 4.0}), qemu=sampled())
     assert patient is not None
     assert not patient.suspended
 
 
 def test_what_is_no_precopy_or_was_not_looked_at_is_not_told() -> None:
-    assert hop(Policy(method="postcopy"), looked=looked()) is None
-    assert hop(Policy(method="save-restore"), looked=looked()) is None
+    assert hop(Policy(method="postcopy"), qemu=sampled()) is None
+    assert hop(Policy(method="save-restore"), qemu=sampled()) is None
     assert hop(Policy()) is None
-    assert hop(Policy(), looked=QemuRecording()) is None
+    assert hop(Policy(), qemu=QemuRecording()) is None
     over = (*STOPPED, event(3200, "MIGRATION", status="postcopy-active"))
-    assert hop(Policy(on_timeout="postcopy"), over, looked()) is None
+    assert hop(Policy(on_timeout="postcopy"), over, sampled()) is None

@@ -20,7 +20,8 @@ from migrate.lab.api import Host
 from migrate.model import Attempt, Case, ClockReading, Event, Expect
 from migrate.model.recording import TrafficLog
 from migrate.recorder.clocks import Clocks
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.doubles.wire import MS, PEER_ZERO, Wire, frozen
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from migrate.report.reanalysis import reanalyse
+from migrate.results.reader import read_attempt
 from migrate.results.recording_file import RECORDING, read_recording, recording_bytes
-from migrate.results.run_folder import read_attempt
 
 RECORDINGS = sorted(path.parent for path in Path(__file__).parents[1].glob(f"*/*/{RECORDING}"))
 

@@ -15,8 +15,8 @@ from migrate.backends.failover import backend as failover
 from migrate.backends.failover.backend import Failover
 from migrate.backends.hostdev.backend import Hostdev
 from migrate.backends.sriov import allocation as vf
-from migrate.backends.sriov.allocation import NoFunctionError, leased
-from migrate.backends.sriov.functions import Function
+from migrate.backends.sriov.allocation import NoFreeVfError, lease_vf
+from migrate.backends.sriov.functions import Vf
 from migrate.backends.sriov.passthrough import GuestVf, PciAddress
 from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
@@ -94,7 +94,7 @@ def soon() -> Deadline:
 
 
 def lease(host: Machine, **options: Any) -> Any:
-    return leased(as_host(host), wanting(**options), soon())
+    return lease_vf(as_host(host), wanting(**options), soon())
 
 
 def refused(host: Machine, **options: Any) -> HostError:
@@ -114,14 +114,14 @@ def snapshot(host: Machine) -> tuple[object, ...]:
     )
 
 
-# --- leased and put back ------------------------------------------------------------------------
+# --- leased and put back --------------------------------------------------------------------------
 
 
 def test_vfs_are_leased_one_by_one(host: Machine) -> None:
     with lease(host) as first:
         with lease(host) as second:
             assert {first.address, second.address} == {"0000:01:10.0", "0000:01:10.1"}
-            assert isinstance(refused(host), NoFunctionError)
+            assert isinstance(refused(host), NoFreeVfError)
         with lease(host) as again:
             assert again.address == second.address
     assert not host.ledger.exists()
@@ -194,7 +194,7 @@ def test_what_a_killed_controller_left_is_put_back_by_the_next_one(
         with lease(host, managed=False, trust=True):
             pass
     assert host.sysfs.driver(0) == "vfio-pci"
-    assert vf.restored(as_host(host), LINK, soon()) is None
+    assert vf.restore(as_host(host), LINK, soon()) is None
     assert snapshot(host) == before
     assert not host.ledger.exists()
 
@@ -278,7 +278,7 @@ def test_none_left_is_told_with_how_many_there_could_be(host: Machine) -> None:
     host.sysfs.open(0)
     with lease(host):
         error = refused(host)
-    assert isinstance(error, NoFunctionError)
+    assert isinstance(error, NoFreeVfError)
     assert "none of the 2" in error.said
     assert "it can have 4" in error.remedy
 
@@ -287,7 +287,7 @@ def test_a_shared_group_is_refused_with_its_devices(tmp_path: Path) -> None:
     host = machine(tmp_path, made=1)
     host.sysfs.share_group(0, "0000:02:00.0", "0x010802")
     error = refused(host)
-    assert not isinstance(error, NoFunctionError)
+    assert not isinstance(error, NoFreeVfError)
     assert "IOMMU group 10 has 0000:02:00.0" in error.said
 
 
@@ -299,7 +299,7 @@ def test_a_card_that_can_not_be_told_a_mac_is_refused(host: Machine) -> None:
     links[2]["address"] = Interface().mac
     host.sysfs.links.write_text(json.dumps(links))
     with lease(host) as fitting:
-        assert (fitting.number, fitting.is_told) == (1, False)
+        assert (fitting.number, fitting.has_settable_mac) == (1, False)
     assert "nor its VLAN 42" in refused(host, vlan=42).said
 
 
@@ -330,7 +330,7 @@ def test_a_virtio_devices_functions_are_those_of_the_pci_device_above_it(host: M
         links[1 + number]["address"] = mac
         host.sysfs.links.write_text(json.dumps(links))
     with lease(host) as vf:
-        assert (vf.number, vf.mac, vf.is_told) == (1, Interface().mac, False)
+        assert (vf.number, vf.mac, vf.has_settable_mac) == (1, Interface().mac, False)
 
 
 def _no_link(host: Machine) -> None:
@@ -422,7 +422,7 @@ def test_failover_without_a_vf_is_on_its_standby_and_says_so(
         assert Failover().hotplug_xml(interface, backend) is None
         assert "no VF for the guest" in backend.notes[0]
         # where the guest begins, it needs one
-        assert isinstance(backend.missing_primary, NoFunctionError)
+        assert isinstance(backend.missing_primary, NoFreeVfError)
 
 
 def test_failover_goes_back_to_its_primary_where_there_is_one(
@@ -431,7 +431,7 @@ def test_failover_goes_back_to_its_primary_where_there_is_one(
     _with_bridge(monkeypatch)
     interface = Interface(mode="failover")
     with Failover().create(as_host(host), interface, soon()) as backend:
-        assert backend.vf == GuestVf(PciAddress.parse("0000:01:10.0"), is_told=True)
+        assert backend.vf == GuestVf(PciAddress.parse("0000:01:10.0"), has_settable_mac=True)
         assert "transient" in str(Failover().hotplug_xml(interface, backend))
     assert not host.ledger.exists()
 
@@ -464,4 +464,4 @@ def test_a_group_that_is_shared_is_no_reason_to_go_without(
 
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="no PCI address"):
-        GuestVf.of(Function(number=0, address="eth0"))
+        GuestVf.of(Vf(number=0, address="eth0"))

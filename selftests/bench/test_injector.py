@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from bench import cost_of_looking, injector, meter_accuracy
-from bench.injector import Injected, Injector, Ways, injecting, qemu_of, ways_of
-from bench.meter_accuracy import Episode, Said, Sample, Session, samples
+from bench.injector import InjectedOutage, Injector, Ways, fabric_ways, injecting, qemu_pid
+from bench.meter_accuracy import BenchSession, Episode, InjectionSample, ToolFigures, samples
 from bench.others import Numbered, empty_bins
-from bench.world import ended, local_lab, pair_of
+from bench.world import host_pair, local_lab, run_bench
 from migrate.analysis.outage import measure
 from migrate.analysis.traffic import observation
 from migrate.clock import Deadline, now_ns
@@ -156,13 +156,13 @@ def test_a_valve_that_does_not_start_is_an_error_and_not_a_wait(bridge: list[str
 
 @pytest.mark.parametrize(("took", "exact"), [(1_000_000, True), (1_000_001, False)])
 def test_a_slow_system_call_makes_no_sample(took: int, *, exact: bool) -> None:
-    assert Injected((0, 10), (20_000_000, 20_000_000 + took)).exact is exact
-    assert Injected((0, took), (20_000_000, 20_000_010)).exact is exact
+    assert InjectedOutage((0, 10), (20_000_000, 20_000_000 + took)).exact is exact
+    assert InjectedOutage((0, took), (20_000_000, 20_000_010)).exact is exact
 
 
 def test_a_guest_that_was_not_heard_has_no_port() -> None:
     with pytest.raises(HostError, match="not heard"):
-        injector.port_of([{"mac": GUEST, "ifname": "left", "state": "permanent"}], GUEST)
+        injector.fabric_port([{"mac": GUEST, "ifname": "left", "state": "permanent"}], GUEST)
 
 
 def test_every_arm_comes_first_in_its_turn() -> None:
@@ -175,7 +175,7 @@ def test_what_goes_wrong_in_a_bench_is_one_line(capsys: pytest.CaptureFixture[st
     def fails() -> int:
         raise HostError("find it", host="a", said="it is not there")
 
-    assert ended(fails) == HostError.exit_code
+    assert run_bench(fails) == HostError.exit_code
     assert capsys.readouterr().err == "find it on host a: it is not there\n"
 
 
@@ -185,10 +185,10 @@ class Sloppy:
     def __init__(self, times: int) -> None:
         self.left = times
 
-    def cut(self, _directions: object, length_ms: float) -> Injected:
+    def cut(self, _directions: object, length_ms: float) -> InjectedOutage:
         self.left -= 1
         end = round(length_ms * 1e6)
-        return Injected((0, 10**7 if self.left >= 0 else 10), (end, end + 10))
+        return InjectedOutage((0, 10**7 if self.left >= 0 else 10), (end, end + 10))
 
 
 def test_a_sample_of_unknown_length_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +199,8 @@ def test_a_sample_of_unknown_length_is_made_again(monkeypatch: pytest.MonkeyPatc
         meter_accuracy.episode(cast("Injector", Sloppy(99)), 0, "both cut", 20)
 
 
-def sample(kind: str, injected_ms: float, measured_ms: float | None) -> Sample:
-    return Sample(kind, 20, "egress", injected_ms, 0.01, measured_ms, floor_ms=1.0)
+def sample(kind: str, injected_ms: float, measured_ms: float | None) -> InjectionSample:
+    return InjectionSample(kind, 20, "egress", injected_ms, 0.01, measured_ms, floor_ms=1.0)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def sample(kind: str, injected_ms: float, measured_ms: float | None) -> Sample:
         (sample("none", 0.0, 3.1), False),
     ],
 )
-def test_the_criterion_can_fail(judged: Sample, *, passed: bool) -> None:
-    told = [Said(kind, 20, {"meter": 20.0}) for kind in meter_accuracy.CUTS]
-    assert meter_accuracy.tell([judged], told) is passed
+def test_the_criterion_can_fail(judged: InjectionSample, *, passed: bool) -> None:
+    told = [ToolFigures(kind, 20, {"meter": 20.0}) for kind in meter_accuracy.CUTS]
+    assert meter_accuracy.print_tables([judged], told) is passed
 
 
 def test_an_outage_below_the_floor_is_not_missed() -> None:
@@ -251,15 +251,15 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
     cuts = {}
     with (
         local_lab(lab_name) as lab,
-        build_world(case, AttemptEnv(lab), pair_of(lab)) as stage,
+        build_world(case, AttemptEnv(lab), host_pair(lab)) as stage,
     ):
-        enter, ways = lab.in_fabric([]), ways_of(lab, case.interface.mac)
+        enter, ways = lab.in_fabric([]), fabric_ways(lab, case.interface.mac)
         with injecting(enter, ways) as valve:
             cuts["egress cut"] = valve.cut(["egress"], 400)
             stage.listen(0.5)
             cuts["ingress cut"] = valve.cut(["ingress"], 400)
             stage.listen(0.5)
-            qemu = qemu_of(lab, stage.domain.host)
+            qemu = qemu_pid(lab, stage.domain.host)
             cuts["held, flushed late"] = valve.hold(qemu, 400)
         stage.listen(0.5)
         recording = stage.end()
@@ -269,7 +269,7 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
         Episode(kind, 400, (cut,), cut.begin[0], cut.end[1]) for kind, cut in cuts.items()
     )
     window = floor_window[0], now_ns()
-    judged = list(samples(Session(episodes, traffic, found, (), window)))
+    judged = list(samples(BenchSession(episodes, traffic, found, (), window)))
     for one in judged:
         assert one.measured_ms is not None
         if one.injected_ms:

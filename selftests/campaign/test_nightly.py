@@ -36,8 +36,10 @@ from migrate.lab.api import Host, Lab
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
-from migrate.report.table import plain, table
-from migrate.results.run_folder import PARTIAL, RunWriter, read_run
+from migrate.report.table import plain, run_table
+from migrate.results.layout import PARTIAL
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from migrate.scenario.loader import parse
 from selftests.command_line import Run, started
 from selftests.doubles import synthetic
@@ -131,7 +133,7 @@ def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
     assert (missed.case_id, missed.tries, missed.expected_s) == ("c-virtio", 1, 60.0)
     assert missed.reason == "for lack of time"
     assert going.exit_code == 0, "it fails no run"
-    shown = plain(table(going.run, going.attempts))
+    shown = plain(run_table(going.run, going.attempts))
     assert "1 attempts not reached, for lack of time: c-virtio (1)" in shown
     going.finish()
     assert "not reached: for lack of time" in (going.writer.folder / "junit.xml").read_text()

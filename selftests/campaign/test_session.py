@@ -20,7 +20,8 @@ from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, Skip
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.helpers import SaidSoFar
 
@@ -221,10 +222,10 @@ def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
     """A machine on which labs only seem to come up and go down."""
     there: dict[str, object] = {}
 
-    def up(config: LocalConfig, _say: object) -> object:
+    def up(config: LocalConfig) -> object:
         return there.setdefault(config.name, going.lab)
 
-    monkeypatch.setattr(manager, "is_up", lambda config, _say: config.name in there)
+    monkeypatch.setattr(manager, "is_up", lambda config: config.name in there)
     monkeypatch.setattr(manager, "up", up)
     monkeypatch.setattr(manager, "down", lambda config: there.pop(config.name))
     return there

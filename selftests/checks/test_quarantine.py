@@ -14,7 +14,8 @@ from migrate.model import Attempt, Mode, Quarantined, Run, Verdict
 from migrate.report import table
 from migrate.report.html import write_report
 from migrate.report.junit import junit
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 
 ENTRY = """
@@ -130,11 +131,11 @@ def test_what_an_entry_comes_to_is_told(
 
 
 def test_the_table_says_quarantined_and_counts_no_pass(entry: Quarantined) -> None:
-    text = table.plain(table.table(run(entry), [PASSED, DEAD]))
+    text = table.plain(table.run_table(run(entry), [PASSED, DEAD]))
     assert "quarantined 1/2 passed: network fail" in " ".join(text.split())
     assert "FAIL" not in text
     assert "it covers 1 of 2" in text
-    assert "FAIL" in table.plain(table.table(run(entry), [DEAD, WORSE]))
+    assert "FAIL" in table.plain(table.run_table(run(entry), [DEAD, WORSE]))
 
 
 def test_the_report_and_the_folder_know(entry: Quarantined, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from migrate.model.recording import (
     StartRecording,
     TrafficLog,
 )
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 
 MS = 1_000_000
 BEGIN = 5_000_000 * MS

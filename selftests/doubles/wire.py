@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from migrate.analysis.outage import Measurement, Observation, measure
+from migrate.analysis.outage import Measurement, TrafficObservation, measure
 from migrate.clock import Offset
 from migrate.model import Direction, Gap, Phase
 from migrate.model.recording import Arrivals
@@ -134,7 +134,7 @@ class Wire:
                 slots = np.where(slots >= stop.begin, slots + stop.length, slots)
         return np.asarray(slots[slots < self.length])
 
-    def log(self) -> Observation:
+    def log(self) -> TrafficObservation:
         """What the two logs hold."""
         rng = np.random.default_rng(self.seed)
         out, back = self._sent_by_guest(), np.arange(0.0, self.length, self.interval)
@@ -142,7 +142,7 @@ class Wire:
         at_guest = self._wire("ingress", back, rng)
         egress = self._rows(at_peer, _ns(self.guest_clock(out), GUEST_ZERO), None)
         ingress = self._rows(at_guest, _ns(back, PEER_ZERO), GUEST_ZERO)
-        return Observation(
+        return TrafficObservation(
             egress=egress,
             ingress=ingress,
             peer=Offset("peer", AXIS_ZERO - PEER_ZERO, round(self.peer_error * MS)),

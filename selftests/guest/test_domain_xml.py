@@ -52,7 +52,7 @@ IMAGE = Image(
 
 
 def vf(address: str) -> GuestVf:
-    return GuestVf(PciAddress.parse(address), is_told=True)
+    return GuestVf(PciAddress.parse(address), has_settable_mac=True)
 
 
 def vdpa(device: str) -> VdpaBackend:
@@ -270,7 +270,7 @@ def test_a_vf_is_in_no_domain_that_is_started_or_saved(case: str) -> None:
 def test_a_vf_whose_card_can_not_be_told_its_mac_is_a_plain_device() -> None:
     """libvirt would try to tell it; the target's XML names the target's all the same."""
     here, there = (
-        FailoverBackend(bridge="data", vf=dataclasses.replace(vf, is_told=False))
+        FailoverBackend(bridge="data", vf=dataclasses.replace(vf, has_settable_mac=False))
         for vf in (HERE, THERE)
     )
     interface = Interface(mode="failover")

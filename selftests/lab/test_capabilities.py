@@ -220,6 +220,14 @@ def test_the_look_at_a_bare_machine_says_little(tmp_path: Path) -> None:
     assert set(said) <= {"kernel", "cpu", "ovs", "vdpa-tool"}
 
 
+def test_a_part_that_finds_nothing_does_not_fail_the_look() -> None:
+    parts = [facts.Inspection("false", {}), facts.Inspection("say key value; false", {})]
+    done = subprocess.run(
+        ["sh", "-c", script_of(parts)], capture_output=True, text=True, check=True
+    )
+    assert facts.parse(done.stdout)["key"] == ("value",)
+
+
 # --- KVM is tried, in a host of the local lab ---
 
 

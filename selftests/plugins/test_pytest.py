@@ -68,7 +68,7 @@ class Session:
 @pytest.fixture(scope="session", autouse=True)
 def no_lab():
     with pytest.MonkeyPatch.context() as patch:
-        up = lambda config, say, keep: contextlib.nullcontext(Lab(config))
+        up = lambda config, keep: contextlib.nullcontext(Lab(config))
         patch.setattr(manager, "opened", up)
         patch.setattr(session, "begin", lambda lab, *_: Session(lab))
         yield

@@ -29,7 +29,8 @@ from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import new_record
 from migrate.model import AttemptError, Case, Problem, Skip
 from migrate.plugins.xdist_shared import SharedRun
-from migrate.results.run_folder import RunWriter, read_run
+from migrate.results.reader import read_run
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.helpers import ROOT, SaidSoFar, remove_lab
 

@@ -12,8 +12,8 @@ import pytest
 
 from bench import dirty_rate as bench
 from bench.boot_sector import build, pages_written
-from bench.sector import NAME, Written, await_sector, rate, sector_guest, tsc_hz, written
-from bench.world import pair_of
+from bench.sector import NAME, PageCount, await_sector, pages_so_far, rate, sector_guest, tsc_hz
+from bench.world import host_pair
 from migrate.analysis.convergence import Forecast, Period
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, HostError, MeasurementError
@@ -189,12 +189,12 @@ def left_of_it(host: Host) -> list[str]:
 
 @pytest.mark.needs_root
 def test_a_sector_writes_and_every_method_says_how_much_or_why_not(shared_lab: LocalLab) -> None:
-    host, _ = pair_of(shared_lab)
+    host, _ = host_pair(shared_lab)
     with sector_guest(host, build(16, 64, tsc_hz()), "tcg,thread=multi") as qemu:
         await_sector(qemu, host)
-        begin = written(qemu)
+        begin = pages_so_far(qemu)
         found = {one.method: one for one in measure_all(qemu, 1)}
-        assert rate(begin, written(qemu)) > 0, "it goes on writing while it is looked at"
+        assert rate(begin, pages_so_far(qemu)) > 0, "it goes on writing while it is looked at"
         with pytest.raises(HostError, match="dirty-ring-size"), limited(qemu, 8):
             pass
         assert limits(qemu) == ()
@@ -209,7 +209,7 @@ def test_a_sector_writes_and_every_method_says_how_much_or_why_not(shared_lab: L
 
 @pytest.mark.needs_root
 def test_a_sector_that_is_given_up_leaves_nothing(shared_lab: LocalLab) -> None:
-    host, _ = pair_of(shared_lab)
+    host, _ = host_pair(shared_lab)
     with (
         pytest.raises(KeyError),
         sector_guest(host, build(16, 64, tsc_hz()), "tcg,thread=multi"),
@@ -223,7 +223,7 @@ def test_a_sector_that_is_given_up_leaves_nothing(shared_lab: LocalLab) -> None:
 def test_an_accelerator_that_qemu_does_not_have_is_told_and_leaves_nothing(
     shared_lab: LocalLab,
 ) -> None:
-    host, _ = pair_of(shared_lab)
+    host, _ = host_pair(shared_lab)
     sector = build(16, 64, tsc_hz())
     with (
         pytest.raises(HostError, match="dirty-ring-size"),
@@ -242,8 +242,8 @@ def test_a_sector_moves_with_its_passes_told_or_is_given_up(
     if not converges:
         monkeypatch.setattr(bench, "MOVE_S", 0.5)
         monkeypatch.setattr(bench, "BANDWIDTH_MIB_S", 1)
-    hosts, mib_s = pair_of(shared_lab), 4 if converges else 64
-    found = bench.moved(hosts, "tcg,thread=multi", mib_s, auto_converge=False)
+    hosts, mib_s = host_pair(shared_lab), 4 if converges else 64
+    found = bench.live_move(hosts, "tcg,thread=multi", mib_s, auto_converge=False)
     assert found.status == ("completed" if converges else "cancelled")
     assert (found.after_mib_s is not None) == converges
     assert (found.foretold.passes_needed is not None) == converges
@@ -251,13 +251,13 @@ def test_a_sector_moves_with_its_passes_told_or_is_given_up(
     if converges:
         assert found.syncs == len(found.looks)
         assert sum(sent for sent, _ in found.passes()) > 0
-    assert [left_of_it(host) for host in pair_of(shared_lab)] == [[], []]
+    assert [left_of_it(host) for host in host_pair(shared_lab)] == [[], []]
 
 
 def move(looks: Sequence[tuple[int, int, int]]) -> bench.Move:
     """Of (seconds, MiB sent, pages written) at each look."""
     seen = tuple(
-        bench.Look(at * 10**9, mib << 20, 512, None, Written(pages, at * 10**9))
+        bench.PassSample(at * 10**9, mib << 20, 512, None, PageCount(pages, at * 10**9))
         for at, mib, pages in looks
     )
     foretold = Forecast((128 << 20,), None)
@@ -268,7 +268,7 @@ def test_a_guest_that_stood_still_in_a_move_is_told(capsys: pytest.CaptureFixtur
     found = move([(0, 0, 0), (2, 128, 512), (4, 256, 512), (5, 256, 512)])
     assert found.passes() == [(128.0, 1.0), (128.0, 0.0), (0.0, 0.0)]
     assert found.stood_still() == (2,), "the last is the stop"
-    bench.tell_moves([found])
+    bench.print_moves([found])
     assert "stood still in pass 2: not converged" in capsys.readouterr().out
     assert move([(0, 0, 0), (2, 9, 9), (3, 10, 9)]).stood_still() == ()
 
@@ -297,5 +297,5 @@ def test_guests_are_emulated_where_there_is_no_kvm(
 
 def test_a_sector_that_does_not_run_has_no_rate() -> None:
     with pytest.raises(MeasurementError, match="runs no more"):
-        rate(Written(1, 1), None)
-    assert rate(Written(2**32 - 256, 0), Written(256, 10**9)) == 2.0, "the count wraps"
+        rate(PageCount(1, 1), None)
+    assert rate(PageCount(2**32 - 256, 0), PageCount(256, 10**9)) == 2.0, "the count wraps"

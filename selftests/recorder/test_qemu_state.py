@@ -17,6 +17,7 @@ from migrate.recorder.qemu_state import QemuWatch, Regions, watch_qemus
 from migrate.recorder.qmp_queries import ranges
 from selftests.doubles.qmp import (
     ENDS,
+    GREETING,
     PATIENCE_S,
     Answers,
     Message,
@@ -90,6 +91,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
         target: Script | None,
         until: Callable[[QemuWatch], bool],
         regions: Regions = lambda *_: (),
+        greeting: Message = GREETING,
     ) -> QemuWatch:
         listener = Listener()
         hosts = []
@@ -98,18 +100,18 @@ def moved(tmp_path: Path) -> Iterator[World]:
             folder.mkdir()
             hosts.append(here(name, folder))
             if its is not None:
-                made.append(StandIn(folder / "migrate-lab.monitor", its))
+                made.append(StandIn(folder / "migrate-lab.monitor", its, (greeting,)))
         sampled: list[Sample] = []
-        with watch_qemus(hosts[0], hosts[1], listener, sampled.append, regions) as looked:
-            assert looked is not None
+        with watch_qemus(hosts[0], hosts[1], listener, sampled.append, regions) as watch:
+            assert watch is not None
             if target is not None:
                 arrival = Event(at_ns=now_ns(), source="libvirt", host="b", name="started")
                 listener.add(arrival)
             deadline = Deadline.after(PATIENCE_S)
-            while not until(looked):
+            while not until(watch):
                 assert not deadline.passed()
                 listener.wait(lambda _event: False, Deadline.after(0.01))
-        return looked
+        return watch
 
     yield look
     for one in made:
@@ -118,7 +120,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
 
 def test_progress_is_sampled_and_the_source_is_read_at_its_stop(moved: World) -> None:
     source = script(query_migrate=[ACTIVE, STOP])
-    found = moved(source, None, lambda looked: looked.source is not None and looked.samples)
+    found = moved(source, None, lambda watch: watch.source is not None and watch.samples)
     assert found.samples[0].remaining_bytes == 5
     assert nic(found.source)["queues"] == [{"queue-index": 0}]
     assert nic(found.source)["vhost"] == []  # refused: there is no backend
@@ -129,7 +131,7 @@ def test_progress_is_sampled_and_the_source_is_read_at_its_stop(moved: World) ->
 
 def test_the_target_is_read_before_the_guest_runs_on(moved: World) -> None:
     target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")])
-    found = moved(script(), target, lambda looked: looked.target is not None)
+    found = moved(script(), target, lambda watch: watch.target is not None)
     assert nic(found.target)["queues"] == [{"queue-index": 0}]
 
 
@@ -138,7 +140,7 @@ def test_a_state_that_was_read_while_the_guest_ran_on_is_none(moved: World) -> N
         x_query_virtio=[*script()["x-query-virtio"], event("completed")],
         x_query_virtio_queue_status=[RESUME, {"return": {"queue-index": 0}}],
     )
-    found = moved(script(), target, lambda looked: bool(looked.unseen))
+    found = moved(script(), target, lambda watch: bool(watch.unseen))
     had = nic(found.target)
     assert (had["status"], had["queues"], had["filter"]) == (None, [], None)
     assert had["config"]["host_mtu"] == 1400  # it can't change, and was asked before
@@ -148,7 +150,7 @@ def test_a_state_that_was_read_while_the_guest_ran_on_is_none(moved: World) -> N
 
 def test_a_guest_that_ran_on_before_is_told(moved: World) -> None:
     target = script(x_query_virtio=[*script()["x-query-virtio"], RESUME])
-    found = moved(script(), target, lambda looked: bool(looked.unseen))
+    found = moved(script(), target, lambda watch: bool(watch.unseen))
     assert found.unseen == ["b: the guest ran on before its state could be read"]
 
 
@@ -157,7 +159,7 @@ def test_the_target_is_asked_for_its_rounds_and_for_no_progress(moved: World) ->
     target = script(
         x_query_virtio=[*script()["x-query-virtio"], event("completed")], query_migrate=ENDS
     )
-    found = moved(script(), target, lambda looked: looked.target is not None)
+    found = moved(script(), target, lambda watch: watch.target is not None)
     assert found.announce == AnnounceParameters(rounds=5, initial_ms=50, step_ms=100, max_ms=550)
     assert found.blocktime is None
     assert not found.unseen
@@ -176,27 +178,27 @@ def postcopy(**more: Sequence[Message]) -> Script:
 def test_after_post_copy_the_target_tells_how_long_pages_were_waited_for(moved: World) -> None:
     told = {"postcopy-blocktime": 12, "postcopy-vcpu-blocktime": [12, 30]}
     target = postcopy(migrate_set_capabilities=[NOTHING], query_migrate=[{"return": told}])
-    found = moved(script(), target, lambda looked: looked.blocktime is not None)
+    found = moved(script(), target, lambda watch: watch.blocktime is not None)
     assert found.blocktime == Blocktime(every_ms=12, each_ms=(12, 30))
 
 
 def test_a_target_that_refuses_to_note_it_is_told_and_goes_on(moved: World) -> None:
     refused = [refusal("Postcopy-blocktime is not supported")]
     target = postcopy(migrate_set_capabilities=refused, query_migrate=[NOTHING])
-    found = moved(script(), target, lambda looked: len(looked.unseen) == 2)
+    found = moved(script(), target, lambda watch: len(watch.unseen) == 2)
     said = "b: migrate-set-capabilities: Postcopy-blocktime is not supported"
     assert found.unseen == [said, "b: the guest ran on before its state could be read"]
     assert found.blocktime is None
 
 
 def test_that_the_source_answers_is_noted_also_while_nothing_moves(moved: World) -> None:
-    found = moved(script(), None, lambda looked: len(looked.answered_ns) > 1)
+    found = moved(script(), None, lambda watch: len(watch.answered_ns) > 1)
     assert found.answered_ns == sorted(found.answered_ns)
     assert not found.samples
 
 
 def test_a_source_that_owes_an_answer_is_noted_until_it_ends(moved: World) -> None:
-    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
+    found = moved(script(query_migrate=ENDS), None, lambda watch: bool(watch.unseen))
     assert len(found.answered_ns) == 1
     assert not found.samples
 
@@ -209,13 +211,13 @@ def test_queues_of_a_backend_that_may_run_are_never_asked_about(
         x_query_virtio=[*script()["x-query-virtio"], event("completed")],
         x_query_virtio_queue_status=ENDS,
     )
-    found = moved(source, target, lambda looked: looked.target is not None)
+    found = moved(source, target, lambda watch: watch.target is not None)
     assert found.vhost is True
     assert nic(found.target)["queues"] == []
 
 
 def test_a_source_that_ends_before_it_was_read_is_told(moved: World) -> None:
-    found = moved(script(query_migrate=ENDS), None, lambda looked: bool(looked.unseen))
+    found = moved(script(query_migrate=ENDS), None, lambda watch: bool(watch.unseen))
     assert found.unseen[0].startswith("a: query-migrate: ")
 
 
@@ -223,14 +225,33 @@ def test_a_card_is_known_by_its_device_and_its_vlans_are_ranges(moved: World) ->
     foreign = {"name": "other", "vlan-table": []}
     cards = [{"return": [foreign, {"name": "net0", "vlan-table": [4, 2, 3, 9]}]}]
     source = script(query_migrate=[NOTHING, STOP], query_rx_filter=cards)
-    found = moved(source, None, lambda looked: looked.source is not None)
+    found = moved(source, None, lambda watch: watch.source is not None)
     assert nic(found.source)["filter"] == {"name": "net0", "vlan-table": ["2-4", "9"]}
     assert ranges([]) == []
 
 
+def test_a_qemu_that_a_question_ends_is_not_asked_it(moved: World) -> None:
+    """QEMU 11.1.3 fails an assertion at x-query-virtio-status."""
+    version = {"qemu": {"major": 11, "minor": 1, "micro": 3}, "package": "Debian"}
+    deadly = {"x_query_virtio_status": ENDS, "x_query_virtio_queue_status": ENDS}
+    source = script(query_migrate=[ACTIVE, STOP], **deadly)
+    target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")], **deadly)
+    found = moved(
+        source,
+        target,
+        lambda watch: bool(watch.source and watch.target),
+        greeting={"QMP": {"version": version, "capabilities": []}},
+    )
+    assert nic(found.source)["filter"]["name"] == "net0"
+    assert (nic(found.source)["status"], nic(found.source)["queues"]) == (None, [])
+    assert found.vhost is None
+    ends = "x-query-virtio-status ends QEMU 11.1.3"
+    assert [why.partition(":")[0] for why in found.unseen if ends in why] == ["a", "b"]
+
+
 def test_what_qemu_refuses_is_not_there(moved: World) -> None:
     source = script(query_migrate=[NOTHING, STOP], query_rx_filter=[REFUSED], qom_get=[REFUSED])
-    found = moved(source, None, lambda looked: looked.source is not None)
+    found = moved(source, None, lambda watch: watch.source is not None)
     assert (nic(found.source)["filter"], nic(found.source)["config"]) == (None, {})
 
 
@@ -245,8 +266,8 @@ def test_a_backend_is_told_of_while_it_works_the_queues(moved: World) -> None:
         x_query_virtio_status=[status(vhost=True)],
     )
 
-    def told(looked: QemuWatch) -> bool:
-        return bool(looked.source and looked.target and nic(looked.target)["backend"])
+    def told(watch: QemuWatch) -> bool:
+        return bool(watch.source and watch.target and nic(watch.target)["backend"])
 
     found = moved(source, target, told)
     assert nic(found.source)["backend"] == BACKEND
@@ -263,7 +284,7 @@ def test_a_source_that_runs_on_while_it_is_read_has_no_state(moved: World, runni
     }
     turns = [STOP, RESUME] if running == "before" else [STOP]
     source = script(query_migrate=[*turns, NOTHING], x_query_virtio_queue_status=answers[running])
-    found = moved(source, None, lambda looked: len(looked.unseen) > (running == "again"))
+    found = moved(source, None, lambda watch: len(watch.unseen) > (running == "again"))
     assert found.source is None
     assert not found.memory
     said = "a: the guest ran on while its state was read: it is not compared"
@@ -277,7 +298,7 @@ def test_a_backend_that_may_run_on_is_not_asked_about(moved: World) -> None:
         x_query_virtio_status=[status(vhost=True)],
         x_query_virtio_queue_status=ENDS,
     )
-    found = moved(source, None, lambda looked: bool(looked.unseen))
+    found = moved(source, None, lambda watch: bool(watch.unseen))
     assert found.source is None
     assert found.unseen[0] == "a: the guest ran on before its state was read"
 
@@ -288,7 +309,7 @@ def test_a_backend_that_will_not_run_on_is_asked_about(moved: World, final: str)
         query_migrate=[STOP, event("device"), event(final), NOTHING],
         x_query_virtio_status=[status(vhost=True)],
     )
-    found = moved(source, None, lambda looked: looked.source is not None)
+    found = moved(source, None, lambda watch: watch.source is not None)
     assert nic(found.source)["queues"] == [{"queue-index": 0}]
     assert not found.unseen
 
@@ -305,14 +326,14 @@ def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path
         return [(0x2000, 5)] if known else [(0x1000, 5)]
 
     source = script(query_migrate=[NOTHING, STOP])
-    found = moved(source, None, lambda looked: 0x2000 in looked.memory, regions)
+    found = moved(source, None, lambda watch: 0x2000 in watch.memory, regions)
     assert found.memory == {0x1000: b"rings", 0x2000: b"rings"}
     assert not (tmp_path / "a" / "migrate-lab.memory").exists()
 
 
 def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
     source = script(query_migrate=[NOTHING, STOP], pmemsave=[REFUSED])
-    found = moved(source, None, lambda looked: bool(looked.unseen), lambda *_: [(0x1000, 5)])
+    found = moved(source, None, lambda watch: bool(watch.unseen), lambda *_: [(0x1000, 5)])
     assert nic(found.source)["queues"] == [{"queue-index": 0}]
     assert not found.memory
     assert found.unseen[0].startswith("a: its rings were not read: pmemsave: ")

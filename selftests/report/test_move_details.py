@@ -31,7 +31,7 @@ from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.html import write_report
 from migrate.report.move_details import sections
-from migrate.report.table import plain, plain_sections, table
+from migrate.report.table import plain, plain_sections, run_table
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS
 
@@ -295,19 +295,19 @@ def test_dirty_rates_are_a_row_a_method_with_the_reasons_below() -> None:
 
 def test_a_run_has_medians_of_what_its_outages_contain() -> None:
     run = synthetic.run()
-    text = plain(table(run, [attempt(1), attempt(2, explained=(gap(30),))]))
+    text = plain(run_table(run, [attempt(1), attempt(2, explained=(gap(30),))]))
     assert "Where the outage went, egress: medians over the attempts, ms" in text
     assert "80.0 [70.0..90.0]" in text
     assert "unexplained   20.0 [10.0..30.0]" in text
-    assert "Where the outage went" not in plain(table(run, [attempt(explained=None)]))
+    assert "Where the outage went" not in plain(run_table(run, [attempt(explained=None)]))
 
 
 def test_a_case_without_an_explained_gap_is_no_zero_beside_one_that_has_it() -> None:
     unmeasured = synthetic.attempt(synthetic.case("vhost-user"))
     quiet = synthetic.attempt(synthetic.case("vdpa"), gaps=(), explained=())
-    text = plain(table(synthetic.run(), [attempt(), unmeasured, quiet]))
+    text = plain(run_table(synthetic.run(), [attempt(), unmeasured, quiet]))
     assert re.search(r"^unexplained +10\.0 +not measured +in the floor$", text, re.MULTILINE)
-    some = plain(table(synthetic.run(), [attempt(), attempt(2, explained=None)]))
+    some = plain(run_table(synthetic.run(), [attempt(), attempt(2, explained=None)]))
     assert re.search(r"^unexplained +10\.0 in 1 of 2$", some, re.MULTILINE)
 
 

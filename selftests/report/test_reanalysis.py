@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from migrate.cli.main import cli
 from migrate.model import Attempt
-from migrate.results.prune import Keep, prune
+from migrate.results.prune import KeepRule, prune
 from migrate.results.recording_file import RECORDING
 from selftests.doubles import synthetic
 from selftests.helpers import ROOT
@@ -87,6 +87,6 @@ def test_a_damaged_recording_is_told(attempt: Path, tmp_path: Path, content: byt
 
 def test_a_recording_goes_with_what_is_large(attempt: Path, tmp_path: Path) -> None:
     (attempt.parents[2] / "junit.xml").write_text("<testsuites/>")
-    list(prune(tmp_path, Keep(days=0, runs=0)))
+    list(prune(tmp_path, KeepRule(days=0, runs=0)))
     assert not (attempt / RECORDING).exists()
     assert analyze(tmp_path).exit_code == 3

@@ -29,14 +29,14 @@ from migrate.model import (
     Verdict,
 )
 from migrate.model.recording import Arrivals
-from migrate.report.downsample import edges, lost, thinned
+from migrate.report.downsample import downsample, gap_edges, lost_stretches
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData, windows
 from migrate.report.figure_lanes import PHASES, labels
 from migrate.report.html import GAPS, headline, write_report
-from migrate.report.table import NO_PHASE, Table, plain, rich, table
+from migrate.report.table import NO_PHASE, RunTable, plain, rich, run_table
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
-from migrate.results.run_folder import RunWriter
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS, STOP
 
@@ -51,7 +51,7 @@ def many(of: str = "virtio", count: int = 5, **fields: Any) -> list[Attempt]:
     ]
 
 
-def row(of: Table, number: int = 0) -> dict[str, str]:
+def row(of: RunTable, number: int = 0) -> dict[str, str]:
     return {head: cell.line() for head, cell in zip(of.heads, of.rows[number], strict=True)}
 
 
@@ -59,7 +59,7 @@ def row(of: Table, number: int = 0) -> dict[str, str]:
 
 
 def test_a_row_is_a_mode_with_medians_and_extremes() -> None:
-    told = row(table(synthetic.run(), many()))
+    told = row(run_table(synthetic.run(), many()))
     assert told["mode"] == "virtio"
     assert told["n"] == "5"
     assert told["downtime reported, ms"] == "63.0 [61.0..65.0]"
@@ -74,31 +74,31 @@ def test_two_cases_of_one_mode_are_told_apart_by_their_ids() -> None:
         synthetic.attempt(synthetic.case(name="split")),
         synthetic.attempt(synthetic.case(name="packed")),
     ]
-    of = table(synthetic.run(), attempts)
+    of = run_table(synthetic.run(), attempts)
     assert of.heads[0] == "case"
     assert [line[0].text for line in of.rows] == ["split-virtio", "packed-virtio"]
 
 
 def test_what_was_not_measured_says_so_and_is_no_zero() -> None:
     nothing: dict[str, Any] = {"gaps": None, "stalls": None, "floor": None, "reported": Reported()}
-    told = row(table(synthetic.run(), many(**nothing)))
+    told = row(run_table(synthetic.run(), many(**nothing)))
     assert [value for head, value in told.items() if head.endswith(", ms")] == [NOT_MEASURED] * 6
 
 
 def test_how_many_were_measured_is_said_if_not_all() -> None:
     attempts = [*many(count=4), synthetic.attempt(synthetic.case(), 5, gaps=None)]
-    told = row(table(synthetic.run(), attempts))
+    told = row(run_table(synthetic.run(), attempts))
     assert told["outage seen, egress, ms"].endswith("4/5 measured")
 
 
 def test_no_gap_above_the_floor_is_said_in_words() -> None:
-    told = row(table(synthetic.run(), many(count=1, gaps=())))
+    told = row(run_table(synthetic.run(), many(count=1, gaps=())))
     assert told["outage seen, egress, ms"] == IN_FLOOR
 
 
 def test_an_outage_that_did_not_end_is_a_lower_bound() -> None:
     gap = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
-    told = row(table(synthetic.run(), many(count=1, gaps=(gap,))))
+    told = row(run_table(synthetic.run(), many(count=1, gaps=(gap,))))
     assert told["outage seen, egress, ms"] == "≥ 900"
     assert told["outage seen, ingress, ms"] == IN_FLOOR
 
@@ -106,9 +106,11 @@ def test_an_outage_that_did_not_end_is_a_lower_bound() -> None:
 def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
     fail = Verdict(check="tcp", result="fail")
     missing = Verdict(check="stall", result="unmeasured")
-    told = row(table(synthetic.run(), [*many(count=1), *many(count=1, verdicts=(fail, missing))]))
+    told = row(
+        run_table(synthetic.run(), [*many(count=1), *many(count=1, verdicts=(fail, missing))])
+    )
     assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
-    told = row(table(synthetic.run(), many(count=1, verdicts=())))
+    told = row(run_table(synthetic.run(), many(count=1, verdicts=())))
     assert told["verdict"] == "FAIL 0/1 passed: no verdict"
 
 
@@ -118,7 +120,7 @@ def test_an_unmeasured_check_that_is_allowed_passes() -> None:
         Verdict(check="outcome", result="pass"),
         Verdict(check="stall", result="unmeasured"),
     )
-    told = row(table(synthetic.run(), [synthetic.attempt(case, verdicts=verdicts)]))
+    told = row(run_table(synthetic.run(), [synthetic.attempt(case, verdicts=verdicts)]))
     assert told["verdict"] == "pass 1/1"
 
 
@@ -135,7 +137,7 @@ def test_what_lies_within_each_others_error_is_called_indistinguishable() -> Non
 
 def ranked(attempts: list[Attempt]) -> list[str]:
     """The lines that say which rows can't be told apart."""
-    notes = table(synthetic.run(), attempts).notes
+    notes = run_table(synthetic.run(), attempts).notes
     return [note for note in notes if " are indistinguishable in " in note]
 
 
@@ -192,12 +194,12 @@ def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> 
         for turn in range(1, 4)
     ]
     assert ranked(attempts) == []
-    assert "More than 12 rows are not compared" in table(synthetic.run(), attempts).notes[-1]
+    assert "More than 12 rows are not compared" in run_table(synthetic.run(), attempts).notes[-1]
 
 
 def test_single_attempts_can_not_be_ranked() -> None:
     attempts = [*many(count=1), *many("vhost-user", count=1)]
-    assert "can't be ranked" in table(synthetic.run(), attempts).notes[-1]
+    assert "can't be ranked" in run_table(synthetic.run(), attempts).notes[-1]
     assert ranked(attempts) == []
 
 
@@ -205,7 +207,7 @@ def test_single_attempts_can_not_be_ranked() -> None:
 
 
 def by_part(attempts: list[Attempt], number: int = 0) -> dict[str, str]:
-    parts = table(synthetic.run(), attempts).parts
+    parts = run_table(synthetic.run(), attempts).parts
     cells = parts.rows[number]
     return {head: cell.line() for head, cell in zip(parts.heads, cells, strict=True)}
 
@@ -248,7 +250,7 @@ def test_a_part_that_was_not_measured_says_so() -> None:
 
 def test_a_longest_gap_that_no_part_has_is_told() -> None:
     outside = (synthetic.gap("egress", -2500, 143, "none"), synthetic.gap("egress", 0, 60))
-    notes = table(synthetic.run(), [*many(count=1), *many(count=1, gaps=outside)]).notes
+    notes = run_table(synthetic.run(), [*many(count=1), *many(count=1, gaps=outside)]).notes
     (note,) = [note for note in notes if "in no phase" in note]
     assert note.startswith("virtio: the longest gap lies in no phase of the move in 1 of 2 (up to")
     assert "143 ms, egress" in note
@@ -257,7 +259,7 @@ def test_a_longest_gap_that_no_part_has_is_told() -> None:
 def test_an_interface_that_is_away_during_the_move_is_told_to_be_one_gap() -> None:
     case = synthetic.case("hostdev", policy=Policy(method="reattach"))
     (note,) = [
-        n for n in table(synthetic.run(), [synthetic.attempt(case)]).notes if "reattach" in n
+        n for n in run_table(synthetic.run(), [synthetic.attempt(case)]).notes if "reattach" in n
     ]
     assert note.startswith("hostdev: moved by reattach")
     assert "one gap over all parts" in note
@@ -266,14 +268,14 @@ def test_an_interface_that_is_away_during_the_move_is_told_to_be_one_gap() -> No
 # --- the lab, and what backends say -------------------------------------------------------------
 
 
-def shown(of: Table, width: int = 160) -> str:
+def shown(of: RunTable, width: int = 160) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(rich(of))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_what_a_nested_lab_can_not_tell_is_said_wherever_its_figures_stand(tmp_path: Path) -> None:
-    of = table(synthetic.run(lab_kind="nested"), many())
+    of = run_table(synthetic.run(lab_kind="nested"), many())
     page = write_report(synthetic.write_run(tmp_path, many(), lab_kind="nested").folder).read_text()
     for text in (plain(of), " ".join(shown(of).split()), page.replace("&#39;", "'")):
         assert "It can tell the order and the parts of an outage" in text
@@ -281,7 +283,7 @@ def test_what_a_nested_lab_can_not_tell_is_said_wherever_its_figures_stand(tmp_p
 
 
 def test_a_local_lab_has_no_such_line() -> None:
-    assert "silicon" not in plain(table(synthetic.run(), many()))
+    assert "silicon" not in plain(run_table(synthetic.run(), many()))
 
 
 def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them() -> None:
@@ -291,7 +293,7 @@ def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them
         synthetic.attempt(synthetic.case("vdpa"), number, notes=(svq, ended)[: 1 + number // 2])
         for number in range(1, 4)
     ]
-    of = table(synthetic.run(), attempts)
+    of = run_table(synthetic.run(), attempts)
     assert of.remarks == (f"vdpa, every attempt: {svq}", f"vdpa, attempts 2, 3: {ended}")
     for line in of.remarks:
         assert line in plain(of).splitlines()
@@ -302,7 +304,7 @@ def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them
 def test_five_modes_fit_a_terminal(width: int) -> None:
     modes: list[Mode] = ["virtio", "vhost-user", "vdpa", "hostdev"]
     attempts = [one for mode in modes for one in lengths(mode, 1500)]
-    of = table(synthetic.run(), [*attempts, *(synthetic.failover(n) for n in range(1, 6))])
+    of = run_table(synthetic.run(), [*attempts, *(synthetic.failover(n) for n in range(1, 6))])
     lines = shown(of, width).splitlines()
     assert sum("switchover, egress, ms" in line for line in lines) == (width == 160)
     assert max(map(len, lines)) <= width
@@ -310,7 +312,7 @@ def test_five_modes_fit_a_terminal(width: int) -> None:
 
 
 def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
-    (line,) = table(synthetic.run(), many()).skips
+    (line,) = run_table(synthetic.run(), many()).skips
     assert line == (
         "synthetic-vdpa: not here: no vDPA management device; it takes: load vdpa_sim_net, "
         "or use a card with vDPA"
@@ -318,7 +320,7 @@ def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
 
 
 def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
-    of = table(synthetic.run(), [*many(), *many("vhost-user")])
+    of = run_table(synthetic.run(), [*many(), *many("vhost-user")])
     lines = plain(of).splitlines()
     starts = [lines[0].index(head) for head in of.heads]
     for line, cells in zip(lines[2:], of.rows, strict=False):
@@ -329,7 +331,7 @@ def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_the_table_for_a_terminal_loses_no_figure(width: int) -> None:
-    of = table(synthetic.run(), many())
+    of = run_table(synthetic.run(), many())
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(rich(of))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -340,7 +342,7 @@ def test_the_table_for_a_terminal_loses_no_figure(width: int) -> None:
 
 def test_no_control_character_reaches_a_terminal() -> None:
     skip = Skip(case=synthetic.case(), reason=HOSTILE, remedy="[bold]x[/bold]")
-    of = table(synthetic.run(skips=(skip,)), [])
+    of = run_table(synthetic.run(skips=(skip,)), [])
     console = Console(file=io.StringIO(), width=200, force_terminal=False)
     console.print(rich(of))
     for shown in (plain(of), console.file.getvalue()):  # type: ignore[attr-defined]
@@ -357,7 +359,7 @@ def test_thinning_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
     log = synthetic.logs(attempt)["egress"]
     gaps = tuple(gap for gap in attempt.gaps or () if gap.direction == "egress")
     delay = (log.received_ns - log.sent_ns) / 1e6
-    rows = thinned(log.sent_ns / 1e6, delay, edges(log, gaps), 400)
+    rows = downsample(log.sent_ns / 1e6, delay, gap_edges(log, gaps), 400)
     assert len(rows) < 700 < len(log)
     assert np.all(np.diff(log.sent_ns[rows]) > 0)
     assert {int(delay.argmin()), int(delay.argmax())} <= set(rows.tolist())
@@ -368,16 +370,16 @@ def test_thinning_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
 
 def test_few_points_and_none_are_left_alone() -> None:
     none = np.empty(0, dtype=np.int64)
-    assert len(thinned(none.astype(float), none.astype(float), none, 10)) == 0
-    assert thinned(np.array([2.0, 1.0]), np.zeros(2), none, 10).tolist() == [1, 0]
-    assert len(edges(Arrivals.empty(), ())) == 0
+    assert len(downsample(none.astype(float), none.astype(float), none, 10)) == 0
+    assert downsample(np.array([2.0, 1.0]), np.zeros(2), none, 10).tolist() == [1, 0]
+    assert len(gap_edges(Arrivals.empty(), ())) == 0
 
 
 def test_what_never_arrived_is_drawn_where_it_was_sent() -> None:
     seq = np.array([0, 1, 5, 6])
     log = Arrivals(seq, seq * MS, seq * MS + 5)
-    assert lost(log) == [(2.0 * MS, 4.0 * MS)]
-    assert lost(Arrivals.empty()) == []
+    assert lost_stretches(log) == [(2.0 * MS, 4.0 * MS)]
+    assert lost_stretches(Arrivals.empty()) == []
 
 
 # --- the picture --------------------------------------------------------------------------------

@@ -11,12 +11,14 @@ import pytest
 
 from migrate.errors import ConfigurationError
 from migrate.model import SCHEMA, AttemptError, Problem, Run
-from migrate.report.trend import Point, Question, Trend, as_json, plain, trend
+from migrate.report.trend import Point, Trend, TrendQuery, as_json, plain, trend
 from migrate.report.trend_page import render
 from migrate.results import database as stores
 from migrate.results.database import CACHE, open_store
-from migrate.results.index import TYPES, definition, rows, write_index
-from migrate.results.run_folder import INDEX, RunWriter, read_table
+from migrate.results.index import TYPES, case_digest, index_rows, write_index
+from migrate.results.layout import INDEX
+from migrate.results.tables import read_table
+from migrate.results.writer import RunWriter
 from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
@@ -46,7 +48,7 @@ def head(day: int, **fields: Any) -> Run:
 
 
 def asked(root: Path, **question: Any) -> Trend:
-    return trend(open_store(root), Question(**question))
+    return trend(open_store(root), TrendQuery(**question))
 
 
 def points(root: Path, **question: Any) -> tuple[Point, ...]:
@@ -191,7 +193,7 @@ def test_another_case_under_the_same_name_is_marked(tmp_path: Path) -> None:
     a_run(tmp_path, 1, 100)
     a_run(tmp_path, 2, 100, case=synthetic.case(needs=("kvm",)))
     assert [point.changes for point in points(tmp_path)] == [(), ("the case's definition",)]
-    assert definition(synthetic.case()) == definition(synthetic.case())
+    assert case_digest(synthetic.case()) == case_digest(synthetic.case())
 
 
 # --- the store ----------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ def test_a_run_without_an_index_gets_one_and_a_run_is_read_once(
     assert read_table(folder / INDEX).column_names == list(TYPES)
     before = (tmp_path / CACHE).read_bytes()
     monkeypatch.setattr(stores, "read_table", pytest.fail)
-    monkeypatch.setattr(stores, "rows", pytest.fail)
+    monkeypatch.setattr(stores, "index_rows", pytest.fail)
     assert points(tmp_path)[0].median == 100
     assert (tmp_path / CACHE).read_bytes() == before
 
@@ -214,7 +216,9 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     a_run(tmp_path, 1, 100)
     assert len(points(tmp_path)) == 1
     new = a_run(tmp_path, 2, 200)
-    monkeypatch.setattr(stores, "rows", lambda folder: rows(folder) if folder == new else 1 / 0)
+    monkeypatch.setattr(
+        stores, "index_rows", lambda folder: index_rows(folder) if folder == new else 1 / 0
+    )
     assert [point.median for point in points(tmp_path)] == [100, 200]
 
 

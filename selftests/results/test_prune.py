@@ -12,15 +12,17 @@ import pytest
 from migrate.errors import ConfigurationError, MeasurementError
 from migrate.model import SCHEMA
 from migrate.report.html import write_report
-from migrate.report.trend import Question, trend
+from migrate.report.trend import TrendQuery, trend
 from migrate.results.database import open_store
-from migrate.results.prune import Keep, Pruned, prune
-from migrate.results.run_folder import PRUNED, RunWriter, find_run, read_run
+from migrate.results.layout import PRUNED
+from migrate.results.prune import KeepRule, PruneResult, prune
+from migrate.results.reader import find_run, read_run
+from migrate.results.writer import RunWriter
 from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
-ALL = Keep(days=0, runs=0)
+ALL = KeepRule(days=0, runs=0)
 ATTEMPT = "cases/synthetic-virtio/1"
 
 
@@ -40,7 +42,7 @@ def a_run(root: Path, day: int, **fields: Any) -> Path:
     return writer.folder
 
 
-def pruned(root: Path, keep: Keep = ALL, **how: Any) -> list[Pruned]:
+def pruned(root: Path, keep: KeepRule = ALL, **how: Any) -> list[PruneResult]:
     return list(prune(root, keep, now=NOW, **how))
 
 
@@ -57,7 +59,7 @@ def test_what_is_large_goes_and_what_counts_stays(tmp_path: Path) -> None:
         *("run.json", "junit.xml", PRUNED),
         *(f"cases/synthetic-virtio/{n}/attempt.json" for n in (1, 2)),
     }
-    assert one == Pruned(
+    assert one == PruneResult(
         folder.name, sum(size for name, size in before.items() if name not in after)
     )
     assert read_run(folder) == record
@@ -70,12 +72,12 @@ def test_what_is_large_goes_and_what_counts_stays(tmp_path: Path) -> None:
 def test_a_trend_is_the_same_before_and_after(tmp_path: Path) -> None:
     a_run(tmp_path, 1)
     a_run(tmp_path, 2)
-    before = trend(open_store(tmp_path), Question())
+    before = trend(open_store(tmp_path), TrendQuery())
     assert len(pruned(tmp_path)) == 2
-    assert trend(open_store(tmp_path), Question()) == before
+    assert trend(open_store(tmp_path), TrendQuery()) == before
     for index in tmp_path.rglob("*.parquet"):
         index.unlink()
-    assert trend(open_store(tmp_path), Question()) == before
+    assert trend(open_store(tmp_path), TrendQuery()) == before
 
 
 def test_a_second_time_there_is_nothing_to_do(tmp_path: Path) -> None:
@@ -87,11 +89,11 @@ def test_a_second_time_there_is_nothing_to_do(tmp_path: Path) -> None:
 def test_the_young_and_the_last_of_each_lab_stay_whole(tmp_path: Path) -> None:
     runs = [a_run(tmp_path, day) for day in (1, 10, 20, 30)]
     a_run(tmp_path, 2, lab="rack")
-    assert pruned(tmp_path, Keep(days=100, runs=0)) == []
-    assert pruned(tmp_path, Keep(days=0, runs=9)) == []
-    found = [one.run for one in pruned(tmp_path, Keep(days=5, runs=2))]
+    assert pruned(tmp_path, KeepRule(days=100, runs=0)) == []
+    assert pruned(tmp_path, KeepRule(days=0, runs=9)) == []
+    found = [one.run for one in pruned(tmp_path, KeepRule(days=5, runs=2))]
     assert found == [run.name for run in runs[:2]]
-    assert [one.run for one in pruned(tmp_path, Keep(days=5, runs=1))] == [runs[2].name]
+    assert [one.run for one in pruned(tmp_path, KeepRule(days=5, runs=1))] == [runs[2].name]
 
 
 def test_a_dry_run_says_the_same_and_does_nothing(tmp_path: Path) -> None:
@@ -108,7 +110,9 @@ def test_a_dry_run_says_the_same_and_does_nothing(tmp_path: Path) -> None:
 def test_a_whole_run_goes(tmp_path: Path) -> None:
     folder, size = a_run(tmp_path, 1), sum(files(tmp_path).values())
     a_run(tmp_path, 2)
-    assert pruned(tmp_path, Keep(days=0, runs=1), whole=True) == [Pruned(folder.name, size)]
+    assert pruned(tmp_path, KeepRule(days=0, runs=1), whole=True) == [
+        PruneResult(folder.name, size)
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["20260102-030405-000000"]
 
 
@@ -175,7 +179,7 @@ def test_what_a_killed_prune_left_is_swept_by_the_next(
             find_run(tmp_path)
     else:
         assert len(read_run(folder).attempts) == 2
-    assert trend(open_store(tmp_path), Question()).problems == ()
+    assert trend(open_store(tmp_path), TrendQuery()).problems == ()
     pruned(tmp_path, whole=whole)
     assert not list(tmp_path.rglob(".pruned-*"))
 

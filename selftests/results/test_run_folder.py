@@ -32,8 +32,10 @@ from migrate.model import (
     Verdict,
 )
 from migrate.report.junit import junit
+from migrate.results.layout import run_name
+from migrate.results.reader import find_run, read_attempt, read_run
 from migrate.results.recording_file import RECORDING, recording_bytes
-from migrate.results.run_folder import RunWriter, find_run, read_attempt, read_run, run_name
+from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +144,7 @@ def test_no_file_is_written_outside_the_attempt(tmp_path: Path, name: str) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from migrate.results import run_folder as results
+
 from selftests.doubles import synthetic
 
 case = synthetic.case()
@@ -180,7 +182,7 @@ FULL = """
 import subprocess, sys
 from pathlib import Path
 from migrate.errors import MeasurementError
-from migrate.results.run_folder import read_run
+from migrate.results.reader import read_run
 from selftests.doubles import synthetic
 
 folder = sys.argv[1]

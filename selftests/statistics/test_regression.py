@@ -17,30 +17,30 @@ from bench.gate import World, alarms
 from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
 from migrate.model import Attempt, Case, Expect, Policy, Reported, Verdict
-from migrate.report.baseline import FAILED, FIGURES, key, seen
-from migrate.results.run_folder import RunWriter
-from migrate.statistics import regression as gate
-from migrate.statistics.regression import Compared, Rules, Sample
-from migrate.statistics.spread import Span
+from migrate.report.baseline import FAILED, FIGURES, case_key, figure_interval
+from migrate.results.writer import RunWriter
+from migrate.statistics.regression import Comparison, FigureSample, Rules, compare, exit_code
+from migrate.statistics.significance import attempts_test, doubled_ranks, exact_p, holm
+from migrate.statistics.spread import Interval
 from selftests.doubles import synthetic
 
 MODEST = Rules(relative=0.0, least=0.0)
 
 
-def spans(values: object) -> tuple[Span, ...]:
+def spans(values: object) -> tuple[Interval, ...]:
     return tuple((value, value) for value in np.asarray(values, dtype=float).tolist())
 
 
-def times(seed: int, shift: float = 1.0, *, runs: int = 10, each: int = 10) -> Sample:
+def times(seed: int, shift: float = 1.0, *, runs: int = 10, each: int = 10) -> FigureSample:
     """Lognormal times of ``runs`` earlier runs, and of a new one that takes ``shift`` fold."""
     random = np.random.default_rng(seed)
     moods = 0.1 * random.standard_normal(runs + 1)
     every = [100 * np.exp(mood + 0.3 * random.standard_normal(each)) for mood in moods]
-    return Sample("case", "time", tuple(map(spans, every[:-1])), spans(every[-1] * shift))
+    return FigureSample("case", "time", tuple(map(spans, every[:-1])), spans(every[-1] * shift))
 
 
-def judged(sample: Sample, rules: Rules = MODEST) -> Compared:
-    (found,) = gate.gate([sample], rules)
+def comparison(sample: FigureSample, rules: Rules = MODEST) -> Comparison:
+    (found,) = compare([sample], rules)
     return found
 
 
@@ -48,7 +48,7 @@ def judged(sample: Sample, rules: Rules = MODEST) -> Compared:
 
 
 def test_a_shifted_sample_is_found_and_an_equal_one_is_not() -> None:
-    found = judged(times(1, 2.0))
+    found = comparison(times(1, 2.0))
     assert found.result == "worse"
     assert found.n_new == 10
     assert found.n_earlier == 100
@@ -59,55 +59,55 @@ def test_a_shifted_sample_is_found_and_an_equal_one_is_not() -> None:
     assert found.low < found.change < found.high
     assert found.superiority is not None
     assert found.superiority > 0.9
-    same = judged(times(1))
+    same = comparison(times(1))
     assert same.result == "no change found"
     assert same.finds is not None
     assert same.finds < 1
 
 
 def test_an_improvement_is_told_and_does_not_fail() -> None:
-    found = judged(times(1, 0.4))
+    found = comparison(times(1, 0.4))
     assert found.result == "better"
     assert found.change is not None
     assert found.change < 0
-    assert gate.exit_code([found]) == 0
+    assert exit_code([found]) == 0
 
 
 def test_a_bad_day_is_no_regression_where_days_differ() -> None:
     """All attempts of the new run are slow together, and so were some earlier runs'."""
     levels = (100, 105, 210, 95, 190, 110, 100, 220, 105, 98)
     earlier = tuple(spans(np.linspace(0.95, 1.05, 10) * level) for level in levels)
-    sample = Sample("case", "time", earlier, spans(np.linspace(0.95, 1.05, 10) * 230))
-    assert judged(sample).result != "worse"
-    assert judged(sample, replace(MODEST, unit="attempt")).result == "worse"
+    sample = FigureSample("case", "time", earlier, spans(np.linspace(0.95, 1.05, 10) * 230))
+    assert comparison(sample).result != "worse"
+    assert comparison(sample, replace(MODEST, unit="attempt")).result == "worse"
 
 
 def test_the_floor() -> None:
     sample = times(1, 2.0)
-    assert judged(sample, replace(MODEST, relative=3.0)).result == "below the floor"
-    assert judged(sample, replace(MODEST, least=500)).result == "below the floor"
-    assert judged(replace(sample, error=500.0)).result == "below the floor"
-    found = judged(sample, Rules())
+    assert comparison(sample, replace(MODEST, relative=3.0)).result == "below the floor"
+    assert comparison(sample, replace(MODEST, least=500)).result == "below the floor"
+    assert comparison(replace(sample, error=500.0)).result == "below the floor"
+    found = comparison(sample, Rules())
     assert found.result == "worse"
     assert found.floor == pytest.approx(0.1 * found.median_earlier[0])  # type: ignore[index]
 
 
 def test_holm() -> None:
-    assert gate.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert gate.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert gate.holm([]) == []
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_the_family_makes_it_harder() -> None:
     one = next(
         sample
         for seed in range(1, 50)
-        if judged(sample := times(seed, 1.4)).result == "worse"
-        and 0.01 < (judged(sample).p or 0) < 0.05
+        if comparison(sample := times(seed, 1.4)).result == "worse"
+        and 0.01 < (comparison(sample).p or 0) < 0.05
     )
     others = [times(seed) for seed in range(100, 119)]
-    found = gate.gate([one, *others], MODEST)
-    assert found[0].p == judged(one).p
+    found = compare([one, *others], MODEST)
+    assert found[0].p == comparison(one).p
     assert found[0].adjusted == pytest.approx(20 * (found[0].p or 0))
     assert found[0].result != "worse"
 
@@ -116,15 +116,15 @@ def test_the_family_makes_it_harder() -> None:
 
 
 def test_too_few_runs() -> None:
-    found = judged(times(1, 5.0, runs=2))
+    found = comparison(times(1, 5.0, runs=2))
     assert found.result == "can't tell"
     assert found.why == "2 baseline runs, at least 3 needed"
     assert found.p is None
-    assert gate.exit_code([found]) == 3
+    assert exit_code([found]) == 3
 
 
 def test_too_few_attempts() -> None:
-    found = judged(times(1, 1.0, runs=3, each=1))
+    found = comparison(times(1, 1.0, runs=3, each=1))
     assert found.result == "can't tell"
     assert found.why == "1 attempt, 2 needed"
 
@@ -132,11 +132,11 @@ def test_too_few_attempts() -> None:
 def test_a_gate_that_is_blind_says_from_where_on_it_sees_and_what_it_takes() -> None:
     levels = (100, 400, 60, 250, 30)
     earlier = tuple(spans(np.linspace(0.9, 1.1, 5) * level) for level in levels)
-    found = judged(Sample("case", "time", earlier, earlier[0]))
+    found = comparison(FigureSample("case", "time", earlier, earlier[0]))
     assert found.result == "can't tell"
     assert found.why.startswith("blind below +")
     assert found.why.endswith("needed") or "needed: runs differ" in found.why
-    noisy = judged(times(1, runs=5, each=2), replace(MODEST, alpha=0.001))
+    noisy = comparison(times(1, runs=5, each=2), replace(MODEST, alpha=0.001))
     assert noisy.result == "can't tell"
     assert "needed" in noisy.why
 
@@ -148,20 +148,20 @@ def test_what_was_not_measured_is_not_counted() -> None:
         earlier=(*sample.earlier, (None, None)),
         new=(*sample.new, None),
     )
-    found, same = judged(holes), judged(sample)
+    found, same = comparison(holes), comparison(sample)
     assert (found.p, found.change, found.runs) == (same.p, same.change, same.runs)
     assert (found.missing_new, found.missing_earlier) == (1, 2)
-    nothing = judged(replace(sample, new=(None, None)))
+    nothing = comparison(replace(sample, new=(None, None)))
     assert nothing.result == "can't tell"
     assert nothing.why == "not measured in this run"
-    before = judged(replace(sample, earlier=((None,), (None,))))
+    before = comparison(replace(sample, earlier=((None,), (None,))))
     assert before.why == "not measured in the baseline"
-    assert judged(replace(sample, earlier=())).result == "can't tell"
+    assert comparison(replace(sample, earlier=())).result == "can't tell"
 
 
 def test_unmeasured_is_in_no_family() -> None:
     blank = replace(times(2), new=(None,) * 10)
-    alone, beside = judged(times(1, 2.0)), gate.gate([times(1, 2.0), blank], MODEST)[0]
+    alone, beside = comparison(times(1, 2.0)), compare([times(1, 2.0), blank], MODEST)[0]
     assert beside.adjusted == alone.adjusted
 
 
@@ -170,20 +170,20 @@ def test_unmeasured_is_in_no_family() -> None:
 
 def test_in_the_floor_is_neither_more_nor_less_than_what_is_lower_than_the_floor() -> None:
     low, high = np.array([0.0, 35.0, 90.0, 10.0]), np.array([80.0, 35.0, 90.0, 10.0])
-    assert gate.doubled_ranks(low, high).tolist() == [4, 5, 8, 3]
+    assert doubled_ranks(low, high).tolist() == [4, 5, 8, 3]
 
 
 def test_a_meter_that_sees_less_makes_no_regression() -> None:
     clear = tuple(tuple((0.0, floor) for floor in range(5, 15)) for _ in range(10))
-    dim = Sample("case", "outage", clear, ((0.0, 90.0),) * 10)
-    found = judged(dim)
+    dim = FigureSample("case", "outage", clear, ((0.0, 90.0),) * 10)
+    found = comparison(dim)
     assert found.result != "worse"
     assert found.p == 1.0
 
 
 def test_out_of_the_floor_is_found_by_what_it_is_at_least() -> None:
     clear = tuple(tuple((0.0, floor) for floor in range(5, 15)) for _ in range(10))
-    found = judged(Sample("case", "outage", clear, spans(range(60, 70))))
+    found = comparison(FigureSample("case", "outage", clear, spans(range(60, 70))))
     assert found.result == "worse"
     assert found.median_earlier == (0.0, 9.5)
     assert found.change == 64.5 - 9.5
@@ -191,16 +191,16 @@ def test_out_of_the_floor_is_found_by_what_it_is_at_least() -> None:
 
 def test_at_least_is_the_largest_and_a_gap_without_an_end_has_no_upper_bound() -> None:
     low, high = np.array([5.0, 300.0, 100.0]), np.array([5.0, 300.0, np.inf])
-    assert gate.doubled_ranks(low, high).tolist() == [2, 4, 6]
-    found = judged(replace(times(1), new=((500.0, float("inf")),) * 10))
+    assert doubled_ranks(low, high).tolist() == [2, 4, 6]
+    found = comparison(replace(times(1), new=((500.0, float("inf")),) * 10))
     assert found.result == "worse"
     assert found.change == pytest.approx(500 - found.median_earlier[1])  # type: ignore[index]
     assert found.high == float("inf")
 
 
 def test_all_the_same_is_no_change() -> None:
-    same = Sample("case", "time", (spans([7] * 5),) * 5, spans([7] * 5))
-    assert judged(same).p == 1.0
+    same = FigureSample("case", "time", (spans([7] * 5),) * 5, spans([7] * 5))
+    assert comparison(same).p == 1.0
 
 
 # --- the tests themselves -------------------------------------------------------------------------
@@ -210,22 +210,24 @@ def test_exact_is_mann_and_whitneys_and_fishers() -> None:
     random = np.random.default_rng(3)
     x, y = random.normal(size=9), random.normal(size=6)
     every = np.concatenate([x, y])
-    ranks = gate.doubled_ranks(every, every)
+    ranks = doubled_ranks(every, every)
     assert (ranks / 2 == stats.rankdata(every)).all()
     for lean, side in ((ranks, "greater"), (-ranks, "less")):
         told = stats.mannwhitneyu(y, x, alternative=side, method="exact").pvalue
-        assert gate.exact(lean, 6) == pytest.approx(told)
+        assert exact_p(lean, 6) == pytest.approx(told)
     swapped = np.concatenate([y, x])
     told = stats.mannwhitneyu(x, y, alternative="greater", method="exact").pvalue
-    assert gate.exact(gate.doubled_ranks(swapped, swapped), 9) == pytest.approx(told)
+    assert exact_p(doubled_ranks(swapped, swapped), 9) == pytest.approx(told)
     fails = np.array([0.0] * 95 + [1.0] * 5 + [0.0] * 6 + [1.0] * 4)
     told = stats.fisher_exact([[4, 6], [5, 95]], alternative="greater").pvalue
-    assert gate.exact(gate.doubled_ranks(fails, fails), 10) == pytest.approx(told)
+    assert exact_p(doubled_ranks(fails, fails), 10) == pytest.approx(told)
 
 
 def test_very_many_attempts_are_not_counted_way_by_way() -> None:
     each = spans([0] * 599 + [1])
-    found = judged(Sample("case", FAILED, (each,) * 3, spans([0] * 580 + [1] * 20), rate=True))
+    found = comparison(
+        FigureSample("case", FAILED, (each,) * 3, spans([0] * 580 + [1] * 20), rate=True)
+    )
     assert found.result == "worse"
 
 
@@ -233,7 +235,7 @@ def test_the_approximation_is_scipys() -> None:
     random = np.random.default_rng(4)
     x, y = random.integers(0, 9, 40), random.integers(2, 11, 30)
     every = np.concatenate([x, y]).astype(float)
-    worse, better = gate.by_attempts(gate.doubled_ranks(every, every), 30)
+    worse, better = attempts_test(doubled_ranks(every, every), 30)
     for p, side in ((worse, "greater"), (better, "less")):
         told = stats.mannwhitneyu(y, x, alternative=side, method="asymptotic").pvalue
         assert p == pytest.approx(told)
@@ -241,15 +243,15 @@ def test_the_approximation_is_scipys() -> None:
 
 def test_failed_attempts_are_judged_by_their_rate() -> None:
     never = (spans([0] * 10),) * 10
-    found = judged(Sample("case", FAILED, never, spans([0] * 4 + [1] * 6), rate=True))
+    found = comparison(FigureSample("case", FAILED, never, spans([0] * 4 + [1] * 6), rate=True))
     assert found.result == "worse"
     assert found.change == pytest.approx(0.6)
     assert found.low is not None
     assert 0 < found.low < 0.6
-    once = judged(Sample("case", FAILED, never, spans([0] * 9 + [1]), rate=True))
+    once = comparison(FigureSample("case", FAILED, never, spans([0] * 9 + [1]), rate=True))
     assert once.result == "no change found"
     often = (spans([1] * 6 + [0] * 4),) * 10
-    assert judged(Sample("case", FAILED, often, never[0], rate=True)).result == "better"
+    assert comparison(FigureSample("case", FAILED, often, never[0], rate=True)).result == "better"
 
 
 def test_false_alarms_of_a_family_are_at_most_what_is_stated() -> None:
@@ -421,10 +423,10 @@ def test_a_baseline_that_is_none_is_an_error(history: Path, tmp_path: Path) -> N
 def test_a_case_is_the_same_by_what_is_done() -> None:
     one = synthetic.case()
     told = {"id": "other", "source_file": "x.toml", "row": 3, "expect": Expect(total_ms=1.0)}
-    assert key(one) == key(one.model_copy(update=told))
-    assert key(one) != key(one.model_copy(update={"policy": Policy(hops=2)}))
+    assert case_key(one) == case_key(one.model_copy(update=told))
+    assert case_key(one) != case_key(one.model_copy(update={"policy": Policy(hops=2)}))
     asked = one.model_copy(update={"expect": Expect(dirty_rate_within=0.5)})
-    assert key(one) != key(asked)
+    assert case_key(one) != case_key(asked)
 
 
 def test_another_case_is_not_held_against_it(history: Path) -> None:
@@ -456,15 +458,15 @@ def test_values_of_an_attempt() -> None:
     def attempt(**fields: Any) -> Attempt:
         return synthetic.attempt(synthetic.case(), **fields)
 
-    assert seen(out, attempt()) == (150.0, 150.0)
-    assert seen(out, attempt(gaps=())) == (0.0, 2.1)
-    assert seen(out, attempt(gaps=None)) is None
-    assert seen(out, attempt(floor=None)) is None
-    assert seen(out, attempt(outcome="failed")) is None
+    assert figure_interval(out, attempt()) == (150.0, 150.0)
+    assert figure_interval(out, attempt(gaps=())) == (0.0, 2.1)
+    assert figure_interval(out, attempt(gaps=None)) is None
+    assert figure_interval(out, attempt(floor=None)) is None
+    assert figure_interval(out, attempt(outcome="failed")) is None
     endless = synthetic.gap("egress", 0, 900).model_copy(update={"open_ended": True})
-    assert seen(out, attempt(gaps=(endless,))) == (900.0, float("inf"))
-    assert seen(column("downtime reported"), attempt(reported=Reported())) is None
-    assert seen(column("guest stall"), attempt(stalls=None)) is None
+    assert figure_interval(out, attempt(gaps=(endless,))) == (900.0, float("inf"))
+    assert figure_interval(column("downtime reported"), attempt(reported=Reported())) is None
+    assert figure_interval(column("guest stall"), attempt(stalls=None)) is None
 
 
 def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from migrate.statistics.spread import Errors, Span, Spread, errors, span, spread, together
+from migrate.statistics.spread import (
+    Interval,
+    MeterErrors,
+    Spread,
+    interval,
+    meter_errors,
+    overlapping_sets,
+    spread,
+)
 
 
 def test_five_values_reach_minimum_to_maximum_at_their_own_level() -> None:
@@ -61,8 +69,8 @@ def test_ranked_only_outside_of_intervals_and_error() -> None:
     wide = spread([1, 14, 30, 40, 50])
 
     def alike(one: Spread, other: Spread, error: float = 0.0) -> bool:
-        spans = {"one": span(one, error), "other": span(other, error)}
-        return together({k: v for k, v in spans.items() if v}) == (("one", "other"),)
+        spans = {"one": interval(one, error), "other": interval(other, error)}
+        return overlapping_sets({k: v for k, v in spans.items() if v}) == (("one", "other"),)
 
     assert not alike(fast, slow)
     assert not alike(slow, fast, error=2.9)
@@ -72,20 +80,20 @@ def test_ranked_only_outside_of_intervals_and_error() -> None:
 
 
 def test_what_was_not_measured_has_no_span() -> None:
-    assert span(spread([])) is None
-    assert span(spread([None])) is None
+    assert interval(spread([])) is None
+    assert interval(spread([None])) is None
 
 
 def test_touching_is_no_chain() -> None:
-    spans: dict[str, Span] = {"a": (0, 10), "b": (9, 20), "c": (19, 30), "d": (40, 50)}
-    assert together(spans) == (("a", "b"), ("b", "c"))
-    assert together({**spans, "e": (0, 60)}) == (
+    spans: dict[str, Interval] = {"a": (0, 10), "b": (9, 20), "c": (19, 30), "d": (40, 50)}
+    assert overlapping_sets(spans) == (("a", "b"), ("b", "c"))
+    assert overlapping_sets({**spans, "e": (0, 60)}) == (
         ("a", "b", "e"),
         ("b", "c", "e"),
         ("d", "e"),
     )
-    assert together({"a": (0, 1)}) == ()
-    assert together({}) == ()
+    assert overlapping_sets({"a": (0, 1)}) == ()
+    assert overlapping_sets({}) == ()
 
 
 @given(
@@ -96,23 +104,25 @@ def test_touching_is_no_chain() -> None:
 def test_every_pair_that_touches_is_in_a_set_and_no_other_is(
     drawn: dict[str, tuple[int, int]],
 ) -> None:
-    spans: dict[str, Span] = {name: (begin, begin + more) for name, (begin, more) in drawn.items()}
-    found = together(spans)
+    spans: dict[str, Interval] = {
+        name: (begin, begin + more) for name, (begin, more) in drawn.items()
+    }
+    found = overlapping_sets(spans)
     for one, other in combinations(spans, 2):
         touch = spans[one][0] <= spans[other][1] and spans[other][0] <= spans[one][1]
         assert touch == any({one, other} <= set(names) for names in found)
 
 
 def test_errors_keep_the_sign_of_the_bias_and_count_the_missed() -> None:
-    found = errors([290.0, None, 295.0, 310.0], [300.0, 300.0, 300.0, 300.0])
+    found = meter_errors([290.0, None, 295.0, 310.0], [300.0, 300.0, 300.0, 300.0])
     assert (found.n, found.missed, found.median) == (3, 1, -5)
     assert found.p95 == pytest.approx(10)
 
 
 def test_errors_of_nothing_are_none() -> None:
-    assert errors([None], [20.0]) == Errors(n=0, missed=1)
+    assert meter_errors([None], [20.0]) == MeterErrors(n=0, missed=1)
 
 
 def test_errors_come_in_pairs() -> None:
     with pytest.raises(ValueError, match="longer than"):
-        errors([1.0], [1.0, 2.0])
+        meter_errors([1.0], [1.0, 2.0])

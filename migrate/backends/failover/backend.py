@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from migrate.backends.base import Backend, BackendMode
 from migrate.backends.failover.rules import RULES
-from migrate.backends.sriov.allocation import LEFTOVERS, NoFunctionError, leased
+from migrate.backends.sriov.allocation import LEFTOVERS, NoFreeVfError, lease_vf
 from migrate.backends.sriov.capabilities import INSPECTION
-from migrate.backends.sriov.functions import Function
+from migrate.backends.sriov.functions import Vf
 from migrate.backends.sriov.passthrough import SPARE_PORTS, GuestVf, vf_rewrite, vf_xml
 from migrate.backends.virtio.backend import data_bridge
 from migrate.backends.xml import Rewrite, source_rewrite
@@ -59,8 +59,8 @@ class Failover(BackendMode[FailoverBackend]):
         with ExitStack() as stack:
             bridge = data_bridge(host, deadline)
             try:
-                function = stack.enter_context(leased(host, interface, deadline))
-            except NoFunctionError as error:
+                vf = stack.enter_context(lease_vf(host, interface, deadline))
+            except NoFreeVfError as error:
                 why = f"host {host.name} has no VF for the guest: {error.said}"
                 backend = FailoverBackend(
                     bridge=bridge,
@@ -69,7 +69,7 @@ class Failover(BackendMode[FailoverBackend]):
                     notes=(f"{why}; it is on its standby there",),
                 )
             else:
-                backend = FailoverBackend(bridge=bridge, vf=_primary(host, function))
+                backend = FailoverBackend(bridge=bridge, vf=_primary(host, vf))
             yield backend
 
     def hotplug_xml(self, interface: Interface, backend: FailoverBackend) -> str | None:
@@ -86,18 +86,18 @@ class Failover(BackendMode[FailoverBackend]):
         return (*bridge, *vf_rewrite(source.vf, target.vf))
 
 
-def _primary(host: Host, function: Function) -> GuestVf:
+def _primary(host: Host, vf: Vf) -> GuestVf:
     """The VF as the guest's primary; HostError if Linux would not take it.
 
     Source: linux drivers/net/net_failover.c, net_failover_slave_pre_register.
     """
-    if function.driver == "virtio-pci":
+    if vf.driver == "virtio-pci":
         raise HostError(
-            f"use {function.address} as a primary",
+            f"use {vf.address} as a primary",
             host=host.name,
             said="it is a virtio device, and Linux takes none as the primary of a failover pair: "
             "a primary's parent has to be a PCI device",
             remedy="a card with VFs of its own kind (nic = 'igb' in a nested lab), or "
             "mode = 'hostdev'",
         )
-    return GuestVf.of(function)
+    return GuestVf.of(vf)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from migrate.backends.base import Backend, BackendMode
 from migrate.backends.hostdev.rules import RULES
-from migrate.backends.sriov.allocation import LEFTOVERS, leased
+from migrate.backends.sriov.allocation import LEFTOVERS, lease_vf
 from migrate.backends.sriov.capabilities import INSPECTION
 from migrate.backends.sriov.passthrough import SPARE_PORTS, GuestVf, vf_rewrite, vf_xml
 from migrate.backends.xml import Rewrite
@@ -50,8 +50,8 @@ class Hostdev(BackendMode[HostdevBackend]):
         self, host: Host, interface: Interface, deadline: Deadline
     ) -> Iterator[HostdevBackend]:
         """A VF that nobody else has."""
-        with leased(host, interface, deadline) as function:
-            yield HostdevBackend(vf=GuestVf.of(function))
+        with lease_vf(host, interface, deadline) as vf:
+            yield HostdevBackend(vf=GuestVf.of(vf))
 
     def hotplug_xml(self, interface: Interface, backend: HostdevBackend) -> str:
         """The VF."""

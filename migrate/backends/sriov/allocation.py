@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from migrate.backends.base import LeftoverKind
 from migrate.backends.sriov.capabilities import VARIANTS
-from migrate.backends.sriov.functions import Function, Physical, VfSettings, look
+from migrate.backends.sriov.functions import Pf, Vf, VfSettings, read_pf
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.lab.state import ProcessId
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 RUN = "/run/migrate-lab"
 """On each host: where it is written what was found."""
-MADE = 2
+DEFAULT_VFS = 2
 """VFs that are made where there are none: one for the guest, one to spare."""
 UNDO_S = 60.0
 
 
-class NoFunctionError(HostError):
+class NoFreeVfError(HostError):
     """The PF is fine, but all of its VFs are somebody's."""
 
 
@@ -46,123 +46,111 @@ class Ledger(Value):
     owner: str
     made: int
     """VFs that there were."""
-    taken: tuple[Function, ...] = ()
-    """As they were before."""
+    taken: tuple[Vf, ...] = ()
+    """Those that it leased, as they were before."""
 
     @property
     def addresses(self) -> set[str]:
-        """Of what is taken."""
-        return {one.address for one in self.taken}
+        """Where the leased ones are."""
+        return {vf.address for vf in self.taken}
 
-    def with_one(self, vf: Function) -> Ledger:
-        """One more is taken."""
+    def with_vf(self, vf: Vf) -> Ledger:
+        """One more is leased."""
         return self.model_copy(update={"taken": (*self.taken, vf)})
 
 
 @contextmanager
-def leased(host: Host, interface: Interface, deadline: Deadline) -> Iterator[Function]:
-    """A VF of the PF that ``host`` lends, for the length of the block.
+def lease_vf(host: Host, interface: Interface, deadline: Deadline) -> Iterator[Vf]:
+    """A VF of the PF that ``host`` provides, for the length of the block.
 
     It is bound to VFIO if ``interface.vf.managed`` is off, else libvirt does that; MAC and VLAN are
-    libvirt's to set and to put back in either case. Raises :class:`NoFunctionError`
+    libvirt's to set and to put back in either case. Raises :class:`NoFreeVfError`
     where the VFs are all in use, HostError for everything else.
     """
-    pf = host.resources.pf
-    if pf is None:
+    link = host.resources.pf
+    if link is None:
         raise HostError(
             "use a virtual function",
             host=host.name,
             said="the host lends no physical function",
             remedy="name the link of a card with SR-IOV as `pf` in the lab file",
         )
-    ledger = restored(host, pf, deadline)
-    found = look(host, pf, deadline)
-    ledger = ledger or Ledger(owner=_owner(), made=found.made)
-    mine: set[str] = set()
+    ledger = restore(host, link, deadline)
+    pf = read_pf(host, link, deadline)
+    ledger = ledger or Ledger(owner=_owner(), made=pf.num_vfs)
+    leased: set[str] = set()
     try:
-        if not found.made:
-            _write(host, pf, ledger, deadline)
-            found = _make(host, found, deadline)
-        chosen = _free(host, found, ledger, interface)
-        mine.add(chosen.address)
-        _write(host, pf, ledger.with_one(chosen), deadline)
-        _tell(host, pf, chosen.number, _wanted(interface), deadline)
+        if not pf.num_vfs:
+            _write(host, link, ledger, deadline)
+            pf = _create_vfs(host, pf, deadline)
+        vf = _choose(host, pf, ledger, interface)
+        leased.add(vf.address)
+        _write(host, link, ledger.with_vf(vf), deadline)
+        _apply(host, link, vf.number, _settings_of(interface), deadline)
         if not interface.vf.managed:
-            bind_to_vfio(host, chosen, deadline)
-        yield chosen
+            bind_to_vfio(host, vf, deadline)
+        yield vf
     finally:
-        _release(host, pf, mine, Deadline.after(UNDO_S))
+        _release(host, link, leased, Deadline.after(UNDO_S))
 
 
-def restored(host: Host, pf: str, deadline: Deadline) -> Ledger | None:
-    """Our own ledger of ``pf``, if there is one. That of a controller that is no more is used to
+def restore(host: Host, link: str, deadline: Deadline) -> Ledger | None:
+    """Our own ledger of the PF, if there is one. That of a controller that is no more is used to
     put back what it left."""
-    ledger = _read(host, pf, deadline)
+    ledger = _read(host, link, deadline)
     if ledger is None or ledger.owner == _owner():
         return ledger
-    _put_back(host, pf, ledger, ledger.addresses, deadline)
+    _put_back(host, link, ledger, ledger.addresses, deadline)
     return None
 
 
 # --- which one ----------------------------------------------------------------------------------
 
 
-def _make(host: Host, found: Physical, deadline: Deadline) -> Physical:
+def _create_vfs(host: Host, pf: Pf, deadline: Deadline) -> Pf:
     """Make VFs, where there are none. Their number can't change while there are some: that would
     take away all of them, and they may be somebody's."""
-    wanted = min(MADE, found.total)
+    number = min(DEFAULT_VFS, pf.total_vfs)
     try:
-        _count(host, found, wanted, deadline)
+        _set_num_vfs(host, pf, number, deadline)
     except HostError as error:
         raise HostError(
-            f"make {wanted} virtual functions of {found.link}",
+            f"make {number} virtual functions of {pf.link}",
             host=host.name,
             said=error.said,
             remedy="the kernel's log on the host tells why; SR-IOV may be off in the firmware",
         ) from error
-    found = look(host, found.link, deadline)
-    if not found.functions:
+    pf = read_pf(host, pf.link, deadline)
+    if not pf.vfs:
         raise HostError(
-            f"make {wanted} virtual functions of {found.link}",
+            f"make {number} virtual functions of {pf.link}",
             host=host.name,
             said="the kernel took the number, and none appeared",
             remedy="the kernel's log on the host tells why",
         )
-    return found
+    return pf
 
 
-def _free(host: Host, found: Physical, ledger: Ledger, interface: Interface) -> Function:
+def _choose(host: Host, pf: Pf, ledger: Ledger, interface: Interface) -> Vf:
     """The first that nobody uses, that shares its IOMMU group with nothing, and that has the
     guest's MAC or can be given it."""
-    free = [
-        one for one in found.functions if not one.used_by and one.address not in ledger.addresses
-    ]
+    free = [vf for vf in pf.vfs if not vf.used_by and vf.address not in ledger.addresses]
     if not free:
-        raise NoFunctionError(
+        raise NoFreeVfError(
             "lease a virtual function",
             host=host.name,
-            said=f"none of the {len(found.functions)} of {found.link} is free",
-            remedy=f"end the guests that hold them, or make more: it can have {found.total}",
+            said=f"none of the {len(pf.vfs)} of {pf.link} is free",
+            remedy=f"end the guests that hold them, or make more: it can have {pf.total_vfs}",
         )
-    alone = [one for one in free if one.group and not one.group_has]
-    if not alone:
-        one = free[0]
-        raise HostError(
-            f"pass {one.address} to a guest",
-            host=host.name,
-            said=f"its IOMMU group {one.group} has {', '.join(one.group_has)}, too"
-            if one.group
-            else "it is in no IOMMU group",
-            remedy="a slot whose upstream ports have ACS"
-            if one.group
-            else "turn on the IOMMU in the firmware and boot with intel_iommu=on",
-        )
+    isolated = [vf for vf in free if vf.group and not vf.group_has]
+    if not isolated:
+        raise _not_isolated(host, free[0])
     plain = interface.vf.vlan is None
-    fitting = [one for one in alone if one.is_told or (plain and one.mac == interface.mac)]
+    fitting = [vf for vf in isolated if vf.has_settable_mac or (plain and vf.mac == interface.mac)]
     if not fitting:
         vlan = "" if plain else f", nor its VLAN {interface.vf.vlan}"
         raise HostError(
-            f"give a VF of {found.link} the MAC {interface.mac}",
+            f"give a VF of {pf.link} the MAC {interface.mac}",
             host=host.name,
             said=f"its driver can't be told a VF's MAC{vlan}, and no free VF has that one",
             remedy="a card whose driver can (`ip link show` lists its VFs), e.g. igb or mlx5",
@@ -170,30 +158,40 @@ def _free(host: Host, found: Physical, ledger: Ledger, interface: Interface) -> 
     return fitting[0]
 
 
-# --- what it is told, and who has it ------------------------------------------------------------
+def _not_isolated(host: Host, vf: Vf) -> HostError:
+    if not vf.group:
+        said = "it is in no IOMMU group"
+        remedy = "turn on the IOMMU in the firmware and boot with intel_iommu=on"
+    else:
+        said = f"its IOMMU group {vf.group} has {', '.join(vf.group_has)}, too"
+        remedy = "a slot whose upstream ports have ACS"
+    return HostError(f"pass {vf.address} to a guest", host=host.name, said=said, remedy=remedy)
 
 
-def _wanted(interface: Interface) -> VfSettings:
-    """What the PF is to be told by us; None leaves it alone."""
+# --- its settings, and its driver ---------------------------------------------------------------
+
+
+def _settings_of(interface: Interface) -> VfSettings:
+    """What we set; None leaves it alone."""
     wanted = interface.vf
     return VfSettings(spoof_check=wanted.spoof_check, trust=wanted.trust, link=wanted.link)
 
 
-def _tell(host: Host, pf: str, number: int, told: VfSettings, deadline: Deadline) -> None:
-    """Tell the PF of a VF, word by word: a driver may know some and not others."""
-    for words in told.words():
+def _apply(host: Host, link: str, number: int, settings: VfSettings, deadline: Deadline) -> None:
+    """Set what the PF has of a VF, one by one: a driver may know some and not others."""
+    for argument in settings.arguments():
         try:
-            host.run(["ip", "link", "set", "dev", pf, "vf", str(number), *words], deadline)
+            host.run(["ip", "link", "set", "dev", link, "vf", str(number), *argument], deadline)
         except HostError as error:
             raise HostError(
-                f"set {' '.join(words)} of VF {number} of {pf}",
+                f"set {' '.join(argument)} of VF {number} of {link}",
                 host=host.name,
                 said=error.said,
                 remedy="leave that option out, or use a PF whose driver knows it",
             ) from error
 
 
-def bind_to_vfio(host: Host, vf: Function, deadline: Deadline) -> None:
+def bind_to_vfio(host: Host, vf: Vf, deadline: Deadline) -> None:
     """Bind ``vf`` to a VFIO driver: to one that can carry its state if the kernel has one for it,
     by its modules' aliases, as libvirt does where it binds."""
     fitting = [name.replace("-", "_") for name in vf.vfio_modules]
@@ -234,7 +232,7 @@ def bind(host: Host, address: str, driver: str, override: str, deadline: Deadlin
         )
 
 
-def _count(host: Host, pf: Physical, number: int, deadline: Deadline) -> None:
+def _set_num_vfs(host: Host, pf: Pf, number: int, deadline: Deadline) -> None:
     file = f"/sys/bus/pci/devices/{pf.address}/sriov_numvfs"
     host.run(["tee", file], deadline, text=f"{number}\n")
 
@@ -242,38 +240,40 @@ def _count(host: Host, pf: Physical, number: int, deadline: Deadline) -> None:
 # --- putting back -------------------------------------------------------------------------------
 
 
-def _release(host: Host, pf: str, mine: set[str], deadline: Deadline) -> None:
-    ledger = _read(host, pf, deadline)
+def _release(host: Host, link: str, addresses: set[str], deadline: Deadline) -> None:
+    ledger = _read(host, link, deadline)
     if ledger is not None:
-        _put_back(host, pf, ledger, mine, deadline)
+        _put_back(host, link, ledger, addresses, deadline)
 
 
-def _put_back(host: Host, pf: str, ledger: Ledger, these: set[str], deadline: Deadline) -> None:
-    """Of what ``ledger`` has, put ``these`` back; with the last of it goes the file.
+def _put_back(
+    host: Host, link: str, ledger: Ledger, addresses: set[str], deadline: Deadline
+) -> None:
+    """Put those of the ledger's VFs back that are at ``addresses``; with its last goes the file.
 
     HostError if one can't be had back as it was: the file stays, for the next one to try.
     """
-    now = look(host, pf, deadline)
-    there = {one.address: one for one in now.functions}
-    for found in ledger.taken:
+    pf = read_pf(host, link, deadline)
+    present = {vf.address: vf for vf in pf.vfs}
+    for before in ledger.taken:
         # One that is gone went with its siblings, by somebody else's hand: its settings, too.
-        if found.address in these and found.address in there:
-            _put_one_back(host, pf, found, there[found.address], deadline)
-    stay = tuple(one for one in ledger.taken if one.address not in these)
-    if stay:
-        _write(host, pf, ledger.model_copy(update={"taken": stay}), deadline)
+        if before.address in addresses and before.address in present:
+            _put_vf_back(host, link, before, present[before.address], deadline)
+    rest = tuple(vf for vf in ledger.taken if vf.address not in addresses)
+    if rest:
+        _write(host, link, ledger.model_copy(update={"taken": rest}), deadline)
         return
-    if now.made != ledger.made:
-        if now.made and ledger.made:
-            _count(host, now, 0, deadline)
-        _count(host, now, ledger.made, deadline)
-    host.run(["rm", "-f", _file(pf)], deadline)
+    if pf.num_vfs != ledger.made:
+        if pf.num_vfs and ledger.made:
+            _set_num_vfs(host, pf, 0, deadline)
+        _set_num_vfs(host, pf, ledger.made, deadline)
+    host.run(["rm", "-f", _file(link)], deadline)
 
 
-def _put_one_back(host: Host, pf: str, found: Function, now: Function, deadline: Deadline) -> None:
-    _tell(host, pf, found.number, found.settings.differing(now.settings), deadline)
-    if now.driver != found.driver or now.override != found.override:
-        bind(host, found.address, found.driver, found.override, deadline)
+def _put_vf_back(host: Host, link: str, before: Vf, now: Vf, deadline: Deadline) -> None:
+    _apply(host, link, before.number, before.settings.differing(now.settings), deadline)
+    if now.driver != before.driver or now.override != before.override:
+        bind(host, before.address, before.driver, before.override, deadline)
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -284,12 +284,12 @@ def _owner() -> str:
     return f"{platform.node()}/{os.getpid()}/{ProcessId.of(os.getpid()).started}"
 
 
-def _file(pf: str) -> str:
-    return f"{RUN}/vf-{pf}.json"
+def _file(link: str) -> str:
+    return f"{RUN}/vf-{link}.json"
 
 
-def _read(host: Host, pf: str, deadline: Deadline) -> Ledger | None:
-    said = host.run(["cat", _file(pf)], deadline, check=False)
+def _read(host: Host, link: str, deadline: Deadline) -> Ledger | None:
+    said = host.run(["cat", _file(link)], deadline, check=False)
     return Ledger.model_validate_json(said.out) if said.status == 0 else None
 
 
@@ -297,8 +297,8 @@ def _read(host: Host, pf: str, deadline: Deadline) -> Ledger | None:
 KEEP = 'mkdir -p "${1%/*}" && cat >"$1.new" && mv "$1.new" "$1"'
 
 
-def _write(host: Host, pf: str, ledger: Ledger, deadline: Deadline) -> None:
-    host.run(["sh", "-c", KEEP, "sh", _file(pf)], deadline, text=ledger.model_dump_json())
+def _write(host: Host, link: str, ledger: Ledger, deadline: Deadline) -> None:
+    host.run(["sh", "-c", KEEP, "sh", _file(link)], deadline, text=ledger.model_dump_json())
 
 
 LEFTOVERS = (
@@ -307,7 +307,7 @@ LEFTOVERS = (
         f"for path in {_file('*')}; do\n"
         '    [ ! -e "$path" ] || { pf=${path##*/vf-}; echo "${pf%.json}"; }\n'
         "done",
-        restored,
+        restore,
     ),
 )
 """VFs that were not put back, by their PF."""

@@ -1,4 +1,4 @@
-"""How a PF and its VFs look: by sysfs and by `ip link`, in one round trip."""
+"""A PF and its VFs as they are, by sysfs and `ip link`, in one round trip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from migrate.lab.api import Host
 
 # Every line is a key, a tab and a value; "-" stands for nothing. Argument: the PF's link.
-LOOK = r"""
+PF_SCRIPT = r"""
 say() { printf '%s\t%s\n' "$1" "$2"; }
 name() { path=$(readlink "$1") && echo "${path##*/}" || echo -; }
 cd -P "/sys/class/net/$1/device" 2>/dev/null || exit 0
@@ -56,7 +56,7 @@ Link = Literal["auto", "enable", "disable"]
 
 
 class VfSettings(Value):
-    """What a PF is told of a VF; None: its driver does not tell, or is not to be told."""
+    """What a PF is set to for a VF; None: its driver does not say, or it is left alone."""
 
     mac: str | None = None
     vlan: int | None = None
@@ -65,33 +65,33 @@ class VfSettings(Value):
     trust: bool | None = None
     link: Link | None = None
 
-    def words(self) -> list[tuple[str, str]]:
+    def arguments(self) -> list[tuple[str, str]]:
         """As ``ip link set … vf N`` takes them."""
-        found: list[tuple[str, str]] = []
+        arguments: list[tuple[str, str]] = []
         if self.mac is not None:
-            found.append(("mac", self.mac))
+            arguments.append(("mac", self.mac))
         if self.vlan is not None:
-            found.append(("vlan", str(self.vlan)))
+            arguments.append(("vlan", str(self.vlan)))
         if self.spoof_check is not None:
-            found.append(("spoofchk", "on" if self.spoof_check else "off"))
+            arguments.append(("spoofchk", "on" if self.spoof_check else "off"))
         if self.trust is not None:
-            found.append(("trust", "on" if self.trust else "off"))
+            arguments.append(("trust", "on" if self.trust else "off"))
         if self.link is not None:
-            found.append(("state", self.link))
-        return found
+            arguments.append(("state", self.link))
+        return arguments
 
     def differing(self, other: VfSettings) -> VfSettings:
         """What of this is otherwise in ``other``."""
-        mine, theirs = self.model_dump(), other.model_dump()
-        return VfSettings(**{key: mine[key] for key in mine if mine[key] != theirs[key]})
+        own, others = self.model_dump(), other.model_dump()
+        return VfSettings(**{key: own[key] for key in own if own[key] != others[key]})
 
 
-class Function(Value):
-    """A VF as it is found."""
+class Vf(Value):
+    """A virtual function as it is."""
 
     number: int
     address: str
-    """Of PCI, e.g. ``0000:01:10.0``."""
+    """Its PCI address, e.g. ``0000:01:10.0``."""
     driver: str = ""
     override: str = ""
     group: str = ""
@@ -99,36 +99,36 @@ class Function(Value):
     group_has: tuple[str, ...] = ()
     """Other devices of that group, bridges left out."""
     links: tuple[str, ...] = ()
-    """Of the host's network, where a network driver has it."""
+    """Network interfaces of the host, where a network driver has it."""
     used_by: str = ""
-    """Who has it, as far as can be seen; "" is nobody."""
+    """By whom, as far as can be seen; "" is nobody."""
     vfio_modules: tuple[str, ...] = ()
     """VFIO drivers that say they fit, by their aliases."""
     mac: str = ""
-    """Of its link on the host."""
+    """That of its link on the host."""
     settings: VfSettings = VfSettings()
 
     @property
-    def is_told(self) -> bool:
-        """Whether the PF's driver can be told its MAC; else it has one for good."""
+    def has_settable_mac(self) -> bool:
+        """Whether the PF can give it another MAC; else it has one for good."""
         return self.settings.mac is not None
 
 
-class Physical(Value):
-    """A PF."""
+class Pf(Value):
+    """A physical function."""
 
     link: str
     address: str
-    total: int
+    total_vfs: int
     """VFs that it can have."""
-    made: int
+    num_vfs: int
     """VFs that it has."""
-    functions: tuple[Function, ...]
+    vfs: tuple[Vf, ...]
 
 
-def look(host: Host, pf: str, deadline: Deadline) -> Physical:
+def read_pf(host: Host, pf: str, deadline: Deadline) -> Pf:
     """The PF ``pf`` (the name of its link) with its VFs; HostError if it can't have any now."""
-    said = parse(host.run(["sh", "-c", LOOK, "sh", pf], deadline).out)
+    said = parse(host.run(["sh", "-c", PF_SCRIPT, "sh", pf], deadline).out)
     driver = said.get("driver", ("-",))[0]
     if "address" not in said or driver == "-":
         raise HostError(
@@ -145,7 +145,7 @@ def look(host: Host, pf: str, deadline: Deadline) -> Physical:
             said=f"{driver} makes no virtual functions of {address}",
             remedy="a card with SR-IOV, turned on in the firmware",
         )
-    links = {one["ifname"]: one for one in json.loads(said["links"][0]) if one}
+    links = {link["ifname"]: link for link in json.loads(said["links"][0]) if link}
     if "UP" not in links.get(pf, {}).get("flags", ()):
         raise HostError(
             f"use the physical function {pf}",
@@ -153,57 +153,57 @@ def look(host: Host, pf: str, deadline: Deadline) -> Physical:
             said="its link is down: its virtual functions would have no carrier",
             remedy=f"ip link set dev {pf} up",
         )
-    told = {one["vf"]: _settings(one) for one in links[pf].get("vfinfo_list", [])}
-    functions = [_function(line.split(), said, links, told) for line in said.get("vf", ())]
-    return Physical(
+    settings = {info["vf"]: _settings(info) for info in links[pf].get("vfinfo_list", [])}
+    vfs = [_vf(line.split(), said, links, settings) for line in said.get("vf", ())]
+    return Pf(
         link=pf,
         address=address,
-        total=int(said["total"][0]),
-        made=int(said["made"][0]),
-        functions=tuple(sorted(functions, key=lambda one: one.number)),
+        total_vfs=int(said["total"][0]),
+        num_vfs=int(said["made"][0]),
+        vfs=tuple(sorted(vfs, key=lambda vf: vf.number)),
     )
 
 
-def _function(
+def _vf(
     words: list[str],
     said: dict[str, tuple[str, ...]],
     links: dict[str, dict[str, Any]],
-    told: dict[int, VfSettings],
-) -> Function:
+    settings: dict[int, VfSettings],
+) -> Vf:
     number, address, driver, group, override = words
-    of = {
+    own = {
         key: tuple(line.partition(" ")[2] for line in lines if line.partition(" ")[0] == number)
         for key, lines in said.items()
         if key in ("shares", "link", "node", "module", "libvirt")
     }
-    netdevs = of.get("link", ())
-    nodes = {f"/dev/vfio/{group}", *of.get("node", ())}
+    netdevs = own.get("link", ())
+    nodes = {f"/dev/vfio/{group}", *own.get("node", ())}
     used = ""
     if nodes & set(said.get("open", ())):
         used = "a process that has it open"
-    elif of.get("libvirt"):
+    elif own.get("libvirt"):
         used = "libvirt"
     elif busy := [name for name in netdevs if _is_used(links.get(name, {}))]:
         used = f"the host's link {busy[0]}"
-    return Function(
+    return Vf(
         number=int(number),
         address=address,
         driver=driver.strip("-"),
         override="" if override == "(null)" else override,
         group=group.strip("-"),
-        group_has=tuple(other for other in of.get("shares", ()) if other != address),
+        group_has=tuple(other for other in own.get("shares", ()) if other != address),
         links=netdevs,
         used_by=used,
-        vfio_modules=of.get("module", ()),
+        vfio_modules=own.get("module", ()),
         mac=next((links[name].get("address", "") for name in netdevs if name in links), ""),
-        settings=told.get(int(number), VfSettings()),
+        settings=settings.get(int(number), VfSettings()),
     )
 
 
 def _is_used(link: dict[str, Any]) -> bool:
-    """A link with a master, or an address that was given to it, is the host's."""
-    given = [one for one in link.get("addr_info", ()) if one.get("scope") != "link"]
-    return bool(given) or "master" in link
+    """Whether the host uses the link: it has a master, or an address that was given to it."""
+    addresses = [entry for entry in link.get("addr_info", ()) if entry.get("scope") != "link"]
+    return bool(addresses) or "master" in link
 
 
 def _settings(info: dict[str, Any]) -> VfSettings:

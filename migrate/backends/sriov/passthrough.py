@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from migrate.backends.sriov.functions import Function
+from migrate.backends.sriov.functions import Vf
 from migrate.backends.xml import Rewrite, template
 from migrate.model import Interface
 
@@ -43,13 +43,13 @@ class GuestVf:
     """What a device's XML must say of a VF."""
 
     address: PciAddress
-    is_told: bool
+    has_settable_mac: bool
     """Whether libvirt can tell the PF the VF's MAC; if not, it is a plain PCI device."""
 
     @classmethod
-    def of(cls, function: Function) -> GuestVf:
+    def of(cls, vf: Vf) -> GuestVf:
         """The VF that was leased."""
-        return cls(PciAddress.parse(function.address), function.is_told)
+        return cls(PciAddress.parse(vf.address), vf.has_settable_mac)
 
 
 def vf_xml(interface: Interface, vf: GuestVf, standby: str | None = None) -> str:

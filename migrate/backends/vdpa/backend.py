@@ -69,11 +69,11 @@ class Vdpa(BackendMode[VdpaBackend]):
             device = choose_device(host, interface, deadline)
             offer = stack.enter_context(management_offer(host, device, deadline))
             features = offer.features - set(interface.vdpa.features_off)
-            _must_fit(host, interface, offer, features)
+            _check_offer(host, interface, offer, features)
             settings = _settings(interface, offer, features)
-            node = stack.enter_context(vdpa_bus.added(host, offer.name, settings, deadline))
-            _must_be(host, interface, vdpa_bus.config(host, vdpa_bus.NAME, deadline))
-            shadow, how = shadowed(interface, device)
+            node = stack.enter_context(vdpa_bus.add_device(host, offer.name, settings, deadline))
+            _check_config(host, interface, vdpa_bus.config(host, vdpa_bus.NAME, deadline))
+            shadow, how = choose_shadow(interface, device)
             if shadow:
                 _put_script(host, deadline)
             yield VdpaBackend(
@@ -126,7 +126,7 @@ _FAILED = re.compile(
 """QEMU: hw/net/virtio-net.c, hw/virtio/vhost.c, hw/virtio/vhost-vdpa.c."""
 
 
-def shadowed(interface: Interface, device: ManagementDevice) -> tuple[bool, str]:
+def choose_shadow(interface: Interface, device: ManagementDevice) -> tuple[bool, str]:
     """Whether QEMU stands between guest and device all the time, and the same in words."""
     wanted = interface.vdpa.shadow
     able = device.driver in SUSPENDING
@@ -153,7 +153,7 @@ def _settings(interface: Interface, offer: Offer, features: frozenset[str]) -> M
     return settings
 
 
-def _must_fit(host: Host, interface: Interface, offer: Offer, features: frozenset[str]) -> None:
+def _check_offer(host: Host, interface: Interface, offer: Offer, features: frozenset[str]) -> None:
     """What the case wants of the device, against what its management device offers."""
     rings = 2 * interface.queues + ("ctrl_vq" in features)
     lacks = []
@@ -172,7 +172,7 @@ def _must_fit(host: Host, interface: Interface, offer: Offer, features: frozense
         )
 
 
-def _must_be(host: Host, interface: Interface, has: vdpa_bus.Config) -> None:
+def _check_config(host: Host, interface: Interface, has: vdpa_bus.Config) -> None:
     """A device that can't be told its MAC or MTU has its own: it must be what the case wants."""
     if has.mac is not None and has.mac != interface.mac:
         raise HostError(

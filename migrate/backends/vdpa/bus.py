@@ -54,26 +54,26 @@ def offers(host: Host, deadline: Deadline) -> Mapping[str, Offer]:
     return {
         name: Offer(
             name=name,
-            features=frozenset(canonical_name(told) for told in one.get("dev_features", ())),
-            max_vqs=int(one.get("max_supported_vqs", 0)),
+            features=frozenset(canonical_name(feature) for feature in info.get("dev_features", ())),
+            max_vqs=int(info.get("max_supported_vqs", 0)),
         )
-        for name, one in shown.items()
-        if "net" in one.get("supported_classes", ())
+        for name, info in shown.items()
+        if "net" in info.get("supported_classes", ())
     }
 
 
 def devices(host: Host, deadline: Deadline) -> Mapping[str, str]:
     """vDPA devices, each with the name of its management device."""
     shown = _ask(host, deadline, "dev", "show").get("dev", {})
-    return {name: str(one.get("mgmtdev", "")) for name, one in shown.items()}
+    return {name: str(info.get("mgmtdev", "")) for name, info in shown.items()}
 
 
 def config(host: Host, name: str, deadline: Deadline) -> Config:
     """A device's configuration."""
     shown = _ask(host, deadline, "dev", "config", "show", name).get("config", {})
     # iproute2 6.15 has keys that end in a space.
-    one = {key.strip(): value for key, value in shown.get(name, {}).items()}
-    return Config(one.get("mac"), one.get("mtu"), one.get("max_vq_pairs"))
+    values = {key.strip(): value for key, value in shown.get(name, {}).items()}
+    return Config(values.get("mac"), values.get("mtu"), values.get("max_vq_pairs"))
 
 
 def _ask(host: Host, deadline: Deadline, *words: str) -> Mapping[str, Any]:
@@ -95,7 +95,7 @@ def driver_of(host: Host, bus: str, device: str, deadline: Deadline) -> str:
 
 
 @contextmanager
-def bound(host: Host, bus: str, device: str, driver: str, deadline: Deadline) -> Iterator[None]:
+def bind(host: Host, bus: str, device: str, driver: str, deadline: Deadline) -> Iterator[None]:
     """Have ``driver`` on a device; afterwards the driver, and the override, that it had."""
     before = driver_of(host, bus, device, deadline)
     if before == driver:
@@ -142,7 +142,7 @@ def _write(host: Host, path: str, text: str, deadline: Deadline) -> None:
 
 
 @contextmanager
-def link_kept(host: Host, address: str, deadline: Deadline) -> Iterator[None]:
+def keep_link(host: Host, address: str, deadline: Deadline) -> Iterator[None]:
     """A PCI device's link gets its name back, and is up if it was, when its driver came back.
 
     Its addresses are not kept: a link that the host itself uses is none to be lent.
@@ -163,8 +163,8 @@ def link_kept(host: Host, address: str, deadline: Deadline) -> Iterator[None]:
 def _link_of(host: Host, address: str, deadline: Deadline) -> str:
     """The link of a virtio PCI device; empty where no driver made one."""
     links = ["find", f"/sys/bus/pci/devices/{address}/", "-mindepth", "3", "-maxdepth", "3"]
-    found = host.run([*links, "-path", "*/net/*"], deadline, check=False).out.split()
-    return found[0].rpartition("/")[2] if found else ""
+    paths = host.run([*links, "-path", "*/net/*"], deadline, check=False).out.split()
+    return paths[0].rpartition("/")[2] if paths else ""
 
 
 def _is_up(host: Host, link: str, deadline: Deadline) -> bool:
@@ -176,7 +176,7 @@ def _is_up(host: Host, link: str, deadline: Deadline) -> bool:
 
 
 @contextmanager
-def added(
+def add_device(
     host: Host, management: str, settings: Mapping[str, str], deadline: Deadline
 ) -> Iterator[str]:
     """A device named :data:`NAME`, bound to vhost_vdpa; gives the path of its node.
@@ -196,8 +196,8 @@ def added(
     with ExitStack() as undo:
         undo.callback(remove, host)
         _add(host, management, settings, deadline)
-        undo.enter_context(bound(host, "vdpa", NAME, "vhost_vdpa", deadline))
-        yield _node(host, deadline)
+        undo.enter_context(bind(host, "vdpa", NAME, "vhost_vdpa", deadline))
+        yield _await_node(host, deadline)
 
 
 def _add(host: Host, management: str, settings: Mapping[str, str], deadline: Deadline) -> None:
@@ -229,7 +229,7 @@ def remove(host: Host, deadline: Deadline | None = None) -> None:
     deadline = deadline or Deadline.after(UNDO_S)
     if NAME not in devices(host, deadline):
         return
-    node = _found_node(host, deadline)
+    node = _node_path(host, deadline)
     if node and (user := _user_of(host, node, deadline)):
         # The kernel would wait for it, in a sleep that no signal ends.
         raise HostError(
@@ -252,24 +252,24 @@ DEVICE_LEFTOVER = LeftoverKind(
 def _user_of(host: Host, node: str, deadline: Deadline) -> str:
     """The id of a process that has the node open; empty if there is none."""
     open_files = ["find", "/proc", "-maxdepth", "3", "-path", "/proc/[0-9]*/fd/*", "-lname", node]
-    found = host.run(open_files, deadline, check=False).out.split()  # processes end meanwhile
-    return found[0].split("/")[2] if found else ""
+    paths = host.run(open_files, deadline, check=False).out.split()  # processes end meanwhile
+    return paths[0].split("/")[2] if paths else ""
 
 
-def _found_node(host: Host, deadline: Deadline) -> str:
+def _node_path(host: Host, deadline: Deadline) -> str:
     """The path of our device's node, as the bus names it; empty before vhost_vdpa has it."""
     listed = host.run(["ls", f"/sys/bus/vdpa/devices/{NAME}"], deadline, check=False).out.split()
     return next((f"/dev/{name}" for name in listed if name.startswith("vhost-vdpa-")), "")
 
 
-def _node(host: Host, deadline: Deadline) -> str:
-    """The same, when it is there to be opened."""
+def _await_node(host: Host, deadline: Deadline) -> str:
+    """The path of our device's node, once it is there to be opened."""
     deadline = deadline.sooner(5)
     node = ""
 
     def is_there() -> bool:
         nonlocal node
-        node = _found_node(host, deadline)
+        node = _node_path(host, deadline)
         return bool(node) and host.run(["test", "-c", node], deadline, check=False).status == 0
 
     if not until(is_there, deadline, POLL_S):

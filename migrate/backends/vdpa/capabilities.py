@@ -41,9 +41,9 @@ def _managements(look: Look) -> dict[str, tuple[str, ...]]:
     try:
         shown = json.loads(look.first("vdpa-tool"))["mgmtdev"]
         return {
-            name: tuple(canonical_name(told) for told in one.get("dev_features", ()))
-            for name, one in shown.items()
-            if "net" in one.get("supported_classes", ())
+            name: tuple(canonical_name(feature) for feature in info.get("dev_features", ()))
+            for name, info in shown.items()
+            if "net" in info.get("supported_classes", ())
         }
     except (ValueError, KeyError, TypeError, AttributeError):  # it prints nothing, or a complaint
         return {}
@@ -56,13 +56,13 @@ def _vhost_vdpa(look: Look) -> Yes | No:
     modules = look.all("vdpa-module")
     if "vhost_vdpa" not in modules:
         return No("this kernel has no module vhost_vdpa", "a kernel with CONFIG_VHOST_VDPA")
-    found = {
+    usable = {
         name: features for name, features in _managements(look).items() if name not in NO_NETWORK
     }
-    able = [_with_doubts(name, features) for name, features in found.items()]
+    able = [_with_doubts(name, features) for name, features in usable.items()]
     if "vp_vdpa" in modules:
         bindable = (f"pci/{address}" for address in look.all("virtio-net"))
-        able += [f"{name} by vp_vdpa" for name in bindable if name not in found]
+        able += [f"{name} by vp_vdpa" for name in bindable if name not in usable]
     if able:
         return Yes(", ".join(able))
     return No(

@@ -86,8 +86,8 @@ def management_offer(host: Host, device: ManagementDevice, deadline: Deadline) -
             # Built in, or loaded by hand, there is no file to load: what counts is seen below.
             host.run(["modprobe", "--quiet", module], deadline, check=False)
         if device.kind == "vp_vdpa" and device.pci:
-            stack.enter_context(vdpa_bus.link_kept(host, device.pci, deadline))
-            stack.enter_context(vdpa_bus.bound(host, "pci", device.pci, "vp-vdpa", deadline))
+            stack.enter_context(vdpa_bus.keep_link(host, device.pci, deadline))
+            stack.enter_context(vdpa_bus.bind(host, "pci", device.pci, "vp-vdpa", deadline))
         offers = vdpa_bus.offers(host, deadline)
         if device.name not in offers:
             raise HostError(

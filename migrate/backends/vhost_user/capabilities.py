@@ -48,12 +48,12 @@ def _ovs_dpdk(look: Look) -> Yes | No:
 
 def _switch_versions(look: Look) -> dict[str, str]:
     """Of OVS and, where it is built with it, DPDK; the first program found wins."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for text in look.all("ovs"):
         for name, pattern in (("ovs", r"\(Open vSwitch\) (\S+)"), ("dpdk", r"\bDPDK (\S+)")):
             if match := re.search(pattern, text):
-                found.setdefault(name, match[1])
-    return found
+                versions.setdefault(name, match[1])
+    return versions
 
 
 INSPECTION = Inspection(

@@ -157,7 +157,7 @@ class Session:
             self._changed.wait_for(lambda: self.ended or predicate(), deadline.left())
 
     def wake(self) -> None:
-        """Let who waits look again."""
+        """Have :meth:`wait` ask its predicate again."""
         with self._changed:
             self._changed.notify_all()
 
@@ -217,7 +217,7 @@ class Session:
             self._call("CancelReservation", token=token)
 
     def reservations(self) -> tuple[Reservation, ...]:
-        """All of them, in no order."""
+        """All reservations, in no order."""
         return tuple(map(_reservation, self._call("GetReservations").reservations))
 
     def holder(self, name: str) -> str:

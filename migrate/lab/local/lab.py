@@ -25,7 +25,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class LocalLab(FabricLab):
-    """A lab that is up."""
+    """A local lab that is up."""
 
     kind = "local"
     cpu_model: str | None = None

@@ -19,6 +19,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
 from migrate.drivers.ssh_address import Address
@@ -75,7 +77,7 @@ done
 
 
 class NestedLab(FabricLab):
-    """A lab that is up."""
+    """A nested lab that is up."""
 
     kind = "nested"
     cpu_model: str | None = "qemu64"
@@ -267,32 +269,32 @@ def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
 
 
 def _start(lab: NestedLab, machines: Sequence[Machine]) -> None:
-    """Start the machines from the state saved when they were first ready; else boot and save it."""
+    """Start the machines from the state saved when they were first ready; else boot and save it.
+
+    Labs of the same machines start one after the other: at once they would be too slow to answer.
+    """
     states = _states(lab, machines)
-    if states.is_dir():
-        try:
-            _restore_all(lab, machines, states)
-        except HostError as error:
-            LOGGER.info("the saved state is of no use (%s); booting anew", error)
-            shutil.rmtree(states, ignore_errors=True)
-            _each(machines, functools.partial(_kill, lab))
-        else:
+    with FileLock(states.with_suffix(".lock")):
+        if states.is_dir() and _restore_all(lab, machines, states):
             return
+        if machines[0].accelerator == "tcg":
+            build_once(states, functools.partial(_boot_and_save, lab, machines))
+        else:
+            _boot_all(lab, machines)
+        _each(machines, functools.partial(_settle, lab))
 
-    def boot_and_save(beside: Path) -> None:
-        _boot_all(lab, machines)
-        LOGGER.info("saving their state for the next time")
-        beside.mkdir(mode=0o700)
-        for machine in machines:
-            state = beside / f"{machine.name}.state"
-            save(lab.outer[machine.name], state, Deadline.after(SAVE_S))
 
-    if machines[0].accelerator != "tcg":
-        _boot_all(lab, machines)
-    elif not build_once(states, boot_and_save):  # another lab was quicker
-        _restore_all(lab, machines, states)
-        return
-    _each(machines, functools.partial(_settle, lab))
+def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path) -> bool:
+    """Whether all go on; if not, none runs, and their state is gone."""
+    try:
+        LOGGER.info("going on from the machines' saved state")
+        _each(machines, functools.partial(_restore, lab, states))
+    except HostError as error:
+        LOGGER.info("the saved state is of no use (%s); booting anew", error)
+        shutil.rmtree(states)
+        _each(machines, functools.partial(_kill, lab))
+        return False
+    return True
 
 
 def _boot_all(lab: NestedLab, machines: Sequence[Machine]) -> None:
@@ -300,9 +302,13 @@ def _boot_all(lab: NestedLab, machines: Sequence[Machine]) -> None:
     _each(machines, functools.partial(_boot, lab))
 
 
-def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path) -> None:
-    LOGGER.info("going on from the machines' saved state")
-    _each(machines, functools.partial(_restore, lab, states))
+def _boot_and_save(lab: NestedLab, machines: Sequence[Machine], folder: Path) -> None:
+    _boot_all(lab, machines)
+    LOGGER.info("saving their state for the next time")
+    folder.mkdir(mode=0o700)
+    for machine in machines:
+        state = folder / f"{machine.name}.state"
+        save(lab.outer[machine.name], state, Deadline.after(SAVE_S))
 
 
 def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:

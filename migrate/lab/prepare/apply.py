@@ -35,7 +35,7 @@ class TakenError(HostError):
 
 
 def current_owner() -> Owner:
-    """This process."""
+    """The owner of what this process prepares."""
     started = ProcessId.of(os.getpid()).started
     return Owner(
         controller=platform.node(), user=getpass.getuser(), pid=os.getpid(), started=started

@@ -36,7 +36,7 @@ STRICT = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes")
 
 
 class RackLab:
-    """A rack that was reached."""
+    """A rack that was reached; see :class:`migrate.lab.api.Lab`."""
 
     kind = "rack"
     cpu_model: str | None = None
@@ -123,7 +123,7 @@ class RackLab:
         yield f"peer: {self.config.peer.ssh}, {self.peer_address} on {self.peer_interface}"
 
     def as_json(self) -> str:
-        """What it is made of."""
+        """See Lab; its lab file."""
         return self.config.model_dump_json(indent=1)
 
 

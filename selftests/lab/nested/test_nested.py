@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.lab.kvm_boot import Boot
@@ -327,3 +328,72 @@ def test_a_host_that_does_not_come_up_is_told_with_the_end_of_its_console(
         nested._await_ssh(lab, "a", Deadline.after(seconds))
     assert caught.value.host == "a"
     assert "connection refused" in caught.value.said
+
+
+# --- the machines' start ---
+
+
+@pytest.fixture
+def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to the machines; none is there."""
+    done: list[str] = []
+
+    def note(step: str, where: int) -> None:
+        monkeypatch.setattr(
+            nested, f"_{step}", lambda *given: done.append(f"{step} {given[where].name}")
+        )
+
+    for step, where in (("boot", 1), ("settle", 1), ("kill", 1)):
+        note(step, where)
+
+    def save(_outer: object, state: Path, _deadline: Deadline) -> None:
+        state.write_text("saved")
+        done.append(f"save {state.stem}")
+
+    def restore(_lab: object, states: Path, machine: Machine) -> None:
+        if (states / f"{machine.name}.state").read_text() != "saved":
+            raise HostError("restore", host=machine.name, said="no such state")
+        done.append(f"restore {machine.name}")
+
+    monkeypatch.setattr(nested, "save", save)
+    monkeypatch.setattr(nested, "_restore", restore)
+    monkeypatch.setattr(nested, "_states", lambda *_: tmp_path / "states-x")
+    return done
+
+
+def start(accelerator: str) -> list[str]:
+    told: list[str] = []
+    lab = cast("NestedLab", SimpleNamespace(outer={"a": None, "b": None}))
+    with log.shown(told.append):
+        nested._start(lab, [made(accelerator), made(accelerator, "b", 2)])
+    return told
+
+
+def both(*steps: str) -> list[str]:
+    return sorted(f"{step} {name}" for step in steps for name in "ab")
+
+
+def test_machines_are_booted_and_saved_once_and_go_on_from_that(
+    steps: list[str], tmp_path: Path
+) -> None:
+    assert any("booting 2 machines" in line for line in start("tcg"))
+    assert sorted(steps) == both("boot", "save", "settle")
+    assert (tmp_path / "states-x").stat().st_mode & 0o777 == 0o700
+    steps.clear()
+    assert start("tcg") == ["going on from the machines' saved state"]
+    assert sorted(steps) == both("restore")
+
+
+def test_a_saved_state_that_is_of_no_use_is_made_anew(steps: list[str], tmp_path: Path) -> None:
+    (tmp_path / "states-x").mkdir()
+    for name in "ab":
+        (tmp_path / "states-x" / f"{name}.state").write_text("damaged")
+    assert any("of no use" in line and "no such state" in line for line in start("tcg"))
+    assert sorted(steps) == both("kill", "boot", "save", "settle")
+    assert (tmp_path / "states-x/b.state").read_text() == "saved"
+
+
+def test_machines_under_kvm_are_booted_each_time(steps: list[str], tmp_path: Path) -> None:
+    start("kvm")
+    assert sorted(steps) == both("boot", "settle")
+    assert not (tmp_path / "states-x").exists()

@@ -1,0 +1,142 @@
+"""Reads a run folder; what is large is read when asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from migrate.errors import MeasurementError
+from migrate.model import SCHEMA, Attempt, Event, Run, Sample, Value
+from migrate.results.layout import PARTIAL, damaged
+from migrate.results.tables import ARRIVALS, read_table
+
+if TYPE_CHECKING:
+    from migrate.model.recording import Arrivals
+
+Model = TypeVar("Model", bound=Value)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """A finished attempt; what is large is read when asked for."""
+
+    folder: Path
+    attempt: Attempt
+
+    def events(self) -> tuple[Event, ...]:
+        """All events in order of time. Raises MeasurementError for a damaged line."""
+        path = self.folder / "events.jsonl"
+        events = []
+        for number, line in enumerate(_text(path).splitlines(), 1):
+            try:
+                events.append(Event.model_validate(json.loads(line)))
+            except (ValueError, ValidationError) as error:
+                raise damaged(path, f"line {number} is cut short or damaged: {error}") from error
+        return tuple(events)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Samples of the progress, in order of time."""
+        return tuple(
+            Sample(**row) for row in read_table(self.folder / "samples.parquet").to_pylist()
+        )
+
+    def arrivals(self) -> dict[str, Arrivals]:
+        """Packets by direction, in order of arrival, times on the axis; only directions logged."""
+        from migrate.model.recording import Arrivals  # noqa: PLC0415 - numpy is heavy
+
+        table = read_table(self.folder / "arrivals.parquet")
+        direction = table["direction"].to_numpy(zero_copy_only=False)
+        columns = [table[name].to_numpy() for name in ARRIVALS[1:]]
+        return {
+            str(name): Arrivals(*(column[direction == name] for column in columns))
+            for name in dict.fromkeys(direction)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run folder's content; ``unfinished``: attempts that were cut off, as ``CASE/NUMBER``."""
+
+    folder: Path
+    run: Run
+    attempts: tuple[AttemptRecord, ...]
+    unfinished: tuple[str, ...] = ()
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The run in ``folder``, its attempts in the order in which they began.
+
+    Raises MeasurementError: no run folder, a file cut short, a schema that is newer than this.
+    """
+    run = read_head(folder)
+    folders = attempt_folders(folder)
+    attempts = sorted((read_attempt(path) for path in folders), key=lambda r: r.attempt.begin_ns)
+    return RunRecord(folder, run, tuple(attempts), unfinished(folder))
+
+
+def read_head(folder: Path) -> Run:
+    """``run.json`` alone. Raises MeasurementError."""
+    return _model(folder / "run.json", Run)
+
+
+def attempt_folders(folder: Path) -> list[Path]:
+    """The folders of all finished attempts of a run."""
+    return [path for path in folder.glob("cases/*/*") if path.is_dir() and path.name.isdecimal()]
+
+
+def unfinished(folder: Path) -> tuple[str, ...]:
+    """Attempts that were cut off, as ``CASE/NUMBER``."""
+    partial = sorted(folder.glob(f"cases/*/{PARTIAL}*"))
+    return tuple(f"{path.parent.name}/{path.name.removeprefix(PARTIAL)}" for path in partial)
+
+
+def read_attempt(folder: Path) -> AttemptRecord:
+    """One finished attempt. Raises MeasurementError."""
+    return AttemptRecord(folder, _model(folder / "attempt.json", Attempt))
+
+
+def find_run(root: Path, name: str = "latest") -> Path:
+    """The folder of a run by name or path, or of the latest one. Raises MeasurementError."""
+    runs = (path.parent.name for path in root.glob("*/run.json"))
+    names = sorted(name for name in runs if not name.startswith("."))
+    if name == "latest" and names:
+        return root / names[-1]
+    for folder in (root / name, Path(name)):
+        if (folder / "run.json").is_file():
+            return folder
+    raise MeasurementError(
+        f"find run {name} in {root}",
+        said=f"runs there: {len(names)}" + (f", the latest is {names[-1]}" if names else ""),
+        remedy="name a run folder, or run something first",
+    )
+
+
+def _model(path: Path, kind: type[Model]) -> Model:
+    try:
+        document = json.loads(_text(path))
+    except ValueError as error:
+        raise damaged(path, f"cut short or damaged: {error}") from error
+    number = document.get("schema_number") if isinstance(document, dict) else None
+    if not isinstance(number, int):
+        raise damaged(path, "no schema_number: this is no file of a run folder")
+    if number > SCHEMA:
+        raise MeasurementError(
+            f"read {path}",
+            said=f"it has schema {number}, and this migrate-lab knows up to {SCHEMA}",
+            remedy="read it with the migrate-lab that wrote it, or a newer one",
+        )
+    try:
+        return kind.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise damaged(path, str(error)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from error

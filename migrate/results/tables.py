@@ -1,0 +1,79 @@
+"""Arrow tables and Parquet files: the door of pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from migrate.model import Sample
+from migrate.results.layout import damaged
+
+if TYPE_CHECKING:
+    from migrate.model.recording import Arrivals
+
+ARRIVALS = ("direction", "seq", "sent_ns", "received_ns")
+"""Columns of ``arrivals.parquet``."""
+
+
+def samples_to_parquet(samples: Sequence[Sample]) -> bytes:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    types = {"at_ns": pa.int64(), "host": pa.string()}
+    schema = pa.schema([(name, types.get(name, pa.int64())) for name in Sample.model_fields])
+    return to_parquet(pa.Table.from_pylist([sample.model_dump() for sample in samples], schema))
+
+
+def arrivals_to_parquet(arrivals: Mapping[str, Arrivals]) -> bytes:
+    import numpy as np  # noqa: PLC0415 - heavy
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    def column(name: str) -> Any:
+        parts = [getattr(log, name) for log in arrivals.values()]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    direction = np.repeat(
+        np.asarray(list(arrivals), dtype=object), [len(log) for log in arrivals.values()]
+    )
+    columns = [pa.array(direction, pa.string()), *(pa.array(column(n)) for n in ARRIVALS[1:])]
+    return to_parquet(pa.table(dict(zip(ARRIVALS, columns, strict=True))))
+
+
+def to_arrow(rows: Sequence[Mapping[str, object]], types: Mapping[str, type]) -> Any:
+    """An Arrow table of ``rows`` with a nullable column for each of ``types``."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    known = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, known[kind]) for name, kind in types.items()])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema)
+
+
+def concat_tables(tables: Sequence[Any]) -> Any:
+    """One Arrow table of several with the same columns."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    return pa.concat_tables(tables)
+
+
+def to_parquet(table: Any, *, small: bool = False) -> bytes:
+    """An Arrow table as a Parquet file's bytes; ``small``: for a few rows of many columns."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+    # Metadata of the columns is larger than the rows then, and has to be read with them.
+    how = dict.fromkeys(("use_dictionary", "write_statistics", "store_schema"), not small)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", **how)
+    return bytes(buffer.getvalue().to_pybytes())
+
+
+def read_table(path: Path) -> Any:
+    """A Parquet file as an Arrow table. Raises MeasurementError."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damaged(path, f"cut short or damaged: {error}") from error
