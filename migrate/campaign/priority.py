@@ -114,10 +114,10 @@ def doubt(passed: Sequence[bool]) -> float:
 
 def _spread(outages_ms: Sequence[float | None]) -> float:
     """Width of the interval by its upper end, 0 to 1; 1 where there is no interval to be had."""
-    found = spread(outages_ms)
-    if found.low is None or found.high is None:
+    interval = spread(outages_ms)
+    if interval.low is None or interval.high is None:
         return 1.0
-    return (found.high - found.low) / found.high if found.high > 0 else 0.0
+    return (interval.high - interval.low) / interval.high if interval.high > 0 else 0.0
 
 
 def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
@@ -126,7 +126,7 @@ def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
         case: [one.seconds for one in past if one.seconds is not None]
         for case, past in history.items()
     }
-    every = [seconds for found in known.values() for seconds in found]
+    every = [seconds for durations in known.values() for seconds in durations]
     otherwise = median(every) if every else UNKNOWN_S
     return {
         case: max(LEAST_S, median(known[case]) if known.get(case) else otherwise)
@@ -139,8 +139,8 @@ def order(
 ) -> tuple[Choice, ...]:
     """The most informative first; equals stay in the order in which they came."""
     cost_s = costs(case_ids, history)
-    found = (
+    choices = (
         Choice(case, cost_s[case], worth(history.get(case, ()), now_s, versions))
         for case in case_ids
     )
-    return tuple(sorted(found, key=lambda choice: choice.rank))
+    return tuple(sorted(choices, key=lambda choice: choice.rank))

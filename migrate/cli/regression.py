@@ -74,9 +74,9 @@ def gate(
     chosen = regression.Rules(**rules)
     new = read_run(find_run(results, run_name))
     earlier = baseline.gather_baseline(new, baseline.run_folders(places, results), last)
-    found = regression.compare(earlier.samples, chosen)
+    comparison = regression.compare(earlier.samples, chosen)
     if as_json:
-        click.echo(json.dumps(report.document(found, earlier, chosen), indent=1))
+        click.echo(json.dumps(report.document(comparison, earlier, chosen), indent=1))
     else:
-        click.echo(report.plain(found, earlier, chosen), nl=False)
-    sys.exit(regression.exit_code(found))
+        click.echo(report.plain(comparison, earlier, chosen), nl=False)
+    sys.exit(regression.exit_code(comparison))

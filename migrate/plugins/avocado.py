@@ -68,8 +68,8 @@ class Init(plugin_interfaces.Init):
 
     def initialize(self) -> None:
         """Register them."""
-        for key, _, told, _ in OPTIONS:
-            settings.register_option(section=KIND, key=key, default="", help_msg=told)
+        for key, _, help_text, _ in OPTIONS:
+            settings.register_option(section=KIND, key=key, default="", help_msg=help_text)
         settings.register_option(
             section=KIND, key=KEEP[0], default=False, key_type=bool, help_msg=KEEP[2]
         )
@@ -117,10 +117,10 @@ class Resolver(plugin_interfaces.Resolver):
         if path.suffix != ".toml" or not path.is_file():
             return _nothing(reference, "NOTFOUND", f"{path} is no TOML file")
         try:
-            found = [load(path, overrides) for overrides in _all_overrides(self.config)]
+            scenarios = [load(path, overrides) for overrides in _all_overrides(self.config)]
         except ConfigurationError as error:
             return _nothing(reference, "CORRUPT", str(error))
-        ids = dict.fromkeys(case.id for scenario in found for case in scenario.cases)
+        ids = dict.fromkeys(case.id for scenario in scenarios for case in scenario.cases)
         chosen = [name for name in ids if wanted in {"", name}]
         if not chosen:
             return _nothing(reference, "CORRUPT", f"no such case; there are {', '.join(ids)}")
@@ -151,7 +151,7 @@ def _all_overrides(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def overrides_of(variant: Mapping[str, Any] | None) -> tuple[str, ...]:
     """A variant's parameters as ``key=value``, whatever node of its tree they hang on."""
     nodes = (variant or {}).get("variant", ())
-    return tuple(_override(key, value) for _, found in nodes for _, key, value in found)
+    return tuple(_override(key, value) for _, parameters in nodes for _, key, value in parameters)
 
 
 def _override(key: str, value: object) -> str:

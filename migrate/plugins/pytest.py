@@ -99,11 +99,11 @@ class ScenarioFile(pytest.File):
 
         repeat = self.config.getoption("--repeat")
         try:
-            found = load(self.path, (), _lab_config(self.config).scenario_defaults())
+            loaded = load(self.path, (), _lab_config(self.config).scenario_defaults())
         except ConfigurationError as error:
             raise self.CollectError(str(error)) from error
         for number in range(1, repeat + 1):
-            for case in found.cases:
+            for case in loaded.cases:
                 name = case.id if repeat == 1 else f"{case.id}/{number}"
                 item = CaseItem.from_parent(self, name=name, callobj=_passes)
                 item.case, item.number = case, number
@@ -304,14 +304,14 @@ def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Sess
 
     if not isinstance(what, Path):
         return what
-    found = load(what, overrides, lab.lab.scenario_defaults)
-    wanted = f"{found.name}-{variant}"
-    cases = [case for case in found.cases if not variant or case.id == wanted]
+    loaded = load(what, overrides, lab.lab.scenario_defaults)
+    wanted = f"{loaded.name}-{variant}"
+    cases = [case for case in loaded.cases if not variant or case.id == wanted]
     if not cases:
         raise ConfigurationError(
             f"run the variant {variant!r} of {what}",
             said="there is no such case",
-            remedy=", ".join(case.id for case in found.cases),
+            remedy=", ".join(case.id for case in loaded.cases),
         )
     if len(cases) != 1:
         raise ConfigurationError(
