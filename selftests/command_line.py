@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import click
+
+from migrate.cli.main import cli
 from migrate.clock import Deadline
 from selftests.helpers import ROOT
 
@@ -118,3 +121,17 @@ def started(*argv: object, prefix: Sequence[str] = ()) -> Iterator[Command]:
 
 
 Run = Callable[..., Ended]
+
+
+def leaves(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by the words that lead to it."""
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from leaves(child, (*path, name))
+    else:
+        yield " ".join(path), command
+
+
+LEAVES = dict(leaves(cli))

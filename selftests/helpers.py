@@ -63,3 +63,19 @@ def traces(name: str) -> list[str]:
     if any(mark in Path("/proc/self/mountinfo").read_text() for mark in marks):
         found.append("a mount of this machine")
     return found
+
+
+def unpack_newc(archive: bytes) -> dict[str, tuple[int, bytes]]:
+    """Names to modes and contents of a newc archive."""
+    entries: dict[str, tuple[int, bytes]] = {}
+    at = 0
+    while True:
+        assert archive[at : at + 6] == b"070701"
+        fields = [int(archive[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        mode, size, name_size = fields[1], fields[6], fields[11]
+        name = archive[at + 110 : at + 110 + name_size - 1].decode()
+        at = (at + 110 + name_size + 3) // 4 * 4
+        if name == "TRAILER!!!":
+            return entries
+        entries[name] = (mode, archive[at : at + size])
+        at = (at + size + 3) // 4 * 4

@@ -13,11 +13,9 @@ import yaml
 
 from migrate import errors
 from migrate.cli import main as cli
-from selftests.test_docs import LEAVES, harmless
+from selftests.command_line import LEAVES
+from selftests.helpers import ROOT
 
-__all__ = ["harmless"]
-
-ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "docs" / "ci").iterdir())
 YAML = [path for path in FILES if path.suffix == ".yml"]
 

@@ -28,8 +28,9 @@ from migrate.lab.capabilities import HOST
 from migrate.lab.kinds import load_lab
 from migrate.plugins import pytest as pytest_plugin
 from migrate.scenario.loader import parse
+from selftests.command_line import LEAVES
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
     for place in ("*.md", "docs/*.md", "guest-images/*.md", "results/README.md")
@@ -156,27 +157,6 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 COMMANDS = [(page.name, words) for page, text in TEXT.items() for words in commands(text)]
-
-
-def leaves(
-    command: click.Command, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, by the words that lead to it."""
-    if isinstance(command, click.Group):
-        for name, child in command.commands.items():
-            yield from leaves(child, (*path, name))
-    else:
-        yield " ".join(path), command
-
-
-LEAVES = dict(leaves(cli))
-
-
-@pytest.fixture
-def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands are parsed as ever, and then do nothing."""
-    for command in LEAVES.values():
-        monkeypatch.setattr(command, "callback", lambda **_options: None)
 
 
 @pytest.mark.usefixtures("harmless")

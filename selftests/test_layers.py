@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from selftests.helpers import ROOT
+
 PACKAGE = ROOT / "migrate"
 PLAN = ROOT / "docs" / "architecture.md"
 

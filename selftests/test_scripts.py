@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -134,18 +135,20 @@ def test_offline_for_pip(start: Start, tools: Path, tmp_path: Path) -> None:
     assert "No matching distribution" in ended.err
 
 
+def can_be_prepared(tools: Path) -> Path:
+    """A Python whose environments have a migrate-lab that says what it was asked for."""
+    put(tools, "dpkg-query", "echo install ok installed")
+    put(tools, "python-pip", "exit 0")
+    put(tools, "python-run", 'echo "$@"')
+    make = 'mkdir -p "$4/bin" && cp "$0-pip" "$4/bin/pip" && cp "$0-run" "$4/bin/migrate-lab"'
+    return put(tools, "python", make)
+
+
 def test_a_prepared_machine_is_not_prepared_again(
     start: Start, tools: Path, tmp_path: Path
 ) -> None:
-    put(tools, "dpkg-query", "echo install ok installed")
+    python = can_be_prepared(tools)
     put(tools, "apt-get", "echo apt-get was called; exit 1")
-    python = put(
-        tools,
-        "python",
-        'mkdir -p "$4/bin" && cp "$0-pip" "$4/bin/pip" && cp "$0-run" "$4/bin/migrate-lab"',
-    )
-    put(tools, "python-pip", "exit 0")
-    put(tools, "python-run", 'echo "$@"')
     first = start("quickstart", MIGRATE_LAB_PYTHON=python)
     assert first.status == 0, first.err
     assert first.out.split() == ["run", "testcases/scenarios/quickstart.toml", "--repeat", "5"]
@@ -158,14 +161,7 @@ def test_a_prepared_machine_is_not_prepared_again(
 @pytest.fixture
 def prepared(tools: Path, tmp_path: Path, start: Start) -> Path:
     """A machine on which all is there; the migrate-lab of it says what it was asked for."""
-    put(tools, "dpkg-query", "echo install ok installed")
-    python = put(
-        tools,
-        "python",
-        'mkdir -p "$4/bin" && cp "$0-pip" "$4/bin/pip" && cp "$0-run" "$4/bin/migrate-lab"',
-    )
-    put(tools, "python-pip", "exit 0")
-    put(tools, "python-run", 'echo "$@"')
+    python = can_be_prepared(tools)
     assert start("quickstart", MIGRATE_LAB_PYTHON=python).status == 0
     return tmp_path / "venv/bin/migrate-lab"
 
@@ -204,3 +200,65 @@ def test_all_modes_end_where_a_lab_can_not_be_prepared(start: Start, prepared: P
     ended = start("quickstart", "--all-modes")
     assert ended.status == 3
     assert LOCAL not in ended.out
+
+
+# --- the lanes of ./check ---
+
+
+@pytest.fixture
+def programs(tools: Path, tmp_path: Path) -> Path:
+    """Of an environment as ./check makes it here: each says with what it was called."""
+    put(tools, "dpkg-query", "echo install ok installed")
+    put(tools, "unshare", 'until [ "${1##*/}" = python ]; do shift; done; exec "$@"')
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    put(folder, "pip", "exit 0")
+    for name in ("ruff", "mypy", "pytest", "python", "migrate-lab"):
+        put(folder, name, f'echo "{name} $*"')
+    put(tools, "python", f'mkdir -p "$4" && cp -r {folder} "$4/bin"')  # -m venv --clear FOLDER
+    return folder
+
+
+def test_the_quick_lane_needs_no_root_and_has_no_lab(
+    programs: Path, start: Start, tools: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(programs, tmp_path / "venv" / "bin")
+    put(tools, "id", "echo 1000")
+    ended = start("check", "--quick")
+    assert ended.status == 0, ended.err
+    words = [line.split()[0] for line in ended.out.splitlines()]
+    assert words[:4] == ["ruff", "ruff", "mypy", "python"]
+    assert "-m not needs_root" in ended.out
+    assert "--lab" not in ended.out
+
+
+def test_the_quick_lane_says_what_is_missing(start: Start) -> None:
+    ended = start("check", "--quick")
+    assert ended.status == 3
+    assert "pip install -e" in ended.err
+
+
+@pytest.mark.parametrize(("options", "shipped"), [((), False), (("--all",), True)])
+@pytest.mark.usefixtures("programs")
+def test_shipped_scenarios_are_run_only_if_all_is_asked_for(
+    options: tuple[str, ...], shipped: bool, start: Start, tools: Path
+) -> None:
+    ended = start("check", *options, MIGRATE_LAB_PYTHON=tools / "python")
+    assert ended.status == 0, ended.err
+    assert ("python -m testcases.shipped" in ended.out) == shipped
+    assert ended.out.count("pytest testcases") == 3 * 2, "each once, and in the account at the end"
+
+
+@pytest.mark.parametrize("program", ["ruff", "mypy", "pytest", "python", "migrate-lab"])
+def test_a_part_that_fails_ends_the_check_and_is_named(
+    program: str, programs: Path, start: Start, tools: Path
+) -> None:
+    put(programs, program, "exit 1")
+    ended = start("check", "--all", MIGRATE_LAB_PYTHON=tools / "python")
+    assert ended.status == 1
+    assert "] failed: " in ended.err.splitlines()[-1]
+
+
+def test_a_lane_that_there_is_not_is_refused(start: Start) -> None:
+    ended = start("check", "--fast")
+    assert (ended.status, ended.err) == (3, "check: usage: ./check [--quick | --all]\n")

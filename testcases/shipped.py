@@ -37,6 +37,7 @@ FOR: Mapping[str, tuple[str, ...]] = {
 }
 """By lab file, the scenario files that are run on it."""
 NOT_RUN: Mapping[str, str] = {
+    "two-pairs": "the testcases of ./check are run on it",
     "rack": "an example: its hosts have to be somebody's own",
 }
 """Lab files on which nothing can be run here, and why."""

@@ -29,7 +29,7 @@ from migrate.model import (
     Workload,
 )
 from migrate.model.recording import QemuRecording
-from selftests.doubles.synthetic import recording
+from selftests.doubles.synthetic import qemu_event, recording
 
 MIB = 2**20
 
@@ -290,16 +290,12 @@ def test_a_rate_that_nobody_knows_foretells_nothing() -> None:
     assert (found.memory_bytes, found.foretold) == (252 * MIB, None)
 
 
-def event(at_ms: int, name: str, **data: object) -> Event:
-    return Event(at_ns=at_ms * MS, source="qemu", host="a", name=name, data=dict(data))
-
-
 STOPPED = (
-    event(100, "MIGRATION_PASS", **{"pass": 1}),
-    event(2000, "MIGRATION_PASS", **{"pass": 2}),
-    event(3100, "STOP"),
-    event(3101, "MIGRATION", status="pre-switchover"),
-    event(3110, "MIGRATION_PASS", **{"pass": 5}),
+    qemu_event(100, "MIGRATION_PASS", "a", **{"pass": 1}),
+    qemu_event(2000, "MIGRATION_PASS", "a", **{"pass": 2}),
+    qemu_event(3100, "STOP"),
+    qemu_event(3101, "MIGRATION", status="pre-switchover"),
+    qemu_event(3110, "MIGRATION_PASS", "a", **{"pass": 5}),
 )
 
 
@@ -328,7 +324,7 @@ def test_a_hop_has_what_happened_beside_its_forecast() -> None:
 def test_libvirts_account_tells_what_came_after_the_last_look() -> None:
     job = {"memory_iteration": 3, "memory_constant": 256 * 200, "data_processed": 90 * MIB}
     first = QemuRecording(samples=tuple(PASSES[1:2]))
-    events = (*STOPPED, event(3200, "job-completed", **job))
+    events = (*STOPPED, qemu_event(3200, "job-completed", "a", **job))
     bare, told = hop(Policy(), qemu=first), hop(Policy(), events, first)
     assert bare and told
     assert (bare.memory_bytes, told.memory_bytes) == (None, 56 * MIB)  # 252 less 196
@@ -342,13 +338,15 @@ def test_without_qemus_passes_the_samples_count_the_syncs() -> None:
 
 def test_a_guest_that_was_stopped_before_the_first_pass_did_not_stop_after_it() -> None:
     """A move that its policy suspends at once, or one of a guest that was paused."""
-    found = hop(Policy(), (event(40, "STOP"), *STOPPED[:2]), sampled())
+    found = hop(Policy(), (qemu_event(40, "STOP"), *STOPPED[:2]), sampled())
     assert found is not None
     assert found.stopped_s is None
 
 
 def test_a_hop_that_was_given_up_did_not_stop() -> None:
-    found = hop(Policy(), (*STOPPED[:2], event(4000, "MIGRATION", status="cancelled")), sampled())
+    found = hop(
+        Policy(), (*STOPPED[:2], qemu_event(4000, "MIGRATION", status="cancelled")), sampled()
+    )
     assert found is not None
     assert (found.switched_over, found.stopped_s) == (False, None)
 
@@ -368,5 +366,5 @@ def test_what_is_no_precopy_or_was_not_looked_at_is_not_told() -> None:
     assert hop(Policy(method="save-restore"), qemu=sampled()) is None
     assert hop(Policy()) is None
     assert hop(Policy(), qemu=QemuRecording()) is None
-    over = (*STOPPED, event(3200, "MIGRATION", status="postcopy-active"))
+    over = (*STOPPED, qemu_event(3200, "MIGRATION", status="postcopy-active"))
     assert hop(Policy(on_timeout="postcopy"), over, sampled()) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,27 +14,23 @@ from migrate.analysis.explain import HopEvents, device_times, explain_gap, stop_
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 from migrate.model import Direction, Event, Explained, Gap
 from migrate.model.recording import Arrivals
+from selftests.doubles.synthetic import qemu_event
 
 MS = 1_000_000
 GRAIN = 3 * MS
 
 
-def at(ms: float, name: str, host: str, **data: Any) -> Event:
-    """An event so many milliseconds after the last packet served."""
-    return Event(at_ns=round(ms * MS), source="qemu", host=host, name=name, data=data)
-
-
-STOP, RESUME = at(2, "STOP", "a"), at(50, "RESUME", "b")
+STOP, RESUME = qemu_event(2, "STOP", "a"), qemu_event(50, "RESUME", "b")
 TRACES = (
-    at(1, CHECKPOINT, "a", checkpoint="src-downtime-start"),
-    at(20, CHECKPOINT, "a", checkpoint="src-iterable-saved"),
-    at(21, SAVED, "a", type="non-iterable", idstr="cpu", instance_id="0", downtime="1000"),
-    at(22, CHECKPOINT, "a", checkpoint="src-non-iterable-saved"),
-    at(31, LOADED, "b", type="non-iterable", idstr="cpu", instance_id="0", downtime="1000"),
-    at(40, LOADED, "b", type="non-iterable", idstr="nic", instance_id="1", downtime="500"),
-    at(41, CHECKPOINT, "b", checkpoint="dst-precopy-loadvm-completed"),
+    qemu_event(1, CHECKPOINT, "a", checkpoint="src-downtime-start"),
+    qemu_event(20, CHECKPOINT, "a", checkpoint="src-iterable-saved"),
+    qemu_event(21, SAVED, "a", type="non-iterable", idstr="cpu", instance_id="0", downtime="1000"),
+    qemu_event(22, CHECKPOINT, "a", checkpoint="src-non-iterable-saved"),
+    qemu_event(31, LOADED, "b", type="non-iterable", idstr="cpu", instance_id="0", downtime="1000"),
+    qemu_event(40, LOADED, "b", type="non-iterable", idstr="nic", instance_id="1", downtime="500"),
+    qemu_event(41, CHECKPOINT, "b", checkpoint="dst-precopy-loadvm-completed"),
 )
-ANNOUNCED = at(55, "announce", "fabric")
+ANNOUNCED = qemu_event(55, "announce", "fabric")
 
 
 def told(*events: Event) -> HopEvents:
@@ -162,7 +157,7 @@ def test_the_guests_own_packets_tell_the_fabric_too() -> None:
 
 @pytest.mark.parametrize("name", ["announce", "frame"])
 def test_any_frame_that_is_heard_tells_the_fabric(name: str) -> None:
-    heard = at(60, name, "fabric")
+    heard = qemu_event(60, name, "fabric")
     found = of("ingress", 61, (STOP, RESUME, heard), [(60, 61, 70)])
     assert spans(found)[-2:] == [
         (10.0, "the fabric still sends to the source", True),
@@ -179,9 +174,14 @@ def test_ingress_that_is_lost_after_the_fabric_knows_is_unexplained() -> None:
 @pytest.mark.parametrize(("direction", "queue"), [("egress", "1"), ("ingress", "0")])
 def test_the_backends_port_and_queue_are_told(direction: Direction, queue: str) -> None:
     events = (
-        *(STOP, RESUME, at(60, READY, "b"), at(65, QUEUE, "b", queue="1", state="disabled")),
-        at(70, QUEUE, "b", queue=queue, state="enabled"),
-        at(75, QUEUE, "b", queue="3" if queue == "0" else "2", state="enabled"),
+        *(
+            STOP,
+            RESUME,
+            qemu_event(60, READY, "b"),
+            qemu_event(65, QUEUE, "b", queue="1", state="disabled"),
+        ),
+        qemu_event(70, QUEUE, "b", queue=queue, state="enabled"),
+        qemu_event(75, QUEUE, "b", queue="3" if queue == "0" else "2", state="enabled"),
     )
     found = of(direction, 72, events, [(4, 72, 72.2)])
     assert [one[:2] for one in spans(found)[2:4]] == [
@@ -192,8 +192,8 @@ def test_the_backends_port_and_queue_are_told(direction: Direction, queue: str) 
 
 
 def test_an_interface_that_is_taken_out_and_plugged_in_is_told() -> None:
-    early = [at(1, "detached", "a"), replace_at(STOP, 500), replace_at(RESUME, 600)]
-    found = of("egress", 900, [*early, at(899, "attached", "b")], [(4, 900, 901)])
+    early = [qemu_event(1, "detached", "a"), replace_at(STOP, 500), replace_at(RESUME, 600)]
+    found = of("egress", 900, [*early, qemu_event(899, "attached", "b")], [(4, 900, 901)])
     assert [what for _, what, _ in spans(found)] == [
         "the interface is taken out",
         "the guest runs without its interface",
@@ -204,9 +204,9 @@ def test_an_interface_that_is_taken_out_and_plugged_in_is_told() -> None:
 
 
 PLUGGED = (
-    at(700, "lower-appeared", "guest"),
-    *(at(705, "lower-up", "guest"), at(900, "lower-up", "guest")),
-    at(910, "carried-by", "guest", driver="igbvf"),
+    qemu_event(700, "lower-appeared", "guest"),
+    *(qemu_event(705, "lower-up", "guest"), qemu_event(900, "lower-up", "guest")),
+    qemu_event(910, "carried-by", "guest", driver="igbvf"),
 )
 
 
@@ -222,8 +222,8 @@ def test_a_device_that_comes_back_late_is_told_by_the_guest() -> None:
 
 
 def test_a_guest_that_asks_for_its_peer_first_is_told() -> None:
-    mine = at(70, "arp", "fabric", mac="52:54")
-    events = told(STOP, RESUME, at(60, "arp", "fabric", mac="of another"), mine)
+    mine = qemu_event(70, "arp", "fabric", mac="52:54")
+    events = told(STOP, RESUME, qemu_event(60, "arp", "fabric", mac="of another"), mine)
     rows = log(*BEFORE, (9, 71, 71.2))
     found = explain_gap(gap("egress", 71), replace(events, mac="52:54"), rows, GRAIN)
     assert spans(found)[-2] == (20.0, "the guest asks for its peer's address", True)
@@ -247,7 +247,14 @@ def test_a_guest_that_never_ran_again_is_stopped_to_the_end() -> None:
 def test_spans_cover_the_gap_in_order_whatever_was_recorded(
     places: list[int], direction: Direction, length_ms: int
 ) -> None:
-    known = [STOP, RESUME, ANNOUNCED, *TRACES, at(0, READY, "b"), at(0, "attached", "b")]
+    known = [
+        STOP,
+        RESUME,
+        ANNOUNCED,
+        *TRACES,
+        qemu_event(0, READY, "b"),
+        qemu_event(0, "attached", "b"),
+    ]
     events = [replace_at(known[n % len(known)], ms) for n, ms in enumerate(places)]
     found = of(direction, length_ms, events, [(9, length_ms, length_ms + 1)])
     assert found.spans[0].begin_ns == 0

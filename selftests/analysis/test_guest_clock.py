@@ -125,7 +125,7 @@ def test_a_stop_with_the_clock_going_on_is_a_jump_of_the_tick() -> None:
     assert abs(stall.begin_ns - on_axis(2000)) < 2 * MS
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.floats(1200, 2500),
     st.floats(8, 900),

@@ -410,7 +410,7 @@ def disjoint(troubles: list[Trouble]) -> tuple[Trouble, ...]:
     return tuple(kept)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TROUBLES, st.integers(1, 10_000), st.floats(0.05, 2))
 def test_accounts_add_up_and_gaps_never_overlap(
     troubles: list[Trouble], seed: int, noise: float
@@ -427,7 +427,7 @@ def test_accounts_add_up_and_gaps_never_overlap(
         assert all(gap.length_ns > 2 * MS for gap in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 60)), max_size=60))
 def test_any_log_has_an_account(pairs: list[tuple[int, int]]) -> None:
     arrivals = (

@@ -35,14 +35,14 @@ from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import Resources
 from migrate.model import GuestSpec, Interface, Mode, Nic
-from selftests.helpers import new_name, remove_lab
+from selftests.helpers import new_name, remove_lab, soon
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
 NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[Host, Host]]:
+def hosts(root: None) -> Iterator[tuple[Host, Host]]:
     """The second one is left without a switch. A disk's overlay, as a killed controller leaves it
     there, goes with the lab."""
     name = new_name()
@@ -61,10 +61,6 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     assert not left.exists()
 
 
-def soon() -> Deadline:
-    return Deadline.after(30)
-
-
 def ports(host: Host) -> list[str]:
     db = f"--db=unix:{ovs.RUN}/db.sock"
     return host.run(["ovs-vsctl", db, "list-ports", BRIDGE], soon()).out.split()
@@ -81,7 +77,6 @@ def ovs_processes(host: Host) -> list[str]:
 # --- vhost-user ---------------------------------------------------------------------------------
 
 
-@pytest.mark.needs_root
 def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     with VhostUser().create(host, BACKED_BY_OVS, soon()) as backend:
@@ -95,7 +90,6 @@ def test_the_switch_starts_once_and_a_port_goes_with_its_block(hosts: tuple[Host
     assert len(ovs_processes(host)) == 2
 
 
-@pytest.mark.needs_root
 def test_a_port_that_is_left_is_listed_and_removed(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     (kind,) = VhostUser().leftovers
@@ -107,7 +101,6 @@ def test_a_port_that_is_left_is_listed_and_removed(hosts: tuple[Host, Host]) -> 
         assert PORT not in ports(host)
 
 
-@pytest.mark.needs_root
 def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     end_switch(host, soon())
@@ -129,7 +122,6 @@ def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> N
         host.run(["rm", "-f", OTHERS_PID, f"{RUN}/own.db", f"{RUN}/db.sock"], soon())
 
 
-@pytest.mark.needs_root
 def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     with pytest.raises(ZeroDivisionError), VhostUser().create(host, BACKED_BY_OVS, soon()):
@@ -137,7 +129,6 @@ def test_a_port_goes_when_its_block_fails(hosts: tuple[Host, Host]) -> None:
     assert PORT not in ports(host)
 
 
-@pytest.mark.needs_root
 def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     with VhostUser().create(host, BACKED_BY_OVS, soon()):
@@ -149,7 +140,6 @@ def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host,
     assert len(ovs_processes(host)) == 2, "no second database"
 
 
-@pytest.mark.needs_root
 def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +163,6 @@ def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     assert ovs_processes(host) == []
 
 
-@pytest.mark.needs_root
 def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> None:
     _, host = hosts
     with (
@@ -184,7 +173,6 @@ def test_a_deadline_that_has_passed_starts_nothing(hosts: tuple[Host, Host]) -> 
     assert ovs_processes(host) == []
 
 
-@pytest.mark.needs_root
 def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, Host]) -> None:
     """QEMU listens for the switch before it answers libvirt, and would do so for ever."""
     host, _ = hosts
@@ -209,13 +197,11 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
 # --- virtio, and modes without a module ---------------------------------------------------------
 
 
-@pytest.mark.needs_root
 def test_the_bridge_of_the_lab_is_used(hosts: tuple[Host, Host]) -> None:
     with Virtio().create(hosts[0], Interface(), soon()) as backend:
         assert f"master {backend.bridge}" in hosts[0].run(["ip", "link"], soon()).out
 
 
-@pytest.mark.needs_root
 def test_a_bridge_that_is_not_there_is_told(
     hosts: tuple[Host, Host],
 ) -> None:

@@ -30,6 +30,7 @@ from migrate.errors import HostError
 from migrate.guest.lifecycle import Order, saved_state
 from migrate.lab.resources import Resources
 from migrate.model import Interface
+from selftests.helpers import soon
 
 ADDRESS = "0000:00:10.0"
 PLACE = f"pci/{ADDRESS}"
@@ -187,10 +188,6 @@ class Kernel:
 
 def interface(**options: Any) -> Interface:
     return Interface.model_validate({"mode": "vdpa", **options})
-
-
-def soon() -> Deadline:
-    return Deadline.after(10)
 
 
 def had(kernel: Kernel, **options: Any) -> VdpaBackend:

@@ -27,6 +27,7 @@ from migrate.lab.resources import Resources
 from migrate.model import Interface
 from selftests.doubles import sysfs
 from selftests.doubles.sysfs import LINK, NATIVE, PF, Sysfs
+from selftests.helpers import soon
 
 PLACES = ("/sys/", "/run/", "/proc/", "/dev/vfio")
 
@@ -87,10 +88,6 @@ def as_host(host: Machine) -> Host:
 
 def wanting(**options: Any) -> Interface:
     return Interface.model_validate({"mode": "hostdev", "vf": options})
-
-
-def soon() -> Deadline:
-    return Deadline.after(30)
 
 
 def lease(host: Machine, **options: Any) -> Any:

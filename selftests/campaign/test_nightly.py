@@ -43,10 +43,9 @@ from migrate.results.writer import RunWriter
 from migrate.scenario.loader import parse
 from selftests.command_line import Run, started
 from selftests.doubles import synthetic
-from selftests.helpers import SaidSoFar, traces
+from selftests.helpers import ROOT, SaidSoFar, traces
 
 NOW = 1_800_000_000.0
-ROOT = Path(__file__).parents[2]
 EPOCH = datetime.fromtimestamp(NOW, UTC).isoformat()
 VERSIONS = nightly.versions_of(synthetic.run().hosts)
 NO_LAB = cast("Lab", None)

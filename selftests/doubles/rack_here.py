@@ -21,7 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.drivers.ssh_address import key_pair
 from migrate.lab import fabric_kind
@@ -30,6 +29,7 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
+from selftests.helpers import soon
 
 HOSTS = ("a", "b")
 PEER = "p"
@@ -90,8 +90,8 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
         lab = local.KIND.up(config)
         undo.callback(fabric_kind.down, name)
         namespace = f"mlab-{name}-ctl"
-        run(["ip", "netns", "add", namespace], _soon())
-        undo.callback(run, ["ip", "netns", "del", namespace], _soon(600))
+        run(["ip", "netns", "add", namespace], soon())
+        undo.callback(run, ["ip", "netns", "del", namespace], soon(600))
         _wire(lab, namespace)
         home = folder / "home"
         (home / ".ssh").mkdir(parents=True, mode=0o700)
@@ -118,17 +118,17 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
 def _wire(lab: LocalLab, namespace: str) -> None:
     """The controller is on the hosts' network; the peer host has an address on the data network."""
     port = "link add ctl-mig type veth peer name mgmt netns"
-    ip_batch(lab.record.fabric, [f"{port} {namespace}", "link set ctl-mig master mig up"], _soon())
+    ip_batch(lab.record.fabric, [f"{port} {namespace}", "link set ctl-mig master mig up"], soon())
     ip_batch(
         namespace,
         ["link set lo up", f"addr add {ADDRESS}/24 dev mgmt", "link set mgmt up"],
-        _soon(),
+        soon(),
     )
     peer = lab.hosts[PEER]
-    peer.run(["ip", "addr", "add", f"{PEER_ADDRESS}/24", "dev", "data"], _soon())
+    peer.run(["ip", "addr", "add", f"{PEER_ADDRESS}/24", "dev", "data"], soon())
     # As the local lab's peer: checksums are worked out here, for OVS hands them to the guest.
-    peer.run(["ethtool", "-K", "data", "tx", "off"], _soon(), check=False)
-    peer.run(["ethtool", "-K", "up-data", "tx", "off"], _soon(), check=False)
+    peer.run(["ethtool", "-K", "data", "tx", "off"], soon(), check=False)
+    peer.run(["ethtool", "-K", "up-data", "tx", "off"], soon(), check=False)
 
 
 def _lab_file(lab: LocalLab) -> str:
@@ -148,19 +148,19 @@ def _lab_file(lab: LocalLab) -> str:
 def start_sshd(host: NamespaceHost, folder: str = "/run/rack") -> None:
     """It listens when this returns: its command does before that, its id is there afterwards."""
     pid = f"{folder}/sshd.pid"
-    host.run(["mkdir", "-p", "/run/sshd"], _soon())
-    host.run(["rm", "-f", pid], _soon())
-    host.run(["/usr/sbin/sshd", "-f", f"{folder}/sshd_config"], _soon())
-    host.run(["sh", "-c", 'until [ -s "$1" ]; do sleep 0.02; done', "sh", pid], _soon())
+    host.run(["mkdir", "-p", "/run/sshd"], soon())
+    host.run(["rm", "-f", pid], soon())
+    host.run(["/usr/sbin/sshd", "-f", f"{folder}/sshd_config"], soon())
+    host.run(["sh", "-c", 'until [ -s "$1" ]; do sleep 0.02; done', "sh", pid], soon())
 
 
 def stop_sshd(host: NamespaceHost, *, sessions: bool = False) -> None:
     """End it; ``sessions``: and all connections that it has, as a host does that goes down."""
-    pid = host.run(["cat", "/run/rack/sshd.pid"], _soon()).out.strip()
+    pid = host.run(["cat", "/run/rack/sshd.pid"], soon()).out.strip()
     if sessions:
-        host.run(["pkill", "-KILL", "-P", pid], _soon(), check=False)
-        host.run(["pkill", "-KILL", "sshd-session"], _soon(), check=False)
-    host.run(["kill", "-KILL", pid], _soon(), check=False)
+        host.run(["pkill", "-KILL", "-P", pid], soon(), check=False)
+        host.run(["pkill", "-KILL", "sshd-session"], soon(), check=False)
+    host.run(["kill", "-KILL", pid], soon(), check=False)
 
 
 def _write(host: NamespaceHost, path: str, text: str) -> None:
@@ -173,10 +173,6 @@ def _write(host: NamespaceHost, path: str, text: str) -> None:
 def _secret(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
-
-
-def _soon(seconds: float = 20) -> Deadline:
-    return Deadline.after(seconds)
 
 
 def main() -> int:

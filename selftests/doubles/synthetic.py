@@ -54,6 +54,11 @@ END = BEGIN + 5500 * MS
 HOSTILE = "</script><script>alert(1)</script> & \x00\x1b[31m <img src=x onerror=alert(2)> \ufffe"
 
 
+def qemu_event(ms: float, name: str, host: str = "a", **data: Any) -> Event:
+    """What the QEMU of a host says, so many milliseconds after the begin of the axis."""
+    return Event(at_ns=round(ms * MS), source="qemu", host=host, name=name, data=data)
+
+
 def case(mode: Mode = "virtio", name: str = "synthetic", **fields: object) -> Case:
     """A case of one mode."""
     return Case.model_validate(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from migrate.clock import Deadline
 from migrate.drivers.qmp import Monitor, monitor
 from migrate.errors import HostError
 from selftests.doubles.qmp import (
@@ -15,13 +14,13 @@ from selftests.doubles.qmp import (
     ENDS,
     GREETING,
     HANGS,
-    PATIENCE_S,
     Message,
     Script,
     StandIn,
     event,
     refusal,
 )
+from selftests.helpers import soon
 
 Qemu = Callable[..., StandIn]
 
@@ -38,10 +37,6 @@ def qemu(tmp_path: Path) -> Iterator[Qemu]:
     yield make
     for one in made:
         one.close()
-
-
-def soon(seconds: float = PATIENCE_S) -> Deadline:
-    return Deadline.after(seconds)
 
 
 def refused(do: Callable[[Monitor], object], found: StandIn) -> HostError:

@@ -26,12 +26,9 @@ from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import Resources
 from selftests.doubles.rack_here import start_sshd
+from selftests.helpers import soon
 
 pytestmark = pytest.mark.needs_root
-
-
-def soon(seconds: float = 20) -> Deadline:
-    return Deadline.after(seconds)
 
 
 @pytest.fixture(scope="module")

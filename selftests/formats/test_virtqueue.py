@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from migrate.formats.virtqueue import (
@@ -185,7 +185,6 @@ def drive(queue: Split | Packed, steps: list[Step]) -> None:
 
 
 @given(st.sampled_from([2, 4, 8]), st.integers(INDICES - 12, INDICES - 1), STEPS)
-@settings(deadline=None)
 def test_what_a_driver_and_a_device_make_of_a_split_queue_is_sound(
     size: int, begin: int, steps: list[Step]
 ) -> None:
@@ -193,7 +192,6 @@ def test_what_a_driver_and_a_device_make_of_a_split_queue_is_sound(
 
 
 @given(st.sampled_from([1, 2, 3, 4, 8]), STEPS)
-@settings(deadline=None)
 def test_what_a_driver_and_a_device_make_of_a_packed_queue_is_sound(
     size: int, steps: list[Step]
 ) -> None:

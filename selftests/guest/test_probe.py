@@ -14,7 +14,6 @@ import sys
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,10 @@ from migrate.errors import GuestError
 from migrate.guest import probe as client
 from migrate.guest.probe import PipeTransport, Probe
 from migrate.images.initramfs import compile_probe
+from selftests.doubles.probe_process import STREAM, Running, received, running, wait_until
 from selftests.helpers import SANITIZED
 
 LOOPBACK = "127.0.0.1"
-STREAM = 0xFEEDF00D
 
 
 @pytest.fixture(scope="session")
@@ -39,44 +38,6 @@ def forgetful_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("forgetful") / "probe"
     compile_probe(path, *SANITIZED, "-DMAX_RECORDS=200")
     return path
-
-
-class Running(Probe):
-    """A probe and its process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], where: str) -> None:
-        self.process = process
-        self.pipes = PipeTransport(process)
-        super().__init__(self.pipes, where)
-
-    def raw(self, line: bytes) -> dict[str, object]:
-        """The answer to a line as it is."""
-        self.pipes.send(line)
-        reply = json.loads(self._line(Deadline.after(5)))
-        assert isinstance(reply, dict)
-        return reply
-
-
-@contextmanager
-def running(program: Path, *before: str, where: str = "probe") -> Iterator[Running]:
-    """A probe that must still be sound when its standard input ends, unless the test ended it."""
-    process = subprocess.Popen(
-        [*before, str(program)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    with process:
-        try:
-            probe = Running(process, where)
-            probe.ready(Deadline.after(10))
-            yield probe
-            if process.poll() is None:
-                probe.pipes.close()
-                assert process.wait(10) == 0, process.stderr.read().decode()
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -91,22 +52,11 @@ def right(program: Path) -> Iterator[Running]:
         yield probe
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    """The probe speaks only when asked, so it is asked until the deadline."""
-    deadline = Deadline.after(seconds)
-    while not true():
-        assert not deadline.passed(), "it never came true"
-
-
 def exchange(left: Probe, right: Probe, interval_us: int = 1000) -> None:
     """Both streams begin."""
     left_port, right_port = left.open_stream(STREAM), right.open_stream(STREAM)
     left.send_stream(LOOPBACK, right_port, interval_us, 256)
     right.send_stream(LOOPBACK, left_port, interval_us, 256)
-
-
-def received(probe: Probe, count: int) -> Callable[[], bool]:
-    return lambda: probe.stream_status().received >= count
 
 
 # --- the channel --------------------------------------------------------------------------------
@@ -177,7 +127,7 @@ def test_noise_never_ends_the_probe(program: Path) -> None:
     )
     with running(program) as probe:
 
-        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=150, suppress_health_check=list(HealthCheck))
         @given(st.lists(pieces | st.binary(max_size=30), max_size=12))
         def make_noise(parts: list[bytes]) -> None:
             noise = b"".join(parts).replace(b"quit", b"")

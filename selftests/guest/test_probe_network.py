@@ -22,7 +22,7 @@ from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import Workload
 from migrate.recorder.traffic import LOOPED, Traffic, read_back
-from selftests.guest.test_probe import STREAM, Running, received, running, wait_until
+from selftests.doubles.probe_process import STREAM, Running, received, running, wait_until
 
 pytestmark = pytest.mark.needs_root
 

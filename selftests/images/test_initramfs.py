@@ -21,7 +21,7 @@ from migrate.errors import ConfigurationError, HostError
 from migrate.images import initramfs as builder
 from migrate.images.initramfs import ensure_image, read_recipe
 from migrate.images.kernel import cpio, dependencies, uncompressed_kernel
-from selftests.helpers import SaidSoFar
+from selftests.helpers import SaidSoFar, unpack_newc
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
 RECIPE = """
@@ -117,22 +117,6 @@ def cache(tmp_path: Path) -> Iterator[Path]:
         assert left.suffix == ".lock" or (left / "image.json").exists(), f"{left} was left"
 
 
-def unpack(archive: bytes) -> dict[str, tuple[int, bytes]]:
-    """Names to modes and contents of a newc archive."""
-    entries: dict[str, tuple[int, bytes]] = {}
-    at = 0
-    while True:
-        assert archive[at : at + 6] == b"070701"
-        fields = [int(archive[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
-        mode, size, name_size = fields[1], fields[6], fields[11]
-        name = archive[at + 110 : at + 110 + name_size - 1].decode()
-        at = (at + 110 + name_size + 3) // 4 * 4
-        if name == "TRAILER!!!":
-            return entries
-        entries[name] = (mode, archive[at : at + size])
-        at = (at + size + 3) // 4 * 4
-
-
 # --- building -----------------------------------------------------------------------------------
 
 
@@ -162,7 +146,7 @@ def test_the_initramfs_holds_all_that_the_first_process_asks_for(
     mirror: Mirror, recipe: Path, cache: Path
 ) -> None:
     image = ensure_image(str(recipe), cache)
-    entries = unpack(image.initrd.read_bytes())
+    entries = unpack_newc(image.initrd.read_bytes())
     script = entries["init"][1].decode()
     assert entries["init"][0] == 0o100755
     assert entries["dev"][0] == 0o040755
@@ -468,5 +452,5 @@ def test_an_archive_is_the_same_bytes_for_the_same_files() -> None:
     archive = cpio(["dev"], files)
     assert archive == cpio(["dev"], dict(files))
     assert {
-        name: content for name, (_, content) in unpack(archive).items() if name != "dev"
+        name: content for name, (_, content) in unpack_newc(archive).items() if name != "dev"
     } == files

@@ -15,8 +15,8 @@ from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.rack.config import RackConfig
 from migrate.lab.rootfs import RECIPES
 from migrate.lab.state import LabRecord, new_record
+from selftests.helpers import ROOT
 
-HERE = Path(__file__).parents[2]
 NESTED = 'kind = "nested"\n'
 
 
@@ -26,11 +26,11 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-SHIPPED = sorted(path for path in (HERE / "labs").glob("*.toml") if path.stem != "rack")
+SHIPPED = sorted(path for path in (ROOT / "labs").glob("*.toml") if path.stem != "rack")
 
 
 def test_the_example_of_a_rack_is_one() -> None:
-    lab = load_lab(HERE / "labs/rack.toml")
+    lab = load_lab(ROOT / "labs/rack.toml")
     assert isinstance(lab, RackConfig)
     assert lab.hosts["a"].resources.ovs_bridge == "br-dpdk"
 
@@ -53,26 +53,26 @@ def test_every_lab_file_that_is_shipped_can_be_used(path: Path) -> None:
     ],
 )
 def test_the_shipped_labs_hold_what_their_names_say(file: str, roots: list[str]) -> None:
-    lab = load_lab(HERE / "labs" / f"{file}.toml")
+    lab = load_lab(ROOT / "labs" / f"{file}.toml")
     assert [host.root for host in lab.hosts.values()] == roots
     assert list(lab.hosts) == ["a", "b", "c"][: len(roots)]
 
 
 @pytest.mark.parametrize(("file", "nic"), [("nested", "igb"), ("nested-virtio", "virtio")])
 def test_the_shipped_nested_labs_have_both_kinds_of_card(file: str, nic: str) -> None:
-    lab = load_lab(HERE / "labs" / f"{file}.toml")
+    lab = load_lab(ROOT / "labs" / f"{file}.toml")
     assert isinstance(lab, NestedConfig)
     assert {host.nic for host in lab.hosts.values()} == {nic}
 
 
 def test_labs_that_are_shipped_can_be_up_at_once() -> None:
-    files = sorted((HERE / "labs").glob("*.toml"))
+    files = sorted((ROOT / "labs").glob("*.toml"))
     assert len({load_lab(path).name for path in files}) == len(files)
 
 
 def test_no_file_means_two_hosts_of_the_default_root() -> None:
     assert load_lab(None) == LocalConfig()
-    assert load_lab(HERE / "labs/local.toml") == LocalConfig()
+    assert load_lab(ROOT / "labs/local.toml") == LocalConfig()
 
 
 def test_a_name_given_on_the_command_line_wins(tmp_path: Path) -> None:
@@ -171,14 +171,14 @@ def test_folders_can_be_moved_by_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_key_and_every_root_is_in_the_reference() -> None:
-    text = (HERE / "docs/lab-files.md").read_text()
+    text = (ROOT / "docs/lab-files.md").read_text()
     labs = {*LocalConfig.model_fields, *NestedConfig.model_fields}
     keys = {*labs, *LocalHostConfig.model_fields, *MachineConfig.model_fields, *RECIPES}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
 def test_the_examples_in_the_reference_can_be_used(tmp_path: Path) -> None:
-    text = (HERE / "docs/lab-files.md").read_text()
+    text = (ROOT / "docs/lab-files.md").read_text()
     examples = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
     assert examples
     for example in examples:
@@ -199,7 +199,7 @@ def test_a_local_host_takes_no_pages_or_modules_of_the_machine(tmp_path: Path) -
 def test_what_a_host_of_a_rack_provides_is_read_under_either_name(
     table: str, tmp_path: Path
 ) -> None:
-    text = (HERE / "labs/rack.toml").read_text().replace(".lends]", f".{table}]")
+    text = (ROOT / "labs/rack.toml").read_text().replace(".lends]", f".{table}]")
     lab = load_lab(written(tmp_path, text))
     assert isinstance(lab, RackConfig)
     assert lab.hosts["b"].resources.pf == "ens2f0np0"

@@ -19,10 +19,6 @@ from migrate.lab.rootfs import PACKAGES, ensure_root, init_program
 from selftests.helpers import SaidSoFar
 
 
-def quiet(_: str) -> None:
-    """No one looks at the progress."""
-
-
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An mmdebstrap that comes first; its last but one argument is the folder to fill."""

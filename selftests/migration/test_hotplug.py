@@ -19,12 +19,13 @@ from migrate.migration import hotplug as plugging
 from migrate.migration import move as migration
 from migrate.migration.hop import until_device_is_back
 from migrate.migration.hotplug import unplug, wait_for_carrier
-from migrate.migration.move import End, MigrateCall, Move, Swap, classify_outcome, perform_move
+from migrate.migration.move import MigrateCall, Move, Swap, classify_outcome, perform_move
 from migrate.model import Event, LowerChange, Policy
 from migrate.model.recording import HopRecording, MoveResult
 from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
+from selftests.doubles.move_end import move_end
 
 HERE = '<interface type="hostdev"><alias name="ua-vf"/></interface>'
 THERE = '<interface type="hostdev"><alias name="ua-there"/></interface>'
@@ -68,11 +69,6 @@ class Guest:
         return "running"
 
 
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugging, "UNPLUG_S", 0.1)
@@ -83,12 +79,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def moved(
     here: Guest, there: Guest | None, listener: Listener, swap: Swap
 ) -> tuple[MigrateCall, Move]:
-    def end(name: str, guest: Guest | None) -> End:
-        host = SimpleNamespace(name=name, migration_address="", libvirt_target="")
-        return End(cast("Any", host), cast("Any", SimpleNamespace(find=lambda _name: guest)))
-
     policy = Policy(method="reattach", timeout_s=30)
-    move = Move(end("a", here), end("b", there), policy, (), Path(), swap)
+    move = Move(move_end("a", here), move_end("b", there), policy, (), Path(), swap)
     return perform_move(cast("Domain", here), move, listener, PhaseTracker("a")), move
 
 

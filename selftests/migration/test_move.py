@@ -22,6 +22,7 @@ from migrate.model import Case, Event, Fault, PhaseName, Policy
 from migrate.recorder.base import Hop
 from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
+from selftests.doubles.move_end import move_end
 
 
 class Hung:
@@ -58,19 +59,9 @@ class Hung:
         self.ended.set()
 
 
-def end(name: str) -> End:
-    host = SimpleNamespace(name=name, migration_address="", libvirt_target="")
-    return End(cast("Any", host), cast("Any", None))
-
-
 def moving(**policy: object) -> Move:
     wanted = Policy.model_validate({"timeout_s": 0.05, **policy})
-    return Move(end("a"), end("b"), wanted, (), Path())
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
+    return Move(move_end("a"), move_end("b"), wanted, (), Path())
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +165,7 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
     }
     case = Case(id="x", faults=(Fault(at=at, do="kill-guest", on="target"),))
     phases, nobody = PhaseTracker("a"), cast("Any", None)
-    hop = Hop(case, nobody, end("a").host, end("b").host, listener, phases)
+    hop = Hop(case, nobody, move_end("a").host, move_end("b").host, listener, phases)
     with inject_faults(hop) as faults:
         for name, event in script.items():
             phases.feed(event)
@@ -226,9 +217,9 @@ def test_a_saved_guest_is_restored_with_what_backs_it_on_the_target(
         root.set("type", "kvm")
 
     wanted = Policy(method="save-restore")
-    there = End(end("b").host, cast("Any", target))
+    there = End(move_end("b").host, cast("Any", target))
     for rewrites in ((), (other,)):
-        move = Move(end("a"), there, wanted, rewrites, tmp_path / "saved")
+        move = Move(move_end("a"), there, wanted, rewrites, tmp_path / "saved")
         acted(Saved(), listener, move)
     (plain, changed) = [words[3] for words in restored]
     assert plain is None

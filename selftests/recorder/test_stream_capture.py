@@ -25,7 +25,7 @@ from migrate.recorder.stream_capture import (
     contiguous,
     segment,
 )
-from selftests.formats.test_vmstate_stream import with_devices
+from selftests.doubles.vmstate_stream import with_devices
 
 ADDRESS = "192.0.2.7"
 PORT = 49152

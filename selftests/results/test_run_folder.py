@@ -37,8 +37,7 @@ from migrate.results.reader import find_run, read_attempt, read_run
 from migrate.results.recording_file import RECORDING, recording_bytes
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
-
-ROOT = Path(__file__).parents[2]
+from selftests.helpers import ROOT
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

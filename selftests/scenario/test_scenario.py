@@ -12,8 +12,8 @@ from migrate.errors import ConfigurationError
 from migrate.lab.kinds import load_lab
 from migrate.model import Case
 from migrate.scenario.loader import for_modes, load, load_all, parse, schema
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "testcases" / "scenarios").glob("*.toml"))
 
 MATRIX = """

@@ -25,7 +25,7 @@ from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
 from migrate.lab.lease.coordinator import RefusedError, Session, UnreachableError, session
 from migrate.lab.lease.reservation import MARKER, ReservedPlaces, Times, reserve_places
-from selftests.helpers import ROOT
+from selftests.helpers import ROOT, soon
 
 FASTER = 20.0
 QUICK = Times(refresh=10 / FASTER, lost=45 / FASTER, settle=60 / FASTER, repeat=0.5)
@@ -34,10 +34,6 @@ PATIENT = Times(refresh=QUICK.refresh, lost=30.0, settle=8.0, repeat=0.5)
 PAIR = ("rack/a", "rack/b")
 PROGRAM = ROOT / "selftests" / "doubles" / "quick_coordinator.py"
 GIVE_UP_S = 60.0
-
-
-def soon() -> Deadline:
-    return Deadline.after(GIVE_UP_S)
 
 
 class Coordinator:
@@ -143,7 +139,7 @@ def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
 def hold(coordinator: Coordinator, who: str, times: Times = QUICK) -> ReservedPlaces:
     lease = ReservedPlaces(coordinator.address, who, times=times)
     try:
-        lease.take(PAIR, soon())
+        lease.take(PAIR, soon(GIVE_UP_S))
     except BaseException:
         lease.close()
         raise
@@ -168,11 +164,15 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator, told: Waits) -> N
 
     def second() -> None:
         # The other way round: the order in which they are named makes no deadlock.
-        with reserve_places(settled.address, PAIR[::-1], "second", soon(), times=QUICK) as lease:
+        with reserve_places(
+            settled.address, PAIR[::-1], "second", soon(GIVE_UP_S), times=QUICK
+        ) as lease:
             lease.check()
             has.set()
 
-    with reserve_places(settled.address, PAIR, "process 1 of alice@ctl", soon(), times=QUICK):
+    with reserve_places(
+        settled.address, PAIR, "process 1 of alice@ctl", soon(GIVE_UP_S), times=QUICK
+    ):
         assert told.lines == []
         thread = threading.Thread(target=second)
         thread.start()
@@ -187,7 +187,7 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator, told: Waits) -> N
 
 
 def test_at_the_deadline_neither_is_held(settled: Coordinator) -> None:
-    with reserve_places(settled.address, ["rack/b"], "first", soon(), times=QUICK):
+    with reserve_places(settled.address, ["rack/b"], "first", soon(GIVE_UP_S), times=QUICK):
         with (
             pytest.raises(HostError, match=r"held by first, since .* until the deadline") as caught,
             reserve_places(settled.address, PAIR, "second", Deadline.after(1), times=QUICK),
@@ -203,7 +203,9 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
 
     def job(places: tuple[str, ...]) -> None:
         for _ in range(3):
-            with reserve_places(settled.address, places, "job", soon(), times=QUICK) as lease:
+            with reserve_places(
+                settled.address, places, "job", soon(GIVE_UP_S), times=QUICK
+            ) as lease:
                 if using & set(places):
                     met.extend(places)
                 using.update(places)
@@ -219,7 +221,7 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
 @pytest.mark.usefixtures("silent")
 def test_what_is_leased_can_not_be_acquired_by_labgrids_tools(settled: Coordinator) -> None:
     with (
-        reserve_places(settled.address, PAIR, "first", soon(), times=QUICK),
+        reserve_places(settled.address, PAIR, "first", soon(GIVE_UP_S), times=QUICK),
         session(settled.address, "ctl/bob") as other,
         pytest.raises(RefusedError, match="not reserved for ctl/bob"),
     ):
@@ -239,7 +241,7 @@ def test_what_was_acquired_by_labgrids_tools_is_waited_for(settled: Coordinator)
 def test_a_host_that_nobody_registered_is_an_error(settled: Coordinator) -> None:
     with (
         pytest.raises(HostError, match=r"no such place.*migrate-lab lease register"),
-        reserve_places(settled.address, ["rack/c"], "job", soon(), times=QUICK),
+        reserve_places(settled.address, ["rack/c"], "job", soon(GIVE_UP_S), times=QUICK),
     ):
         pytest.fail("it was held")
 
@@ -248,7 +250,7 @@ def test_a_coordinator_out_of_reach_is_an_error_with_a_remedy(coordinator: Coord
     coordinator.kill()
     with (
         pytest.raises(UnreachableError, match=r"labgrid-coordinator --listen") as caught,
-        reserve_places(coordinator.address, PAIR, "job", soon(), times=QUICK),
+        reserve_places(coordinator.address, PAIR, "job", soon(GIVE_UP_S), times=QUICK),
     ):
         pytest.fail("it was held")
     assert caught.value.exit_code == 3
@@ -276,7 +278,7 @@ def test_a_holder_that_is_killed_loses_its_lease(settled: Coordinator, told: Wai
         assert holder.stdout.readline() == "held\n"
         os.kill(holder.pid, signal.SIGKILL)
     # At most 90 s later by its clock: expired, forgotten at one look, given at the next.
-    with reserve_places(settled.address, PAIR, "next", soon(), times=QUICK):
+    with reserve_places(settled.address, PAIR, "next", soon(GIVE_UP_S), times=QUICK):
         assert "held by the dead one, since" in told.lines[0]
 
 
@@ -285,7 +287,7 @@ def test_a_lease_outlives_the_coordinators_patience(settled: Coordinator, told: 
     assert told.lines == []
 
     def second() -> None:
-        with reserve_places(settled.address, PAIR, "second", soon(), times=QUICK):
+        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), times=QUICK):
             pass
 
     with in_thread(second):
@@ -305,7 +307,7 @@ def test_a_coordinator_that_starts_anew_gives_nobody_the_hosts_of_another(
     order = []
 
     def newcomer() -> None:
-        with reserve_places(settled.address, PAIR, "newcomer", soon(), times=PATIENT):
+        with reserve_places(settled.address, PAIR, "newcomer", soon(GIVE_UP_S), times=PATIENT):
             order.append("newcomer")
 
     with in_thread(newcomer):
@@ -325,7 +327,7 @@ def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(
     assert told.lines == []
 
     def second() -> None:
-        with reserve_places(settled.address, PAIR, "second", soon(), times=PATIENT):
+        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), times=PATIENT):
             pass
 
     with in_thread(second):
@@ -343,7 +345,7 @@ def test_a_lease_is_lost_when_the_coordinator_stays_away(settled: Coordinator) -
     lost = threading.Event()
     lease = ReservedPlaces(settled.address, "first", times=QUICK, on_lost=lambda _error: lost.set())
     try:
-        lease.take(PAIR, soon())
+        lease.take(PAIR, soon(GIVE_UP_S))
         lease.check()
         settled.kill()
         assert lost.wait(GIVE_UP_S)
@@ -358,7 +360,7 @@ def test_a_lease_that_is_cancelled_by_hand_is_lost_at_once(settled: Coordinator)
     lost = threading.Event()
     lease = ReservedPlaces(settled.address, "first", times=QUICK, on_lost=lambda _error: lost.set())
     try:
-        lease.take(PAIR, soon())
+        lease.take(PAIR, soon(GIVE_UP_S))
         with session(settled.address, "an admin") as admin:
             place = admin.place("rack/b")
             assert place is not None

@@ -28,11 +28,7 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
-from selftests.helpers import SaidSoFar, traces
-
-
-def quiet(_: str) -> None:
-    """No one looks at the progress."""
+from selftests.helpers import SaidSoFar, soon, traces
 
 
 def config(name: str, huge_pages: int = 2) -> LocalConfig:
@@ -97,17 +93,17 @@ def test_hosts_answer_and_down_leaves_nothing(lab_name: str, told: SaidSoFar) ->
     fabric_kind.down(lab_name)  # a lab that is down stays down
 
 
-def test_up_again_is_the_same_lab(lab: LocalLab) -> None:
-    again = local.KIND.up(config(lab.name))
-    assert again.record == lab.record
-    assert fabric_kind.find(lab.name) is not None
+def test_up_again_is_the_same_lab(shared_lab: LocalLab) -> None:
+    again = local.KIND.up(LocalConfig(name=shared_lab.name))
+    assert again.record == shared_lab.record
+    assert fabric_kind.find(shared_lab.name) is not None
 
 
-def test_a_lab_that_is_up_is_not_given_other_hosts(lab: LocalLab) -> None:
+def test_a_lab_that_is_up_is_not_given_other_hosts(shared_lab: LocalLab) -> None:
     with pytest.raises(HostError, match="with other hosts") as caught:
-        local.KIND.up(config(lab.name, huge_pages=3))
-    assert f"down --name {lab.name}" in caught.value.remedy
-    assert fabric_kind.find(lab.name) is not None
+        local.KIND.up(config(shared_lab.name, huge_pages=3))
+    assert f"down --name {shared_lab.name}" in caught.value.remedy
+    assert fabric_kind.find(shared_lab.name) is not None
 
 
 def test_two_labs_at_once_do_not_see_each_other(new_lab_name: Callable[[], str]) -> None:
@@ -326,16 +322,16 @@ def test_a_root_that_is_none_touches_nothing(lab_name: str) -> None:
 
 
 def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
-    lab: LocalLab, monkeypatch: pytest.MonkeyPatch
+    shared_lab: LocalLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        FileLock(state_folder() / f"{lab.name}.lock"),
+        FileLock(state_folder() / f"{shared_lab.name}.lock"),
         monkeypatch.context() as patch,
         pytest.raises(HostError, match="another command"),
     ):
         patch.setattr(fabric_kind, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
-        fabric_kind.down(lab.name)
-    assert fabric_kind.find(lab.name) is not None
+        fabric_kind.down(shared_lab.name)
+    assert fabric_kind.find(shared_lab.name) is not None
 
 
 def test_every_step_of_down_runs_and_every_reason_is_told(
@@ -364,19 +360,21 @@ def test_every_step_of_down_runs_and_every_reason_is_told(
 # --- a host ---
 
 
-def test_a_host_has_a_root_of_its_own(lab: LocalLab) -> None:
-    a, b = lab.hosts.values()
+def test_a_host_has_a_root_of_its_own(shared_lab: LocalLab) -> None:
+    a, b = shared_lab.hosts.values()
     a.file("/root/note").write_text("a's")
     assert a.run(["cat", "/root/note"], Deadline.after(10)).out == "a's"
     assert not b.file("/root/note").exists()
-    assert not (lab.record.hosts[0].root_folder / "root/note").exists(), "the cache is not written"
+    assert not (shared_lab.record.hosts[0].root_folder / "root/note").exists(), (
+        "the cache is not written"
+    )
     assert not Path("/root/note").exists()
     assert a.run(["/bin/pwd"], Deadline.after(10)).out == "/\n"
     assert a.run(["hostname"], Deadline.after(10)).out == "a\n"
 
 
-def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(lab: LocalLab) -> None:
-    a = lab.hosts["a"]
+def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(shared_lab: LocalLab) -> None:
+    a = shared_lab.hosts["a"]
     pids = a.file("/root/pids")
     os.mkfifo(pids)
     found: list[str] = []
@@ -391,21 +389,23 @@ def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(lab: LocalLa
         assert not awaited.passed()
 
 
-def test_what_an_attempt_leaves_is_named(lab: LocalLab) -> None:
-    a = lab.hosts["a"]
-    assert leftovers(lab.hosts.values()) == ()
-    deadline = Deadline.after(10)
-    a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
-    a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], deadline)
-    a.run(
-        ["sh", "-c", "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"], deadline
-    )
-    process, link = leftovers(lab.hosts.values())
-    assert "process" in process
-    assert "on a" in process
-    assert link == "link vnet7 on a"
-    assert leftovers([lab.hosts["b"]]) == ()
+def test_what_an_attempt_leaves_is_named(shared_lab: LocalLab) -> None:
+    a = shared_lab.hosts["a"]
+    assert leftovers(shared_lab.hosts.values()) == ()
+    a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], soon())
+    a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], soon())
+    start = "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"
+    pid = a.run(["sh", "-c", start], soon()).out.strip()
+    try:
+        process, link = leftovers(shared_lab.hosts.values())
+        assert "process" in process
+        assert "on a" in process
+        assert link == "link vnet7 on a"
+        assert leftovers([shared_lab.hosts["b"]]) == ()
+    finally:
+        a.run(["kill", pid], soon())
+        a.run(["ip", "link", "delete", "vnet7"], soon())
 
 
-def test_the_wall_clock_is_this_machines(lab: LocalLab) -> None:
-    assert lab.hosts["a"].wall_clock().clock == "wall"
+def test_the_wall_clock_is_this_machines(shared_lab: LocalLab) -> None:
+    assert shared_lab.hosts["a"].wall_clock().clock == "wall"

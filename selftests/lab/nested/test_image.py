@@ -22,13 +22,7 @@ from migrate.lab.nested import image as machine_image
 from migrate.lab.nested import kernel as machine_kernel
 from migrate.lab.nested.image import MachineImage, ensure_machine_image
 from migrate.lab.nested.kernel import MODULES, SOURCES, MachineKernel, ensure_machine_kernel
-from selftests.helpers import SaidSoFar
-from selftests.images.test_initramfs import unpack
-
-
-def quiet(_: str) -> None:
-    """No one looks at the progress."""
-
+from selftests.helpers import SaidSoFar, unpack_newc
 
 # --- the kernel -----------------------------------------------------------------------------------
 
@@ -166,7 +160,7 @@ def make(kernel: MachineKernel, root: Path, tmp_path: Path) -> Make:
 
 
 def test_an_initramfs_holds_the_hosts_files_at_their_places(make: Make) -> None:
-    content = {name: data for name, (_, data) in unpack(make().initrd.read_bytes()).items()}
+    content = {name: data for name, (_, data) in unpack_newc(make().initrd.read_bytes()).items()}
     script = content["init"].decode()
     assert script == files("migrate.lab.nested").joinpath("host_initramfs.sh").read_text()
     assert content["bin/busybox"] == b"usr/bin/busybox"
@@ -182,7 +176,7 @@ def test_an_initramfs_holds_the_hosts_files_at_their_places(make: Make) -> None:
 
 
 def test_every_driver_that_is_loaded_is_there_with_its_options(make: Make) -> None:
-    content = {name: data for name, (_, data) in unpack(make().initrd.read_bytes()).items()}
+    content = {name: data for name, (_, data) in unpack_newc(make().initrd.read_bytes()).items()}
     lines = [shlex.split(line) for line in content["modules/order"].decode().splitlines()]
     assert [line[0] for line in lines if f"modules/{line[0]}.ko" not in content] == []
     assert ["vdpa_sim", "use_va=0"] in lines
@@ -195,7 +189,7 @@ def public_of(private: bytes) -> str:
 
 def test_a_host_and_its_visitors_know_each_other_by_key(make: Make) -> None:
     image = make()
-    content = {name: data for name, (_, data) in unpack(image.initrd.read_bytes()).items()}
+    content = {name: data for name, (_, data) in unpack_newc(image.initrd.read_bytes()).items()}
     assert public_of(content["host/etc/ssh/lab_host_key"]) == image.host_key
     ours = public_of(image.key_file.read_bytes())
     assert content["host/root/.ssh/authorized_keys"].decode().strip() == ours

@@ -26,11 +26,7 @@ from migrate.lab.nested.machine import Machine, taps
 from migrate.lab.state import LabRecord, new_record
 from migrate.model import Interface
 from selftests.doubles.qmp import DONE, StandIn, event
-
-
-def soon() -> Deadline:
-    return Deadline.after(10)
-
+from selftests.helpers import soon
 
 # --- a machine's arguments ------------------------------------------------------------------------
 

@@ -22,24 +22,20 @@ from migrate.guest.domain_xml import domain_xml
 from migrate.images.initramfs import ensure_image
 from migrate.lab import fabric_kind
 from migrate.lab.config import cache_folder
+from migrate.lab.kinds import load_lab
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
-from migrate.lab.nested.config import MachineConfig, NestedConfig
+from migrate.lab.nested.config import NestedConfig
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
-from selftests.helpers import SaidSoFar, new_name, remove_lab, traces
+from selftests.helpers import SaidSoFar, new_name, remove_lab, soon, traces
 
 pytestmark = pytest.mark.needs_root
 
-HOST = MachineConfig(huge_pages=0)
 DAMAGED = 4096
 """Bytes that are left of a saved state."""
-
-
-def soon(seconds: float = 30) -> Deadline:
-    return Deadline.after(seconds)
 
 
 @dataclass(slots=True)
@@ -57,7 +53,10 @@ class Up:
 @pytest.fixture(scope="module")
 def up() -> Iterator[Up]:
     """Brought up where the state of one host is damaged, or, if there is none yet, of both."""
-    found = Up(NestedConfig(name=new_name(), hosts={"a": HOST, "b": HOST}))
+    # The machines that users have: the state that is made anew serves the next lab of this file.
+    config = load_lab(Path("labs/nested.toml"), new_name())
+    assert isinstance(config, NestedConfig)
+    found = Up(config)
     real = nested._states
 
     def damaged(lab: NestedLab, machines: list[Machine]) -> Path:

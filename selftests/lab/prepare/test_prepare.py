@@ -26,7 +26,7 @@ from migrate.lab.prepare.apply import (
 )
 from migrate.lab.prepare.plan import Journal, Preparation, plan
 from selftests.doubles.prepared_host import ALL, FIREWALLD, LAB, PAGES, Place
-from selftests.helpers import ROOT, new_name
+from selftests.helpers import ROOT, new_name, soon
 
 pytestmark = pytest.mark.needs_root
 KINDS = [step.kind for step in plan(ALL)]
@@ -43,10 +43,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield made
     finally:
         subprocess.run(["ip", "netns", "del", namespace], check=True)
-
-
-def soon() -> Deadline:
-    return Deadline.after(30)
 
 
 def prepared(place: Place, spec: Preparation = ALL, lab: str = LAB) -> list[str]:

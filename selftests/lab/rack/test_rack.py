@@ -22,10 +22,9 @@ from migrate.lab.rack.lab import KIND, RackLab
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import PLAIN_RESOURCES
 from selftests.doubles.rack_here import Rack, rack, start_sshd, stop_sshd
-from selftests.helpers import new_name, remove_lab
+from selftests.helpers import ROOT, new_name, remove_lab
 
-HERE = Path(__file__).parents[3]
-MODES = str(HERE / "testcases/scenarios/modes.toml")
+MODES = str(ROOT / "testcases/scenarios/modes.toml")
 VIRTIO = ("--set", "interface.mode=virtio", "--set", "interface.ring=split")
 
 FILE = """\
@@ -105,7 +104,7 @@ def test_a_host_of_a_lab_made_here_is_leased_by_its_lab() -> None:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+def here(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     name = new_name()
     try:
         with rack(name, tmp_path_factory.mktemp("rack")) as made:
@@ -125,12 +124,11 @@ def controlled(
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
-@pytest.mark.needs_root
 def test_a_guest_moves_between_hosts_that_are_addresses(here: Rack, tmp_path: Path) -> None:
     done = controlled(here, "run", MODES, *VIRTIO, "--results", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
@@ -144,7 +142,6 @@ def test_a_guest_moves_between_hosts_that_are_addresses(here: Rack, tmp_path: Pa
     assert compared, inside["unseen"]
 
 
-@pytest.mark.needs_root
 def test_its_status_is_told_by_what_answers(here: Rack) -> None:
     done = controlled(here, "lab", "status")
     assert done.returncode == 0, done.stderr
@@ -163,7 +160,6 @@ def refused(made: Rack, *said: str, status: int = 3) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.needs_root
 def test_a_host_whose_key_is_not_known_is_refused_with_what_would_accept_it(here: Rack) -> None:
     known = here.home / ".ssh/known_hosts"
     text = known.read_text()
@@ -174,7 +170,6 @@ def test_a_host_whose_key_is_not_known_is_refused_with_what_would_accept_it(here
         known.write_text(text)
 
 
-@pytest.mark.needs_root
 def test_a_host_whose_key_is_another_one_is_refused(here: Rack) -> None:
     known = here.home / ".ssh/known_hosts"
     text = known.read_text()
@@ -187,7 +182,6 @@ def test_a_host_whose_key_is_another_one_is_refused(here: Rack) -> None:
         known.write_text(text)
 
 
-@pytest.mark.needs_root
 def test_who_is_not_let_in_is_told_what_to_do(here: Rack) -> None:
     path = here.host("b").file("/run/rack/authorized_keys")
     text = path.read_text()
@@ -198,7 +192,6 @@ def test_who_is_not_let_in_is_told_what_to_do(here: Rack) -> None:
         path.write_text(text)
 
 
-@pytest.mark.needs_root
 def test_a_host_that_is_down_is_named_and_the_others_are_not(here: Rack) -> None:
     stop_sshd(here.host("b"), sessions=True)
     try:
@@ -207,7 +200,6 @@ def test_a_host_that_is_down_is_named_and_the_others_are_not(here: Rack) -> None
         start_sshd(here.host("b"))
 
 
-@pytest.mark.needs_root
 def test_a_host_that_does_not_see_the_cache_is_told(here: Rack) -> None:
     host = here.host("b")
     warm = str(cache_folder() / "warm")
@@ -227,8 +219,8 @@ def moving(made: Rack, results: Path, *more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -257,7 +249,6 @@ def last_error(process: subprocess.Popen[str]) -> str:
     return rest
 
 
-@pytest.mark.needs_root
 def test_ssh_that_is_cut_in_the_middle_of_a_move_is_made_anew(here: Rack, tmp_path: Path) -> None:
     going = moving(here, tmp_path)
     until_said(going, "precopy, iteration 1")
@@ -279,7 +270,6 @@ def cut(made: Rack, names: Sequence[str]) -> None:
         )
 
 
-@pytest.mark.needs_root
 def test_a_host_that_reboots_in_the_middle_is_an_attempt_or_told(
     here: Rack, tmp_path: Path
 ) -> None:
@@ -297,7 +287,6 @@ def test_a_host_that_reboots_in_the_middle_is_an_attempt_or_told(
     clean(here)
 
 
-@pytest.mark.needs_root
 def test_a_slow_link_makes_it_slow_and_no_more(here: Rack, tmp_path: Path) -> None:
     host = here.host("a")
     shape = ["tc", "qdisc", "add", "dev", "up-mig", "root", "tbf", "rate", "200mbit"]
@@ -309,7 +298,6 @@ def test_a_slow_link_makes_it_slow_and_no_more(here: Rack, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.needs_root
 @pytest.mark.parametrize("place", ["/run/libvirt/qemu", "/var/log/libvirt"])
 def test_a_full_disk_on_a_host_is_told_with_the_host(place: str, here: Rack) -> None:
     host = here.host("a")
