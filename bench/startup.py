@@ -34,7 +34,7 @@ Times = dict[str, list[float]]
 def time_lab(name: str, times: Times) -> None:
     """Up and down again."""
     begin = now_ns()
-    lab = local.KIND.up(LocalConfig(name=name), say)
+    lab = local.KIND.up(LocalConfig(name=name))
     times.setdefault("lab up", []).append(_since(begin))
     lab.close()
     begin = now_ns()

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from migrate import log
 from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
-from migrate.campaign.session import lab_up
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import LabError
@@ -26,6 +26,7 @@ from migrate.guest.domain_xml import domain_xml
 from migrate.guest.lifecycle import Order, running
 from migrate.guest.probe import Probe
 from migrate.images.initramfs import ensure_image
+from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
@@ -45,7 +46,7 @@ def say(text: str) -> None:
 @contextmanager
 def local_lab(name: str) -> Iterator[LocalLab]:
     """Two hosts of the default root; taken down if it was this that brought it up."""
-    with lab_up(LocalConfig(name=name), say) as lab:
+    with manager.opened(LocalConfig(name=name)) as lab:
         assert isinstance(lab, LocalLab)
         yield lab
 
@@ -71,7 +72,7 @@ class BareGuest(NamedTuple):
 def bare_guest(lab: Lab, case: Case) -> Iterator[BareGuest]:
     """Run ``case``'s guest on the first host of two; no traffic, no listener."""
     deadline = Deadline.after(START_S)
-    image = ensure_image(case.guest.image, lab.shared, say)
+    image = ensure_image(case.guest.image, lab.shared)
     mode = backend_mode(case.interface.mode)
     pair = host_pair(lab)
     prepare = preparing(lab, image, deadline)
@@ -112,7 +113,8 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
 def run_bench(main: Callable[[], int]) -> int:
     """Run a bench; an error is printed as one line, and gives its exit status."""
     try:
-        return main()
+        with log.shown(say):
+            return main()
     except LabError as error:
         say(str(error))
         return error.exit_code

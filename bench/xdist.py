@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 from bench.world import number_text, options, run_bench, say, show, write_json
-from migrate.campaign.session import lab_up
 from migrate.clock import now_ns
 from migrate.errors import HostError
+from migrate.lab import manager
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 
 NAMES = "abcdefgh"
@@ -55,7 +55,7 @@ def main() -> int:
         name=chosen.lab, hosts={name: LocalHostConfig(huge_pages=0) for name in names}
     )
     rows, times = [], {}
-    with tempfile.TemporaryDirectory() as name, lab_up(config, say):
+    with tempfile.TemporaryDirectory() as name, manager.opened(config):
         folder = Path(name)
         lab = folder / "lab.toml"
         lab.write_text("".join(f"[hosts.{host}]\nhuge_pages = 0\n" for host in names))

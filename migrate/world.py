@@ -5,6 +5,7 @@ A :class:`World` is there while its ``with`` block runs, and everything that it 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from migrate.recorder.clocks import Clocks
 from migrate.recorder.collect import collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
+
+LOGGER = logging.getLogger(__name__)
 
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
@@ -88,7 +91,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         traffic = Traffic(probe, peer, env.lab, case.workload, loops=backing.source.loopback)
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
-        env.say(f"the guest is ready on {domain.host}; measuring the floor")
+        LOGGER.info("the guest is ready on %s; measuring the floor", domain.host)
         _must_run(case.workload.floor_s, listener)
         start = StartRecording(
             begin_ns=begin_ns,
@@ -176,7 +179,7 @@ def _cold_instead(case: Case, order: Order) -> tuple[str, ...]:
 def _cleared(end: End, env: AttemptEnv, deadline: Deadline) -> None:
     """Nothing of an earlier attempt is on the host, whatever became of that."""
     if end_left(end.host, end.hypervisor):
-        env.say(f"host {end.host.name} had a guest that a killed job left: it is ended")
+        LOGGER.info("host %s had a guest that a killed job left: it is ended", end.host.name)
     end.host.run(["rm", "-f", CONSOLE, QEMU_LOG], deadline)
 
 
@@ -198,14 +201,14 @@ def guest_image(case: Case, env: AttemptEnv) -> Image | Disk:
     """What the case's guest boots, built or copied if it has to be."""
     name = case.guest.image
     if not is_disk(name):
-        return ensure_image(name, env.lab.shared, env.say)
+        return ensure_image(name, env.lab.shared)
     if case.guest.start == "warm":
         raise ConfigurationError(
             f"start a guest from the disk {name}, key guest.start",
             said="a disk can't be started warm: a saved state goes with one content of its disk",
             remedy='guest.start = "cold"',
         )
-    return ensure_disk(name, env.lab.shared, env.say)
+    return ensure_disk(name, env.lab.shared)
 
 
 def _xml(

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from migrate.campaign import session
-from migrate.campaign.session import Session
+from migrate import log
+from migrate.campaign.progress import Progress
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import Session, begin
 from migrate.images.initramfs import compile_probe
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from selftests.command_line import LEAVES, Ended, Run, started
-from selftests.helpers import SANITIZED, SaidSoFar, new_name, quiet, remove_lab
+from selftests.helpers import SANITIZED, SaidSoFar, new_name, remove_lab
 
 pytest_plugins = ["pytester"]
 
@@ -62,7 +64,7 @@ def shared_lab(root: None) -> Iterator[LocalLab]:
     """Two hosts that are up for the whole run: tests put back what they break."""
     name = new_name()
     try:
-        yield local.KIND.up(LocalConfig(name=name), quiet)
+        yield local.KIND.up(LocalConfig(name=name))
     finally:
         remove_lab(name)
 
@@ -88,15 +90,24 @@ def lab_name(new_lab_name: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-def told() -> SaidSoFar:
-    return SaidSoFar()
+def told() -> Iterator[SaidSoFar]:
+    """What a person is told while the test goes on."""
+    said = SaidSoFar()
+    with log.shown(said.lines.append):
+        yield said
 
 
 @pytest.fixture
-def going(shared_lab: LocalLab, tmp_path: Path, told: SaidSoFar) -> Session:
+def silent() -> Iterator[None]:
+    """Nobody is told anything: no waiting, no work that takes its time."""
+    with log.shown(pytest.fail):
+        yield
+
+
+@pytest.fixture
+def going(shared_lab: LocalLab, tmp_path: Path) -> Session:
     """A session on the shared lab, with a run folder of its own."""
-    watcher = session.Watcher(say=told.lines.append)
-    return session.begin(shared_lab, tmp_path / "results", (), watcher)
+    return begin(shared_lab, NewRun(tmp_path / "results"), Progress(quiet=True))
 
 
 @pytest.fixture

@@ -22,10 +22,6 @@ def soon(seconds: float = 30) -> Deadline:
     return Deadline.after(seconds)
 
 
-def quiet(_text: str) -> None:
-    """No one looks at the progress."""
-
-
 def new_name() -> str:
     """A lab's name that no one else uses."""
     return f"t{secrets.token_hex(3)}"

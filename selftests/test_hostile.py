@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from migrate.backends.virtio.backend import VirtioBackend
-from migrate.campaign.progress import Progress
+from migrate.campaign.progress import Progress, outcome
 from migrate.errors import ConfigurationError, GuestError, LabError, visible
 from migrate.guest.domain_xml import domain_xml
 from migrate.model import (
@@ -114,8 +114,7 @@ def progress(text: str) -> str:
     stream = io.StringIO()
     said = Progress(stream)
     said.say(text)
-    said.on_attempt(attempt(text))
-    said.end()
+    said.say(outcome(attempt(text)))
     return stream.getvalue()
 
 

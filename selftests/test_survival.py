@@ -16,7 +16,9 @@ from migrate import world as stage
 from migrate.backends.vhost_user import ovs
 from migrate.backends.virtio.backend import Virtio
 from migrate.campaign import session
-from migrate.campaign.session import Session, Watcher
+from migrate.campaign.progress import Progress
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import Session, begin
 from migrate.checks.registry import run_checks
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
@@ -37,7 +39,7 @@ from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
 from selftests.command_line import Run, started
-from selftests.helpers import SCENARIOS, SaidSoFar, quiet, traces
+from selftests.helpers import SCENARIOS, SaidSoFar, traces
 
 QUICK = SCENARIOS / "quickstart.toml"
 ONE = (QUICK, "--set", "interface.mode=virtio")
@@ -67,8 +69,8 @@ def test_a_host_that_is_gone_is_named_and_nothing_is_left(lab_name: str, tmp_pat
     config = LocalConfig(
         name=lab_name, hosts={name: LocalHostConfig(huge_pages=0) for name in "ab"}
     )
-    lab = local.KIND.up(config, quiet)
-    going = session.begin(lab, tmp_path, (), Watcher())
+    lab = local.KIND.up(config)
+    going = begin(lab, NewRun(tmp_path), Progress(quiet=True))
     init = lab.record.hosts[1].init
     assert init is not None
     init.end(Deadline.after(10))
@@ -439,7 +441,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
     shared_lab: LocalLab, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as first:
-        first.enter_context(lock_hosts(shared_lab.leases, ["b"], Deadline.after(10), print))
+        first.enter_context(lock_hosts(shared_lab.leases, ["b"], Deadline.after(10)))
         words = ("run", *ONE, "--name", shared_lab.name, "--results", tmp_path)
         with started(*words) as command:
             command.await_line("waiting for host b, held by process")
@@ -452,7 +454,7 @@ def test_a_second_job_gives_up_at_its_deadline(
 ) -> None:
     monkeypatch.setattr(session, "LEASE_S", 0.2)
     with (
-        lock_hosts(going.lab.leases, ["a"], Deadline.after(10), print),
+        lock_hosts(going.lab.leases, ["a"], Deadline.after(10)),
         pytest.raises(HostError, match="held by process") as caught,
     ):
         tried(going, case())
@@ -461,10 +463,11 @@ def test_a_second_job_gives_up_at_its_deadline(
     assert going.exit_code == 3
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), lock_hosts(tmp_path, "ab", Deadline.after(1), print):
+    with pytest.raises(KeyboardInterrupt), lock_hosts(tmp_path, "ab", Deadline.after(1)):
         raise KeyboardInterrupt
-    with lock_hosts(tmp_path, "ba", Deadline.after(1), pytest.fail):
+    with lock_hosts(tmp_path, "ba", Deadline.after(1)):
         pass
 
 

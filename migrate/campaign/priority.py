@@ -25,21 +25,21 @@ FAILED = 2.0
 CHANGED = 2.0
 WEEK_S = 7 * 86400.0
 HALF_LIFE = 5.0
-"""So many tries later a result counts half."""
+"""Tries after which a result counts half."""
 UNKNOWN_S = 60.0
-"""What a try is taken to cost before any was made."""
+"""Expected cost of a try before any was made."""
 LEAST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastTry:
     """One earlier try. ``seconds`` and ``outage_ms`` are None where they were not measured."""
 
     at_s: float
     """Wall clock, seconds since 1970."""
     passed: bool
     versions: str
-    """Of all on the hosts that can matter, as one text."""
+    """Versions of all on the hosts that can matter, as one text."""
     seconds: float | None = None
     outage_ms: float | None = None
     """The longest gap either way."""
@@ -57,7 +57,7 @@ class Worth:
 
     @property
     def sum(self) -> float:
-        """All of it."""
+        """All parts together."""
         return math.fsum(getattr(self, part.name) for part in fields(self))
 
     @property
@@ -82,12 +82,12 @@ class Choice:
         return True, -self.worth.sum / self.cost_s, self.cost_s
 
 
-History = Mapping[str, Sequence[Past]]
+History = Mapping[str, Sequence[PastTry]]
 """By case id, in order of time."""
 
 
-def worth(past: Sequence[Past], now_s: float, versions: str) -> Worth | None:
-    """Of one more try; None: there was none."""
+def worth(past: Sequence[PastTry], now_s: float, versions: str) -> Worth | None:
+    """The worth of one more try; None: there was none yet."""
     if not past:
         return None
     last = past[-1]
@@ -114,10 +114,10 @@ def doubt(passed: Sequence[bool]) -> float:
 
 def _spread(outages_ms: Sequence[float | None]) -> float:
     """Width of the interval by its upper end, 0 to 1; 1 where there is no interval to be had."""
-    found = spread(outages_ms)
-    if found.low is None or found.high is None:
+    interval = spread(outages_ms)
+    if interval.low is None or interval.high is None:
         return 1.0
-    return (found.high - found.low) / found.high if found.high > 0 else 0.0
+    return (interval.high - interval.low) / interval.high if interval.high > 0 else 0.0
 
 
 def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
@@ -126,7 +126,7 @@ def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
         case: [one.seconds for one in past if one.seconds is not None]
         for case, past in history.items()
     }
-    every = [seconds for found in known.values() for seconds in found]
+    every = [seconds for durations in known.values() for seconds in durations]
     otherwise = median(every) if every else UNKNOWN_S
     return {
         case: max(LEAST_S, median(known[case]) if known.get(case) else otherwise)
@@ -139,8 +139,8 @@ def order(
 ) -> tuple[Choice, ...]:
     """The most informative first; equals stay in the order in which they came."""
     cost_s = costs(case_ids, history)
-    found = (
+    choices = (
         Choice(case, cost_s[case], worth(history.get(case, ()), now_s, versions))
         for case in case_ids
     )
-    return tuple(sorted(found, key=lambda choice: choice.rank))
+    return tuple(sorted(choices, key=lambda choice: choice.rank))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from migrate.errors import visible
 from migrate.model import Attempt, PhaseName, Sample
@@ -13,10 +14,30 @@ EVERY_S = 1.0
 """Between two plain lines about the same move."""
 
 
+class Reporter(Protocol):
+    """Shows a person what goes on in a session."""
+
+    level: int
+    """Of the lines that are logged those are wanted that have this level of ``logging``, or more:
+    INFO is progress, DEBUG details, too."""
+
+    def say(self, text: str) -> None:
+        """A line that was logged."""
+
+    def on_phase(self, phase: PhaseName) -> None:
+        """What the migration is doing from now on."""
+
+    def on_sample(self, sample: Sample) -> None:
+        """How far a migration is."""
+
+
 class Progress:
     """Says what is going on, with the seconds since the start."""
 
-    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
+        self.level = logging.DEBUG if verbose else logging.INFO
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._terminal = self._stream.isatty()
@@ -44,18 +65,6 @@ class Progress:
         phase = f"{self._phase}, " if self._phase else ""
         self._write(f"{'':11}{phase}{describe(sample)}", stays=not self._terminal)
 
-    def on_attempt(self, attempt: Attempt) -> None:
-        """How an attempt ended."""
-        bad = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
-        checks = ", ".join(f"{verdict.check} {verdict.result}" for verdict in bad)
-        self.say(f"{attempt.outcome}: {'pass' if attempt.passed else f'FAIL ({checks})'}")
-
-    def end(self) -> None:
-        """Leave the terminal on a fresh line."""
-        if self._open_line:
-            self._stream.write("\n")
-            self._open_line = False
-
     def _write(self, line: str, *, stays: bool) -> None:
         if self._quiet:
             return
@@ -63,6 +72,13 @@ class Progress:
         self._stream.write(f"{start}{visible(line)}" + ("\n" if stays else ""))
         self._open_line = not stays
         self._stream.flush()
+
+
+def outcome(attempt: Attempt) -> str:
+    """How an attempt ended, with the checks that did not pass."""
+    bad = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
+    checks = ", ".join(f"{verdict.check} {verdict.result}" for verdict in bad)
+    return f"{attempt.outcome}: {'pass' if attempt.passed else f'FAIL ({checks})'}"
 
 
 def describe(sample: Sample) -> str:

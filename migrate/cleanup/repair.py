@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from migrate.lab.prepare.apply import UNDO_S, JournalFile, owner_exited, prepare
 from migrate.lab.prepare.plan import Owner, Preparation
 from migrate.lab.prepare.steps import PreparedHost
 
-Say = Callable[[str], None]
+LOGGER = logging.getLogger(__name__)
+
 LOOK_S = 30.0
 FORCE = "--force, if nobody uses the host"
 READY_S = 120.0
@@ -39,17 +41,17 @@ class Leftover:
         return f"{self.what} ({self.doubt})" if self.doubt else self.what
 
 
-def make_ready(lab: Lab, specs: Mapping[str, Preparation], say: Say) -> None:
+def make_ready(lab: Lab, specs: Mapping[str, Preparation]) -> None:
     """Prepare every host as specified; those that were prepared stay so if another one fails."""
     for name, host in lab.hosts.items():
         deadline = Deadline.after(READY_S)
-        with lock_hosts(lab.leases, [name], deadline, say):
+        with lock_hosts(lab.leases, [name], deadline):
             site = PreparedHost(host, SWITCH)
-            if prepare(site, lab.name, specs.get(name, Preparation()), deadline, say) is None:
-                say(f"{name}: nothing is wished for")
+            if prepare(site, lab.name, specs.get(name, Preparation()), deadline) is None:
+                LOGGER.info("%s: nothing is wished for", name)
 
 
-def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) -> int:
+def repair(lab: Lab, *, dry_run: bool = False, force: bool = False) -> int:
     """Put back what is left on every host of ``lab``; how much was there.
 
     HostError for a host that is leased, or where a live controller is at work, unless ``force``;
@@ -61,12 +63,12 @@ def repair(lab: Lab, say: Say, *, dry_run: bool = False, force: bool = False) ->
         try:
             with ExitStack() as stack:
                 if not (dry_run or force):
-                    stack.enter_context(lock_hosts(lab.leases, [name], Deadline.after(0), say))
-                for look in looks(host, lab.name, say):
+                    stack.enter_context(lock_hosts(lab.leases, [name], Deadline.after(0)))
+                for look in looks(host, lab.name):
                     try:
                         for leftover in look(Deadline.after(LOOK_S)):
                             count += 1
-                            say(f"{host.name}: {leftover}")
+                            LOGGER.info("%s: %s", host.name, leftover)
                             if not dry_run:
                                 reasons += _put_back(host, leftover, force=force)
                     except (LabError, ValueError) as error:  # the other looks go on
@@ -94,13 +96,13 @@ def _put_back(host: Host, leftover: Leftover, *, force: bool) -> list[Exception]
 # --- what is left -------------------------------------------------------------------------------
 
 
-def looks(host: Host, lab: str, say: Say) -> tuple[Callable[[Deadline], Iterator[Leftover]], ...]:
+def looks(host: Host, lab: str) -> tuple[Callable[[Deadline], Iterator[Leftover]], ...]:
     """In the order in which things go back: guests before what backs them, the preparation last."""
     return (
         partial(_domains, host),
         partial(_taps, host),
         partial(_backends, host),
-        partial(_preparation, host, lab, say),
+        partial(_preparation, host, lab),
     )
 
 
@@ -136,14 +138,14 @@ def _backends(host: Host, deadline: Deadline) -> Iterator[Leftover]:
         yield Leftover(name.format(item), partial(kinds[name].put_back, host, item))
 
 
-def _preparation(host: Host, lab: str, say: Say, deadline: Deadline) -> Iterator[Leftover]:
+def _preparation(host: Host, lab: str, deadline: Deadline) -> Iterator[Leftover]:
     file = JournalFile.read(PreparedHost(host, SWITCH), deadline)
     if file.journal is not None:
         what = f"the host is {file.journal.summary}"
         doubt = _doubt(file.journal.owner)
         if file.journal.lab != lab:
             doubt = f"that is another lab than {lab}"
-        yield Leftover(what, partial(undo, file, say=say), doubt)
+        yield Leftover(what, partial(undo, file), doubt)
 
 
 def _doubt(owner: Owner) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME
 
 
 @click.command(short_help="Judge an old run anew, and say what differs.")
-@click.argument("run_name", default="latest", metavar="[RUN]")
-@click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Has RUN.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@RUN_NAME
+@RESULTS
+@AS_JSON
 def analyze(run_name: str, results: Path, as_json: bool) -> None:
     """Judge the recordings of RUN by today's code; nothing is overwritten. Exit 0 if findings and
     verdicts are the same, 1 if some differ, 3 if no attempt could be judged anew."""

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-LAB_FILE = click.option(
-    "--lab", "lab_file", type=click.Path(path_type=Path), help="Lab file [default: two local hosts]"
-)
-NAME = click.option("--name", help="Another name for the lab.")
+from migrate.cli.options import LAB
+
 COORDINATOR = click.option(
     "--coordinator", metavar="HOST:PORT", help="Instead of the lab file's key coordinator."
 )
@@ -22,8 +20,7 @@ def lease() -> None:
 
 
 @lease.command()
-@LAB_FILE
-@NAME
+@LAB
 @COORDINATOR
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each place.")
 def register(
@@ -33,8 +30,8 @@ def register(
     from migrate.lab.lease.coordinator import session
     from migrate.lab.lease.file_lock import holder
 
-    address, places = _of(lab_file, name, coordinator)
-    wanted = dict(_pair(tag) for tag in tags)
+    address, places = _places(lab_file, name, coordinator)
+    wanted = dict(_key_value(tag) for tag in tags)
     with session(address, holder("lease register")) as asked:
         for place in places:
             asked.register(place, wanted)
@@ -42,15 +39,14 @@ def register(
 
 
 @lease.command()
-@LAB_FILE
-@NAME
+@LAB
 @COORDINATOR
 def show(lab_file: Path | None, name: str | None, coordinator: str | None) -> None:
     """Who holds the hosts of a lab, and since when."""
     from migrate.lab.lease.coordinator import session
     from migrate.lab.lease.file_lock import holder
 
-    address, places = _of(lab_file, name, coordinator)
+    address, places = _places(lab_file, name, coordinator)
     with session(address, holder("lease show")) as asked:
         for name_of_place in places:
             place = asked.place(name_of_place)
@@ -59,12 +55,12 @@ def show(lab_file: Path | None, name: str | None, coordinator: str | None) -> No
             click.echo(f"{name_of_place}: {has}")
 
 
-def _pair(tag: str) -> tuple[str, str]:
+def _key_value(tag: str) -> tuple[str, str]:
     key, _, value = tag.partition("=")
     return key, value
 
 
-def _of(
+def _places(
     lab_file: Path | None, name: str | None, coordinator: str | None
 ) -> tuple[str, tuple[str, ...]]:
     """The coordinator's address, and what it calls the lab's hosts."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli.output import PATH, ForCi, ci_options, print_run
+from migrate.cli.options import AS_JSON, KEEP_LAB, NAME, PATH, RESULTS, VERBOSE, progress
+from migrate.cli.output import end_run
+from migrate.cli.run import CI, CiOptions
 
 if TYPE_CHECKING:
-    from migrate.campaign.nightly import Asked
+    from migrate.campaign.nightly import NightRequest
     from migrate.scenario.loader import Scenario
 
 SCENARIOS = Path("testcases/scenarios")
@@ -21,7 +23,7 @@ REPEAT = 3
 UNITS = {"h": 3600, "min": 60, "m": 60, "s": 1}
 
 
-class Lasting(click.ParamType[float]):
+class Duration(click.ParamType[float]):
     """A length of time with units: ``8h``, ``1h30min``, ``90 min``, ``45s``; in seconds."""
 
     name = "time"
@@ -41,20 +43,19 @@ class Lasting(click.ParamType[float]):
 @click.command(short_help="As much of the matrix as a night has time for.")
 @click.argument("lab_file", type=PATH, metavar="LAB")
 @click.argument("scenarios", nargs=-1, type=PATH)
-@click.option("--budget", "budget_s", type=Lasting(), help="How long it may take, e.g. 8h.")
+@click.option("--budget", "budget_s", type=Duration(), help="How long it may take, e.g. 8h.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or with the `latest`.")
 @click.option(
     "--repeat",
     type=click.IntRange(1, 1000),
     help=f"Attempts of each case, if there is time [default: {REPEAT}].",
 )
-@click.option("--name", help="Another name for the lab, so that two can be up at once.")
-@click.option(
-    "--results", type=PATH, default="results", show_default=True, help="Where runs are kept."
-)
-@click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@ci_options
+@NAME
+@RESULTS
+@KEEP_LAB
+@AS_JSON
+@VERBOSE
+@CI
 def nightly(
     lab_file: Path,
     scenarios: Sequence[Path],
@@ -67,10 +68,7 @@ def nightly(
 
     Without SCENARIOS: all of testcases/scenarios. Exit codes as those of `run`.
     """
-    from migrate.campaign import nightly as story
-    from migrate.campaign import session
-    from migrate.campaign.progress import Progress
-    from migrate.results.reader import read_run
+    from migrate.campaign.nightly import night
 
     resume = options["resume"]
     if resume is None and options["budget_s"] is None:
@@ -79,29 +77,17 @@ def nightly(
         raise click.UsageError(
             "--resume goes on with the run's own scenarios, --repeat and --quarantine: name none"
         )
-    ci = ForCi.asked(junit, quarantine_file)
-    asked = _asked(lab_file, scenarios, ci, options)
-    progress = Progress()
-    watcher = session.Watcher(
-        progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
-    )
-    with story.night(asked, watcher, resume) as night:
-        folder = night.going.writer.folder
-        try:
-            night.go()
-        finally:
-            report = ci.finish(night.going)
-            progress.end()
-    print_run(read_run(folder), as_json=as_json)
-    click.echo(f"run folder: {folder}", err=as_json)
-    click.echo(f"report:     {report}", err=as_json)
-    sys.exit(night.going.exit_code)
+    ci = CiOptions.parse(junit, quarantine_file)
+    request = _request(lab_file, scenarios, ci, options)
+    with night(request, progress(), resume) as going:
+        going.go()
+    end_run(going.session, as_json=as_json)
 
 
-def _asked(
-    lab_file: Path, scenarios: Sequence[Path], ci: ForCi, options: Mapping[str, Any]
-) -> Asked:
-    from migrate.campaign.nightly import Asked
+def _request(
+    lab_file: Path, scenarios: Sequence[Path], ci: CiOptions, options: Mapping[str, Any]
+) -> NightRequest:
+    from migrate.campaign.nightly import NightRequest
     from migrate.data import shipped
     from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
@@ -113,7 +99,7 @@ def _asked(
         if not paths:
             raise click.UsageError(f"no SCENARIOS, and none in {SCENARIOS}")
         loaded = load_all(paths, (), config.scenario_defaults())
-    return Asked(
+    return NightRequest(
         config,
         options["results"],
         loaded,
@@ -122,4 +108,5 @@ def _asked(
         ci.quarantine,
         ("migrate-lab", *sys.argv[1:]),
         options["keep_lab"],
+        ci.junit,
     )

@@ -1,91 +1,37 @@
-"""What commands that run share: the options of CI, and what they print of a run, table or JSON."""
+"""What commands print of a run: a table, or JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from migrate.campaign.session import Session
-    from migrate.model import QuarantineEntry
     from migrate.results.reader import RunRecord
 
-Command = Callable[..., Any]
 
-PATH = click.Path(path_type=Path)
+def end_run(session: Session, *, as_json: bool) -> None:
+    """Print the run of a session that has ended, and exit by its result."""
+    from migrate.results.reader import read_run
 
-
-def ci_options(command: Command) -> Command:
-    """Where JUnit's XML goes, and what is known to fail."""
-    junit = click.option(
-        "--junit",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Write JUnit's XML here, too.",
-    )
-    listed = click.option(
-        "--quarantine",
-        "quarantine_file",
-        type=PATH,
-        help="List of known failures [default: quarantine.toml here, if there is one].",
-    )
-    return junit(listed(command))
-
-
-@dataclass(frozen=True, slots=True)
-class ForCi:
-    """What these options came to."""
-
-    junit: Path | None = None
-    quarantine: tuple[QuarantineEntry, ...] = ()
-
-    @classmethod
-    def asked(cls, junit: Path | None, quarantine_file: Path | None) -> ForCi:
-        """Read the list, and remove what is at ``junit``: nobody shall take it for this run's.
-
-        Raises ConfigurationError: a wrong list, or a place where no file can be.
-        """
-        from migrate.checks.quarantine import load
-        from migrate.errors import ConfigurationError
-
-        listed = load(quarantine_file)
-        if junit is not None:
-            try:
-                junit.parent.mkdir(parents=True, exist_ok=True)
-                junit.unlink(missing_ok=True)
-            except OSError as error:
-                raise ConfigurationError(
-                    f"write --junit {junit}", said=str(error), remedy="name another file"
-                ) from error
-        return cls(junit, listed)
-
-    def finish(self, going: Session) -> Path:
-        """The end of a run: its report, whose path is returned, and JUnit's XML where asked for."""
-        from migrate.results.files import copy_out
-
-        report = going.finish()
-        if self.junit is not None:
-            copy_out(going.writer.folder / "junit.xml", self.junit)
-        return report
-
-
-NOT_CI = ForCi()
+    print_run(read_run(session.folder), as_json=as_json)
+    click.echo(f"run folder: {session.folder}", err=as_json)
+    click.echo(f"report:     {session.report}", err=as_json)
+    sys.exit(session.exit_code)
 
 
 def print_run(record: RunRecord, *, as_json: bool) -> None:
-    """On standard output."""
+    """Print it on standard output, with each verdict by which an attempt failed."""
     from migrate.checks import quarantine
     from migrate.report import table
 
     if as_json:
         click.echo(_as_json(record))
         return
-    attempts = [found.attempt for found in record.attempts]
+    attempts = [entry.attempt for entry in record.attempts]
     made = table.run_table(record.run, attempts)
     if not attempts:
         click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
@@ -114,11 +60,11 @@ def _as_json(record: RunRecord) -> str:
         "run": record.run.model_dump(mode="json"),
         "attempts": [
             {
-                **found.attempt.model_dump(mode="json"),
-                "passed": found.attempt.passed,
-                "quarantined": bool(quarantine.excuses(record.run, found.attempt)),
+                **entry.attempt.model_dump(mode="json"),
+                "passed": entry.attempt.passed,
+                "quarantined": bool(quarantine.excuses(record.run, entry.attempt)),
             }
-            for found in record.attempts
+            for entry in record.attempts
         ],
         "unfinished": list(record.unfinished),
     }

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
+from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME
 
 
 @click.command(short_help="Hold a run against earlier ones.")
-@click.argument("run_name", default="latest", metavar="[RUN]")
+@RUN_NAME
 @click.option(
     "--baseline",
     "places",
@@ -23,7 +23,7 @@ PATH = click.Path(path_type=Path)
     metavar="FOLDER|RUN",
     help="Earlier runs, or folders of runs; as often as you like.",
 )
-@click.option("--results", type=PATH, default=Path("results"), show_default=True, help="Has RUN.")
+@RESULTS
 @click.option(
     "--last",
     type=click.IntRange(1),
@@ -60,7 +60,7 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="attempt: runs are taken to be all alike.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@AS_JSON
 def gate(
     run_name: str, places: Sequence[str], results: Path, last: int, as_json: bool, **rules: Any
 ) -> None:
@@ -74,9 +74,9 @@ def gate(
     chosen = regression.Rules(**rules)
     new = read_run(find_run(results, run_name))
     earlier = baseline.gather_baseline(new, baseline.run_folders(places, results), last)
-    found = regression.compare(earlier.samples, chosen)
+    comparison = regression.compare(earlier.samples, chosen)
     if as_json:
-        click.echo(json.dumps(report.document(found, earlier, chosen), indent=1))
+        click.echo(json.dumps(report.document(comparison, earlier, chosen), indent=1))
     else:
-        click.echo(report.plain(found, earlier, chosen), nl=False)
-    sys.exit(regression.exit_code(found))
+        click.echo(report.plain(comparison, earlier, chosen), nl=False)
+    sys.exit(regression.exit_code(comparison))

@@ -7,52 +7,54 @@ from typing import TYPE_CHECKING
 
 import click
 
+from migrate.cli.options import LAB, VERBOSE, shown
+
 if TYPE_CHECKING:
     from migrate.lab.api import Lab
     from migrate.lab.config import LabConfig
 
-PATH = click.Path(path_type=Path)
-LAB_FILE = click.option("--lab", "lab_file", type=PATH, help="Lab file [default: two local hosts].")
-NAME = click.option("--name", help="Another name for the lab.")
-
 
 @click.command()
-@LAB_FILE
-@NAME
+@LAB
+@VERBOSE
 def ready(lab_file: Path | None, name: str | None) -> None:
     """Prepare every host by the lab file's `prepare`, journalled on the host."""
-    from migrate.campaign.progress import Progress
-    from migrate.cleanup import repair as repairing
+    from migrate.cleanup import repair as cleanup
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     specs = {name: host.prepare for name, host in config.hosts.items()}
-    repairing.make_ready(_up(config), specs, Progress().say)
+    with shown():
+        cleanup.make_ready(_reach(config), specs)
     click.echo(f"{config.name} is ready")
 
 
 @click.command()
-@LAB_FILE
-@NAME
+@LAB
 @click.option("--dry-run", is_flag=True, help="Only tell what is left.")
 @click.option("--force", is_flag=True, help="Also what a lease or a live controller protects.")
+@VERBOSE
 def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) -> None:
     """Put back what a dead controller left on the lab's hosts."""
-    from migrate.cleanup import repair as repairing
+    from migrate import log
+    from migrate.cleanup import repair as cleanup
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
-    found = repairing.repair(_up(config), click.echo, dry_run=dry_run, force=force)
-    if not found:
+    with shown():
+        lab = _reach(config)
+    with log.shown(click.echo):
+        count = cleanup.repair(lab, dry_run=dry_run, force=force)
+    if not count:
         click.echo(f"nothing is left on the hosts of {config.name}")
 
 
-def _up(config: LabConfig) -> Lab:
-    from migrate.campaign.progress import Progress
+def _reach(config: LabConfig) -> Lab:
+    """The lab, which must be up. Raises HostError."""
     from migrate.errors import HostError
     from migrate.lab import manager
 
-    lab = manager.find(config, Progress().say)
+    lab = manager.find(config)
     if lab is None:
         left = config.name in manager.names()
         raise HostError(

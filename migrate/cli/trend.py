@@ -10,11 +10,8 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
-RESULTS = click.option(
-    "--results", type=PATH, default=Path("results"), show_default=True, help="Where runs are kept."
-)
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+from migrate.cli.options import AS_JSON, PATH, RESULTS
+
 PROBLEMS = 20
 """Told on standard error at most; the page and --json have all."""
 
@@ -47,18 +44,18 @@ def trend(
     from migrate.results.files import write_file
 
     question = made.TrendQuery(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
-    found = made.trend(open_store(results), question)
+    result = made.trend(open_store(results), question)
     if html_file:
-        write_file(html_file, render(found))
+        write_file(html_file, render(result))
     if as_json:
-        click.echo(json.dumps(made.as_json(found), indent=1))
+        click.echo(json.dumps(made.as_json(result), indent=1))
     elif html_file:
         click.echo(str(html_file))
     else:
-        click.echo(made.plain(found), nl=False)
-    for line in found.problems[:PROBLEMS]:
+        click.echo(made.plain(result), nl=False)
+    for line in result.problems[:PROBLEMS]:
         click.echo(_clean(f"not in it: {line}"), err=True)
-    if more := len(found.problems[PROBLEMS:]):
+    if more := len(result.problems[PROBLEMS:]):
         click.echo(f"not in it: {more} more; --json has all", err=True)
 
 
@@ -100,18 +97,20 @@ def prune(
     """
     from migrate.results import prune as pruning
 
-    found = []
     keep = pruning.KeepRule(keep_days, keep_runs)
-    for one in pruning.prune(results, keep, whole=whole, dry=dry_run):
-        found.append(one)
+    outcomes = []
+    for outcome in pruning.prune(results, keep, whole=whole, dry=dry_run):
+        outcomes.append(outcome)
         if not as_json:
-            click.echo(_clean(_line(one.run, one.freed, one.left, dry_run)))
-    freed = sum(one.freed for one in found)
+            click.echo(_clean(_line(outcome.run, outcome.freed, outcome.left, dry_run)))
+    freed = sum(outcome.freed for outcome in outcomes)
     if as_json:
-        runs = [{"run": one.run, "freed_bytes": one.freed, "left": one.left} for one in found]
+        runs = [
+            {"run": each.run, "freed_bytes": each.freed, "left": each.left} for each in outcomes
+        ]
         click.echo(json.dumps({"dry_run": dry_run, "freed_bytes": freed, "runs": runs}, indent=1))
     else:
-        done = sum(not one.left for one in found)
+        done = sum(not outcome.left for outcome in outcomes)
         click.echo(f"{done} runs, {_mib(freed)} {'would be freed' if dry_run else 'freed'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,8 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrate.clock import Deadline
+from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
+
+LOGGER = logging.getLogger(__name__)
+LOGGED = 300
+"""Letters of a command line that are logged at most: some are whole scripts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ def run(
     and all that it started: `nsenter`, for one, leaves the real work to a child.
     """
     tried = " ".join(argv)
+    began_ns = now_ns()
     try:
         process = subprocess.Popen(
             list(argv),
@@ -64,10 +70,19 @@ def run(
             _kill_all(process)
             raise
     done = Completed(tuple(argv), process.returncode, out, err)
+    log_end(LOGGER, done, began_ns, host)
     if check and done.status != 0:
         said = (err or out).strip() or f"exit status {done.status}"
         raise HostError(tried, host=host, said=said[-2000:], remedy=remedy)
     return done
+
+
+def log_end(logger: logging.Logger, done: Completed, began_ns: int, host: str) -> None:
+    """A detail for who debugs: which program ended how, and how long it took."""
+    command = " ".join(done.argv)[:LOGGED]
+    where = f"{host}: " if host else ""
+    took_ms = (now_ns() - began_ns) / 1e6
+    logger.debug("%s%s: exit status %d after %.0f ms", where, command, done.status, took_ms)
 
 
 def _kill_all(process: subprocess.Popen[str]) -> None:

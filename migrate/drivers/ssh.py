@@ -5,6 +5,7 @@ One connection is kept for each host, and made anew when it broke; every program
 
 from __future__ import annotations
 
+import logging
 import select
 import shlex
 import socket
@@ -14,11 +15,13 @@ from contextlib import closing, contextmanager, suppress
 
 import paramiko
 
-from migrate.clock import Deadline
+from migrate.clock import Deadline, now_ns
 from migrate.drivers.netns import inside
-from migrate.drivers.shell import Completed
+from migrate.drivers.shell import Completed, log_end
 from migrate.drivers.ssh_address import Address
 from migrate.errors import HostError
+
+LOGGER = logging.getLogger(__name__)
 
 CONNECT_S = 15.0
 """For a host to answer and let us in."""
@@ -55,8 +58,10 @@ class Connection:
         It is quoted for the host's shell, and ended on the host as well when its time is up.
         """
         tried = " ".join(argv)
+        began_ns = now_ns()
         out, err, status = self._done(argv, deadline, tried, text or "")
         done = Completed(tuple(argv), status, _text(out), _text(err))
+        log_end(LOGGER, done, began_ns, self.address.host)
         if check and status != 0:
             said = (done.err or done.out).strip() or f"exit status {status}"
             raise HostError(tried, host=self.address.host, said=said[-2000:])

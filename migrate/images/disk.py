@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,8 @@ from migrate.images.initramfs import (
     run_tool,
 )
 from migrate.model import Value
+
+LOGGER = logging.getLogger(__name__)
 
 FILES = RECIPES / "disk"
 SUFFIXES = (".qcow2", ".raw", ".img")
@@ -65,27 +67,27 @@ def is_disk(image: str) -> bool:
     return read_recipe(recipe_path(image)).kind == "disk"
 
 
-def ensure_disk(image: str, cache: Path, progress: Callable[[str], None]) -> Disk:
+def ensure_disk(image: str, cache: Path) -> Disk:
     """The disk of a recipe, built if ``cache`` has it not, or a copy of the user's own.
 
     ConfigurationError if what ``image`` names is no disk, HostError if it can't be made; either
     leaves nothing behind.
     """
-    probe = ensure_image("tiny", cache, progress).probe
+    probe = ensure_image("tiny", cache).probe
     if image.endswith(SUFFIXES):
-        return _copied(Path(image), cache, probe, progress)
+        return _copied(Path(image), cache, probe)
     path = recipe_path(image)
     recipe = read_recipe(path)
     digest = digest_of(path, *(FILES / name for name in ("initramfs", "inittab", "rc")))
     folder = cache / "images" / f"{path.stem}-{digest}"
-    build_once(folder, lambda beside: _build(recipe, path, beside, progress))
+    build_once(folder, lambda beside: _build(recipe, path, beside))
     return Disk(name=path.stem, digest=digest, path=folder / "disk.raw", format="raw", probe=probe)
 
 
 # --- a user's own -------------------------------------------------------------------------------
 
 
-def _copied(path: Path, cache: Path, probe: Path, progress: Callable[[str], None]) -> Disk:
+def _copied(path: Path, cache: Path, probe: Path) -> Disk:
     kind = format_of(path)
     status = path.stat()
     identity = f"{path.resolve()}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}"
@@ -93,7 +95,7 @@ def _copied(path: Path, cache: Path, probe: Path, progress: Callable[[str], None
     folder = cache / "images" / f"disk-{digest}"
 
     def build(beside: Path) -> None:
-        progress(f"copying the disk {path} to where every host sees it")
+        LOGGER.info("copying the disk %s to where every host sees it", path)
         beside.mkdir()
         # cp keeps holes, and shares the blocks where the file system can.
         copy = ["cp", "--sparse=always", "--reflink=auto", "--", str(path), str(beside / "disk")]
@@ -131,17 +133,17 @@ def format_of(path: Path) -> Format:
 # --- one that a recipe makes --------------------------------------------------------------------
 
 
-def _build(recipe: Recipe, path: Path, beside: Path, progress: Callable[[str], None]) -> None:
+def _build(recipe: Recipe, path: Path, beside: Path) -> None:
     if not LOADER.exists():
         raise HostError(f"build the disk of {path}", said=f"no {LOADER}", remedy=TOOLS)
     beside.mkdir()
-    progress(f"downloading {recipe.kernel} of {recipe.suite}")
+    LOGGER.info("downloading %s of %s", recipe.kernel, recipe.suite)
     parts = beside / "root"
     packages = download(recipe, parts, path)
-    progress(f"installing {recipe.suite} for the disk {path.stem}")
+    LOGGER.info("installing %s for the disk %s", recipe.suite, path.stem)
     system = beside / "system"
     _install(recipe, system, path)
-    progress("making the disk")
+    LOGGER.info("making the disk")
     modules = kernel_modules(recipe, parts, path)
     archive = initramfs(FILES / "initramfs", parts, modules, {})
     (beside / "initramfs").write_bytes(archive)

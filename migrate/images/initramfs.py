@@ -7,13 +7,14 @@ sources, this builder), so that a change of any makes another image.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import tomllib
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,13 @@ from migrate.images.cache import build_once
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
 from migrate.model import Value
 
+LOGGER = logging.getLogger(__name__)
+
 BUILDER = "1"
 """Raised when this module builds another image from the same recipe."""
 RECIPES = data_path("guest-images")
 COMMAND_TIMEOUT_S = 300.0
 """For one program of a build; downloads included."""
-
-Progress = Callable[[str], None]
 
 
 # --- values -------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class Image(Value):
 # --- the one entry ------------------------------------------------------------------------------
 
 
-def ensure_image(name_or_path: str, cache: Path, progress: Progress) -> Image:
+def ensure_image(name_or_path: str, cache: Path) -> Image:
     """The image of a recipe, built if ``cache`` does not hold it yet.
 
     A name means ``guest-images/NAME.toml``; what ends in ``.toml`` is a path. ConfigurationError if
@@ -116,9 +117,9 @@ def ensure_image(name_or_path: str, cache: Path, progress: Progress) -> Image:
     folder = cache / "images" / f"{path.stem}-{digest}"
 
     def build(beside: Path) -> None:
-        progress(f"building guest image {path.stem}")
+        LOGGER.info("building guest image %s", path.stem)
         beside.mkdir()
-        _build(path, recipe, digest, beside, progress)
+        _build(path, recipe, digest, beside)
 
     build_once(folder, build)
     return _load(folder)
@@ -187,12 +188,12 @@ def _load(folder: Path) -> Image:
 # --- building -----------------------------------------------------------------------------------
 
 
-def _build(path: Path, recipe: Recipe, digest: str, beside: Path, progress: Progress) -> None:
+def _build(path: Path, recipe: Recipe, digest: str, beside: Path) -> None:
     compile_probe(beside / "probe")
-    progress(f"downloading {recipe.kernel} of {recipe.suite}")
+    LOGGER.info("downloading %s of %s", recipe.kernel, recipe.suite)
     root = beside / "root"
     packages = download(recipe, root, path)
-    progress("packing kernel and initramfs")
+    LOGGER.info("packing kernel and initramfs")
     kernel = only_one(root / "boot", "vmlinuz-*").read_bytes()
     (beside / "vmlinuz").write_bytes(kernel)
     (beside / "vmlinux").write_bytes(uncompressed_kernel(kernel))

@@ -99,7 +99,7 @@ class FabricLab:
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:
         """The peer ends when its input does: also when the controller is killed."""
-        image = ensure_image("tiny", cache_folder(), lambda _text: None)
+        image = ensure_image("tiny", cache_folder())
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.segment, str(image.probe), "--fifo", "20"],
             stdin=subprocess.PIPE,

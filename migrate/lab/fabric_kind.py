@@ -22,7 +22,7 @@ from migrate.errors import CleanupError, HostError, LabError
 from migrate.lab import state
 from migrate.lab.config import LabConfig, cache_folder, state_folder
 from migrate.lab.fabric import FabricLab
-from migrate.lab.kinds import Say, kind_of
+from migrate.lab.kinds import kind_of
 from migrate.lab.lease.file_lock import place_of
 from migrate.lab.namespaces import keep_capabilities
 from migrate.lab.state import LabRecord, ProcessId
@@ -40,20 +40,20 @@ AnyFabricLab = TypeVar("AnyFabricLab", bound=FabricLab)
 class FabricKind(Generic[Config, AnyFabricLab]):
     """A kind of lab that is made on this machine; see :class:`migrate.lab.kinds.LabKind`."""
 
-    plan: Callable[[Config, Say], LabRecord]
+    plan: Callable[[Config], LabRecord]
     """Have in the cache what it takes: the record of a lab of which nothing is made yet."""
-    make: Callable[[Config, LabRecord, Say], LabRecord]
+    make: Callable[[Config, LabRecord], LabRecord]
     """Make all of it; the journal names each step before it is done."""
     lab: Callable[[LabRecord], AnyFabricLab]
     """The lab that is up."""
     is_persistent: bool = False
 
-    def prepare(self, config: Config, say: Say) -> None:
+    def prepare(self, config: Config) -> None:
         """See LabKind."""
         _must_be_root()
-        self.plan(config, say)
+        self.plan(config)
 
-    def up(self, config: Config, say: Say) -> AnyFabricLab:
+    def up(self, config: Config) -> AnyFabricLab:
         """See LabKind; HostError also for a lab that is up with other hosts."""
         _must_be_root()
         with _lock(config.name):
@@ -66,11 +66,11 @@ class FabricKind(Generic[Config, AnyFabricLab]):
                     said="it is up already, with other hosts",
                     remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
                 )
-            record = self.plan(config, say)
+            record = self.plan(config)
             _remove(config.name)
             try:
                 state.write_record(record)
-                record = self.make(config, record, say)
+                record = self.make(config, record)
                 record = record.model_copy(update={"complete": True})
                 state.write_record(record)
             except BaseException:
@@ -78,7 +78,7 @@ class FabricKind(Generic[Config, AnyFabricLab]):
                 raise
             return self.lab(record)
 
-    def find(self, config: Config, _say: Say) -> FabricLab | None:
+    def find(self, config: Config) -> FabricLab | None:
         """See LabKind; by its name, whatever kind it was brought up as."""
         return find(config.name)
 

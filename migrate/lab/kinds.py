@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -20,7 +20,6 @@ from migrate.lab.rack.config import RackConfig
 if TYPE_CHECKING:
     from migrate.lab.api import Lab
 
-Say = Callable[[str], None]
 Config_contra = TypeVar("Config_contra", bound=LabConfig, contravariant=True)
 
 
@@ -31,16 +30,16 @@ class LabKind(Protocol[Config_contra]):
     def is_persistent(self) -> bool:
         """Whether they are there without us: nothing is brought up, nothing taken down."""
 
-    def prepare(self, config: Config_contra, say: Say) -> None:
+    def prepare(self, config: Config_contra) -> None:
         """Have in the cache what the lab is made of; nothing of it is brought up."""
 
-    def up(self, config: Config_contra, say: Say) -> Lab:
+    def up(self, config: Config_contra) -> Lab:
         """Bring the lab up; one that is up is returned as it is.
 
         Raises :class:`HostError` where that can't be done; then nothing of it is left.
         """
 
-    def find(self, config: Config_contra, say: Say) -> Lab | None:
+    def find(self, config: Config_contra) -> Lab | None:
         """The lab if it is up and healthy; one that persists is reached, or a HostError."""
 
     def down(self, config: Config_contra) -> None:

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from migrate.lab import fabric_kind
 from migrate.lab.api import Lab
 from migrate.lab.config import LabConfig
-from migrate.lab.kinds import Say, kind_of
+from migrate.lab.kinds import kind_of
+
+LOGGER = logging.getLogger(__name__)
 
 
 @contextmanager
-def opened(config: LabConfig, say: Say, *, keep: bool = False) -> Iterator[Lab]:
+def opened(config: LabConfig, *, keep: bool = False) -> Iterator[Lab]:
     """The lab of ``config`` while the block runs.
 
     It is taken down afterwards if it was this that brought it up, unless ``keep``; a lab that was
     up before, or that persists, stays.
     """
-    stays = keep or is_up(config, say)
-    lab = up(config, say)
+    stays = keep or is_up(config)
+    lab = up(config)
     try:
         yield lab
     finally:
         lab.close()
         if not stays:
-            say("taking the lab down")
+            LOGGER.info("taking the lab down")
             down(config)
 
 
-def prepare(config: LabConfig, say: Say) -> None:
+def prepare(config: LabConfig) -> None:
     """Have in the cache what the lab is made of; nothing of it is brought up."""
-    kind_of(config).prepare(config, say)
+    kind_of(config).prepare(config)
 
 
-def up(config: LabConfig, say: Say) -> Lab:
+def up(config: LabConfig) -> Lab:
     """Bring the lab up; one that is up is returned as it is. Raises :class:`HostError`."""
-    return kind_of(config).up(config, say)
+    return kind_of(config).up(config)
 
 
-def find(config: LabConfig, say: Say) -> Lab | None:
+def find(config: LabConfig) -> Lab | None:
     """The lab if it is up and healthy; one that persists is reached, or a HostError."""
-    return kind_of(config).find(config, say)
+    return kind_of(config).find(config)
 
 
 def down(config: LabConfig) -> None:
@@ -54,9 +57,9 @@ def names() -> tuple[str, ...]:
     return fabric_kind.names()
 
 
-def is_up(config: LabConfig, say: Say) -> bool:
+def is_up(config: LabConfig) -> bool:
     """Whether the lab is up and healthy; one that persists always counts as such."""
-    return is_persistent(config) or find(config, say) is not None
+    return is_persistent(config) or find(config) is not None
 
 
 def is_persistent(config: LabConfig) -> bool:

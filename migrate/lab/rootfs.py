@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError, HostError
 from migrate.images.cache import build_once
+
+LOGGER = logging.getLogger(__name__)
 
 VERSION = 3
 """Raised when roots are made in another way: then every root is made anew."""
@@ -66,7 +69,7 @@ PROGRAMS = ("libvirtd", "qemu-system-x86_64", "ip")
 """What a root must hold to serve as a host."""
 
 
-def ensure_root(name: str, cache: Path, progress: Callable[[str], None]) -> Path:
+def ensure_root(name: str, cache: Path) -> Path:
     """The folder of the root called ``name``, made if it isn't there; ``/`` is this machine's own.
 
     Raises :class:`ConfigurationError` for a name that is none, :class:`HostError` where the root
@@ -82,7 +85,7 @@ def ensure_root(name: str, cache: Path, progress: Callable[[str], None]) -> Path
     folder = cache / "roots" / f"{name}-{digest}"
 
     def build(beside: Path) -> None:
-        progress(f"making the root {name} (once; about half a minute)")
+        LOGGER.info("making the root %s (once; about half a minute)", name)
         suites = (recipe.suite, f"{recipe.suite}-backports")[: 1 + recipe.backports]
         bootstrap(recipe.suite, suites, recipe.packages, beside)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import reduce
@@ -30,6 +31,8 @@ from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.qemu_state import observe_qemus
 from migrate.recorder.stream_capture import observe_stream, stream_recording
 
+LOGGER = logging.getLogger(__name__)
+
 FOLLOW_S = 60.0
 """For the probe to answer over the channel of the host that the guest came to."""
 BACK_S = 60.0
@@ -45,7 +48,7 @@ def move_guest(rig: Rig) -> HopRecording:
     """
     rig.env.check()
     source, target = rig.direction()
-    rig.env.say(f"moving the guest from {source.name} to {target.name}")
+    LOGGER.info("moving the guest from %s to %s", source.name, target.name)
     rig.traffic.read_guest_clock()
     swap = _swap(rig, source, target)
     known = len(rig.traffic.guest.lower_log()) if any(rig.hotplug.values()) else 0

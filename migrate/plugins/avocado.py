@@ -6,7 +6,7 @@
 - parameters (``-p``, a varianter's) are overrides, as ``--set`` takes them.
 
 Written against avocado-framework 113.0. A test says how it ended by one of avocado's statuses: pass
-if the attempt passed, fail if a verdict speaks against it (also an ``unmeasured`` that is not
+if the attempt passed, fail if a verdict failed (also by an ``unmeasured`` that is not
 allowed), error if there is no attempt, skip if the case can't run here, cancel if the parameters
 take it out of the matrix.
 """
@@ -36,6 +36,7 @@ from avocado.core.settings import settings
 from avocado.core.utils.messages import FinishedMessage, LogMessage, WhiteboardMessage
 from avocado.core.varianter import Varianter, dump_variant
 
+from migrate import log
 from migrate.errors import ConfigurationError, LabError
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Init(plugin_interfaces.Init):
 
     def initialize(self) -> None:
         """Register them."""
-        for key, _, told, _ in OPTIONS:
-            settings.register_option(section=KIND, key=key, default="", help_msg=told)
+        for key, _, help_text, _ in OPTIONS:
+            settings.register_option(section=KIND, key=key, default="", help_msg=help_text)
         settings.register_option(
             section=KIND, key=KEEP[0], default=False, key_type=bool, help_msg=KEEP[2]
         )
@@ -116,10 +117,10 @@ class Resolver(plugin_interfaces.Resolver):
         if path.suffix != ".toml" or not path.is_file():
             return _nothing(reference, "NOTFOUND", f"{path} is no TOML file")
         try:
-            found = [load(path, overrides) for overrides in _all_overrides(self.config)]
+            scenarios = [load(path, overrides) for overrides in _all_overrides(self.config)]
         except ConfigurationError as error:
             return _nothing(reference, "CORRUPT", str(error))
-        ids = dict.fromkeys(case.id for scenario in found for case in scenario.cases)
+        ids = dict.fromkeys(case.id for scenario in scenarios for case in scenario.cases)
         chosen = [name for name in ids if wanted in {"", name}]
         if not chosen:
             return _nothing(reference, "CORRUPT", f"no such case; there are {', '.join(ids)}")
@@ -150,7 +151,7 @@ def _all_overrides(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def overrides_of(variant: Mapping[str, Any] | None) -> tuple[str, ...]:
     """A variant's parameters as ``key=value``, whatever node of its tree they hang on."""
     nodes = (variant or {}).get("variant", ())
-    return tuple(_override(key, value) for _, found in nodes for _, key, value in found)
+    return tuple(_override(key, value) for _, parameters in nodes for _, key, value in parameters)
 
 
 def _override(key: str, value: object) -> str:
@@ -168,10 +169,11 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
     description = "Brings a migrate-lab lab up before a job, and takes it down after it"
 
     def __init__(self) -> None:
-        self._labs = ExitStack()
+        self._stack = ExitStack()
 
     def pre(self, job: Any) -> None:
         """Bring up the lab that the suites name. Raises JobError: no test runs without it."""
+        self._stack.enter_context(log.shown(LOG_UI.info))
         try:
             for suite in job.test_suites:
                 if any(test.kind == KIND for test in suite.tests or ()):
@@ -180,10 +182,10 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
             raise JobError(str(error)) from error
 
     def _prepare(self, config: dict[str, Any]) -> None:
-        from migrate.campaign import session
+        from migrate.lab import manager
 
         keep = bool(config[f"{KIND}.{KEEP[0]}"])
-        lab = self._labs.enter_context(session.lab_up(_lab(config), LOG_UI.info, keep=keep))
+        lab = self._stack.enter_context(manager.opened(_lab(config), keep=keep))
         # More tests than pairs would wait for a lease, and be heard by the meter meanwhile.
         config[AT_ONCE] = min(config[AT_ONCE], len(lab.hosts) // 2)
         config[ENDING] = max(config[ENDING], UNDOING_S)
@@ -191,7 +193,7 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
     def post(self, _job: Any) -> None:
         """Take down what :meth:`pre` brought up."""
         try:
-            self._labs.close()
+            self._stack.close()
         except LabError as error:
             LOG_UI.error(str(error))
 
@@ -276,8 +278,9 @@ class _Log(StringIO):
 
 def run_case(runnable: Runnable, send: Send) -> Message:
     """Run the case and return the message of its end. Raises LabError: there is no attempt."""
-    from migrate.campaign import session
     from migrate.campaign.progress import Progress
+    from migrate.campaign.run_source import NewRun
+    from migrate.campaign.session import open_session
     from migrate.model import Skip
     from migrate.report.table import attempt_lines
     from migrate.scenario.loader import load
@@ -290,23 +293,15 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     if case is None:
         said = f"{', '.join(overrides) or 'the file'} makes no case {wanted}"
         return _finished("cancel", said)
-    progress = Progress(_Log(send))
-    watcher = session.Watcher(
-        progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
-    )
-    with session.lab_up(config, progress.say) as lab:
-        results = Path(runnable.config.get(f"{KIND}.results") or "results")
-        command = ("avocado", runnable.uri, *overrides)
-        going = session.begin(lab, results, (scenario,), watcher, command)
-        _show(going.writer.folder, runnable.output_dir, send)
-        try:
-            place = going.place(case)
-            if isinstance(place, Skip):
-                going.skip(place)
-                return _finished("skip", f"{place.reason}; it takes: {place.remedy}")
-            attempt = going.attempt(case, 1, place)
-        finally:
-            going.finish()
+    results = Path(runnable.config.get(f"{KIND}.results") or "results")
+    source = NewRun(results, ("avocado", runnable.uri, *overrides), (scenario,))
+    with open_session(config, source, Progress(_Log(send))) as session:
+        _show(session.folder, runnable.output_dir, send)
+        pair = session.place(case)
+        if isinstance(pair, Skip):
+            session.skip(pair)
+            return _finished("skip", f"{pair.reason}; it takes: {pair.remedy}")
+        attempt = session.attempt(case, 1, pair)
     for line in attempt_lines(attempt):
         send(LogMessage.get(line))
     return ended(attempt)

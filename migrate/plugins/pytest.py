@@ -1,8 +1,7 @@
 """pytest's door: fixtures with which a test is three sentences. No logic: it calls the layer below.
 
 - ``lab``: a :class:`~migrate.campaign.session.Session`, one for the whole test run: a lab that is
-up, what
-  its hosts can do, and a run folder. Workers of pytest-xdist share lab and run folder.
+  up, what its hosts can do, and a run folder. Workers of pytest-xdist share lab and run folder.
 - ``pair``: a function from a case to its source and target; skips the test where there are none.
 - ``scenario``: a function that runs a case (or the only case of a scenario file) and returns the
   :class:`~migrate.model.Attempt`.
@@ -39,9 +38,9 @@ Scenario = Callable[..., "Attempt"]
 Boot = Callable[..., AbstractContextManager["World"]]
 Verdicts = Callable[["Attempt"], None]
 
-ROOM = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
-"""Of the process that has workers: where these find their lab and run folder."""
-ROOM_KEY = "migrate_lab_room"
+SHARED = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+"""In the process that has workers: the folder by which these share a lab and a run."""
+SHARED_KEY = "migrate_lab_shared"
 NEEDS = "needs(*names): skip the test where no two hosts have these capabilities or modes"
 
 
@@ -100,11 +99,11 @@ class ScenarioFile(pytest.File):
 
         repeat = self.config.getoption("--repeat")
         try:
-            found = load(self.path, (), _lab_config(self.config).scenario_defaults())
+            loaded = load(self.path, (), _lab_config(self.config).scenario_defaults())
         except ConfigurationError as error:
             raise self.CollectError(str(error)) from error
         for number in range(1, repeat + 1):
-            for case in found.cases:
+            for case in loaded.cases:
                 name = case.id if repeat == 1 else f"{case.id}/{number}"
                 item = CaseItem.from_parent(self, name=name, callobj=_passes)
                 item.case, item.number = case, number
@@ -146,8 +145,8 @@ def _needed(request: pytest.FixtureRequest) -> None:
     names = [name for mark in request.node.iter_markers("needs") for name in mark.args]
     if names:
         lab: Session = request.getfixturevalue("lab")
-        if (lacking := lab.lacks(names)) is not None:
-            pytest.skip(f"{lacking.reason}; it takes: {lacking.remedy}")
+        if (unmet := lab.unmet_needs(names)) is not None:
+            pytest.skip(f"{unmet.reason}; it takes: {unmet.remedy}")
 
 
 # --- workers of pytest-xdist ---
@@ -155,25 +154,26 @@ def _needed(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """A worker is told where it meets the others."""
+    """A worker is told the folder that it shares with the others."""
     stash = node.config.stash
-    if ROOM not in stash:
-        stash[ROOM] = tempfile.TemporaryDirectory(prefix="migrate-lab-")
-    node.workerinput[ROOM_KEY] = stash[ROOM].name
+    if SHARED not in stash:
+        stash[SHARED] = tempfile.TemporaryDirectory(prefix="migrate-lab-")
+    node.workerinput[SHARED_KEY] = stash[SHARED].name
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The workers have ended: what they wrote becomes one report."""
-    room = config.stash.get(ROOM, None)
-    if room is None:
+    shared = config.stash.get(SHARED, None)
+    if shared is None:
         return
-    with room as name:
+    with shared as name:
         if any(Path(name).iterdir()):
+            from migrate import log
             from migrate.plugins.xdist_shared import SharedRun
 
-            progress = _progress(config)
-            SharedRun(Path(name)).close(_lab_config(config), progress.say)
-            progress.end()
+            display = _progress(config)
+            with log.shown(display.say, display.level):
+                SharedRun(Path(name)).close(_lab_config(config))
 
 
 # --- fixtures ---
@@ -182,33 +182,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Session]:
     """A lab that is up, with a run folder; taken down at the end if it was not up before."""
-    from migrate.campaign import session
+    from migrate.campaign.run_source import NewRun
+    from migrate.campaign.session import open_session
 
     config, results = _lab_config(request.config), request.config.getoption("--results")
-    progress = _progress(request.config)
-    watcher = session.Watcher(
-        progress.say, progress.on_sample, progress.on_phase, progress.on_attempt
-    )
-    room = getattr(request.config, "workerinput", {}).get(ROOM_KEY)
-    if room is not None:
+    reporter = _progress(request.config)
+    folder = getattr(request.config, "workerinput", {}).get(SHARED_KEY)
+    if folder is None:
+        opened = open_session(config, NewRun(results, sys.argv), reporter)
+    else:
         from migrate.plugins.xdist_shared import SharedRun
 
-        yield SharedRun(Path(room)).join(config, results, watcher, sys.argv)
-        progress.end()
-        return
-    with session.lab_up(config, progress.say) as found:
-        going = session.begin(found, results, (), watcher, sys.argv)
-        try:
-            yield going
-        finally:
-            going.finish()
-            progress.end()
+        opened = SharedRun(Path(folder)).session(config, results, reporter, sys.argv)
+    with opened as session:
+        yield session
 
 
 @pytest.fixture
 def pair(lab: Session) -> Pair:
     """Source and target for a case; a case that can't run here skips the test, with the reason."""
-    return lambda case: _places(lab, case)[0]
+    return lambda case: _pairs(lab, case)[0]
 
 
 @pytest.fixture
@@ -225,13 +218,13 @@ def scenario(request: pytest.FixtureRequest, lab: Session, _turn: int) -> Scenar
     ) -> Attempt:
         """What leaves no attempt fails the test in one line."""
         case = _case(what, overrides, variant, lab)
-        places = _places(lab, case)
+        pairs = _pairs(lab, case)
         try:
-            attempt = lab.attempt(case, lab.next_number(case, number), *places)
+            attempt = lab.attempt(case, lab.next_number(case, number), *pairs)
         except LabError as error:
-            where = lab.writer.folder
+            where = lab.folder
             pytest.fail(f"{case.id}: no attempt: {error}\nrun folder: {where}", pytrace=False)
-        request.node.user_properties += _evidence(attempt, lab.writer.folder)
+        request.node.user_properties += _evidence(attempt, lab.folder)
         return attempt
 
     return run
@@ -244,7 +237,7 @@ def boot(lab: Session) -> Boot:
     @contextmanager
     def start(what: Case | Path, *overrides: str, variant: str = "") -> Iterator[World]:
         case = _case(what, overrides, variant, lab)
-        with lab.build_world(case, *_places(lab, case)) as stage:
+        with lab.build_world(case, *_pairs(lab, case)) as stage:
             yield stage
 
     return start
@@ -258,7 +251,7 @@ def verdicts(lab: Session) -> Verdicts:
         from migrate.report.table import attempt_lines
 
         if not attempt.passed:
-            lines = (*attempt_lines(attempt), f"run folder: {lab.writer.folder}")
+            lines = (*attempt_lines(attempt), f"run folder: {lab.folder}")
             pytest.fail("\n".join(lines), pytrace=False)
 
     return judge
@@ -276,14 +269,14 @@ def _progress(config: pytest.Config) -> Progress:
     return Progress(quiet=config.get_verbosity() < 1)
 
 
-def _places(lab: Session, case: Case) -> tuple[tuple[Host, Host], ...]:
+def _pairs(lab: Session, case: Case) -> tuple[tuple[Host, Host], ...]:
     from migrate.model import Skip
 
-    found = lab.places(case)
-    if isinstance(found, Skip):
-        lab.skip(found)
-        pytest.skip(f"{found.reason}; it takes: {found.remedy}")
-    return found
+    pairs = lab.candidate_pairs(case)
+    if isinstance(pairs, Skip):
+        lab.skip(pairs)
+        pytest.skip(f"{pairs.reason}; it takes: {pairs.remedy}")
+    return pairs
 
 
 def _evidence(attempt: Attempt, run: Path) -> Iterable[tuple[str, str]]:
@@ -311,14 +304,14 @@ def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Sess
 
     if not isinstance(what, Path):
         return what
-    found = load(what, overrides, lab.lab.scenario_defaults)
-    wanted = f"{found.name}-{variant}"
-    cases = [case for case in found.cases if not variant or case.id == wanted]
+    loaded = load(what, overrides, lab.lab.scenario_defaults)
+    wanted = f"{loaded.name}-{variant}"
+    cases = [case for case in loaded.cases if not variant or case.id == wanted]
     if not cases:
         raise ConfigurationError(
             f"run the variant {variant!r} of {what}",
             said="there is no such case",
-            remedy=", ".join(case.id for case in found.cases),
+            remedy=", ".join(case.id for case in loaded.cases),
         )
     if len(cases) != 1:
         raise ConfigurationError(

@@ -25,7 +25,6 @@ class AttemptEnv:
 
     lab: Lab
     accelerator: str = "qemu"
-    say: Callable[[str], None] = lambda _text: None
     check: Callable[[], None] = lambda: None
     """Whether the hosts are still ours to use, asked before each step."""
     on_sample: Callable[[Sample], None] = lambda _sample: None

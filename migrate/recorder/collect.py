@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from migrate.analysis.host_clocks import realign
@@ -18,6 +19,8 @@ from migrate.recorder import traffic
 from migrate.recorder.base import Rig
 from migrate.recorder.dirty_rate import in_attempt
 
+LOGGER = logging.getLogger(__name__)
+
 LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 READ_BACK_S = 60.0
@@ -30,7 +33,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     env.check()
     held_by = hops[-1].result.held_by if hops else (rig.domain.host,)
     dirty_rates = measure_dirty_rates(rig, "after", held_by)
-    env.say("reading the probes' logs back")
+    LOGGER.info("reading the probes' logs back")
     deadline = env.deadline(READ_BACK_S)
     rig.clocks.read()
     events = _placed(rig, rig.listener.events())
@@ -69,7 +72,7 @@ def measure_dirty_rates(rig: Rig, when: DirtyWhen, held_by: Sequence[str]) -> tu
     case = rig.case
     if case.expect.dirty_rate_within is None:
         return ()
-    rig.env.say(f"measuring the dirty rate {when} the move")
+    LOGGER.info("measuring the dirty rate %s the move", when)
     hosts = [host for host in rig.pair if host.name in held_by]
     return in_attempt(hosts, when, case.guest.memory_mib)
 

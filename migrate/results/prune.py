@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from migrate.errors import ConfigurationError, LabError, MeasurementError
+from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
 from migrate.results.files import exclusive, write_file
 from migrate.results.layout import PARTIAL, PRUNED
@@ -28,7 +29,7 @@ BULKY = (
     *("source.xml", "target.xml", "logs"),
 )
 """Files of an attempt that are removed."""
-BULKY_OF_RUN = ("report.html", "mishap-*.log")
+BULKY_OF_RUN = ("report.html", RUN_LOG, "mishap-*.log")
 TRASH = ".pruned-"
 """Prefix to which files are renamed before they are deleted: readers see all or nothing."""
 

@@ -35,7 +35,7 @@ from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import Resources
 from migrate.model import GuestSpec, Interface, Mode, Nic
-from selftests.helpers import new_name, quiet, remove_lab, soon
+from selftests.helpers import new_name, remove_lab, soon
 
 BACKED_BY_OVS = Interface(mode="vhost-user")
 NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
@@ -49,7 +49,7 @@ def hosts(root: None) -> Iterator[tuple[Host, Host]]:
     config = LocalConfig(
         name=name, hosts={"a": LocalHostConfig(), "b": LocalHostConfig(huge_pages=0)}
     )
-    lab = local.KIND.up(config, quiet)
+    lab = local.KIND.up(config)
     try:
         if lab.record.note:
             pytest.skip(lab.record.note)
@@ -180,7 +180,7 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
         host.connect() as hypervisor,
         VhostUser().create(host, BACKED_BY_OVS, soon()) as backend,
     ):
-        image = ensure_image("tiny", cache_folder(), quiet)
+        image = ensure_image("tiny", cache_folder())
         machine = hypervisor.machine("q35")
         xml = domain_xml(
             GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"

@@ -17,18 +17,19 @@ import pytest
 
 from migrate.campaign import nightly, session
 from migrate.campaign.nightly import (
-    Asked,
     Night,
-    history_of,
-    lasting,
-    left,
+    NightRequest,
+    clean_lab,
+    duration,
     night,
-    past_of,
-    put_right,
+    past_tries,
+    read_history,
+    resumed_run,
 )
-from migrate.campaign.priority import Past
-from migrate.campaign.session import Session, Watcher
-from migrate.cli.nightly import Lasting
+from migrate.campaign.priority import PastTry
+from migrate.campaign.progress import Progress
+from migrate.campaign.session import Session, begin
+from migrate.cli.nightly import Duration
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
@@ -77,16 +78,16 @@ class StandIn(Session):
         return done
 
 
-def stand_in(folder: Path, told: SaidSoFar, **fields: Any) -> StandIn:
+def stand_in(folder: Path, **fields: Any) -> StandIn:
     writer = RunWriter.create(folder, synthetic.run(skips=(), began=EPOCH))
-    return StandIn(NO_LAB, writer.run.hosts, writer, Watcher(say=told.lines.append), **fields)
+    return StandIn(NO_LAB, writer.run.hosts, writer, Progress(quiet=True), **fields)
 
 
 def cases(*names: str) -> list[Case]:
     return [synthetic.case("virtio", name) for name in names]
 
 
-Histories = Mapping[str, list[Past]] | None
+Histories = Mapping[str, list[PastTry]] | None
 
 
 def go(
@@ -102,15 +103,15 @@ def tried(going: Session) -> list[tuple[str, int]]:
     return [(one.case.id.removesuffix("-virtio"), one.number) for one in going.attempts]
 
 
-def earlier(passed: bool = True, seconds: float = 60.0) -> list[Past]:
-    return [Past(NOW - 86400, passed, VERSIONS, seconds, 100.0)]
+def earlier(passed: bool = True, seconds: float = 60.0) -> list[PastTry]:
+    return [PastTry(NOW - 86400, passed, VERSIONS, seconds, 100.0)]
 
 
 # --- the budget, with a clock of its own ---
 
 
 def test_all_is_tried_where_there_is_time(tmp_path: Path, told: SaidSoFar) -> None:
-    going = stand_in(tmp_path, told)
+    going = stand_in(tmp_path)
     go(going, cases("a", "b"), 3600, repeat=2)
     assert sorted(tried(going)) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
     assert going.run.not_reached == ()
@@ -123,7 +124,7 @@ def test_all_is_tried_where_there_is_time(tmp_path: Path, told: SaidSoFar) -> No
 def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
     tmp_path: Path, told: SaidSoFar
 ) -> None:
-    going = stand_in(tmp_path, told)
+    going = stand_in(tmp_path)
     past = {"a": earlier(), "b": earlier(passed=False), "c": earlier()}
     go(going, cases("a", "b", "c"), 150, past=past)
     assert tried(going) == [("b", 1), ("a", 1)]
@@ -138,14 +139,14 @@ def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
 
 
 def test_what_does_not_fit_is_passed_over_for_what_does(tmp_path: Path, told: SaidSoFar) -> None:
-    going = stand_in(tmp_path, told)
+    going = stand_in(tmp_path)
     go(going, cases("long", "short"), 100, past={"long": earlier(False, 500), "short": earlier()})
     assert tried(going) == [("short", 1)]
     assert [one.case_id for one in going.run.not_reached] == ["long-virtio"]
 
 
 def test_no_time_at_all_is_no_proof(tmp_path: Path, told: SaidSoFar) -> None:
-    going = stand_in(tmp_path, told)
+    going = stand_in(tmp_path)
     go(going, cases("a"), 10)
     assert (tried(going), going.exit_code) == ([], session.NOTHING_RAN)
     assert [one.tries for one in going.run.not_reached] == [1]
@@ -154,7 +155,7 @@ def test_no_time_at_all_is_no_proof(tmp_path: Path, told: SaidSoFar) -> None:
 def test_a_case_that_leaves_no_attempt_is_not_tried_for_ever(
     tmp_path: Path, told: SaidSoFar
 ) -> None:
-    going = stand_in(tmp_path, told, broken=("a-virtio",))
+    going = stand_in(tmp_path, broken=("a-virtio",))
     go(going, cases("a", "b"), 3600, repeat=2)
     assert tried(going) == [("b", 1), ("b", 2)]
     assert [one.number for one in going.run.mishaps] == [1, 2]
@@ -163,7 +164,7 @@ def test_a_case_that_leaves_no_attempt_is_not_tried_for_ever(
 
 
 def test_a_case_that_can_not_run_here_is_skipped_once(tmp_path: Path, told: SaidSoFar) -> None:
-    going = stand_in(tmp_path, told)
+    going = stand_in(tmp_path)
     wanted = [synthetic.case("virtio", "a", needs=["moon"]), *cases("b")]
     go(going, wanted, 3600)
     go(going, wanted, 3600)
@@ -174,7 +175,7 @@ def test_a_case_that_can_not_run_here_is_skipped_once(tmp_path: Path, told: Said
 def test_an_interrupt_says_what_is_left_and_goes_on_to_the_caller(
     tmp_path: Path, told: SaidSoFar
 ) -> None:
-    going = stand_in(tmp_path, told, interrupted_at=2)
+    going = stand_in(tmp_path, interrupted_at=2)
     with pytest.raises(KeyboardInterrupt):
         go(going, cases("a", "b"), 3600)
     assert [(one.case_id, one.reason) for one in going.run.not_reached] == [
@@ -190,17 +191,17 @@ def test_an_interrupt_says_what_is_left_and_goes_on_to_the_caller(
     ("text", "seconds"), [("8h", 28800), ("1h30min", 5400), ("1h 5m", 3900), ("45s", 45)]
 )
 def test_a_length_of_time(text: str, seconds: float) -> None:
-    assert Lasting().convert(text, None, None) == seconds
+    assert Duration().convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "8", "h", "0h", "8 days", "-1h", "1.5h", "5h x"])
 def test_what_is_no_length_of_time(text: str) -> None:
     with pytest.raises(click.BadParameter):
-        Lasting().convert(text, None, None)
+        Duration().convert(text, None, None)
 
 
 def test_what_is_left_in_words() -> None:
-    assert [lasting(s) for s in (11400, 720, 59.9, -1)] == ["3 h 10 min", "12 min", "59 s", "0 s"]
+    assert [duration(s) for s in (11400, 720, 59.9, -1)] == ["3 h 10 min", "12 min", "59 s", "0 s"]
 
 
 # --- history ---
@@ -217,7 +218,7 @@ def test_the_history_is_that_of_the_lab_and_a_damaged_run_is_told(
     synthetic.write_run(tmp_path, [synthetic.attempt(one, 1)], name="3", lab="elsewhere")
     cut = synthetic.write_run(tmp_path, [], name="4").folder
     (cut / "run.json").write_text('{"lab": "local"')
-    found = history_of(tmp_path, "local", told.lines.append)
+    found = read_history(tmp_path, "local")
     assert sorted(found) == ["other", one.id]
     first, second = found[one.id]
     assert (first.passed, first.versions, first.outage_ms) == (True, VERSIONS, 810.0)
@@ -229,7 +230,7 @@ def test_the_history_is_that_of_the_lab_and_a_damaged_run_is_told(
 
 
 def test_no_gap_above_the_floor_is_a_measurement() -> None:
-    ((_, past),) = past_of(synthetic.run(), [synthetic.attempt(synthetic.case(), gaps=())])
+    ((_, past),) = past_tries(synthetic.run(), [synthetic.attempt(synthetic.case(), gaps=())])
     assert past.outage_ms == 0.0
 
 
@@ -238,9 +239,9 @@ def test_no_gap_above_the_floor_is_a_measurement() -> None:
 SMALL = 'name = "small"\n[interface]\nmode = "virtio"\n'
 
 
-def asked(folder: Path, name: str, budget_s: float | None = None) -> Asked:
+def request(folder: Path, name: str, budget_s: float | None = None) -> NightRequest:
     scenarios = [parse(SMALL, "small.toml")]
-    return Asked(LocalConfig(name=name), folder, scenarios, budget_s, repeat=1)
+    return NightRequest(LocalConfig(name=name), folder, scenarios, budget_s, repeat=1)
 
 
 def planned(folder: Path, hours: float = 1, **fields: Any) -> RunWriter:
@@ -260,13 +261,16 @@ def planned(folder: Path, hours: float = 1, **fields: Any) -> RunWriter:
 )
 def test_what_can_not_be_resumed(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     planned(tmp_path, **fields)
-    with pytest.raises(ConfigurationError, match=said), left("latest", asked(tmp_path, "paper")):
+    with (
+        pytest.raises(ConfigurationError, match=said),
+        resumed_run("latest", request(tmp_path, "paper")),
+    ):
         raise AssertionError
 
 
 def test_a_run_whose_time_is_over_gets_another_one(tmp_path: Path) -> None:
     writer = planned(tmp_path, hours=-1)
-    with left("latest", asked(tmp_path, "paper", 60)) as found:
+    with resumed_run("latest", request(tmp_path, "paper", 60)) as found:
         until = datetime.fromisoformat(found.plan.until).timestamp()
         assert until == pytest.approx(datetime.now(UTC).timestamp() + 60, abs=30)
     assert read_run(writer.folder).run.plan == found.plan
@@ -279,7 +283,7 @@ def test_what_was_cut_off_is_removed_and_what_is_finished_stays(tmp_path: Path) 
     (writer.folder / ".junit.xml.part").touch()
     before = read_run(writer.folder)
     assert before.unfinished
-    with left("latest", asked(tmp_path, "paper")) as found:
+    with resumed_run("latest", request(tmp_path, "paper")) as found:
         assert [case.id for case in found.cases] == ["small"]
         assert found.attempts == tuple(one.attempt for one in before.attempts)
     assert not list(writer.folder.rglob(f"{PARTIAL}*"))
@@ -290,26 +294,24 @@ def test_what_was_cut_off_is_removed_and_what_is_finished_stays(tmp_path: Path) 
 def test_two_processes_at_one_folder_are_refused(tmp_path: Path) -> None:
     writer = planned(tmp_path)
     partial = writer.attempt_folder(synthetic.case("vdpa"), 1)
-    with left("latest", asked(tmp_path, "paper")):
-        again = left("latest", asked(tmp_path, "paper"))
+    with resumed_run("latest", request(tmp_path, "paper")):
+        again = resumed_run("latest", request(tmp_path, "paper"))
         partial.mkdir()
         with pytest.raises(ConfigurationError, match="another process"), again:
             raise AssertionError
         assert partial.exists(), "the other one's attempt is left alone"
 
 
-def test_other_versions_are_another_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: SaidSoFar
-) -> None:
+def test_other_versions_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = planned(tmp_path)
     hosts = writer.run.hosts
-    monkeypatch.setattr(session, "look", lambda _lab, _say: hosts)
-    with left("latest", asked(tmp_path, "paper")) as found:
-        begun = found.going_on(NO_LAB, tmp_path, Watcher())
-        assert (begun.plan, len(begun.going.attempts)) == (writer.run.plan, 1)
+    monkeypatch.setattr(session, "look", lambda _lab: hosts)
+    with resumed_run("latest", request(tmp_path, "paper")) as found:
+        begun = begin(NO_LAB, found, Progress(quiet=True))
+        assert (begun.run.plan, len(begun.attempts)) == (writer.run.plan, 1)
         hosts = (hosts[0].model_copy(update={"versions": {"qemu": "11"}}), *hosts[1:])
         with pytest.raises(ConfigurationError, match="versions are others"):
-            found.going_on(NO_LAB, tmp_path, Watcher())
+            begin(NO_LAB, found, Progress(quiet=True))
 
 
 KILLED = """
@@ -326,7 +328,7 @@ class Killed(it.StandIn):
         return super().attempt(case, number, pair)
 
 writer = it.RunWriter.create(Path(sys.argv[1]), it.synthetic.run(skips=(), began=it.EPOCH))
-going = Killed(None, writer.run.hosts, writer, it.Watcher())
+going = Killed(None, writer.run.hosts, writer, it.Progress(quiet=True))
 it.go(going, it.cases("a", "b", "c", "d"), 3600)
 """
 
@@ -339,9 +341,7 @@ def test_a_killed_night_goes_on_where_it_was(tmp_path: Path, told: SaidSoFar) ->
     before = read_run(folder)
     assert (len(before.attempts), len(before.unfinished)) == (2, 1)
     writer, attempts = RunWriter.resume(folder)
-    going = StandIn(
-        NO_LAB, writer.run.hosts, writer, Watcher(say=told.lines.append), list(attempts)
-    )
+    going = StandIn(NO_LAB, writer.run.hosts, writer, Progress(quiet=True), list(attempts))
     go(going, cases("a", "b", "c", "d"), 3600)
     assert sorted(tried(going)) == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
     assert "[3/4," in told
@@ -410,12 +410,12 @@ def test_interrupted_a_night_has_its_report(lab_name: str, tmp_path: Path) -> No
 def test_a_clean_lab_is_left_up(
     shared_lab: LocalLab, told: SaidSoFar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_right(shared_lab.record.config, told.lines.append)
+    clean_lab(shared_lab.record.config)
     assert told.lines == []
     down: list[LocalConfig] = []
     monkeypatch.setattr("migrate.campaign.nightly.leftovers", lambda _hosts: ("a guest",))
     monkeypatch.setattr(manager, "down", down.append)
-    put_right(shared_lab.record.config, told.lines.append)
+    clean_lab(shared_lab.record.config)
     assert down == [shared_lab.record.config]
     assert "for what was left in it: a guest" in told
 
@@ -462,6 +462,6 @@ def test_a_night_that_finds_no_lab_leaves_no_folder(
         raise HostError("bring the lab up", said="no")
 
     monkeypatch.setattr(manager, "up", no_lab)
-    with pytest.raises(HostError), night(asked(tmp_path, "paper", 60), Watcher()):
+    with pytest.raises(HostError), night(request(tmp_path, "paper", 60), Progress(quiet=True)):
         raise AssertionError
     assert list(tmp_path.iterdir()) == []

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.campaign.priority import UNKNOWN_S, WEEK_S, Past, costs, doubt, order, worth
+from migrate.campaign.priority import UNKNOWN_S, WEEK_S, PastTry, costs, doubt, order, worth
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
 NEW = "qemu 11"
 
 pasts = st.builds(
-    Past,
+    PastTry,
     at_s=st.floats(NOW - 10 * WEEK_S, NOW),
     passed=st.booleans(),
     versions=st.sampled_from(["qemu 10", NEW]),
@@ -30,14 +30,14 @@ histories = st.dictionaries(
 CASES = tuple("abcdef")
 
 
-def steady(count: int = 10, **fields: object) -> list[Past]:
+def steady(count: int = 10, **fields: object) -> list[PastTry]:
     """Tries that all passed, alike, an hour apart; the last one an hour ago."""
-    one = Past(NOW, passed=True, versions=NEW, seconds=60.0, outage_ms=100.0)
+    one = PastTry(NOW, passed=True, versions=NEW, seconds=60.0, outage_ms=100.0)
     found = [replace(one, at_s=NOW - 3600.0 * (count - n)) for n in range(count)]
     return [*found[:-1], replace(found[-1], **fields)]  # type: ignore[arg-type]
 
 
-def first(**history: list[Past]) -> str:
+def first(**history: list[PastTry]) -> str:
     return order(sorted(history), history, NOW, NEW)[0].case_id
 
 
@@ -55,7 +55,7 @@ def first(**history: list[Past]) -> str:
     ],
     ids=["never", "failed", "versions", "few", "spread", "flaky", "old", "quick"],
 )
-def test_what_comes_before_a_case_that_is_well_known(other: list[Past]) -> None:
+def test_what_comes_before_a_case_that_is_well_known(other: list[PastTry]) -> None:
     assert first(a=steady(), b=other) == "b"
     assert first(a=other, b=steady()) == "a"
 
@@ -93,7 +93,7 @@ def test_doubt_is_entropy() -> None:
 
 
 @given(history=histories)
-def test_every_case_is_there_once_and_the_order_is_one(history: dict[str, list[Past]]) -> None:
+def test_every_case_is_there_once_and_the_order_is_one(history: dict[str, list[PastTry]]) -> None:
     found = order(CASES, history, NOW, NEW)
     assert sorted(choice.case_id for choice in found) == list(CASES)
     assert order(CASES, history, NOW, NEW) == found
@@ -101,13 +101,13 @@ def test_every_case_is_there_once_and_the_order_is_one(history: dict[str, list[P
 
 
 @given(history=histories)
-def test_what_was_never_tried_is_before_all_that_was(history: dict[str, list[Past]]) -> None:
+def test_what_was_never_tried_is_before_all_that_was(history: dict[str, list[PastTry]]) -> None:
     tried = [choice.worth is not None for choice in order(CASES, history, NOW, NEW)]
     assert tried == sorted(tried)
 
 
 @given(past=st.lists(pasts, min_size=1, max_size=12))
-def test_all_parts_but_the_age_are_bounded(past: Sequence[Past]) -> None:
+def test_all_parts_but_the_age_are_bounded(past: Sequence[PastTry]) -> None:
     found = worth(past, NOW, NEW)
     assert found is not None
     assert 0 <= found.doubt <= 1
@@ -117,7 +117,7 @@ def test_all_parts_but_the_age_are_bounded(past: Sequence[Past]) -> None:
 
 @given(past=st.lists(pasts, min_size=1, max_size=12))
 def test_a_failure_never_makes_a_case_less_worth_than_a_pass_of_a_steady_one(
-    past: list[Past],
+    past: list[PastTry],
 ) -> None:
     alike = [replace(one, passed=True) for one in past]
     failed = [*alike[:-1], replace(alike[-1], passed=False)]
@@ -128,12 +128,12 @@ def test_a_failure_never_makes_a_case_less_worth_than_a_pass_of_a_steady_one(
 
 
 @given(history=histories, slow=st.floats(1, 3600))
-def test_nothing_starves(history: dict[str, list[Past]], slow: float) -> None:
+def test_nothing_starves(history: dict[str, list[PastTry]], slow: float) -> None:
     """Others are tried again and again, a second each, and always fail: still it gets its turn."""
     waiting = [replace(one, seconds=slow) for one in steady()]
     late = NOW + 8 * slow * WEEK_S
     busy = {
-        case: [*past, Past(late, passed=False, versions="qemu 9", seconds=0.0)]
+        case: [*past, PastTry(late, passed=False, versions="qemu 9", seconds=0.0)]
         for case, past in history.items()
         if past
     }

@@ -29,15 +29,6 @@ def test_a_terminal_gets_one_line_that_changes() -> None:
     assert last.endswith("done\n")
 
 
-def test_a_line_left_open_is_ended() -> None:
-    terminal = Terminal()
-    progress = Progress(terminal)
-    progress.on_sample(SAMPLE)
-    progress.end()
-    progress.end()
-    assert terminal.getvalue().count("\n") == 1
-
-
 def test_a_log_gets_plain_lines_and_not_every_sample() -> None:
     log = io.StringIO()
     progress = Progress(log)

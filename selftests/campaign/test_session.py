@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from migrate import log
 from migrate.backends.registry import backend_mode
 from migrate.campaign import session
-from migrate.campaign.session import Session, Watcher
+from migrate.campaign.progress import Progress
+from migrate.campaign.run_source import NewRun, RunSource
+from migrate.campaign.session import Session, begin, open_session
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
+from migrate.lab import manager
 from migrate.lab.api import Host
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
@@ -33,7 +38,7 @@ def facts(host: str, *able: str) -> HostFacts:
 
 
 @pytest.fixture
-def going(tmp_path: Path, told: SaidSoFar) -> Session:
+def going(tmp_path: Path) -> Session:
     """A session on hosts of which nothing is asked; only ``c`` has stars."""
     record = LabRecord(
         config=LocalConfig(name="paper"),
@@ -46,7 +51,7 @@ def going(tmp_path: Path, told: SaidSoFar) -> Session:
     )
     found = tuple(facts(name, *(["stars"] if name == "c" else [])) for name in ROOTS)
     writer = RunWriter.create(tmp_path / "results", synthetic.run(skips=()))
-    return Session(LocalLab(record), found, writer, Watcher(say=told.lines.append))
+    return Session(LocalLab(record), found, writer, Progress(quiet=True))
 
 
 def case(name: str = "synthetic", **fields: object) -> Case:
@@ -61,10 +66,10 @@ def names(place: tuple[Host, Host] | Skip) -> tuple[str, str]:
 def test_a_run_says_what_its_lab_was_made_of(
     going: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "look", lambda _lab, _say: going.facts)
-    assert session.begin(going.lab, tmp_path / "local", (), going.watcher).run.lab_kind == "local"
+    monkeypatch.setattr(session, "look", lambda _lab: going.facts)
+    assert begin(going.lab, NewRun(tmp_path / "local"), going.reporter).run.lab_kind == "local"
     monkeypatch.setattr(LocalLab, "kind", "nested")
-    begun = session.begin(going.lab, tmp_path / "nested", (), going.watcher)
+    begun = begin(going.lab, NewRun(tmp_path / "nested"), going.reporter)
     assert read_run(begun.writer.folder).run.lab_kind == "nested"
 
 
@@ -207,3 +212,61 @@ def test_the_end_leaves_a_report_and_junit(going: Session) -> None:
     assert "lost-virtio" in report.read_text()
     junit = (report.parent / "junit.xml").read_text()
     assert 'tests="3"' in junit
+
+
+# --- the lab's lifetime ---
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
+    """A machine on which labs only seem to come up and go down."""
+    there: dict[str, object] = {}
+
+    def up(config: LocalConfig) -> object:
+        return there.setdefault(config.name, going.lab)
+
+    monkeypatch.setattr(manager, "is_up", lambda config: config.name in there)
+    monkeypatch.setattr(manager, "up", up)
+    monkeypatch.setattr(manager, "down", lambda config: there.pop(config.name))
+    return there
+
+
+# --- one way in ---
+
+
+@pytest.fixture
+def source(going: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSource:
+    """Hosts of which nothing is asked, and a place for a run folder."""
+    monkeypatch.setattr(session, "look", lambda _lab: going.facts)
+    return NewRun(tmp_path / "runs", command=("a", "door"))
+
+
+def test_a_session_ends_with_its_report_and_then_its_lab(
+    known: dict[str, object], source: RunSource, told: SaidSoFar, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    copy = tmp_path / "junit.xml"
+    with open_session(LocalConfig(name="x"), source, Progress(said), junit_copy=copy) as opened:
+        assert "x" in known
+        assert opened.run.command == ("a", "door")
+        opened.skip(Skip(case=case(), reason="it is day", remedy="wait"))
+    assert known == {}
+    assert opened.report.exists()
+    assert copy.read_bytes() == (opened.folder / "junit.xml").read_bytes()
+    assert opened.exit_code == session.NOTHING_RAN
+    assert told.lines[-2:] == ["writing the report", "taking the lab down"]
+    assert [line.split("] ")[1] for line in said.getvalue().splitlines()] == told.lines
+    logged = (opened.folder / log.RUN_LOG).read_text()
+    assert [line.split(": ", 1)[1] for line in logged.splitlines()] == told.lines
+
+
+def test_a_session_that_is_interrupted_has_a_report_too(
+    known: dict[str, object], source: RunSource
+) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_session(LocalConfig(name="x"), source, Progress(quiet=True)) as opened,
+    ):
+        raise KeyboardInterrupt
+    assert opened.report.exists()
+    assert known == {}

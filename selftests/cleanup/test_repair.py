@@ -23,7 +23,7 @@ from migrate.lab.prepare.apply import prepare
 from migrate.lab.prepare.plan import Preparation
 from migrate.lab.prepare.steps import PreparedHost
 from selftests.command_line import Run, started
-from selftests.helpers import SCENARIOS, new_name, quiet, remove_lab
+from selftests.helpers import SCENARIOS, SaidSoFar, new_name, remove_lab
 
 pytestmark = pytest.mark.needs_root
 WISHES = """
@@ -46,7 +46,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def lab(words: tuple[str, ...]) -> Iterator[LocalLab]:
     _, path, _, name = words
     try:
-        made = manager.up(load_lab(Path(path), name), quiet)
+        made = manager.up(load_lab(Path(path), name))
         assert isinstance(made, LocalLab)
         yield made
     finally:
@@ -99,19 +99,18 @@ def test_ready_is_killed_while_the_switch_starts(
     assert state(lab) == before
 
 
-def test_what_a_lease_protects_is_left_alone(lab: LocalLab) -> None:
+def test_what_a_lease_protects_is_left_alone(lab: LocalLab, told: SaidSoFar) -> None:
     host = lab.hosts["a"]
     host.run(["ip", "tuntap", "add", "tap7", "mode", "tap"], Deadline.after(9))
     host.run(["ip", "link", "set", "tap7", "master", "data", "up"], Deadline.after(9))
-    said: list[str] = []
-    with lock_hosts(lab.leases, ["a"], Deadline.after(9), said.append):
-        assert repair(lab, said.append, dry_run=True) == 1
+    with lock_hosts(lab.leases, ["a"], Deadline.after(9)):
+        assert repair(lab, dry_run=True) == 1
         with pytest.raises(CleanupError, match=f"held by process {os.getpid()}"):
-            repair(lab, said.append)
+            repair(lab)
         assert "tap7" in state(lab)
-        assert repair(lab, said.append, force=True) == 1
+        assert repair(lab, force=True) == 1
     assert "tap7" not in state(lab)
-    assert said.count("a: tap tap7") == 2
+    assert told.lines.count("a: tap tap7") == 2
 
 
 @pytest.mark.parametrize("other", [True, False], ids=["another lab", "a live controller"])
@@ -119,13 +118,12 @@ def test_a_preparation_that_may_be_in_use_takes_force(lab: LocalLab, *, other: b
     before = state(lab)
     site = PreparedHost(lab.hosts["a"], ovs)
     name = "other" if other else lab.name
-    prepare(site, name, Preparation(bridge="taps"), Deadline.after(20), quiet)
-    said: list[str] = []
+    prepare(site, name, Preparation(bridge="taps"), Deadline.after(20))
     reason = "that is another lab than" if other else "may be at work yet"
     with pytest.raises(CleanupError, match=reason):
-        repair(lab, said.append)
+        repair(lab)
     assert "taps" in state(lab)
-    assert repair(lab, said.append, force=True) == 1
+    assert repair(lab, force=True) == 1
     assert state(lab) == before
 
 
@@ -139,7 +137,7 @@ def test_without_libvirt_the_rest_goes_all_the_same(
     make = "ip tuntap add tap7 mode tap; ip link set tap7 master data up"
     lab.hosts["a"].run(["sh", "-ec", make], Deadline.after(9))
     with pytest.raises(CleanupError) as caught:
-        repair(lab, quiet)
+        repair(lab)
     assert len(caught.value.reasons) == len(lab.hosts)
     assert "tap7" not in state(lab)
 

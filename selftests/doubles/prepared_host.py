@@ -163,8 +163,8 @@ def main(root: str, namespace: str, kind: str, point: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(step, verb, killed)
-    prepare(site, LAB, ALL, Deadline.after(30), print)
-    undo(JournalFile.read(site, Deadline.after(5)), Deadline.after(30), print)
+    prepare(site, LAB, ALL, Deadline.after(30))
+    undo(JournalFile.read(site, Deadline.after(5)), Deadline.after(30))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
-from selftests.helpers import quiet, soon
+from selftests.helpers import soon
 
 HOSTS = ("a", "b")
 PEER = "p"
@@ -87,7 +87,7 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
     """A rack while the block runs; its user's files lie in ``folder``."""
     config = LocalConfig(name=name, hosts={host: LocalHostConfig() for host in (*HOSTS, PEER)})
     with ExitStack() as undo:
-        lab = local.KIND.up(config, quiet)
+        lab = local.KIND.up(config)
         undo.callback(fabric_kind.down, name)
         namespace = f"mlab-{name}-ctl"
         run(["ip", "netns", "add", namespace], soon())

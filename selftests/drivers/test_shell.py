@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate import log
 from migrate.clock import Deadline
 from migrate.drivers.shell import run, tail
 from migrate.errors import HostError
@@ -30,6 +32,16 @@ def ended(pid: int) -> bool:
 def test_a_program_gets_its_input_and_its_words_come_back() -> None:
     done = run(["sh", "-c", "cat; echo no >&2"], Deadline.after(10), text="yes ü")
     assert (done.out, done.err, done.status) == ("yes ü", "no\n", 0)
+
+
+def test_what_a_program_did_is_a_detail_for_who_debugs() -> None:
+    lines: list[str] = []
+    with log.shown(lines.append, logging.DEBUG):
+        run(["sh", "-c", "exit 3", "x" * 1000], Deadline.after(10), host="a", check=False)
+    (line,) = lines
+    assert line.startswith("migrate.drivers.shell: a: sh -c exit 3 xxx")
+    assert "x: exit status 3 after " in line
+    assert len(line) < 400
 
 
 def test_input_is_empty_unless_given() -> None:

@@ -26,7 +26,7 @@ from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import Resources
 from selftests.doubles.rack_here import start_sshd
-from selftests.helpers import quiet, soon
+from selftests.helpers import soon
 
 pytestmark = pytest.mark.needs_root
 
@@ -228,7 +228,7 @@ def test_what_hangs_in_a_namespace_is_left_at_the_deadline(address: Address) -> 
 
 @pytest.fixture
 def remote(address: Address) -> Iterator[RemoteHost]:
-    probe = ensure_image("tiny", cache_folder(), quiet).probe
+    probe = ensure_image("tiny", cache_folder()).probe
     uri = "qemu+tcp://127.0.0.1/system"
     reach = Reach(libvirt=uri, libvirt_target=uri, program=str(probe))
     host = RemoteHost(address, "debian-13", "10.78.0.1", Resources(), reach)

@@ -21,7 +21,7 @@ from migrate.images import disk as disk_image
 from migrate.images.disk import Disk, ensure_disk, format_of, is_disk
 from migrate.model import Case, GuestSpec
 from migrate.world import guest_image
-from selftests.helpers import quiet
+from selftests.helpers import SaidSoFar
 
 TOOLS = ("mformat", "mcopy", "syslinux", "mke2fs", "debugfs")
 needs_tools = pytest.mark.skipif(
@@ -84,18 +84,19 @@ def test_a_name_that_is_none_is_refused() -> None:
     assert "debian, tiny" in refused.value.remedy
 
 
-def test_a_users_disk_is_copied_once_and_left_alone(tmp_path: Path, cache: Path) -> None:
+def test_a_users_disk_is_copied_once_and_left_alone(
+    tmp_path: Path, cache: Path, told: SaidSoFar
+) -> None:
     own = tmp_path / "my disk.qcow2"
     own.write_bytes(qcow2())
-    told: list[str] = []
-    disk = ensure_disk(str(own), cache, told.append)
+    disk = ensure_disk(str(own), cache)
     assert (disk.name, disk.format) == ("my disk", "qcow2")
     assert disk.path.read_bytes() == own.read_bytes()
     assert not disk.path.samefile(own)
-    assert ensure_disk(str(own), cache, told.append) == disk
-    assert len(told) == 1
+    assert ensure_disk(str(own), cache) == disk
+    assert len(told.lines) == 1
     own.write_bytes(qcow2(version=2))
-    changed = ensure_disk(str(own), cache, told.append)
+    changed = ensure_disk(str(own), cache)
     assert changed.path != disk.path
     assert changed.path.read_bytes() == own.read_bytes()
 
@@ -114,13 +115,13 @@ def test_a_disk_that_is_only_a_part_is_refused(tmp_path: Path, cache: Path, head
     path = tmp_path / "part.qcow2"
     path.write_bytes(head)
     with pytest.raises(ConfigurationError, match="only a part") as refused:
-        ensure_disk(str(path), cache, quiet)
+        ensure_disk(str(path), cache)
     assert "qemu-img convert" in refused.value.remedy
 
 
 def test_a_disk_that_is_not_there_is_told(cache: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.qcow2: No such file"):
-        ensure_disk("/nowhere.qcow2", cache, quiet)
+        ensure_disk("/nowhere.qcow2", cache)
 
 
 def test_a_copy_that_fails_leaves_nothing(
@@ -134,14 +135,12 @@ def test_a_copy_that_fails_leaves_nothing(
     own = tmp_path / "disk.qcow2"
     own.write_bytes(qcow2())
     with pytest.raises(HostError, match="No space left"):
-        ensure_disk(str(own), cache, quiet)
+        ensure_disk(str(own), cache)
     assert not [path for path in (cache / "images").iterdir() if path.is_dir()]
 
 
 class OneCase:
     """As much of a setting as the choice of an image asks for."""
-
-    say = staticmethod(quiet)
 
     def __init__(self, shared: Path) -> None:
         self.lab = self
@@ -258,7 +257,7 @@ def read(*argv: str) -> bytes:
 def test_a_recipes_disk_has_a_loader_a_kernel_and_a_system(
     mirror: Path, recipe: Path, cache: Path
 ) -> None:
-    disk = ensure_disk(str(recipe), cache, quiet)
+    disk = ensure_disk(str(recipe), cache)
     first = disk.path.read_bytes()[:512]
     assert first[510:] == b"\x55\xaa"
     assert first[446] == 0x80, "the first partition is the one to boot"
@@ -276,7 +275,7 @@ def test_a_recipes_disk_has_a_loader_a_kernel_and_a_system(
     assert read("debugfs", "-R", "cat /usr/sbin/qemu-ga", there) == b"agent"
     assert b"qemu-ga" in read("debugfs", "-R", "cat /etc/inittab", there)
     assert b"busybox" in read("debugfs", "-R", "stat /usr/sbin/init", there)
-    assert ensure_disk(str(recipe), cache, quiet) == disk
+    assert ensure_disk(str(recipe), cache) == disk
     assert len(mirror.read_text().splitlines()) == 2, "the kernel's packages, and the system"
     assert "--include=qemu-guest-agent" in mirror.read_text()
     assert sorted(path.name for path in disk.path.parent.iterdir()) == ["disk.raw", "image.json"]
@@ -287,7 +286,7 @@ def test_a_missing_loader_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(disk_image, "LOADER", Path("/nonexistent/mbr.bin"))
     with pytest.raises(HostError, match=r"no /nonexistent/mbr\.bin") as refused:
-        ensure_disk(str(recipe), cache, quiet)
+        ensure_disk(str(recipe), cache)
     assert "apt-get install" in refused.value.remedy
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from migrate import log
 from migrate.errors import ConfigurationError, HostError
 from migrate.images import initramfs as builder
 from migrate.images.initramfs import ensure_image, read_recipe
 from migrate.images.kernel import cpio, dependencies, uncompressed_kernel
-from selftests.helpers import quiet, unpack_newc
+from selftests.helpers import SaidSoFar, unpack_newc
 
 ELF = b"\x7fELF" + bytes(range(256)) * 64
 RECIPE = """
@@ -119,9 +120,10 @@ def cache(tmp_path: Path) -> Iterator[Path]:
 # --- building -----------------------------------------------------------------------------------
 
 
-def test_an_image_is_built_once_and_found_again(mirror: Mirror, recipe: Path, cache: Path) -> None:
-    said: list[str] = []
-    image = ensure_image(str(recipe), cache, said.append)
+def test_an_image_is_built_once_and_found_again(
+    mirror: Mirror, recipe: Path, cache: Path, told: SaidSoFar
+) -> None:
+    image = ensure_image(str(recipe), cache)
     assert image.kernel.read_bytes() == ELF
     assert image.compressed_kernel.read_bytes() == TREE["boot/vmlinuz-6.12"]
     assert image.probe.read_bytes() == b"the probe"
@@ -133,8 +135,8 @@ def test_an_image_is_built_once_and_found_again(mirror: Mirror, recipe: Path, ca
         "vmlinux",
         "vmlinuz",
     ]
-    assert any("small" in line for line in said)
-    assert ensure_image(str(recipe), cache, said.append) == image
+    assert "small" in told
+    assert ensure_image(str(recipe), cache) == image
     (called,) = mirror.called()
     assert "--variant=extract" in called
     assert "--include=linux-image-cloud-amd64,busybox-static trixie" in called
@@ -143,7 +145,7 @@ def test_an_image_is_built_once_and_found_again(mirror: Mirror, recipe: Path, ca
 def test_the_initramfs_holds_all_that_the_first_process_asks_for(
     mirror: Mirror, recipe: Path, cache: Path
 ) -> None:
-    image = ensure_image(str(recipe), cache, quiet)
+    image = ensure_image(str(recipe), cache)
     entries = unpack_newc(image.initrd.read_bytes())
     script = entries["init"][1].decode()
     assert entries["init"][0] == 0o100755
@@ -161,7 +163,7 @@ def test_the_initramfs_holds_all_that_the_first_process_asks_for(
 def test_the_manifest_names_packages_by_version_and_hash(
     mirror: Mirror, recipe: Path, cache: Path
 ) -> None:
-    image = ensure_image(str(recipe), cache, quiet)
+    image = ensure_image(str(recipe), cache)
     written = json.loads((image.kernel.parent / "image.json").read_text())
     assert written["packages"] == [
         {
@@ -178,9 +180,9 @@ def test_the_manifest_names_packages_by_version_and_hash(
 
 
 def test_another_recipe_is_another_image(mirror: Mirror, recipe: Path, cache: Path) -> None:
-    first = ensure_image(str(recipe), cache, quiet)
+    first = ensure_image(str(recipe), cache)
     recipe.write_text(RECIPE.replace("quiet", "debug"))
-    second = ensure_image(str(recipe), cache, quiet)
+    second = ensure_image(str(recipe), cache)
     assert (first.cmdline, second.cmdline) == ("quiet", "debug")
     assert first.digest != second.digest
     assert first.kernel.exists()
@@ -188,7 +190,7 @@ def test_another_recipe_is_another_image(mirror: Mirror, recipe: Path, cache: Pa
 
 def test_a_mirror_of_the_recipe_is_used(mirror: Mirror, recipe: Path, cache: Path) -> None:
     recipe.write_text(RECIPE + 'mirror = "https://snapshot.debian.org/archive/debian/20260101/"\n')
-    ensure_image(str(recipe), cache, quiet)
+    ensure_image(str(recipe), cache)
     assert mirror.called()[0].endswith("https://snapshot.debian.org/archive/debian/20260101/")
 
 
@@ -196,7 +198,7 @@ def test_two_builders_of_one_image_build_it_once(mirror: Mirror, recipe: Path, c
     images: list[builder.Image] = []
 
     def build() -> None:
-        images.append(ensure_image(str(recipe), cache, quiet))
+        images.append(ensure_image(str(recipe), cache))
 
     threads = [threading.Thread(target=build) for _ in range(3)]
     for thread in threads:
@@ -208,11 +210,11 @@ def test_two_builders_of_one_image_build_it_once(mirror: Mirror, recipe: Path, c
 
 
 def test_what_a_killed_builder_left_is_removed(mirror: Mirror, recipe: Path, cache: Path) -> None:
-    image = ensure_image(str(recipe), cache, quiet)
+    image = ensure_image(str(recipe), cache)
     folder = image.kernel.parent
     folder.rename(folder.with_name(f".{folder.name}.part"))
     (folder.with_name(f".{folder.name}.part") / "vmlinux").write_bytes(b"half")
-    assert ensure_image(str(recipe), cache, quiet).kernel.read_bytes() == ELF
+    assert ensure_image(str(recipe), cache).kernel.read_bytes() == ELF
 
 
 # --- what goes wrong leaves nothing -------------------------------------------------------------
@@ -223,14 +225,14 @@ def test_offline_says_so_in_the_words_of_the_program(
 ) -> None:
     mirror.does("sys.exit(\"E: Could not resolve 'deb.debian.org'\")")
     with pytest.raises(HostError, match=r"Could not resolve 'deb\.debian\.org'") as offline:
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     assert "mirror" in offline.value.remedy
 
 
 def test_a_full_disk_under_mmdebstrap(mirror: Mirror, recipe: Path, cache: Path) -> None:
     mirror.does("print('dpkg: error: No space left on device'); sys.exit(1)")
     with pytest.raises(HostError) as full:
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     assert "free 600 MB" in full.value.remedy
 
 
@@ -242,14 +244,14 @@ def test_a_full_disk_under_the_builder(
 
     monkeypatch.setattr(builder, "cpio", no_room)
     with pytest.raises(HostError, match="No space left") as full:
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     assert "free 600 MB" in full.value.remedy
 
 
 def test_a_cache_that_can_not_be_written(mirror: Mirror, recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError) as refused:
-        ensure_image(str(recipe), tmp_path / "file", quiet)
+        ensure_image(str(recipe), tmp_path / "file")
     assert "writable" in refused.value.remedy
 
 
@@ -260,8 +262,8 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
         if "packing" in what:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        ensure_image(str(recipe), cache, interrupt)
+    with pytest.raises(KeyboardInterrupt), log.shown(interrupt):
+        ensure_image(str(recipe), cache)
     assert [path.suffix for path in (cache / "images").iterdir()] == [".lock"]
 
 
@@ -275,7 +277,7 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(
     )
     monkeypatch.setattr(builder, "COMMAND_TIMEOUT_S", 1.0)
     with pytest.raises(HostError, match="longer than 1 s"):
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     state = Path(f"/proc/{noted.read_text()}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
@@ -290,7 +292,7 @@ def test_a_missing_program_says_what_to_install(
     if missing == "mmdebstrap":
         monkeypatch.setattr(builder, "compile_probe", lambda target: target.touch())
     with pytest.raises(HostError, match=f"{missing} is not there") as refused:
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     assert remedy in refused.value.remedy
 
 
@@ -302,17 +304,17 @@ def test_a_probe_that_does_not_compile_tells_why(tmp_path: Path) -> None:
 def test_an_image_whose_manifest_is_broken_is_told(
     mirror: Mirror, recipe: Path, cache: Path
 ) -> None:
-    image = ensure_image(str(recipe), cache, quiet)
+    image = ensure_image(str(recipe), cache)
     (image.kernel.parent / "image.json").write_text("{}")
     with pytest.raises(HostError) as broken:
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     assert "remove the folder" in broken.value.remedy
 
 
 def test_two_kernels_are_refused(mirror: Mirror, recipe: Path, cache: Path) -> None:
     (mirror.tree / "boot/vmlinuz-6.13").touch()
     with pytest.raises(HostError, match="2 files match"):
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
 
 
 # --- pins and modules ---------------------------------------------------------------------------
@@ -326,7 +328,7 @@ def pinned(recipe: Path, name: str, version: str, sha256: str | None = None) -> 
 
 def test_a_pin_that_holds_is_asked_for(mirror: Mirror, recipe: Path, cache: Path) -> None:
     digest = hashlib.sha256(b"deb").hexdigest()
-    ensure_image(pinned(recipe, "busybox-static", "1:1.37.0-6", digest), cache, quiet)
+    ensure_image(pinned(recipe, "busybox-static", "1:1.37.0-6", digest), cache)
     assert "busybox-static=1:1.37.0-6" in mirror.called()[0]
 
 
@@ -335,13 +337,13 @@ def test_a_pin_that_does_not_hold_fails(
     mirror: Mirror, recipe: Path, cache: Path, version: str, sha256: str | None
 ) -> None:
     with pytest.raises(HostError, match=r"the mirror has 1:1\.37\.0-6 with sha256") as refused:
-        ensure_image(pinned(recipe, "busybox-static", version, sha256), cache, quiet)
+        ensure_image(pinned(recipe, "busybox-static", version, sha256), cache)
     assert "snapshot" in refused.value.remedy
 
 
 def test_a_pin_of_nothing_is_refused(mirror: Mirror, recipe: Path, cache: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"small\.toml, key pinned\.zsh"):
-        ensure_image(pinned(recipe, "zsh", "5"), cache, quiet)
+        ensure_image(pinned(recipe, "zsh", "5"), cache)
 
 
 def test_a_module_that_the_kernel_lacks_is_refused(
@@ -349,7 +351,7 @@ def test_a_module_that_the_kernel_lacks_is_refused(
 ) -> None:
     recipe.write_text(RECIPE.replace('"virtio_net"', '"igbvf"'))
     with pytest.raises(ConfigurationError, match=r"key modules: .* has no module igbvf") as refused:
-        ensure_image(str(recipe), cache, quiet)
+        ensure_image(str(recipe), cache)
     assert "optional_modules" in refused.value.remedy
 
 
@@ -390,7 +392,7 @@ def test_toml_that_is_none(recipe: Path) -> None:
 
 def test_a_name_that_no_recipe_has_tells_which_there_are(cache: Path) -> None:
     with pytest.raises(ConfigurationError) as unknown:
-        ensure_image("huge", cache, quiet)
+        ensure_image("huge", cache)
     assert "tiny" in unknown.value.remedy
 
 

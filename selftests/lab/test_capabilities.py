@@ -24,7 +24,7 @@ from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
 from migrate.model import Capability, HostFacts
-from selftests.helpers import new_name, quiet, remove_lab
+from selftests.helpers import new_name, remove_lab
 
 EVERY = (HOST, *INSPECTIONS)
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
@@ -245,7 +245,7 @@ def lab(root: None) -> Iterator[LocalLab]:
     name = new_name()
     hosts = {host: LocalHostConfig(huge_pages=0) for host in "ab"}
     try:
-        yield local.KIND.up(LocalConfig(name=name, hosts=hosts), quiet)
+        yield local.KIND.up(LocalConfig(name=name, hosts=hosts))
     finally:
         remove_lab(name)
 

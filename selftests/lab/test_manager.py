@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -55,14 +54,14 @@ class PaperKind:
     known: dict[str, PaperLab] = field(default_factory=dict)
     lab: PaperLab = field(default_factory=PaperLab)
 
-    def prepare(self, config: PaperConfig, say: Callable[[str], None]) -> None:
+    def prepare(self, config: PaperConfig) -> None:
         """Nothing."""
 
-    def up(self, config: PaperConfig, _say: Callable[[str], None]) -> Lab:
+    def up(self, config: PaperConfig) -> Lab:
         """It is there from now on."""
         return cast("Lab", self.known.setdefault(config.name, self.lab))
 
-    def find(self, config: PaperConfig, _say: Callable[[str], None]) -> Lab | None:
+    def find(self, config: PaperConfig) -> Lab | None:
         """It is there."""
         return cast("Lab | None", self.known.get(config.name))
 
@@ -89,22 +88,22 @@ def kind(monkeypatch: pytest.MonkeyPatch) -> PaperKind:
 
 
 def test_a_lab_goes_down_with_who_brought_it_up(kind: PaperKind, told: SaidSoFar) -> None:
-    with manager.opened(PaperConfig(), told.lines.append):
+    with manager.opened(PaperConfig()):
         assert "x" in kind.known
     assert kind.known == {}
     assert "taking the lab down" in told
 
 
 def test_a_lab_goes_down_when_its_user_fails(kind: PaperKind, told: SaidSoFar) -> None:
-    with pytest.raises(KeyboardInterrupt), manager.opened(PaperConfig(), told.lines.append):
+    with pytest.raises(KeyboardInterrupt), manager.opened(PaperConfig()):
         raise KeyboardInterrupt
     assert kind.known == {}
 
 
 def test_a_lab_that_was_up_or_is_to_be_kept_stays(kind: PaperKind, told: SaidSoFar) -> None:
-    with manager.opened(PaperConfig(), told.lines.append, keep=True):
+    with manager.opened(PaperConfig(), keep=True):
         pass
-    with manager.opened(PaperConfig(), told.lines.append):
+    with manager.opened(PaperConfig()):
         pass
     assert list(kind.known) == ["x"]
     assert kind.lab.closed == 2
@@ -113,7 +112,7 @@ def test_a_lab_that_was_up_or_is_to_be_kept_stays(kind: PaperKind, told: SaidSoF
 
 def test_a_lab_that_persists_stays(kind: PaperKind, told: SaidSoFar) -> None:
     kind.is_persistent = True
-    with manager.opened(PaperConfig(), told.lines.append):
+    with manager.opened(PaperConfig()):
         pass
     assert list(kind.known) == ["x"]
     assert "taking the lab down" not in told

@@ -16,7 +16,7 @@ import pytest
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import rootfs as roots
 from migrate.lab.rootfs import PACKAGES, ensure_root, init_program
-from selftests.helpers import quiet
+from selftests.helpers import SaidSoFar
 
 
 @pytest.fixture
@@ -43,21 +43,20 @@ def left(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "roots").iterdir() if path.is_dir())
 
 
-def test_a_root_is_made_once_and_told(tmp_path: Path, fake: Path) -> None:
+def test_a_root_is_made_once_and_told(tmp_path: Path, fake: Path, told: SaidSoFar) -> None:
     write(fake, "exit 0")
-    told: list[str] = []
-    folder = ensure_root("debian-12", tmp_path, told.append)
+    folder = ensure_root("debian-12", tmp_path)
     assert "bookworm" in (folder / "etc/sources").read_text()
-    assert len(told) == 1
-    assert "debian-12" in told[0]
+    assert len(told.lines) == 1
+    assert "debian-12" in told.lines[0]
     write(fake, "exit 1")
-    assert ensure_root("debian-12", tmp_path, told.append) == folder
-    assert len(told) == 1, "the second time it is there"
+    assert ensure_root("debian-12", tmp_path) == folder
+    assert len(told.lines) == 1, "the second time it is there"
 
 
 def test_backports_are_a_second_source(tmp_path: Path, fake: Path) -> None:
     write(fake, "exit 0")
-    folder = ensure_root("debian-13-backports", tmp_path, quiet)
+    folder = ensure_root("debian-13-backports", tmp_path)
     sources = (folder / "etc/sources").read_text()
     assert "trixie main" in sources
     assert "trixie-backports main" in sources
@@ -67,9 +66,9 @@ def test_another_recipe_makes_another_folder(
     tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(fake, "exit 0")
-    before = ensure_root("debian-13", tmp_path, quiet)
+    before = ensure_root("debian-13", tmp_path)
     monkeypatch.setattr(roots, "VERSION", roots.VERSION + 1)
-    assert ensure_root("debian-13", tmp_path, quiet) != before
+    assert ensure_root("debian-13", tmp_path) != before
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_a_root_that_fails_leaves_nothing_half_made(
 ) -> None:
     write(fake, then)
     with pytest.raises(HostError, match=said) as caught:
-        ensure_root("debian-13", tmp_path, quiet)
+        ensure_root("debian-13", tmp_path)
     assert "mmdebstrap" in caught.value.remedy
     assert left(tmp_path) == []
 
@@ -92,7 +91,7 @@ def test_without_mmdebstrap_the_package_is_named(
     (fake.parent / "setpriv").symlink_to(shutil.which("setpriv") or "/")
     monkeypatch.setenv("PATH", str(fake.parent))
     with pytest.raises(HostError, match="mmdebstrap: No such file") as caught:
-        ensure_root("debian-13", tmp_path, quiet)
+        ensure_root("debian-13", tmp_path)
     assert "the package mmdebstrap" in caught.value.remedy
     assert left(tmp_path) == []
 
@@ -102,7 +101,7 @@ def test_what_a_killed_controller_left_is_removed_by_the_next(tmp_path: Path, fa
     os.mkfifo(tmp_path / "pid")
     script = (
         "import sys; from pathlib import Path; from migrate.lab.rootfs import ensure_root;"
-        "ensure_root('debian-13', Path(sys.argv[1]), lambda _: None)"
+        "ensure_root('debian-13', Path(sys.argv[1]))"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) as controller:
         maker = int((tmp_path / "pid").read_text())
@@ -119,13 +118,13 @@ def test_what_a_killed_controller_left_is_removed_by_the_next(tmp_path: Path, fa
     assert half_made
     assert went_with_it, "what makes a root does not go on without its controller"
     write(fake, "exit 0")
-    folder = ensure_root("debian-13", tmp_path, quiet)
+    folder = ensure_root("debian-13", tmp_path)
     assert left(tmp_path) == [folder.name]
 
 
 def test_a_name_that_is_no_root_is_told_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such root") as caught:
-        ensure_root("debian-1", tmp_path, quiet)
+        ensure_root("debian-1", tmp_path)
     assert "debian-13-backports" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
@@ -135,11 +134,11 @@ def test_this_machines_own_root_needs_its_programs(
 ) -> None:
     monkeypatch.setenv("PATH", str(fake.parent))
     with pytest.raises(HostError, match="libvirtd, qemu-system-x86_64, ip not installed") as caught:
-        ensure_root("/", tmp_path, quiet)
+        ensure_root("/", tmp_path)
     assert all(package in caught.value.remedy for package in PACKAGES)
     for program in roots.PROGRAMS:
         (fake.parent / program).touch(0o755)
-    assert ensure_root("/", tmp_path, quiet) == Path("/")
+    assert ensure_root("/", tmp_path) == Path("/")
 
 
 def test_without_an_init_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from migrate.campaign.session import Session, Watcher
+from migrate.campaign.progress import Progress
+from migrate.campaign.session import Session
 from migrate.clock import Deadline
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Hypervisor
@@ -53,11 +54,12 @@ def cut_at(going: Session, relay: Relay, at: PhaseName, policy: dict[str, Any]) 
     """A move in which the connections of ``relay`` are cut when a phase begins."""
     cuts: list[int] = []
 
-    def hear(phase: PhaseName) -> None:
-        if phase == at and not cuts:
-            cuts.append(relay.cut())
+    class Cutter(Progress):
+        def on_phase(self, phase: PhaseName) -> None:
+            if phase == at and not cuts:
+                cuts.append(relay.cut())
 
-    session = dataclasses.replace(going, watcher=Watcher(on_phase=hear))
+    session = dataclasses.replace(going, reporter=Cutter(quiet=True))
     fields = {"interface": {"mode": "virtio"}, "policy": {"bandwidth_mib_s": 32, **policy}}
     wanted = Case.model_validate({"id": "cut", **fields})
     place = session.place(wanted)

@@ -16,9 +16,9 @@ MADE_UP = '''
 """A session without a lab: its attempts are made up."""
 import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 import pytest
 from migrate.campaign import session
+from migrate.lab import manager
 from migrate.model import Case, Problem, Skip, Verdict
 from selftests.doubles import synthetic
 
@@ -30,9 +30,9 @@ class Session:
     def __init__(self, lab):
         self.lab = lab
         self.skipped, self.attempts, self.finished = [], [], False
-        self.writer = SimpleNamespace(folder=Path("/results/20260102"))
+        self.folder = Path("/results/20260102")
 
-    def places(self, case):
+    def candidate_pairs(self, case):
         if case.interface.mode == "virtio":
             return (("a", "b"), ("c", "d"))
         return Skip(case=case, reason="no such card here", remedy="plug one in")
@@ -40,7 +40,7 @@ class Session:
     def skip(self, skip):
         self.skipped.append(skip)
 
-    def lacks(self, names):
+    def unmet_needs(self, names):
         if "moon" in names:
             return Skip(case=Case(id="needs"), reason="it is day", remedy="wait")
 
@@ -62,13 +62,14 @@ class Session:
     def build_world(self, case, *pairs):
         yield f"{case.interface.mode} on {pairs[0]}"
 
-    def finish(self):
+    def finish(self, junit_copy):
         print("the report is written")
 
 @pytest.fixture(scope="session", autouse=True)
 def no_lab():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "lab_up", lambda config, say: contextlib.nullcontext(Lab(config)))
+        up = lambda config, keep: contextlib.nullcontext(Lab(config))
+        patch.setattr(manager, "opened", up)
         patch.setattr(session, "begin", lambda lab, *_: Session(lab))
         yield
 '''

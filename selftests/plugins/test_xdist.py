@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from migrate import log
 from migrate.campaign.session import Session
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
@@ -31,7 +32,7 @@ from migrate.plugins.xdist_shared import SharedRun
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
-from selftests.helpers import ROOT, SaidSoFar, quiet, remove_lab
+from selftests.helpers import ROOT, SaidSoFar, remove_lab
 
 HOSTS: list[Any] = [SimpleNamespace(name=name) for name in "abcd"]
 A, B, C, D = HOSTS
@@ -46,22 +47,24 @@ def lab(folder: Path) -> Lab:
     return cast("Lab", SimpleNamespace(leases=folder, coordinator=None))
 
 
+@pytest.mark.usefixtures("silent")
 def test_the_first_pair_that_is_free(tmp_path: Path) -> None:
     soon = Deadline.after(10)
-    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (first, _):
+    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon) as (first, _):
         assert first == (A, B)
-        with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (second, _):
+        with lease_first_free(lab(tmp_path), PAIRS, "a case", soon) as (second, _):
             assert second == (C, D)
-    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (again, _):
+    with lease_first_free(lab(tmp_path), PAIRS, "a case", soon) as (again, _):
         assert again == (A, B)
 
 
+@pytest.mark.usefixtures("silent")
 def test_half_a_pair_is_not_kept(tmp_path: Path) -> None:
     soon = Deadline.after(10)
     with (
-        lock_hosts(tmp_path, ["b"], soon, pytest.fail),
-        lease_first_free(lab(tmp_path), PAIRS, "a case", soon, pytest.fail) as (found, _),
-        lock_hosts(tmp_path, ["a"], soon, pytest.fail),
+        lock_hosts(tmp_path, ["b"], soon),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", soon) as (found, _),
+        lock_hosts(tmp_path, ["a"], soon),
     ):
         assert found == (C, D)
 
@@ -70,7 +73,7 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
     release, heard = threading.Event(), []
 
     def hold(holding: threading.Event) -> None:
-        with lock_hosts(tmp_path, ["d"], Deadline.after(10), pytest.fail):
+        with lock_hosts(tmp_path, ["d"], Deadline.after(10)):
             holding.set()
             release.wait(30)
 
@@ -83,8 +86,9 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
     holder.start()
     assert holding.wait(10)
     with (
-        lock_hosts(tmp_path, ["a"], Deadline.after(10), pytest.fail),
-        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(30), said) as (found, _),
+        log.shown(said),
+        lock_hosts(tmp_path, ["a"], Deadline.after(10)),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(30)) as (found, _),
     ):
         assert found == (C, D)
     holder.join()
@@ -96,9 +100,9 @@ def test_who_finds_none_free_waits_for_any_and_says_for_whom(tmp_path: Path) -> 
 
 def test_who_finds_none_free_gives_up_at_the_deadline(tmp_path: Path) -> None:
     with (
-        lock_hosts(tmp_path, ["a", "c"], Deadline.after(10), pytest.fail),
+        lock_hosts(tmp_path, ["a", "c"], Deadline.after(10)),
         pytest.raises(HostError, match="none of 2 pairs was free") as caught,
-        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(0), lambda _line: None),
+        lease_first_free(lab(tmp_path), PAIRS, "a case", Deadline.after(0)),
     ):
         pass
     assert "waiting for host a, held by process" in caught.value.said
@@ -177,7 +181,7 @@ def four_hosts(lab_name: str) -> Iterator[LocalLab]:
     """Two pairs; up before the tests begin, so that it is not theirs to take down."""
     hosts = {name: LocalHostConfig(huge_pages=0) for name in "abcd"}
     try:
-        yield local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), quiet)
+        yield local.KIND.up(LocalConfig(name=lab_name, hosts=hosts))
     finally:
         remove_lab(lab_name)
 
@@ -220,9 +224,11 @@ KILLED = """
 import os, sys
 from migrate.lab import fabric_kind
 from migrate.model import Case
-from migrate.campaign.session import Watcher, begin
+from migrate.campaign.progress import Progress
+from migrate.campaign.run_source import NewRun
+from migrate.campaign.session import begin
 from pathlib import Path
-going = begin(fabric_kind.find(sys.argv[1]), Path(sys.argv[2]), (), Watcher())
+going = begin(fabric_kind.find(sys.argv[1]), NewRun(Path(sys.argv[2])), Progress(quiet=True))
 case = Case(id="killed")
 going.next_number(case)
 with going.build_world(case, going.place(case)):
@@ -258,9 +264,7 @@ def test_the_last_word_ends_it_in_a_lab_that_stays_up(
     room = tmp_path / "room"
     room.mkdir()
     (room / "run").write_text(folder)
-    assert SharedRun(room).close(LocalConfig(name=shared_lab.name), told.lines.append) == Path(
-        folder
-    )
+    assert SharedRun(room).close(LocalConfig(name=shared_lab.name)) == Path(folder)
     assert "host a had a guest that a killed job left" in told
     assert leftovers(shared_lab.hosts.values()) == ()
     assert read_run(Path(folder)).unfinished == ("killed/1",)

@@ -37,6 +37,7 @@ def a_run(root: Path, day: int, **fields: Any) -> Path:
     )
     writer.write("junit.xml", "<testsuites/>")
     writer.write("mishap-x-1-a-qemu.log", "said")
+    writer.write("run.log", "said")
     writer.write("report.html", "<!doctype html>")
     return writer.folder
 
@@ -64,7 +65,7 @@ def test_what_is_large_goes_and_what_counts_stays(tmp_path: Path) -> None:
     assert read_run(folder) == record
     assert json.loads((folder / PRUNED).read_text())["removed"] == [
         *("arrivals.parquet", "events.jsonl", "logs", "mishap-x-1-a-qemu.log"),
-        *("report.html", "samples.parquet", "source.xml"),
+        *("report.html", "run.log", "samples.parquet", "source.xml"),
     ]
 
 

@@ -8,9 +8,10 @@ Between controllers a coordinator keeps it as well, if the lab names one:
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from filelock import FileLock, Timeout
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError, extra
 from migrate.lab.api import Host, Lab
+
+LOGGER = logging.getLogger(__name__)
 
 REPEAT_S = 30.0
 """Between two messages of one who waits."""
@@ -72,7 +75,6 @@ def lease_hosts(
     hosts: Iterable[Host],
     job: str,
     deadline: Deadline,
-    progress: Callable[[str], None],
 ) -> Iterator[Lease]:
     """Hold ``hosts`` while the block runs: on this controller, and at the lab's coordinator.
 
@@ -81,8 +83,8 @@ def lease_hosts(
     hosts = tuple(hosts)
     keys = [lease_key(host) for host in hosts]
     with (
-        lock_hosts(lab.leases, keys, deadline, progress, job=job),
-        reserve_hosts(lab, hosts, job, deadline, progress) as lease,
+        lock_hosts(lab.leases, keys, deadline, job=job),
+        reserve_hosts(lab, hosts, job, deadline) as lease,
     ):
         yield lease
 
@@ -93,7 +95,6 @@ def reserve_hosts(
     hosts: Iterable[Host],
     job: str,
     deadline: Deadline,
-    progress: Callable[[str], None],
 ) -> Iterator[Lease]:
     """Hold ``hosts`` at the lab's coordinator, if it has one, beside this controller's locks."""
     if lab.coordinator is None:
@@ -102,7 +103,7 @@ def reserve_hosts(
     places = [place_of(lab.name, host, host.name) for host in hosts]
     with extra("coordinator", "lease hosts, key coordinator of the lab file"):
         from migrate.lab.lease.reservation import reserve_places  # noqa: PLC0415
-    with reserve_places(lab.coordinator, places, holder(job), deadline, progress) as lease:
+    with reserve_places(lab.coordinator, places, holder(job), deadline) as lease:
         yield lease
 
 
@@ -115,25 +116,22 @@ def lock_hosts(
     folder: Path,
     hosts: Iterable[str],
     deadline: Deadline,
-    progress: Callable[[str], None],
     *,
     job: str = "",
 ) -> Iterator[None]:
     """Hold ``hosts`` while the block runs; waits until the deadline, and says for whom."""
     with ExitStack() as stack:
         for host in sorted(set(hosts)):  # one order for all: no two wait for each other
-            stack.enter_context(_one(folder, host, deadline, progress, job))
+            stack.enter_context(_one(folder, host, deadline, job))
         yield
 
 
 @contextmanager
-def _one(
-    folder: Path, host: str, deadline: Deadline, progress: Callable[[str], None], job: str
-) -> Iterator[None]:
+def _one(folder: Path, host: str, deadline: Deadline, job: str) -> Iterator[None]:
     file = quote(host, safe="")
     lock = FileLock(folder / f"{file}.lease")
     holder_file = folder / f"{file}.holder"
-    _acquire(lock, holder_file, host, deadline, progress)
+    _acquire(lock, holder_file, host, deadline)
     try:
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         holder_file.write_text(f"{holder(job)}, since {since}\n")
@@ -148,7 +146,6 @@ def _acquire(
     holder_file: Path,
     host: str,
     deadline: Deadline,
-    progress: Callable[[str], None],
 ) -> None:
     began_ns = now_ns()
     wait_s = 0.0
@@ -162,7 +159,9 @@ def _acquire(
         else:
             return
         waited_s = (now_ns() - began_ns) / 1e9
-        progress(f"waiting for host {host}, held by {_text(holder_file)}; {waited_s:.0f} s so far")
+        LOGGER.info(
+            "waiting for host %s, held by %s; %.0f s so far", host, _text(holder_file), waited_s
+        )
         wait_s = min(deadline.left(), REPEAT_S)
 
 

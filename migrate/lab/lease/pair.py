@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from migrate.clock import Deadline, until
@@ -17,6 +18,8 @@ from migrate.lab.lease.file_lock import (
     reserve_hosts,
 )
 
+LOGGER = logging.getLogger(__name__)
+
 Pair = tuple[Host, Host]
 """Source and target."""
 POLL_S = 0.1
@@ -25,7 +28,7 @@ POLL_S = 0.1
 
 @contextmanager
 def lease_first_free(
-    lab: Lab, pairs: Sequence[Pair], job: str, deadline: Deadline, say: Callable[[str], None]
+    lab: Lab, pairs: Sequence[Pair], job: str, deadline: Deadline
 ) -> Iterator[tuple[Pair, Lease]]:
     """Hold the first of ``pairs`` that is free while the block runs; and its lease.
 
@@ -33,10 +36,10 @@ def lease_first_free(
     """
     with ExitStack() as leases:
         if len(pairs) == 1:
-            yield pairs[0], leases.enter_context(lease_hosts(lab, pairs[0], job, deadline, say))
+            yield pairs[0], leases.enter_context(lease_hosts(lab, pairs[0], job, deadline))
         else:
-            pair = _first_free(lab, pairs, leases, job, deadline, say)
-            yield pair, leases.enter_context(reserve_hosts(lab, pair, job, deadline, say))
+            pair = _first_free(lab, pairs, leases, job, deadline)
+            yield pair, leases.enter_context(reserve_hosts(lab, pair, job, deadline))
 
 
 def _first_free(
@@ -45,7 +48,6 @@ def _first_free(
     leases: ExitStack,
     job: str,
     deadline: Deadline,
-    say: Callable[[str], None],
 ) -> Pair:
     """Wait for any of ``pairs``; its locks are in ``leases`` then."""
     holders: dict[str, None] = {}
@@ -55,7 +57,7 @@ def _first_free(
         for pair in pairs:
             keys = [lease_key(host) for host in pair]
             try:
-                leases.enter_context(lock_hosts(lab.leases, keys, Deadline.after(0), say, job=job))
+                leases.enter_context(lock_hosts(lab.leases, keys, Deadline.after(0), job=job))
             except BusyError as busy:
                 if first_time:
                     holders[f"waiting for host {busy.host}, {busy.said}"] = None
@@ -63,7 +65,7 @@ def _first_free(
                 return pair
         if first_time:
             for line in holders:
-                say(line.removesuffix(" until the deadline"))
+                LOGGER.info("%s", line.removesuffix(" until the deadline"))
         return None
 
     pair = until(free_pair, deadline, POLL_S)

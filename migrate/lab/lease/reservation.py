@@ -5,6 +5,7 @@ What the coordinator does with reservations, and why a lease is one:
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ from migrate.lab.lease.coordinator import (
     Session,
     UnreachableError,
 )
+
+LOGGER = logging.getLogger(__name__)
 
 MARKER = "migrate-lab/settled"
 """Acquired once those who had a lease before the coordinator started had time to take it up."""
@@ -94,9 +97,7 @@ class ReservedPlaces:
 
     # --- taking ---
 
-    def take(
-        self, places: Iterable[str], deadline: Deadline, progress: Callable[[str], None]
-    ) -> None:
+    def take(self, places: Iterable[str], deadline: Deadline) -> None:
         """Hold all of ``places``, or none: then :class:`HostError` at the deadline."""
         names = sorted(set(places))  # one order for all: no two wait for each other
         for name in names:
@@ -108,17 +109,17 @@ class ReservedPlaces:
                     remedy="`migrate-lab lease register --lab FILE`",
                 )
         for name in names:
-            while not self._take(name, deadline, progress):
-                progress(f"the coordinator at {self._address} forgot our turn: queueing again")
+            while not self._take(name, deadline):
+                LOGGER.info("the coordinator at %s forgot our turn: queueing again", self._address)
         self._keeper.start()
 
-    def _take(self, name: str, deadline: Deadline, progress: Callable[[str], None]) -> bool:
+    def _take(self, name: str, deadline: Deadline) -> bool:
         """Whether it is held now; False: its turn in the queue was forgotten."""
-        self._settle(deadline, progress)
+        self._settle(deadline)
         mine = self._session.reserve({"name": name})
         token = mine.token
         try:
-            granted = self._wait(name, mine, deadline, progress)
+            granted = self._wait(name, mine, deadline)
         except BaseException:
             with suppress(HostError):
                 self._session.cancel(token)
@@ -127,9 +128,7 @@ class ReservedPlaces:
             self._own(name, token)
         return granted
 
-    def _wait(
-        self, name: str, mine: Reservation, deadline: Deadline, progress: Callable[[str], None]
-    ) -> bool:
+    def _wait(self, name: str, mine: Reservation, deadline: Deadline) -> bool:
         """Whether its turn came; says for whom it waits, now and then."""
         began_s, said_s = _boot_s(), float("-inf")
         turn: Reservation | None = mine
@@ -143,7 +142,9 @@ class ReservedPlaces:
             if _boot_s() - said_s >= self._times.repeat:
                 said_s = _boot_s()
                 waited = f"{said_s - began_s:.0f} s so far"
-                progress(f"waiting for host {name}, held by {self._session.holder(name)}; {waited}")
+                LOGGER.info(
+                    "waiting for host %s, held by %s; %s", name, self._session.holder(name), waited
+                )
             pause = deadline.sooner(min(self._times.refresh, self._times.repeat))
             self._session.wait(partial(self._has, name, mine.token), pause)
             turn = self._again(mine.token, deadline)
@@ -173,15 +174,16 @@ class ReservedPlaces:
                 if self._tokens:
                     self.check()
 
-    def _settle(self, deadline: Deadline, progress: Callable[[str], None]) -> None:
+    def _settle(self, deadline: Deadline) -> None:
         """Wait until those who had a lease when the coordinator started have it again."""
         session = self._session
         session.register(MARKER)
         if (place := session.place(MARKER)) is not None and place.acquired:
             return
-        progress(
-            f"the coordinator at {self._address} has just started: waiting {self._times.settle:g} s"
-            " for those who had a lease before"
+        LOGGER.info(
+            "the coordinator at %s has just started: waiting %g s for those who had a lease before",
+            self._address,
+            self._times.settle,
         )
         until = deadline.sooner(self._times.settle)
 
@@ -256,7 +258,6 @@ def reserve_places(
     places: Iterable[str],
     who: str,
     deadline: Deadline,
-    progress: Callable[[str], None],
     *,
     times: Times = TIMES,
 ) -> Iterator[ReservedPlaces]:
@@ -267,7 +268,7 @@ def reserve_places(
     """
     lease = ReservedPlaces(address, who, times=times)
     try:
-        lease.take(places, deadline, progress)
+        lease.take(places, deadline)
         yield lease
     finally:
         lease.close()

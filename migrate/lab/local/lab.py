@@ -5,6 +5,7 @@ Every host has a network, mount, UTS, IPC and PID namespace; see :mod:`migrate.l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,12 +15,13 @@ from migrate.lab import namespaces, state
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import PREFIX, FabricLab, ip_batch, make_fabric
 from migrate.lab.fabric_kind import FabricKind
-from migrate.lab.kinds import Say
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import LabRecord
+
+LOGGER = logging.getLogger(__name__)
 
 
 class LocalLab(FabricLab):
@@ -58,28 +60,25 @@ class LocalLab(FabricLab):
         """Nothing: connections to its hosts are made anew each time."""
 
 
-def plan(config: LocalConfig, progress: Say) -> LabRecord:
+def plan(config: LocalConfig) -> LabRecord:
     """Have the roots that it takes; nothing of the lab is made yet."""
-    roots = {
-        host.root: ensure_root(host.root, cache_folder(), progress)
-        for host in config.hosts.values()
-    }
+    roots = {host.root: ensure_root(host.root, cache_folder()) for host in config.hosts.values()}
     namespace = f"mlab-{config.name}-{{}}"
     return state.new_record(config, roots, namespace, state_folder())
 
 
-def make(config: LocalConfig, record: LabRecord, progress: Say) -> LabRecord:
+def make(config: LocalConfig, record: LabRecord) -> LabRecord:
     """Make all of it; the journal names each step before it is done."""
     pages = sum(host.huge_pages for host in config.hosts.values())
     lent = state.borrow_huge_pages(state_folder(), config.name, pages)
     note = "" if lent == pages else f"{pages} huge pages of 2 MiB could not be had"
-    progress("making namespaces and the fabric")
+    LOGGER.info("making namespaces and the fabric")
     _network(record)
-    progress("starting the hosts")
+    LOGGER.info("starting the hosts")
     hosts = tuple(namespaces.start_host(host, record, namespaces.shares()) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts, "huge_pages": lent, "note": note})
     state.write_record(record)
-    progress("starting libvirt on each host")
+    LOGGER.info("starting libvirt on each host")
     with ThreadPoolExecutor() as pool:
         deadline = Deadline.after(20)
         list(pool.map(lambda host: host.start_libvirt(deadline), LocalLab(record).hosts.values()))

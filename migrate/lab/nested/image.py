@@ -3,7 +3,8 @@ them; with the keys by which its sshd and its visitors know each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +18,8 @@ from migrate.images.kernel import cpio
 from migrate.lab.namespaces import LIBVIRTD, QEMU
 from migrate.lab.nested.kernel import OPTIONS, MachineKernel, ensure_machine_kernel
 from migrate.lab.rootfs import ensure_root
+
+LOGGER = logging.getLogger(__name__)
 
 BUILDER = "1"
 """Raised when this module makes another image of the same root and kernel."""
@@ -33,8 +36,6 @@ Subsystem sftp internal-sftp
 # Without this filter libvirt asks QEMU for some 450 properties of the processor one by one whenever
 # a guest starts, 20 ms each in a nested host; with it, for two.
 QEMU_NESTED = QEMU + 'capability_filters = [ "cpu-unavailable-features" ]\n'
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,17 @@ class MachineImage:
         return (self.folder / "host_key.pub").read_text()
 
 
-def ensure_machine_image(root: str, cache: Path, progress: Progress) -> MachineImage:
+def ensure_machine_image(root: str, cache: Path) -> MachineImage:
     """The image of the root called ``root``, made if ``cache`` does not hold it yet."""
     with ThreadPoolExecutor() as pool:
-        making = pool.submit(ensure_root, root, cache, progress)
-        kernel = ensure_machine_kernel(cache, progress)
+        making = pool.submit(ensure_root, root, cache)
+        kernel = ensure_machine_kernel(cache)
         folder = making.result()
     texts = [_text("host_init.sh"), _text("host_initramfs.sh"), LIBVIRTD, QEMU_NESTED, SSHD]
     key = digest(BUILDER, folder.name, kernel.folder.name, *texts, *LEFT_OUT)
 
     def build(beside: Path) -> None:
-        progress(f"packing the image of nested hosts from {root}")
+        LOGGER.info("packing the image of nested hosts from %s", root)
         beside.mkdir(mode=0o700)
         _build(folder, kernel, beside)
 

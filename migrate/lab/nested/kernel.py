@@ -8,8 +8,9 @@ that and thrown away; nothing of it is ever committed.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from migrate.images.cache import build_once, digest
 from migrate.images.initramfs import ModuleTree, Recipe, download, only_one
 from migrate.images.kernel import in_order, plain, uncompressed_kernel
 from migrate.lab.rootfs import MIRROR, bootstrap
+
+LOGGER = logging.getLogger(__name__)
 
 BUILDER = "1"
 """Raised when this module makes something else of the same packages."""
@@ -68,8 +71,6 @@ strip --strip-debug ./*.ko
 basename "$(echo /usr/src/linux-headers-*-amd64)" | sed 's/^linux-headers-//'
 """
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class MachineKernel:
@@ -98,13 +99,13 @@ class MachineKernel:
         return {path.name: path.read_bytes() for path in sorted(self.folder.glob("modules.*"))}
 
 
-def ensure_machine_kernel(cache: Path, progress: Progress) -> MachineKernel:
+def ensure_machine_kernel(cache: Path) -> MachineKernel:
     """The kernel, made if ``cache`` does not hold it yet; HostError if it can't be made."""
     key = digest(BUILDER, SUITE, KERNEL, *MODULES, json.dumps(SOURCES), COMPILE)
     folder = cache / "nested" / f"kernel-{key}"
 
     def build(beside: Path) -> None:
-        progress("making the kernel of nested hosts and its vDPA drivers (once; about a minute)")
+        LOGGER.info("making the kernel of nested hosts and its vDPA drivers (once; about a minute)")
         beside.mkdir()
         with ThreadPoolExecutor() as pool:
             compiling = pool.submit(_compiled, beside / "build")

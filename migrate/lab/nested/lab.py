@@ -8,6 +8,7 @@ and boots that same root. From outside it is a host like any other, reached over
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shlex
 import shutil
@@ -30,7 +31,6 @@ from migrate.lab import kvm_boot, namespaces, state
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
 from migrate.lab.fabric_kind import FabricKind
-from migrate.lab.kinds import Say
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import ensure_machine_image
@@ -48,6 +48,8 @@ from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import DATA_BRIDGE, Resources
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import HostRecord, LabRecord
+
+LOGGER = logging.getLogger(__name__)
 
 START_S = 180.0
 """For all machines to boot and answer: emulated on two cores it takes some ten seconds."""
@@ -126,7 +128,7 @@ class NestedLab(FabricLab):
     def replace(self, name: str) -> None:
         """Start the machine anew, from its saved state where there is one."""
         record = next(host for host in self.record.hosts if host.name == name)
-        machines = [_machine(self, host, _quietly) for host in self.record.hosts]
+        machines = [_machine(self, host) for host in self.record.hosts]
         replaced = machines[record.number - 1]
         self.hosts[name].close()
         _kill(self, replaced)
@@ -177,8 +179,8 @@ def _outer(host: HostRecord) -> NamespaceHost:
 
 
 def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteHost:
-    image = ensure_machine_image(host.root, cache_folder(), _quietly)
-    probe = ensure_image("tiny", cache_folder(), _quietly).probe
+    image = ensure_machine_image(host.root, cache_folder())
+    probe = ensure_image("tiny", cache_folder()).probe
     address = Address(
         host=host.name,
         ip=f"10.79.0.{host.number}",
@@ -196,26 +198,22 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
     return RemoteHost(address, host.root, host.address, resources, reach, power)
 
 
-def _quietly(_text: str) -> None:
-    """Progress was reported when the lab came up."""
-
-
 # --- up -------------------------------------------------------------------------------------------
 
 
-def plan(config: NestedConfig, progress: Say) -> LabRecord:
+def plan(config: NestedConfig) -> LabRecord:
     """Have the images that it takes; nothing of the lab is made yet."""
     roots: dict[str, Path] = {}
     for name in dict.fromkeys(host.root for host in config.hosts.values()):
-        ensure_machine_image(name, cache_folder(), progress)
-        roots[name] = ensure_root(name, cache_folder(), progress)
-    ensure_image("tiny", cache_folder(), progress)
+        ensure_machine_image(name, cache_folder())
+        roots[name] = ensure_root(name, cache_folder())
+    ensure_image("tiny", cache_folder())
     return state.new_record(config, roots, f"mlab-{config.name}", state_folder())
 
 
-def make(_config: NestedConfig, record: LabRecord, progress: Say) -> LabRecord:
+def make(_config: NestedConfig, record: LabRecord) -> LabRecord:
     """Make all of it; the journal names each step before it is done."""
-    progress("making the fabric and the machines' places")
+    LOGGER.info("making the fabric and the machines' places")
     _network(record)
     places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
     hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
@@ -223,7 +221,7 @@ def make(_config: NestedConfig, record: LabRecord, progress: Say) -> LabRecord:
     state.write_record(record)
     lab = NestedLab(record)
     with closing(lab):
-        _start(lab, [_machine(lab, host, progress) for host in hosts], progress)
+        _start(lab, [_machine(lab, host) for host in hosts])
     return record
 
 
@@ -242,14 +240,14 @@ def _config(record: LabRecord, host: str) -> MachineConfig:
     return record.config.hosts[host]
 
 
-def _machine(lab: NestedLab, host: HostRecord, progress: Say) -> Machine:
+def _machine(lab: NestedLab, host: HostRecord) -> Machine:
     return Machine(
         name=host.name,
         number=host.number,
         config=_config(lab.record, host.name),
-        image=ensure_machine_image(host.root, cache_folder(), progress),
+        image=ensure_machine_image(host.root, cache_folder()),
         shares=_shares(),
-        accelerator=_accelerator(lab.outer[host.name], host, progress),
+        accelerator=_accelerator(lab.outer[host.name], host),
     )
 
 
@@ -257,12 +255,12 @@ def _shares() -> list[Path]:
     return [Path(share.rpartition(":")[0]) for share in namespaces.shares()]
 
 
-def _accelerator(place: NamespaceHost, host: HostRecord, progress: Say) -> str:
+def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
     """KVM where it can nest and was seen to boot Linux; else the machine is emulated."""
     switches = Path("/sys/module").glob("kvm_*/parameters/nested")
     if not any(switch.read_text().strip() in ("1", "Y") for switch in switches):
         return "tcg"
-    image = ensure_image("tiny", cache_folder(), progress)
+    image = ensure_image("tiny", cache_folder())
     key = (host.root_folder.name, os.uname().release, kvm_boot.processor())
     return "kvm" if kvm_boot.boot_once(place, cache_folder(), key, image).reached else "tcg"
 
@@ -270,45 +268,43 @@ def _accelerator(place: NamespaceHost, host: HostRecord, progress: Say) -> str:
 # --- the machines' start --------------------------------------------------------------------------
 
 
-def _start(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
+def _start(lab: NestedLab, machines: Sequence[Machine]) -> None:
     """Start the machines from the state saved when they were first ready; else boot and save it.
 
     Labs of the same machines start one after the other: at once they would be too slow to answer.
     """
     states = _states(lab, machines)
     with FileLock(states.with_suffix(".lock")):
-        if states.is_dir() and _restore_all(lab, machines, states, progress):
+        if states.is_dir() and _restore_all(lab, machines, states):
             return
         if machines[0].accelerator == "tcg":
-            build_once(states, functools.partial(_boot_and_save, lab, machines, progress))
+            build_once(states, functools.partial(_boot_and_save, lab, machines))
         else:
-            _boot_all(lab, machines, progress)
+            _boot_all(lab, machines)
         _each(machines, functools.partial(_settle, lab))
 
 
-def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path, progress: Say) -> bool:
+def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path) -> bool:
     """Whether all go on; if not, none runs, and their state is gone."""
     try:
-        progress("going on from the machines' saved state")
+        LOGGER.info("going on from the machines' saved state")
         _each(machines, functools.partial(_restore, lab, states))
     except HostError as error:
-        progress(f"the saved state is of no use ({error}); booting anew")
+        LOGGER.info("the saved state is of no use (%s); booting anew", error)
         shutil.rmtree(states)
         _each(machines, functools.partial(_kill, lab))
         return False
     return True
 
 
-def _boot_all(lab: NestedLab, machines: Sequence[Machine], progress: Say) -> None:
-    progress(f"booting {len(machines)} machines ({machines[0].accelerator})")
+def _boot_all(lab: NestedLab, machines: Sequence[Machine]) -> None:
+    LOGGER.info("booting %s machines (%s)", len(machines), machines[0].accelerator)
     _each(machines, functools.partial(_boot, lab))
 
 
-def _boot_and_save(
-    lab: NestedLab, machines: Sequence[Machine], progress: Say, folder: Path
-) -> None:
-    _boot_all(lab, machines, progress)
-    progress("saving their state for the next time")
+def _boot_and_save(lab: NestedLab, machines: Sequence[Machine], folder: Path) -> None:
+    _boot_all(lab, machines)
+    LOGGER.info("saving their state for the next time")
     folder.mkdir(mode=0o700)
     for machine in machines:
         state = folder / f"{machine.name}.state"

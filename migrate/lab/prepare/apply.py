@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import logging
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,7 +23,8 @@ from migrate.lab.prepare.plan import Journal, Owner, Preparation, StepRecord, pl
 from migrate.lab.prepare.steps import STEPS, PreparedHost
 from migrate.lab.state import ProcessId
 
-Say = Callable[[str], None]
+LOGGER = logging.getLogger(__name__)
+
 UNDO_S = 60.0
 CHANGED = 75
 """The script's exit status where the journals are not those that were read."""
@@ -97,9 +98,7 @@ class JournalFile:
 # --- preparing ----------------------------------------------------------------------------------
 
 
-def prepare(
-    site: PreparedHost, lab: str, spec: Preparation, deadline: Deadline, say: Say
-) -> Journal | None:
+def prepare(site: PreparedHost, lab: str, spec: Preparation, deadline: Deadline) -> Journal | None:
     """Have all that ``spec`` names; nothing is done where that was done for the same lab already.
 
     :class:`TakenError` where the host is prepared for something else, or is being prepared.
@@ -115,14 +114,14 @@ def prepare(
     try:
         file.keep(journal, deadline)
         for number, step in enumerate(journal.steps):
-            journal = _take(file, journal, number, step, deadline, say)
+            journal = _take(file, journal, number, step, deadline)
         journal = journal.model_copy(update={"state": "ready"})
         file.keep(journal, deadline)
     except BaseException:
         # Read anew: what a lost connection cut off may have been written, or be another's now.
         left = JournalFile.read(site, Deadline.after(UNDO_S))
         if left.journal is not None and left.journal.begun_as(journal):
-            undo(left, Deadline.after(UNDO_S), say)
+            undo(left, Deadline.after(UNDO_S))
         raise
     return journal
 
@@ -139,7 +138,7 @@ def _same(site: PreparedHost, journal: Journal, lab: str, spec: Preparation) -> 
 
 
 def _take(
-    file: JournalFile, journal: Journal, number: int, step: StepRecord, deadline: Deadline, say: Say
+    file: JournalFile, journal: Journal, number: int, step: StepRecord, deadline: Deadline
 ) -> Journal:
     kind = STEPS[step.kind]
     step = kind.look(file.site, step, deadline)
@@ -149,14 +148,14 @@ def _take(
         step = step.model_copy(update={"state": "done"})
         file.keep(journal.at(number, step), deadline)
     how = "done" if step.state == "done" else f"{step.found} already"
-    say(f"{file.site.host.name}: {step.summary}: {how}")
+    LOGGER.info("%s: %s: %s", file.site.host.name, step.summary, how)
     return journal.at(number, step)
 
 
 # --- putting back -------------------------------------------------------------------------------
 
 
-def undo(file: JournalFile, deadline: Deadline, say: Say) -> None:
+def undo(file: JournalFile, deadline: Deadline) -> None:
     """Put back what the journal lists, the last step first; each is tried.
 
     Raises :class:`CleanupError` with all that did not go back; then the journal stays.
@@ -170,7 +169,7 @@ def undo(file: JournalFile, deadline: Deadline, say: Say) -> None:
     reasons: list[Exception] = []
     for number in reversed(range(len(journal.steps))):
         try:
-            journal = _put_back(file, journal, number, deadline, say)
+            journal = _put_back(file, journal, number, deadline)
         except TakenError:
             raise
         except (
@@ -189,9 +188,7 @@ def undo(file: JournalFile, deadline: Deadline, say: Say) -> None:
     file.drop(deadline)
 
 
-def _put_back(
-    file: JournalFile, journal: Journal, number: int, deadline: Deadline, say: Say
-) -> Journal:
+def _put_back(file: JournalFile, journal: Journal, number: int, deadline: Deadline) -> Journal:
     step = journal.steps[number]
     if step.state not in ("begun", "done"):
         return journal
@@ -202,5 +199,5 @@ def _put_back(
     remark = kind.undo(file.site, settled, deadline) or remark
     journal = journal.at(number, settled.model_copy(update={"state": "undone"}))
     file.keep(journal, deadline)
-    say(f"{file.site.host.name}: {step.summary}: {remark or 'put back'}")
+    LOGGER.info("%s: %s: %s", file.site.host.name, step.summary, remark or "put back")
     return journal

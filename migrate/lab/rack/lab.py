@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import secrets
 import shlex
 import subprocess
@@ -22,9 +23,10 @@ from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
 from migrate.lab.config import cache_folder, state_folder
-from migrate.lab.kinds import Say
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
+
+LOGGER = logging.getLogger(__name__)
 
 REACH_S = 30.0
 ROOM_BYTES = 1 << 20
@@ -148,14 +150,14 @@ _QUIET = {"qemu+ssh": "?no_tty=1"}
 """libvirt's ssh asks for no password, and so fails at once (libvirt's URI parameters)."""
 
 
-def reach(config: RackConfig, say: Say) -> RackLab:
+def reach(config: RackConfig) -> RackLab:
     """Reach every host of the rack and its peer, all at once.
 
     HostError that names all that were not reached, or that do not see the cache.
     """
-    image = ensure_image("tiny", cache_folder(), say)
+    image = ensure_image("tiny", cache_folder())
     lab = RackLab(config, str(image.probe))
-    say(f"reaching {', '.join(lab.hosts)} and the peer")
+    LOGGER.info("reaching %s and the peer", ", ".join(lab.hosts))
     token, secret = cache_folder() / "warm" / f"seen-{config.name}", secrets.token_hex(16)
     token.parent.mkdir(parents=True, exist_ok=True)
     token.write_text(secret)
@@ -221,16 +223,16 @@ class RackKind:
 
     is_persistent = True
 
-    def prepare(self, _config: RackConfig, _say: Say) -> None:
+    def prepare(self, _config: RackConfig) -> None:
         """Nothing: its hosts are there."""
 
-    def up(self, config: RackConfig, say: Say) -> RackLab:
+    def up(self, config: RackConfig) -> RackLab:
         """See :func:`reach`."""
-        return reach(config, say)
+        return reach(config)
 
-    def find(self, config: RackConfig, say: Say) -> RackLab:
+    def find(self, config: RackConfig) -> RackLab:
         """See :func:`reach`."""
-        return reach(config, say)
+        return reach(config)
 
     def down(self, _config: RackConfig) -> None:
         """Nothing: its hosts stay."""

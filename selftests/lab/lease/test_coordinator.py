@@ -20,6 +20,7 @@ import pytest
 
 pytest.importorskip("labgrid", reason="labgrid is not installed: pip install labgrid")
 
+from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
 from migrate.lab.lease.coordinator import RefusedError, Session, UnreachableError, session
@@ -96,8 +97,8 @@ def settled(coordinator: Coordinator) -> Coordinator:
     return coordinator
 
 
-class SaidSoFar:
-    """What a waiting one says, to be awaited."""
+class Waits:
+    """What is said of those who wait, to be awaited."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -117,6 +118,13 @@ class SaidSoFar:
             return next(line for line in self.lines if re.search(pattern, line))
 
 
+@pytest.fixture
+def told() -> Iterator[Waits]:
+    lines = Waits()
+    with log.shown(lines):
+        yield lines
+
+
 @contextlib.contextmanager
 def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=work)
@@ -128,12 +136,10 @@ def in_thread(work: Callable[[], None]) -> Iterator[threading.Thread]:
         assert not thread.is_alive()
 
 
-def hold(
-    coordinator: Coordinator, who: str, told: Callable[[str], None], times: Times = QUICK
-) -> ReservedPlaces:
+def hold(coordinator: Coordinator, who: str, times: Times = QUICK) -> ReservedPlaces:
     lease = ReservedPlaces(coordinator.address, who, times=times)
     try:
-        lease.take(PAIR, soon(GIVE_UP_S), told)
+        lease.take(PAIR, soon(GIVE_UP_S))
     except BaseException:
         lease.close()
         raise
@@ -153,21 +159,21 @@ def _is_held(asked: Session, name: str) -> bool:
 # --- taking and giving back -----------------------------------------------------------------------
 
 
-def test_two_jobs_race_for_the_last_pair(settled: Coordinator) -> None:
-    told = SaidSoFar()
+def test_two_jobs_race_for_the_last_pair(settled: Coordinator, told: Waits) -> None:
     has = threading.Event()
 
     def second() -> None:
         # The other way round: the order in which they are named makes no deadlock.
         with reserve_places(
-            settled.address, PAIR[::-1], "second", soon(GIVE_UP_S), told, times=QUICK
+            settled.address, PAIR[::-1], "second", soon(GIVE_UP_S), times=QUICK
         ) as lease:
             lease.check()
             has.set()
 
     with reserve_places(
-        settled.address, PAIR, "process 1 of alice@ctl", soon(GIVE_UP_S), pytest.fail, times=QUICK
+        settled.address, PAIR, "process 1 of alice@ctl", soon(GIVE_UP_S), times=QUICK
     ):
+        assert told.lines == []
         thread = threading.Thread(target=second)
         thread.start()
         line = told.wait("waiting for host rack/a", times=2)  # and says so again
@@ -181,14 +187,10 @@ def test_two_jobs_race_for_the_last_pair(settled: Coordinator) -> None:
 
 
 def test_at_the_deadline_neither_is_held(settled: Coordinator) -> None:
-    with reserve_places(
-        settled.address, ["rack/b"], "first", soon(GIVE_UP_S), pytest.fail, times=QUICK
-    ):
+    with reserve_places(settled.address, ["rack/b"], "first", soon(GIVE_UP_S), times=QUICK):
         with (
             pytest.raises(HostError, match=r"held by first, since .* until the deadline") as caught,
-            reserve_places(
-                settled.address, PAIR, "second", Deadline.after(1), SaidSoFar(), times=QUICK
-            ),
+            reserve_places(settled.address, PAIR, "second", Deadline.after(1), times=QUICK),
         ):
             pytest.fail("it was held twice")
         assert caught.value.host == "rack/b"
@@ -202,7 +204,7 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
     def job(places: tuple[str, ...]) -> None:
         for _ in range(3):
             with reserve_places(
-                settled.address, places, "job", soon(GIVE_UP_S), SaidSoFar(), times=QUICK
+                settled.address, places, "job", soon(GIVE_UP_S), times=QUICK
             ) as lease:
                 if using & set(places):
                     met.extend(places)
@@ -216,9 +218,10 @@ def test_many_jobs_never_hold_a_host_together(settled: Coordinator) -> None:
     assert met == []
 
 
+@pytest.mark.usefixtures("silent")
 def test_what_is_leased_can_not_be_acquired_by_labgrids_tools(settled: Coordinator) -> None:
     with (
-        reserve_places(settled.address, PAIR, "first", soon(GIVE_UP_S), pytest.fail, times=QUICK),
+        reserve_places(settled.address, PAIR, "first", soon(GIVE_UP_S), times=QUICK),
         session(settled.address, "ctl/bob") as other,
         pytest.raises(RefusedError, match="not reserved for ctl/bob"),
     ):
@@ -226,12 +229,11 @@ def test_what_is_leased_can_not_be_acquired_by_labgrids_tools(settled: Coordinat
 
 
 def test_what_was_acquired_by_labgrids_tools_is_waited_for(settled: Coordinator) -> None:
-    told = SaidSoFar()
     with session(settled.address, "ctl/bob") as other:
         other.acquire("rack/a")
     with (
         pytest.raises(HostError, match="held by ctl/bob, who acquired it by labgrid's tools"),
-        reserve_places(settled.address, PAIR, "second", Deadline.after(0.5), told, times=QUICK),
+        reserve_places(settled.address, PAIR, "second", Deadline.after(0.5), times=QUICK),
     ):
         pytest.fail("it was held twice")
 
@@ -239,9 +241,7 @@ def test_what_was_acquired_by_labgrids_tools_is_waited_for(settled: Coordinator)
 def test_a_host_that_nobody_registered_is_an_error(settled: Coordinator) -> None:
     with (
         pytest.raises(HostError, match=r"no such place.*migrate-lab lease register"),
-        reserve_places(
-            settled.address, ["rack/c"], "job", soon(GIVE_UP_S), SaidSoFar(), times=QUICK
-        ),
+        reserve_places(settled.address, ["rack/c"], "job", soon(GIVE_UP_S), times=QUICK),
     ):
         pytest.fail("it was held")
 
@@ -250,7 +250,7 @@ def test_a_coordinator_out_of_reach_is_an_error_with_a_remedy(coordinator: Coord
     coordinator.kill()
     with (
         pytest.raises(UnreachableError, match=r"labgrid-coordinator --listen") as caught,
-        reserve_places(coordinator.address, PAIR, "job", soon(GIVE_UP_S), SaidSoFar(), times=QUICK),
+        reserve_places(coordinator.address, PAIR, "job", soon(GIVE_UP_S), times=QUICK),
     ):
         pytest.fail("it was held")
     assert caught.value.exit_code == 3
@@ -264,31 +264,30 @@ from migrate.clock import Deadline
 from migrate.lab.lease.reservation import Times, reserve_places
 address, *places = sys.argv[1:]
 times = Times(refresh={refresh}, lost={lost}, settle={settle})
-with reserve_places(address, places, "the dead one", Deadline.after(60), print, times=times):
+with reserve_places(address, places, "the dead one", Deadline.after(60), times=times):
     print("held", flush=True)
     threading.Event().wait()
 """
 
 
-def test_a_holder_that_is_killed_loses_its_lease(settled: Coordinator) -> None:
+def test_a_holder_that_is_killed_loses_its_lease(settled: Coordinator, told: Waits) -> None:
     script = HOLDER.format(refresh=QUICK.refresh, lost=QUICK.lost, settle=QUICK.settle)
     command = [sys.executable, "-c", script, settled.address, *PAIR]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        told = SaidSoFar()
         os.kill(holder.pid, signal.SIGKILL)
     # At most 90 s later by its clock: expired, forgotten at one look, given at the next.
-    with reserve_places(settled.address, PAIR, "next", soon(GIVE_UP_S), told, times=QUICK):
+    with reserve_places(settled.address, PAIR, "next", soon(GIVE_UP_S), times=QUICK):
         assert "held by the dead one, since" in told.lines[0]
 
 
-def test_a_lease_outlives_the_coordinators_patience(settled: Coordinator) -> None:
-    lease = hold(settled, "first", pytest.fail)
-    told = SaidSoFar()
+def test_a_lease_outlives_the_coordinators_patience(settled: Coordinator, told: Waits) -> None:
+    lease = hold(settled, "first")
+    assert told.lines == []
 
     def second() -> None:
-        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), told, times=QUICK):
+        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), times=QUICK):
             pass
 
     with in_thread(second):
@@ -298,18 +297,17 @@ def test_a_lease_outlives_the_coordinators_patience(settled: Coordinator) -> Non
 
 
 def test_a_coordinator_that_starts_anew_gives_nobody_the_hosts_of_another(
-    settled: Coordinator,
+    settled: Coordinator, told: Waits
 ) -> None:
     settled.saved()
-    lease = hold(settled, "first", pytest.fail, PATIENT)
+    lease = hold(settled, "first", PATIENT)
+    assert told.lines == []
     settled.kill()
     settled.start()
-    told, order = SaidSoFar(), []
+    order = []
 
     def newcomer() -> None:
-        with reserve_places(
-            settled.address, PAIR, "newcomer", soon(GIVE_UP_S), told, times=PATIENT
-        ):
+        with reserve_places(settled.address, PAIR, "newcomer", soon(GIVE_UP_S), times=PATIENT):
             order.append("newcomer")
 
     with in_thread(newcomer):
@@ -321,13 +319,15 @@ def test_a_coordinator_that_starts_anew_gives_nobody_the_hosts_of_another(
     assert order == ["first", "newcomer"]
 
 
-def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(settled: Coordinator) -> None:
+def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(
+    settled: Coordinator, told: Waits
+) -> None:
     settled.saved()
-    lease = hold(settled, "first", pytest.fail, PATIENT)
-    told = SaidSoFar()
+    lease = hold(settled, "first", PATIENT)
+    assert told.lines == []
 
     def second() -> None:
-        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), told, times=PATIENT):
+        with reserve_places(settled.address, PAIR, "second", soon(GIVE_UP_S), times=PATIENT):
             pass
 
     with in_thread(second):
@@ -340,11 +340,12 @@ def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(settled: Co
         lease.close()
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_lease_is_lost_when_the_coordinator_stays_away(settled: Coordinator) -> None:
     lost = threading.Event()
     lease = ReservedPlaces(settled.address, "first", times=QUICK, on_lost=lambda _error: lost.set())
     try:
-        lease.take(PAIR, soon(GIVE_UP_S), pytest.fail)
+        lease.take(PAIR, soon(GIVE_UP_S))
         lease.check()
         settled.kill()
         assert lost.wait(GIVE_UP_S)
@@ -354,11 +355,12 @@ def test_a_lease_is_lost_when_the_coordinator_stays_away(settled: Coordinator) -
         lease.close()
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_lease_that_is_cancelled_by_hand_is_lost_at_once(settled: Coordinator) -> None:
     lost = threading.Event()
     lease = ReservedPlaces(settled.address, "first", times=QUICK, on_lost=lambda _error: lost.set())
     try:
-        lease.take(PAIR, soon(GIVE_UP_S), pytest.fail)
+        lease.take(PAIR, soon(GIVE_UP_S))
         with session(settled.address, "an admin") as admin:
             place = admin.place("rack/b")
             assert place is not None

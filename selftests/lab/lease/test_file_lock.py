@@ -16,11 +16,13 @@ from typing import Any, cast
 
 import pytest
 
+from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab.api import Host, Lab
 from migrate.lab.lease import file_lock as lease
 from migrate.lab.lease.file_lock import lease_hosts, lease_key, lock_hosts, place_of
+from selftests.helpers import SaidSoFar
 
 
 def host(name: str, **more: Any) -> Host:
@@ -45,11 +47,14 @@ def test_one_who_waits_says_for_whom_and_since_when_and_says_so_again(
             twice.set()
 
     def second() -> None:
-        with lease_hosts(lab(tmp_path), [host("b")], "case-2", Deadline.after(60), progress):
+        with lease_hosts(lab(tmp_path), [host("b")], "case-2", Deadline.after(60)):
             pass
 
     hosts = [host("b"), host("a")]
-    with lease_hosts(lab(tmp_path), hosts, "case-1", Deadline.after(1), pytest.fail) as held:
+    with (
+        lease_hosts(lab(tmp_path), hosts, "case-1", Deadline.after(1)) as held,
+        log.shown(progress),
+    ):
         held.check()
         thread = threading.Thread(target=second)
         thread.start()
@@ -63,23 +68,26 @@ def test_one_who_waits_says_for_whom_and_since_when_and_says_so_again(
         )
 
 
-def test_both_or_none(tmp_path: Path) -> None:
-    with lock_hosts(tmp_path, ["b"], Deadline.after(1), pytest.fail, job="first"):
+def test_both_or_none(tmp_path: Path, told: SaidSoFar) -> None:
+    with lock_hosts(tmp_path, ["b"], Deadline.after(1), job="first"):
+        assert told.lines == []
         with (
             pytest.raises(HostError, match=r"for first, since .* until the deadline") as caught,
-            lock_hosts(tmp_path, ["b", "a"], Deadline.after(0.1), lambda _line: None),
+            lock_hosts(tmp_path, ["b", "a"], Deadline.after(0.1)),
         ):
             pytest.fail("it was held twice")
         assert caught.value.host == "b"
-        with lock_hosts(tmp_path, ["a"], Deadline.after(1), pytest.fail):
-            pass
+        told.lines.clear()
+        with lock_hosts(tmp_path, ["a"], Deadline.after(1)):
+            assert told.lines == []
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_holder_that_died_leaves_no_lease(tmp_path: Path) -> None:
     script = (
         "import sys, threading\nfrom pathlib import Path\n"
         "from migrate.clock import Deadline\nfrom migrate.lab.lease.file_lock import lock_hosts\n"
-        "with lock_hosts(Path(sys.argv[1]), ['a', 'b'], Deadline.after(60), print):\n"
+        "with lock_hosts(Path(sys.argv[1]), ['a', 'b'], Deadline.after(60)):\n"
         "    print('held', flush=True)\n    threading.Event().wait()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -88,14 +96,15 @@ def test_a_holder_that_died_leaves_no_lease(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(HostError, match=f"held by process {holder.pid}"),
-            lock_hosts(tmp_path, ["a"], Deadline.after(0), lambda _line: None),
+            lock_hosts(tmp_path, ["a"], Deadline.after(0)),
         ):
             pytest.fail("it was held twice")
         os.kill(holder.pid, signal.SIGKILL)
-    with lock_hosts(tmp_path, ["a", "b"], Deadline.after(1), pytest.fail):
+    with lock_hosts(tmp_path, ["a", "b"], Deadline.after(1)):
         pass
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_host_of_several_lab_files_is_leased_by_what_it_is(tmp_path: Path) -> None:
     known = host("a", lease_name="rack17/slot 3")
     assert lease_key(known) == place_of("rack", known, "a") == "rack17/slot 3"
@@ -104,19 +113,19 @@ def test_a_host_of_several_lab_files_is_leased_by_what_it_is(tmp_path: Path) -> 
         "rack/a",
     )
     with (
-        lease_hosts(lab(tmp_path), [known], "one", Deadline.after(1), pytest.fail),
+        lease_hosts(lab(tmp_path), [known], "one", Deadline.after(1)),
         pytest.raises(HostError, match="for one, since"),
         lease_hosts(
             lab(tmp_path),
             [host("b", lease_name="rack17/slot 3")],
             "two",
             Deadline.after(0),
-            lambda _line: None,
         ),
     ):
         pytest.fail("it was held twice")
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_coordinator_without_labgrid_installed_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +134,6 @@ def test_a_coordinator_without_labgrid_installed_says_what_to_install(
     monkeypatch.setitem(sys.modules, "grpc", None)
     with (
         pytest.raises(ConfigurationError, match=r"grpc is not installed.*migrate-lab\[coord"),
-        lease_hosts(lab(tmp_path, "h:1"), [host("a")], "job", Deadline.after(1), pytest.fail),
+        lease_hosts(lab(tmp_path, "h:1"), [host("a")], "job", Deadline.after(1)),
     ):
         pytest.fail("it was held")

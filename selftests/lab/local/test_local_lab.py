@@ -28,7 +28,7 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
-from selftests.helpers import quiet, soon, traces
+from selftests.helpers import SaidSoFar, soon, traces
 
 
 def config(name: str, huge_pages: int = 2) -> LocalConfig:
@@ -38,7 +38,7 @@ def config(name: str, huge_pages: int = 2) -> LocalConfig:
 
 @pytest.fixture
 def lab(lab_name: str) -> LocalLab:
-    return local.KIND.up(config(lab_name), quiet)
+    return local.KIND.up(config(lab_name))
 
 
 def own_huge_pages() -> int:
@@ -71,11 +71,10 @@ def hears(here: Host, there: Host) -> str:
 # --- up and down ---
 
 
-def test_hosts_answer_and_down_leaves_nothing(lab_name: str) -> None:
+def test_hosts_answer_and_down_leaves_nothing(lab_name: str, told: SaidSoFar) -> None:
     before = own_huge_pages()
-    told: list[str] = []
-    lab = local.KIND.up(config(lab_name), told.append)
-    assert told, "something is said while it comes up"
+    lab = local.KIND.up(config(lab_name))
+    assert told.lines, "something is said while it comes up"
     assert lab_name in fabric_kind.names()
     a, b = lab.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
@@ -95,20 +94,20 @@ def test_hosts_answer_and_down_leaves_nothing(lab_name: str) -> None:
 
 
 def test_up_again_is_the_same_lab(shared_lab: LocalLab) -> None:
-    again = local.KIND.up(LocalConfig(name=shared_lab.name), quiet)
+    again = local.KIND.up(LocalConfig(name=shared_lab.name))
     assert again.record == shared_lab.record
     assert fabric_kind.find(shared_lab.name) is not None
 
 
 def test_a_lab_that_is_up_is_not_given_other_hosts(shared_lab: LocalLab) -> None:
     with pytest.raises(HostError, match="with other hosts") as caught:
-        local.KIND.up(config(shared_lab.name, huge_pages=3), quiet)
+        local.KIND.up(config(shared_lab.name, huge_pages=3))
     assert f"down --name {shared_lab.name}" in caught.value.remedy
     assert fabric_kind.find(shared_lab.name) is not None
 
 
 def test_two_labs_at_once_do_not_see_each_other(new_lab_name: Callable[[], str]) -> None:
-    first, second = (local.KIND.up(config(new_lab_name()), quiet) for _ in range(2))
+    first, second = (local.KIND.up(config(new_lab_name())) for _ in range(2))
     a, b = first.hosts.values()
     fabric_kind.down(second.name)
     assert hears(a, b) == "b"
@@ -121,7 +120,7 @@ def test_a_lab_of_two_releases_has_libvirt_on_both(lab_name: str) -> None:
         "a": LocalHostConfig(root="debian-12", huge_pages=0),
         "b": LocalHostConfig(huge_pages=0),
     }
-    lab = local.KIND.up(LocalConfig(name=lab_name, hosts=roots), quiet)
+    lab = local.KIND.up(LocalConfig(name=lab_name, hosts=roots))
     found = []
     for host in lab.hosts.values():
         with host.connect() as hypervisor:
@@ -167,7 +166,7 @@ def pausing(*args, **kwargs):
 setattr(owner, name, staticmethod(pausing) if owner is Pages else pausing)
 journal.HUGE_PAGES = Pages
 if command == "up":
-    local.KIND.up(LocalConfig.model_validate_json(sys.argv[4]), lambda _: None)
+    local.KIND.up(LocalConfig.model_validate_json(sys.argv[4]))
 else:
     labs.down(sys.argv[4])
 """
@@ -224,7 +223,7 @@ def test_down_goes_on_where_a_killed_one_ended(lab: LocalLab, step: str, count: 
 def test_up_after_a_killed_controller_is_a_whole_lab(lab_name: str) -> None:
     killed_at("up", "namespaces.start_host", 1, config(lab_name).model_dump_json())
     assert fabric_kind.find(lab_name) is None
-    lab = local.KIND.up(config(lab_name), quiet)
+    lab = local.KIND.up(config(lab_name))
     a, b = lab.hosts.values()
     assert hears(a, b) == "b"
 
@@ -234,7 +233,7 @@ def test_a_host_that_ended_behind_the_labs_back_is_noticed_and_made_anew(lab: Lo
     assert init is not None
     init.end(Deadline.after(10))
     assert fabric_kind.find(lab.name) is None
-    again = local.KIND.up(config(lab.name), quiet)
+    again = local.KIND.up(config(lab.name))
     a, b = again.hosts.values()
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert again.record.hosts[0].init != init
@@ -256,7 +255,7 @@ def test_up_that_is_broken_off_leaves_nothing(
 
     monkeypatch.setattr(namespaces, "start_host", second_fails)
     with pytest.raises(type(error)):
-        local.KIND.up(config(lab_name), quiet)
+        local.KIND.up(config(lab_name))
     assert traces(lab_name) == []
     assert own_huge_pages() == before
 
@@ -272,7 +271,7 @@ def test_a_libvirt_that_does_not_come_up_is_told_in_its_own_words(
         text += getattr(namespaces, file)
     monkeypatch.setattr(namespaces, file, text)
     with pytest.raises(HostError, match=r"listen_tcp|no-such-user") as caught:
-        local.KIND.up(config(lab_name), quiet)
+        local.KIND.up(config(lab_name))
     assert caught.value.host in {"a", "b"}
     assert traces(lab_name) == []
 
@@ -285,7 +284,7 @@ def test_a_root_that_can_not_be_entered_is_told_with_the_log(
     for file in ("passwd", "group"):
         (tmp_path / "etc" / file).touch()
     with pytest.raises(HostError, match="mount") as caught:
-        local.KIND.up(config(lab_name), quiet)
+        local.KIND.up(config(lab_name))
     assert caught.value.host == "a"
     assert traces(lab_name) == []
 
@@ -294,7 +293,7 @@ def test_without_huge_pages_the_lab_is_up_and_says_so(
     lab_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
-    lab = local.KIND.up(config(lab_name), quiet)
+    lab = local.KIND.up(config(lab_name))
     assert lab.record.huge_pages == 0
     assert "4 huge pages of 2 MiB could not be had" in lab.record.note
     found = fabric_kind.find(lab_name)
@@ -309,9 +308,7 @@ def test_without_root_it_is_told_what_to_do(
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(HostError, match="needs root") as caught:
-            local.KIND.up(config(lab_name), quiet) if command == "up" else fabric_kind.down(
-                lab_name
-            )
+            local.KIND.up(config(lab_name)) if command == "up" else fabric_kind.down(lab_name)
     assert "sudo" in caught.value.remedy
     assert caught.value.exit_code == 3
     assert traces(lab_name) == []
@@ -320,7 +317,7 @@ def test_without_root_it_is_told_what_to_do(
 def test_a_root_that_is_none_touches_nothing(lab_name: str) -> None:
     hosts = {"a": LocalHostConfig(), "b": LocalHostConfig(root="debian-1")}
     with pytest.raises(ConfigurationError, match="debian-1'"):
-        local.KIND.up(LocalConfig(name=lab_name, hosts=hosts), quiet)
+        local.KIND.up(LocalConfig(name=lab_name, hosts=hosts))
     assert traces(lab_name) == []
 
 

@@ -22,7 +22,7 @@ from migrate.lab.nested import image as machine_image
 from migrate.lab.nested import kernel as machine_kernel
 from migrate.lab.nested.image import MachineImage, ensure_machine_image
 from migrate.lab.nested.kernel import MODULES, SOURCES, MachineKernel, ensure_machine_kernel
-from selftests.helpers import quiet, unpack_newc
+from selftests.helpers import SaidSoFar, unpack_newc
 
 # --- the kernel -----------------------------------------------------------------------------------
 
@@ -84,10 +84,9 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
 
 
 def test_a_kernel_is_made_once_of_a_package_and_of_what_it_leaves_out(
-    mirror: Mirror, tmp_path: Path
+    mirror: Mirror, tmp_path: Path, told: SaidSoFar
 ) -> None:
-    told: list[str] = []
-    kernel = ensure_machine_kernel(tmp_path, told.append)
+    kernel = ensure_machine_kernel(tmp_path)
     assert kernel.version == VERSION
     assert kernel.vmlinux.read_bytes() == b"elf of boot/vmlinuz-x"
     modules = kernel.modules()
@@ -98,9 +97,9 @@ def test_a_kernel_is_made_once_of_a_package_and_of_what_it_leaves_out(
         assert order.index(first) < order.index(then)
     assert kernel.index()["modules.alias"] == b"alias vfio_pci:* vfio_pci\n"
     assert not {"build", "root"} & {path.name for path in kernel.folder.iterdir()}
-    assert ensure_machine_kernel(tmp_path, told.append) == kernel
+    assert ensure_machine_kernel(tmp_path) == kernel
     assert sorted(mirror.asked) == ["kernel", "sources"]
-    assert len(told) == 1
+    assert len(told.lines) == 1
 
 
 def test_sources_of_another_version_than_the_kernel_are_refused(
@@ -108,13 +107,13 @@ def test_sources_of_another_version_than_the_kernel_are_refused(
 ) -> None:
     mirror.sources = "6.12.108+deb13-amd64"
     with pytest.raises(HostError) as caught:
-        ensure_machine_kernel(tmp_path, quiet)
+        ensure_machine_kernel(tmp_path)
     assert VERSION in caught.value.said
     assert mirror.sources in caught.value.said
     assert "try again" in caught.value.remedy
     assert [path for path in (tmp_path / "nested").iterdir() if path.is_dir()] == []
     mirror.sources = VERSION
-    assert ensure_machine_kernel(tmp_path, quiet).version == VERSION
+    assert ensure_machine_kernel(tmp_path).version == VERSION
 
 
 def test_what_can_not_be_compiled_leaves_nothing(
@@ -125,7 +124,7 @@ def test_what_can_not_be_compiled_leaves_nothing(
 
     monkeypatch.setattr(machine_kernel, "run", fails)
     with pytest.raises(HostError, match=r"vringh\.c"):
-        ensure_machine_kernel(tmp_path, quiet)
+        ensure_machine_kernel(tmp_path)
     assert mirror.asked
     assert [path for path in (tmp_path / "nested").iterdir() if path.is_dir()] == []
 
@@ -136,7 +135,7 @@ def test_what_can_not_be_compiled_leaves_nothing(
 @pytest.fixture
 def kernel(mirror: Mirror, tmp_path: Path) -> MachineKernel:
     assert mirror
-    return ensure_machine_kernel(tmp_path, quiet)
+    return ensure_machine_kernel(tmp_path)
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ Make = Callable[[], MachineImage]
 def make(kernel: MachineKernel, root: Path, tmp_path: Path) -> Make:
     assert kernel.folder.exists()
     assert root.exists()
-    return lambda: ensure_machine_image("debian-13", tmp_path, quiet)
+    return lambda: ensure_machine_image("debian-13", tmp_path)
 
 
 def test_an_initramfs_holds_the_hosts_files_at_their_places(make: Make) -> None:

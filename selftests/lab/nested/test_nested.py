@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.lab.kvm_boot import Boot
@@ -25,7 +26,7 @@ from migrate.lab.nested.machine import Machine, taps
 from migrate.lab.state import LabRecord, new_record
 from migrate.model import Interface
 from selftests.doubles.qmp import DONE, StandIn, event
-from selftests.helpers import quiet, soon
+from selftests.helpers import soon
 
 # --- a machine's arguments ------------------------------------------------------------------------
 
@@ -292,7 +293,7 @@ def test_kvm_is_used_where_it_nests_and_was_seen_to_boot(
     monkeypatch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: boot)
     host = recorded("x", tmp_path).hosts[0]
     place = cast("NamespaceHost", Place(tmp_path))
-    assert nested._accelerator(place, host, quiet) == accelerator
+    assert nested._accelerator(place, host) == accelerator
 
 
 class Silent:
@@ -359,7 +360,8 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def start(accelerator: str) -> list[str]:
     told: list[str] = []
     lab = cast("NestedLab", SimpleNamespace(outer={"a": None, "b": None}))
-    nested._start(lab, [made(accelerator), made(accelerator, "b", 2)], told.append)
+    with log.shown(told.append):
+        nested._start(lab, [made(accelerator), made(accelerator, "b", 2)])
     return told
 
 

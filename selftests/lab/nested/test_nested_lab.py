@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate import log
 from migrate.backends.virtio.backend import VirtioBackend
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline, now_ns
@@ -29,7 +30,7 @@ from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
-from selftests.helpers import new_name, quiet, remove_lab, soon, traces
+from selftests.helpers import SaidSoFar, new_name, remove_lab, soon, traces
 
 pytestmark = pytest.mark.needs_root
 
@@ -69,7 +70,8 @@ def up() -> Iterator[Up]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(nested, "_states", damaged)
-            close(nested.KIND.up(found.config, found.told.append))
+            with log.shown(found.told.append):
+                close(nested.KIND.up(found.config))
         yield found
     finally:
         remove_lab(found.config.name)
@@ -117,11 +119,10 @@ def test_hosts_answer_us_and_each_other(lab: NestedLab) -> None:
     assert leftovers(lab.hosts.values()) == ()
 
 
-def test_up_again_is_the_same_lab(up: Up, lab: NestedLab) -> None:
-    told: list[str] = []
-    again = nested.KIND.up(up.config, told.append)
+def test_up_again_is_the_same_lab(up: Up, lab: NestedLab, told: SaidSoFar) -> None:
+    again = nested.KIND.up(up.config)
     assert again.record == lab.record
-    assert told == []
+    assert told.lines == []
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -192,13 +193,14 @@ def gone(lab: NestedLab, name: str) -> None:
         assert not deadline.passed(), f"the machine {name} does not end"
 
 
-def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: NestedLab) -> None:
+def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(
+    up: Up, lab: NestedLab, told: SaidSoFar
+) -> None:
     place = lab.outer["b"]
     place.run(["kill", "-KILL", place.file(machine.PID_FILE).read_text().strip()], soon())
     gone(lab, "b")
     assert fabric_kind.find(lab.name) is None
-    told: list[str] = []
-    again = nested.KIND.up(up.config, told.append)
+    again = nested.KIND.up(up.config)
     try:
         assert again.is_healthy()
         assert again.record.hosts != lab.record.hosts
@@ -206,13 +208,13 @@ def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(up: Up, lab: 
     finally:
         close(again)
     if up.says("(tcg)"):
-        assert any("saved state" in line for line in told)
-        assert not any("booting" in line for line in told)
+        assert "saved state" in told
+        assert "booting" not in told
 
 
 def test_down_leaves_nothing_though_a_guest_runs(up: Up, lab: NestedLab) -> None:
     inside = [host.init for host in lab.record.hosts]
-    image = ensure_image("tiny", cache_folder(), quiet)
+    image = ensure_image("tiny", cache_folder())
     with lab.hosts["a"].connect() as hypervisor:
         xml = domain_xml(
             GuestSpec(),

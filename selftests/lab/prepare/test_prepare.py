@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, HostError
 from migrate.lab.prepare.apply import (
@@ -47,13 +48,15 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def prepared(place: Place, spec: Preparation = ALL, lab: str = LAB) -> list[str]:
     """What was said."""
     said: list[str] = []
-    prepare(place.site(), lab, spec, soon(), said.append)
+    with log.shown(said.append):
+        prepare(place.site(), lab, spec, soon())
     return said
 
 
 def put_back(place: Place) -> list[str]:
     said: list[str] = []
-    undo(JournalFile.read(place.site(), soon()), soon(), said.append)
+    with log.shown(said.append):
+        undo(JournalFile.read(place.site(), soon()), soon())
     return said
 
 
@@ -115,7 +118,7 @@ def test_a_module_that_was_loaded_stays_where_another_one_needs_it(place: Place)
 
 
 def test_nothing_is_wished_for(place: Place) -> None:
-    assert prepare(place.site(), LAB, Preparation(), soon(), print) is None
+    assert prepare(place.site(), LAB, Preparation(), soon()) is None
     assert place.state()["journals"] == []
 
 
@@ -216,7 +219,7 @@ def test_of_two_that_put_back_one_is_refused_and_pages_are_given_back_once(place
     late = JournalFile.read(place.site(), soon())
     put_back(place)
     with pytest.raises(TakenError):
-        undo(late, soon(), print)
+        undo(late, soon())
     assert place.state()["pages"] == "500\n"
 
 

@@ -1,0 +1,47 @@
+"""What the hosts of a lab can do, and what modes need."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from migrate.backends.registry import INSPECTIONS, MODES
+from migrate.images.initramfs import ensure_image
+from migrate.lab import capabilities
+from migrate.lab.api import Host, Lab
+from migrate.lab.config import cache_folder
+from migrate.lab.kvm_boot import BOOT_S
+from migrate.model import HostFacts
+
+LOGGER = logging.getLogger(__name__)
+
+
+def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
+    """What each host can do, asked of all at once."""
+    image = ensure_image("tiny", cache_folder())
+
+    def ask(host: Host) -> HostFacts:
+        with host.connect() as hypervisor:
+            return capabilities.gather(
+                host,
+                hypervisor,
+                cache_folder(),
+                image,
+                INSPECTIONS,
+                fresh=fresh,
+                seconds=BOOT_S * lab.patience,
+            )
+
+    LOGGER.info("asking the hosts what they can do")
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(ask, lab.hosts.values()))
+
+
+def needs_of_modes() -> dict[str, tuple[str, ...]]:
+    """What each mode takes, by the names of capabilities."""
+    return {name: mode.needs for name, mode in MODES.items()}
+
+
+def needs_to_migrate() -> dict[str, tuple[str, ...]]:
+    """What a mode takes beside its needs for its guest to be migrated as it is."""
+    return {name: mode.needs_to_migrate for name, mode in MODES.items()}

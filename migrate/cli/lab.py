@@ -1,0 +1,152 @@
+"""``migrate-lab lab …`` and ``doctor``: bring a lab up, look at it, take it down.
+
+Heavy modules are imported by the commands that need them, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from migrate.cli.options import AS_JSON, LAB, VERBOSE, shown
+from migrate.cli.repair import ready, repair
+
+LOGGER = logging.getLogger(__name__)
+
+
+@click.group()
+def lab() -> None:
+    """Bring a lab up, look at it, take it down."""
+
+
+@lab.command()
+@LAB
+@VERBOSE
+def prepare(lab_file: Path | None, name: str | None) -> None:
+    """Have in the cache what the lab is made of; bring nothing up."""
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+
+    config = load_lab(lab_file, name)
+    with shown():
+        manager.prepare(config)
+    click.echo(f"{config.name} can be brought up")
+
+
+@lab.command()
+@LAB
+@VERBOSE
+def up(lab_file: Path | None, name: str | None) -> None:
+    """Bring the lab up; does nothing when it is up."""
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+
+    config = load_lab(lab_file, name)
+    with shown(), closing(manager.up(config)) as lab:
+        click.echo(f"{lab.name} is up: {', '.join(lab.hosts)}")
+
+
+@lab.command()
+@LAB
+@AS_JSON
+@VERBOSE
+def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    """What is up; exit code 3 if the lab is not."""
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+
+    config = load_lab(lab_file, name)
+    with shown():
+        lab = manager.find(config)
+    if as_json:
+        click.echo(lab.as_json() if lab else json.dumps(None))
+    elif lab is None:
+        left = (
+            f"; something of it is left: `migrate-lab lab down --name {config.name}`"
+            if config.name in manager.names()
+            else ""
+        )
+        click.echo(f"{config.name} is not up{left}")
+    else:
+        for line in lab.summary():
+            click.echo(line)
+    if lab is None:
+        sys.exit(3)
+    lab.close()
+
+
+@lab.command()
+@LAB
+@VERBOSE
+def down(lab_file: Path | None, name: str | None) -> None:
+    """Remove all of the lab, also what a killed controller left."""
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+
+    config = load_lab(lab_file, name)
+    if manager.is_persistent(config):
+        click.echo(f"nothing of the {config.kind} {config.name} was brought up")
+        return
+    with shown():
+        manager.down(config)
+    click.echo(f"{config.name} is down")
+
+
+@lab.command()
+@click.argument("host")
+@click.argument("command", nargs=-1)
+@LAB
+@VERBOSE
+def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
+    """A shell on HOST, or COMMAND there (after --)."""
+    from migrate.errors import ConfigurationError
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+
+    config = load_lab(lab_file, name)
+    with shown():
+        lab = manager.find(config)
+    if lab is None:
+        raise ConfigurationError(
+            f"open a shell in the lab {config.name}",
+            said="it is not up",
+            remedy=f"`migrate-lab lab up --name {config.name}`",
+        )
+    if host not in lab.hosts:
+        raise ConfigurationError(
+            f"open a shell on {host}", said="no such host", remedy=", ".join(lab.hosts)
+        )
+    done = subprocess.run(lab.enter(host, list(command) or ["bash"]), check=False)
+    sys.exit(done.returncode)
+
+
+@click.command(short_help="What each host of a lab can do, mode by mode.")
+@LAB
+@click.option("--fresh", is_flag=True, help="Try KVM again, whatever was found last time.")
+@AS_JSON
+@VERBOSE
+def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) -> None:
+    """What each host of a lab can do, mode by mode; if not: the reason and the remedy."""
+    from migrate.campaign import hosts
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+    from migrate.report import doctor as report
+
+    with shown(), manager.opened(load_lab(lab_file, name)) as lab:
+        facts = hosts.look(lab, fresh=fresh)
+    if as_json:
+        click.echo(json.dumps([host.model_dump() for host in facts], indent=1))
+    else:
+        needs, to_migrate = hosts.needs_of_modes(), hosts.needs_to_migrate()
+        click.echo(report.plain(facts, needs, to_migrate))
+
+
+for command in (ready, repair):
+    lab.add_command(command)
