@@ -29,3 +29,5 @@ def test_a_guest_that_a_newer_qemu_refuses_stays_where_it_is(
 ) -> None:
     attempt = scenario(VERSIONS, variant="older-to-newer-refused-virtio")
     verdicts(attempt)
+    assert attempt.error is not None
+    assert "Failed to load element of type virtio" in attempt.error.said

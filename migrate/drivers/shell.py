@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +46,9 @@ def run(
     """
     tried = " ".join(argv)
     began_ns = now_ns()
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise HostError(
-            tried, host=host, said=f"{argv[0]} is not installed", remedy=remedy
-        ) from error
-    with process:
+    with _interrupts_later() as deliver, _start(argv, host, remedy) as process:
         try:
+            deliver()
             out, err = process.communicate(text or "", timeout=deadline.left())
         except subprocess.TimeoutExpired as error:
             _kill_all(process)
@@ -83,6 +72,46 @@ def log_end(logger: logging.Logger, done: Completed, began_ns: int, host: str) -
     where = f"{host}: " if host else ""
     took_ms = (now_ns() - began_ns) / 1e6
     logger.debug("%s%s: exit status %d after %.0f ms", where, command, done.status, took_ms)
+
+
+def _start(argv: Sequence[str], host: str, remedy: str) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise HostError(
+            " ".join(argv), host=host, said=f"{argv[0]} is not installed", remedy=remedy
+        ) from error
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[Callable[[], None]]:
+    """Hold a Ctrl-C back until ``deliver`` is called, at the latest at the end of the block: one
+    that comes while a program is started would leave it without anybody who knows of it."""
+    came: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    held_back = threading.current_thread() is threading.main_thread() and callable(handler)
+
+    def deliver() -> None:
+        if held_back:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            came.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    if held_back:
+        signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield deliver
+    finally:
+        deliver()
 
 
 def _kill_all(process: subprocess.Popen[str]) -> None:
