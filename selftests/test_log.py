@@ -72,7 +72,10 @@ def test_a_runs_log_goes_on_where_it_was(tmp_path: Path) -> None:
     ]
 
 
-def test_what_a_guest_says_is_one_line_of_printable_text(tmp_path: Path) -> None:
+def test_what_a_guest_says_is_one_line_of_printable_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log.LOGGER, "propagate", False)  # pytest-xdist can't send it on
     path = tmp_path / log.RUN_LOG
     with log.recorded() as run_log:
         run_log.write_to(path)
