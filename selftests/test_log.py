@@ -76,7 +76,7 @@ def test_what_a_guest_says_is_one_line_of_printable_text(tmp_path: Path) -> None
     path = tmp_path / log.RUN_LOG
     with log.recorded() as run_log:
         run_log.write_to(path)
-        # Straight to it: pytest hears what is logged, and its workers can't pass on half a character.
+        # Straight to it: pytest hears what is logged, and its workers can't send half a character.
         said = "\x1b[2J\nowned \udcff"
         run_log.handle(
             LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, "console: %s", (said,), None)
