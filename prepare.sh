@@ -73,6 +73,7 @@ make_venv() {
     "${stamp%% *} $here [dev]") return 0 ;; # has all that a run needs, and more
     esac
     progress "making the virtual environment"
+    rm -rf "$here/migrate_lab.egg-info" # of an older installation: its entry points are found in this folder
     log=$(mktemp)
     if ! { "$python" -m venv --clear "$venv" && "$venv/bin/pip" install -q --require-hashes -r "$lock" &&
         "$venv/bin/pip" install -q --no-deps --no-build-isolation -e "$here"; } >"$log" 2>&1; then
