@@ -38,6 +38,8 @@ class Look:
 
     said: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     boot: Boot | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the kernel, QEMU, libvirt, and what inspections found."""
 
     def all(self, key: str) -> tuple[str, ...]:
         """Every value of ``key``; none where the host has no such thing."""
@@ -97,9 +99,11 @@ def gather(
     versions = {"kernel": look.first("kernel"), **hypervisor.versions()}
     for inspection in every:
         versions |= inspection.versions(look)
+    tried = None
     if image is not None and "kvm" in look.all("device"):
         key = (host.root, versions["kernel"], versions["qemu"], look.first("cpu"))
-        look = Look(said, boot_once(host, cache, key, image, fresh=fresh, seconds=seconds))
+        tried = boot_once(host, cache, key, image, fresh=fresh, seconds=seconds)
+    look = Look(said, tried, versions)
     return HostFacts(
         host=host.name,
         root=host.root,

@@ -88,6 +88,26 @@ def test_what_a_host_can_do(
 
 
 @pytest.mark.parametrize(
+    ("qemu", "boot", "able"),
+    [
+        ("7.2.22", None, False),
+        ("7.2.22", TIMED_OUT, False),
+        ("7.2.22", REACHED, True),
+        ("10.0.13", None, True),
+    ],
+)
+def test_a_qemu_that_an_emulated_vhost_user_guest_ends_is_not_used_for_one(
+    qemu: str, boot: Boot | None, able: bool
+) -> None:
+    look = Look(boot=boot, versions={"qemu": qemu})
+    (capability,) = (one for one in judge(look, EVERY) if one.name == "vhost-user-guest")
+    assert capability.able is able
+    if not able:
+        assert f"QEMU {qemu} crashes" in capability.reason
+        assert "KVM" in capability.remedy
+
+
+@pytest.mark.parametrize(
     ("name", "boot", "said", "reason", "remedy"),
     [
         ("kvm", None, {}, "no /dev/kvm", "firmware"),

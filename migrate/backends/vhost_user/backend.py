@@ -38,7 +38,7 @@ class VhostUserBackend(Backend):
 class VhostUser(BackendMode[VhostUserBackend]):
     """One port of the host's OVS for the guest."""
 
-    needs = ("huge-pages", "ovs-dpdk")
+    needs = ("huge-pages", "ovs-dpdk", "vhost-user-guest")
     inspections = (INSPECTION,)
     logs = MappingProxyType({"ovs": ovs.LOG})
     leftovers = (ovs.PORT_LEFTOVER,)

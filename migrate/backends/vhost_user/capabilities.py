@@ -1,4 +1,4 @@
-"""Whether OVS-DPDK can run on a host."""
+"""Whether OVS-DPDK can run on a host, and serve a guest of its QEMU."""
 
 from __future__ import annotations
 
@@ -56,6 +56,27 @@ def _switch_versions(look: Look) -> dict[str, str]:
     return versions
 
 
+def _vhost_user_guest(look: Look) -> Yes | No:
+    """An emulated guest has no vector_irqfd, which QEMU 7.2 (seen with 7.2.22) uses all the same
+    when the guest's driver is ready (hw/virtio/virtio-pci.c, virtio_pci_set_guest_notifiers)."""
+    qemu = look.versions.get("qemu", "")
+    reached = look.boot is not None and look.boot.reached
+    if not qemu:
+        return No("the version of the host's QEMU is not known", "libvirt with its QEMU driver")
+    if qemu.startswith("7.2.") and not reached:
+        return No(
+            f"QEMU {qemu} crashes when an emulated guest uses a vhost-user device",
+            "KVM (see `kvm` above), or a newer QEMU: 10.0 is known to work",
+        )
+    return Yes(f"QEMU {qemu}, {'KVM' if reached else 'emulated'}")
+
+
 INSPECTION = Inspection(
-    SCRIPT, {"huge-pages": _huge_pages, "ovs-dpdk": _ovs_dpdk}, _switch_versions
+    SCRIPT,
+    {
+        "huge-pages": _huge_pages,
+        "ovs-dpdk": _ovs_dpdk,
+        "vhost-user-guest": _vhost_user_guest,
+    },
+    _switch_versions,
 )
