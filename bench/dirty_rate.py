@@ -28,7 +28,7 @@ from migrate.errors import HostError, MeasurementError
 from migrate.lab.api import Host
 from migrate.recorder.dirty_rate import (
     METHODS,
-    Answer,
+    RateAnswer,
     VcpuLimit,
     limited,
     limits,
@@ -62,7 +62,7 @@ class MethodRow:
     accelerator: str
     set_mib_s: float
     truth_mib_s: float
-    found: Answer
+    found: RateAnswer
 
 
 def accelerators(host: Host, chosen: str) -> dict[str, str]:

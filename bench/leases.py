@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from migrate.clock import Deadline
-from migrate.lab.lease.coordinator import Session, session
+from migrate.lab.lease.coordinator import CoordinatorSession, session
 
 Kind = frozenset[str]
 KINDS: tuple[tuple[Kind, float], ...] = (
@@ -290,7 +290,7 @@ def run_on_coordinator(
         return _drive(asked, sorted(cases, key=lambda case: case.at_s))
 
 
-def _drive(asked: Session, cases: Sequence[QueuedCase]) -> list[FinishedCase]:
+def _drive(asked: CoordinatorSession, cases: Sequence[QueuedCase]) -> list[FinishedCase]:
     begin_s = time.monotonic()
     coming, waiting = deque(cases), dict[str, QueuedCase]()
     ends: list[tuple[float, str]] = []
@@ -319,7 +319,7 @@ def _drive(asked: Session, cases: Sequence[QueuedCase]) -> list[FinishedCase]:
     return done
 
 
-def _granted(asked: Session, waiting: dict[str, QueuedCase]) -> list[str]:
+def _granted(asked: CoordinatorSession, waiting: dict[str, QueuedCase]) -> list[str]:
     return [p.reservation for p in asked.places().values() if p.reservation in waiting]
 
 

@@ -37,7 +37,7 @@ _ARRIVAL = np.dtype([("seq", "<u4"), ("sent_ns", "<u8"), ("received_ns", "<u8")]
 _RECEIPT = np.dtype([("seq", "<u4"), ("received_ns", "<u8")])
 
 
-class Transport(Protocol):
+class ProbeTransport(Protocol):
     """Carries bytes to a probe and back; its owner closes it."""
 
     def send(self, data: bytes) -> None:
@@ -147,7 +147,7 @@ _Shape = TypeVar("_Shape", bound=Value)
 class Probe:
     """A probe at the other end of ``transport``; ``where`` names it in errors."""
 
-    def __init__(self, transport: Transport, where: str) -> None:
+    def __init__(self, transport: ProbeTransport, where: str) -> None:
         self.where = where
         self._transport = transport
         self._next_id = 1
@@ -156,7 +156,7 @@ class Probe:
 
     # --- the channel ----------------------------------------------------------------------------
 
-    def reconnect(self, transport: Transport) -> None:
+    def reconnect(self, transport: ProbeTransport) -> None:
         """Go on over another channel to the same probe, e.g. on the host that the guest moved to.
 
         The old channel is the caller's to close. Ask :meth:`ready` next.

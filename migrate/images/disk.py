@@ -19,7 +19,7 @@ from migrate.errors import ConfigurationError, HostError
 from migrate.images.cache import build_once
 from migrate.images.initramfs import (
     RECIPES,
-    Recipe,
+    ImageRecipe,
     digest_of,
     download,
     ensure_image,
@@ -133,7 +133,7 @@ def format_of(path: Path) -> Format:
 # --- one that a recipe makes --------------------------------------------------------------------
 
 
-def _build(recipe: Recipe, path: Path, beside: Path) -> None:
+def _build(recipe: ImageRecipe, path: Path, beside: Path) -> None:
     if not LOADER.exists():
         raise HostError(f"build the disk of {path}", said=f"no {LOADER}", remedy=TOOLS)
     beside.mkdir()
@@ -161,7 +161,7 @@ def _build(recipe: Recipe, path: Path, beside: Path) -> None:
     (beside / "initramfs").unlink()
 
 
-def _install(recipe: Recipe, system: Path, path: Path) -> None:
+def _install(recipe: ImageRecipe, system: Path, path: Path) -> None:
     """Debian's essential packages and the recipe's, configured; with our first process."""
     run_tool(
         [

@@ -47,7 +47,7 @@ class Pin(Value):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
-class Recipe(Value):
+class ImageRecipe(Value):
     """A file of ``guest-images/``; closed to unknown keys."""
 
     kind: Literal["initramfs", "disk"] = "initramfs"
@@ -125,10 +125,10 @@ def ensure_image(name_or_path: str, cache: Path) -> Image:
     return _load(folder)
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> ImageRecipe:
     """The recipe at ``path``; ConfigurationError names the file and the key."""
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
+        return ImageRecipe.model_validate(tomllib.loads(path.read_text()))
     except FileNotFoundError as missing:
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
         raise ConfigurationError(
@@ -146,7 +146,7 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigurationError(
             f"read guest image recipe {path}, key {key}",
             said=first["msg"],
-            remedy=f"keys are: {', '.join(Recipe.model_fields)}",
+            remedy=f"keys are: {', '.join(ImageRecipe.model_fields)}",
         ) from wrong
 
 
@@ -188,7 +188,7 @@ def _load(folder: Path) -> Image:
 # --- building -----------------------------------------------------------------------------------
 
 
-def _build(path: Path, recipe: Recipe, digest: str, beside: Path) -> None:
+def _build(path: Path, recipe: ImageRecipe, digest: str, beside: Path) -> None:
     compile_probe(beside / "probe")
     LOGGER.info("downloading %s of %s", recipe.kernel, recipe.suite)
     root = beside / "root"
@@ -229,7 +229,7 @@ def compile_probe(target: Path, *extra: str) -> None:
     )
 
 
-def download(recipe: Recipe, root: Path, path: Path) -> tuple[Package, ...]:
+def download(recipe: ImageRecipe, root: Path, path: Path) -> tuple[Package, ...]:
     """Extract the recipe's packages, and all that they depend on, to ``root``."""
     wanted = [recipe.kernel, *recipe.packages]
     include = [
@@ -261,7 +261,7 @@ def _packages(archives: Path, wanted: Sequence[str]) -> Iterator[Package]:
             )
 
 
-def _check_pins(recipe: Recipe, packages: Sequence[Package], path: Path) -> None:
+def _check_pins(recipe: ImageRecipe, packages: Sequence[Package], path: Path) -> None:
     by_name = {package.name: package for package in packages}
     for name, pin in recipe.pinned.items():
         package = by_name.get(name)
@@ -354,7 +354,7 @@ class ModuleTree:
         return unpacked_module(self.files[name].name, self.files[name].read_bytes())
 
 
-def kernel_modules(recipe: Recipe, root: Path, path: Path) -> dict[str, bytes]:
+def kernel_modules(recipe: ImageRecipe, root: Path, path: Path) -> dict[str, bytes]:
     """Modules by name, in the order of loading; what is built in or absent is left out."""
     tree = ModuleTree.of(only_one(root / "usr/lib/modules", "*"))
     wanted = [plain(name) for name in recipe.modules]

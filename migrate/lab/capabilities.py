@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrate.clock import Deadline
-from migrate.lab.kvm_boot import BOOT_S, Boot, KernelImage, boot_once
+from migrate.lab.kvm_boot import BOOT_S, KernelImage, KvmBoot, boot_once
 from migrate.model import Capability, HostFacts
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Look:
     """What the host said, by key; ``boot`` is None where KVM was not tried."""
 
     said: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    boot: Boot | None = None
+    boot: KvmBoot | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the kernel, QEMU, libvirt, and what inspections found."""
 

@@ -56,7 +56,7 @@ class KernelImage(Protocol):
         """With the console on the first serial port."""
 
 
-class Boot(Value):
+class KvmBoot(Value):
     """One try at booting a kernel under KVM."""
 
     reached: bool
@@ -67,7 +67,7 @@ class Boot(Value):
     """QEMU ended by itself, before the time was up."""
 
 
-def boot(host: Runs, image: KernelImage, seconds: float = BOOT_S) -> Boot:
+def boot(host: Runs, image: KernelImage, seconds: float = BOOT_S) -> KvmBoot:
     """Boot a kernel under KVM on the host until its init speaks; nothing of it is left."""
     argv = [
         *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35", "-m", "128"),
@@ -86,7 +86,7 @@ def boot(host: Runs, image: KernelImage, seconds: float = BOOT_S) -> Boot:
     console = [line for line in lines if line not in complaints]
     reached = INIT_REACHED in out
     gave_up = not reached and took < seconds
-    return Boot(
+    return KvmBoot(
         reached=reached,
         seconds=round(took, 1),
         said=((complaints or console if gave_up else console) or [""])[-1],
@@ -108,13 +108,13 @@ def boot_once(
     *,
     fresh: bool = False,
     seconds: float = BOOT_S,
-) -> Boot:
+) -> KvmBoot:
     """:func:`boot`, or its result of last time for the same ``key``."""
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     kept = cache / "facts" / f"kvm-{digest}.json"
     if not fresh and kept.exists():
         try:
-            return Boot.model_validate_json(kept.read_text())
+            return KvmBoot.model_validate_json(kept.read_text())
         except ValidationError:  # of another version: found out anew, and written over
             pass
     result = boot(host, image, seconds)

@@ -41,7 +41,7 @@ PACKAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RootRecipe:
     """What a named root is made of."""
 
     suite: str
@@ -51,14 +51,14 @@ class Recipe:
 
 
 RECIPES = {
-    "debian-13": Recipe("trixie", (*PACKAGES, "librte-mempool-ring25")),
-    "debian-13-backports": Recipe(
+    "debian-13": RootRecipe("trixie", (*PACKAGES, "librte-mempool-ring25")),
+    "debian-13-backports": RootRecipe(
         "trixie",
         (*PACKAGES, "librte-mempool-ring25"),
         backports=True,
     ),
-    "debian-12": Recipe("bookworm", (*PACKAGES, "librte-mempool-ring23")),
-    "debian-12-backports": Recipe(
+    "debian-12": RootRecipe("bookworm", (*PACKAGES, "librte-mempool-ring23")),
+    "debian-12-backports": RootRecipe(
         "bookworm",
         (*PACKAGES, "librte-mempool-ring23"),
         backports=True,

@@ -40,7 +40,7 @@ class Qemu(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RateAnswer:
     """What one method measured: MiB of pages a second, whole ones; or QEMU's reason not to.
 
     ``refused``: QEMU's words, or :data:`NOT_COUNTED`. ``per_vcpu``: by the ring only. ``seconds``:
@@ -63,7 +63,9 @@ class VcpuLimit:
     now_mib_s: float
 
 
-def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None = None) -> Answer:
+def measure(
+    qemu: Qemu, method: Method, seconds: int, sample_pages: int | None = None
+) -> RateAnswer:
     """Over so many seconds (QEMU: 1 to 60). The answer to a refused one is its reason.
 
     ``sample_pages``: of each GiB, by page sampling alone; None: QEMU's 512.
@@ -75,7 +77,7 @@ def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None =
     try:
         qemu.execute("calc-dirty-rate", deadline, **asked)
     except HostError as error:
-        return Answer(method, seconds=seconds, refused=error.said)
+        return RateAnswer(method, seconds=seconds, refused=error.said)
     answer: dict[str, Any] = {}
 
     def is_measured() -> bool:
@@ -90,16 +92,16 @@ def measure(qemu: Qemu, method: Method, seconds: int, sample_pages: int | None =
             remedy="QEMU may be too busy: see its log",
         )
     if method == "dirty-bitmap" and not answer["dirty-rate"] and _emulated(qemu, deadline):
-        return Answer(method, seconds=seconds, refused=NOT_COUNTED)
+        return RateAnswer(method, seconds=seconds, refused=NOT_COUNTED)
     per_vcpu = tuple(float(vcpu["dirty-rate"]) for vcpu in answer.get("vcpu-dirty-rate", ()))
-    return Answer(method, float(answer["dirty-rate"]), per_vcpu, seconds)
+    return RateAnswer(method, float(answer["dirty-rate"]), per_vcpu, seconds)
 
 
 def _emulated(qemu: Qemu, deadline: Deadline) -> bool:
     return not qemu.execute("query-kvm", deadline)["enabled"]
 
 
-def measure_all(qemu: Qemu, seconds: int) -> tuple[Answer, ...]:
+def measure_all(qemu: Qemu, seconds: int) -> tuple[RateAnswer, ...]:
     """By every method, one after the other: QEMU measures by one at a time."""
     return tuple(measure(qemu, method, seconds) for method in METHODS)
 
@@ -168,7 +170,7 @@ def _measured(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib
     )
 
 
-def _error(answer: Answer, memory_mib: int, sampled: float) -> float:
+def _error(answer: RateAnswer, memory_mib: int, sampled: float) -> float:
     """MiB/s. QEMU rounds down, the bitmap's and the ring's twice (migration/dirtyrate.c).
 
     A sample of pages has twice its binomial deviation on top; none dirty may be one in so many.

@@ -18,7 +18,7 @@ from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
 from migrate.lab import kvm_boot
 from migrate.lab.capabilities import HOST, Look, gather, judge, script_of
-from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, Boot
+from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, KvmBoot
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
@@ -42,14 +42,14 @@ VDPA: dict[str, str | list[str]] = {
     "vdpa_module": "vhost_vdpa",
 }
 VP_VDPA = VDPA | {"vdpa_module": ["vhost_vdpa", "vp_vdpa"], "virtio_net": "0000:00:10.0"}
-REACHED = Boot(reached=True, seconds=1.2, said=INIT_REACHED)
-TIMED_OUT = Boot(reached=False, seconds=15.0, said="Booting from ROM..")
+REACHED = KvmBoot(reached=True, seconds=1.2, said=INIT_REACHED)
+TIMED_OUT = KvmBoot(reached=False, seconds=15.0, said="Booting from ROM..")
 STAND_INS = "/opt/stand-ins"
 """In the host; libvirtd there was started without it in its path."""
-GAVE_UP = Boot(reached=False, seconds=0.1, said="qemu-system-x86_64: no", gave_up=True)
+GAVE_UP = KvmBoot(reached=False, seconds=0.1, said="qemu-system-x86_64: no", gave_up=True)
 
 
-def found(name: str, boot: Boot | None = None, **said: str | list[str]) -> Capability:
+def found(name: str, boot: KvmBoot | None = None, **said: str | list[str]) -> Capability:
     """The capability ``name`` of a host that says this (an underscore stands for a hyphen)."""
     values = {
         key.replace("_", "-"): (value,) if isinstance(value, str) else tuple(value)
@@ -79,7 +79,7 @@ def found(name: str, boot: Boot | None = None, **said: str | list[str]) -> Capab
     ],
 )
 def test_what_a_host_can_do(
-    name: str, boot: Boot | None, said: dict[str, str | list[str]], detail: str
+    name: str, boot: KvmBoot | None, said: dict[str, str | list[str]], detail: str
 ) -> None:
     capability = found(name, boot, **said)
     assert capability.able
@@ -97,7 +97,7 @@ def test_what_a_host_can_do(
     ],
 )
 def test_a_qemu_that_an_emulated_vhost_user_guest_ends_is_not_used_for_one(
-    qemu: str, boot: Boot | None, able: bool
+    qemu: str, boot: KvmBoot | None, able: bool
 ) -> None:
     look = Look(boot=boot, versions={"qemu": qemu})
     (capability,) = (one for one in judge(look, EVERY) if one.name == "vhost-user-guest")
@@ -144,7 +144,7 @@ def test_a_qemu_that_an_emulated_vhost_user_guest_ends_is_not_used_for_one(
     ],
 )
 def test_what_a_host_can_not_do_has_a_reason_and_a_remedy(
-    name: str, boot: Boot | None, said: dict[str, str | list[str]], reason: str, remedy: str
+    name: str, boot: KvmBoot | None, said: dict[str, str | list[str]], reason: str, remedy: str
 ) -> None:
     capability = found(name, boot, **said)
     assert not capability.able

@@ -22,7 +22,7 @@ from migrate.lab.local.lab import LocalLab
 from migrate.recorder import dirty_rate
 from migrate.recorder.dirty_rate import (
     NOT_COUNTED,
-    Answer,
+    RateAnswer,
     VcpuLimit,
     limited,
     limits,
@@ -57,7 +57,7 @@ def test_a_rate_is_had_when_qemu_has_measured_it() -> None:
         "vcpu-dirty-rate": [{"id": 0, "dirty-rate": 15}],
     }
     qemu = Answers([{"status": "measuring"}, ring])
-    assert measure(qemu, "dirty-ring", 1) == Answer("dirty-ring", 16.0, (15.0,), 1)
+    assert measure(qemu, "dirty-ring", 1) == RateAnswer("dirty-ring", 16.0, (15.0,), 1)
     assert qemu.heard[0] == 'calc-dirty-rate {"calc-time": 1, "mode": "dirty-ring"}'
 
 
@@ -73,7 +73,7 @@ def test_a_nought_of_an_emulated_guests_bitmap_is_no_measurement(
 ) -> None:
     qemu = Answers([{"status": "measured", "dirty-rate": 0}])
     qemu.kvm = kvm
-    assert measure(qemu, "dirty-bitmap", 1) == Answer(
+    assert measure(qemu, "dirty-bitmap", 1) == RateAnswer(
         "dirty-bitmap", mib_s, seconds=1, refused=refused
     )
     assert measure(qemu, "page-sampling", 1).mib_s == 0.0, "samples are of any guest"

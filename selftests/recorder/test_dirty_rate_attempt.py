@@ -17,9 +17,9 @@ from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.collect import measure_dirty_rates
 from migrate.recorder.dirty_rate import (
     NOT_COUNTED,
-    Answer,
     Method,
     Qemu,
+    RateAnswer,
     in_attempt,
     measure,
 )
@@ -128,7 +128,7 @@ def test_a_ring_tells_the_rate_by_processor(serve: Serve) -> None:
 def test_a_method_that_fails_does_not_take_the_others_with_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stuck(qemu: Qemu, method: Method, *how: int) -> Answer:
+    def stuck(qemu: Qemu, method: Method, *how: int) -> RateAnswer:
         if method == "dirty-bitmap":
             raise MeasurementError("measure", said="still measuring")
         return measure(qemu, method, *how)

@@ -52,7 +52,7 @@ find /proc/[0-9]*/fd -lname '/dev/vfio/*' -printf 'open\t%l\n' 2>/dev/null
 exit 0
 """
 
-Link = Literal["auto", "enable", "disable"]
+VfLink = Literal["auto", "enable", "disable"]
 
 
 class VfSettings(Value):
@@ -63,7 +63,7 @@ class VfSettings(Value):
     """0 is none."""
     spoof_check: bool | None = None
     trust: bool | None = None
-    link: Link | None = None
+    link: VfLink | None = None
 
     def arguments(self) -> list[tuple[str, str]]:
         """As ``ip link set … vf N`` takes them."""

@@ -172,7 +172,7 @@ def _check_offer(host: Host, interface: Interface, offer: Offer, features: froze
         )
 
 
-def _check_config(host: Host, interface: Interface, has: vdpa_bus.Config) -> None:
+def _check_config(host: Host, interface: Interface, has: vdpa_bus.DeviceConfig) -> None:
     """A device that can't be told its MAC or MTU has its own: it must be what the case wants."""
     if has.mac is not None and has.mac != interface.mac:
         raise HostError(

@@ -40,7 +40,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class DeviceConfig:
     """What a device's configuration space tells a guest; None: it does not say."""
 
     mac: str | None
@@ -68,12 +68,12 @@ def devices(host: Host, deadline: Deadline) -> Mapping[str, str]:
     return {name: str(info.get("mgmtdev", "")) for name, info in shown.items()}
 
 
-def config(host: Host, name: str, deadline: Deadline) -> Config:
+def config(host: Host, name: str, deadline: Deadline) -> DeviceConfig:
     """A device's configuration."""
     shown = _ask(host, deadline, "dev", "config", "show", name).get("config", {})
     # iproute2 6.15 has keys that end in a space.
     values = {key.strip(): value for key, value in shown.get(name, {}).items()}
-    return Config(values.get("mac"), values.get("mtu"), values.get("max_vq_pairs"))
+    return DeviceConfig(values.get("mac"), values.get("mtu"), values.get("max_vq_pairs"))
 
 
 def _ask(host: Host, deadline: Deadline, *words: str) -> Mapping[str, Any]:

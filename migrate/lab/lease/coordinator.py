@@ -97,7 +97,7 @@ class Reservation:
         return self.state is ReservationState.waiting
 
 
-class Session:
+class CoordinatorSession:
     """One connection to a coordinator, which says at once when a place changes.
 
     Raises :class:`UnreachableError` if it does not answer within the deadline, now or later.
@@ -249,9 +249,9 @@ def _clean(text: str) -> str:
 
 
 @contextmanager
-def session(address: str, owner: str) -> Iterator[Session]:
+def session(address: str, owner: str) -> Iterator[CoordinatorSession]:
     """A connection while the block runs."""
-    opened = Session(address, owner, Deadline.after(CALL_S))
+    opened = CoordinatorSession(address, owner, Deadline.after(CALL_S))
     try:
         yield opened
     finally:

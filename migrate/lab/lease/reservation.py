@@ -18,9 +18,9 @@ from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
 from migrate.lab.lease.coordinator import (
     CALL_S,
+    CoordinatorSession,
     RefusedError,
     Reservation,
-    Session,
     UnreachableError,
 )
 
@@ -74,7 +74,7 @@ class ReservedPlaces:
         self._lost: LeaseLostError | None = None
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
-        self._session = Session(address, who, Deadline.after(CALL_S))
+        self._session = CoordinatorSession(address, who, Deadline.after(CALL_S))
 
     def check(self) -> None:
         """Whoever uses the hosts asks before each step; raises :class:`LeaseLostError`."""
@@ -224,7 +224,7 @@ class ReservedPlaces:
         began_s = _boot_s()
         anew = self._session.ended
         if anew:
-            self._session = Session(self._address, self._who, Deadline.after(CALL_S))
+            self._session = CoordinatorSession(self._address, self._who, Deadline.after(CALL_S))
         for name, token in tuple(self._tokens.items()):
             self.check()
             reservation = self._session.poll(token)

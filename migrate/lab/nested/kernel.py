@@ -19,7 +19,7 @@ from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import HostError
 from migrate.images.cache import build_once, digest
-from migrate.images.initramfs import ModuleTree, Recipe, download, only_one
+from migrate.images.initramfs import ImageRecipe, ModuleTree, download, only_one
 from migrate.images.kernel import in_order, plain, uncompressed_kernel
 from migrate.lab.rootfs import MIRROR, bootstrap
 
@@ -121,7 +121,7 @@ def ensure_machine_kernel(cache: Path) -> MachineKernel:
 
 
 def _downloaded(root: Path) -> Path:
-    recipe = Recipe(suite=SUITE, kernel=KERNEL, cmdline="", mirror=MIRROR)
+    recipe = ImageRecipe(suite=SUITE, kernel=KERNEL, cmdline="", mirror=MIRROR)
     download(recipe, root, Path(f"{KERNEL} of nested hosts"))
     return root
 

@@ -13,7 +13,7 @@ from migrate.model import Value
 
 Ssh = Annotated[str, Field(pattern=r"^[\w][\w.@:%+-]{0,127}$")]
 """A host as the user's ssh knows it: an alias of its configuration, a name, ``user@name``."""
-Transport = Literal["qemu+ssh", "qemu+tls", "qemu+tcp"]
+LibvirtTransport = Literal["qemu+ssh", "qemu+tls", "qemu+tcp"]
 """How libvirt is reached; the user's ssh, or certificates, let in. ``qemu+tcp`` asks nobody."""
 
 
@@ -23,10 +23,10 @@ class RackHost(HostConfig):
     ssh: Ssh
     root: str = "installed"
     """What a scenario's ``roots`` call it."""
-    libvirt: Transport = "qemu+ssh"
+    libvirt: LibvirtTransport = "qemu+ssh"
     """How the controller reaches its libvirt."""
     migration_address: IPv4Address
-    migration_libvirt: Transport = "qemu+ssh"
+    migration_libvirt: LibvirtTransport = "qemu+ssh"
     """How the other hosts' libvirts reach this one, at its migration address."""
     resources: Resources = Field(
         default=PLAIN_RESOURCES, validation_alias=AliasChoices("lends", "resources")

@@ -23,7 +23,12 @@ pytest.importorskip("labgrid", reason="labgrid is not installed: pip install lab
 from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import HostError, LeaseLostError
-from migrate.lab.lease.coordinator import RefusedError, Session, UnreachableError, session
+from migrate.lab.lease.coordinator import (
+    CoordinatorSession,
+    RefusedError,
+    UnreachableError,
+    session,
+)
 from migrate.lab.lease.reservation import MARKER, ReservedPlaces, Times, reserve_places
 from selftests.helpers import ROOT, soon
 
@@ -151,7 +156,7 @@ def held_by(coordinator: Coordinator) -> list[str]:
         return [asked.holder(place) if _is_held(asked, place) else "" for place in PAIR]
 
 
-def _is_held(asked: Session, name: str) -> bool:
+def _is_held(asked: CoordinatorSession, name: str) -> bool:
     place = asked.place(name)
     return place is not None and bool(place.reservation)
 

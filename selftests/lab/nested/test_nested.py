@@ -15,7 +15,7 @@ import pytest
 from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.kvm_boot import Boot
+from migrate.lab.kvm_boot import KvmBoot
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested import lab as nested
 from migrate.lab.nested import machine
@@ -289,7 +289,7 @@ def test_kvm_is_used_where_it_nests_and_was_seen_to_boot(
         (tmp_path / "kvm_amd/parameters/nested").write_text(switch)
     monkeypatch.setattr(nested, "Path", lambda _path: tmp_path)
     monkeypatch.setattr(nested, "ensure_image", lambda *_: None)
-    boot = Boot(reached=reached, seconds=1, said="")
+    boot = KvmBoot(reached=reached, seconds=1, said="")
     monkeypatch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: boot)
     host = recorded("x", tmp_path).hosts[0]
     place = cast("NamespaceHost", Place(tmp_path))
