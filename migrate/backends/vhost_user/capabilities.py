@@ -66,7 +66,7 @@ def _vhost_user_guest(look: Look) -> Yes | No:
     if qemu.startswith("7.2.") and not reached:
         return No(
             f"QEMU {qemu} crashes when an emulated guest uses a vhost-user device",
-            "KVM (see `kvm` above), or a newer QEMU: 10.0 is known to work",
+            "KVM, or a newer QEMU: 10.0 is known to work",
         )
     return Yes(f"QEMU {qemu}, {'KVM' if reached else 'emulated'}")
 
