@@ -21,6 +21,7 @@ from migrate.errors import ConfigurationError, GuestError
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.lifecycle import Order, bring_probe, end_left, running
+from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
 from migrate.lab.api import Host, Lab
@@ -37,6 +38,9 @@ from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
 
+RESTARTS = 3
+"""Of a guest whose backend fails it at its start: with vDPA, QEMU 10.0 now and then can't map the
+memory of a guest that it restores ("vhost vdpa map fail!")."""
 START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
 DISK_START_S = 240.0
@@ -80,8 +84,8 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         asked_ns = now_ns()
         order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
         prepare = preparing(env.lab, image, deadline)
-        domain = stack.enter_context(running(order, ends[0].hypervisor, pair, prepare, deadline))
-        probe = stack.enter_context(guest_probe(domain, deadline))
+        started = stack.enter_context(_started(case, order, ends, prepare, deadline))
+        domain, probe = started.domain, started.probe
         if (device := backing.hotplug[domain.host]) is not None:
             probe.lower_start()
             known = len(probe.lower_log())
@@ -98,7 +102,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             floor_window=(traffic.began_ns, now_ns()),
             start_ms=start_ms,
             nic=nic,
-            notes=(*backing.notes, *_cold_instead(case, order)),
+            notes=(*backing.notes, *_cold_instead(case, order), *started.notes),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -168,6 +172,48 @@ def _ordered(
         warm = case.guest.start == "warm" and backend.supports_save
         xml = _xml(case, env, boot, ends, backend)
         yield Order(xml, image, warm, env.lab.shared, backend.save_key)
+
+
+class _Started(NamedTuple):
+    domain: Domain
+    probe: Probe
+    notes: tuple[str, ...]
+    """Why it was started again."""
+
+
+@contextmanager
+def _started(
+    case: Case,
+    order: Order,
+    ends: Sequence[End],
+    prepare: Callable[[Domain], None],
+    deadline: Deadline,
+) -> Iterator[_Started]:
+    """A guest that runs with its backend; one that its backend failed at its start, as QEMU's log
+    tells, is started again, a few times. Raises GuestError with what the log said last."""
+    mode = backend_mode(case.interface.mode)
+    host, hypervisor = ends[0].host, ends[0].hypervisor
+    pair = [end.host for end in ends]
+    notes: tuple[str, ...] = ()
+    while True:
+        with ExitStack() as stack:
+            domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
+            probe = stack.enter_context(guest_probe(domain, deadline))
+            log = host.run(["cat", QEMU_LOG], deadline, check=False).out
+            errors = "; ".join(mode.backend_errors(log))
+            if not errors:
+                yield _Started(domain, probe, notes)
+                return
+        if len(notes) == RESTARTS:
+            raise GuestError(
+                "start the guest with its backend",
+                host=host.name,
+                said=errors,
+                remedy="QEMU's log and the backend's are in the run folder",
+            )
+        LOGGER.info("the guest's backend failed it at its start: it is started again")
+        notes = (*notes, f"started again: its backend had failed it at its start: {errors}")
+        host.run(["rm", "-f", QEMU_LOG], deadline)
 
 
 def _cold_instead(case: Case, order: Order) -> tuple[str, ...]:

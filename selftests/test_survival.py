@@ -121,7 +121,8 @@ def test_a_move_that_loses_the_backend_is_a_failure_in_the_words_of_the_targets_
     """What QEMU says at its start stands for what it says of a device that it lost."""
 
     def backend_errors(_self: Virtio, log: str) -> tuple[str, ...]:
-        return tuple(line for line in log.splitlines() if "starting up libvirt" in line)
+        lines = [line for line in log.splitlines() if "starting up libvirt" in line]
+        return tuple(line for line in lines if "hostname: b" in line)
 
     monkeypatch.setattr(Virtio, "backend_errors", backend_errors)
     attempt = tried(going, case())
@@ -131,6 +132,30 @@ def test_a_move_that_loses_the_backend_is_a_failure_in_the_words_of_the_targets_
     (verdict,) = [one for one in attempt.verdicts if one.check == "backend"]
     assert (verdict.result, verdict.evidence) == ("fail", attempt.backend_failed[0])
     assert not attempt.passed
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_guest_that_its_backend_fails_at_the_start_is_started_again_a_few_times(
+    going: Session, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    logs: list[str] = []
+
+    def backend_errors(_self: Virtio, log: str) -> tuple[str, ...]:
+        logs.append(log)
+        return ("vhost vdpa map fail!",) if len(logs) <= times else ()
+
+    monkeypatch.setattr(Virtio, "backend_errors", backend_errors)
+    if times == 1:
+        attempt = tried(going, case())
+        assert attempt.passed
+        assert any("started again" in note and "map fail" in note for note in attempt.notes)
+    else:
+        with pytest.raises(GuestError, match="map fail"):
+            tried(going, case())
+        assert len(logs) == 1 + stage.RESTARTS
+    starts = [log.count("starting up libvirt") for log in logs]
+    assert set(starts) == {1}, "each start is judged by its own log"
+    assert leftovers(going.lab.hosts.values()) == ()
 
 
 # --- the guest ---
