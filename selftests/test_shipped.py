@@ -94,3 +94,20 @@ def test_a_reason_for_skips_is_told_once() -> None:
     lines = shipped.table([shipped.Row("modes", "local", 2.4, 1, (), skips)]).splitlines()
     assert lines[1].split() == ["modes", "local", "passed", "1,", "skipped", "2", "2"]
     assert lines[2] == "skipped on local: a, b: no card; buy one"
+
+
+def test_an_interrupt_takes_the_lab_down_and_prints_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def call(_self: shipped.Program, *words: str) -> int:
+        asked.append(words[:2])
+        if words[1:2] == ("testcases/scenarios/ping-pong.toml",):
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr(shipped.Program, "__call__", call)
+    assert shipped.main(["--lab", "oldest", "--results", str(tmp_path)]) == 130
+    assert asked[-1] == ("lab", "down")
+    assert "quickstart" in capsys.readouterr().out
