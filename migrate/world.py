@@ -189,8 +189,8 @@ def _started(
     prepare: Callable[[Domain], None],
     deadline: Deadline,
 ) -> Iterator[_Started]:
-    """A guest that runs with its backend; one that its backend failed at its start, as QEMU's log
-    tells, is started again, a few times. Raises GuestError with what the log said last."""
+    """A running guest; if QEMU's log has errors of its backend, it is destroyed and started again,
+    at most :data:`RESTARTS` times. Raises GuestError with the last errors."""
     mode = backend_mode(case.interface.mode)
     host, hypervisor = ends[0].host, ends[0].hypervisor
     pair = [end.host for end in ends]
@@ -211,8 +211,8 @@ def _started(
                 said=errors,
                 remedy="QEMU's log and the backend's are in the run folder",
             )
-        LOGGER.info("the guest's backend failed it at its start: it is started again")
-        notes = (*notes, f"started again: its backend had failed it at its start: {errors}")
+        LOGGER.info("QEMU reports a backend error: starting the guest again")
+        notes = (*notes, f"guest started again after a backend error of QEMU: {errors}")
         host.run(["rm", "-f", QEMU_LOG], deadline)
 
 
