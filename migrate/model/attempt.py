@@ -71,6 +71,8 @@ class Findings(Value):
     backend_failed: tuple[str, ...] | None = None
     """Lines of QEMU's log, where the guest ended, about a failed backend; None: not read."""
     error: Problem | None = None
+    void: tuple[str, ...] = ()
+    """Why it is neither pass nor fail: a question of ours ended the guest, a fault was not done."""
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""
@@ -107,5 +109,12 @@ class Attempt(Findings):
 
     @property
     def passed(self) -> bool:
-        """A green one must mean something: no verdict at all is no pass."""
-        return bool(self.verdicts) and not self.failed_verdicts
+        """A green one must mean something: no verdict at all is no pass, nor is a void attempt."""
+        return bool(self.verdicts) and not self.failed_verdicts and not self.void
+
+    @property
+    def result(self) -> Literal["pass", "fail", "void"]:
+        """``void``: it tells nothing of what was to be tested."""
+        if self.void:
+            return "void"
+        return "pass" if self.passed else "fail"
