@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from migrate.checks import basic, guest, move
+from migrate.checks import basic, failover, guest, move
 from migrate.model import Attempt, Verdict
 
 
@@ -47,6 +47,7 @@ CHECKS = (
     Check("tcp", guest.tcp, "tcp", "all connections are alive, none was reset"),
     Check("device", guest.device, "device", "the guest's interface is as it was before"),
     Check("network", guest.network, "network", "packets arrive each way at the end"),
+    Check("carried-by", failover.carried_by, "primary", "a failover pair's primary carries"),
     Check("backend", guest.backend, "backend_fails", "QEMU logs a failing backend if expected"),
     Check("handoff.equal", move.handoff_equal, "handoff", "only allowed differences in devices"),
     Check("ring.sound", move.ring_sound, "rings", "no virtqueue breaks a rule"),

@@ -9,6 +9,8 @@ import pytest
 from migrate.checks.registry import CHECKS, run_checks
 from migrate.model import (
     Attempt,
+    Carrier,
+    CarrierCheckpoint,
     Case,
     DeviceHandoff,
     Direction,
@@ -48,6 +50,17 @@ ALL_LIMITS: dict[str, Any] = {
     "reported_within_ms": 300,
     "announce_within_ms": 50,
     "dirty_rate_within": 0.5,
+}
+
+
+PRIMARY = Carrier(device="eth2", driver="igbvf", begin_ns=0, end_ns=MS, error_ns=1)
+PRIMARY_CARRIES: dict[str, Any] = {
+    "failover_hosts": ("alpha", "beta"),
+    "carriers": (PRIMARY,),
+    "carrier_checkpoints": (
+        CarrierCheckpoint(when="before the move", host="alpha", carrier=PRIMARY),
+        CarrierCheckpoint(when="at the end", host="beta", carrier=PRIMARY),
+    ),
 }
 
 
@@ -137,7 +150,7 @@ def asked(found: Attempt) -> set[str]:
 
 
 def test_a_good_attempt_passes_every_check() -> None:
-    verdicts = run_checks(attempt(expect=ALL_LIMITS))
+    verdicts = run_checks(attempt(expect=ALL_LIMITS, **PRIMARY_CARRIES))
     assert [verdict.check for verdict in verdicts] == [check.name for check in CHECKS]
     assert {verdict.result for verdict in verdicts} == {"pass"}
     assert attempt(verdicts=verdicts).passed
