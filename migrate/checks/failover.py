@@ -13,7 +13,7 @@ def carried_by(attempt: Attempt) -> Verdict | None:
     """A failover pair's primary carries before the move and at the end, where the host has one.
 
     Looks at which device of the pair sends most by its own counters, before the move and when the
-    traffic ends; needs the log of carriers, which hosts have a primary. A guest that stays on its
+    traffic ends; needs the log of carriers. A guest that stays on its
     standby has lost what the primary is for, though packets pass.
     """
     hosts, checkpoints = attempt.failover_hosts, attempt.carrier_checkpoints
