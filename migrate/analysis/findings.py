@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from migrate.analysis import loss
 from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
 from migrate.analysis.hops import by_hop, hop_events, unknown_times
@@ -13,7 +14,7 @@ from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, observation
-from migrate.model import Case, DirtyRate, Findings, Phase
+from migrate.model import Case, DirtyRate, Findings, Loss, Phase, TcpCheck
 from migrate.model.recording import Arrivals, Recording
 
 
@@ -44,14 +45,16 @@ def analyse(
         phases=moved,
         gaps=gaps,
         streams=measured.streams if measured else None,
+        loss=_loss(recording, case, measured) if measured else None,
         stalls=measured.stalls if measured else None,
+        stalls_seen_from_ms=_stalls_seen_from_ms(measured),
         explained=explanations(hops, gaps, floor, case, arrivals),
         inside=move_details(recording, hops, case, arrivals),
         dirty_rates=_dirty_rates(recording, case),
         floor=floor,
         start_ms=start.start_ms,
         memory=traffic.memory,
-        tcp=traffic.tcp,
+        tcp=_tcp(recording),
         nic_before=start.nic,
         nic_after=traffic.nic,
         carriers=carriers,
@@ -80,6 +83,42 @@ def _measured(recording: Recording, case: Case, moved: tuple[Phase, ...]) -> Mea
     interval_ns = case.workload.interval_us * 1000
     window = recording.start.floor_window
     return measure(observation(recording.traffic, interval_ns, window, moved))
+
+
+def _stalls_seen_from_ms(measured: Measurement | None) -> float | None:
+    if measured is None or measured.stalls is None or measured.stalls_seen_from_ns is None:
+        return None
+    return measured.stalls_seen_from_ns / 1e6
+
+
+def _tcp(recording: Recording) -> TcpCheck | None:
+    """With the connections on which a byte came back after the last move.
+
+    A probe that does not tell each one's wait tells the longest: if that is shorter than the time
+    since the move, all had one.
+    """
+    check, moved_ns = recording.traffic.tcp, recording.hops[-1].end_ns
+    if check is None:
+        return None
+    asked_ns = recording.traffic.end_ns if check.asked_ns is None else check.asked_ns
+    since_ms = (asked_ns - moved_ns) / 1e6
+    if check.waiting_ms is not None:
+        answered = sum(waiting < since_ms for waiting in check.waiting_ms)
+    elif check.longest_stall_ms < since_ms:
+        answered = check.alive
+    else:
+        return check
+    return check.model_copy(update={"answered": answered})
+
+
+def _loss(recording: Recording, case: Case, measured: Measurement) -> tuple[Loss, ...]:
+    parts = loss.windows(recording)
+    return tuple(
+        account
+        for delivery in measured.deliveries
+        for gaps in [[gap for gap in measured.gaps if gap.direction == delivery.direction]]
+        for account in loss.losses(delivery, gaps, parts, case.workload.interval_us * 1000)
+    )
 
 
 def _dirty_rates(recording: Recording, case: Case) -> tuple[DirtyRate, ...] | None:

@@ -11,13 +11,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from migrate.analysis.clock_bounds import OffsetBounds
+from migrate.analysis.clock_bounds import TOLERANCE_NS, OffsetBounds
 from migrate.errors import MeasurementError
 from migrate.model import Stall
 from migrate.model.recording import Arrivals, Column
 
 # --- the guest's clock --------------------------------------------------------------------------
 
+TICK_LATE_NS = 10_000_000
+"""The probe logs a tick that comes later than this: guest-images/probe/stream.c, JUMP_NS."""
 UNKNOWN_DELAY_NS = 50_000_000
 """The error where nothing ever came back: a one-way delay looks like an offset."""
 
@@ -34,6 +36,9 @@ class ClockSegment:
     offset_ns: int
     slope: float
     error_ns: int
+    both_ways: bool = True
+    """False: packets came one way alone, or too few; a guest that stood still shows no more than
+    a slower path."""
 
     def offset_at(self, guest_ns: int) -> int:
         """The offset at a reading of the guest's clock."""
@@ -95,6 +100,17 @@ class GuestClock:
         """The largest error of all segments."""
         return max(segment.error_ns for segment in self.segments)
 
+    def stalls_seen_from_ns(self, interval_ns: int) -> int | None:
+        """From which length on :func:`guest_stalls` has every stall; None: it may miss any.
+
+        A clock that stands still for less than its corridor is wide contradicts no packet; a tick
+        that comes less late is not logged.
+        """
+        if not all(segment.both_ways for segment in self.segments):
+            return None
+        corridor_ns = max(2 * segment.error_ns for segment in self.segments)
+        return max(corridor_ns + TOLERANCE_NS, interval_ns + TICK_LATE_NS)
+
     def _at_axis(self, at_ns: int) -> ClockSegment:
         current = self.segments[0]
         for segment in self.segments[1:]:
@@ -127,7 +143,8 @@ def _fit_segments(pieces: Sequence[OffsetBounds]) -> tuple[ClockSegment, ...]:
             error = UNKNOWN_DELAY_NS if nearest is None else width
             middle = low + width / 2 if np.isfinite(low) else high - width / 2
         begin, offset = int(piece.guest_ns[0]), piece.base_ns + round(middle)
-        segments.append(ClockSegment(begin, offset, drifts[index][0], round(error)))
+        both_ways = index in widths
+        segments.append(ClockSegment(begin, offset, drifts[index][0], round(error), both_ways))
     return tuple(segments)
 
 

@@ -176,6 +176,7 @@ def _announced(hop_events: HopEvents, qemu: QemuRecording, border_ns: int) -> di
         **asked,
         "announced": len(after),
         "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
+        "announce_error_ms": (resume.off_ns + (heard[0].off_ns if heard else 0)) / 1e6,
         "announced_by": count_by_kind(after),
         "listened_ms": listened_ms,
     }

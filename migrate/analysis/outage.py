@@ -289,9 +289,13 @@ class Measurement:
     gaps: tuple[Gap, ...]
     streams: tuple[Stream, ...]
     stalls: tuple[Stall, ...] | None
+    stalls_seen_from_ns: int | None
+    """A shorter stall may not be among them; None: any may be missing."""
     floor: Floor | None
     clock_error_ns: int | None
     """Error of the guest's clock on the axis, the peer's own error included."""
+    deliveries: tuple[Deliveries, ...] = ()
+    """The fate of every packet, of each direction."""
     notes: tuple[str, ...] = ()
 
 
@@ -313,7 +317,7 @@ def measure(observation: TrafficObservation) -> Measurement:
             "own packets that arrived is not known"
         )
     measured: list[Gap] = []
-    streams = []
+    fates: list[Deliveries] = []
     for side, (base, _) in zip(sides, bases, strict=True):
         delivery = deliveries(
             side.direction, side.arrivals, side.sent, base.delay_ns + observation.late_ns
@@ -321,14 +325,16 @@ def measure(observation: TrafficObservation) -> Measurement:
         limit = threshold(base.longest_ns, observation.interval_ns)
         ruler = Ruler(observation.interval_ns, limit, observation.window, side.clock_error)
         measured += gaps(delivery, ruler, observation.phases)
-        streams.append(delivery.stream())
+        fates.append(delivery)
     floored = not any(note for _, note in bases)
     return Measurement(
         gaps=tuple(sorted(measured, key=lambda gap: gap.begin_ns)),
-        streams=tuple(streams),
+        streams=tuple(delivery.stream() for delivery in fates),
+        deliveries=tuple(fates),
         stalls=guest_stalls(clock, observation.jumps)
         if clock and observation.jumps is not None
         else None,
+        stalls_seen_from_ns=clock.stalls_seen_from_ns(observation.interval_ns) if clock else None,
         floor=floor(bases[0][0], bases[1][0], observation.floor_window) if floored else None,
         clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
         notes=tuple(notes),

@@ -15,6 +15,7 @@ from migrate.model.observation import (
     DirtyRate,
     Floor,
     Gap,
+    Loss,
     MemoryCheck,
     Nic,
     Phase,
@@ -56,7 +57,11 @@ class Findings(Value):
     phases: tuple[Phase, ...] = ()
     gaps: tuple[Gap, ...] | None = None
     streams: tuple[Stream, ...] | None = None
+    loss: tuple[Loss, ...] | None = None
+    """Window by window, each way; the floor's first."""
     stalls: tuple[Stall, ...] | None = None
+    stalls_seen_from_ms: NotNegative | None = None
+    """A shorter stall may not be among them; None: not known, or none can be seen at all."""
     explained: tuple[GapExplanation, ...] | None = None
     """The longest gap of each direction; None: no gaps or no events to explain them by."""
     inside: tuple[MoveDetails, ...] = ()

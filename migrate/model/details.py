@@ -148,6 +148,8 @@ class MoveDetails(Value):
     """Announcements captured on the fabric after the resume."""
     first_announce_ms: float | None = None
     """The first announcement, after the resume; negative: before the target ran."""
+    announce_error_ms: NotNegative | None = None
+    """Of the first announcement after the resume, and of how long was listened for one."""
     convergence: Convergence | None = None
     """The convergence of a pre-copy whose progress was sampled."""
     announced_by: dict[str, int] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -79,6 +80,16 @@ class Gap(Value):
         """The gap's length in milliseconds."""
         return self.length_ns / 1e6
 
+    @property
+    def least_ms(self) -> float:
+        """It was no shorter, in milliseconds."""
+        return (self.length_ns - self.error_ns) / 1e6
+
+    @property
+    def most_ms(self) -> float:
+        """It was no longer, in milliseconds; infinite for one that had not ended."""
+        return math.inf if self.open_ended else (self.length_ns + self.error_ns) / 1e6
+
 
 class Stall(Value):
     """The guest's own monotonic tick stood still (lost time against the axis) or jumped."""
@@ -119,6 +130,30 @@ class Stream(Value):
     late: int
     duplicated: int
     reordered: int
+
+
+LossWindow = Literal["floor", "move", "after"]
+"""``move``: from the window before to the end of a move; ``after``: what follows the last one."""
+
+
+class Loss(Value):
+    """Packets of one direction, sent in a window, that no outage accounts for.
+
+    ``sent`` leaves out what was sent in an outage and not served; of it ``lost`` never arrived and
+    ``late`` was not served in time, outside gaps.
+    """
+
+    direction: Direction
+    window: LossWindow
+    hop: int
+    """Which move, from 1; 0 for the floor's window."""
+    begin_ns: int
+    end_ns: int
+    sent: int
+    lost: int
+    late: int
+    late_in_gaps: int
+    """Late in a gap that is no outage by itself."""
 
 
 class Sample(Value):
@@ -207,6 +242,12 @@ class TcpCheck(Value):
     resets: int
     longest_stall_ms: NotNegative
     """The longest that a connection waited for its next byte."""
+    waiting_ms: tuple[NotNegative, ...] | None = None
+    """How long each open one had been without a byte when it was asked; None: not told."""
+    asked_ns: int | None = None
+    """When they were asked about, on the axis, or a little before."""
+    answered: int | None = None
+    """On so many a byte came back after the last move; None: not known."""
 
 
 class LowerChange(Value):

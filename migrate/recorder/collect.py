@@ -39,7 +39,11 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     events = _placed(rig, rig.listener.events())
     stops = sorted(e.at_ns for e in events if e.name == "STOP" and e.error_ns is not None)
     log = traffic.read_back(
-        rig.traffic, guest_is_there=bool(held_by), deadline=deadline, stops=stops
+        rig.traffic,
+        guest_is_there=bool(held_by),
+        deadline=deadline,
+        moved_ns=hops[-1].end_ns if hops else start.begin_ns,
+        stops=stops,
     )
     logs = {host.name: logs_of(host, rig.case) for host in rig.pair}
     listened_until_ns = now_ns()

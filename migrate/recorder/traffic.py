@@ -18,7 +18,7 @@ from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
 from migrate.guest.probe import PipeTransport, Probe, StreamCounts
 from migrate.lab.api import Lab
-from migrate.model import Event, LowerChange, Nic, Workload
+from migrate.model import Event, LowerChange, Nic, TcpCheck, Workload
 from migrate.model.recording import Arrivals, TrafficLog
 from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks, look_at_clock
 
@@ -33,6 +33,8 @@ FIRST_PACKETS = 100
 """How many have to arrive each way before a stream counts as started."""
 TIMED_OUT = "timed out"
 """In the probe's answer to a connection that it gave up."""
+TCP_PATIENCE_S = 15.0
+"""At most so long is waited for a byte on connections that have had none since the move."""
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
@@ -169,12 +171,25 @@ class Traffic:
         )
 
 
+def silent_since(check: TcpCheck, at_ns: int) -> tuple[float, ...]:
+    """How long those connections have waited, in ms, that have had no byte since ``at_ns``."""
+    if check.asked_ns is None:
+        return ()
+    return tuple(w for w in check.waiting_ms or () if w * 1e6 >= check.asked_ns - at_ns)
+
+
 def read_back(
-    traffic: Traffic, *, guest_is_there: bool, deadline: Deadline, stops: Sequence[int] = ()
+    traffic: Traffic,
+    *,
+    guest_is_there: bool,
+    deadline: Deadline,
+    moved_ns: int = 0,
+    stops: Sequence[int] = (),
 ) -> TrafficLog:
     """End the workload and read everything back; a guest that is gone leaves its receipts.
 
-    ``stops``: when the guest was stopped, on the axis, in order.
+    On the axis, ``moved_ns``: when the last move was over, 0: there was none; ``stops``: when the
+    guest was stopped, in order.
     """
     end_ns = now_ns()
     if not guest_is_there:
@@ -182,14 +197,14 @@ def read_back(
     try:
         if traffic.loops:
             return _looped(traffic, end_ns, stops, deadline)
-        return _with_guest(traffic, end_ns, deadline)
+        return _with_guest(traffic, end_ns, moved_ns, deadline)
     except GuestError as error:
         return _without_guest(traffic, end_ns, str(error))
 
 
-def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog:
+def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
-    tcp = guest.tcp_check() if traffic.workload.tcp_connections else None
+    tcp = _tcp_check(guest, moved_ns, deadline) if traffic.workload.tcp_connections else None
     out, into = guest.stop_stream(), peer.stop_stream()
     _await_last(peer, out, deadline.sooner(0.5))
     _await_last(guest, into, deadline.sooner(0.5))
@@ -211,6 +226,30 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
         lowers=_lowers(guest),
         notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
+
+
+def _tcp_check(guest: Probe, moved_ns: int, deadline: Deadline) -> TcpCheck:
+    """How the connections fared; one without a byte since the move may be between two tries.
+
+    TCP doubles the time between its tries (RFC 6298, 5.5), so what has waited is tried again before
+    it has waited twice as long.
+    """
+
+    check = _asked(guest)
+
+    def all_answered() -> bool:
+        nonlocal check
+        check = _asked(guest)
+        return not silent_since(check, moved_ns)
+
+    if waits_ms := silent_since(check, moved_ns):
+        until(all_answered, deadline.sooner(min(TCP_PATIENCE_S, max(waits_ms) / 1e3)), POLL_S)
+    return check
+
+
+def _asked(guest: Probe) -> TcpCheck:
+    asked_ns = now_ns()
+    return guest.tcp_check().model_copy(update={"asked_ns": asked_ns})
 
 
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:

@@ -181,7 +181,16 @@ def test_no_gap_without_a_floor_agrees_with_nothing() -> None:
 
 
 def heard(announced: int | None, first_ms: float | None, number: int = 1) -> MoveDetails:
-    return MoveDetails(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
+    """Heard to within a tenth of a millisecond, or not in 500 ms."""
+    details = MoveDetails(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
+    how: dict[str, Any] = {"listened_ms": 500.0}
+    if first_ms is not None:
+        how["announce_error_ms"] = 0.1
+    return details.model_copy(update=how)
+
+
+def but(details: MoveDetails, **changes: Any) -> MoveDetails:
+    return details.model_copy(update=changes)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +198,16 @@ def heard(announced: int | None, first_ms: float | None, number: int = 1) -> Mov
     [
         ((heard(5, 0.1),), "pass", "5 announcements"),
         ((heard(5, 12.0),), "fail", "5 announcements"),
+        ((heard(5, 10.05),), "unmeasured", "lies inside the error"),
         ((heard(5, -3.0),), "fail", "the first before it ran"),
         ((heard(0, -3.0),), "fail", "the first before it ran"),
+        ((but(heard(5, -0.2), announce_error_ms=1.0),), "unmeasured", "inside the error"),
+        ((but(heard(5, 0.2), announce_error_ms=1.0),), "unmeasured", "inside the error"),
+        ((but(heard(5, 0.2), announce_error_ms=None),), "unmeasured", "inside the error"),
         ((heard(0, None),), "fail", "0 announcements"),
-        ((heard(None, None),), "unmeasured", "hop 1: not measured; b: it ran on"),
+        ((but(heard(0, None), listened_ms=9.0),), "unmeasured", "heard none in 9 ms"),
+        ((but(heard(0, None), listened_ms=None),), "unmeasured", "hop 1: not measured"),
+        ((heard(None, None),), "unmeasured", "hop 1: not measured, heard none in 500 ms; b: it"),
         ((heard(5, None),), "unmeasured", "hop 1: not measured"),
         ((heard(5, 0.1), heard(None, None, 2)), "unmeasured", "hop 2: not measured"),
         ((heard(0, None), heard(None, None, 2)), "fail", "hop 1: 0 announcements"),
@@ -233,7 +248,7 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
             (NO_RING, rate("dirty-bitmap", None), rate("page-sampling", 14, 2)),
             *("pass", "14 ± 2.0 MiB/s, set 16; the error is twice the deviation"),
         ),
-        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit lies inside the error"),
+        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit of 0.5 lies inside the error"),
         ((rate("dirty-bitmap", 0.0),), "fail", "by dirty-bitmap: 0"),
         (
             (NO_RING, rate("dirty-bitmap", None), rate("dirty-ring", 16, when="after")),
