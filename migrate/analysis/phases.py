@@ -12,7 +12,7 @@ from migrate.formats.qemu_migration import (
     STATUS_PHASES,
     status_of,
 )
-from migrate.model import Event, Part, Phase, PhaseName
+from migrate.model import STANDBY_DRIVER, Event, Part, Phase, PhaseName
 
 
 def phase_label(phase: Phase) -> str:
@@ -265,10 +265,6 @@ def _primary(carriers: Sequence[Event], asked: Event | None, since: Event) -> Ev
         if event.at_ns >= since.at_ns and (other or primary_carries(event)):
             return event
     return None
-
-
-STANDBY_DRIVER = "virtio_net"
-"""In the guest; a lower device with another driver is the primary."""
 
 
 def primary_carries(event: Event) -> bool:
