@@ -55,6 +55,7 @@ from migrate.model.observation import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -113,6 +114,7 @@ __all__ = [
     "Stall",
     "Stream",
     "TcpCheck",
+    "Unmeasured",
     "UnreachedTries",
     "Value",
     "Vdpa",
