@@ -44,6 +44,7 @@ def analyse(
         ),
         phases=moved,
         gaps=gaps,
+        unmeasured=measured.unmeasured if measured else (),
         streams=measured.streams if measured else None,
         stalls=measured.stalls if measured else None,
         explained=explanations(hops, gaps, floor, case, arrivals),
