@@ -41,6 +41,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     log = traffic.read_back(
         rig.traffic, guest_is_there=bool(held_by), deadline=deadline, stops=stops
     )
+    machines = rig.machines.stop()
     logs = {host.name: logs_of(host, rig.case) for host in rig.pair}
     listened_until_ns = now_ns()
     announcements = _placed(rig, rig.traffic.announcements())
@@ -58,6 +59,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         clocks=tuple(rig.clocks.readings),
         listened_until_ns=listened_until_ns,
         dirty_rates=dirty_rates,
+        machines=machines,
         backend_failed=_backend_failed(rig.case, logs, held_by),
         notes=tuple(rig.clocks.notes),
         files={**start.files, **_files_of_hops(hops), **_log_files(rig, logs)},
