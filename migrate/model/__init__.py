@@ -47,6 +47,9 @@ from migrate.model.machine import (
 )
 from migrate.model.observation import (
     DIRECTIONS,
+    STANDBY_DRIVER,
+    Carrier,
+    CarrierCheckpoint,
     ClockReading,
     Direction,
     DirtyRate,
@@ -71,9 +74,12 @@ __all__ = [
     "DIRTY_RATE_S",
     "DIRTY_WHEN",
     "SCHEMA",
+    "STANDBY_DRIVER",
     "Attempt",
     "AttemptError",
     "Capability",
+    "Carrier",
+    "CarrierCheckpoint",
     "Case",
     "ClockReading",
     "Convergence",
