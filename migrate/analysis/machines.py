@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from migrate.model import (
     Attempt,
@@ -19,7 +19,9 @@ from migrate.model import (
     MachineUse,
     MachineWindow,
 )
-from migrate.model.recording import Recording
+
+if TYPE_CHECKING:
+    from migrate.model.recording import Recording
 
 OTHERS_CPUS: Final = 0.25
 """Others keep more than this of a CPU busy, in the mean of a window,"""
