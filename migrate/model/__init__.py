@@ -37,6 +37,14 @@ from migrate.model.details import (
     Span,
 )
 from migrate.model.host import Capability, HostFacts
+from migrate.model.machine import (
+    MachineFacts,
+    MachineRecording,
+    MachineSample,
+    MachineState,
+    MachineUse,
+    MachineWindow,
+)
 from migrate.model.observation import (
     DIRECTIONS,
     STANDBY_DRIVER,
@@ -94,6 +102,12 @@ __all__ = [
     "HostFacts",
     "Interface",
     "LowerChange",
+    "MachineFacts",
+    "MachineRecording",
+    "MachineSample",
+    "MachineState",
+    "MachineUse",
+    "MachineWindow",
     "MemoryCheck",
     "Mode",
     "MonitorGap",

@@ -7,6 +7,7 @@ from typing import Literal
 from migrate.model.base import SCHEMA, NotNegative, Value
 from migrate.model.case import Case, Outcome
 from migrate.model.details import GapExplanation, MoveDetails
+from migrate.model.machine import MachineState
 from migrate.model.observation import (
     Carrier,
     CarrierCheckpoint,
@@ -90,6 +91,8 @@ class Findings(Value):
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""
+    machine: MachineState | None = None
+    """How busy the machines were; None: not recorded."""
 
 
 class Attempt(Findings):

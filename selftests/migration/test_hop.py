@@ -49,6 +49,7 @@ def rig(phases: list[PhaseName]) -> Rig:
         rewrites={"a": (), "b": ()},
         hotplug=plain,
         start=cast("Any", None),
+        machines=cast("Any", None),
     )
 
 
