@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from migrate.analysis.loss import floor_loss, heavy_loss
 from migrate.analysis.outage import total_gap_ns
+from migrate.analysis.possible_outages import PossibleOutage, possible_outages
 from migrate.checks.verdicts import between, listed, unmeasured, within
 from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Stall, Verdict
 
@@ -82,7 +83,7 @@ def measured(attempt: Attempt) -> Verdict:
 
     Nor do numbers against a floor on which most packets were lost or late: that network did not
     work before the move. Looks at what the meter has of both directions; needs the gaps, the
-    streams' accounts, the floor, packets on the floor.
+    streams' accounts, the floor, packets on the floor, both ways to the end.
     """
     parts = {"gaps": attempt.gaps, "streams": attempt.streams, "floor": attempt.floor}
     missing = [name for name, part in parts.items() if part is None]
@@ -123,20 +124,34 @@ def outage_ingress(attempt: Attempt) -> Verdict | None:
 
 
 def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verdict | None:
-    """By the gap that decides: one over the limit, else one that may be, else the longest."""
+    """By the outage that decides: one over the limit, else one that may be, else the longest."""
     check = f"outage.{direction}"
     if limit is None:
         return None
     if attempt.gaps is None:
         return unmeasured(check, "there are no gaps on record", limit)
-    gaps = [gap for gap in attempt.gaps if gap.direction == direction]
-    if not gaps:
+    outages = possible_outages(attempt, direction)
+    if not outages:
         return _no_gap(attempt, check, direction, limit)
-    gap = max(gaps, key=lambda gap: (gap.least_ms > limit, gap.most_ms > limit, gap.length_ns))
-    evidence = _gap_sentence(attempt, gap)
-    if gap.open_ended:
-        evidence += "; how long it went on is not known"
-    return between(check, gap.least_ms, gap.most_ms, limit, evidence)
+    worst = max(
+        outages,
+        key=lambda outage: (outage.least_ms > limit, outage.most_ms > limit, outage.most_ms),
+    )
+    evidence = _outage_sentence(attempt, worst, direction)
+    return between(check, worst.least_ms, worst.most_ms, limit, evidence)
+
+
+def _outage_sentence(attempt: Attempt, outage: PossibleOutage, direction: Direction) -> str:
+    sentences = [] if outage.longest is None else [_gap_sentence(attempt, outage.longest)]
+    if any(gap.open_ended for gap in outage.gaps):
+        sentences.append("how long it went on is not known")
+    for stretch in outage.unmeasured:
+        after_s = (stretch.begin_ns - attempt.begin_ns) / 1e9
+        sentences.append(
+            f"{direction} is not known for {stretch.length_ns / 1e6:.1f} ms, {after_s:.3f} s into "
+            f"the attempt: {stretch.reason}"
+        )
+    return "; ".join(sentences)
 
 
 def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) -> Verdict:

@@ -142,7 +142,7 @@ def _dead(attempt: Attempt, way: Direction) -> str:
     """Why a direction does not work; empty: nothing shows that."""
     least_ms = attempt.case.workload.settle_s * 1e3 / 2
     silent = [gap for gap in attempt.gaps or () if gap.direction == way and gap.open_ended]
-    if silent and silent[0].least_ms >= least_ms:
+    if silent and silent[0].least_ns / 1e6 >= least_ms:
         return f"nothing arrived any more: {way} for at least {silent[0].length_ms:.0f} ms"
     unserved = unserved_after(attempt.loss or (), way)
     if unserved is not None and unserved.low > MOST:

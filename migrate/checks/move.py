@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from migrate.analysis.possible_outages import possible_outages
 from migrate.checks import needs
 from migrate.checks.verdicts import CheckResult, between, share_between, unmeasured
 from migrate.model import (
@@ -81,7 +82,7 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     """At least a share of the longest gap each way is explained by what was recorded.
 
     Looks at the explanation of the longest gap each way, each with its error; needs the gaps, the
-    floor, an explanation of each way, gaps that had ended.
+    floor, an explanation of each way, gaps that had ended, all that may be longer.
     """
     check, limit = "downtime.explained", attempt.case.expect.explained_share
     if limit is None:
@@ -171,14 +172,22 @@ def _disagreement(attempt: Attempt, way: Direction, reported: float) -> tuple[fl
 
     Of several gaps any may be the longest that can be, within its error.
     """
-    gaps = [gap for gap in attempt.gaps or () if (gap.direction, gap.part) == (way, "switchover")]
-    if gaps:
-        shortest = max(gap.least_ms for gap in gaps)
-        length = max(gap.most_ms for gap in gaps)
-        known = max(gaps, key=lambda gap: gap.length_ns)
+    outages = [
+        outage
+        for outage in possible_outages(attempt, way)
+        if outage.unmeasured or any(gap.part == "switchover" for gap in outage.gaps)
+    ]
+    seen = [gap for outage in outages for gap in outage.gaps if gap.part == "switchover"]
+    known = max(seen, key=lambda gap: gap.length_ns, default=None)
+    longest_ms = max((outage.most_ms for outage in outages), default=0.0)
+    if known is not None:
+        shortest, length = max(gap.least_ns for gap in seen) / 1e6, longest_ms
         observed = f"{way} {known.length_ms:.1f} ± {known.error_ns / 1e6:.1f} ms"
         if math.isinf(length):
             observed += ", or more"
+    elif outages:
+        shortest, length = 0.0, longest_ms
+        observed = f"{way} no switchover gap, but stretches of up to {length:.1f} ms are not known"
     elif (seen_from := attempt.seen_from_ms(way)) is not None:
         shortest, length = 0.0, seen_from
         observed = f"{way} no switchover gap beyond the floor of {length:.1f} ms"

@@ -5,11 +5,13 @@ A check can fail without a part: one gap that is too long is too long, whatever 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from migrate.analysis.outage import longest_gap
+from migrate.analysis.possible_outages import PossibleOutage, possible_outages
 from migrate.model import DIRECTIONS, DIRTY_RATE_S, Attempt, Direction, LossWindow, MoveDetails
 
 
@@ -61,17 +63,54 @@ STREAMS = _part("the streams' accounts", "streams", "no streams")
 FLOOR = _part("the floor", "floor", "no floor to say from which length on a gap is seen")
 
 
-def _open_ended(attempt: Attempt) -> str:
-    """Directions that were silent when the observation ended, and since when."""
+def _going_on(attempt: Attempt) -> list[PossibleOutage]:
+    """Outages that may not have ended with the observation."""
+    every = (outage for way in DIRECTIONS for outage in possible_outages(attempt, way))
+    return [outage for outage in every if math.isinf(outage.most_ms)]
+
+
+def _not_known_to_the_end(attempt: Attempt) -> str:
+    """Directions of which the meter knows nothing from a point on."""
+    return "; ".join(
+        f"{stretch.direction} is not known to the end: {stretch.reason}"
+        for outage in _going_on(attempt)
+        for stretch in outage.unmeasured[-1:]
+    )
+
+
+KNOWN = Need("both ways to the end", _not_known_to_the_end)
+
+
+def _not_ended(attempt: Attempt) -> str:
+    """Directions that were silent when the observation ended, or not known, and since when."""
     silent = [
         f"{gap.direction} was silent for the last {gap.length_ms:.0f} ms, and may be for good"
-        for gap in attempt.gaps or ()
+        for outage in _going_on(attempt)
+        for gap in outage.gaps
         if gap.open_ended
     ]
-    return "; ".join(silent)
+    return "; ".join(filter(None, (*silent, _not_known_to_the_end(attempt))))
 
 
-ENDED = Need("gaps that had ended", _open_ended)
+ENDED = Need("gaps that had ended", _not_ended)
+
+
+def _may_be_longer(attempt: Attempt) -> str:
+    """Stretches that may hide a longer outage than the longest gap of their direction."""
+    hidden = []
+    for way in DIRECTIONS:
+        gap = longest_gap(attempt.gaps, way)
+        least_ms = (gap.least_ns / 1e6 if gap else attempt.seen_from_ms(way)) or 0.0
+        hidden += [
+            f"{way} is not known for {stretch.length_ns / 1e6:.0f} ms: {stretch.reason}"
+            for outage in possible_outages(attempt, way)
+            if outage.most_ms > least_ms
+            for stretch in outage.unmeasured
+        ]
+    return "; ".join(hidden)
+
+
+LONGEST = Need("all that may be longer", _may_be_longer)
 
 
 def _counted(window: LossWindow, where: str, ways: Sequence[Direction]) -> Need:

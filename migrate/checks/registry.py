@@ -77,7 +77,7 @@ CHECKS = (
         basic.measured,
         "",
         "gaps, streams and the floor were measured, and the floor served most packets",
-        (needs.GAPS, needs.STREAMS, needs.FLOOR, needs.packets_on_floor()),
+        (needs.GAPS, needs.STREAMS, needs.FLOOR, needs.packets_on_floor(), needs.KNOWN),
     ),
     Check(
         "outage.egress",
@@ -177,7 +177,7 @@ CHECKS = (
         move.downtime_explained,
         "explained_share",
         "at least this share of the longest gap each way is explained",
-        (needs.GAPS, needs.FLOOR, needs.EXPLANATION, needs.ENDED),
+        (needs.GAPS, needs.FLOOR, needs.EXPLANATION, needs.ENDED, needs.LONGEST),
     ),
     Check(
         "reported.agrees",

@@ -31,6 +31,7 @@ from migrate.model import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
     Workload,
 )
 
@@ -68,6 +69,16 @@ def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
         **changes,
     }
     return Gap(**fields)
+
+
+def unknown(begin: float, length: float, direction: Direction = "egress") -> Unmeasured:
+    """Not measured for some milliseconds; what :func:`losses` counts ends at 1000 ms."""
+    return Unmeasured(
+        direction=direction,
+        begin_ns=round(begin * MS),
+        length_ns=round(length * MS),
+        reason="the log was full",
+    )
 
 
 def stall(length: float, error: float = 1.0) -> Stall:
@@ -227,6 +238,7 @@ SAMPLES: Mapping[str, Samples] = {
             "the streams' accounts": {"streams": None},
             "the floor": NO_FLOOR,
             "packets on the floor": losses("ingress", "floor", 0, sent=0),
+            "both ways to the end": {"unmeasured": (unknown(400, 600),)},
         },
     ),
     "outage.egress": Samples({"gaps": (gap(900),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}),
@@ -313,6 +325,7 @@ SAMPLES: Mapping[str, Samples] = {
             "gaps that had ended": {
                 "gaps": (gap(300), gap(100, open_ended=True), gap(100, direction="ingress"))
             },
+            "all that may be longer": {"unmeasured": (unknown(100, 400),)},
         },
     ),
     "reported.agrees": Samples(
