@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from migrate.analysis.excess_loss import heavy_loss
 from migrate.analysis.phases import move_parts
 from migrate.model import DIRECTIONS, Attempt, Direction, Part
 
@@ -45,7 +46,10 @@ class FigureColumn:
 def longest_outage(
     attempt: Attempt, direction: Direction, part: Part | None = None
 ) -> FigureValue | None:
-    """The longest gap in a direction; 0 if none rose above the floor, None if not measured."""
+    """The longest gap in a direction; 0 if none rose above the floor, None if not measured.
+
+    Nor is it where there is no gap, and so much is lost that no outage could be told from that.
+    """
     if attempt.gaps is None:
         return None
     gaps = [
@@ -53,6 +57,8 @@ def longest_outage(
         for gap in attempt.gaps
         if gap.direction == direction and (part is None or gap.part == part)
     ]
+    if not gaps and heavy_loss(attempt.loss, direction) is not None:
+        return None
     if not gaps:
         return FigureValue(0.0, error_ms=_floor_ms(attempt, direction))
     longest = max(gaps, key=lambda gap: gap.length_ns)

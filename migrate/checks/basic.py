@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.analysis.loss import floor_loss, heavy_loss
+from migrate.analysis.excess_loss import floor_loss, heavy_loss
 from migrate.analysis.outage import total_gap_ns
 from migrate.analysis.possible_outages import PossibleOutage, possible_outages
 from migrate.checks.verdicts import between, listed, unmeasured, within
@@ -124,7 +124,10 @@ def outage_ingress(attempt: Attempt) -> Verdict | None:
 
 
 def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verdict | None:
-    """By the outage that decides: one over the limit, else one that may be, else the longest."""
+    """The longest of all that may have been, by the one that decides.
+
+    That is one over the limit, else one that may be, else the longest.
+    """
     check = f"outage.{direction}"
     if limit is None:
         return None
@@ -137,8 +140,10 @@ def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verd
         outages,
         key=lambda outage: (outage.least_ms > limit, outage.most_ms > limit, outage.most_ms),
     )
+    least_ms = max(outage.least_ms for outage in outages)
+    most_ms = max(outage.most_ms for outage in outages)
     evidence = _outage_sentence(attempt, worst, direction)
-    return between(check, worst.least_ms, worst.most_ms, limit, evidence)
+    return between(check, least_ms, most_ms, limit, evidence)
 
 
 def _outage_sentence(attempt: Attempt, outage: PossibleOutage, direction: Direction) -> str:

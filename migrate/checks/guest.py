@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.analysis.loss import unserved_after
+from migrate.analysis.excess_loss import unserved_after
 from migrate.checks.verdicts import guest_expected, listed, unmeasured
 from migrate.model import DIRECTIONS, Attempt, Direction, Nic, Verdict
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.analysis.loss import Excess, excesses, floor_loss, joined
+from migrate.analysis.excess_loss import Excess, excesses, floor_loss, joined
 from migrate.checks.verdicts import CheckResult, guest_expected, share_between, unmeasured
 from migrate.model import Attempt, Direction, Verdict
 
