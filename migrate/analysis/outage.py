@@ -349,7 +349,8 @@ def measure(observation: TrafficObservation) -> Measurement:
             side.direction, side.arrivals, side.sent, base.delay_ns + observation.late_ns
         )
         limit = threshold(base.longest_ns, observation.interval_ns)
-        ruler = Ruler(observation.interval_ns, limit, observation.window, side.clock_error)
+        window = _until_served(delivery, observation.window)
+        ruler = Ruler(observation.interval_ns, limit, window, side.clock_error)
         measured += gaps(delivery, ruler, observation.phases)
         fates.append(delivery)
     floored = not any(note for _, note in bases)
@@ -365,6 +366,12 @@ def measure(observation: TrafficObservation) -> Measurement:
         clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
         notes=tuple(notes),
     )
+
+
+def _until_served(delivery: Deliveries, window: Window) -> Window:
+    """A packet that was sent after the end and served shows that no silence went on from there."""
+    after = delivery.sent_ns[delivery.served & (delivery.sent_ns > window[1])]
+    return window[0], int(after.min()) if len(after) else window[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -78,7 +78,8 @@ def _outage(group: Sequence[Gap | Unmeasured], until_ns: int | None) -> Possible
     begin_ns = group[0].begin_ns
     end_ns = max(part.begin_ns + part.length_ns for part in group)
     goes_on = any(gap.open_ended for gap in gaps) or (
-        isinstance(group[-1], Unmeasured) and (until_ns is None or end_ns >= until_ns - TOUCH_NS)
+        isinstance(group[-1], Unmeasured)
+        and (until_ns is None or until_ns - TOUCH_NS <= end_ns <= until_ns)
     )
     most_ns = gaps[0].most_ns if not unmeasured else end_ns - begin_ns + _error_ns(group[0])
     return PossibleOutage(

@@ -33,6 +33,8 @@ FIRST_PACKETS = 100
 """How many have to arrive each way before a stream counts as started."""
 TIMED_OUT = "timed out"
 """In the probe's answer to a connection that it gave up."""
+MORE_S = 0.5
+"""At most so long is waited at the end for one more packet each way."""
 TCP_PATIENCE_S = 15.0
 """At most so long is waited for a byte on connections that have had none since the move."""
 POLL_S = 0.02
@@ -204,7 +206,8 @@ def read_back(
 
 def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
-    tcp = _tcp_check(guest, moved_ns, deadline) if traffic.workload.tcp_connections else None
+    tcp = tcp_since(guest, moved_ns, deadline) if traffic.workload.tcp_connections else None
+    await_more((guest, peer), deadline.sooner(MORE_S))
     out, into = guest.stop_stream(), peer.stop_stream()
     _await_last(peer, out, deadline.sooner(0.5))
     _await_last(guest, into, deadline.sooner(0.5))
@@ -228,7 +231,7 @@ def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline
     )
 
 
-def _tcp_check(guest: Probe, moved_ns: int, deadline: Deadline) -> TcpCheck:
+def tcp_since(guest: Probe, moved_ns: int, deadline: Deadline) -> TcpCheck:
     """How the connections fared; one without a byte since the move may be between two tries.
 
     TCP doubles the time between its tries (RFC 6298, 5.5), so what has waited is tried again before
@@ -255,6 +258,7 @@ def _asked(guest: Probe) -> TcpCheck:
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:
     guest = traffic.guest
     traffic.read_guest_clock()
+    await_more((guest,), deadline.sooner(MORE_S))
     out = guest.stop_stream()
     _await_last(guest, out, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
@@ -280,6 +284,17 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
 def _lowers(guest: Probe) -> tuple[LowerChange, ...]:
     guest.lower_stop()
     return guest.lower_log()
+
+
+def await_more(receivers: Sequence[Probe], deadline: Deadline) -> None:
+    """Wait for one more packet each way: whether a silence at the end went on is known by it."""
+    before = [probe.stream_status().received for probe in receivers]
+
+    def came() -> bool:
+        counts = zip(receivers, before, strict=True)
+        return all(probe.stream_status().received > count for probe, count in counts)
+
+    until(came, deadline, POLL_S)
 
 
 def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None:
