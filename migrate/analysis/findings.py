@@ -50,7 +50,7 @@ def analyse(
         streams=measured.streams if measured else None,
         loss=_loss(recording, case, measured) if measured else None,
         stalls=measured.stalls if measured else None,
-        stalls_seen_from_ms=_stalls_seen_from_ms(measured),
+        stalls_seen_from_ms=_stalls_seen_from_ms(measured, recording),
         explained=explanations(hops, gaps, floor, case, arrivals),
         inside=move_details(recording, hops, case, arrivals),
         dirty_rates=_dirty_rates(recording, case),
@@ -89,8 +89,11 @@ def _measured(recording: Recording, case: Case, moved: tuple[Phase, ...]) -> Mea
     return measure(observation(recording.traffic, interval_ns, window, moved))
 
 
-def _stalls_seen_from_ms(measured: Measurement | None) -> float | None:
-    if measured is None or measured.stalls is None or measured.stalls_seen_from_ns is None:
+def _stalls_seen_from_ms(measured: Measurement | None, recording: Recording) -> float | None:
+    """None if late ticks are missing: one of them may have been the longest stall."""
+    if measured is None or measured.stalls is None or recording.traffic.jumps_missed:
+        return None
+    if measured.stalls_seen_from_ns is None:
         return None
     return measured.stalls_seen_from_ns / 1e6
 

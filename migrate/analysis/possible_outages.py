@@ -23,6 +23,8 @@ class PossibleOutage:
     It lasted from ``least_ms`` to ``most_ms``; the latter is infinite if it may go on.
     """
 
+    begin_ns: int
+    end_ns: int
     gaps: tuple[Gap, ...]
     unmeasured: tuple[Unmeasured, ...]
     least_ms: float
@@ -83,6 +85,8 @@ def _outage(group: Sequence[Gap | Unmeasured], until_ns: int | None) -> Possible
     )
     most_ns = gaps[0].most_ns if not unmeasured else end_ns - begin_ns + _error_ns(group[0])
     return PossibleOutage(
+        begin_ns,
+        end_ns,
         gaps,
         unmeasured,
         max((gap.least_ns for gap in gaps), default=0) / 1e6,

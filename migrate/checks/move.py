@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from migrate.analysis.possible_outages import possible_outages
+from migrate.analysis.possible_outages import PossibleOutage, possible_outages
 from migrate.checks import needs
 from migrate.checks.verdicts import CheckResult, between, share_between, unmeasured
 from migrate.model import (
@@ -148,8 +148,8 @@ def _longest_unexplained(explained: tuple[GapExplanation, ...]) -> str:
 def reported_agrees(attempt: Attempt) -> Verdict | None:
     """The downtime that is reported is near the longest switchover gap, of the worse direction.
 
-    Looks at the hypervisor's account and at all gaps of the switchover; needs the downtime
-    reported, the gaps, the floor, events on the axis.
+    Looks at the hypervisor's account and at all gaps of the switchover, hop by hop; needs the
+    downtime reported, the gaps, the floor, events on the axis.
     """
     check, limit = "reported.agrees", attempt.case.expect.reported_within_ms
     if limit is None:
@@ -162,21 +162,33 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
         return unmeasured(
             check, _with_reasons(attempt, "not known which gap is the switchover's"), limit
         )
-    ways = [_disagreement(attempt, way, reported) for way in DIRECTIONS]
-    least, most, observed = max(ways, key=lambda way: (way[0] > limit, way[1] > limit, way[1]))
-    return between(check, least, most, limit, f"reported {reported:.1f} ms, seen {observed}")
+    ways = [
+        _disagreement(attempt, way, hop, reported)
+        for way in DIRECTIONS
+        for hop in attempt.inside or (None,)
+    ]
+    least, most, evidence = max(ways, key=lambda way: (way[0] > limit, way[1] > limit, way[1]))
+    return between(check, least, most, limit, evidence)
 
 
-def _disagreement(attempt: Attempt, way: Direction, reported: float) -> tuple[float, float, str]:
-    """The least and the most, in ms, that ``reported`` is off; and what the network saw.
+def _disagreement(
+    attempt: Attempt, way: Direction, hop: MoveDetails | None, longest_reported: float
+) -> tuple[float, float, str]:
+    """The least and the most, in ms, that the report of a hop is off; and what the network saw.
 
     Of several gaps any may be the longest that can be, within its error.
     """
     outages = [
         outage
         for outage in possible_outages(attempt, way)
-        if outage.unmeasured or any(gap.part == "switchover" for gap in outage.gaps)
+        if (outage.unmeasured or any(gap.part == "switchover" for gap in outage.gaps))
+        and (hop is None or _is_of(hop, outage))
     ]
+    reported, where = longest_reported, ""
+    if hop is not None and len(attempt.inside) > 1:
+        where = f"hop {hop.hop}: "
+        if hop.reported_downtime_ms is not None:
+            reported = hop.reported_downtime_ms
     seen = [gap for outage in outages for gap in outage.gaps if gap.part == "switchover"]
     known = max(seen, key=lambda gap: gap.length_ns, default=None)
     longest_ms = max((outage.most_ms for outage in outages), default=0.0)
@@ -195,7 +207,14 @@ def _disagreement(attempt: Attempt, way: Direction, reported: float) -> tuple[fl
         shortest, length = 0.0, math.inf
         observed = f"{way} no switchover gap, but no floor to say from which length on"
     least = max(0.0, shortest - reported, reported - length)
-    return least, max(abs(shortest - reported), abs(length - reported)), observed
+    most = max(abs(shortest - reported), abs(length - reported))
+    return least, most, f"{where}reported {reported:.1f} ms, seen {observed}"
+
+
+def _is_of(hop: MoveDetails, outage: PossibleOutage) -> bool:
+    """Whether an outage touches the stretch of the axis that is a hop's."""
+    after_begin = hop.begin_ns is None or outage.end_ns > hop.begin_ns
+    return after_begin and (hop.end_ns is None or outage.begin_ns < hop.end_ns)
 
 
 def announce_sent(attempt: Attempt) -> Verdict | None:

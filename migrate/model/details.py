@@ -177,6 +177,11 @@ class MoveDetails(Value):
     """Stretches in which QEMU did not answer, and what was missed."""
     unseen: tuple[str, ...] = ()
     """What is not available, and why."""
+    begin_ns: int | None = None
+    end_ns: int | None = None
+    """Of the stretch of the axis that belongs to it: until the next move begins, or for ever."""
+    reported_downtime_ms: NotNegative | None = None
+    """As the hypervisor reports it of this move."""
     placed: bool = True
     """False: a clock was set, or a connection broke. Events are missing on the axis: see
     ``unseen``."""

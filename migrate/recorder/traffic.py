@@ -10,13 +10,15 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from migrate.analysis.announcements import FRAMES_MISSED
 from migrate.clock import MONOTONIC, Deadline, Offset, now_ns, until
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
-from migrate.guest.probe import PipeTransport, Probe, StreamCounts
+from migrate.guest.probe import Announcement, PipeTransport, Probe, StreamCounts
 from migrate.lab.api import Lab
 from migrate.model import Event, LowerChange, Nic, TcpCheck, Workload
 from migrate.model.recording import Arrivals, TrafficLog
@@ -158,18 +160,24 @@ class Traffic:
         self._followed.close()
 
     def announcements(self) -> tuple[Event, ...]:
-        """Frames on the fabric that tell where the guest's MAC is."""
-        return tuple(
-            Event(
-                at_ns=self.peer_clock.to_axis(frame.at_ns),
-                error_ns=self.peer_clock.error_ns,
-                clock=self.peer_clock.clock,
-                source="fabric",
-                host="fabric",
-                name=_EVENTS.get(frame.kind, frame.kind),
-                data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
-            )
-            for frame in self.peer.captured()
+        """Frames on the fabric that tell where the guest's MAC is, and whether older ones are
+        missing."""
+        frames, missed = self.peer.capture_log()
+        events = tuple(self._heard(frame) for frame in frames)
+        if not missed or not events:
+            return events
+        data = {"count": missed}
+        return (events[0].model_copy(update={"name": FRAMES_MISSED, "data": data}), *events)
+
+    def _heard(self, frame: Announcement) -> Event:
+        return Event(
+            at_ns=self.peer_clock.to_axis(frame.at_ns),
+            error_ns=self.peer_clock.error_ns,
+            clock=self.peer_clock.clock,
+            source="fabric",
+            host="fabric",
+            name=_EVENTS.get(frame.kind, frame.kind),
+            data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
         )
 
 
@@ -221,7 +229,7 @@ def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline
         sent_egress=out.sent,
         sent_ingress=into.sent,
         end_ns=end_ns,
-        jumps=tuple((jump.at_ns, jump.delta_ns) for jump in guest.jumps()),
+        **_late_ticks(guest),
         memory=memory,
         tcp=tcp,
         nic=guest.nic(),
@@ -270,7 +278,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         sent_egress=out.sent,
         sent_ingress=out.sent,
         end_ns=end_ns,
-        jumps=tuple((jump.at_ns, jump.delta_ns) for jump in guest.jumps()),
+        **_late_ticks(guest),
         memory=memory,
         tcp=None,
         nic=guest.nic(),
@@ -279,6 +287,15 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )
+
+
+def _late_ticks(guest: Probe) -> dict[str, Any]:
+    """Fields of :class:`TrafficLog`: the late ticks, and how many the probe has no more."""
+    jumps = guest.jumps()
+    return {
+        "jumps": tuple((jump.at_ns, jump.delta_ns) for jump in jumps),
+        "jumps_missed": guest.stream_status().jumps - len(jumps),
+    }
 
 
 def _lowers(guest: Probe) -> tuple[LowerChange, ...]:

@@ -174,6 +174,21 @@ def test_the_downtime_that_is_reported_agrees(
     assert (found.result, said in found.evidence) == (result, True)
 
 
+def test_each_hop_is_held_against_its_own_report() -> None:
+    """300 ms reported of the first and 100 seen, and the other way round: neither agrees."""
+    hops = [
+        MoveDetails(hop=1, begin_ns=0, end_ns=synthetic.STOP + 2000 * MS, reported_downtime_ms=300),
+        MoveDetails(hop=2, begin_ns=synthetic.STOP + 2000 * MS, reported_downtime_ms=100),
+    ]
+    later = synthetic.STOP + 4000 * MS
+    second = [gap.model_copy(update={"begin_ns": later}) for gap in seen(300)]
+    told = {"inside": tuple(hops), "reported": ReportedFigures(downtime_ms=300)}
+    found = verdict(
+        "reported.agrees", {"reported_within_ms": 10.0}, gaps=(*seen(100), *second), **told
+    )
+    assert (found.result, "hop 1: reported 300.0 ms, seen" in found.evidence) == ("fail", True)
+
+
 def test_no_gap_without_a_floor_agrees_with_nothing() -> None:
     told = {"gaps": (), "floor": None, "reported": ReportedFigures(downtime_ms=2)}
     found = verdict("reported.agrees", {"reported_within_ms": 10.0}, **told)
