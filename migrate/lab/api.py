@@ -13,6 +13,7 @@ from migrate.clock import Deadline, Offset
 from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
 from migrate.lab.resources import Resources
+from migrate.model import HostFacts
 
 
 class Power(Protocol):
@@ -111,6 +112,10 @@ class Lab(Protocol):
     @property
     def hosts(self) -> Mapping[str, Host]:
         """By name, in the lab file's order."""
+
+    @property
+    def missing_hosts(self) -> tuple[HostFacts, ...]:
+        """Hosts of the lab file that are not there today: their capability ``root`` says why."""
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:

@@ -46,7 +46,16 @@ def test_every_lab_file_that_is_shipped_can_be_used(path: Path) -> None:
     ("file", "roots"),
     [
         ("local", ["debian-13", "debian-13"]),
-        ("versions", ["debian-13", "debian-13-backports", "debian-12-backports"]),
+        (
+            "versions",
+            [
+                "debian-13",
+                "debian-13-backports",
+                "debian-12-backports",
+                "debian-12",
+                "debian-sid",
+            ],
+        ),
         ("oldest", ["debian-12", "debian-13"]),
         ("nested", ["debian-12-backports", "debian-12-backports"]),
         ("nested-virtio", ["debian-13-backports", "debian-13-backports"]),
