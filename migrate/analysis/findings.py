@@ -8,6 +8,7 @@ from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
 from migrate.analysis.hops import by_hop, hop_events, unknown_times
 from migrate.analysis.host_clocks import clock_steps
+from migrate.analysis.machines import machine_state
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
@@ -44,6 +45,7 @@ def analyse(
         ),
         phases=moved,
         gaps=gaps,
+        unmeasured=measured.unmeasured if measured else (),
         streams=measured.streams if measured else None,
         stalls=measured.stalls if measured else None,
         explained=explanations(hops, gaps, floor, case, arrivals),
@@ -62,6 +64,7 @@ def analyse(
         error=last.error,
         notes=_notes(recording, measured.notes if measured else ()),
         clocks=recording.clocks,
+        machine=machine_state(recording),
     )
 
 

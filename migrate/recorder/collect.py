@@ -42,6 +42,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     log = traffic.read_back(
         rig.traffic, guest_is_there=bool(held_by), deadline=deadline, stops=stops
     )
+    machines = rig.machines.stop()
     logs = {host.name: logs_of(host, rig.case) for host in rig.pair}
     listened_until_ns = now_ns()
     announcements = _placed(rig, rig.traffic.announcements())
@@ -60,6 +61,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         clocks=tuple(rig.clocks.readings),
         listened_until_ns=listened_until_ns,
         dirty_rates=dirty_rates,
+        machines=machines,
         backend_failed=_backend_failed(rig.case, logs, held_by),
         no_trace_points=_no_trace_points(rig, logs, logged) if stops else {},
         notes=tuple(rig.clocks.notes),
