@@ -153,14 +153,15 @@ class Machine:
             programs.look((), deadline)
         self.samples.append(self._sample(said, asked_ns + half_ns, half_ns))
 
-    def end(self, deadline: Deadline) -> None:
-        """Who else ran on it meanwhile; nothing if it can't be asked any more."""
+    def name_others(self, deadline: Deadline) -> None:
+        """Who else has run on it since this was last asked; nothing if it can't be asked."""
         earlier, later = self._census, self._count(deadline)
         if earlier is None or later is None:
             return
         self.others_s = later.used_since(earlier, self.roots | self._pids(later))
         if earlier.overheated is not None and later.overheated is not None:
             self.overheated = max(0, later.overheated - earlier.overheated)
+        self._census = later
 
     def recording(self) -> MachineRecording:
         """All of it."""
@@ -269,7 +270,7 @@ class Machines:
             while not ended:
                 ended = self._ended.wait(EVERY_S)
                 machine.look(self._deadline())
-            machine.end(self._deadline())
+            machine.name_others(self._deadline())
         except LabError as error:
             machine.unseen.append(f"{machine.name} after {len(machine.samples)} looks: {error}")
 
