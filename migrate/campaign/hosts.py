@@ -9,7 +9,7 @@ from migrate.backends.registry import INSPECTIONS, MODES
 from migrate.clock import Deadline
 from migrate.errors import LabError
 from migrate.images.initramfs import ensure_image
-from migrate.lab import capabilities
+from migrate.lab import capabilities, trace_points
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import cache_folder
 from migrate.lab.kvm_boot import BOOT_S
@@ -30,7 +30,7 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
                 hypervisor,
                 cache_folder(),
                 image,
-                INSPECTIONS,
+                (*INSPECTIONS, trace_points.INSPECTION),
                 fresh=fresh,
                 seconds=BOOT_S * lab.patience,
             )

@@ -66,6 +66,7 @@ from migrate.model.observation import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -133,6 +134,7 @@ __all__ = [
     "Stall",
     "Stream",
     "TcpCheck",
+    "Unmeasured",
     "UnreachedTries",
     "Value",
     "Vdpa",

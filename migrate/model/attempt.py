@@ -23,6 +23,7 @@ from migrate.model.observation import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
 )
 
 
@@ -56,6 +57,9 @@ class Findings(Value):
     reported: ReportedFigures = ReportedFigures()
     phases: tuple[Phase, ...] = ()
     gaps: tuple[Gap, ...] | None = None
+    unmeasured: tuple[Unmeasured, ...] = ()
+    """Stretches in which the meter can't tell whether a direction was served: neither gap nor not.
+    An outage may have been as long as a stretch, and the gaps next to it together."""
     streams: tuple[Stream, ...] | None = None
     stalls: tuple[Stall, ...] | None = None
     explained: tuple[GapExplanation, ...] | None = None

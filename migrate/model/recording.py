@@ -273,6 +273,8 @@ class Recording(Value):
     """All that the attempt ran on; empty: not recorded."""
     backend_failed: tuple[str, ...] | None = None
     """By the log of QEMU where the guest ended; None: it was not read."""
+    no_trace_points: dict[str, str] = Field(default={})
+    """By host: why the log of its QEMU tells nothing of the guest's stop."""
     notes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default={}, exclude=True)
     """For people, by name below the attempt's folder; they lie beside the recording."""

@@ -26,6 +26,8 @@ class AttemptEnv:
 
     lab: Lab
     accelerator: str = "qemu"
+    run: str = ""
+    """The name of the run, which the guest's metadata tells."""
     check: Callable[[], None] = lambda: None
     """Whether the hosts are still ours to use, asked before each step."""
     on_sample: Callable[[Sample], None] = lambda _sample: None
@@ -72,6 +74,8 @@ class Hop:
     target: Host
     listener: Listener
     phases: PhaseTracker
+    guest: str = ""
+    """Its UUID."""
 
 
 class Observation(Protocol):
