@@ -97,11 +97,16 @@ class Census:
     def used_since(self, earlier: Census, roots: frozenset[int]) -> dict[str, float]:
         """CPU time by name of programs that are not below ``roots``, the greediest first."""
         used: dict[str, float] = {}
+        # A child that has ended gave its whole life's time to its parent.
+        before_s: dict[int, float] = {}
+        for pid, process in earlier.processes.items():
+            heir = pid if pid in self.processes else process.parent
+            before_s[heir] = before_s.get(heir, 0.0) + process.own_s + process.children_s
         for pid, process in self.processes.items():
             before = earlier.processes.get(pid)
             if before is None or before.name != process.name or self._is_below(pid, roots):
                 continue
-            more = process.own_s + process.children_s - before.own_s - before.children_s
+            more = process.own_s + process.children_s - before_s[pid]
             if more >= LEAST_S:
                 used[process.name] = used.get(process.name, 0.0) + more
         first = sorted(used.items(), key=lambda pair: -pair[1])[:GREEDIEST]

@@ -33,7 +33,7 @@ def kinds(**fields: Any) -> list[str]:
 
 
 def state(machine: MachineRecording) -> MachineState:
-    """Of an attempt with its floor from the first second, a move from the fourth, the end at nine."""
+    """Of an attempt: its floor from the first second, a move from the fourth to the eighth."""
     recording = synthetic.recording()
     start = recording.start.model_copy(update={"floor_window": (1 * S, 3 * S)})
     hop = recording.hops[0].model_copy(update={"begin_ns": 4 * S, "end_ns": 8 * S})

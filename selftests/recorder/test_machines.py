@@ -14,9 +14,9 @@ from migrate.clock import Deadline, until
 from migrate.errors import HostError
 from migrate.lab.api import Host, Lab
 from migrate.recorder import machines
-from migrate.recorder.machines import Machine, Machines, facts_of, machines_of
+from migrate.recorder.machines import Census, Machine, Machines, facts_of, machines_of
 from migrate.recorder.programs import Programs
-from selftests.doubles.machine import PaperMachine
+from selftests.doubles.machine import PaperMachine, stat_line
 from selftests.helpers import soon
 
 LAB = cast("Lab", SimpleNamespace(places={}, machine_pid_file=None, patience=1.0))
@@ -84,6 +84,12 @@ def test_who_else_ran_is_named_and_ours_are_not() -> None:
     machine.processes |= {6: ("qemu", 9.0), 7: ("cc1", 11.5), 8: ("new", 3.0)}
     looked.name_others(soon())
     assert looked.others_s == {"cc1": 2.5}
+
+
+def test_a_child_that_ended_counts_from_the_first_look_only() -> None:
+    before = Census.of(stat_line(7, "make", 1.0) + stat_line(8, "cc1", 20.0, parent=7) + "\n")
+    after = Census.of(stat_line(7, "make", 1.5, children_s=22.0) + "\n")
+    assert after.used_since(before, frozenset()) == {"make": 2.5}
 
 
 def test_a_cpu_that_was_too_hot_meanwhile() -> None:
