@@ -45,10 +45,12 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
         from migrate.report.machines import machine_sections
         from migrate.report.move_details import sections
         from migrate.report.table import plain_sections
+        from migrate.report.work import work_sections
 
         for one in record.attempts:
             click.echo(f"--- {one.attempt.case.id}, attempt {one.attempt.number}")
-            told = (*sections(one.attempt), *machine_sections(one.attempt))
+            attempt = one.attempt
+            told = (*sections(attempt), *work_sections(attempt), *machine_sections(attempt))
             click.echo(plain_sections(told), nl=False)
 
 

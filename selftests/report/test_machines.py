@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from migrate.model import Attempt, MachineFacts, MachineState, MachineUse
+from migrate.model import Attempt, MachineFacts, MachineState, MachineUse, WorkDone
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.html import write_report
 from migrate.report.machines import describe, machine_sections
 from migrate.report.table import plain, plain_sections, run_table
+from migrate.report.work import work_sections
 from migrate.results.reader import read_run
 from migrate.results.tables import MACHINES, machines_to_parquet
 from selftests.doubles import synthetic
@@ -113,3 +114,14 @@ def test_a_run_from_before_machines_were_looked_at(tmp_path: Path) -> None:
     (record,) = read_run(writer.folder).attempts
     assert record.machines() == ()
     assert list(machine_sections(record.attempt)) == []
+
+
+def test_what_the_workload_did_stands_beside_what_it_was_asked() -> None:
+    done = WorkDone(
+        window="move", hop=1, seconds=2.5, dirty_mib_s=1.1, packets_s=180.2, tcp_bytes_s=6400
+    )
+    seen = synthetic.attempt(synthetic.case(), work=(done,))
+    lines = plain_sections(list(work_sections(seen))).splitlines()
+    assert lines[3].split()[:3] == ["asked", "4", "1000"]
+    assert lines[4].split() == ["move", "1", "2.50", "s", "1.1", "180", "6400"]
+    assert list(work_sections(synthetic.attempt(synthetic.case()))) == []
