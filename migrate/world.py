@@ -119,7 +119,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             start_ms=start_ms,
             nic=nic,
             primaries=backing.primaries,
-            notes=(*backing.notes, *_cold_instead(case, order), *started.notes),
+            notes=(*env.notes, *backing.notes, *_cold_instead(case, order), *started.notes),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)

@@ -67,6 +67,8 @@ from migrate.model.observation import (
     Stream,
     TcpCheck,
     Unmeasured,
+    WorkDone,
+    WorkSample,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -140,5 +142,7 @@ __all__ = [
     "Vdpa",
     "Verdict",
     "VirtualFunction",
+    "WorkDone",
+    "WorkSample",
     "Workload",
 ]
