@@ -210,6 +210,8 @@ def device_queues(
                 in_flight=None if vhost else int(queue["inuse"]),
                 event_idx="event_idx" in features,
                 indirect="indirect_desc" in features,
+                in_order="in_order" in features,
+                ordered=not vhost,  # QEMU's own network device returns buffers as they came
                 ranges=ranges,
                 memory=memory,
                 indices_known=idle,
