@@ -28,6 +28,7 @@ from migrate.model.case import (
 from migrate.model.details import (
     Convergence,
     ConvergenceForecast,
+    DetailsPart,
     DeviceHandoff,
     Difference,
     GapExplanation,
@@ -85,6 +86,7 @@ __all__ = [
     "ClockReading",
     "Convergence",
     "ConvergenceForecast",
+    "DetailsPart",
     "DeviceHandoff",
     "Difference",
     "Direction",
