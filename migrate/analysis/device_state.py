@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from migrate.formats.virtio_features import canonical_name, feature_names
+from migrate.formats.virtio_net_state import QUEUE_MAX
 from migrate.formats.virtqueue import INDICES, Memory, Ring, regions
 from migrate.formats.virtqueue_audit import tables
 from migrate.model import Difference, Event
@@ -207,7 +208,8 @@ def unread_queues(state: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
     for path, device in state.items():
         known, queues = comparable_fields(device), device.get("queues") or ()
         told = {int(queue["queue-index"]) for queue in queues}
-        yield from ((path, n, _NOT_TOLD) for n in range(known.get("queues", 0)) if n not in told)
+        number = min(known.get("queues", 0), QUEUE_MAX)
+        yield from ((path, n, _NOT_TOLD) for n in range(number) if n not in told)
         if "features" not in known:
             yield from ((path, number, _NO_STATUS) for number in sorted(told))
 
@@ -373,6 +375,16 @@ def compare(before: Fields, after: Fields, *, vhost: bool = False) -> tuple[Diff
     return (*_differences(before, after), *queues)
 
 
+_MOST_SHOWN = 300
+
+
+def _shown(value: Any) -> str:
+    """A value in so many characters: a filter may list hundreds of addresses."""
+    text = str(value)
+    more = len(text) - _MOST_SHOWN
+    return f"{text[:_MOST_SHOWN]}… and {more} characters more" if more > 0 else text
+
+
 def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
     for field in before:
         if field not in after or before[field] == after[field]:
@@ -388,8 +400,8 @@ def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
         )
         yield Difference(
             field=field,
-            before=str(before[field]),
-            after=str(after[field]),
+            before=_shown(before[field]),
+            after=_shown(after[field]),
             lawful=allowed,
             why=why,
         )

@@ -18,9 +18,8 @@ from migrate.analysis.explain import HopEvents, device_times, explain_gap, stop_
 from migrate.analysis.hops import FOREVER_NS, by_hop
 from migrate.analysis.network_devices import (
     AMBIGUOUS,
-    compared_devices,
     join_devices,
-    ring_audits,
+    states_and_rings,
 )
 from migrate.analysis.outage import longest_gap
 from migrate.analysis.traffic import arrival_error_ns
@@ -109,14 +108,16 @@ def _of_hop(
     no_stages = _no_stages(hop_events, no_trace_points, known=took is not None)
     stop, resume = hop_events.switchover
     missing = _missing(hop, (*hop_events.unplaced, *no_stages), stop, resume)
-    devices, ambiguous = join_devices(hop, took or (), compared_devices(hop, hop_events.events))
-    if ambiguous:
-        missing["devices"] = (*missing["devices"], AMBIGUOUS)
-    unseen = (*hop.qemu.unseen, *missing["stop"], *missing["bytes"])
+    compared, rings, nonsense = states_and_rings(hop, hop_events.events, case.guest.memory_mib)
+    devices, ambiguous = join_devices(hop, took or (), compared)
+    told = (nonsense,) if nonsense else ()
+    missing["devices"] += (*told, *((AMBIGUOUS,) if ambiguous else ()))
+    missing["rings"] += told
+    unseen = (*hop.qemu.unseen, *told, *missing["stop"], *missing["bytes"])
     blocktime = hop.qemu.blocktime
     return {
         "stop": spans,
-        "rings": ring_audits(hop, case.guest.memory_mib),
+        "rings": rings,
         "devices": devices or None,
         "convergence": _convergence(hop, hop_events, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
@@ -130,7 +131,7 @@ def _of_hop(
 
 def _missing(
     hop: HopRecording, events: tuple[str, ...], stop: Event | None, resume: Event | None
-) -> dict[str, Any]:
+) -> dict[str, tuple[str, ...]]:
     """Why a part of the details is not available, or not whole, by its name; ``events``: why not
     all of them are there. Rings are read on the source alone, and are no reason for a device."""
     ours, qemu = f"{hop.source}: ", hop.qemu

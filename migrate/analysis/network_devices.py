@@ -25,7 +25,20 @@ AMBIGUOUS = (
     "which section of the stream is which network device is not known: their states stand apart "
     "from their times"
 )
+_NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading an answer raises whose shape is not that of QEMU's."""
 _OF_STATE = ("compared", "differences", "untold", "fields_compared")
+
+
+def states_and_rings(
+    hop: HopRecording, events: Sequence[Event], memory_mib: int
+) -> tuple[tuple[DeviceHandoff, ...], tuple[RingAudit, ...] | None, str]:
+    """How states compare, the audits of the rings, and why an answer of QEMU could not be read."""
+    try:
+        return tuple(compared_devices(hop, events)), ring_audits(hop, memory_mib), ""
+    except _NONSENSE as error:
+        why = f"QEMU's answers about its network devices can't be read: {type(error).__name__}"
+        return (), None, f"{hop.source}: {why}: {str(error)[:80]}"
 
 
 def compared_devices(hop: HopRecording, events: Sequence[Event]) -> Iterator[DeviceHandoff]:
@@ -92,9 +105,10 @@ def _sections(hop: HopRecording, took: tuple[DeviceHandoff, ...]) -> dict[str, s
     QEMU names a device by its path there, and by its place on the bus here: they are joined by the
     device's MAC address, or because there is one alone.
     """
+    filters = {path: device.get("filter") for path, device in (hop.qemu.source or {}).items()}
     macs = {
-        path: str((device.get("filter") or {}).get("main-mac", ""))
-        for path, device in (hop.qemu.source or {}).items()
+        path: str(card.get("main-mac", "")) if isinstance(card, dict) else ""
+        for path, card in filters.items()
     }
     known = {}
     for path, mac in macs.items():

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from migrate.analysis.network_devices import compared_devices, join_devices, ring_audits
+from migrate.analysis.network_devices import (
+    compared_devices,
+    join_devices,
+    ring_audits,
+    states_and_rings,
+)
 from migrate.model import DeviceHandoff
 from migrate.model.recording import (
     DeviceSection,
@@ -121,3 +129,37 @@ def test_a_queue_of_which_nothing_was_told_is_one_that_was_not_read() -> None:
     assert [(ring.queue, ring.unread) for ring in rings] == [(0, True), (1, True), (2, True)]
     assert "not captured" in rings[0].unchecked[0]
     assert rings[2].unchecked == ("not read: QEMU did not tell where it lies",)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 1 << 70) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_an_answer_that_is_nonsense_is_named_and_no_crash(data: st.DataObject) -> None:
+    wrong: DeviceStates = {FIRST: copy.deepcopy(card())}
+    place: Any = wrong[FIRST]
+    for _ in range(3):
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else [0]))
+        if isinstance(place[key], dict) and place[key] and data.draw(st.booleans()):
+            place = place[key]
+            continue
+        place[key] = data.draw(JSON)
+        break
+    for moved in (hop(wrong, states()), hop(states(), wrong)):
+        devices, rings, why = states_and_rings(moved, (), 64)
+        assert bool(why) == (not devices and rings is None)
+        join_devices(moved, timed(FIRST), devices)
+        assert len(why) < 300
+
+
+def test_a_long_value_is_cut_where_it_differs() -> None:
+    many = [f"33:33:00:00:{n // 256:02x}:{n % 256:02x}" for n in range(1000)]
+    moved = hop(states(), states(multicast_table=many))
+    (difference,) = next(iter(compared_devices(moved, ()))).differences
+    assert len(difference.after) < 400
+    assert difference.after.endswith("characters more")
