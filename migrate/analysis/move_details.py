@@ -14,7 +14,8 @@ from typing import Any
 
 from migrate.analysis.announcements import count_by_kind
 from migrate.analysis.convergence import PRECOPY, assess_convergence
-from migrate.analysis.explain import HopEvents, device_times, explain_gap, stop_stages
+from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.hops import FOREVER_NS, by_hop
 from migrate.analysis.network_devices import (
     AMBIGUOUS,
