@@ -28,6 +28,7 @@ from migrate.model.case import (
 from migrate.model.details import (
     Convergence,
     ConvergenceForecast,
+    DetailsPart,
     DeviceHandoff,
     Difference,
     GapExplanation,
@@ -69,6 +70,8 @@ from migrate.model.observation import (
     Stream,
     TcpCheck,
     Unmeasured,
+    WorkDone,
+    WorkSample,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -87,6 +90,7 @@ __all__ = [
     "ClockReading",
     "Convergence",
     "ConvergenceForecast",
+    "DetailsPart",
     "DeviceHandoff",
     "Difference",
     "Direction",
@@ -144,5 +148,7 @@ __all__ = [
     "Vdpa",
     "Verdict",
     "VirtualFunction",
+    "WorkDone",
+    "WorkSample",
     "Workload",
 ]

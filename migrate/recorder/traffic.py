@@ -98,6 +98,7 @@ class Traffic:
         else:
             self._start_both_ways(number, deadline)
         self._await_first(deadline)
+        guest.work_start()
         self.began_ns = now_ns()
         self.read_guest_clock()
         return before
@@ -214,6 +215,7 @@ def read_back(
 
 def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
+    guest.work_stop()
     tcp = tcp_since(guest, moved_ns, deadline) if traffic.workload.tcp_connections else None
     await_more((guest, peer), deadline.sooner(MORE_S))
     out, into = guest.stop_stream(), peer.stop_stream()
@@ -235,6 +237,7 @@ def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
+        work=guest.work_log(deadline),
         notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
 
@@ -266,6 +269,7 @@ def _asked(guest: Probe) -> TcpCheck:
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:
     guest = traffic.guest
     traffic.read_guest_clock()
+    guest.work_stop()
     await_more((guest,), deadline.sooner(MORE_S))
     out = guest.stop_stream()
     _await_last(guest, out, deadline.sooner(0.5))
@@ -284,6 +288,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
+        work=guest.work_log(deadline),
         notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )

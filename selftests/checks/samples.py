@@ -58,6 +58,12 @@ ALL_LIMITS: dict[str, Any] = {
 TCP = TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=310, answered=1)
 
 
+def ring_rate(mib_s: float, written_mib_s: float | None) -> DirtyRate:
+    """Before the move, by the dirty ring, beside what the guest wrote."""
+    rate = {"when": "before", "method": "dirty-ring", "host": "a", "mib_s": mib_s}
+    return DirtyRate.model_validate({**rate, "written_mib_s": written_mib_s})
+
+
 def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
     fields: dict[str, Any] = {
         "direction": "egress",
@@ -189,7 +195,7 @@ def attempt(
                 announce_error_ms=0.1,
             ),
         ),
-        "dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=4.0),),
+        "dirty_rates": (ring_rate(4.0, 4.0),),
         **changes,
     }
     return Attempt(**fields)
@@ -309,8 +315,10 @@ SAMPLES: Mapping[str, Samples] = {
         {"backend_failed": ("unable to start vhost net: 95",)},
         {"QEMU's log": {"backend_failed": None}},
     ),
-    "handoff.equal": Samples(hop(devices=(DIFFERS,))),
-    "ring.sound": Samples(hop(rings=(BROKEN,))),
+    "handoff.equal": Samples(
+        hop(devices=(DIFFERS,)), {"each network device's state on both ends": hop(devices=None)}
+    ),
+    "ring.sound": Samples(hop(rings=(BROKEN,)), {"each of its queues": hop(rings=None)}),
     "downtime.explained": Samples(
         {
             "explained": tuple(
@@ -342,10 +350,13 @@ SAMPLES: Mapping[str, Samples] = {
         {"announcements of each hop": hop(first_announce_ms=None, announced=None)},
     ),
     "dirty.rate": Samples(
-        {"dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=40.0),)},
+        {"dirty_rates": (ring_rate(40.0, 4.0),)},
         {
             "a rate that was set": {"workload": {"dirty_mib_s": 16}},
-            "a rate that was measured": {"dirty_rates": None},
+            "a rate that was measured": {
+                "dirty_rates": (ring_rate(4.0, 4.0).model_copy(update={"mib_s": None}),)
+            },
+            "the guest's count": {"dirty_rates": (ring_rate(4.0, None),)},
         },
     ),
     "clean": Samples(
