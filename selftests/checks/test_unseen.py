@@ -12,7 +12,7 @@ import pytest
 from migrate.analysis.findings import analyse
 from migrate.analysis.outage import TrafficObservation
 from migrate.checks.evaluate import evaluate
-from migrate.model import DIRECTIONS, Attempt, Direction, Expect, Workload
+from migrate.model import DIRECTIONS, Attempt, Direction, Expect, TcpCheck, Workload
 from migrate.model.recording import Arrivals, Recording, TrafficLog
 from migrate.report.table import plain, run_table
 from selftests.doubles import synthetic
@@ -24,19 +24,19 @@ MOVE = (1500.0, 2500.0)
 LIMITS = {"outage_egress_ms": 300, "outage_ingress_ms": 300, "stall_ms": 300}
 
 
-def judged(log: TrafficObservation, expect: dict[str, Any] | None = None) -> Attempt:
+def judged(
+    log: TrafficObservation, expect: dict[str, Any] | None = None, **traffic: Any
+) -> Attempt:
     """The attempt of which this was logged."""
     case = synthetic.case(
         expect=Expect(**{**LIMITS, **(expect or {})}),
-        workload=Workload(tcp_connections=0, dirty_mib=0),
+        workload=Workload(tcp_connections=2 if "tcp" in traffic else 0, dirty_mib=0),
     )
-    findings = analyse(recording(log), case)
-    return evaluate(
-        findings, case, 1, ("a", "b"), leftovers=(), end_ns=recording(log).traffic.end_ns
-    )
+    findings = analyse(recording(log, **traffic), case)
+    return evaluate(findings, case, 1, ("a", "b"), leftovers=(), end_ns=log.window[1])
 
 
-def recording(log: TrafficObservation) -> Recording:
+def recording(log: TrafficObservation, **more: Any) -> Recording:
     offset_ns = log.peer.offset_ns
     traffic = TrafficLog(
         egress=replace(log.egress, received_ns=log.egress.received_ns + offset_ns),
@@ -45,6 +45,7 @@ def recording(log: TrafficObservation) -> Recording:
         sent_ingress=log.sent_ingress or 0,
         end_ns=log.window[1],
         jumps=log.jumps,
+        **more,
     )
     whole = synthetic.recording(begin_ns=on_axis(0), end_ns=log.window[1], traffic=traffic)
     begin_ns, end_ns = map(on_axis, MOVE)
@@ -205,3 +206,38 @@ def test_a_late_tick_is_seen_from_its_own_length_on() -> None:
     """The probe logs no tick that is less than 10 ms late."""
     assert result(judged(Wire().log(), {"stall_ms": 5}), "stall") == "unmeasured"
     assert result(judged(Wire().log(), {"stall_ms": 20}), "stall") == "pass"
+
+
+def test_late_ticks_that_are_no_longer_on_record_may_have_been_longer() -> None:
+    attempt = judged(Wire().log(), {"stall_ms": 20}, jumps_missed=3)
+    assert result(attempt, "stall") == "unmeasured"
+
+
+# --- connections
+
+
+def asked(at_ms: float, *waiting_ms: float, **changes: Any) -> TcpCheck:
+    """Two connections, asked about at a time; the move ended at 2500 ms."""
+    fields = {"waiting_ms": waiting_ms, "asked_ns": on_axis(at_ms), **changes}
+    quiet = TcpCheck(opened=2, alive=2, resets=0, longest_stall_ms=max(waiting_ms, default=0.0))
+    return quiet.model_copy(update=fields)
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        (asked(4000, 5, 9), "pass"),
+        (asked(4000, 5, 1499), "pass"),
+        (asked(4000, 5, 1600), "fail"),
+        (asked(4000, 5, alive=1), "fail"),
+        (asked(4000, 5, 9, resets=1), "fail"),
+        # A probe that tells the longest wait alone, and not when it was asked:
+        (asked(4000, waiting_ms=None, asked_ns=None, longest_stall_ms=1400), "pass"),
+        (asked(4000, waiting_ms=None, asked_ns=None, longest_stall_ms=1600), "unmeasured"),
+        (None, "unmeasured"),
+    ],
+)
+def test_a_connection_is_alive_that_had_a_byte_since_the_move(
+    check: TcpCheck | None, expected: str
+) -> None:
+    assert result(judged(Wire().log(), tcp=check), "tcp") == expected
