@@ -35,7 +35,7 @@ FIRST_PACKETS = 100
 """How many have to arrive each way before a stream counts as started."""
 TIMED_OUT = "timed out"
 """In the probe's answer to a connection that it gave up."""
-MORE_S = 0.5
+MORE_S = 3.0
 """At most so long is waited at the end for one more packet each way."""
 TCP_PATIENCE_S = 15.0
 """At most so long is waited for a byte on connections that have had none since the move."""

@@ -72,6 +72,12 @@ def test_what_the_meter_lost_from_a_point_on_is_no_outage_and_no_dead_network(
     assert found[f"outage.{way}"] == found["network"] == found["measured"] == "unmeasured"
 
 
+def test_what_a_guest_received_that_is_expected_to_be_gone_need_not_be_known() -> None:
+    lost = {"gaps": (), "unmeasured": (unknown(400, UNTIL - 400, "ingress"),), "held_by": ()}
+    expect = {"outcome": "lost", "held_by": ()}
+    assert results(expect, outcome="lost", **lost)["measured"] == "pass"
+
+
 def test_an_outage_within_the_limit_whatever_was_not_measured_passes() -> None:
     found = results({"outage_egress_ms": 500}, gaps=(at(100, 50),), unmeasured=(unknown(300, 90),))
     assert (found["outage.egress"], found["measured"]) == ("pass", "pass")
