@@ -8,17 +8,19 @@ vhost-user backend works the queues, the target's are known by what QEMU sent to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from migrate.formats.virtio_features import canonical_name, feature_names
+from migrate.formats.virtio_features import canonical_name, feature_names, features_of_driver
 from migrate.formats.virtqueue import INDICES, Memory, Ring, regions
 from migrate.formats.virtqueue_audit import tables
-from migrate.model import Difference, Event
+from migrate.model import Difference, Event, Nic
+from migrate.model.recording import DeviceStates
 
 _BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
 
+Kept = TypeVar("Kept")
 Fields = dict[str, Any]
 """A device's state by name: ``features``, ``queue 0: size``, …"""
 
@@ -44,12 +46,12 @@ def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fiel
     """
     state: Fields = {}
     status = device.get("status")
-    if status is not None:
+    if status is None:
+        state |= _saved(device.get("saved") or {}, device.get("driver") or ())
+    else:
         state["status"] = _names(status["status"].get("statuses", ()), "VIRTIO_CONFIG_S_")
         guest = status["guest-features"]
-        words = [*guest.get("transports", ()), *guest.get("dev-features", ())]
-        state["features"] = _features(words)
-        state["unknown features"] = guest.get("unknown-dev-features", 0)
+        state["features"] = ", ".join(sorted(_feature_words(guest)))
         state["queues"] = status["num-vqs"]
         state["interrupt status"] = status["isr"]
         state["broken"] = status["broken"]
@@ -65,6 +67,52 @@ def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fiel
             known.pop("used-idx", None)
         state |= {f"queue {number}: {name}": queue[key] for key, name in known.items()}
     return state
+
+
+def supplemented(
+    states: DeviceStates, network: Mapping[str, Mapping[str, Any]], nic: Nic | None
+) -> DeviceStates:
+    """The states of a source, with what QEMU did not say of a device and others know of it.
+
+    ``network``: what the stream has of such devices (:class:`NetState`), which is what the device's
+    state was when the guest had stopped. ``nic``: the guest's interface; the features that its
+    driver has taken hold until a reset. Both are joined by the interface's MAC, or if QEMU did not
+    say that either, where there is one device alone.
+    """
+    return {
+        path: {
+            **device,
+            "saved": _same_mac(device, {str(one["mac"]): one for one in network.values()}, alone),
+            "driver": _same_mac(device, _driver(nic), alone),
+        }
+        for alone in (len(states) == 1,)
+        for path, device in states.items()
+    }
+
+
+def _driver(nic: Nic | None) -> Mapping[str, tuple[str, ...]]:
+    return {nic.mac: features_of_driver(nic.features)} if nic and nic.features else {}
+
+
+def _same_mac(device: Mapping[str, Any], by_mac: Mapping[str, Kept], alone: bool) -> Kept | None:
+    mac = (device.get("filter") or {}).get("main-mac")
+    if mac is None and alone and len(by_mac) == 1:
+        return next(iter(by_mac.values()))
+    return by_mac.get(str(mac))
+
+
+def _saved(saved: Mapping[str, Any], driver: Sequence[str]) -> Fields:
+    """A device that QEMU says nothing of: as it was sent, else the features that the guest took."""
+    if not saved:
+        return {"features": ", ".join(sorted(driver))} if driver else {}
+    state: Fields = {
+        "status": ", ".join(sorted(saved["status"])),
+        "features": ", ".join(sorted(saved["features"])),
+        "queues": len(saved["queues"]),
+        "interrupt status": saved["interrupt_status"],
+    }
+    # Behind a subsection that is not known there may be more.
+    return state if saved["unread"] else {**state, "broken": saved["broken"]}
 
 
 def _offered(host: Mapping[str, Any], negotiated: Mapping[str, Any]) -> Fields:
@@ -137,10 +185,6 @@ def _names(entries: Any, prefix: str) -> str:
     return ", ".join(sorted(words))
 
 
-def _features(entries: Iterable[Any]) -> str:
-    return ", ".join(sorted(_feature(entry) for entry in entries))
-
-
 def _feature(entry: Any) -> str:
     """A feature's canonical name: without ``VIRTIO_NET_F_`` and the like."""
     word = str(entry).partition(":")[0]
@@ -152,6 +196,7 @@ def _feature_words(features: Mapping[str, Any]) -> Iterator[str]:
     for entry in (*features.get("transports", ()), *features.get("dev-features", ())):
         yield _feature(entry)
     yield from feature_names(features.get("unknown-dev-features", 0))
+    yield from feature_names(features.get("unknown-dev-features2", 0) << 64)
 
 
 def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
@@ -191,6 +236,8 @@ def device_queues(
     ranges = ((0, memory_mib << 20),) if memory_mib <= LOW_MIB else ()
     for path, device in state.items():
         known = comparable_fields(device)
+        if "features" not in known:
+            continue  # nobody knows what kind its rings are of
         features, packed = known.get("features", "").split(", "), _is_packed(known)
         blind = packed and vhost
         for queue in device["queues"]:

@@ -21,6 +21,7 @@ from migrate.analysis.device_state import (
     device_queues,
     one_sided,
     queues_by_backend_log,
+    supplemented,
 )
 from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
 from migrate.analysis.hops import FOREVER_NS, by_hop
@@ -42,7 +43,14 @@ from migrate.model import (
     MoveDetails,
     RingAudit,
 )
-from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recording, TrafficLog
+from migrate.model.recording import (
+    Arrivals,
+    DeviceStates,
+    HopRecording,
+    QemuRecording,
+    Recording,
+    TrafficLog,
+)
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
@@ -63,7 +71,7 @@ def move_details(
     return tuple(
         MoveDetails(
             hop=number,
-            **_of_hop(hop, events, case, recording.no_trace_points),
+            **_of_hop(hop, events, case, recording),
             **_announced(events, hop.qemu, border_ns),
             **_first_packets(events, recording.traffic, arrivals, border_ns),
         )
@@ -107,23 +115,24 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
 
 
 def _of_hop(
-    hop: HopRecording, hop_events: HopEvents, case: Case, no_trace_points: Mapping[str, str]
+    hop: HopRecording, hop_events: HopEvents, case: Case, recording: Recording
 ) -> dict[str, Any]:
     """Fields of :class:`MoveDetails` that both QEMUs' events and answers tell."""
     _, resume = hop_events.switchover
     spans, took = stop_stages(hop_events), device_times(hop_events)
-    compared = tuple(_compared(hop, hop_events))
+    source = supplemented(hop.qemu.source or {}, hop.stream.network, recording.start.nic)
+    compared = tuple(_compared(hop, source, hop_events))
     unseen = [
         *hop.qemu.unseen,
         *hop_events.unplaced,
-        *_no_stages(hop_events, no_trace_points, known=took is not None),
+        *_no_stages(hop_events, recording.no_trace_points, known=took is not None),
     ]
     if resume is not None and hop.stream.unseen:
         unseen.append(hop.stream.unseen)
     blocktime = hop.qemu.blocktime
     return {
         "stop": spans,
-        "rings": _rings(hop, case.guest.memory_mib),
+        "rings": _rings(hop.qemu, source, case.guest.memory_mib),
         "devices": _sized(hop, _joined(took or (), compared)) if took or compared else None,
         "convergence": _convergence(hop, hop_events, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
@@ -228,13 +237,15 @@ def _first_packets(
     return {**first, "silent": tuple(silent)}
 
 
-def _compared(hop: HopRecording, hop_events: HopEvents) -> Iterator[DeviceHandoff]:
+def _compared(
+    hop: HopRecording, states: DeviceStates, hop_events: HopEvents
+) -> Iterator[DeviceHandoff]:
     """Network devices by QEMU's path, of which something was had on both ends."""
     qemu = hop.qemu
-    if not qemu.source or qemu.target is None:
+    if qemu.target is None:
         return
     by_backend = queues_by_backend_log(hop_events.events, hop.target) if qemu.vhost else {}
-    for path, source in qemu.source.items():
+    for path, source in states.items():
         before = comparable_fields(source, vhost=bool(qemu.vhost))
         after = {**comparable_fields(qemu.target.get(path, {})), **by_backend}
         if before.keys() & after.keys():
@@ -246,12 +257,13 @@ def _compared(hop: HopRecording, hop_events: HopEvents) -> Iterator[DeviceHandof
             )
 
 
-def _rings(hop: HopRecording, memory_mib: int) -> tuple[RingAudit, ...] | None:
+def _rings(
+    qemu: QemuRecording, states: DeviceStates, memory_mib: int
+) -> tuple[RingAudit, ...] | None:
     """As they lay in memory when the source had stopped; None if that was not read."""
-    qemu = hop.qemu
-    if not qemu.source or not qemu.memory:
+    if not states or not qemu.memory:
         return None
-    read = device_queues(qemu.source, qemu.memory, memory_mib, vhost=bool(qemu.vhost))
+    read = device_queues(states, qemu.memory, memory_mib, vhost=bool(qemu.vhost))
     return tuple(_audited(queue) for queue in read)
 
 

@@ -12,6 +12,7 @@ from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
+from migrate.formats.qemu_migration import FAULT
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
@@ -44,9 +45,7 @@ class FaultInjection:
             host = self.hosts[fault.on]
             self.undo.callback(self.actions[fault.do](host))
             self.listener.add(
-                Event(
-                    at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
-                )
+                Event(at_ns=now_ns(), source="controller", host=host.name, name=FAULT + fault.do)
             )
 
     def not_done(self) -> tuple[str, ...]:

@@ -36,7 +36,14 @@ from migrate.model.details import (
     RingAudit,
     Span,
 )
-from migrate.model.host import Capability, HostFacts
+from migrate.model.host import (
+    Backing,
+    Capability,
+    HostFacts,
+    Observers,
+    QemuState,
+    QuestionTrial,
+)
 from migrate.model.machine import (
     MachineFacts,
     MachineRecording,
@@ -78,6 +85,7 @@ __all__ = [
     "STANDBY_DRIVER",
     "Attempt",
     "AttemptError",
+    "Backing",
     "Capability",
     "Carrier",
     "CarrierCheckpoint",
@@ -115,6 +123,7 @@ __all__ = [
     "Nic",
     "NonEmpty",
     "NotNegative",
+    "Observers",
     "Outcome",
     "Part",
     "Phase",
@@ -123,7 +132,9 @@ __all__ = [
     "Policy",
     "Positive",
     "Problem",
+    "QemuState",
     "QuarantineEntry",
+    "QuestionTrial",
     "ReportedFigures",
     "RingAudit",
     "Run",

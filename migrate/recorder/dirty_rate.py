@@ -17,6 +17,8 @@ from migrate.errors import HostError, MeasurementError
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
 from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen
+from migrate.recorder.events import Listener
+from migrate.recorder.noted_monitor import noted
 
 Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -131,7 +133,9 @@ def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
 # --- in an attempt ------------------------------------------------------------------------------
 
 
-def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple[DirtyRate, ...]:
+def in_attempt(
+    hosts: Sequence[Host], when: DirtyWhen, memory_mib: int, listener: Listener
+) -> tuple[DirtyRate, ...]:
     """By every method, over our own monitor, of the guest that the one of ``hosts`` has.
 
     What can't be measured is there with its reason, also if no host has the guest, or several.
@@ -140,7 +144,10 @@ def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple
         return _unmeasured("", when, f"the guest runs on {len(hosts)} hosts")
     (host,) = hosts
     try:
-        with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
+        with (
+            own_monitor(host, Deadline.after(CONNECT_S)) as monitor,
+            noted(monitor, host.name, listener) as qemu,
+        ):
             return tuple(_measured(qemu, host.name, when, method, memory_mib) for method in METHODS)
     except HostError as error:
         return _unmeasured(host.name, when, f"{error.tried}: {error.said}")

@@ -98,6 +98,7 @@ def stream_recording(
             DeviceSection(name=section.name, instance=section.instance, size_bytes=section.bytes)
             for section in account.sections
         ),
+        network={name: asdict(state) for name, state in account.network.items()},
         account=asdict(account),
     )
 

@@ -165,7 +165,7 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
     }
     case = Case(id="x", faults=(Fault(at=at, do="kill-guest", on="target"),))
     phases, nobody = PhaseTracker("a"), cast("Any", None)
-    hop = Hop(case, nobody, move_end("a").host, move_end("b").host, listener, phases)
+    hop = Hop(case, nobody, move_end("a").host, move_end("b").host, listener, phases, nobody)
     with inject_faults(hop) as faults:
         for name, event in script.items():
             phases.feed(event)
