@@ -23,7 +23,8 @@ from migrate.guest.vhost_user_stub import VhostUserStub
 from migrate.lab.api import Host
 from migrate.model import Backing
 
-FOLDER = "/run/migrate-lab/throwaway-guests"
+FOLDER = "/run/migrate-lab-throwaway-"
+"""Begin of its folder's name on the host: the rest is made up anew each time."""
 DEVICE = "/machine/peripheral/net0/virtio-backend"
 """QEMU's path of its network device."""
 INTERRUPT = 9
@@ -64,7 +65,7 @@ _START = r"""
 folder=$1 seconds=$2
 shift 2
 umask 077
-mkdir -p "${folder%/*}" && mkdir "$folder" "$folder/source" "$folder/target" || exit
+mkdir "$folder" "$folder/source" "$folder/target" || exit
 trap 'rm -rf "$folder"' EXIT
 trap 'kill $children' HUP INT TERM
 children=
@@ -129,7 +130,7 @@ def throwaway_guest(
     HostError in QEMU's words where they don't start. They outlive a controller that is killed until
     ``deadline`` at most: programs on the host end them, and take their folder away.
     """
-    folder = f"{FOLDER}/{uuid.uuid4().hex[:12]}"
+    folder = f"{FOLDER}{uuid.uuid4().hex[:12]}"
     argv = [EMULATOR, *_MACHINE, *_BACKING[backing]]
     command = ["sh", "-c", _START, "sh", folder, f"{deadline.left():.1f}", *argv]
     firmware = base64.b64encode(_firmware()).decode()

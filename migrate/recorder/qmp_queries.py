@@ -23,7 +23,7 @@ EXPERIMENTAL: Mapping[QemuState, tuple[str, ...]] = {
     "running": (DEVICES, STATUS, VHOST_QUEUE),
     "stopped": (QUEUE, VHOST_QUEUE, STATUS),
     "migrated": (QUEUE, VHOST_QUEUE, STATUS),
-    "incoming": (DEVICES, STATUS),
+    "incoming": (DEVICES, STATUS, QUEUE),
     "loaded": (QUEUE, STATUS),
     "resumed": (STATUS,),
 }
@@ -136,10 +136,9 @@ class Questions:
         devices = qemu.execute(DEVICES, Deadline.after(ANSWER_S))
         kinds = {one["path"]: one["name"] for one in devices if one["name"] == VIRTIO_NET}
         paths = sorted(kinds)
-        begin = _first_look(qemu, paths, _BEFORE[side], permission)
+        begin = _first_look(qemu, paths, side, permission, queues=queues)
         wanted = {QUEUE: queues, VHOST_QUEUE: queues and vhost, STATUS: True}
         objections = {name: permission.objection(name, *_READ[side]) for name in wanted}
-        unknown = begin.unknown if side == "source" else ""
         may = {name for name, wish in wanted.items() if wish and not objections[name]}
         asked = [
             question
@@ -158,7 +157,7 @@ class Questions:
                 f"{what}: not measured: {objection}"
                 for what, objection in (
                     (_WHAT_IT_SAYS, objections[STATUS]),
-                    (_WHO_WORKS, unknown),
+                    (_WHO_WORKS, begin.unknown),
                     (_ITS_QUEUES, objections[QUEUE] if queues else ""),
                 )
                 if objection
@@ -251,20 +250,39 @@ class _FirstLook(NamedTuple):
 
 
 def _first_look(
-    qemu: Qemu, paths: Sequence[str], state: QemuState, permission: Permission
+    qemu: Qemu, paths: Sequence[str], side: Side, permission: Permission, *, queues: bool
 ) -> _FirstLook:
     """By each device's status; where that may not be asked, a backend's account of a queue tells
     whether there is a backend, without a word to it (hw/virtio/virtio-qmp.c)."""
-    deadline = Deadline.after(ANSWER_S)
+    state, deadline = _BEFORE[side], Deadline.after(ANSWER_S)
     if not permission.objection(STATUS, state):
         statuses = {path: qemu.execute(STATUS, deadline, path=path) for path in paths}
         working = {path: _backend(status) for path, status in statuses.items()}
         counts = {path: int(status["num-vqs"]) for path, status in statuses.items()}
         return _FirstLook(any(one is not None for one in working.values()), working, counts)
+    if side == "target":
+        return _FirstLook(None, {}, _counted(qemu, paths, permission) if queues else {})
     if objection := permission.objection(VHOST_QUEUE, state):
         return _FirstLook(None, {}, {}, objection)
     answers = qemu.execute_all([*_of_first_queues(paths)], deadline)
     return _FirstLook(any(answer is not None for answer, _ in answers), {}, {})
+
+
+def _counted(qemu: Qemu, paths: Iterable[str], permission: Permission) -> Mapping[str, int]:
+    """How many queues each device has, by asking until QEMU refuses one; of a target that nothing
+    has come to yet: between its load and its resume there is no time to ask for one too many."""
+    if permission.objection(QUEUE, "incoming"):
+        return {}
+    counts = {}
+    for path in paths:
+        count, answered = 0, QUEUES_AT_ONCE
+        while answered == QUEUES_AT_ONCE:
+            batch = [*_of_queues(path, range(count, count + QUEUES_AT_ONCE), {QUEUE})]
+            answers = qemu.execute_all(batch, Deadline.after(ANSWER_S))
+            answered = sum(answer is not None for answer, _ in answers)
+            count += answered
+        counts[path] = count
+    return counts
 
 
 def _of_first_queues(paths: Iterable[str]) -> Iterator[Question]:

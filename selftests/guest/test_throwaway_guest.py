@@ -30,7 +30,7 @@ def host(shared_lab: LocalLab) -> NamespaceHost:
 
 def left(host: NamespaceHost) -> str:
     """Folders and QEMUs of throw-away guests on a host."""
-    look = f"ls {FOLDER} 2>/dev/null; pgrep -lx {QEMU}"
+    look = f"ls -d {FOLDER}* 2>/dev/null; pgrep -lx {QEMU}"
     return host.run(["sh", "-c", look], soon(), check=False).out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from migrate.campaign.progress import Progress
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, begin
 from migrate.errors import HostError
-from migrate.guest.throwaway_guest import ThrowawaySide
+from migrate.guest.throwaway_guest import ThrowawaySide, throwaway_guest
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
@@ -21,7 +22,7 @@ from migrate.recorder import question_trial
 from migrate.recorder.qmp_queries import DEVICES, EXPERIMENTAL, QUEUE, STATUS
 from migrate.recorder.question_trial import observers_of, try_questions
 from selftests.doubles.qmp import observers
-from selftests.helpers import new_name, remove_lab, soon
+from selftests.helpers import ROOT, new_name, remove_lab, soon
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,28 @@ def test_questions_that_do_no_harm_are_all_asked(
     assert observers_of(host, tmp_path) == tried
     monkeypatch.setattr(question_trial, "try_questions", lambda *_, **__: Observers(qemu="9.9.9"))
     assert observers_of(host, tmp_path, fresh=True).qemu == "9.9.9"
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_whatever_qemu_calls_unstable_is_tried_before_it_is_asked(
+    newer_lab: LocalLab, host: str
+) -> None:
+    """Of all commands that the recorder's source names, by the schema of each QEMU."""
+    with throwaway_guest(newer_lab.hosts[host], "none", soon()) as (source, _target):
+        schema = source.qemu.execute("query-qmp-schema", soon())
+    commands = {
+        one["name"]: one.get("features", ()) for one in schema if one["meta-type"] == "command"
+    }
+    sources = (ROOT / "migrate" / "recorder").glob("*.py")
+    words = {
+        node.value
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert {"query-rx-filter", "pmemsave", "calc-dirty-rate"} <= words & commands.keys()
+    unstable = {name for name in words & commands.keys() if "unstable" in commands[name]}
+    assert unstable == {name for names in EXPERIMENTAL.values() for name in names}
 
 
 @pytest.mark.parametrize(
