@@ -28,6 +28,7 @@ from migrate.model.case import (
 from migrate.model.details import (
     Convergence,
     ConvergenceForecast,
+    DetailsPart,
     DeviceHandoff,
     Difference,
     GapExplanation,
@@ -74,6 +75,8 @@ from migrate.model.observation import (
     Stream,
     TcpCheck,
     Unmeasured,
+    WorkDone,
+    WorkSample,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -93,6 +96,7 @@ __all__ = [
     "ClockReading",
     "Convergence",
     "ConvergenceForecast",
+    "DetailsPart",
     "DeviceHandoff",
     "Difference",
     "Direction",
@@ -151,5 +155,7 @@ __all__ = [
     "Vdpa",
     "Verdict",
     "VirtualFunction",
+    "WorkDone",
+    "WorkSample",
     "Workload",
 ]

@@ -34,6 +34,8 @@ class AttemptEnv:
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
     observers: Mapping[str, Observers] = field(default_factory=dict)
     """By host: what its QEMU may be asked; of one that is not there, nothing experimental."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the attempt from before it began."""
 
     def deadline(self, seconds: float) -> Deadline:
         """So far off as a real host would need, times the lab's patience."""
@@ -74,10 +76,10 @@ class Hop:
     target: Host
     listener: Listener
     phases: PhaseTracker
-    nic: Nic
-    """The guest's interface as the guest saw it before the first move."""
     guest: str = ""
     """Its UUID."""
+    nic: Nic | None = None
+    """Its interface as it saw that before the first move."""
 
 
 class Observation(Protocol):

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from migrate.analysis.device_state import ring_regions, supplemented
+from migrate.analysis.device_state import ring_regions
+from migrate.analysis.network_devices import supplemented
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
 from migrate.formats.qemu_migration import FINAL, sample_of_query
@@ -212,7 +213,7 @@ class _Source(_End):
                 continue
             if event["event"] in ("STOP", "RESUME"):
                 stopped = event["event"] == "STOP"
-                if not stopped and self.watch.source is None:
+                if not stopped and self.watch.source is None and questions.kinds is not None:
                     self._drop("the guest ran on before its state was read")
             if stopped and _is_due(event, vhost=questions.vhost is not False):
                 self._read(qemu, questions)
@@ -240,7 +241,8 @@ class _Source(_End):
             if not turns:
                 self.watch.source = questions.state(qemu, events_between=True).states
                 self._answered()
-                self._read_memory(qemu, self.watch.source)
+                if self.watch.source is not None:
+                    self._read_memory(qemu, self.watch.source)
                 turns = _turns(qemu)
             if turns:
                 self._drop("the guest ran on while its state was read: it is not compared")
@@ -375,10 +377,12 @@ class _Target(_End):
             self.unseen(f"{why}: these are not compared")
 
     def _resumed(self, qemu: NotedMonitor, questions: Questions) -> None:
+        if questions.kinds is None:
+            return
         if self.watch.target is None:
             self.unseen("the guest ran on before its state could be read")
         elif self.watch.vhost:  # a backend is told of what was negotiated when the guest runs on
-            for path, backend in backends(qemu, questions.kinds, self.observers).items():
+            for path, backend in backends(qemu, questions.kinds or (), self.observers).items():
                 self.watch.target[path]["backend"] = backend
 
 

@@ -93,7 +93,8 @@ _ITS_QUEUES = "queues of its network devices"
 class Reading(NamedTuple):
     """What came back when the state of all devices was asked for."""
 
-    states: DeviceStates
+    states: DeviceStates | None
+    """None: nothing may be asked."""
     late: int
     """Answers that came after an event, and are not used."""
     questions: int
@@ -103,7 +104,8 @@ class Reading(NamedTuple):
 class Questions:
     """What is asked about the virtio network devices of a QEMU."""
 
-    kinds: Mapping[str, str]
+    kinds: Mapping[str, str] | None
+    """QEMU's names of its network devices by their paths; None: it may not be asked for them."""
     config: Mapping[str, Mapping[str, Any]]
     """Of each device, what :data:`STATIC` says."""
     backends: Mapping[str, Any]
@@ -132,7 +134,7 @@ class Questions:
         permission = Permission(observers, version_of(qemu))
         if objection := permission.objection(DEVICES, _BEFORE[side]):
             why = f"network devices: not measured: {objection}"
-            return cls({}, {}, {}, None, (), not_asked=(why,))
+            return cls(None, {}, {}, None, (), not_asked=(why,))
         devices = qemu.execute(DEVICES, Deadline.after(ANSWER_S))
         kinds = {one["path"]: one["name"] for one in devices if one["name"] == VIRTIO_NET}
         paths = sorted(kinds)
@@ -170,6 +172,8 @@ class Questions:
         A source that has stopped goes on telling of its migration: there every answer holds
         (``events_between``).
         """
+        if self.kinds is None:
+            return Reading(None, 0, 0)
         asked, answers = [*self.asked], qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
         more = self._further_queues(asked, answers)
         while more:
@@ -178,7 +182,7 @@ class Questions:
             more = self._further_queues(more, further)
         usable = [answer if events_between or in_time else None for answer, in_time in answers]
         late = sum(not in_time for _, in_time in answers)
-        return Reading(self._by_device(asked, usable), late, len(asked))
+        return Reading(self._by_device(self.kinds, asked, usable), late, len(asked))
 
     def _further_queues(
         self, asked: Sequence[Question], answers: Sequence[tuple[Any, bool]]
@@ -197,7 +201,9 @@ class Questions:
             for question in _of_queues(path, range(queue + 1, queue + 1 + QUEUES_AT_ONCE), names)
         ]
 
-    def _by_device(self, asked: Sequence[Question], answers: Sequence[Any]) -> DeviceStates:
+    def _by_device(
+        self, kinds: Mapping[str, str], asked: Sequence[Question], answers: Sequence[Any]
+    ) -> DeviceStates:
         """Answers in the order of the questions. Of a backend that is no vhost, or not started,
         there are none."""
         states: DeviceStates = {
@@ -210,7 +216,7 @@ class Questions:
                 "config": self.config[path],
                 "backend": self.backends.get(path),
             }
-            for path, kind in self.kinds.items()
+            for path, kind in kinds.items()
         }
         for (command, place), answer in zip(asked, answers, strict=True):
             if answer is None:

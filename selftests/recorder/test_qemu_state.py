@@ -298,10 +298,13 @@ def test_whether_a_backend_works_the_queues_is_told_by_its_account_of_one(moved:
 def test_nothing_experimental_is_asked_that_was_not_tried(
     moved: World, tried: Observers, because: str
 ) -> None:
-    source = script(query_migrate=[ACTIVE, STOP], x_query_virtio=ENDS)
-    found = moved(source, None, lambda watch: len(watch.samples) > 1, tried=tried)
-    assert found.unseen == [f"a: network devices: not measured: {because}"]
-    assert not found.source
+    source = script(query_migrate=[ACTIVE, STOP, RESUME], x_query_virtio=ENDS)
+    rounds = [*script()["query-migrate-parameters"], event("completed"), RESUME]
+    target = script(query_migrate_parameters=rounds, x_query_virtio=ENDS)
+    found = moved(source, target, lambda watch: len(watch.samples) > 3, tried=tried)
+    why = f"network devices: not measured: {because}"
+    assert sorted(found.unseen) == [f"a: {why}", f"b: {why}"]
+    assert (found.source, found.target) == (None, None)
     assert found.vhost is None
 
 
