@@ -16,8 +16,8 @@ from migrate.analysis.figures import COLUMNS, FLOOR, FigureColumn, FigureValue
 from migrate.errors import MeasurementError
 from migrate.model import SCHEMA, Attempt, Case, Run
 from migrate.results.reader import RunRecord, find_run, read_run
+from migrate.statistics.censored import Interval
 from migrate.statistics.regression import FigureSample
-from migrate.statistics.spread import Interval
 
 FIGURES = tuple(column for column in COLUMNS if column is not FLOOR)
 FAILED = "failed attempts"

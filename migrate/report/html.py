@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from migrate.analysis.figures import longest_outage
+from migrate.analysis.figures import FigureValue, longest_outage
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
@@ -19,6 +19,7 @@ from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, run_table
+from migrate.report.table_model import IN_FLOOR
 from migrate.results.layout import PRUNED
 from migrate.results.reader import AttemptRecord, RunRecord, read_run
 from migrate.results.writer import RunWriter
@@ -101,11 +102,11 @@ def headline(attempt: Attempt) -> str:
     for direction in DIRECTIONS:
         outage = longest_outage(attempt, direction)
         where = f" ({outage.part})" if outage and outage.part != "none" else ""
-        length = _format_ms(outage.ms, outage.at_least) if outage else _NOT_MEASURED
+        length = _outage_text(outage) if outage else _NOT_MEASURED
         parts.append(f"outage {direction} {length}{where}")
     reported = attempt.reported.downtime_ms
     parts.append(
-        f"downtime reported {_format_ms(reported) if reported is not None else _NOT_MEASURED}"
+        f"downtime reported {f'{reported:.1f} ms' if reported is not None else _NOT_MEASURED}"
     )
     wrong = [verdict.check for verdict in attempt.failed_verdicts]
     if wrong:
@@ -113,8 +114,10 @@ def headline(attempt: Attempt) -> str:
     return "; ".join(parts)
 
 
-def _format_ms(ms: float, at_least: bool = False) -> str:
-    return "in the floor" if ms == 0 else f"{'at least ' if at_least else ''}{ms:.1f} ms"
+def _outage_text(outage: FigureValue) -> str:
+    if outage.in_floor:
+        return IN_FLOOR
+    return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
 
 
 def in_script(text: str) -> str:

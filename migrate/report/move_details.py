@@ -119,8 +119,10 @@ def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
 def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
+    if outage.in_floor:
+        return IN_FLOOR
     bound = "at least " if outage.at_least else ""
-    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms" if outage.ms else IN_FLOOR
+    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
 
 
 def _devices(hop: MoveDetails, where: str) -> GridSection:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from migrate.report.baseline import Baseline
 from migrate.report.table import plain_sections
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.statistics.censored import Interval
 from migrate.statistics.regression import Comparison, Rules
-from migrate.statistics.spread import Interval
 
 HEADS = (
     *("case", "figure", "n", "baseline", "this run", "change", "floor", "larger", "p", "result"),

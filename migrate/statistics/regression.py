@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from migrate.statistics.censored import Interval
 from migrate.statistics.significance import (
     Floats,
     RunSpread,
@@ -28,7 +29,7 @@ from migrate.statistics.significance import (
     run_spread,
     tail_functions,
 )
-from migrate.statistics.spread import Interval, spread
+from migrate.statistics.spread import spread
 
 ComparisonResult = Literal["worse", "better", "no change found", "below the floor", "can't tell"]
 

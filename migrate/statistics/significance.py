@@ -81,7 +81,6 @@ def run_levels(low: Floats, high: Floats, *, rate: bool) -> Floats:
 def doubled_ranks(low: Floats, high: Floats) -> Ints:
     """Twice the rank of each among all: one more for each that is surely less, one less for each
     that is surely more. Twice the midranks where each is known exactly."""
-    low = np.where(np.isinf(high), np.inf, low)
     less = np.searchsorted(np.sort(high), low, "left")
     more = len(low) - np.searchsorted(np.sort(low), high, "right")
     return np.asarray(less - more + len(low) + 1, dtype=np.int64)
