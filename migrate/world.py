@@ -102,6 +102,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             floor_window=(traffic.began_ns, now_ns()),
             start_ms=start_ms,
             nic=nic,
+            primaries=backing.primaries,
             notes=(*backing.notes, *_cold_instead(case, order), *started.notes),
             files={"source.xml": domain.xml()},
         )
@@ -123,6 +124,14 @@ class _Backing(NamedTuple):
     """By the host that the guest is moved from."""
     hotplug: Mapping[str, str | None]
     """By host: the device, as XML, that the guest is plugged in there."""
+
+    @property
+    def primaries(self) -> tuple[str, ...] | None:
+        """Hosts whose backend has a primary; None: the interface has no standby."""
+        if not self.source.has_standby:
+            return None
+        backends = zip(self.hotplug, (self.source, self.target), strict=True)
+        return tuple(name for name, backend in backends if backend.missing_primary is None)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
 from migrate.analysis.hops import by_hop, hop_events, unknown_times
 from migrate.analysis.host_clocks import clock_steps
@@ -30,6 +31,7 @@ def analyse(
     moved = _phases(recording)
     measured = _measured(recording, case, moved)
     hops = hop_events(recording, case.interface.mac)
+    carriers = failover_carriers(recording)
     gaps, floor = (measured.gaps, measured.floor) if measured else (None, None)
     return Findings(
         begin_ns=start.begin_ns,
@@ -52,6 +54,9 @@ def analyse(
         tcp=traffic.tcp,
         nic_before=start.nic,
         nic_after=traffic.nic,
+        carriers=carriers,
+        carrier_checkpoints=carrier_checkpoints(recording, carriers),
+        failover_hosts=start.primaries,
         backend_failed=recording.backend_failed,
         error=last.error,
         notes=_notes(recording, measured.notes if measured else ()),

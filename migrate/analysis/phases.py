@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from migrate.formats.qemu_migration import GAVE_UP, STATUS_PHASES, status_of
-from migrate.model import Event, Part, Phase, PhaseName
+from migrate.model import STANDBY_DRIVER, Event, Part, Phase, PhaseName
 
 
 def phase_label(phase: Phase) -> str:
@@ -240,10 +240,6 @@ def _primary(carriers: Sequence[Event], asked: Event | None, since: Event) -> Ev
         if event.at_ns >= since.at_ns and (other or primary_carries(event)):
             return event
     return None
-
-
-STANDBY_DRIVER = "virtio_net"
-"""In the guest; a lower device with another driver is the primary."""
 
 
 def primary_carries(event: Event) -> bool:

@@ -47,6 +47,8 @@ class Backend:
     """What a saved state depends on that is not in the domain's XML."""
     loopback: bool = False
     """It returns what the guest sends, and has no peer."""
+    has_standby: bool = False
+    """The guest's interface is a failover pair: a primary carries, and a standby waits."""
     missing_primary: HostError | None = None
     """Why no guest can be started here, though one can come here without its device."""
     notes: tuple[str, ...] = ()

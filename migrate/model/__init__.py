@@ -39,6 +39,9 @@ from migrate.model.details import (
 from migrate.model.host import Capability, HostFacts
 from migrate.model.observation import (
     DIRECTIONS,
+    STANDBY_DRIVER,
+    Carrier,
+    CarrierCheckpoint,
     ClockReading,
     Direction,
     DirtyRate,
@@ -63,9 +66,12 @@ __all__ = [
     "DIRTY_RATE_S",
     "DIRTY_WHEN",
     "SCHEMA",
+    "STANDBY_DRIVER",
     "Attempt",
     "AttemptError",
     "Capability",
+    "Carrier",
+    "CarrierCheckpoint",
     "Case",
     "ClockReading",
     "Convergence",

@@ -8,6 +8,8 @@ from migrate.model.base import SCHEMA, NotNegative, Value
 from migrate.model.case import Case, Outcome
 from migrate.model.details import GapExplanation, MoveDetails
 from migrate.model.observation import (
+    Carrier,
+    CarrierCheckpoint,
     ClockReading,
     Direction,
     DirtyRate,
@@ -68,6 +70,14 @@ class Findings(Value):
     tcp: TcpCheck | None = None
     nic_before: Nic | None = None
     nic_after: Nic | None = None
+    carriers: tuple[Carrier, ...] | None = None
+    """Which device of a failover pair carried the traffic, in order; None: there is no pair, or the
+    guest could not be asked."""
+    carrier_checkpoints: tuple[CarrierCheckpoint, ...] | None = None
+    """Where the carrier is judged; None as :attr:`carriers`."""
+    failover_hosts: tuple[str, ...] | None = None
+    """Hosts that back the interface by a failover pair, with a primary for the guest; None: not on
+    record, or no such mode."""
     backend_failed: tuple[str, ...] | None = None
     """Lines of QEMU's log, where the guest ended, about a failed backend; None: not read."""
     error: Problem | None = None

@@ -246,6 +246,9 @@ class StartRecording(Value):
     """The guest's interface as the guest saw it."""
     dirty_rates: tuple[DirtyRate, ...] = ()
     """Empty if the case does not ask for them; so are those after the moves."""
+    primaries: tuple[str, ...] | None = None
+    """Hosts with a device that carries the traffic while a standby waits; None: not on record, or
+    the interface has no standby."""
     notes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default={}, exclude=True)
     """For people, by name; they lie beside the recording."""
