@@ -20,7 +20,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from bench.world import run_bench, say, show, write_json
-from migrate.statistics.regression import FigureSample, Rules, compare
+from migrate.statistics.comparison import FigureSample, Rules
+from migrate.statistics.regression import compare
 from migrate.statistics.significance import Unit, p_values
 
 FIGURES = 5

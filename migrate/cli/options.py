@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,19 @@ RESULTS = click.option(
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 KEEP_LAB = click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards.")
+
+
+class Number(click.FloatRange):
+    """A number in a range: neither infinite nor none at all, which no comparison would refuse."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """The number; a usage error if it is none."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be used here", param, ctx)
+        return number
+
+
 RUN_NAME = click.argument("run_name", default="latest", metavar="[RUN]")
 
 

@@ -7,14 +7,16 @@ Figures are JSON in the page and drawn when they come into view.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from migrate.analysis.figures import FigureValue, longest_outage
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError
-from migrate.model import DIRECTIONS, Attempt
+from migrate.model import DIRECTIONS, Attempt, Event, Sample
+from migrate.model.recording import Arrivals
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.move_details import sections
@@ -23,6 +25,8 @@ from migrate.report.table_model import IN_FLOOR
 from migrate.results.layout import PRUNED
 from migrate.results.reader import AttemptRecord, RunRecord, read_run
 from migrate.results.writer import RunWriter
+
+Content = TypeVar("Content")
 
 POINTS = 80_000
 """Points of all figures together, per direction: many attempts get fewer points each."""
@@ -59,7 +63,8 @@ def render(record: RunRecord) -> str:
     return environment.from_string(source).render(
         run=record.run,
         unfinished=record.unfinished,
-        table=run_table(record.run, attempts),
+        unreadable=record.unreadable,
+        table=run_table(record.run, attempts, record.unreadable),
         parts_title=PARTS_TITLE,
         passed=sum(attempt.passed for attempt in attempts),
         excused=sum(bool(quarantine.excuses(record.run, attempt)) for attempt in attempts),
@@ -70,10 +75,15 @@ def render(record: RunRecord) -> str:
 
 
 def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
-    attempt, events, arrivals = record.attempt, record.events(), record.arrivals()
+    attempt = record.attempt
+    damage: list[str] = []
+    events: Sequence[Event] = _whole(record.events, damage) or ()
+    arrivals: dict[str, Arrivals] = _whole(record.arrivals, damage) or {}
+    samples: Sequence[Sample] = _whole(record.samples, damage) or ()
     gaps = attempt.gaps or ()
-    data = FigureData(attempt, arrivals, record.samples(), events, points)
+    data = FigureData(attempt, arrivals, samples, events, points)
     return {
+        "damage": damage,
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,
         "headline": headline(attempt),
@@ -93,6 +103,15 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
         "inside": sections(attempt),
         "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
     }
+
+
+def _whole(read: Callable[[], Content], damage: list[str]) -> Content | None:
+    """A part of an attempt; None if it can't be read, and why goes to ``damage``."""
+    try:
+        return read()
+    except MeasurementError as error:
+        damage.append(str(error))
+        return None
 
 
 def headline(attempt: Attempt) -> str:

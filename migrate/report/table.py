@@ -7,6 +7,7 @@ the outage by part of the move, in rows of the same order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ from migrate.model import Attempt, Gap, Run
 from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.ranking import ranking_notes
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.results.reader import UnreadableAttempt
 from migrate.statistics.censored import bounds_text, largest_floor, median, quantile
 
 if TYPE_CHECKING:
@@ -56,8 +58,14 @@ class RunTable(Grid):
     """What the backends and the meter reported about attempts."""
 
 
-def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
-    """A row a case, in the order in which the cases were first tried."""
+def run_table(
+    run: Run, attempts: Sequence[Attempt], unreadable: Sequence[UnreadableAttempt] = ()
+) -> RunTable:
+    """A row a case, in the order in which the cases were first tried.
+
+    A case of which an attempt is ``unreadable`` did not pass.
+    """
+    lost = Counter(attempt.case_id for attempt in unreadable)
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         groups.setdefault(attempt.case.id, []).append(attempt)
@@ -70,7 +78,7 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
         rows=tuple(
             (
                 *(Cell(labels[case]), _number(run, case, group)),
-                *(*_row_cells(figures[labels[case]], COLUMNS), _verdict(run, group)),
+                *(*_row_cells(figures[labels[case]], COLUMNS), _verdict(run, group, lost[case])),
             )
             for case, group in groups.items()
         ),
@@ -86,7 +94,7 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
             *_notes({label: group for label, group in figures.items() if group}),
             *ranking_notes(figures),
         ),
-        skips=(*_skip_lines(run, attempts),),
+        skips=(*(attempt.describe() for attempt in unreadable), *_skip_lines(run, attempts)),
         remarks=(*_remarks(named),),
     )
 
@@ -155,8 +163,11 @@ def _number(run: Run, case: str, group: Sequence[Attempt]) -> Cell:
     return Cell(f"{number} of {len(group) + none}" if words else str(number), words)
 
 
-def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
+def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
     passed = sum(attempt.passed for attempt in group)
+    if unreadable:
+        number = len(group) + unreadable
+        return Cell("FAIL", f"{passed}/{number} passed: {unreadable} can't be read", True)
     if passed == len(group):
         return Cell("pass", f"{passed}/{len(group)}")
     wrong = [verdict for attempt in group for verdict in attempt.failed_verdicts]

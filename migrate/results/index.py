@@ -18,7 +18,7 @@ from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, SCHEMA, Attempt, Case, HostFacts, Run, Value
 from migrate.results.files import write_file
 from migrate.results.layout import INDEX
-from migrate.results.reader import attempt_folders, read_attempt, read_head, unfinished
+from migrate.results.reader import read_attempts, read_head, unfinished
 from migrate.results.tables import to_arrow, to_parquet
 
 RowKind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
@@ -114,14 +114,14 @@ def index_rows(folder: Path) -> list[AttemptRow]:
 
 
 def _attempts(folder: Path, run: Run) -> Iterator[AttemptRow]:
-    for path in sorted(attempt_folders(folder)):
-        try:
-            yield attempt_row(folder, run, read_attempt(path).attempt)
-        except MeasurementError as error:
-            yield AttemptRow(
-                kind="damaged", case_id=path.parent.name, number=int(path.name),
-                problem=str(error), **_head(folder, run),
-            )  # fmt: skip
+    attempts, unreadable = read_attempts(folder)
+    for record in attempts:
+        yield attempt_row(folder, run, record.attempt)
+    for attempt in unreadable:
+        yield AttemptRow(
+            kind="damaged", case_id=attempt.case_id, number=attempt.number, problem=attempt.why,
+            **_head(folder, run),
+        )  # fmt: skip
 
 
 def _others(folder: Path, run: Run) -> Iterator[AttemptRow]:

@@ -16,12 +16,31 @@ from scipy import stats
 from bench.gate import World, alarms
 from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
-from migrate.model import Attempt, Case, Expect, Policy, ReportedFigures, Verdict
-from migrate.report.baseline import FAILED, FIGURES, case_key, figure_interval
+from migrate.model import (
+    Attempt,
+    AttemptError,
+    Case,
+    Expect,
+    Policy,
+    Problem,
+    ReportedFigures,
+    UnreachedTries,
+    Verdict,
+)
+from migrate.report.baseline_cases import ATTEMPTS, case_key
+from migrate.report.baseline_figures import FAILED, FIGURES, figure_interval
 from migrate.results.writer import RunWriter
 from migrate.statistics.censored import Interval
-from migrate.statistics.regression import Comparison, FigureSample, Rules, compare, exit_code
-from migrate.statistics.significance import attempts_test, doubled_ranks, exact_p, holm
+from migrate.statistics.comparison import Allowance, Comparison, FigureSample, Rules
+from migrate.statistics.regression import compare, exit_code
+from migrate.statistics.significance import (
+    attempts_test,
+    detectable_rate,
+    doubled_ranks,
+    exact_p,
+    fisher_p,
+    holm,
+)
 from selftests.doubles import synthetic
 
 MODEST = Rules(relative=0.0, least=0.0)
@@ -351,7 +370,8 @@ def test_nothing_to_compare_with(tmp_path: Path) -> None:
     ended = gated(tmp_path)
     assert ended.exit_code == 3
     assert "Nothing could be compared" in ended.output
-    assert "not measured in the baseline" in ended.output or "baseline runs" in ended.output
+    assert "no earlier run has this case" in ended.output
+    assert "not measured in the baseline" not in ended.output
 
 
 @pytest.mark.parametrize(
@@ -485,3 +505,241 @@ def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
     (line,) = [line for line in ended.output.splitlines() if FAILED in line and "WORSE" in line]
     assert "+62%" in line
     assert "5 of 8 attempts ended otherwise than they should" in ended.output
+
+
+# --- no green by accident -------------------------------------------------------------------------
+
+
+def same(value: Interval, *, runs: int = 10, each: int = 5) -> tuple[tuple[Interval, ...], ...]:
+    return ((value,) * each,) * runs
+
+
+def test_what_may_be_longer_than_ever_is_not_called_unchanged() -> None:
+    """Five gaps of 2.5 s that had not ended, where it was 4.9 s before."""
+    sample = FigureSample("case", "outage", same((4900, 4900)), ((2500.0, float("inf")),) * 5)
+    found = comparison(sample, Rules())
+    assert found.result == "can't tell"
+    assert "known between bounds only" in found.why
+    assert exit_code([found]) == 3
+
+
+def test_a_floor_that_hides_what_was_seen_before_is_not_called_unchanged() -> None:
+    found = comparison(
+        FigureSample("case", "outage", same((50, 50)), ((0.0, 500.0),) * 5, error=500), Rules()
+    )
+    assert found.result == "can't tell"
+    alike = FigureSample("case", "outage", same((0, 9)), ((0.0, 12.0),) * 5, error=12)
+    assert comparison(alike, Rules()).result == "no change found"
+
+
+def test_a_baseline_that_never_ended_is_none() -> None:
+    endless = FigureSample("case", "outage", same((2500, float("inf"))), spans([2600] * 5))
+    assert "known from below only" in comparison(endless, Rules()).why
+
+
+def test_larger_for_certain_and_nobody_knows_by_how_much() -> None:
+    sample = FigureSample("case", "outage", same((2450, 2450)), ((2500.0, float("inf")),) * 5)
+    found = comparison(sample, Rules())
+    assert (found.result, found.why) == (
+        "can't tell",
+        "larger for certain, and not known how much more",
+    )
+
+
+def test_two_failures_of_three_are_not_called_unchanged_where_no_number_would_be_called() -> None:
+    """0 of 30 before, in a family of 12."""
+    failed = FigureSample("case", FAILED, (spans([0] * 3),) * 10, spans([1, 1, 0]), rate=True)
+    found, *_ = compare([failed, *(times(seed) for seed in range(11))], Rules())
+    assert found.result == "can't tell"
+    assert found.why == "67% of 3 attempts, and only 80% would be called"
+    none = replace(failed, new=spans([0, 0, 0]))
+    assert compare([none, *(times(seed) for seed in range(11))], Rules())[0].result == (
+        "no change found"
+    )
+
+
+def test_the_rate_that_would_be_called_is_fishers() -> None:
+    for k in (1, 3, 7):
+        told = stats.fisher_exact([[k, 10 - k], [4, 46]], alternative="greater").pvalue
+        assert fisher_p(4, 50, k, 10) == pytest.approx(told)
+    assert detectable_rate(0, 30, 3, 1e-9) > 1
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+@pytest.mark.parametrize("shift", [0.6, 1.0, 1.3, 1.5, 2.0])
+def test_words_agree_with_the_interval(seed: int, shift: float) -> None:
+    """Not: +33.5 [+3.7..+63.3], and no change found."""
+    for found in compare([times(seed, shift), *(times(seed + n) for n in (50, 60, 70))], MODEST):
+        assert found.low is not None
+        assert found.high is not None
+        if found.result == "no change found":
+            assert found.low <= 0 <= found.high
+        if found.result == "worse":
+            assert found.low >= 0
+        if found.result == "better":
+            assert found.high <= 0
+
+
+def test_what_must_not_be_compared_is_in_no_family() -> None:
+    doubtful = replace(times(2, 9.0), doubt="the machine was busy")
+    told, other = compare([doubtful, times(1, 2.0)], MODEST)
+    assert (told.result, told.why) == ("can't tell", "the machine was busy")
+    assert other.adjusted == comparison(times(1, 2.0)).adjusted
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.1, 0.6, float("nan"), float("inf")])
+def test_a_level_that_is_none_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha"):
+        Rules(alpha=alpha)
+
+
+@pytest.mark.parametrize("option", ["--alpha", "--relative", "--least-ms"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_an_option_that_would_let_all_pass_is_refused(
+    history: Path, option: str, value: str
+) -> None:
+    write(history, 20, 10.0)
+    ended = gated(history, option, value)
+    assert ended.exit_code == 2, ended.output
+
+
+def test_all_of_one_figure_is_told_and_it_can_be_allowed() -> None:
+    worse, blind = times(1, 2.0), times(1, 5.0, runs=2)
+    told = compare([times(1), blind], MODEST)
+    assert exit_code(told) == 3
+    assert exit_code(told, Allowance(cant_tell=("tim?",))) == 0
+    assert exit_code(told, Allowance(cant_tell=("other", "case/other"))) == 3
+    assert exit_code(told[1:], Allowance(cant_tell=("*",))) == 3, "nothing was compared"
+    assert exit_code(compare([worse, blind], MODEST), Allowance(cant_tell=("*",))) == 1
+
+
+# --- cases of which nothing is known --------------------------------------------------------------
+
+
+def of_two_cases(root: Path, days: range, second: int = 5, **fields: Any) -> RunWriter:
+    """Runs of cases ``synthetic-virtio`` and ``synthetic-vdpa``, the last with ``second`` tries."""
+    for day in days:
+        last = day == days[-1]
+        writer = write(root, day, **(fields if last else {}))
+        for number in range(1, (second if last else 5) + 1):
+            writer.write_attempt(synthetic.attempt(synthetic.case("vdpa"), number))
+    return writer
+
+
+def mishaps(number: int) -> tuple[AttemptError, ...]:
+    problem = Problem(tried="boot the guest", host="alpha", said="no answer")
+    return tuple(
+        AttemptError(case_id="synthetic-vdpa", number=n, problem=problem, exit_code=4)
+        for n in range(1, number + 1)
+    )
+
+
+def result_of(root: Path, case: str, *argv: str) -> dict[str, Any]:
+    document = json.loads(gated(root, "--json", *argv).output)
+    (found,) = [
+        one for one in document["compared"] if (one["case"], one["figure"]) == (case, ATTEMPTS)
+    ]
+    return dict(found)
+
+
+def test_a_case_of_which_no_try_left_an_attempt_is_told_and_is_no_pass(tmp_path: Path) -> None:
+    of_two_cases(tmp_path, range(1, 8), second=0, mishaps=mishaps(5))
+    ended = gated(tmp_path, "--allow-cant-tell", "*")
+    assert ended.exit_code == 3, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "NO ATTEMPT" in line]
+    assert "5 of 5 tries left no attempt: boot the guest on alpha: no answer" in line
+    assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*vdpa").exit_code == 0
+    assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*virtio").exit_code == 3
+
+
+def test_a_case_of_which_one_try_of_five_left_an_attempt_is_told_and_is_no_pass(
+    tmp_path: Path,
+) -> None:
+    of_two_cases(tmp_path, range(1, 8), second=1, mishaps=mishaps(4))
+    ended = gated(tmp_path)
+    assert ended.exit_code == 3, ended.output
+    found = result_of(tmp_path, "synthetic-vdpa")
+    assert found["result"] == "can't tell"
+    assert found["why"].startswith("1 of 5 tries left an attempt that counts: boot the guest")
+
+
+def test_a_case_that_is_not_tried_any_more_is_told(tmp_path: Path) -> None:
+    of_two_cases(tmp_path, range(1, 8), second=0, skips=())
+    assert result_of(tmp_path, "synthetic-vdpa")["why"] == "it is not in this run"
+    unreached = UnreachedTries(
+        case_id="synthetic-vdpa", tries=3, expected_s=9, reason="for lack of time"
+    )
+    of_two_cases(tmp_path, range(9, 10), second=0, skips=(), not_reached=(unreached,))
+    found = result_of(tmp_path, "synthetic-vdpa")
+    assert (found["result"], found["why"]) == ("no attempt", "not reached: for lack of time")
+
+
+def test_runs_of_other_cases_miss_none(history: Path) -> None:
+    write(history, 12, of=synthetic.case("hostdev", policy=Policy(hops=2)))
+    document = json.loads(gated(history, "20260111-030405-000000", "--json").output)
+    assert "no attempt" not in {one["result"] for one in document["compared"]}
+
+
+def test_void_attempts_are_in_no_figure_and_too_many_of_them_are_no_pass(history: Path) -> None:
+    writer = RunWriter.create(
+        history, synthetic.run(name="20260120-030405-000000", began="2026-01-20T03:04:05+00:00")
+    )
+    for number in range(1, 9):
+        void = ("a question of ours ended it",) if number > 2 else ()
+        writer.write_attempt(synthetic.attempt(synthetic.case(), number, void=void, verdicts=()))
+    ended = gated(history)
+    assert "6 of 8 attempts are void" in ended.output
+    assert result_of(history, "synthetic-virtio")["why"].startswith("2 of 8 tries left")
+    (line,) = [line for line in ended.output.splitlines() if FAILED in line]
+    assert "2 of 8 : 80" in line
+
+
+def test_an_attempt_that_can_not_be_read_is_no_pass(history: Path) -> None:
+    writer = write(history, 20)
+    path = writer.folder / "cases" / "synthetic-virtio" / "3" / "attempt.json"
+    path.write_text(path.read_text()[:100])
+    ended = gated(history)
+    assert ended.exit_code == 5, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "UNREADABLE" in line]
+    assert "synthetic-virtio/3: read " in line
+    assert len([line for line in ended.output.splitlines() if " 7 : 80 " in line]) >= 5
+
+
+# --- one row a case -------------------------------------------------------------------------------
+
+
+def test_cases_that_differ_by_what_is_expected_have_a_row_each(tmp_path: Path) -> None:
+    """Not: a and b, failed 100% / 100%."""
+    strict = Expect(total_ms=1.0)
+    for day in range(1, 8):
+        writer = write(tmp_path, day)
+        case = synthetic.case(name="strict", expect=strict)
+        for number in range(1, 9):
+            verdicts = (Verdict(check="total", result="fail"),)
+            writer.write_attempt(synthetic.attempt(case, number, verdicts=verdicts))
+    document = json.loads(gated(tmp_path, "--json").output)
+    rates = {
+        one["case"]: (one["median_earlier"], one["median_new"])
+        for one in document["compared"]
+        if one["figure"] == FAILED
+    }
+    assert rates == {"synthetic-virtio": ([0, 0], [0, 0]), "strict-virtio": ([1, 1], [1, 1])}
+    assert set(document["baseline"]) == set(rates)
+
+
+def test_a_case_that_got_another_name_has_its_baseline(history: Path) -> None:
+    write(history, 20, of=synthetic.case(name="renamed"))
+    document = json.loads(gated(history, "--json").output)
+    assert len(document["baseline"]["renamed-virtio"]) == 10
+    assert "no attempt" not in {one["result"] for one in document["compared"]}
+
+
+def test_a_case_that_no_earlier_run_has_says_so(history: Path) -> None:
+    writer = write(history, 20)
+    for number in range(1, 6):
+        writer.write_attempt(synthetic.attempt(synthetic.case("vdpa"), number))
+    ended = gated(history)
+    assert ended.exit_code == 3
+    lines = [line for line in ended.output.splitlines() if line.startswith("synthetic-vdpa  ")]
+    assert lines
+    assert all(line.endswith("can't tell no earlier run has this case") for line in lines)
