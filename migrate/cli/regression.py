@@ -61,6 +61,12 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
     help="attempt: runs are taken to be all alike.",
 )
 @click.option(
+    "--allow-blind",
+    "blind",
+    is_flag=True,
+    help="Of a figure that varies too much it need not be told, if no change shows.",
+)
+@click.option(
     "--allow-cant-tell",
     "cant_tell",
     multiple=True,
@@ -81,9 +87,7 @@ def gate(
     results: Path,
     last: int,
     as_json: bool,
-    cant_tell: tuple[str, ...],
-    missing: tuple[str, ...],
-    **rules: Any,
+    **options: Any,
 ) -> None:
     """Hold RUN against earlier runs; exit 0 if nothing is worse, 1 if something is, 3 if it can't
     be told of a figure, or a case of the baseline has no attempt, 5 if one can't be read."""
@@ -93,7 +97,8 @@ def gate(
     from migrate.statistics.comparison import Allowance, Rules
     from migrate.statistics.regression import compare, exit_code
 
-    chosen = Rules(**rules)
+    allowed = Allowance(*(options.pop(name) for name in ("cant_tell", "missing", "blind")))
+    chosen = Rules(**options)
     new = read_run(find_run(results, run_name))
     earlier = baseline.gather_baseline(new, baseline.run_folders(places, results), last)
     comparisons = (*compare(earlier.samples, chosen), *earlier.untold)
@@ -101,4 +106,4 @@ def gate(
         click.echo(json.dumps(report.document(comparisons, earlier, chosen), indent=1))
     else:
         click.echo(report.plain(comparisons, earlier, chosen), nl=False)
-    sys.exit(exit_code(comparisons, Allowance(cant_tell, missing)))
+    sys.exit(exit_code(comparisons, allowed))

@@ -69,12 +69,12 @@ def _date(text: str) -> str:
         return ""
     try:
         given = datetime.fromisoformat(text)
-    except ValueError as error:
+        utc = given.astimezone(UTC) if given.tzinfo else given
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(
             "read --since", said=str(error), remedy="a date as 2026-01-31"
         ) from error
-    utc = given.astimezone(UTC) if given.tzinfo else given
-    return f"{utc:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 @click.command(short_help="Remove the bulky parts of old runs.")

@@ -54,11 +54,13 @@ class Rules:
 class Allowance:
     """What is known and shall fail nothing: patterns, as a shell's.
 
-    ``cant_tell`` of figures, alone or as ``CASE/FIGURE``; ``missing`` of cases without an attempt.
+    ``cant_tell`` of figures, alone or as ``CASE/FIGURE``; ``missing`` of cases without an attempt;
+    ``blind``: whatever figure a change would not be found of, and none shows.
     """
 
     cant_tell: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    blind: bool = False
 
     def covers(self, comparison: Comparison) -> bool:
         """Whether a result that is no pass fails nothing."""
@@ -66,7 +68,7 @@ class Allowance:
             return any(fnmatchcase(comparison.case, pattern) for pattern in self.missing)
         names = (comparison.figure, f"{comparison.case}/{comparison.figure}")
         covered = any(fnmatchcase(name, pattern) for name in names for pattern in self.cant_tell)
-        return covered and comparison.result == "can't tell"
+        return comparison.result == "can't tell" and (covered or (self.blind and comparison.blind))
 
 
 NOTHING_ALLOWED = Allowance()
@@ -122,3 +124,5 @@ class Comparison:
     floor: float | None = None
     finds: float | None = None
     rate: bool = False
+    blind: bool = False
+    """It can't be told for no other reason than that a change would not be found: none shows."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,12 @@ from migrate.statistics.significance import (
     run_levels,
     run_spread,
     tail_functions,
+    trimmed_mean,
 )
 from migrate.statistics.spread import spread
 
+MOST_GROWTH = 100.0
+"""A logarithm of a ratio from which on there is no upper end."""
 LEAST_RUNS = 3
 """Fewer runs have no spread worth the name."""
 
@@ -126,25 +129,26 @@ class _Bounds:
             return f"not measured in {'the baseline' if self.n else 'this run'}"
         return self.sample.doubt or f"{len(self.runs)} baseline runs, at least {LEAST_RUNS} needed"
 
-    def why_inconclusive(self, rules: Rules, target: float) -> str:
-        """Why nothing can be concluded; empty if it can. ``target``: a p that is a call."""
+    def why_blind(self, rules: Rules, target: float) -> str:
+        """Why a change that matters would not be called; empty if it would, at even chances.
+
+        ``target``: a p that is a call.
+        """
         if self.least > target:
             more = next(n for n in itertools.count(self.n) if self._least_of(n) <= target)
             return f"{self.n} attempt{'s' * (self.n > 1)}, {more} needed"
         if self.sample.rate:
             return self._why_rate(rules, target)
-        if why := self._why_bounds(rules):
-            return why
         blind = math.log1p(rules.blind)
         if rules.unit == "attempt" or self.detectable_change(target) <= rules.blind:
             return ""
         needed = needed_to_find(self.run_spread(), self.n, target, blind)
         return f"blind below {self.detectable_change(target):+.0%}: {needed}"
 
-    def _why_bounds(self, rules: Rules) -> str:
+    def why_unknown(self, rules: Rules) -> str:
         """Why this run may be much worse, for all that its values and the baseline's let know."""
         before, new = self.middle(self.before), self.middle(self.new)
-        if before[0] == before[1] and new[0] == new[1]:
+        if self.sample.rate or (before[0] == before[1] and new[0] == new[1]):
             return ""
         if math.isinf(before[1]):
             return "the baseline is known from below only: nobody knows how long it was"
@@ -195,10 +199,10 @@ class _Bounds:
                 return low, high
             change = float(self.new[0].mean() - self.before[0].mean())
             return (
-                min(low, change - self._half(1, family.worse, np.mean)),
-                max(high, change + self._half(0, family.better, np.mean)),
+                min(low, change - self._half(family.worse)),
+                max(high, change + self._half(family.better)),
             )
-        before, new = self.middle(self.before), self.middle(self.new)
+        before = self.middle(self.before)
         if unit == "attempt":
             level = 1 - 2 * min(family.worse, family.better)
             ways = [
@@ -207,20 +211,24 @@ class _Bounds:
             ]
             (a, b), (c, d) = ways
             return _difference(a.low, b.high, -math.inf), _difference(c.high, d.low, math.inf)
-        return (
-            new[0] - before[1] - self._half(1, family.worse),
-            new[1] - before[0] + self._half(0, family.better),
+        # Of the levels, which are logarithms, as the runs' test is.
+        least = self._level(self.new, 0) - self._earlier_level(1) - self._half(family.worse)
+        most = self._level(self.new, 1) - self._earlier_level(0) + self._half(family.better)
+        return (1 + before[1]) * math.expm1(least), (1 + before[0]) * (
+            math.expm1(most) if most < MOST_GROWTH else math.inf
         )
 
-    def _half(self, bound: int, p: float, level: Callable[..., Any] = np.median) -> float:
-        """Half of Student's interval, from the spread of the earlier runs' medians, or rates."""
-        levels = np.array([level(run[bound]) for run in self.runs])
-        if np.isinf(levels).any():
-            return math.inf
-        each = int(self.before.shape[1]) / len(levels)
-        wide = max(1.0, each / self.n) + 1 / len(levels)
-        student = tail_functions().stdtrit(len(levels) - 1, 1 - p)
-        return float(student * levels.std(ddof=1) * wide**0.5)
+    def _level(self, rows: Floats, end: int) -> float:
+        """The level of a run by the lower ends of its values, or the upper ones."""
+        return float(trimmed_mean(np.log1p(rows[end]), rate=False))
+
+    def _earlier_level(self, end: int) -> float:
+        return float(np.mean([self._level(run, end) for run in self.runs]))
+
+    def _half(self, p: float) -> float:
+        """Half of Student's interval of one more run's level, of logarithms but for a rate."""
+        student = tail_functions().stdtrit(len(self.runs) - 1, 1 - p)
+        return float(student * self.run_spread().width(self.n))
 
 
 def _as_rows(values: Sequence[Interval | None]) -> Floats:
@@ -266,6 +274,7 @@ def _assess(
         low, high = (max(0.0, low), high) if up else (low, min(0.0, high))
     elif sample.rate:  # Fisher's test is exact and does not exclude 0: this interval is not
         low, high = min(0.0, low), max(0.0, high)
+    low, high = min(low, change), max(high, change)  # it is of the levels, and not of the medians
     target = rules.alpha / max(1, family.size)
     facts |= {
         "change": change,
@@ -280,9 +289,13 @@ def _assess(
         facts["finds"] = bounds.detectable_change(target)
     farthest = most if up else least
     result, why = _result(adjusted <= rules.alpha, (change, farthest), floor, (low, high), up=up)
-    if result == "no change found" and (why := bounds.why_inconclusive(rules, target)):
-        result = "can't tell"
-    return Comparison(result=result, why=why, **facts)
+    blind = False
+    if result == "no change found":
+        unknown, unseen = bounds.why_unknown(rules), bounds.why_blind(rules, target)
+        why = unknown or unseen
+        result = "can't tell" if why else result
+        blind = bool(unseen) and not unknown and p_worse > rules.alpha
+    return Comparison(result=result, why=why, blind=blind, **facts)
 
 
 def _result(

@@ -743,3 +743,23 @@ def test_a_case_that_no_earlier_run_has_says_so(history: Path) -> None:
     lines = [line for line in ended.output.splitlines() if line.startswith("synthetic-vdpa  ")]
     assert lines
     assert all(line.endswith("can't tell no earlier run has this case") for line in lines)
+
+
+def test_blindness_can_be_allowed_and_what_shows_can_not() -> None:
+    """Of a noisy figure it can't be told; 2 of 3 that failed are another matter."""
+    levels = (100, 400, 60, 250, 30)
+    earlier = tuple(spans(np.linspace(0.9, 1.1, 5) * level) for level in levels)
+    (noisy,) = compare([FigureSample("case", "time", earlier, earlier[0])], Rules())
+    others = compare([times(seed) for seed in range(11)], Rules())
+    allowed = Allowance(blind=True)
+    assert (noisy.result, noisy.blind) == ("can't tell", True)
+    assert exit_code((noisy, *others)) == 3
+    assert exit_code((noisy, *others), allowed) == 0
+    failed = FigureSample("case", FAILED, (spans([0] * 3),) * 10, spans([1, 1, 0]), rate=True)
+    shows = compare([failed, *(times(seed) for seed in range(11))], Rules())
+    assert not shows[0].blind
+    endless = FigureSample("case", "outage", same((4900, 4900)), ((2500.0, float("inf")),) * 5)
+    (unknown,) = compare([endless], Rules())
+    assert not unknown.blind
+    for told in (shows, (unknown, *others)):
+        assert exit_code(told, allowed) == 3
