@@ -22,7 +22,7 @@ def figure_samples(
 ) -> Iterator[FigureSample]:
     """A sample a figure; what was measured neither in this run nor in an earlier one is none."""
     before_all = [attempt for run in earlier for attempt in run]
-    doubt = why_incomparable([*counted(new), *counted(before_all)]) or ""
+    doubt = why_incomparable([counted(new), counted(before_all)]) or ""
 
     def sample(
         figure: str, measure: Callable[[Attempt], Interval | None], error: float

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 from migrate.analysis.figures import FigureValue, longest_outage
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError
-from migrate.model import DIRECTIONS, Attempt, Event, Sample
+from migrate.model import DIRECTIONS, Attempt, Event, MachineRecording, Sample
 from migrate.model.recording import Arrivals
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
+from migrate.report.machines import describe, machine_sections
 from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, run_table
 from migrate.report.table_model import IN_FLOOR
@@ -71,6 +72,7 @@ def render(record: RunRecord) -> str:
         expired=len(quarantine.expired(record.run)),
         attempts=[_section(record_of_attempt, points) for record_of_attempt in record.attempts],
         plotly=get_plotlyjs(),
+        described=describe,
     )
 
 
@@ -80,8 +82,9 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
     events: Sequence[Event] = _whole(record.events, damage) or ()
     arrivals: dict[str, Arrivals] = _whole(record.arrivals, damage) or {}
     samples: Sequence[Sample] = _whole(record.samples, damage) or ()
+    machines: Sequence[MachineRecording] = _whole(record.machines, damage) or ()
     gaps = attempt.gaps or ()
-    data = FigureData(attempt, arrivals, samples, events, points)
+    data = FigureData(attempt, arrivals, samples, events, machines, points)
     return {
         "damage": damage,
         "id": f"{attempt.case.id}/{attempt.number}",
@@ -100,6 +103,7 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
             for event in events[:EVENTS]
         ],
         "more_events": max(0, len(events) - EVENTS),
+        "machine": tuple(machine_sections(attempt)),
         "inside": sections(attempt),
         "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
     }

@@ -52,7 +52,7 @@ def _reasons(groups: Mapping[str, Sequence[Attempt]]) -> dict[tuple[str, str], s
     """Pairs of rows that must not be compared, and why."""
     reasons = {}
     for first, second in itertools.combinations(groups, 2):
-        if reason := why_incomparable([*groups[first], *groups[second]]):
+        if reason := why_incomparable([groups[first], groups[second]]):
             reasons[first, second] = reason
     return reasons
 

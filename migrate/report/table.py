@@ -16,6 +16,7 @@ from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, counte
 from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run
+from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.ranking import ranking_notes
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
@@ -77,8 +78,10 @@ def run_table(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
             (
-                *(Cell(labels[case]), _number(run, case, group)),
-                *(*_row_cells(figures[labels[case]], COLUMNS), _verdict(run, group, lost[case])),
+                Cell(labels[case], busy_mark(group)),
+                _number(run, case, group),
+                *_row_cells(figures[labels[case]], COLUMNS),
+                _verdict(run, group, lost[case]),
             )
             for case, group in groups.items()
         ),
@@ -95,7 +98,7 @@ def run_table(
             *ranking_notes(figures),
         ),
         skips=(*(attempt.describe() for attempt in unreadable), *_skip_lines(run, attempts)),
-        remarks=(*_remarks(named),),
+        remarks=(*busy_lines(named), *_remarks(named)),
     )
 
 

@@ -21,6 +21,7 @@ from migrate.model import (
     AttemptError,
     Case,
     Expect,
+    MachineState,
     Policy,
     Problem,
     ReportedFigures,
@@ -301,7 +302,12 @@ def history(eleven: Path, tmp_path: Path) -> Path:
 
 
 def write(
-    root: Path, day: int, shift: float = 1.0, of: Case | None = None, **fields: Any
+    root: Path,
+    day: int,
+    shift: float = 1.0,
+    of: Case | None = None,
+    machine: MachineState | None = None,
+    **fields: Any,
 ) -> RunWriter:
     """Run of a January day: eight attempts with downtimes of about 100 ms, ``shift`` fold."""
     random = np.random.default_rng(day)
@@ -314,6 +320,7 @@ def write(
                 downtime_ms=float(100 * shift * np.exp(0.1 * random.standard_normal())),
                 total_ms=2000.0 + number,
             ),
+            machine=machine,
         )
         for number in range(1, 9)
     ]
@@ -763,3 +770,14 @@ def test_blindness_can_be_allowed_and_what_shows_can_not() -> None:
     assert not unknown.blind
     for told in (shows, (unknown, *others)):
         assert exit_code(told, allowed) == 3
+
+
+def test_a_run_on_a_busy_machine_can_not_be_told(history: Path) -> None:
+    for day, busy in ((20, ()), (21, ()), (22, ()), (23, ("others: 1.4 CPUs",))):
+        write(history, day, machine=MachineState(busy=busy))
+    ended = gated(history, "--last", "3", "--allow-blind")
+    assert ended.exit_code == 3, ended.output
+    rows = [line for line in ended.output.splitlines() if line.startswith("synthetic-virtio  ")]
+    assert rows
+    for line in rows:
+        assert line.endswith("can't tell the machine was busy in 8 of 8 and in 0 of 24")
