@@ -245,7 +245,9 @@ class Machines:
     def sampling(self) -> Iterator[Machines]:
         """Look at each again and again while the block runs, or until :meth:`stop`."""
         for machine in self.machines:
-            thread = threading.Thread(target=self._look_on, args=(machine,), daemon=True)
+            thread = threading.Thread(
+                target=self._look_on, args=(machine,), name=f"machine {machine.name}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         try:
