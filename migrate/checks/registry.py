@@ -142,8 +142,14 @@ CHECKS = (
         "QEMU logs a failing backend if expected",
         (needs.BACKEND_LOG,),
     ),
-    Check("handoff.equal", move.handoff_equal, "handoff", "only allowed differences in devices"),
-    Check("ring.sound", move.ring_sound, "rings", "no virtqueue breaks a rule"),
+    Check(
+        "handoff.equal",
+        move.handoff_equal,
+        "handoff",
+        "only allowed differences in devices",
+        (needs.HANDOFF,),
+    ),
+    Check("ring.sound", move.ring_sound, "rings", "no virtqueue breaks a rule", (needs.QUEUES,)),
     Check(
         "downtime.explained",
         move.downtime_explained,

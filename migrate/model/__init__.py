@@ -28,6 +28,7 @@ from migrate.model.case import (
 from migrate.model.details import (
     Convergence,
     ConvergenceForecast,
+    DetailsPart,
     DeviceHandoff,
     Difference,
     GapExplanation,
@@ -87,6 +88,7 @@ __all__ = [
     "ClockReading",
     "Convergence",
     "ConvergenceForecast",
+    "DetailsPart",
     "DeviceHandoff",
     "Difference",
     "Direction",

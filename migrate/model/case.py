@@ -155,6 +155,7 @@ class Fault(Value):
     at: PhaseName
     do: Literal[
         "kill-guest",
+        "freeze-guest",
         "stop-libvirtd",
         "cut-migration-link",
         "stop-backend",
@@ -162,6 +163,8 @@ class Fault(Value):
         "hang-host",
     ]
     on: Side = "source"
+    for_s: Positive | None = None
+    """How long, for what can be put back; None: until the move has ended."""
 
 
 class Expect(Value):

@@ -205,6 +205,8 @@ class DeviceSection(Value):
     instance: int
     size_bytes: int
     """Headers and all."""
+    mac: str = ""
+    """Of a virtio network device; empty: it is none, or was not read."""
 
 
 class StreamRecording(Value):

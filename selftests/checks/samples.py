@@ -237,8 +237,10 @@ SAMPLES: Mapping[str, Samples] = {
         {"backend_failed": ("unable to start vhost net: 95",)},
         {"QEMU's log": {"backend_failed": None}},
     ),
-    "handoff.equal": Samples(hop(devices=(DIFFERS,))),
-    "ring.sound": Samples(hop(rings=(BROKEN,))),
+    "handoff.equal": Samples(
+        hop(devices=(DIFFERS,)), {"each network device's state on both ends": hop(devices=None)}
+    ),
+    "ring.sound": Samples(hop(rings=(BROKEN,)), {"each of its queues": hop(rings=None)}),
     "downtime.explained": Samples(
         {
             "explained": tuple(
