@@ -92,6 +92,13 @@ def _reported(attempt: Attempt, field: str) -> str:
     return "" if known else "the hypervisor did not report it"
 
 
+def _written(attempt: Attempt) -> str:
+    rates = attempt.dirty_rates or ()
+    told = any(rate.when == "before" and rate.written_mib_s is not None for rate in rates)
+    return "" if told else "the guest did not tell what it wrote"
+
+
+WRITTEN = Need("the guest's count", _written)
 DOWNTIME = Need("the downtime reported", lambda attempt: _reported(attempt, "downtime_ms"))
 TOTAL = Need("the total time reported", lambda attempt: _reported(attempt, "total_ms"))
 PLACED = on_every_hop(

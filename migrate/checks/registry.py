@@ -170,7 +170,13 @@ CHECKS = (
         "announce_within_ms",
         "the fabric sees an announcement by then after the resume, and none before",
     ),
-    Check("dirty.rate", move.dirty_rate, "dirty_rate_within", "the workload's rate within a share"),
+    Check(
+        "dirty.rate",
+        move.dirty_rate,
+        "dirty_rate_within",
+        "the rate measured is what the guest wrote, within a share",
+        needs=(needs.WRITTEN,),
+    ),
     Check("clean", basic.clean, "", "nothing was left over", (needs.LEFTOVERS,)),
 )
 

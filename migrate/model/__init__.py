@@ -68,6 +68,8 @@ from migrate.model.observation import (
     Stream,
     TcpCheck,
     Unmeasured,
+    WorkDone,
+    WorkSample,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -142,5 +144,7 @@ __all__ = [
     "Vdpa",
     "Verdict",
     "VirtualFunction",
+    "WorkDone",
+    "WorkSample",
     "Workload",
 ]

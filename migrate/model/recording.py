@@ -24,6 +24,7 @@ from migrate.model.observation import (
     ReportedFigures,
     Sample,
     TcpCheck,
+    WorkSample,
 )
 
 RECORDING_SCHEMA = 1
@@ -120,6 +121,8 @@ class TrafficLog(Value):
     """The only log went with the guest."""
     peer_error_ns: int = 0
     """Of the peer's stamps."""
+    work: tuple[WorkSample, ...] | None = None
+    """What the workload had done, second by second, by the guest's clock; None: not told."""
 
 
 # --- one move -----------------------------------------------------------------------------------

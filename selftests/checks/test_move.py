@@ -295,6 +295,7 @@ def test_a_difference_names_its_hop_where_there_are_several() -> None:
 
 def rate(method: DirtyMethod, mib_s: float | None, error: float = 0.0, **more: Any) -> DirtyRate:
     told: dict[str, Any] = {"when": "before", "host": "a", "reason": "" if mib_s else "no such"}
+    told |= {"written_mib_s": 16.0}
     told |= {"method": method, "mib_s": mib_s, "error_mib_s": error, **more}
     return DirtyRate.model_validate(told)
 
@@ -311,7 +312,7 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
         ((NO_RING, rate("page-sampling", 99), rate("dirty-bitmap", 12)), "pass", "dirty-bitmap"),
         (
             (NO_RING, rate("dirty-bitmap", None), rate("page-sampling", 14, 2)),
-            *("pass", "14 ± 2.0 MiB/s, set 16; the error is twice the deviation"),
+            *("pass", "14 ± 2.0 MiB/s, the guest wrote 16.0 of 16; the error is"),
         ),
         ((rate("page-sampling", 8, 2),), "unmeasured", "the limit lies inside the error"),
         ((rate("dirty-bitmap", 0.0),), "fail", "by dirty-bitmap: 0"),
@@ -320,6 +321,12 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
             *("unmeasured", "dirty-ring: no such; dirty-bitmap: no such"),
         ),
         (None, "unmeasured", "nothing was measured"),
+        # Asked for 16, the guest came to write 1: a method that says so is right.
+        ((rate("page-sampling", 1, 0.4, written_mib_s=1.1),), "pass", "wrote 1.1 of 16"),
+        ((rate("page-sampling", 16, written_mib_s=1.1),), "fail", "wrote 1.1 of 16"),
+        ((rate("dirty-ring", 4, 2, written_mib_s=1.1),), "fail", "wrote 1.1 of 16"),
+        ((rate("dirty-ring", 16, written_mib_s=None),), "unmeasured", "did not tell"),
+        ((rate("dirty-ring", 16, written_mib_s=0.0),), "unmeasured", "wrote nothing"),
     ],
 )
 def test_a_dirty_rate_is_as_it_was_set(rates: Any, result: str, said: str) -> None:
