@@ -165,6 +165,17 @@ def test_each_device_has_what_it_took_on_both_ends() -> None:
     ]
 
 
+def test_a_log_of_devices_without_end_has_an_end() -> None:
+    saved = [
+        qemu_event(21, SAVED, "a", type="non-iterable", idstr=f"d{n}", downtime="1000")
+        for n in range(5000)
+    ]
+    found = device_times(told(STOP, RESUME, *saved))
+    assert found is not None
+    assert len(found) == 2001
+    assert (found[-1].device, found[-1].save_ms) == ("more devices", 3000)
+
+
 def replace_at(event: Event, ms: float) -> Event:
     return event.model_copy(update={"at_ns": round(ms * MS)})
 
