@@ -310,7 +310,10 @@ def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> I
     lost = int(log.seq[first]) - int(log.seq[last]) - 1
     if lost <= _sent_before_the_stop(hop, log.sent_ns[before]):
         at_ns = min(int(log.sent_ns[first]), end_ns)
-        yield Mark(at_ns, "the guest runs, and has not come to send yet", hop.target)
+        _, resume = hop.switchover
+        began = resume is not None and int(log.sent_ns[last]) >= resume.at_ns
+        what = "has sent, and sends nothing more yet" if began else "has not come to send yet"
+        yield Mark(at_ns, f"the guest runs, and {what}", hop.target)
         if (arrived := int(log.received_ns[first])) < end_ns:
             yield Mark(arrived, "its first packet is under way")
 

@@ -191,6 +191,17 @@ def test_a_gap_of_egress_ends_when_the_guest_comes_to_send() -> None:
     assert found.share == 1
 
 
+def test_a_guest_that_has_sent_is_not_one_that_has_not_come_to_send() -> None:
+    """Its packet came to the peer when the port was up; the next one was sent 25 ms later."""
+    up = qemu_event(60, READY, "b"), qemu_event(61, QUEUE, "b", queue="1", state="enabled")
+    found = of("egress", 90, (STOP, RESUME, *up), [(4, 55, 65), (5, 90, 90.2)])
+    assert spans(found)[-1] == (
+        29.0,
+        "the guest runs, and has sent, and sends nothing more yet",
+        True,
+    )
+
+
 def test_packets_that_were_lost_after_the_resume_are_unexplained() -> None:
     found = of("egress", 80, (STOP, RESUME, *TRACES), [(24, 80, 80.2)])
     assert spans(found)[-1] == (30.0, "served again, and nothing tells why not before", False)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from migrate.formats.virtqueue import (
@@ -452,6 +452,101 @@ def test_whatever_lies_in_memory_an_audit_ends(table: bytes, taken: int, used: i
     for ring in (S, P):
         memory = {**ring.memory, DESCRIPTORS: table}
         audit(replace(ring, memory=memory, last_avail=taken, used=used))
+
+
+# --- whatever state a queue is in, what breaks a rule is found ------------------------------------
+
+Wrong = Callable[[Ring, int], Ring | None]
+"""A ring with one thing wrong in it, by a number; None: this one has nothing to do it to."""
+
+
+def waiting_entries(ring: Ring) -> list[tuple[int, tuple[int, ...]]]:
+    """Places of the descriptors that wait, and what stands there."""
+    table = list(struct.iter_unpack("<QIHH", ring.memory[DESCRIPTORS]))
+    if ring.kind == "packed":
+        count = int(audit(ring).facts["available"])
+        places = [(ring.last_avail + n) % ring.size for n in range(count)]
+    else:
+        _, avail, *heads = struct.unpack_from(f"<{2 + ring.size}H", ring.memory[DRIVER])
+        places = []
+        for step in range((avail - ring.last_avail) % INDICES):
+            place = heads[(ring.last_avail + step) % ring.size]
+            places.append(place)
+            while table[place][2] & NEXT:
+                place = table[place][3]
+                places.append(place)
+    return [(place, table[place]) for place in places]
+
+
+def changed(change: Callable[[tuple[int, ...], Ring], tuple[int, ...]]) -> Wrong:
+    """One waiting descriptor is another one."""
+
+    def wrong(ring: Ring, which: int) -> Ring | None:
+        entries = waiting_entries(ring)
+        if not entries:
+            return None
+        place, entry = entries[which % len(entries)]
+        return with_entry(ring, place, *change(entry, ring))
+
+    return wrong
+
+
+def looping(ring: Ring, which: int) -> Ring | None:
+    entries = waiting_entries(ring)
+    if ring.kind == "packed" or not entries:
+        return None
+    place, (address, length, _, _) = entries[which % len(entries)]
+    return with_entry(ring, place, address, length, NEXT, place)
+
+
+WRONG: dict[str, Wrong] = {
+    "outside of the memory": changed(lambda e, _: (1 << 40, *e[1:])),
+    "a table that was not negotiated": changed(
+        lambda e, r: (*e[:2], e[2] | INDIRECT, e[3])
+        if r.kind == "split"
+        else (*e[:3], e[3] | INDIRECT)
+    ),
+    "a count of what is in flight": lambda ring, n: replace(
+        ring, in_flight=(ring.in_flight or 0) + 1 + n % 3
+    ),
+    "a part at an odd address": lambda ring, _: moved(ring, "driver", DRIVER + 1),
+    "a list without an end": lambda ring, n: None
+    if ring.kind == "split"
+    else changed(lambda e, r: (*e[:3], e[3] | NEXT))(ring, -1)
+    if len(waiting_entries(ring)) < ring.size - (ring.in_flight or 0)
+    else None,
+    "an id that is none": lambda ring, n: None
+    if ring.kind == "split"
+    else changed(lambda e, r: (*e[:2], r.size + 3, e[3] & ~NEXT))(ring, n),
+    "a chain that loops": looping,
+    "a head that is none": lambda ring, n: None
+    if ring.kind == "packed" or not waiting_entries(ring)
+    else with_word(ring, DRIVER, 2 + ring.last_avail % ring.size, ring.size + n),
+    "an index beyond the queue": lambda ring, _: None
+    if ring.kind == "packed"
+    else with_word(ring, DRIVER, 1, (ring.last_avail + ring.size + 1) % INDICES),
+    "an index that went back": lambda ring, _: None
+    if ring.kind == "packed"
+    else with_word(ring, DRIVER, 1, (ring.last_avail - 1) % INDICES),
+}  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(sorted(WRONG)), st.booleans(), st.integers(0, 99), STEPS, st.integers(0, 20))
+def test_what_is_wrong_in_any_state_of_a_queue_is_found(
+    name: str, packed: bool, seed: int, steps: list[Step], which: int
+) -> None:
+    queue: Split | Packed = Packed(8, seed=seed) if packed else Split(8, 5, seed=seed)
+    walk(queue, *steps, ("add", 2))
+    ring = queue.ring()
+    result = audit(ring)
+    assert result.broken == []
+    assume(not result.unchecked)
+    wrong = WRONG[name](ring, which)
+    assume(wrong is not None)
+    assert wrong is not None
+    result = audit(wrong)
+    assert result.broken or any(said.startswith("what waits") for said in result.unchecked)
 
 
 # --- bounds -------------------------------------------------------------------------------------
