@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from migrate.analysis.floor import Window
 from migrate.analysis.guest_clock import GuestClock
-from migrate.analysis.outage import TrafficObservation, Window
+from migrate.analysis.outage import TrafficObservation
 from migrate.clock import Offset
 from migrate.model import Direction, Event, Phase
 from migrate.model.recording import Arrivals, TrafficLog
@@ -29,6 +30,11 @@ def observation(
         phases=phases,
         jumps=log.jumps,
         from_receipts=log.from_receipts,
+        looped=log.looped is not None,
+        unreceived_egress=log.unreceived_egress,
+        unreceived_ingress=log.unreceived_ingress,
+        lost_by_peer=log.lost_by_peer,
+        lost_by_guest=log.lost_by_guest,
     )
 
 

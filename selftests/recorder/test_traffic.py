@@ -141,7 +141,7 @@ def test_the_outage_of_a_loop_is_in_both_directions() -> None:
     assert [gap.direction for gap in found.gaps] == ["egress", "ingress"]
     for gap in found.gaps:
         assert gap.lost == 50
-        assert abs(gap.length_ms - 351) < gap.error_ns / MS < 5
+        assert abs(gap.length_ms - 350) <= gap.error_ns / MS < 2
     assert [round(stall.length_ns / MS) for stall in found.stalls or ()] == [300]
 
 
