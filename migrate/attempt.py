@@ -21,6 +21,7 @@ from migrate.model import Attempt, Case
 from migrate.model.recording import Recording
 from migrate.recorder.base import AttemptEnv
 from migrate.results.recording_file import RECORDING, recording_bytes
+from migrate.results.tables import MACHINES, machines_to_parquet
 from migrate.results.writer import RunWriter
 from migrate.world import build_world
 
@@ -40,7 +41,11 @@ def attempt(
     findings = analyse(recording, case, arrivals)
     judged = evaluate(findings, case, number, hosts, leftovers=left, end_ns=now_ns())
     samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
-    files: dict[str, str | bytes] = {**recording.files, RECORDING: recording_bytes(recording)}
+    files: dict[str, str | bytes] = {
+        **recording.files,
+        RECORDING: recording_bytes(recording),
+        MACHINES: machines_to_parquet(recording.machines),
+    }
     writer.write_attempt(judged, recording.events, samples, arrivals, files)
     return judged
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +19,9 @@ from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError
 from migrate.guest.disk_overlay import overlay
-from migrate.guest.domain_xml import CONSOLE, QEMU_LOG, domain_xml, has_interface
-from migrate.guest.lifecycle import Order, bring_probe, end_left, running
+from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
+from migrate.guest.identity import Identity
+from migrate.guest.lifecycle import Order, bring_probe, check_name_is_free, end_left, running
 from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
@@ -34,6 +35,7 @@ from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.clocks import Clocks
 from migrate.recorder.collect import collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
+from migrate.recorder.machines import Machines, sampled
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
@@ -45,6 +47,18 @@ START_S = 60.0
 """For a guest to start and its probe to answer: a cold boot under emulation takes a few seconds."""
 DISK_START_S = 240.0
 """For a disk to boot by its own loader, its agent to answer, and the probe to be brought in."""
+
+CLEAR_LOGS = """
+rm -f "$1"
+[ -e "$2" ] || exit 0
+# libvirt goes on with the log of a domain that had the same name: such a one is kept.
+if [ "$(grep -c ': starting up' "$2")" -eq "$(grep -c -F "$3" "$2")" ]; then
+    rm -f "$2"
+else
+    mv "$2" "$2.$(date +%s)"
+fi
+"""
+"""For a new guest's console, QEMU's log, and what stands in the log of each QEMU of ours."""
 
 
 @dataclass(slots=True)
@@ -81,6 +95,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
+        machines = stack.enter_context(_sampled(case, env, pair, peer, deadline))
         asked_ns = now_ns()
         order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
         prepare = preparing(env.lab, image, deadline)
@@ -102,16 +117,25 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             floor_window=(traffic.began_ns, now_ns()),
             start_ms=start_ms,
             nic=nic,
+            primaries=backing.primaries,
             notes=(*backing.notes, *_cold_instead(case, order), *started.notes),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
         clocks.read()
         rules = backing.rewrites, backing.hotplug
-        world = World(case, env, pair, domain, traffic, listener, clocks, *rules, start)
+        world = World(case, env, pair, domain, traffic, listener, clocks, *rules, start, machines)
         dirty_rates = measure_dirty_rates(world, "before", (domain.host,))
         world.start = start.model_copy(update={"dirty_rates": dirty_rates})
         yield world
+
+
+def _sampled(
+    case: Case, env: AttemptEnv, pair: tuple[Host, Host], peer: Probe, deadline: Deadline
+) -> AbstractContextManager[Machines]:
+    processes = backend_mode(case.interface.mode).processes
+    peer_pid = peer.ready(deadline).pid if env.lab.peer_is_here else None
+    return sampled(env.lab, pair, processes, peer_pid)
 
 
 class _Backing(NamedTuple):
@@ -123,6 +147,14 @@ class _Backing(NamedTuple):
     """By the host that the guest is moved from."""
     hotplug: Mapping[str, str | None]
     """By host: the device, as XML, that the guest is plugged in there."""
+
+    @property
+    def primaries(self) -> tuple[str, ...] | None:
+        """Hosts whose backend has a primary; None: the interface has no standby."""
+        if not self.source.has_standby:
+            return None
+        backends = zip(self.hotplug, (self.source, self.target), strict=True)
+        return tuple(name for name, backend in backends if backend.missing_primary is None)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -171,7 +203,8 @@ def _ordered(
             boot = image
         warm = case.guest.start == "warm" and backend.supports_save
         xml = _xml(case, env, boot, ends, backend)
-        yield Order(xml, image, warm, env.lab.shared, backend.save_key)
+        identity = Identity.new(env.lab.name, env.run, case.id)
+        yield Order(xml, image, warm, env.lab.shared, backend.save_key, identity)
 
 
 class _Started(NamedTuple):
@@ -226,7 +259,8 @@ def _cleared(end: End, env: AttemptEnv, deadline: Deadline) -> None:
     """Nothing of an earlier attempt is on the host, whatever became of that."""
     if end_left(end.host, end.hypervisor):
         LOGGER.info("host %s had a guest that a killed job left: it is ended", end.host.name)
-    end.host.run(["rm", "-f", CONSOLE, QEMU_LOG], deadline)
+    check_name_is_free(end.hypervisor)
+    end.host.run(["sh", "-ec", CLEAR_LOGS, "sh", CONSOLE, QEMU_LOG, MONITOR], deadline)
 
 
 def _must_run(seconds: float, listener: Listener) -> None:

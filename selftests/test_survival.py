@@ -522,8 +522,8 @@ def test_leftovers_name_themselves(shared_lab: LocalLab) -> None:
     host = shared_lab.hosts["a"]
     assert isinstance(host, NamespaceHost)
     deadline = Deadline.after(10)
-    host.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], deadline)
+    host.run(["ip", "tuntap", "add", "mlab0a1b2c3d", "mode", "tap"], deadline)
     try:
-        assert leftovers(shared_lab.hosts.values()) == ("link vnet7 on a",)
+        assert leftovers(shared_lab.hosts.values()) == ("link mlab0a1b2c3d on a",)
     finally:
-        host.run(["ip", "link", "del", "vnet7"], deadline)
+        host.run(["ip", "link", "del", "mlab0a1b2c3d"], deadline)

@@ -1,5 +1,5 @@
-/* Which device carries the traffic: one of the interface's lower devices (of a failover pair, say),
- * or, where it has none, the interface itself.
+/* Which device carries the traffic, and how much: one of the interface's lower devices (of a
+ * failover pair, say), or, where it has none, the interface itself.
  *
  * The kernel tells each change of a link by rtnetlink. It tells a lost carrier up to a second late,
  * and never what was sent, so both are looked at in sysfs, which is cheap: the guest is measured.
@@ -36,14 +36,15 @@ struct link {
     bool counts; /* what follows is of one that counts, as it was noted */
     struct device noted;
     bool noted_running;
-    int carrier, packets; /* files of sysfs; -1: could not be opened */
-    int64_t sent;
+    int carrier, packets_out, packets_in; /* files of sysfs; -1: could not be opened */
+    int64_t sent, received;               /* at the last look */
 };
 
 struct change {
     int64_t at_ns;
     struct device device;
     const char *what;
+    int64_t sent, received; /* packets, by the device's own counters, at the last look */
 };
 
 static struct {
@@ -64,7 +65,8 @@ static struct {
 static void note(const struct link *link, const char *what)
 {
     pthread_mutex_lock(&l.lock);
-    l.changes[l.total++ % MAX_CHANGES] = (struct change){monotonic_ns(), link->noted, what};
+    l.changes[l.total++ % MAX_CHANGES] =
+        (struct change){monotonic_ns(), link->noted, what, link->sent, link->received};
     pthread_mutex_unlock(&l.lock);
 }
 
@@ -94,8 +96,10 @@ static void enter(struct link *link)
     strcpy(link->noted.name, link->name);
     net_driver(link->name, link->noted.driver);
     link->carrier = open_sysfs(link->name, "carrier");
-    link->packets = open_sysfs(link->name, "statistics/tx_packets");
-    link->sent = read_number(link->packets, 0);
+    link->packets_out = open_sysfs(link->name, "statistics/tx_packets");
+    link->packets_in = open_sysfs(link->name, "statistics/rx_packets");
+    link->sent = read_number(link->packets_out, 0);
+    link->received = read_number(link->packets_in, 0);
     note(link, "appeared");
 }
 
@@ -103,8 +107,10 @@ static void close_files(struct link *link)
 {
     if (link->carrier >= 0)
         close(link->carrier);
-    if (link->packets >= 0)
-        close(link->packets);
+    if (link->packets_out >= 0)
+        close(link->packets_out);
+    if (link->packets_in >= 0)
+        close(link->packets_in);
     link->counts = false;
 }
 
@@ -156,6 +162,14 @@ static void compare(void)
     }
 }
 
+/* What each has carried so far. */
+static void note_counters(void)
+{
+    for (const struct link *one = l.links; one < l.links + l.count; one++)
+        if (one->counts)
+            note(one, "counted");
+}
+
 /* What the kernel tells late or not at all. The one that sent most since the last look carries. */
 static void look(void)
 {
@@ -165,8 +179,9 @@ static void look(void)
         if (!one->counts)
             continue;
         one->running = read_number(one->carrier, 0) == 1; /* unreadable while it is down */
-        int64_t sent = read_number(one->packets, one->sent), grown = sent - one->sent;
+        int64_t sent = read_number(one->packets_out, one->sent), grown = sent - one->sent;
         one->sent = sent;
+        one->received = read_number(one->packets_in, one->received);
         if (!one->running)
             continue;
         if (grown > most_sent || (most && grown == most_sent && one->index == l.carries)) {
@@ -176,6 +191,7 @@ static void look(void)
     }
     compare();
     if (most && most->counts && most->index != l.carries) {
+        note_counters();
         l.carries = most->index;
         note(most, "carries");
     }
@@ -298,6 +314,8 @@ static void close_lower(void)
     if (!l.open || write(l.wake, &one, sizeof one) < 0)
         return;
     pthread_join(l.thread, NULL);
+    look();
+    note_counters();
     for (struct link *link = l.links; link < l.links + l.count; link++)
         if (link->counts)
             close_files(link);
@@ -359,7 +377,8 @@ void lower_log(const struct request *request, struct reply *reply)
         put_string(reply, change->device.name);
         put_raw(reply, ",");
         put_string(reply, change->device.driver);
-        put_raw(reply, ",\"%s\"]", change->what);
+        put_raw(reply, ",\"%s\",%lld,%lld]", change->what, (long long)change->sent,
+                (long long)change->received);
     }
     put_raw(reply, "]");
     pthread_mutex_unlock(&l.lock);

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
 from migrate.analysis.hops import by_hop, hop_events, unknown_times
 from migrate.analysis.host_clocks import clock_steps
+from migrate.analysis.machines import machine_state
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, observation
+from migrate.formats.qemu_migration import unknown_statuses
 from migrate.model import Case, DirtyRate, Findings, Phase
 from migrate.model.recording import Arrivals, Recording
 
@@ -30,6 +33,7 @@ def analyse(
     moved = _phases(recording)
     measured = _measured(recording, case, moved)
     hops = hop_events(recording, case.interface.mac)
+    carriers = failover_carriers(recording)
     gaps, floor = (measured.gaps, measured.floor) if measured else (None, None)
     return Findings(
         begin_ns=start.begin_ns,
@@ -53,10 +57,14 @@ def analyse(
         tcp=traffic.tcp,
         nic_before=start.nic,
         nic_after=traffic.nic,
+        carriers=carriers,
+        carrier_checkpoints=carrier_checkpoints(recording, carriers),
+        failover_hosts=start.primaries,
         backend_failed=recording.backend_failed,
         error=last.error,
         notes=_notes(recording, measured.notes if measured else ()),
         clocks=recording.clocks,
+        machine=machine_state(recording),
     )
 
 
@@ -92,6 +100,11 @@ def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:
         *(note for hop in recording.hops for note in (*hop.notes, *hop.missed_events)),
         *recording.notes,
         *(step.describe(begin_ns) for step in clock_steps(recording.clocks)),
+        *(
+            f"QEMU on {host} reports the status {status!r}, which is not known here: what went on "
+            "in it is in no phase"
+            for host, status in unknown_statuses(recording.events)
+        ),
         *recording.traffic.notes,
         *of_meter,
     )

@@ -78,7 +78,7 @@ def lower_events(log: TrafficLog) -> tuple[Event, ...]:
             source="probe",
             host="guest",
             name="carried-by" if change.what == "carries" else f"lower-{change.what}",
-            data={"device": change.device, "driver": change.driver},
+            data=change.model_dump(exclude={"at_ns", "what"}, exclude_none=True),
         )
         for at_ns, change in zip(places, log.lowers, strict=True)
     )

@@ -47,6 +47,8 @@ class Backend:
     """What a saved state depends on that is not in the domain's XML."""
     loopback: bool = False
     """It returns what the guest sends, and has no peer."""
+    has_standby: bool = False
+    """The guest's interface is a failover pair: a primary carries, and a standby waits."""
     missing_primary: HostError | None = None
     """Why no guest can be started here, though one can come here without its device."""
     notes: tuple[str, ...] = ()
@@ -81,6 +83,8 @@ class BackendMode(ABC, Generic[B]):
     share its entry."""
     logs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Logs of the backend by name, as paths on the host."""
+    processes: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What serves guests on a host, by name, and the files that have their process ids."""
     leftovers: ClassVar[tuple[LeftoverKind, ...]] = ()
     """What an attempt may leave on a host; shared as :attr:`inspections`."""
 

@@ -217,6 +217,7 @@ class Session:
         return AttemptEnv(
             self.lab.isolate_pair(source.name, target.name),
             accelerator="kvm" if kvm else "qemu",
+            run=self.run.name,
             on_sample=self.reporter.on_sample,
             on_phase=self.reporter.on_phase,
             check=lease.check,

@@ -10,7 +10,10 @@ from migrate.model import Attempt, Direction, Stall, Verdict
 
 
 def outcome(attempt: Attempt) -> Verdict:
-    """The attempt ended as expected; the evidence is the error as it was reported."""
+    """The attempt ended as expected; the evidence is the error as it was reported.
+
+    Looks at how the attempt ended; needs nothing else.
+    """
     error = attempt.error
     reported = ""
     if error:
@@ -27,7 +30,10 @@ def outcome(attempt: Attempt) -> Verdict:
 
 
 def held_by(attempt: Attempt) -> Verdict:
-    """The guest runs where it is expected; on two hosts, or none, is said in capitals."""
+    """The guest runs where it is expected; on two hosts, or none, is said in capitals.
+
+    Looks at the hosts that run the guest at the end; needs nothing else.
+    """
     hosts = {"source": attempt.source, "target": attempt.target}
     expected = {hosts[side] for side in attempt.case.expect.held_by}
     holders = attempt.held_by
@@ -50,7 +56,10 @@ def held_by(attempt: Attempt) -> Verdict:
 
 
 def clean(attempt: Attempt) -> Verdict:
-    """Nothing is left over: what was done is undone."""
+    """Nothing is left over: what was done is undone.
+
+    Looks at what was left on both hosts; needs a search for leftovers.
+    """
     left = attempt.leftovers
     if left is None:
         return unmeasured("clean", "nobody looked for leftovers")
@@ -68,7 +77,11 @@ def clean(attempt: Attempt) -> Verdict:
 
 
 def measured(attempt: Attempt) -> Verdict:
-    """Gaps, streams and the floor are all there: numbers without their floor mean nothing."""
+    """Gaps, streams and the floor are all there: numbers without their floor mean nothing.
+
+    Looks at what the meter has of both directions; needs the gaps, the streams' accounts, the
+    floor.
+    """
     parts = {"gaps": attempt.gaps, "streams": attempt.streams, "floor": attempt.floor}
     missing = [name for name, part in parts.items() if part is None]
     if missing:
@@ -85,12 +98,18 @@ def measured(attempt: Attempt) -> Verdict:
 
 
 def outage_egress(attempt: Attempt) -> Verdict | None:
-    """The longest gap from the guest to its peer."""
+    """The longest gap from the guest to its peer.
+
+    Looks at all gaps of egress; needs the gaps, the floor.
+    """
     return _outage(attempt, "egress", attempt.case.expect.outage_egress_ms)
 
 
 def outage_ingress(attempt: Attempt) -> Verdict | None:
-    """The longest gap from the peer to the guest."""
+    """The longest gap from the peer to the guest.
+
+    Looks at all gaps of ingress; needs the gaps, the floor.
+    """
     return _outage(attempt, "ingress", attempt.case.expect.outage_ingress_ms)
 
 
@@ -145,7 +164,10 @@ def _gap_sentence(attempt: Attempt, direction: Direction) -> str:
 
 
 def stall(attempt: Attempt) -> Verdict | None:
-    """The longest time that the guest's own clock stood still, or its tick was late."""
+    """The longest time that the guest's own clock stood still, or its tick was late.
+
+    Looks at the guest's clock and tick, all the time; needs the guest's clock.
+    """
     limit = attempt.case.expect.stall_ms
     if limit is None:
         return None
@@ -165,12 +187,18 @@ def stall(attempt: Attempt) -> Verdict | None:
 
 
 def downtime(attempt: Attempt) -> Verdict | None:
-    """Downtime as the hypervisor reports it; outage checks have what the network saw."""
+    """Downtime as the hypervisor reports it; outage checks have what the network saw.
+
+    Looks at the hypervisor's account of the move; needs the downtime reported.
+    """
     return _reported("downtime", attempt.reported.downtime_ms, attempt.case.expect.downtime_ms)
 
 
 def total_time(attempt: Attempt) -> Verdict | None:
-    """Total time of the move as the hypervisor reports it."""
+    """Total time of the move as the hypervisor reports it.
+
+    Looks at the hypervisor's account of the move; needs the total time reported.
+    """
     return _reported("total", attempt.reported.total_ms, attempt.case.expect.total_ms)
 
 

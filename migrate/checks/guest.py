@@ -7,7 +7,10 @@ from migrate.model import Attempt, Nic, Verdict
 
 
 def memory(attempt: Attempt) -> Verdict | None:
-    """The pattern that was written while the guest moved reads back."""
+    """The pattern that was written while the guest moved reads back.
+
+    Looks at every page of the pattern after the move; needs the pattern read back.
+    """
     if not (
         attempt.case.expect.memory
         and attempt.case.workload.dirty_mib > 0
@@ -35,7 +38,10 @@ def memory(attempt: Attempt) -> Verdict | None:
 
 
 def tcp(attempt: Attempt) -> Verdict | None:
-    """Connections that were opened before the move are alive, and none was reset."""
+    """Connections that were opened before the move are alive, and none was reset.
+
+    Looks at every connection after the move; needs an account of connections.
+    """
     if not (
         attempt.case.expect.tcp
         and attempt.case.workload.tcp_connections > 0
@@ -62,7 +68,11 @@ _SAME = ("features", "mac", "rx_queues", "tx_queues", "driver", "mtu", "carrier"
 
 
 def device(attempt: Attempt) -> Verdict | None:
-    """The guest sees the same interface before and after."""
+    """The guest sees the same interface before and after.
+
+    Looks at what the guest's kernel says of its interface; needs the interface before, the
+    interface after.
+    """
     if not (attempt.case.expect.device and guest_expected(attempt)):
         return None
     before, after = attempt.nic_before, attempt.nic_after
@@ -96,6 +106,8 @@ def network(attempt: Attempt) -> Verdict | None:
 
     A direction is dead if nothing was served in the last half of the time (``settle_s``) that was
     listened after the move: a move may succeed, and leave it so.
+
+    Looks at all gaps each way at the end; needs the gaps.
     """
     if not (attempt.case.expect.network and guest_expected(attempt)):
         return None
@@ -114,7 +126,10 @@ def network(attempt: Attempt) -> Verdict | None:
 
 
 def backend(attempt: Attempt) -> Verdict | None:
-    """QEMU logs no failing backend: a move may succeed, and leave the interface dead."""
+    """QEMU logs no failing backend: a move may succeed, and leave the interface dead.
+
+    Looks at the log of the QEMU that has the guest at the end; needs QEMU's log.
+    """
     if not guest_expected(attempt):
         return None
     if attempt.backend_failed is None:

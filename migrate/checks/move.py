@@ -20,7 +20,10 @@ from migrate.model import (
 
 
 def handoff_equal(attempt: Attempt) -> Verdict | None:
-    """No device's state differs in what has to arrive as it left."""
+    """No device's state differs in what has to arrive as it left.
+
+    Looks at the state of every device on each hop; needs nothing else.
+    """
     if not attempt.case.expect.handoff:
         return None
     compared = [
@@ -50,7 +53,10 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
 
 
 def ring_sound(attempt: Attempt) -> Verdict | None:
-    """No virtqueue broke a rule of its layout when the source had stopped."""
+    """No virtqueue broke a rule of its layout when the source had stopped.
+
+    Looks at every queue on each hop; needs nothing else.
+    """
     if not attempt.case.expect.rings:
         return None
     rings = [ring for hop in attempt.inside for ring in hop.rings or ()]
@@ -72,7 +78,10 @@ def ring_sound(attempt: Attempt) -> Verdict | None:
 
 
 def downtime_explained(attempt: Attempt) -> Verdict | None:
-    """At least a share of the longest gap each way is explained by what was recorded."""
+    """At least a share of the longest gap each way is explained by what was recorded.
+
+    Looks at the explanation of the longest gap each way; needs an explanation.
+    """
     check, limit = "downtime.explained", attempt.case.expect.explained_share
     if limit is None:
         return None
@@ -120,7 +129,11 @@ def _longest_unexplained(explained: tuple[GapExplanation, ...]) -> str:
 
 
 def reported_agrees(attempt: Attempt) -> Verdict | None:
-    """The downtime that is reported is near the longest switchover gap, of the worse direction."""
+    """The downtime that is reported is near the longest switchover gap, of the worse direction.
+
+    Looks at the hypervisor's account and at all gaps of the switchover; needs the downtime
+    reported, the gaps, events on the axis.
+    """
     check, limit = "reported.agrees", attempt.case.expect.reported_within_ms
     if limit is None:
         return None
@@ -168,7 +181,10 @@ def _disagreement(attempt: Attempt, way: Direction, reported: float) -> tuple[fl
 
 
 def announce_sent(attempt: Attempt) -> Verdict | None:
-    """The fabric saw an announcement soon after the guest ran, and none before; on every hop."""
+    """The fabric saw an announcement soon after the guest ran, and none before; on every hop.
+
+    Looks at the first announcement on each hop; needs nothing else.
+    """
     check, limit = "announce.sent", attempt.case.expect.announce_within_ms
     if limit is None:
         return None
@@ -208,7 +224,10 @@ BEST_FIRST: tuple[DirtyMethod, ...] = ("dirty-ring", "dirty-bitmap", "page-sampl
 
 
 def dirty_rate(attempt: Attempt) -> Verdict | None:
-    """Before the move the guest dirtied its memory at the workload's rate, by the best method."""
+    """Before the move the guest dirtied its memory at the workload's rate, by the best method.
+
+    Looks at the rate measured before the move; needs nothing else.
+    """
     check, limit = "dirty.rate", attempt.case.expect.dirty_rate_within
     if limit is None:
         return None

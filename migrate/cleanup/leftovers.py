@@ -6,28 +6,31 @@ from collections.abc import Iterable, Mapping
 
 from migrate.backends.registry import LEFTOVERS
 from migrate.clock import Deadline
+from migrate.guest.domain_xml import MONITOR
+from migrate.guest.identity import marked
 from migrate.lab.api import Host
 
 LOOK_S = 20.0
 
 GUESTS: Mapping[str, str] = {
-    "process {}": """ps -e -o pid=,comm= | while read -r pid name; do
-    case $name in qemu-sys*) echo "$pid $name" ;; esac
+    "process {}": f"""ps -e -o pid=,comm= | while read -r pid name; do
+    case $name in qemu*) ! grep -q -a -F {MONITOR} "/proc/$pid/cmdline" || echo "$pid $name" ;; esac
 done""",
     "link {}": """ip -brief link show type tun | while read -r link _; do
-    case $link in vnet*) echo "$link" ;; esac
+    case $link in mlab????????) echo "$link" ;; esac
 done""",
 }
-"""What a guest makes on a host, whatever backs its interface."""
+"""What a guest of ours makes on a host, whatever backs its interface: others' are no leftovers."""
 
 
 def leftovers(hosts: Iterable[Host]) -> tuple[str, ...]:
-    """Domains, their processes and taps, and what the modes know of: ``link vnet0 on a``."""
+    """Domains, their processes and taps, and what the modes know of: ``link mlab0a1b2c3d on a``."""
     scripts = {**GUESTS, **{kind.name: kind.script for kind in LEFTOVERS}}
     found: list[str] = []
     for host in hosts:
         with host.connect() as hypervisor:
-            found += [f"domain {name} on {host.name}" for name in hypervisor.domains()]
+            ours = filter(marked, hypervisor.domains())
+            found += [f"domain {domain.name} on {host.name}" for domain in ours]
         found += [
             f"{name.format(item)} on {host.name}"
             for name, item in listed(host, scripts, Deadline.after(LOOK_S))

@@ -12,9 +12,10 @@ from functools import partial
 from migrate.backends.registry import LEFTOVERS, SWITCH
 from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
-from migrate.drivers.libvirt import CHANNEL
+from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError, LabError
-from migrate.guest.domain_xml import NAME
+from migrate.guest.identity import Identity, recorded
+from migrate.guest.lifecycle import end_guest
 from migrate.lab.api import Host, Lab
 from migrate.lab.lease.file_lock import lock_hosts
 from migrate.lab.prepare.apply import UNDO_S, JournalFile, owner_exited, prepare, undo
@@ -106,28 +107,31 @@ def looks(host: Host, lab: str) -> tuple[Callable[[Deadline], Iterator[Leftover]
     )
 
 
-def _domains(host: Host, _deadline: Deadline) -> Iterator[Leftover]:
+def _domains(host: Host, deadline: Deadline) -> Iterator[Leftover]:
+    """Those that are ours by UUID and metadata; a host may have somebody else's of that name."""
     with host.connect() as hypervisor:
-        domain = hypervisor.find(NAME)
-        try:
-            # A rack's host may have somebody else's guest of that name: ours has our channel.
-            ours = domain is not None and CHANNEL in domain.xml()
-        except HostError:
+        for identity in recorded(host, deadline):
+            domain = hypervisor.find(identity.uuid)
             # One that was coming in goes by itself when its source has gone.
-            if hypervisor.find(NAME) is not None:
-                raise
-            ours = False
-        if domain is not None and ours:
-            yield Leftover(f"domain {NAME}", lambda _deadline: domain.destroy())
+            if domain is not None and identity.owns(domain):
+                end = partial(_end_guest, host, hypervisor, identity)
+                yield Leftover(f"domain {domain.name}", end)
+
+
+def _end_guest(host: Host, hypervisor: Hypervisor, identity: Identity, _deadline: Deadline) -> None:
+    end_guest(host, hypervisor, identity)
 
 
 def _taps(host: Host, deadline: Deadline) -> Iterator[Leftover]:
-    """On the bridge that the host provides, and without a process that holds them."""
-    listing = ["ip", "-json", "link", "show", "master", host.resources.bridge, "type", "tun"]
-    said = host.run(listing, deadline, check=False).out
-    for link in json.loads(said or "[]"):
-        if link and "LOWER_UP" not in link["flags"]:
-            name = link["ifname"]
+    """Of guests of ours, without a process that holds them."""
+    said = host.run(["ip", "-json", "link", "show", "type", "tun"], deadline, check=False).out
+    down = {
+        link["ifname"]
+        for link in json.loads(said or "[]")
+        if link and "LOWER_UP" not in link["flags"]
+    }
+    for identity in recorded(host, deadline):
+        if (name := identity.tap) in down:
             yield Leftover(f"tap {name}", partial(host.run, ["ip", "link", "del", "dev", name]))
 
 

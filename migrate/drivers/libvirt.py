@@ -136,17 +136,24 @@ class Hypervisor:
     def create(self, xml: str, deadline: Deadline) -> Domain:
         """Start a transient domain, valid by libvirt's own schema. A start that hangs is ended at
         the deadline."""
-        name = ElementTree.fromstring(xml).findtext("name", "")  # noqa: S314  our own
+        uuid = _uuid_in(xml)
         validated = libvirt.VIR_DOMAIN_START_VALIDATE
         return self._start(
-            "start the guest", name, deadline, lambda: self._connection.createXML(xml, validated)
+            "start the guest", uuid, deadline, lambda: self._connection.createXML(xml, validated)
         )
 
-    def restore(self, path: str, name: str, deadline: Deadline, xml: str | None = None) -> Domain:
+    def saved_xml(self, path: str) -> str:
+        """The XML in a saved state (a path on the host)."""
+        with self._said(f"read the XML in {path}"):
+            return str(self._connection.saveImageGetXMLDesc(path, 0))
+
+    def restore(self, path: str, deadline: Deadline, xml: str | None = None) -> Domain:
         """Start a domain from a saved state (a path on the host); ended at the deadline, too.
 
-        ``xml`` is used in the place of the saved one: on another host, what backs it differs.
+        ``xml`` is used in the place of the saved one: on another host, what backs it differs. The
+        UUID must be the saved one's, by libvirt's own rule.
         """
+        uuid = _uuid_in(xml or self.saved_xml(path))
 
         flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
         with self._said("ask for QEMU's version"):
@@ -155,12 +162,12 @@ class Hypervisor:
 
         def start() -> libvirt.virDomain:
             self._connection.restoreFlags(path, xml, flags)
-            return self._connection.lookupByName(name)
+            return self._connection.lookupByUUIDString(uuid)
 
-        return self._start(f"restore the guest from {path}", name, deadline, start)
+        return self._start(f"restore the guest from {path}", uuid, deadline, start)
 
     def _start(
-        self, tried: str, name: str, deadline: Deadline, start: Callable[[], libvirt.virDomain]
+        self, tried: str, uuid: str, deadline: Deadline, start: Callable[[], libvirt.virDomain]
     ) -> Domain:
         call = BackgroundCall(tried, start)
         if not call.wait(deadline):
@@ -168,7 +175,7 @@ class Hypervisor:
             # call returns. Only this domain: the host may have others.
             undone = Deadline.after(UNDO_S)
             ending = BackgroundCall(
-                "end the guest", lambda: self._connection.lookupByName(name).destroy()
+                "end the guest", lambda: self._connection.lookupByUUIDString(uuid).destroy()
             )
             ended = ending.wait(undone) and call.wait(undone)
             raise GuestError(
@@ -186,19 +193,26 @@ class Hypervisor:
                 tried, host=self.host, said=said, remedy=refusal_remedy(said)
             ) from error
 
-    def find(self, name: str) -> Domain | None:
-        """The domain called ``name``, or None."""
+    def find(self, uuid: str) -> Domain | None:
+        """The domain with this UUID, or None."""
+        return self._looked_up(uuid, self._connection.lookupByUUIDString)
+
+    def find_named(self, name: str) -> Domain | None:
+        """The domain called ``name``, whoever's it is, or None."""
+        return self._looked_up(name, self._connection.lookupByName)
+
+    def _looked_up(self, what: str, look_up: Callable[[str], libvirt.virDomain]) -> Domain | None:
         try:
-            return Domain(self._connection.lookupByName(name), self)
+            return Domain(look_up(what), self)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
-            raise HostError(f"look for domain {name}", host=self.host, said=str(error)) from error
+            raise HostError(f"look for domain {what}", host=self.host, said=str(error)) from error
 
-    def domains(self) -> tuple[str, ...]:
-        """Names of all domains of this host, running or not."""
+    def domains(self) -> tuple[Domain, ...]:
+        """All domains of this host, running or not, whoever's they are."""
         with self._said("list domains"):
-            return tuple(domain.name() for domain in self._connection.listAllDomains())
+            return tuple(Domain(domain, self) for domain in self._connection.listAllDomains())
 
     # --- events ---
 
@@ -245,6 +259,20 @@ class Domain:
         """Whether the connection is still there by which this is known."""
         self.host = hypervisor.host
         self.name: str = domain.name()
+        self.uuid: str = domain.UUIDString()
+
+    def metadata(self, namespace: str) -> str | None:
+        """The element of an XML namespace in the domain's metadata, or None."""
+        try:
+            element = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+            return str(self._domain.metadata(element, namespace))
+        except libvirt.libvirtError as error:
+            code = error.get_error_code()
+            if code in (libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_NO_DOMAIN):
+                return None
+            raise HostError(
+                "read the domain's metadata", host=self.host, said=str(error)
+            ) from error
 
     def xml(self, *, migratable: bool = False) -> str:
         """The live XML; ``migratable``: as the other side of a migration wants it."""
@@ -362,6 +390,10 @@ class Domain:
                 self._domain, text, max(1, int(deadline.left())), 0
             )
         return json.loads(answer)["return"]
+
+
+def _uuid_in(xml: str) -> str:
+    return ElementTree.fromstring(xml).findtext("uuid", "")  # noqa: S314  our own, or libvirt's
 
 
 def _dotted(number: int) -> str:

@@ -12,11 +12,12 @@ from xml.etree import ElementTree as ET
 from migrate.backends.base import Backend
 from migrate.backends.xml import template
 from migrate.drivers.libvirt import CHANNEL
+from migrate.guest.identity import NAMESPACE, NOBODY, PREFIX
 from migrate.images.initramfs import Image
 from migrate.model import GuestSpec, Interface
 
 NAME = "guest"
-UUID = "6d6c6162-0000-4000-8000-000000000001"
+"""Of every domain of ours; whether one is ours is told by its identity, never by this."""
 MONITOR = "/run/libvirt/qemu/migrate-lab.monitor"
 """A monitor of our own beside libvirt's: it answers while libvirt migrates, and is told events."""
 QEMU_ARGUMENTS = (
@@ -40,14 +41,16 @@ def domain_xml(
     accelerator: str,
     cpu_model: str | None = None,
 ) -> str:
-    """The domain of ``guest``; ``backend`` is what backs its interface there.
+    """The domain of ``guest``, nobody's yet; ``backend`` is what backs its interface there.
 
     It boots the kernel of an image, or by its own loader the qcow2 disk at a path of the host.
     ``machine`` is a versioned machine type that both hosts know; ``accelerator`` kvm or qemu.
     """
     return template("guest.xml.j2").render(
         name=NAME,
-        uuid=UUID,
+        identity=NOBODY,
+        prefix=PREFIX,
+        namespace=NAMESPACE,
         console=CONSOLE,
         channel=CHANNEL,
         guest=guest,

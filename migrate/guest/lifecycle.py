@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+from migrate.backends.xml import rewritten
 from migrate.clock import Deadline, until
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
 from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.guest.domain_xml import MONITOR, NAME
+from migrate.guest.identity import Identity, forget, marked, record, recorded
 from migrate.images.cache import build_once, digest
 from migrate.images.disk import Disk
 from migrate.images.initramfs import Image
@@ -30,12 +34,14 @@ class Order:
     """A guest that is asked for."""
 
     xml: str
+    """Nobody's yet: a saved state is kept for whoever asks for the same one."""
     image: Image | Disk
     warm: bool
     cache: Path
     """Where saved states are kept; the hosts see it under the same path."""
     save_key: str = ""
     """What else a saved state depends on, e.g. a device's features: they are not in the XML."""
+    identity: Identity = field(default_factory=Identity.new)
 
 
 def saved_state(order: Order, hypervisor: Hypervisor) -> Path:
@@ -52,9 +58,11 @@ def running(
 ) -> Iterator[Domain]:
     """A guest that runs on ``first`` when the block begins; ended on all ``hosts`` at its end."""
     try:
+        for host in hosts:
+            record(host, order.identity, deadline)
         yield _start(order, first, prepare, deadline)
     finally:
-        _end_everywhere(hosts)
+        _end_everywhere(hosts, order.identity)
 
 
 def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
@@ -63,7 +71,9 @@ def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -
     path = saved_state(order, on)
     build_once(path, lambda beside: _cold(order, on, prepare, deadline).save(str(beside)))
     try:
-        return on.restore(str(path), NAME, deadline)
+        with _own_copy(path, order.identity, on) as copy:
+            xml = rewritten(on.saved_xml(str(copy)), (order.identity.mark,))
+            return on.restore(str(copy), deadline, xml)
     except GuestError as error:
         raise GuestError(
             error.tried,
@@ -73,8 +83,35 @@ def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -
         ) from error
 
 
+HEADER_BYTES = 1 << 20
+"""Of a saved state: libvirt writes the domain's XML before all else."""
+
+
+@contextmanager
+def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]:
+    """A copy of a saved state with the identity's UUID, while the block runs.
+
+    libvirt restores no guest under another UUID than the saved one's (its domain's ABI), so that is
+    written over in the XML of the copy, where it takes as many bytes.
+    """
+    copy = saved.with_name(f"saved-{identity.lab or 'guest'}-{identity.uuid}.sav")
+    try:
+        shutil.copyfile(saved, copy)
+        before = ElementTree.fromstring(on.saved_xml(str(copy))).findtext("uuid", "")  # noqa: S314
+        with copy.open("r+b") as file:
+            header = file.read(HEADER_BYTES)
+            file.seek(0)
+            file.write(header.replace(before.encode(), identity.uuid.encode()))
+        yield copy
+    except OSError as error:
+        remedy = f"is there room for it in {copy.parent}?"
+        raise HostError(f"copy the saved guest {saved}", said=str(error), remedy=remedy) from error
+    finally:
+        copy.unlink(missing_ok=True)
+
+
 def _cold(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
-    domain = on.create(order.xml, deadline)
+    domain = on.create(rewritten(order.xml, (order.identity.mark,)), deadline)
     try:
         prepare(domain)
     except BaseException:
@@ -157,76 +194,121 @@ END_S = 20.0
 PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
 
 
-def _end_everywhere(hosts: Sequence[Host]) -> None:
+def _end_everywhere(hosts: Sequence[Host], identity: Identity) -> None:
     """End the guest on every host, over new connections: those of the attempt may have broken."""
     reasons: list[Exception] = []
     for host in hosts:
         try:
-            _end(host)
+            _end(host, identity)
         except LabError as error:
             reasons.append(error)
     if reasons:
         raise CleanupError("end the guest", reasons)
 
 
-def _end(host: Host) -> None:
+def _end(host: Host, identity: Identity) -> None:
     """End the guest by libvirt, or where that does not answer, by the process id in its file."""
     try:
         with host.connect() as hypervisor:
-            end_left(host, hypervisor)
+            end_guest(host, hypervisor, identity)
     except HostError:
-        _kill(host)
+        signal_qemu(host, identity.uuid, "KILL")
         raise
 
 
-def end_left(host: Host, hypervisor: Hypervisor) -> bool:
-    """End the guest that is on ``host``, e.g. of a controller that was killed; False: none is."""
-    domain = hypervisor.find(NAME)
+def end_guest(host: Host, hypervisor: Hypervisor, identity: Identity) -> bool:
+    """End the guest if it is on ``host``; False: it was not there. HostError, and it is left alone,
+    if the domain with its UUID has not its metadata."""
+    domain = hypervisor.find(identity.uuid)
     if domain is not None:
+        if not identity.owns(domain) and hypervisor.find(identity.uuid) is not None:
+            raise HostError(
+                "end the guest",
+                host=host.name,
+                said=f"domain {domain.name}, UUID {domain.uuid}, has not our metadata",
+                remedy=f"end it, if it is nobody's: virsh destroy {domain.uuid}",
+            )
         _destroy(domain, host)
+    forget(host, identity, Deadline.after(END_S))
     return domain is not None
+
+
+def end_left(host: Host, hypervisor: Hypervisor) -> bool:
+    """End the guests that a controller left on ``host`` when it was killed; False: none is there.
+
+    What is not ours by UUID and metadata is left alone.
+    """
+    left = recorded(host, Deadline.after(END_S))
+    ended = [end_guest(host, hypervisor, identity) for identity in left]
+    return any(ended)
+
+
+def check_name_is_free(hypervisor: Hypervisor) -> None:
+    """HostError if somebody else's domain has the name that ours would get."""
+    other = hypervisor.find_named(NAME)
+    if other is None:
+        return
+    origin = "that has our metadata, but is in no journal there" if marked(other) else "not ours"
+    raise HostError(
+        f"start a guest called {NAME}",
+        host=hypervisor.host,
+        said=f"there is a domain {NAME}, UUID {other.uuid}, {other.state()}: {origin}; "
+        "it was left alone",
+        remedy=f"rename it (virsh domrename), or end and undefine it (virsh destroy {other.uuid}), "
+        "or use another host",
+    )
 
 
 def _destroy(domain: Domain, host: Host) -> None:
     ending = BackgroundCall("end the guest", domain.destroy)
     if not ending.wait(Deadline.after(END_S)):
-        _kill(host)
+        signal_qemu(host, domain.uuid, "KILL")
     if not ending.wait(Deadline.after(END_S)):
         raise HostError("end the guest", host=host.name, said="libvirt does not answer")
     ending.result()
 
 
-def _kill(host: Host) -> None:
-    killing = ["pkill", "-KILL", "--pidfile", PID_FILE, "^qemu"]
-    host.run(killing, Deadline.after(END_S), check=False)
+SIGNAL = """
+pid=$(cat "$1")
+# An id may be another process's by now: libvirt gives QEMU the UUID as an argument.
+tr '\\0' '\\n' < "/proc/$pid/cmdline" | grep -q -x -F -e "$2"
+kill -"$3" "$pid"
+"""
 
 
-def settled(hosts: Sequence[Host], deadline: Deadline) -> bool:
+def signal_qemu(host: Host, uuid: str, name: str) -> bool:
+    """Send a signal to the QEMU of the guest with this UUID, whatever libvirt says; False: it is
+    not on ``host``."""
+    words = ["sh", "-ec", SIGNAL, "sh", PID_FILE, uuid, name]
+    return host.run(words, Deadline.after(END_S), check=False).status == 0
+
+
+def settled(hosts: Sequence[Host], uuid: str, deadline: Deadline) -> bool:
     """Wait until no host's libvirt has a job for the guest; False: one still has at the deadline.
 
     For when nobody heard how a move ended: it may go on without whoever asked for it. A host that
     can't be reached is tried again until the deadline, and is a HostError then.
     """
     return until(
-        lambda: not any(_at_work(host) for host in hosts),
+        lambda: not any(_at_work(host, uuid) for host in hosts),
         deadline,
         POLL_S,
         not_yet=lambda error: isinstance(error, HostError),
     )
 
 
-def _at_work(host: Host) -> bool:
+def _at_work(host: Host, uuid: str) -> bool:
     with host.connect() as hypervisor:
-        domain = hypervisor.find(NAME)
+        domain = hypervisor.find(uuid)
         return domain is not None and domain.in_job()
 
 
-def holders(hosts: Sequence[Host]) -> tuple[str, ...]:
+def holders(hosts: Sequence[Host], uuid: str) -> tuple[str, ...]:
     """The names of the hosts on which the guest runs now; every one is asked."""
     names = []
     for host in hosts:
         with host.connect() as hypervisor:
-            domain = hypervisor.find(NAME)
+            domain = hypervisor.find(uuid)
             if domain is not None and domain.state() == "running":
                 names.append(host.name)
     return tuple(names)

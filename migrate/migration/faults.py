@@ -12,7 +12,7 @@ from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
-from migrate.guest.domain_xml import NAME
+from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
 from migrate.model.recording import HopRecording
@@ -63,18 +63,21 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
     """Have the case's faults happen while the block runs; what can be put back is, after it."""
     hosts = {"source": hop.source, "target": hop.target}
     mode = backend_mode(hop.case.interface.mode)
-    actions: dict[str, Action] = {**_ACTIONS, "stop-backend": partial(stop_backend, mode)}
+    actions: dict[str, Action] = {
+        **_ACTIONS,
+        "kill-guest": partial(kill_guest, hop.guest),
+        "stop-backend": partial(stop_backend, mode),
+    }
     with ExitStack() as undo:
         injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo, actions)
         hop.phases.subscribe(injection.on_phase)
         yield injection
 
 
-def kill_guest(host: Host) -> Undo:
-    """End the guest's QEMU by the id that libvirt recorded."""
-    deadline = Deadline.after(PATIENCE_S)
-    pid = host.run(["cat", f"/run/libvirt/qemu/{NAME}.pid"], deadline).out.strip()
-    host.run(["kill", "-KILL", pid], deadline)
+def kill_guest(uuid: str, host: Host) -> Undo:
+    """End the guest's QEMU by the id that libvirt recorded, if it is this guest's."""
+    if not signal_qemu(host, uuid, "KILL"):
+        raise HostError("end the guest's QEMU", host=host.name, said="it does not run there")
     return lambda: None
 
 
@@ -132,7 +135,6 @@ NEEDS_POWER = frozenset({"kill-host", "hang-host"})
 """Faults that only a lab can do whose hosts have a switch."""
 
 _ACTIONS: Mapping[str, Action] = {
-    "kill-guest": kill_guest,
     "stop-libvirtd": stop_libvirtd,
     "cut-migration-link": cut_migration_link,
     "kill-host": kill_host,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from migrate.clock import now_ns
 from migrate.errors import GuestError, HostError
-from migrate.guest.domain_xml import NAME
 from migrate.guest.lifecycle import holders, settled
 from migrate.lab.api import Host
 from migrate.migration.faults import inject_faults
@@ -54,7 +53,7 @@ def move_guest(rig: Rig) -> HopRecording:
     known = len(rig.traffic.guest.lower_log()) if any(rig.hotplug.values()) else 0
     phases = PhaseTracker(source.name)
     phases.subscribe(rig.env.on_phase)
-    hop = Hop(rig.case, rig.env, source, target, rig.listener, phases)
+    hop = Hop(rig.case, rig.env, source, target, rig.listener, phases, rig.domain.uuid)
     recording = _observed_move(rig, hop, swap)
     held_by = recording.result.held_by
     if held_by == (target.name,):
@@ -90,7 +89,7 @@ def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
         recording = HopRecording(
             source=hop.source.name,
             target=hop.target.name,
-            result=classify_outcome(call, holders(ends), move),
+            result=classify_outcome(call, holders(ends, rig.domain.uuid), move),
             begin_ns=begin_ns,
             end_ns=now_ns(),
             stream=stream_recording(call.stream),
@@ -107,7 +106,7 @@ def _add(recording: HopRecording, observation: Observation) -> HopRecording:
 def _until_settled(rig: Rig, call: MigrateCall, ends: Sequence[Host]) -> tuple[str, ...]:
     """After a call whose connection broke: libvirt goes on with the move; a note if it does not
     end."""
-    if not call.lost or settled(ends, rig.env.deadline(GRACE_S)):
+    if not call.lost or settled(ends, rig.domain.uuid, rig.env.deadline(GRACE_S)):
         return ()
     return ("libvirt has not ended the move: asked who holds the guest",)
 
@@ -154,7 +153,7 @@ def _out_of_reach(rig: Rig) -> bool:
 
 def _follow(rig: Rig, host: Host) -> None:
     hypervisor = host.connect()
-    domain = hypervisor.find(NAME)
+    domain = hypervisor.find(rig.domain.uuid)
     if domain is None:
         hypervisor.close()
         raise GuestError("find the guest", host=host.name, said="it ran, and is gone now")

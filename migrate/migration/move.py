@@ -20,7 +20,6 @@ from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import HostError, LabError, MeasurementError
 from migrate.formats.virtio_features import refusal_remedy
 from migrate.formats.vmstate_stream import StreamAccount, read_stream
-from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host
 from migrate.migration.hotplug import plug_in, unplug
 from migrate.model import Event, Outcome, Policy, Problem, ReportedFigures
@@ -215,7 +214,7 @@ def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
         domain.save(str(path))
         deadline = Deadline.after(move.policy.timeout_s)
         try:
-            move.target.hypervisor.restore(str(path), NAME, deadline, xml)
+            move.target.hypervisor.restore(str(path), deadline, xml)
         finally:
             saved.read(path)  # not before the restore: the guest would stand still for it
     finally:
@@ -231,7 +230,7 @@ def _swap(domain: Domain, move: Move, swap: Swap, listener: Listener) -> None:
     if call.error is not None:
         _put_back(domain, swap, listener, call.error)
         raise call.error
-    moved = move.target.hypervisor.find(NAME)
+    moved = move.target.hypervisor.find(domain.uuid)
     if moved is None:
         raise HostError(call.tried, host=move.target.host.name, said="the guest is not there")
     if swap.into is not None:

@@ -7,7 +7,10 @@ from typing import Literal
 from migrate.model.base import SCHEMA, NotNegative, Value
 from migrate.model.case import Case, Outcome
 from migrate.model.details import GapExplanation, MoveDetails
+from migrate.model.machine import MachineState
 from migrate.model.observation import (
+    Carrier,
+    CarrierCheckpoint,
     ClockReading,
     Direction,
     DirtyRate,
@@ -72,6 +75,14 @@ class Findings(Value):
     tcp: TcpCheck | None = None
     nic_before: Nic | None = None
     nic_after: Nic | None = None
+    carriers: tuple[Carrier, ...] | None = None
+    """Which device of a failover pair carried the traffic, in order; None: there is no pair, or the
+    guest could not be asked."""
+    carrier_checkpoints: tuple[CarrierCheckpoint, ...] | None = None
+    """Where the carrier is judged; None as :attr:`carriers`."""
+    failover_hosts: tuple[str, ...] | None = None
+    """Hosts that back the interface by a failover pair, with a primary for the guest; None: not on
+    record, or no such mode."""
     backend_failed: tuple[str, ...] | None = None
     """Lines of QEMU's log, where the guest ended, about a failed backend; None: not read."""
     error: Problem | None = None
@@ -80,6 +91,8 @@ class Findings(Value):
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""
+    machine: MachineState | None = None
+    """How busy the machines were; None: not recorded."""
 
 
 class Attempt(Findings):

@@ -19,7 +19,14 @@ PhaseName = Literal[
     "pre-switchover",
     "stopped",
     "device",
+    "postcopy-device",
     "postcopy",
+    "postcopy-paused",
+    "postcopy-recover-setup",
+    "postcopy-recover",
+    "colo",
+    "cancelling",
+    "failing",
     "resumed",
     "announce",
     "replug",
@@ -171,6 +178,9 @@ class Expect(Value):
     tcp: bool = True
     device: bool = True
     network: bool = True
+    primary: bool = True
+    """A failover pair's primary carries the traffic before the move and at the end, wherever the
+    host has one."""
     backend_fails: bool = False
     """The guest is known to arrive with a dead interface; it passes if QEMU reports that."""
     handoff: bool = False

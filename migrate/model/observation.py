@@ -254,5 +254,44 @@ class LowerChange(Value):
     device: str
     driver: str
     """Its own, by ethtool: ``virtio_net``, ``igbvf``; empty if that could not be told."""
-    what: Literal["appeared", "gone", "up", "down", "carries"]
-    """``up``: it has carrier. ``carries``: of all of them it sends most, from now on."""
+    what: Literal["appeared", "gone", "up", "down", "carries", "counted"]
+    """``up``: it has carrier. ``carries``: of all of them it sends most, from now on. ``counted``:
+    nothing but its counters, whenever another one begins to carry, and at the end."""
+    sent: int | None = None
+    """Packets since the device is there, by its own counter; so is ``received``. None: unknown."""
+    received: int | None = None
+
+
+class Carrier(Value):
+    """A stretch of the axis in which one device of the guest carried its traffic."""
+
+    device: str
+    driver: str
+    begin_ns: int
+    end_ns: int
+    error_ns: int
+    sent: int | None = None
+    """Packets meanwhile, by the device's own counter; so is ``received``. None: not counted."""
+    received: int | None = None
+
+    @property
+    def is_standby(self) -> bool:
+        """Whether it is a failover pair's virtio device: Linux takes none as a primary.
+
+        Source: linux drivers/net/net_failover.c, net_failover_slave_pre_register.
+        """
+        return self.driver == STANDBY_DRIVER
+
+
+class CarrierCheckpoint(Value):
+    """Which device of a failover pair carried the guest's traffic at a point that is judged."""
+
+    when: Literal["before the move", "at the end"]
+    host: str
+    """Where the guest ran then."""
+    carrier: Carrier | None
+    """None: no device carried anything."""
+
+
+STANDBY_DRIVER = "virtio_net"
+"""In the guest; a lower device with another driver is the primary."""

@@ -13,6 +13,7 @@ from migrate.clock import Offset
 from migrate.model.attempt import Problem
 from migrate.model.base import Positive, Value
 from migrate.model.case import Outcome
+from migrate.model.machine import MachineRecording
 from migrate.model.observation import (
     ClockReading,
     DirtyRate,
@@ -292,6 +293,9 @@ class StartRecording(Value):
     """The guest's interface as the guest saw it."""
     dirty_rates: tuple[DirtyRate, ...] = ()
     """Empty if the case does not ask for them; so are those after the moves."""
+    primaries: tuple[str, ...] | None = None
+    """Hosts with a device that carries the traffic while a standby waits; None: not on record, or
+    the interface has no standby."""
     notes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default={}, exclude=True)
     """For people, by name; they lie beside the recording."""
@@ -311,8 +315,12 @@ class Recording(Value):
     """The fabric was listened to for announcements until then."""
     dirty_rates: tuple[DirtyRate, ...] = ()
     """After the last move."""
+    machines: tuple[MachineRecording, ...] = ()
+    """All that the attempt ran on; empty: not recorded."""
     backend_failed: tuple[str, ...] | None = None
     """By the log of QEMU where the guest ended; None: it was not read."""
+    no_trace_points: dict[str, str] = Field(default={})
+    """By host: why the log of its QEMU tells nothing of the guest's stop."""
     notes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default={}, exclude=True)
     """For people, by name below the attempt's folder; they lie beside the recording."""

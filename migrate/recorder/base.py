@@ -15,6 +15,7 @@ from migrate.model import Case, PhaseName, Sample
 from migrate.model.recording import HopRecording, StartRecording
 from migrate.recorder.clocks import Clocks
 from migrate.recorder.events import Listener
+from migrate.recorder.machines import Machines
 from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.traffic import Traffic
 
@@ -25,6 +26,8 @@ class AttemptEnv:
 
     lab: Lab
     accelerator: str = "qemu"
+    run: str = ""
+    """The name of the run, which the guest's metadata tells."""
     check: Callable[[], None] = lambda: None
     """Whether the hosts are still ours to use, asked before each step."""
     on_sample: Callable[[Sample], None] = lambda _sample: None
@@ -51,6 +54,7 @@ class Rig:
     hotplug: Mapping[str, str | None]
     """By host: the device, as XML, that the guest is plugged in there."""
     start: StartRecording
+    machines: Machines
 
     def direction(self) -> tuple[Host, Host]:
         """Source and target of the next move."""
@@ -68,6 +72,8 @@ class Hop:
     target: Host
     listener: Listener
     phases: PhaseTracker
+    guest: str = ""
+    """Its UUID."""
 
 
 class Observation(Protocol):

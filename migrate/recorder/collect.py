@@ -10,7 +10,7 @@ from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
-from migrate.formats.log_events import parse_qemu_log
+from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
 from migrate.model import Case, DirtyRate, DirtyWhen, Event
@@ -18,6 +18,7 @@ from migrate.model.recording import HopRecording, Recording
 from migrate.recorder import traffic
 from migrate.recorder.base import Rig
 from migrate.recorder.dirty_rate import in_attempt
+from migrate.recorder.trace_points import why_no_trace_points
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,10 +42,12 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     log = traffic.read_back(
         rig.traffic, guest_is_there=bool(held_by), deadline=deadline, stops=stops
     )
+    machines = rig.machines.stop()
     logs = {host.name: logs_of(host, rig.case) for host in rig.pair}
     listened_until_ns = now_ns()
     announcements = _placed(rig, rig.traffic.announcements())
     logged = _placed(rig, _log_events(rig, logs))
+    logged = [event for event in logged if event.at_ns >= start.begin_ns]
     return Recording(
         start=start,
         hops=tuple(hops),
@@ -53,12 +56,14 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
             *events,
             *announcements,
             *lower_events(log),
-            *(event for event in logged if event.at_ns >= start.begin_ns),
+            *logged,
         ),
         clocks=tuple(rig.clocks.readings),
         listened_until_ns=listened_until_ns,
         dirty_rates=dirty_rates,
+        machines=machines,
         backend_failed=_backend_failed(rig.case, logs, held_by),
+        no_trace_points=_no_trace_points(rig, logs, logged) if stops else {},
         notes=tuple(rig.clocks.notes),
         files={**start.files, **_files_of_hops(hops), **_log_files(rig, logs)},
     )
@@ -101,6 +106,16 @@ def _log_events(rig: Rig, logs: Logs) -> list[Event]:
         events += parse_qemu_log(logs[host.name].get("qemu", ""), host.name, wall)
         events += mode.log_events(logs[host.name], host.name, wall)
     return events
+
+
+def _no_trace_points(rig: Rig, logs: Logs, logged: Sequence[Event]) -> dict[str, str]:
+    """Why a host's QEMU has told nothing of the guest's stop, by host; of one that has: nothing."""
+    traced = {event.host for event in logged if event.name in TRACED}
+    return {
+        host.name: why_no_trace_points(host, logs[host.name].get("qemu"))
+        for host in rig.pair
+        if host.name not in traced
+    }
 
 
 def _placed(rig: Rig, events: Sequence[Event]) -> list[Event]:

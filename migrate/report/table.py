@@ -15,6 +15,7 @@ from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, rankin
 from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run
+from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
 
@@ -65,7 +66,12 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
     return RunTable(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
-            (Cell(label), Cell(str(len(group))), *_cells(group, COLUMNS), _verdict(run, group))
+            (
+                Cell(label, busy_mark(group)),
+                Cell(str(len(group))),
+                *_cells(group, COLUMNS),
+                _verdict(run, group),
+            )
             for label, group in named.items()
         ),
         parts=Grid(
@@ -76,7 +82,7 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
         about=ABOUT.get(run.lab_kind, ""),
         notes=(*_notes(named), *ranking_notes(named)),
         skips=(*_skip_lines(run, attempts),),
-        remarks=(*_remarks(named),),
+        remarks=(*busy_lines(named), *_remarks(named)),
     )
 
 

@@ -23,10 +23,12 @@ from migrate.backends.vhost_user.ovs import (
     kill_switch,
 )
 from migrate.backends.virtio.backend import Virtio
+from migrate.backends.xml import rewritten
 from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, GuestError, HostError
 from migrate.guest.domain_xml import NAME, domain_xml
+from migrate.guest.identity import Identity
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
@@ -185,12 +187,13 @@ def test_a_guest_whose_backend_died_is_ended_at_the_deadline(hosts: tuple[Host, 
         xml = domain_xml(
             GuestSpec(), BACKED_BY_OVS, image, backend, machine=machine, accelerator="qemu"
         )
+        xml = rewritten(xml, (Identity.new().mark,))
         kill_switch(host, soon())
         with pytest.raises(GuestError, match="before the deadline") as hung:
             hypervisor.create(xml, Deadline.after(5))
         assert "backend" in hung.value.remedy
         assert "did not end it" not in hung.value.said
-        assert hypervisor.find(NAME) is None
+        assert hypervisor.find_named(NAME) is None
         assert not any("qemu" in name for name in processes(host))
 
 

@@ -2,129 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from migrate.checks.registry import CHECKS, run_checks
 from migrate.model import (
     Attempt,
-    Case,
-    DeviceHandoff,
-    Direction,
-    DirtyRate,
     Expect,
-    Floor,
-    Gap,
-    GapExplanation,
     MemoryCheck,
-    MoveDetails,
-    Nic,
     Problem,
     ReportedFigures,
-    RingAudit,
-    Span,
     Stall,
-    Stream,
     TcpCheck,
     Verdict,
-    Workload,
 )
-
-MS = 1_000_000
-FLOOR = Floor(
-    egress_ms=3, ingress_ms=4, egress_delay_ms=1, ingress_delay_ms=1, seconds=1, packets=2000
-)
-NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
-ALL_LIMITS: dict[str, Any] = {
-    "outage_egress_ms": 500,
-    "outage_ingress_ms": 500,
-    "stall_ms": 500,
-    "downtime_ms": 500,
-    "total_ms": 5000,
-    "handoff": True,
-    "rings": True,
-    "explained_share": 0.95,
-    "reported_within_ms": 300,
-    "announce_within_ms": 50,
-    "dirty_rate_within": 0.5,
-}
-
-
-def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
-    fields: dict[str, Any] = {
-        "direction": "egress",
-        "begin_ns": 1500 * MS,
-        "length_ns": round(length * MS),
-        "error_ns": round(error * MS),
-        "phases": ("stopped", "announce"),
-        "part": "switchover",
-        **changes,
-    }
-    return Gap(**fields)
-
-
-def stall(length: float, error: float = 1.0) -> Stall:
-    return Stall(
-        kind="stood-still",
-        begin_ns=1500 * MS,
-        length_ns=round(length * MS),
-        error_ns=round(error * MS),
-    )
-
-
-def attempt(
-    expect: dict[str, Any] | None = None, workload: dict[str, Any] | None = None, **changes: Any
-) -> Attempt:
-    """A good one, with the changes."""
-    fields: dict[str, Any] = {
-        "case": Case(
-            id="virtio", expect=Expect(**(expect or {})), workload=Workload(**(workload or {}))
-        ),
-        "number": 1,
-        "source": "alpha",
-        "target": "beta",
-        "begin_ns": 0,
-        "end_ns": 10_000 * MS,
-        "outcome": "completed",
-        "held_by": ("beta",),
-        "reported": ReportedFigures(downtime_ms=60, total_ms=2000),
-        "gaps": (gap(300), gap(200, direction="ingress"), gap(50)),
-        "streams": tuple(
-            Stream(direction=way, sent=1, received=1, lost=0, late=0, duplicated=0, reordered=0)
-            for way in ("egress", "ingress")
-        ),
-        "stalls": (stall(250),),
-        "floor": FLOOR,
-        "memory": MemoryCheck(pages=2048, writes=9000),
-        "tcp": TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=310),
-        "nic_before": NIC,
-        "nic_after": NIC,
-        "leftovers": (),
-        "backend_failed": (),
-        "explained": tuple(
-            GapExplanation(
-                direction=way,
-                begin_ns=1500 * MS,
-                length_ns=MS,
-                spans=(Span(what="stopped", begin_ns=1500 * MS, end_ns=1501 * MS),),
-            )
-            for way in get_args(Direction)
-        ),
-        "inside": (
-            MoveDetails(
-                devices=(DeviceHandoff(device="nic", compared=True),),
-                rings=(
-                    RingAudit(device="nic", queue=0, kind="split", size=8, facts={"used": "1"}),
-                ),
-                announced=5,
-                first_announce_ms=1.0,
-            ),
-        ),
-        "dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=4.0),),
-        **changes,
-    }
-    return Attempt(**fields)
+from selftests.checks.samples import ALL_LIMITS, NIC, attempt, gap, stall
 
 
 def verdict(name: str, found: Attempt) -> Verdict:
@@ -151,7 +44,9 @@ def test_every_key_of_expect_is_held_by_a_check() -> None:
 def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
     names = "gaps streams stalls floor memory tcp nic_before nic_after leftovers backend_failed"
     nothing: dict[str, Any] = {
-        **dict.fromkeys((*names.split(), "explained", "dirty_rates")),
+        **dict.fromkeys(
+            (*names.split(), "explained", "dirty_rates", "carriers", "carrier_checkpoints")
+        ),
         "inside": (),
     }
     verdicts = run_checks(attempt(expect=ALL_LIMITS, reported=ReportedFigures(), **nothing))
@@ -161,9 +56,8 @@ def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
 
 
 def test_what_was_not_asked_makes_no_verdict() -> None:
-    off = attempt(
-        expect={"memory": False, "tcp": False, "device": False, "network": False},
-    )
+    keys = ("memory", "tcp", "device", "network", "primary")
+    off = attempt(expect=dict.fromkeys(keys, False))
     assert asked(off) == {"outcome", "held-by", "measured", "backend", "clean"}
     assert {"memory", "tcp"} & asked(attempt(workload={"tcp_connections": 0})) == {"memory"}
     assert {"memory", "tcp"} & asked(attempt(workload={"dirty_mib": 0})) == {"tcp"}

@@ -32,9 +32,8 @@ MS = 1_000_000
 
 def verdict(check: str, expect: dict[str, Any], *, workload: Any = None, **fields: Any) -> Verdict:
     case = synthetic.case(expect=Expect.model_validate(expect), workload=workload or Workload())
-    attempt = Attempt.model_validate(
-        {**dict(synthetic.attempt(case)), **fields, "verdicts": ()}, from_attributes=True
-    )
+    good = {**dict(synthetic.attempt(case)), "inside": (MoveDetails(),), "verdicts": ()}
+    attempt = Attempt.model_validate(good | fields, from_attributes=True)
     (found,) = [one for one in run_checks(attempt) if one.check == check]
     return found
 

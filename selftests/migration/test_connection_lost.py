@@ -167,7 +167,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for(*hosts: Scripted, seconds: float = 60) -> bool:
-    return settled(cast("list[Host]", list(hosts)), Deadline.after(seconds))
+    return settled(cast("list[Host]", list(hosts)), "0", Deadline.after(seconds))
 
 
 def test_it_is_waited_for_until_no_host_is_at_work() -> None:

@@ -36,7 +36,7 @@ class Clocks:
 def rig(phases: list[PhaseName]) -> Rig:
     listener = SimpleNamespace(resubscribe=lambda *_hosts: ("events of b were missed",))
     traffic = SimpleNamespace(read_guest_clock=lambda: None)
-    domain = SimpleNamespace(host="a", state=lambda: "running")
+    domain = SimpleNamespace(host="a", uuid="0", state=lambda: "running")
     plain: dict[str, Any] = {"a": None, "b": None}
     return Rig(
         case=Case(id="x"),
@@ -49,6 +49,7 @@ def rig(phases: list[PhaseName]) -> Rig:
         rewrites={"a": (), "b": ()},
         hotplug=plain,
         start=cast("Any", None),
+        machines=cast("Any", None),
     )
 
 
@@ -83,7 +84,7 @@ def test_what_every_observer_has_seen_is_in_the_recording(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(hops, "OBSERVERS", (noting("one", log), noting("two", log)))
     monkeypatch.setattr(hops, "perform_move", moved)
-    monkeypatch.setattr(hops, "holders", lambda _hosts: ("a",))
+    monkeypatch.setattr(hops, "holders", lambda _hosts, _uuid: ("a",))
     recording = move_guest(rig(phases))
     assert log == ["one begins", "two begins", "the guest is moved", "two ends", "one ends"]
     assert recording.notes == ("refused", "one", "two")

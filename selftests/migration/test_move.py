@@ -151,11 +151,11 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
 ) -> None:
     done: list[str] = []
 
-    def kill(host: Any) -> Callable[[], None]:
+    def kill(host: Any, _uuid: str, _signal: str) -> bool:
         done.append(host.name)
-        return lambda: None
+        return True
 
-    monkeypatch.setattr("migrate.migration.faults._ACTIONS", {"kill-guest": kill})
+    monkeypatch.setattr("migrate.migration.faults.signal_qemu", kill)
     negotiated = said("").model_copy(update={"host": "b", "name": "FAILOVER_NEGOTIATED"})
     script = {
         "setup": said("setup"),
@@ -221,6 +221,6 @@ def test_a_saved_guest_is_restored_with_what_backs_it_on_the_target(
     for rewrites in ((), (other,)):
         move = Move(move_end("a"), there, wanted, rewrites, tmp_path / "saved")
         acted(Saved(), listener, move)
-    (plain, changed) = [words[3] for words in restored]
+    (plain, changed) = [words[2] for words in restored]
     assert plain is None
     assert 'type="kvm"' in str(changed)

@@ -34,6 +34,7 @@ class FailoverBackend(Backend):
     """A bridge for the standby, and the VF, where there is one."""
 
     spare_ports: int = SPARE_PORTS
+    has_standby: bool = True
     bridge: str
     standby: str = "ua-standby"
     """The virtio device's alias in the domain."""

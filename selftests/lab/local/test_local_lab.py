@@ -19,6 +19,7 @@ from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, ConfigurationError, HostError
+from migrate.guest.domain_xml import MONITOR
 from migrate.lab import fabric_kind, namespaces
 from migrate.lab import state as journal
 from migrate.lab.api import Host
@@ -392,19 +393,21 @@ def test_past_the_deadline_nothing_of_a_program_runs_on_in_the_host(shared_lab: 
 def test_what_an_attempt_leaves_is_named(shared_lab: LocalLab) -> None:
     a = shared_lab.hosts["a"]
     assert leftovers(shared_lab.hosts.values()) == ()
-    a.run(["ip", "tuntap", "add", "vnet7", "mode", "tap"], soon())
-    a.run(["cp", "/bin/sleep", "/root/qemu-system-x86_64"], soon())
-    start = "/root/qemu-system-x86_64 1000 </dev/null >/dev/null 2>&1 & echo $!"
+    for tap in ("mlab0a1b2c3d", "vnet7"):
+        a.run(["ip", "tuntap", "add", tap, "mode", "tap"], soon())
+    a.run(["cp", "/bin/tail", "/root/qemu-system-x86_64"], soon())
+    start = f"/root/qemu-system-x86_64 -f /dev/null {MONITOR} </dev/null >/dev/null 2>&1 & echo $!"
     pid = a.run(["sh", "-c", start], soon()).out.strip()
     try:
         process, link = leftovers(shared_lab.hosts.values())
         assert "process" in process
         assert "on a" in process
-        assert link == "link vnet7 on a"
+        assert link == "link mlab0a1b2c3d on a", "the other one is nobody's that we know"
         assert leftovers([shared_lab.hosts["b"]]) == ()
     finally:
         a.run(["kill", pid], soon())
-        a.run(["ip", "link", "delete", "vnet7"], soon())
+        for tap in ("mlab0a1b2c3d", "vnet7"):
+            a.run(["ip", "link", "delete", tap], soon())
 
 
 def test_the_wall_clock_is_this_machines(shared_lab: LocalLab) -> None:

@@ -1,0 +1,260 @@
+"""Attempts for checks: a good one, and for each check one that fails, and one for each part that
+the check needs, without that part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from migrate.model import (
+    Attempt,
+    Carrier,
+    CarrierCheckpoint,
+    Case,
+    DeviceHandoff,
+    Difference,
+    Direction,
+    DirtyRate,
+    Expect,
+    Floor,
+    Gap,
+    GapExplanation,
+    MemoryCheck,
+    MoveDetails,
+    Nic,
+    ReportedFigures,
+    RingAudit,
+    Span,
+    Stall,
+    Stream,
+    TcpCheck,
+    Workload,
+)
+
+MS = 1_000_000
+FLOOR = Floor(
+    egress_ms=3, ingress_ms=4, egress_delay_ms=1, ingress_delay_ms=1, seconds=1, packets=2000
+)
+NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
+ALL_LIMITS: dict[str, Any] = {
+    "outage_egress_ms": 500,
+    "outage_ingress_ms": 500,
+    "stall_ms": 500,
+    "downtime_ms": 500,
+    "total_ms": 5000,
+    "handoff": True,
+    "rings": True,
+    "explained_share": 0.95,
+    "reported_within_ms": 300,
+    "announce_within_ms": 50,
+    "dirty_rate_within": 0.5,
+}
+
+
+def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
+    fields: dict[str, Any] = {
+        "direction": "egress",
+        "begin_ns": 1500 * MS,
+        "length_ns": round(length * MS),
+        "error_ns": round(error * MS),
+        "phases": ("stopped", "announce"),
+        "part": "switchover",
+        **changes,
+    }
+    return Gap(**fields)
+
+
+def stall(length: float, error: float = 1.0) -> Stall:
+    return Stall(
+        kind="stood-still",
+        begin_ns=1500 * MS,
+        length_ns=round(length * MS),
+        error_ns=round(error * MS),
+    )
+
+
+PRIMARY = Carrier(
+    device="eth2",
+    driver="igbvf",
+    begin_ns=0,
+    end_ns=9000 * MS,
+    error_ns=MS,
+    sent=9000,
+    received=8700,
+)
+STANDBY = PRIMARY.model_copy(update={"device": "eth1", "driver": "virtio_net"})
+
+
+def checkpoints(at_the_end: Carrier) -> tuple[CarrierCheckpoint, ...]:
+    """The primary carries before the move."""
+    return (
+        CarrierCheckpoint(when="before the move", host="alpha", carrier=PRIMARY),
+        CarrierCheckpoint(when="at the end", host="beta", carrier=at_the_end),
+    )
+
+
+def attempt(
+    expect: dict[str, Any] | None = None, workload: dict[str, Any] | None = None, **changes: Any
+) -> Attempt:
+    """A good one, with the changes."""
+    fields: dict[str, Any] = {
+        "case": Case(
+            id="virtio", expect=Expect(**(expect or {})), workload=Workload(**(workload or {}))
+        ),
+        "number": 1,
+        "source": "alpha",
+        "target": "beta",
+        "begin_ns": 0,
+        "end_ns": 10_000 * MS,
+        "outcome": "completed",
+        "held_by": ("beta",),
+        "reported": ReportedFigures(downtime_ms=60, total_ms=2000),
+        "gaps": (gap(300), gap(200, direction="ingress"), gap(50)),
+        "streams": tuple(
+            Stream(direction=way, sent=1, received=1, lost=0, late=0, duplicated=0, reordered=0)
+            for way in ("egress", "ingress")
+        ),
+        "stalls": (stall(250),),
+        "floor": FLOOR,
+        "memory": MemoryCheck(pages=2048, writes=9000),
+        "tcp": TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=310),
+        "nic_before": NIC,
+        "nic_after": NIC,
+        "leftovers": (),
+        "failover_hosts": ("alpha", "beta"),
+        "carriers": (PRIMARY,),
+        "carrier_checkpoints": checkpoints(PRIMARY),
+        "backend_failed": (),
+        "explained": tuple(
+            GapExplanation(
+                direction=way,
+                begin_ns=1500 * MS,
+                length_ns=MS,
+                spans=(Span(what="stopped", begin_ns=1500 * MS, end_ns=1501 * MS),),
+            )
+            for way in get_args(Direction)
+        ),
+        "inside": (
+            MoveDetails(
+                devices=(DeviceHandoff(device="nic", compared=True),),
+                rings=(
+                    RingAudit(device="nic", queue=0, kind="split", size=8, facts={"used": "1"}),
+                ),
+                announced=5,
+                first_announce_ms=1.0,
+            ),
+        ),
+        "dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=4.0),),
+        **changes,
+    }
+    return Attempt(**fields)
+
+
+Changes = Mapping[str, Any]
+"""What is not as in the good attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """For one check: changes by which it fails, and those by which it lacks each need, by name."""
+
+    fails: Changes
+    without: Mapping[str, Changes] = field(default_factory=dict)
+
+
+NO_GAPS: Changes = {"gaps": None}
+NO_FLOOR: Changes = {"floor": None}
+NOTHING_REPORTED: Changes = {"reported": ReportedFigures()}
+DETAILS = attempt().inside[0]
+
+
+def hop(**changes: Any) -> dict[str, Any]:
+    """An attempt's one hop, with the changes."""
+    return {"inside": (DETAILS.model_copy(update=changes),)}
+
+
+DIFFERS = DeviceHandoff(
+    device="nic",
+    compared=True,
+    differences=(
+        Difference(field="queue 0: used", before="1", after="2", lawful=False, why="2.7.8"),
+    ),
+)
+BROKEN = RingAudit(device="nic", queue=0, kind="split", size=8, broken=("used > avail",))
+DARK = Span(what="who knows", begin_ns=1500 * MS, end_ns=1501 * MS, explained=False)
+
+SAMPLES: Mapping[str, Samples] = {
+    "outcome": Samples({"outcome": "failed"}),
+    "held-by": Samples({"held_by": ("alpha",)}),
+    "measured": Samples(
+        {},
+        {
+            "the gaps": NO_GAPS,
+            "the streams' accounts": {"streams": None},
+            "the floor": NO_FLOOR,
+        },
+    ),
+    "outage.egress": Samples({"gaps": (gap(900),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}),
+    "outage.ingress": Samples(
+        {"gaps": (gap(900, direction="ingress"),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}
+    ),
+    "stall": Samples({"stalls": (stall(900),)}, {"the guest's clock": {"stalls": None}}),
+    "downtime": Samples(
+        {"reported": ReportedFigures(downtime_ms=900)},
+        {"the downtime reported": NOTHING_REPORTED},
+    ),
+    "total": Samples(
+        {"reported": ReportedFigures(total_ms=9000)},
+        {"the total time reported": NOTHING_REPORTED},
+    ),
+    "memory": Samples(
+        {"memory": MemoryCheck(pages=2048, writes=9000, wrong_page=3)},
+        {"the pattern read back": {"memory": None}},
+    ),
+    "tcp": Samples(
+        {"tcp": TcpCheck(opened=1, alive=0, resets=1, longest_stall_ms=0)},
+        {"an account of connections": {"tcp": None}},
+    ),
+    "device": Samples(
+        {"nic_after": NIC.model_copy(update={"carrier": False})},
+        {
+            "the interface before": {"nic_before": None},
+            "the interface after": {"nic_after": None},
+        },
+    ),
+    "network": Samples({"gaps": (gap(2000, open_ended=True),)}, {"the gaps": NO_GAPS}),
+    "carried-by": Samples(
+        {"carrier_checkpoints": checkpoints(STANDBY)}, {"the log of carriers": {"carriers": None}}
+    ),
+    "backend": Samples(
+        {"backend_failed": ("unable to start vhost net: 95",)},
+        {"QEMU's log": {"backend_failed": None}},
+    ),
+    "handoff.equal": Samples(hop(devices=(DIFFERS,))),
+    "ring.sound": Samples(hop(rings=(BROKEN,))),
+    "downtime.explained": Samples(
+        {
+            "explained": tuple(
+                GapExplanation(direction=way, begin_ns=1500 * MS, length_ns=MS, spans=(DARK,))
+                for way in get_args(Direction)
+            )
+        },
+        {"an explanation": {"explained": None}},
+    ),
+    "reported.agrees": Samples(
+        {"reported": ReportedFigures(downtime_ms=2000)},
+        {
+            "the downtime reported": NOTHING_REPORTED,
+            "the gaps": NO_GAPS,
+            "events on the axis": hop(placed=False),
+        },
+    ),
+    "announce.sent": Samples(hop(first_announce_ms=900.0)),
+    "dirty.rate": Samples(
+        {"dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=40.0),)}
+    ),
+    "clean": Samples(
+        {"leftovers": ("tap vnet0",)}, {"a search for leftovers": {"leftovers": None}}
+    ),
+}
