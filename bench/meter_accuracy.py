@@ -16,8 +16,9 @@ from itertools import product
 from bench.injector import InjectedOutage, Injector, fabric_ways, injecting, qemu_pid
 from bench.others import Numbered, Ping, empty_bins, pinging
 from bench.world import host_pair, local_lab, number_text, options, run_bench, say, show, write_json
+from migrate.analysis.floor import LATE_NS
 from migrate.analysis.guest_clock import GuestClock
-from migrate.analysis.outage import LATE_NS, Measurement, measure
+from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.traffic import observation
 from migrate.clock import pause
 from migrate.errors import MeasurementError

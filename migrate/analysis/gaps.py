@@ -25,7 +25,7 @@ from migrate.model import Gap, Phase, Unmeasured
 from migrate.model.recording import Arrivals, Column
 
 Window = tuple[int, int]
-_FLUSH_NS = 1_000_000
+FLUSH_NS = 1_000_000
 """A queue may take so long to be emptied: what waits for that only is not out."""
 _LONG_NS = 100_000_000
 """A guest that runs is not kept from sending for so long."""
@@ -255,7 +255,7 @@ def _last_out(delivery: Deliveries, ruler: Ruler, inside: Column) -> int:
     where that was hardly any time, the outage may have been over when they were due.
     """
     waited = delivery.received_ns[inside] - delivery.sent_ns[inside] - ruler.delay_ns
-    out = inside[~delivery.arrived[inside] | (waited > _FLUSH_NS + ruler.jitter_ns)]
+    out = inside[~delivery.arrived[inside] | (waited > FLUSH_NS + ruler.jitter_ns)]
     return int(out[-1]) if len(out) else int(inside[-1])
 
 
@@ -314,7 +314,7 @@ def stood_still(
     came = received.received_ns[order]
     due = received.sent_ns[order] + round(delay_ns)
     stops = [phase for phase in moved if phase.name == "stopped"]
-    near_ns = 2 * interval_ns + _FLUSH_NS
+    near_ns = 2 * interval_ns + FLUSH_NS
 
     def by_arrivals(begin_ns: int, end_ns: int) -> list[Window]:
         first, last = np.searchsorted(came, [begin_ns, end_ns + near_ns])

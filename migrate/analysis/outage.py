@@ -15,10 +15,10 @@ import numpy as np
 
 from migrate.analysis.deliveries import SentPackets, fates, in_sequence
 from migrate.analysis.floor import LATE_NS, DirectionFloor, Window, direction_floor, floor, jitter
-from migrate.analysis.gaps import Ruler, gaps, stood_still, threshold
+from migrate.analysis.gaps import FLUSH_NS, Ruler, gaps, stood_still, threshold
 from migrate.analysis.guest_clock import GuestClock, guest_stalls
 from migrate.analysis.meter_losses import losses_of
-from migrate.analysis.receipts import ENDED, LOST, unreceipted
+from migrate.analysis.receipts import ENDED, LOST, behind_untold, unreceipted
 from migrate.clock import Offset
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Direction, Floor, Gap, Phase, Stall, Stream, Unmeasured
@@ -285,8 +285,11 @@ def _without_receipts(
     order = np.argsort(known, kind="stable")
     stamps = np.concatenate([arrivals.sent_ns, packets.sends.sent_ns])[order]
     sent = np.interp(missing, known[order], stamps - observation.window[0])
+    waited = arrivals.received_ns - arrivals.sent_ns - delay_ns > FLUSH_NS
+    doubtful = behind_untold(observation.egress, observation.ingress) & waited
     return replace(
         packets,
+        error_ns=packets.error_ns + np.where(doubtful, observation.late_ns, 0),
         lost_by_meter=unreceipted(
             observation.egress,
             observation.ingress,

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from migrate.analysis.guest_clock import GuestClock
-from migrate.model.recording import Arrivals, Column
+from migrate.model.recording import Arrivals, Column, Flags
 
 RECEIPTS = 16
 """That a packet carries at most (guest-images/probe/stream.c)."""
@@ -39,21 +39,32 @@ def unreceipted(
     receipt some were received where no packet of the guest could tell of them.
     """
     may = np.zeros(len(numbers), dtype=np.bool_)
-    for begin_ns, end_ns in _untold(egress, receipts):
+    for begin_ns, end_ns, _ in _untold(egress, receipts):
         for first, last in _on_axis(clock, begin_ns, end_ns):
             soonest = np.maximum(sent_ns, first)
             may |= soonest <= np.minimum(last, sent_ns + served_ns)
     return numbers[may]
 
 
-def _untold(egress: Arrivals, receipts: Arrivals) -> Iterator[tuple[int, int]]:
-    """Stretches by the guest's clock in which it may have received more than it told of."""
+def behind_untold(egress: Arrivals, receipts: Arrivals) -> Flags:
+    """Which receipts came together with others that are lost: what was before them is not known."""
+    behind = np.zeros(len(receipts), dtype=np.bool_)
+    for _, first_ns, last_ns in _untold(egress, receipts):
+        behind |= (receipts.received_ns >= first_ns) & (receipts.received_ns <= last_ns)
+    return behind
+
+
+def _untold(egress: Arrivals, receipts: Arrivals) -> Iterator[tuple[int, int, int]]:
+    """Stretches by the guest's clock in which it may have received more than it told of.
+
+    From the last receipt before to the first one after, and the last one that came with that.
+    """
     told = np.unique(egress.sent_ns)
     came = np.sort(receipts.received_ns)
     fresh = np.searchsorted(came, told, side="right")
     for before, after in zip([0, *fresh.tolist()], fresh.tolist(), strict=False):
         if after - before >= _CERTAIN and before:
-            yield int(came[before - 1]), int(came[before])
+            yield int(came[before - 1]), int(came[before]), int(came[after - 1])
 
 
 def _on_axis(clock: GuestClock, begin_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
