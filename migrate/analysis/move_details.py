@@ -23,6 +23,7 @@ from migrate.analysis.device_state import (
     queues_by_backend_log,
 )
 from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
+from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.hops import FOREVER_NS, by_hop
 from migrate.analysis.outage import longest_gap
 from migrate.analysis.traffic import arrival_error_ns
@@ -55,8 +56,9 @@ def move_details(
     hops: Sequence[HopEvents],
     case: Case,
     arrivals: Mapping[str, Arrivals],
+    clock: GuestClock | None = None,
 ) -> tuple[MoveDetails, ...]:
-    """What went on inside of each hop; ``arrivals`` on the axis."""
+    """What went on inside of each hop; ``arrivals`` on the axis, by the guest's ``clock``."""
     until_ns = recording.listened_until_ns
     end_ns = FOREVER_NS if until_ns is None else until_ns
     stretches = zip(by_hop(recording, end_ns), hops, strict=True)
@@ -65,7 +67,7 @@ def move_details(
             hop=number,
             **_of_hop(hop, events, case, recording.no_trace_points),
             **_announced(events, hop.qemu, border_ns),
-            **_first_packets(events, recording.traffic, arrivals, border_ns),
+            **_first_packets(events, recording.traffic, arrivals, border_ns, clock),
         )
         for number, ((hop, _, border_ns), events) in enumerate(stretches, 1)
     )
@@ -206,6 +208,7 @@ def _first_packets(
     traffic: TrafficLog,
     arrivals: Mapping[str, Arrivals],
     border_ns: int,
+    clock: GuestClock | None,
 ) -> dict[str, Any]:
     """Each way the first packet that arrived after the guest ran again, wherever it did."""
     _, resume = hop_events.switchover
@@ -222,7 +225,7 @@ def _first_packets(
             silent.append(way)
             continue
         at_ns = int(after.min())
-        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns)
+        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns, clock)
         first[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
         first[f"first_{way}_error_ms"] = error_ns / 1e6
     return {**first, "silent": tuple(silent)}
