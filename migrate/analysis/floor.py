@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ LEAST_PACKETS = 100
 """Fewer in the floor's window make no floor."""
 _MOST_USUAL = 0.95
 """The share of packets whose delay is taken for usual."""
+_HARDLY_EVER = 0.003
+_MOST_LOST = 0.99
 
 Window = tuple[int, int]
 
@@ -24,13 +27,22 @@ Window = tuple[int, int]
 class DirectionFloor:
     """One direction with nothing going on: longest spacing, median delay, packets seen.
 
-    ``jitter_ns`` is how much longer than the fastest packets nearly all take.
+    ``jitter_ns`` is how much longer than the fastest packets nearly all take, ``lost`` the share
+    of packets that were not served.
     """
+
+    @property
+    def lost_in_a_row(self) -> int:
+        """So many packets in a row are lost by chance now and then, and more hardly ever."""
+        if self.lost <= _HARDLY_EVER:
+            return 0
+        return int(math.log(_HARDLY_EVER) / math.log(min(self.lost, _MOST_LOST)))
 
     longest_ns: int
     delay_ns: float
     packets: int
     jitter_ns: int = 0
+    lost: float = 0.0
 
 
 def direction_floor(packets: SentPackets, window: Window, late_ns: int = LATE_NS) -> DirectionFloor:
@@ -51,7 +63,11 @@ def direction_floor(packets: SentPackets, window: Window, late_ns: int = LATE_NS
     quiet = fates(packets, delay, late_ns)
     served = quiet.served & _within(quiet.sent_ns, window)
     spacing = np.diff(quiet.sent_ns[served])
-    return DirectionFloor(int(spacing.max(initial=0)), delay, len(delays), jitter(delays))
+    numbers = np.flatnonzero(served)
+    sent = int(numbers[-1] - numbers[0]) + 1 if len(numbers) else 1
+    lost = 1 - len(numbers) / sent
+    longest = int(spacing.max(initial=0))
+    return DirectionFloor(longest, delay, len(delays), jitter(delays), lost)
 
 
 def jitter(delays_ns: Column) -> int:

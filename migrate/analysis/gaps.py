@@ -51,6 +51,8 @@ class Ruler:
     sender: str = ""
     delay_ns: float = 0.0
     jitter_ns: int = 0
+    lost_in_a_row: int = 0
+    """So many packets next to the outage may have been lost by chance."""
     late_ns: int = 0
     """By how much a packet is sent late in its slot with nothing going on."""
     stood_still: Callable[[int, int], int] = lambda _begin, _end: 0
@@ -198,6 +200,8 @@ def _gap(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> Gap | None:
     clock_ns = ruler.difference_error(first_ns, last_ns)
     most = last_ns - first_ns + clock_ns + _slower(delivery, ruler, stretch)
     least = last_ns - first_ns - idle_before - idle_after - clock_ns - ruler.jitter_ns
+    by_chance = ruler.lost_in_a_row * ruler.interval_ns if len(stretch.inside) else 0
+    least -= 2 * by_chance
     if len(stretch.inside) + tail == 0 and least <= ruler.interval_ns:
         return None
     least = max(0, least)
@@ -205,6 +209,7 @@ def _gap(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> Gap | None:
     begin_ns = first_ns + idle_before // 2
     # It is placed where packets are sent; the network may have been cut where they arrive.
     off = max(idle_before, idle_after) // 2 + ruler.jitter_ns + max(0, round(ruler.delay_ns))
+    off += by_chance
     return Gap(
         direction=delivery.direction,
         begin_ns=begin_ns,

@@ -335,6 +335,7 @@ def _ruler(
         "guest" if side.sent_by_guest else "peer",
         base.delay_ns,
         base.jitter_ns,
+        base.lost_in_a_row,
         _lateness(side.packets, interval_ns),
         seen if side.sent_by_guest else lambda _begin, _end: 0,
     )

@@ -75,6 +75,8 @@ def random_outages(kind: str, seed: int, **wire: Any) -> Iterator[Measured]:
         pytest.param({"interval": 10.0, "drift": 2e-4}, id="10 ms, and a clock that drifts"),
         pytest.param({"lapses": 10.0, "sends": True}, id="late senders, and their records"),
         pytest.param({"lapses": 10.0}, id="late senders"),
+        pytest.param({"loss": 0.05}, id="one in twenty lost"),
+        pytest.param({"loss": 0.3}, id="three in ten lost"),
     ],
 )
 def test_the_error_covers_the_truth(kind: str, wire: dict[str, Any]) -> None:
@@ -112,6 +114,15 @@ def test_a_hold_is_as_long_at_any_delay(direction: Any, delay: float) -> None:
     (gap,) = measurement.gaps
     assert gap.direction == direction
     assert abs(gap.length_ms - 300) <= gap.error_ns / MS < 3
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.5])
+def test_loss_without_an_outage_makes_no_gap_beyond_the_floors(loss: float) -> None:
+    measurement = look(loss=loss, floor=2000.0)
+    assert measurement.floor is not None
+    for gap in measurement.gaps:
+        assert gap.least_ns / MS < measurement.floor.ms(gap.direction)
+    assert measurement.unmeasured == ()
 
 
 def test_a_limit_within_the_error_is_not_judged() -> None:

@@ -73,6 +73,8 @@ class Wire:
     overtake: tuple[int, ...] = ()
     """Numbers that arrive just behind the next one, each way."""
     peer_error: float = 0.0
+    loss: float = 0.0
+    """The share of packets that is lost each way, one by one."""
     lapses: float = 0.0
     """Of the senders, a second: one sends nothing for up to 20 ms, and skips what was due then."""
     sends: bool = False
@@ -117,7 +119,7 @@ class Wire:
             if trouble.kind == "held" and trouble.direction == direction:
                 inside = (arrived >= trouble.begin) & (arrived < trouble.end)
                 arrived[inside] = trouble.end + (arrived[inside] - trouble.begin) * 1e-3
-        lost = np.zeros(len(sent), dtype=np.bool_)
+        lost = rng.random(len(sent)) < self.loss
         for trouble in self.troubles:
             if trouble.kind == "cut" and trouble.direction == direction:
                 lost |= (sent >= trouble.begin) & (sent < trouble.end)
