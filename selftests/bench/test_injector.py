@@ -19,7 +19,16 @@ import pytest
 
 from bench import accuracy_tables, cost_of_looking, injector, meter_accuracy
 from bench.accuracy_tables import InjectionSample, ToolFigures
-from bench.injector import InjectedOutage, Injector, Ways, fabric_ways, injecting, qemu_pid
+from bench.delay_line import Line
+from bench.injector import (
+    InjectedOutage,
+    Injector,
+    Ways,
+    fabric_ways,
+    injecting,
+    long_way,
+    qemu_pid,
+)
 from bench.meter_accuracy import BenchSession, Episode, samples
 from bench.others import Numbered, empty_bins
 from bench.world import host_pair, local_lab, run_bench
@@ -154,6 +163,55 @@ def test_a_valve_that_does_not_start_is_an_error_and_not_a_wait(bridge: list[str
         injecting(bridge, {"egress": (PEER, "left", "nosuch")}),
     ):
         raise AssertionError("there is no such port")
+
+
+FRAMES = """
+import json, socket, sys, time
+def opened(name):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(0x88b5))
+    s.bind((name, 0)); s.settimeout(10)
+    return s
+left, right = opened("left-end"), opened("right-end")
+took = []
+for way in ((left, right), (right, left)) * 20:
+    frame = bytes.fromhex("ffffffffffff" + "52540000000" + str(1 + (way[0] is right)) + "88b5")
+    begin = time.monotonic()
+    way[0].send(frame + bytes(50))
+    while not way[1].recv(200).endswith(bytes(50)):
+        pass
+    took.append(1e3 * (time.monotonic() - begin))
+print(json.dumps(took))
+"""
+
+
+def test_on_a_long_way_every_frame_takes_its_time_and_what_is_held_comes(
+    bridge: list[str],
+) -> None:
+    def frames() -> list[float]:
+        sent = run([*bridge, sys.executable, "-c", FRAMES], Deadline.after(60)).out
+        return cast("list[float]", json.loads(sent))
+
+    run([*bridge, "ip", "link", "set", "left-end", "up"], Deadline.after(10))
+    for port in ("left", "right", "right-end"):
+        run([*bridge, "ip", "link", "set", port, "up"], Deadline.after(10))
+    with long_way(bridge, "left", "data", Line(20_000_000, 0.0, 1)) as way:
+        assert min(frames()) >= 20
+        done = way.hold(["egress", "ingress"], 50)
+        assert done.length_ns == 50_000_000
+        assert done.exact
+    masters = run([*bridge, "bridge", "link", "show"], Deadline.after(10)).out
+    assert "left@" in masters
+    assert "left-in" not in masters
+    frames()  # the way is as it was
+
+
+def test_what_is_lost_on_a_long_way_never_comes(bridge: list[str]) -> None:
+    for port in ("left", "right", "left-end", "right-end"):
+        run([*bridge, "ip", "link", "set", port, "up"], Deadline.after(10))
+    with long_way(bridge, "left", "data", Line(0, 1.0, 1)):
+        hasty = FRAMES.replace("settimeout(10)", "settimeout(1)")
+        sent = run([*bridge, sys.executable, "-c", hasty], Deadline.after(60), check=False)
+        assert "timed out" in sent.err
 
 
 @pytest.mark.parametrize(("took", "exact"), [(1_000_000, True), (1_000_001, False)])
