@@ -22,6 +22,7 @@ from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.identity import Identity
 from migrate.guest.lifecycle import Order, bring_probe, check_name_is_free, end_left, running
+from migrate.guest.machine_type import MachineTypes, common_machine
 from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
@@ -118,7 +119,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             start_ms=start_ms,
             nic=nic,
             primaries=backing.primaries,
-            notes=(*backing.notes, *_cold_instead(case, order), *started.notes),
+            notes=(*env.notes, *backing.notes, *_cold_instead(case, order), *started.notes),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -294,23 +295,22 @@ def guest_image(case: Case, env: AttemptEnv) -> Image | Disk:
 def _xml(
     case: Case, env: AttemptEnv, boot: Image | Path, ends: Sequence[End], backend: Backend
 ) -> str:
-    # The older of the two: a machine type that both know.
-    machine = min(
-        (end.hypervisor.machine(case.guest.machine) for end in ends), key=_version_of_machine
-    )
+    kind = case.guest.machine
+    known = [
+        MachineTypes(
+            end.hypervisor.host, end.hypervisor.machine(kind), end.hypervisor.machines(kind)
+        )
+        for end in ends
+    ]
     return domain_xml(
         case.guest,
         case.interface,
         boot,
         backend,
-        machine=machine,
+        machine=common_machine(known),
         accelerator=env.accelerator,
         cpu_model=env.lab.cpu_model,
     )
-
-
-def _version_of_machine(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.rpartition("-")[2].split(".") if part.isdigit())
 
 
 def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Domain], None]:

@@ -311,6 +311,11 @@ static bool reset_logs(void)
     return s.arrival && s.receipt && s.send && s.receipted;
 }
 
+uint64_t stream_sent(void)
+{
+    return s.sent;
+}
+
 static void stop_sending(void)
 {
     pthread_mutex_lock(&s.send_lock);

@@ -15,8 +15,9 @@ from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock, observation
+from migrate.analysis.work import as_done, shortfalls, work_done
 from migrate.formats.qemu_migration import unknown_statuses
-from migrate.model import Case, DirtyRate, Findings, Phase
+from migrate.model import Case, DirtyRate, Findings, Phase, WorkDone
 from migrate.model.recording import Recording
 
 
@@ -33,6 +34,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
     measured = _measured(recording, case, moved, clock)
     hops = hop_events(recording, case.interface.mac)
     carriers = failover_carriers(recording)
+    work = work_done(recording, arrivals)
     gaps, floor = (measured.gaps, measured.floor) if measured else (None, None)
     return Findings(
         begin_ns=start.begin_ns,
@@ -48,7 +50,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         streams=measured.streams if measured else None,
         stalls=measured.stalls if measured else None,
         explained=explanations(hops, gaps, floor, case, arrivals),
-        inside=move_details(recording, hops, case, arrivals, clock),
+        inside=move_details(recording, hops, as_done(case, work), arrivals, clock),
         dirty_rates=_dirty_rates(recording, case),
         floor=floor,
         start_ms=start.start_ms,
@@ -61,9 +63,13 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         failover_hosts=start.primaries,
         backend_failed=recording.backend_failed,
         error=last.error,
-        notes=_notes(recording, measured.notes if measured else ()),
+        notes=(
+            *_notes(recording, measured.notes if measured else ()),
+            *_short(recording, case, work),
+        ),
         clocks=recording.clocks,
         machine=machine_state(recording),
+        work=work,
     )
 
 
@@ -92,6 +98,11 @@ def _dirty_rates(recording: Recording, case: Case) -> tuple[DirtyRate, ...] | No
     asked = case.expect.dirty_rate_within is not None
     during = [rate_during(hop.source, hop.qemu.samples) for hop in recording.hops if asked]
     return (*recording.start.dirty_rates, *during, *recording.dirty_rates) or None
+
+
+def _short(recording: Recording, case: Case, work: Sequence[WorkDone] | None) -> tuple[str, ...]:
+    loops = recording.traffic.looped is not None
+    return tuple(shortfalls(work or (), case.workload, loops=loops))
 
 
 def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:

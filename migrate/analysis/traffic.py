@@ -45,10 +45,14 @@ def guest_clock(log: TrafficLog) -> GuestClock | None:
     return GuestClock.fit(log.egress, log.ingress)
 
 
-def arrivals_on_axis(log: TrafficLog, clock: GuestClock | None) -> dict[str, Arrivals]:
-    """Both streams with both stamps on the axis; nothing unless packets arrived both ways."""
-    if clock is None or not len(log.egress) or not len(log.ingress):
+def arrivals_on_axis(log: TrafficLog, clock: GuestClock | None = None) -> dict[str, Arrivals]:
+    """Both streams with both stamps on the axis; nothing unless packets arrived both ways.
+
+    ``clock``: the guest's, for whoever has it already.
+    """
+    if not len(log.egress) or not len(log.ingress):
         return {}
+    clock = clock or GuestClock.fit(log.egress, log.ingress)
     return {
         "egress": replace(log.egress, sent_ns=clock.to_axis(log.egress.sent_ns)),
         "ingress": replace(log.ingress, received_ns=clock.to_axis(log.ingress.received_ns)),

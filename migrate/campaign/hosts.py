@@ -20,7 +20,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
-    """What each host can do, asked of all at once."""
+    """What each host can do, asked of all at once; and those that are not there today."""
     image = ensure_image("tiny", cache_folder())
 
     def ask(host: Host) -> HostFacts:
@@ -38,7 +38,7 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
 
     LOGGER.info("asking the hosts what they can do")
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(ask, lab.hosts.values()))
+        return (*pool.map(ask, lab.hosts.values()), *lab.missing_hosts)
 
 
 def _machine(host: Host, patience: float) -> MachineFacts | None:

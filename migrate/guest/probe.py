@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.errors import GuestError
-from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value
+from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value, WorkSample
 from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
 PROTOCOL = 3
@@ -422,6 +422,10 @@ class Probe:
             found=f"{reply['found']} at byte {reply['offset']}{stale}",
         )
 
+    def pages_written(self) -> int:
+        """Since the writer began."""
+        return int(self.call("dirty.status")["writes"])
+
     def dirty_corrupt(self, page: int, offset: int = 0) -> None:
         """Break a byte on purpose, so that the check can be seen to fire."""
         self.call("dirty.corrupt", page=page, offset=offset)
@@ -429,6 +433,23 @@ class Probe:
     def dirty_stop(self) -> None:
         """Give the memory back."""
         self.call("dirty.stop")
+
+    # --- what the workload has done -------------------------------------------------------------
+
+    def work_start(self) -> None:
+        """Begin to note it, each second; the log begins anew."""
+        self.call("work.start")
+
+    def work_stop(self) -> None:
+        """Note it once more, and then no more; the log stays."""
+        self.call("work.stop")
+
+    def work_log(self, deadline: Deadline | None = None) -> tuple[WorkSample, ...]:
+        """The newest 4000 seconds; stamps by the probe's clock."""
+        return tuple(
+            self._shaped(WorkSample, dict(zip(WorkSample.model_fields, second, strict=False)))
+            for second in self.call("work.log", deadline)["seconds"]
+        )
 
     # --- TCP ------------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock, Timer
 from typing import Any
 
 from migrate.backends.base import BackendMode
@@ -26,6 +27,21 @@ Action = Callable[[Host], Undo]
 """What a fault does to a host, and how that is put back."""
 
 
+class _Once:
+    """Puts a fault back, however often and from wherever it is called; whoever comes second waits
+    for the first."""
+
+    def __init__(self, undo: Undo) -> None:
+        self._undo: Undo | None = undo
+        self._lock = Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self._undo is not None:
+                self._undo()
+                self._undo = None
+
+
 @dataclass(slots=True)
 class FaultInjection:
     """Faults that wait for their phase."""
@@ -42,12 +58,23 @@ class FaultInjection:
         for fault in [fault for fault in self.pending if fault.at == phase]:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
-            self.undo.callback(self.actions[fault.do](host))
-            self.listener.add(
-                Event(
-                    at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
-                )
-            )
+            put_back = _Once(self.actions[fault.do](host))
+            self._note(f"fault: {fault.do}", host)
+            self.undo.callback(put_back)
+            if fault.for_s is not None:
+                timer = Timer(fault.for_s, self._end, (fault, host, put_back))
+                timer.start()
+                self.undo.callback(timer.cancel)
+
+    def _end(self, fault: Fault, host: Host, put_back: _Once) -> None:
+        """In a thread of its own, when a fault's time is over; what fails is tried again, and is
+        an error, when the move has ended."""
+        with suppress(HostError):
+            put_back()
+            self._note(f"fault over: {fault.do}", host)
+
+    def _note(self, name: str, host: Host) -> None:
+        self.listener.add(Event(at_ns=now_ns(), source="controller", host=host.name, name=name))
 
     def not_done(self) -> tuple[str, ...]:
         """Faults whose phase never came: a test that meant to have them must know."""
@@ -66,6 +93,7 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
     actions: dict[str, Action] = {
         **_ACTIONS,
         "kill-guest": partial(kill_guest, hop.guest),
+        "freeze-guest": partial(freeze_guest, hop.guest),
         "stop-backend": partial(stop_backend, mode),
     }
     with ExitStack() as undo:
@@ -79,6 +107,17 @@ def kill_guest(uuid: str, host: Host) -> Undo:
     if not signal_qemu(host, uuid, "KILL"):
         raise HostError("end the guest's QEMU", host=host.name, said="it does not run there")
     return lambda: None
+
+
+def freeze_guest(uuid: str, host: Host) -> Undo:
+    """Have the guest's QEMU stand still (SIGSTOP), as if its host gave it no processor."""
+    if not signal_qemu(host, uuid, "STOP"):
+        raise HostError("freeze the guest's QEMU", host=host.name, said="it does not run there")
+
+    def thaw() -> None:
+        signal_qemu(host, uuid, "CONT")  # one that has ended needs none
+
+    return thaw
 
 
 def stop_libvirtd(host: Host) -> Undo:

@@ -24,6 +24,7 @@ from migrate.model.observation import (
     ReportedFigures,
     Sample,
     TcpCheck,
+    WorkSample,
 )
 
 RECORDING_SCHEMA = 1
@@ -166,6 +167,8 @@ class TrafficLog(Value):
     """Of egress; None: not known."""
     lost_by_guest: MeterLoss | None = None
     """Of ingress; None: not known."""
+    work: tuple[WorkSample, ...] | None = None
+    """What the workload had done, second by second, by the guest's clock; None: not told."""
 
 
 # --- one move -----------------------------------------------------------------------------------
@@ -248,6 +251,8 @@ class DeviceSection(Value):
     instance: int
     size_bytes: int
     """Headers and all."""
+    mac: str = ""
+    """Of a virtio network device; empty: it is none, or was not read."""
 
 
 class StreamRecording(Value):

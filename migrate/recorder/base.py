@@ -32,6 +32,8 @@ class AttemptEnv:
     """Whether the hosts are still ours to use, asked before each step."""
     on_sample: Callable[[Sample], None] = lambda _sample: None
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
+    notes: tuple[str, ...] = ()
+    """What is to be said of the attempt from before it began."""
 
     def deadline(self, seconds: float) -> Deadline:
         """So far off as a real host would need, times the lab's patience."""

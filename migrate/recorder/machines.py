@@ -97,11 +97,16 @@ class Census:
     def used_since(self, earlier: Census, roots: frozenset[int]) -> dict[str, float]:
         """CPU time by name of programs that are not below ``roots``, the greediest first."""
         used: dict[str, float] = {}
+        # A child that has ended gave its whole life's time to its parent.
+        before_s: dict[int, float] = {}
+        for pid, process in earlier.processes.items():
+            heir = pid if pid in self.processes else process.parent
+            before_s[heir] = before_s.get(heir, 0.0) + process.own_s + process.children_s
         for pid, process in self.processes.items():
             before = earlier.processes.get(pid)
             if before is None or before.name != process.name or self._is_below(pid, roots):
                 continue
-            more = process.own_s + process.children_s - before.own_s - before.children_s
+            more = process.own_s + process.children_s - before_s[pid]
             if more >= LEAST_S:
                 used[process.name] = used.get(process.name, 0.0) + more
         first = sorted(used.items(), key=lambda pair: -pair[1])[:GREEDIEST]
@@ -153,14 +158,15 @@ class Machine:
             programs.look((), deadline)
         self.samples.append(self._sample(said, asked_ns + half_ns, half_ns))
 
-    def end(self, deadline: Deadline) -> None:
-        """Who else ran on it meanwhile; nothing if it can't be asked any more."""
+    def name_others(self, deadline: Deadline) -> None:
+        """Who else has run on it since this was last asked; nothing if it can't be asked."""
         earlier, later = self._census, self._count(deadline)
         if earlier is None or later is None:
             return
         self.others_s = later.used_since(earlier, self.roots | self._pids(later))
         if earlier.overheated is not None and later.overheated is not None:
             self.overheated = max(0, later.overheated - earlier.overheated)
+        self._census = later
 
     def recording(self) -> MachineRecording:
         """All of it."""
@@ -269,7 +275,7 @@ class Machines:
             while not ended:
                 ended = self._ended.wait(EVERY_S)
                 machine.look(self._deadline())
-            machine.end(self._deadline())
+            machine.name_others(self._deadline())
         except LabError as error:
             machine.unseen.append(f"{machine.name} after {len(machine.samples)} looks: {error}")
 

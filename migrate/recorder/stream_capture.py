@@ -95,7 +95,12 @@ def stream_recording(
         return StreamRecording(unseen=unseen)
     return StreamRecording(
         sections=tuple(
-            DeviceSection(name=section.name, instance=section.instance, size_bytes=section.bytes)
+            DeviceSection(
+                name=section.name,
+                instance=section.instance,
+                size_bytes=section.bytes,
+                mac=state.mac if (state := account.network.get(section.name)) else "",
+            )
             for section in account.sections
         ),
         account=asdict(account),

@@ -92,6 +92,7 @@ class Traffic:
         else:
             self._start_both_ways(number, deadline)
         self._await_first(deadline)
+        guest.work_start()
         self.began_ns = now_ns()
         self.read_guest_clock()
         return before
@@ -189,6 +190,7 @@ def read_back(
 
 def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
+    guest.work_stop()
     tcp = guest.tcp_check() if traffic.workload.tcp_connections else None
     out, into = guest.stop_stream(), peer.stop_stream()
     _await_last(peer, out, deadline.sooner(0.5))
@@ -214,6 +216,7 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
+        work=guest.work_log(deadline),
         notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
 
@@ -221,6 +224,7 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:
     guest = traffic.guest
     traffic.read_guest_clock()
+    guest.work_stop()
     out = guest.stop_stream()
     _await_last(guest, out, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
@@ -244,6 +248,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
+        work=guest.work_log(deadline),
         notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )

@@ -20,6 +20,7 @@ from migrate.report.figure_data import FigureData
 from migrate.report.machines import describe, machine_sections
 from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, run_table
+from migrate.report.work import work_sections
 from migrate.results.layout import PRUNED
 from migrate.results.reader import AttemptRecord, RunRecord, read_run
 from migrate.results.writer import RunWriter
@@ -91,7 +92,7 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
             for event in events[:EVENTS]
         ],
         "more_events": max(0, len(events) - EVENTS),
-        "machine": tuple(machine_sections(attempt)),
+        "machine": (*work_sections(attempt), *machine_sections(attempt)),
         "inside": sections(attempt),
         "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
     }

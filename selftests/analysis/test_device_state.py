@@ -14,6 +14,7 @@ from migrate.analysis.device_state import (
     one_sided,
     queues_by_backend_log,
     ring_regions,
+    unread_queues,
 )
 from migrate.formats.virtqueue import regions
 from migrate.formats.virtqueue_audit import audit
@@ -268,3 +269,43 @@ def test_a_backend_tells_the_queues_that_it_was_given() -> None:
     other = said("b", 5).model_copy(update={"data": {"message": "VHOST_USER_SET_VRING_BASE"}})
     found = queues_by_backend_log([said("a", 1), said("b", 2), said("b", 8), other], "b")
     assert found == {"queue 1: last available": 9, "queue 1: used": 8}
+
+
+def queues(*numbers: int, **status: Any) -> dict[str, Any]:
+    told = [{**QUEUE, "queue-index": number} for number in numbers]
+    return {**device(**status), "queues": told}
+
+
+def test_a_queue_that_is_missing_on_the_target_is_a_difference() -> None:
+    before, after = (comparable_fields(queues(*numbers)) for numbers in ((0, 1, 2), (0, 1)))
+    (gone,) = compare(before, after)
+    assert (gone.field, gone.before, gone.after) == ("queue 2", "there", "missing")
+    assert not gone.lawful
+    assert one_sided(before, after) == ()
+    (more,) = compare(after, before)
+    assert (more.before, more.after) == ("missing", "there")
+
+
+def test_a_queue_that_was_not_asked_about_or_told_in_time_is_not_compared() -> None:
+    before, after = comparable_fields(queues(0, 1)), comparable_fields(queues(0))
+    assert compare(before, after, vhost=True) == ()
+    assert "queue 1: size (source only)" in one_sided(before, after, vhost=True)
+    late = comparable_fields({**queues(0), "status": None})  # the status is asked for last
+    assert compare(before, late) == ()
+    assert "queue 1: size (source only)" in one_sided(before, late)
+
+
+def test_queues_that_qemu_did_not_tell_of_are_not_read() -> None:
+    known = [(path, number) for path, number, _ in unread_queues({"nic": queues(0)})]
+    assert known == [("nic", 1), ("nic", 2)]
+    ((_, number, why),) = unread_queues({"nic": {**queues(4), "status": None}})
+    assert (number, "features were negotiated was not told" in why) == (4, True)
+    assert list(device_queues({"nic": {**queues(4), "status": None}}, {}, 64, vhost=False)) == []
+
+
+def test_in_order_is_read_from_the_features() -> None:
+    features = {"transports": ["VIRTIO_F_IN_ORDER: x"]}
+    (queue,) = device_queues({"nic": device(guest_features=features)}, {}, 64, vhost=False)
+    assert (queue.ring.in_order, queue.ring.ordered) == (True, True)
+    (queue,) = device_queues({"nic": device()}, {}, 64, vhost=True)
+    assert (queue.ring.in_order, queue.ring.ordered) == (False, False)

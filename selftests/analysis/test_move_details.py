@@ -208,3 +208,23 @@ def test_a_target_that_was_not_to_load_needs_no_trace_points() -> None:
 def test_a_recording_that_knows_no_reason_says_what_is_missing() -> None:
     (reason,) = hop().unseen
     assert "no trace points vmstate_downtime_* are on record" in reason
+
+
+def test_a_first_packet_sent_before_the_stop_is_known_for_one() -> None:
+    held = {"egress": arrivals(50, 175), "ingress": arrivals(52, 168)}
+    held["egress"].sent_ns[1] = 99 * MS
+    (found,) = hops([UNSEEN], (STOP, RESUME), log=held)
+    assert found.first_sent_before_stop == ("egress",)
+    (found,) = hops([UNSEEN], (STOP, RESUME))
+    assert found.first_sent_before_stop == ()
+
+
+def test_each_part_has_its_own_reasons() -> None:
+    seen = QemuRecording(unseen=("a: its rings were not read: x", "b: late"))
+    (found,) = hops([seen], (STOP, RESUME))
+    assert found.reasons("rings") == ("a: its rings were not read: x",)
+    assert found.reasons("devices") == ("b: late",)
+    (found,) = hops([QemuRecording(source={}, target={})], (STOP, RESUME))
+    assert found.reasons("rings") == ("a: it has no virtio network device",)
+    (found,) = hops([UNSEEN], ())
+    assert found.reasons("rings") == ("a: the guest was not stopped there",)

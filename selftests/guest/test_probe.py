@@ -575,6 +575,28 @@ def test_memory_that_was_rewritten_verifies(left: Running) -> None:
         left.verify()
 
 
+def test_what_the_workload_did_is_noted_each_second(left: Running, right: Running) -> None:
+    left.work_start()
+    left.dirty_start(1, 4.0)
+    exchange(left, right)
+    left.tcp_open(LOOPBACK, right.tcp_listen(), 1)
+    wait_until(lambda: len(left.work_log()) > 2)
+    left.work_stop()
+    first, *_, last = left.work_log()
+    assert (first.pages, first.packets, first.tcp_bytes) == (0, 0, 0)
+    assert 0 < last.pages <= left.verify().writes
+    assert last.packets > 0
+    assert last.tcp_bytes >= 64
+    assert last.at_ns > first.at_ns + 1_000_000_000
+    assert len(left.work_log()) == len(left.work_log())
+
+
+def test_a_probe_that_notes_nothing_has_no_seconds(left: Running) -> None:
+    assert left.work_log() == ()
+    left.work_stop()
+    assert left.work_log() == ()
+
+
 def test_a_wrong_byte_is_found_and_named(left: Running) -> None:
     left.dirty_start(1, 0)
     left.dirty_corrupt(page=200, offset=4095)

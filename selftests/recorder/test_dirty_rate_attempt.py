@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from migrate.analysis.dirty_rate import NOT_RECKONED, rate_during
-from migrate.errors import MeasurementError
+from migrate.errors import GuestError, MeasurementError
 from migrate.lab.api import Host
 from migrate.model import DirtyRate, Expect, Sample
 from migrate.recorder import dirty_rate
@@ -71,11 +73,14 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def rig(pair: tuple[Host, Host], **expect: Any) -> Rig:
-    """Just what it takes to measure."""
+    """Just what it takes to measure; the guest writes 1024 pages between two questions."""
+    pages = itertools.count(0, 1024)
+    guest = SimpleNamespace(pages_written=lambda: next(pages))
     case = synthetic.case().model_copy(update={"expect": Expect(**expect)})
     nobody = cast("Any", None)
     env = AttemptEnv(lab=nobody)
-    return Rig(case, env, pair, nobody, nobody, nobody, nobody, {}, {}, nobody, nobody)
+    traffic = cast("Any", SimpleNamespace(guest=guest))
+    return Rig(case, env, pair, nobody, traffic, nobody, nobody, {}, {}, nobody, nobody)
 
 
 def test_rates_are_measured_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:
@@ -93,6 +98,24 @@ def test_rates_are_measured_on_the_host_that_has_the_guest_before_and_after(serv
         ("after", "b", "dirty-bitmap", None, NOT_COUNTED),
         ("after", "b", "dirty-ring", None, REFUSED),
     ]
+
+
+def test_a_rate_has_what_the_guest_wrote_meanwhile_by_its_own_count(
+    serve: Serve, tmp_path: Path
+) -> None:
+    hosts = (serve("a", emulated(16))[0], here("b", tmp_path))
+    rates = measure_dirty_rates(rig(hosts, dirty_rate_within=0.5), "before", ("a",))
+    assert all((rate.written_mib_s or 0) > 0 for rate in rates)
+
+
+def test_a_guest_that_does_not_tell_leaves_the_rate_alone(serve: Serve) -> None:
+    def silent() -> int:
+        raise GuestError("ask", said="no memory is being dirtied")
+
+    host, _ = serve("a", emulated(16))
+    sampled, *_ = in_attempt([host], "before", 128, silent)
+    assert (sampled.mib_s, sampled.written_mib_s) == (16.0, None)
+    assert "no memory is being dirtied" in sampled.reason
 
 
 def test_a_case_that_does_not_ask_leaves_the_guest_alone(tmp_path: Path) -> None:
