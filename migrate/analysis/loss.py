@@ -17,11 +17,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from migrate.analysis.outage import Deliveries, Window
+from migrate.analysis.deliveries import Deliveries
+from migrate.analysis.gaps import Window
 from migrate.model import Gap, Loss, LossWindow
 from migrate.model.recording import Column, Flags, Recording
 
-SUSTAINED_NS = 100_000_000
+SUSTAINED_NS = 150_000_000
 """As much service beside a gap makes any gap an outage of its own."""
 
 
@@ -56,7 +57,7 @@ def losses(
     sent_ns = _sent_ns(delivery, interval_ns)
     served_ns = sent_ns[delivery.served]
     outages = set(_outages(gaps, served_ns))
-    counts, between = np.ones((2, len(sent_ns)), dtype=np.bool_)
+    counts, between = np.stack([~delivery.unknown, ~delivery.unknown])
     for gap in gaps:
         inside = _inside(sent_ns, _borders(gap, served_ns)) & ~delivery.served
         between &= ~inside
@@ -91,14 +92,12 @@ def _borders(gap: Gap, served_ns: Column) -> Window:
 
 
 def _sent_ns(delivery: Deliveries, interval_ns: int) -> Column:
-    """When each packet was sent; of one that did not arrive, by those around it that did."""
-    numbers = np.arange(len(delivery.arrived))
-    known = np.flatnonzero(delivery.arrived)
+    """When each packet was sent; before the first stamp, one an interval."""
+    known = np.flatnonzero(delivery.stamped)
     if not len(known):
-        return np.full(len(numbers), np.iinfo(np.int64).min, dtype=np.int64)
-    between = np.interp(numbers, known, delivery.sent_ns[known]).astype(np.int64)
-    beyond = np.minimum(numbers - known[0], 0) + np.maximum(numbers - known[-1], 0)
-    return np.asarray(between + beyond * interval_ns, dtype=np.int64)
+        return np.full(len(delivery.sent_ns), np.iinfo(np.int64).min, dtype=np.int64)
+    ahead = np.minimum(np.arange(len(delivery.sent_ns)) - known[0], 0)
+    return np.asarray(delivery.sent_ns + ahead * interval_ns, dtype=np.int64)
 
 
 def _outages(gaps: Sequence[Gap], served_ns: Column) -> Iterator[Gap]:

@@ -91,7 +91,10 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
         return None
     if attempt.explained is None:
         return unmeasured(check, _with_reasons(attempt, "no gaps to explain"), limit, "share")
-    ways = [(*_explained_share(gap), gap.share) for gap in attempt.explained] or [(1.0, 1.0, 1.0)]
+    ways = [
+        (*_explained_share(gap, _own_error_ns(attempt, gap)), gap.share)
+        for gap in attempt.explained
+    ] or [(1.0, 1.0, 1.0)]
     least, most, share = min(ways, key=lambda way: (way[1] >= limit, way[0] >= limit, way[0]))
     result: CheckResult = "fail" if most < limit else "pass" if least >= limit else "unmeasured"
     evidence = _longest_unexplained(attempt.explained)
@@ -107,12 +110,26 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     )
 
 
-def _explained_share(gap: GapExplanation) -> tuple[float, float]:
+def _own_error_ns(attempt: Attempt, explained: GapExplanation) -> int:
+    """The error of a gap itself, which its explanation can't be better than; 0 if it is not small.
+
+    How long the gap was is another check's question.
+    """
+    same = [
+        gap.error_ns
+        for gap in attempt.gaps or ()
+        if (gap.direction, gap.begin_ns) == (explained.direction, explained.begin_ns)
+    ]
+    error_ns = max(same, default=0)
+    return error_ns if 2 * error_ns < explained.length_ns else 0
+
+
+def _explained_share(gap: GapExplanation, own_ns: int) -> tuple[float, float]:
     """The least and the most of a gap that may be explained.
 
     A border between what is explained and what is not may lie elsewhere by the errors of both
-    spans; so may the ends of the gap: what is explained there may have begun later, or ended
-    earlier.
+    spans. So may the first one's begin and the last one's end, if they are known less well than
+    the gap's ends themselves (``own_ns``).
     """
     if not gap.length_ns:
         return 1.0, 1.0
@@ -121,8 +138,9 @@ def _explained_share(gap: GapExplanation) -> tuple[float, float]:
     least = most = 0
     for span, previous, following in zip(gap.spans, before, after, strict=False):
         length_ns = span.end_ns - span.begin_ns
+        at_end_ns = span.error_ns if span.error_ns > own_ns + END_NS else 0
         borders_ns = sum(
-            max(span.error_ns, other.error_ns if other else 0)
+            max(span.error_ns, other.error_ns) if other else at_end_ns
             for other in (previous, following)
             if other is None or other.explained != span.explained
         )
@@ -132,6 +150,10 @@ def _explained_share(gap: GapExplanation) -> tuple[float, float]:
         else:
             most += min(length_ns, borders_ns)
     return least / gap.length_ns, min(1.0, most / gap.length_ns)
+
+
+END_NS = 1_000_000
+"""The error of a gap's place is not quite that of its length."""
 
 
 def _longest_unexplained(explained: tuple[GapExplanation, ...]) -> str:

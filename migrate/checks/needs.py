@@ -128,17 +128,21 @@ ENDED = Need("gaps that had ended", _not_ended)
 
 
 def _may_be_longer(attempt: Attempt) -> str:
-    """Stretches that may hide a longer outage than the longest gap of their direction."""
+    """Stretches that may hide a longer outage than the longest gap of their direction, or are so
+    long a part of it that what is explained falls below the case's share."""
+    unexplained = 1 - (attempt.case.expect.explained_share or 1)
     hidden = []
     for way in DIRECTIONS:
-        gap = longest_gap(attempt.gaps, way)
-        least_ms = (gap.least_ns / 1e6 if gap else attempt.seen_from_ms(way)) or 0.0
-        hidden += [
-            f"{way} is not known for {stretch.length_ns / 1e6:.0f} ms: {stretch.reason}"
-            for outage in possible_outages(attempt, way)
-            if outage.most_ms > least_ms
-            for stretch in outage.unmeasured
-        ]
+        longest = longest_gap(attempt.gaps, way)
+        least_ms = (longest.least_ns / 1e6 if longest else attempt.seen_from_ms(way)) or 0.0
+        for outage in possible_outages(attempt, way):
+            unknown_ms = sum(stretch.length_ns for stretch in outage.unmeasured) / 1e6
+            beside = longest in outage.gaps and unknown_ms <= unexplained * least_ms
+            if unknown_ms and outage.most_ms > least_ms and not beside:
+                hidden += [
+                    f"{way} is not known for {stretch.length_ns / 1e6:.0f} ms: {stretch.reason}"
+                    for stretch in outage.unmeasured
+                ]
     return "; ".join(hidden)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from migrate.analysis.deliveries import Deliveries
 from migrate.analysis.excess_loss import excesses, heavy_loss, joined, unserved_after
 from migrate.analysis.loss import NamedWindow, losses
-from migrate.analysis.outage import Deliveries
 from migrate.model import Gap, Loss, LossWindow, Part
 
 MS = 1_000_000
@@ -18,16 +18,19 @@ WINDOWS = (
 )
 
 
-def sent(lost: list[range], late: list[range]) -> Deliveries:
+def sent(lost: list[range], late: list[range], unknown: list[range] | None = None) -> Deliveries:
     """A packet a millisecond for three seconds."""
     arrived, served = np.ones((2, 3000), dtype=np.bool_)
-    for numbers in lost:
+    doubtful = np.zeros(3000, dtype=np.bool_)
+    for numbers in (*lost, *(unknown or [])):
         arrived[numbers] = served[numbers] = False
     for numbers in late:
         served[numbers] = False
-    nothing = np.zeros(3000, dtype=np.int64)
-    sent_ns = np.where(arrived, np.arange(3000) * MS, 0)
-    return Deliveries("egress", sent_ns, arrived, served, nothing.astype(np.bool_), nothing)
+    for numbers in unknown or []:
+        doubtful[numbers] = True
+    at, nothing = np.arange(3000, dtype=np.int64) * MS, np.zeros(3000, dtype=np.int64)
+    flags = nothing.astype(np.bool_)
+    return Deliveries("egress", at, at, at, arrived, arrived, served, doubtful, flags, nothing)
 
 
 def gap(numbers: range, part: Part = "none") -> Gap:
@@ -83,6 +86,11 @@ def test_the_longest_gap_of_a_part_of_the_move_is_an_outage() -> None:
 
 def test_a_stream_of_which_nothing_arrived_has_nothing_to_count() -> None:
     assert counted([], [range(3000)])["after"] == (0, 0, 0, 0)
+
+
+def test_what_the_meter_lost_is_neither_sent_nor_lost() -> None:
+    found = losses(sent([range(2500, 2510)], [], [range(2100, 2400)]), [], WINDOWS, MS)
+    assert [(loss.sent, loss.lost) for loss in found] == [(1000, 0), (1000, 0), (700, 10)]
 
 
 # --- against the floor
