@@ -174,7 +174,7 @@ def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> GapEx
     """
     end_ns = gap.begin_ns + gap.length_ns
     marks = _marks(gap, hop, log, grain_ns)
-    spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.error_ns))
+    spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.place_off_ns))
     return GapExplanation(
         direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
     )
@@ -214,7 +214,7 @@ def _until_stop(gap: Gap, hop: HopEvents, stop: Event, grain_ns: int) -> Iterato
         yield Mark(stop.at_ns, what, hop.source, stop.off_ns)
         return
     begin = _begins_to_stop(hop, stop)
-    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.error_ns
+    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.place_off_ns
     what = "the last packet before the stop" if near else "the guest runs, and is not served"
     yield Mark(begin.at_ns, what, hop.source, begin.off_ns, explained=near)
     yield Mark(stop.at_ns, "the guest is stopped, and its backends", hop.source, stop.off_ns)

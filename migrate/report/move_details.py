@@ -144,8 +144,10 @@ def _not_in_stages(more_ms: float) -> Iterator[str]:
 def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
+    if outage.in_floor:
+        return IN_FLOOR
     bound = "at least " if outage.at_least else ""
-    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms" if outage.ms else IN_FLOOR
+    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
 
 
 def _device_reasons(hop: MoveDetails) -> tuple[str, ...]:
