@@ -16,7 +16,7 @@ import numpy as np
 from migrate.analysis.phases import switchover
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED, TRACED
 from migrate.model import DeviceHandoff, Direction, Event, Gap, GapExplanation, Span
-from migrate.model.recording import Arrivals, Column, Flags
+from migrate.model.recording import Arrivals, Column
 
 _OVS_NS = 100_000_000
 """Another thread of OVS logs that a queue is enabled, maybe when packets pass already: until it is
@@ -66,7 +66,7 @@ class HopEvents:
         return min(points_ns, default=None)
 
     def queue_enabled(self, direction: Direction, since_ns: int, end_ns: int) -> Event | None:
-        """When the target's backend last enabled a queue of that direction.
+        """When the backend, where the guest runs on, last enabled a queue of that direction.
 
         The guest receives by even queues, and sends by odd ones (virtio 1.3, 5.1.2).
         """
@@ -74,7 +74,7 @@ class HopEvents:
         events = [
             event
             for event in self.events
-            if (event.name, event.host) == (QUEUE, self.target)
+            if (event.name, event.host) == (QUEUE, self.runs_on)
             and event.data["state"] == "enabled"
             and int(event.data["queue"]) % 2 == odd
             and since_ns <= event.at_ns <= end_ns
@@ -92,6 +92,12 @@ class HopEvents:
     def traced(self, host: str) -> bool:
         """Whether trace points of the stop are on record from a host's QEMU."""
         return any(event.host == host and event.name in TRACED for event in self.events)
+
+    @property
+    def runs_on(self) -> str:
+        """The host of the RESUME that ended the switchover; without one, the target."""
+        _, resume = self.switchover
+        return resume.host if resume is not None else self.target
 
     @property
     def switchover(self) -> tuple[Event | None, Event | None]:
@@ -286,14 +292,15 @@ def _after_resume(
     if plugged is not None and since_ns < plugged.at_ns:
         yield Mark(plugged.at_ns, "the target's interface is plugged in", hop.target)
         since_ns = plugged.at_ns
-    ready = hop.first(READY, hop.target, since_ns)
+    host = hop.runs_on
+    ready = hop.first(READY, host, since_ns)
     if ready is not None and ready.at_ns < end_ns:
-        yield Mark(ready.at_ns, "the backend's port comes up", hop.target, ready.off_ns)
+        yield Mark(ready.at_ns, "the backend's port comes up", host, ready.off_ns)
         since_ns = ready.at_ns
     enabled = hop.queue_enabled(gap.direction, since_ns, end_ns + _OVS_NS)
     if ready is not None and enabled is not None:
         what = "the backend enables the guest's queue"
-        yield Mark(enabled.at_ns, what, hop.target, enabled.off_ns)
+        yield Mark(enabled.at_ns, what, host, enabled.off_ns)
         since_ns = enabled.at_ns
     yield from _tail(gap, hop, log, since_ns, grain_ns)
 
@@ -306,7 +313,7 @@ def _tail(gap: Gap, hop: HopEvents, log: Arrivals, since_ns: int, grain_ns: int)
     if since_ns >= end_ns:
         return
     further = _guest_sends if gap.direction == "egress" else _fabric_learns
-    for mark in further(hop, log, since_ns, end_ns):
+    for mark in further(hop, log, since_ns, end_ns, grain_ns):
         yield mark
         since_ns = max(since_ns, mark.at_ns)
     short = end_ns - since_ns <= grain_ns
@@ -334,12 +341,18 @@ def _lower_device_marks(hop: HopEvents, since_ns: int, end_ns: int) -> list[Mark
     return sorted(last.values(), key=lambda mark: mark.at_ns)
 
 
-def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+_SILENT = "the guest runs, and has not come to send yet"
+_LATE = "its packets waited, and arrive late"
+
+
+def _guest_sends(
+    hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int, grain_ns: int
+) -> Iterator[Mark]:
     """If nothing was lost since, the stamp of the next packet is when the guest sent it."""
     asked = [e for e in hop.events if e.name == "arp" and e.data.get("mac") == hop.mac]
     first_asked = next((e for e in asked if since_ns <= e.at_ns < end_ns), None)
     if first_asked is not None:
-        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", hop.target)
+        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", hop.runs_on)
         since_ns = first_asked.at_ns
     before, after = log.sent_ns < since_ns, log.sent_ns >= since_ns
     if not after.any() or np.count_nonzero(before) < _FEW:
@@ -349,9 +362,23 @@ def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> I
     lost = int(log.seq[first]) - int(log.seq[last]) - 1
     if lost <= _sent_before_the_stop(hop, log.sent_ns[before]):
         at_ns = min(int(log.sent_ns[first]), end_ns)
-        yield Mark(at_ns, "the guest runs, and has not come to send yet", hop.target)
+        yield Mark(at_ns, _SILENT, hop.runs_on)
         if (arrived := int(log.received_ns[first])) < end_ns:
             yield Mark(arrived, "its first packet is under way")
+            yield from _sends_late(hop, _run(log, since_ns, end_ns), arrived, grain_ns)
+
+
+def _sends_late(
+    hop: HopEvents, run: Sequence[tuple[int, int]], since_ns: int, grain_ns: int
+) -> Iterator[Mark]:
+    """Packets of which none is missing, sent and received: they waited, or the guest sent none."""
+    late_ns = since_ns
+    for sent_ns, received_ns in run:
+        if sent_ns > late_ns + grain_ns:
+            yield Mark(late_ns, _LATE)
+            yield Mark(sent_ns, _SILENT, hop.runs_on)
+        late_ns = max(late_ns, received_ns)
+    yield Mark(late_ns, _LATE)
 
 
 def _sent_before_the_stop(hop: HopEvents, sent_ns: Column) -> int:
@@ -364,21 +391,37 @@ def _sent_before_the_stop(hop: HopEvents, sent_ns: Column) -> int:
     return max(0, (stop.at_ns - int(ordered[-1])) // interval_ns)
 
 
-def _fabric_learns(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+def _fabric_learns(
+    hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int, _grain_ns: int
+) -> Iterator[Mark]:
     """Frames go to where the guest was until the fabric sees it; later ones wait for the guest."""
     begin_ns = since_ns
-    if (heard_ns := hop.first_heard_ns(since_ns)) is not None and heard_ns < end_ns:
+    heard_ns = hop.first_heard_ns(since_ns) if hop.runs_on == hop.target else None
+    if heard_ns is not None and heard_ns < end_ns:
         yield Mark(heard_ns, "the fabric still sends to the source")
         begin_ns = heard_ns
-    late = (log.sent_ns > begin_ns) & (log.sent_ns < end_ns)
-    if late.any() and _complete(log, late):
-        yield Mark(end_ns, "packets wait, and the guest takes them late", hop.target)
+    waiting = [packet for packet in _run(log, begin_ns, end_ns) if packet[0] < end_ns]
+    if waiting:
+        received_ns = max(received for _, received in waiting)
+        yield Mark(received_ns, "packets wait, and the guest takes them late", hop.runs_on)
 
 
-def _complete(log: Arrivals, rows: Flags) -> bool:
-    """Whether no sequence number is missing among these rows."""
-    seq = np.unique(log.seq[rows])
-    return int(seq[-1] - seq[0]) + 1 == len(seq)
+def _run(log: Arrivals, since_ns: int, end_ns: int) -> list[tuple[int, int]]:
+    """Stamps of the packets that were sent after ``since_ns``, up to the first that is missing.
+
+    None of them if more were lost after them: what is lost does not wait.
+    """
+    rows = np.flatnonzero((log.sent_ns > since_ns) & (log.sent_ns <= end_ns))
+    seq, first = np.unique(log.seq[rows], return_index=True)
+    if not len(seq):
+        return []
+    breaks = np.flatnonzero(np.diff(seq) != 1)
+    whole = int(breaks[0]) + 1 if len(breaks) else len(seq)
+    lost = int(seq[-1] - seq[0]) + 1 - len(seq)
+    if whole <= lost:
+        return []
+    run = rows[first[:whole]]
+    return [(int(log.sent_ns[i]), min(int(log.received_ns[i]), end_ns)) for i in run]
 
 
 # --- common -------------------------------------------------------------------------------------
