@@ -197,7 +197,7 @@ class Expect(Value):
     announce_within_ms: Positive | None = None
     """The fabric sees the first announcement within this after the resume, and none before."""
     dirty_rate_within: Positive | None = None
-    """The guest's dirty rate before the move is at most this share off the workload's: 0.5, half.
+    """QEMU's dirty rate before the move is at most this share off what the guest wrote: 0.5, half.
     Asking for it is what makes an attempt measure its dirty rates."""
     allow_unmeasured: tuple[str, ...] = ()
 
