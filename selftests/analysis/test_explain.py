@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.explain import explain_gap
 from migrate.analysis.hop_events import HopEvents
+from migrate.analysis.stop_stages import device_times, stop_stages
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 from migrate.model import Direction, Event, Gap, GapExplanation
 from migrate.model.recording import Arrivals
