@@ -79,11 +79,15 @@ def test_doctor_tells_reason_and_remedy_and_what_a_mode_lacks() -> None:
     lines = {line.split()[0]: line for line in text.splitlines()[1:3]}
     assert "yes" in lines["tun"]
     assert "no such device; it takes: buy one" in lines["sriov"]
-    virtio, hostdev = text.splitlines()[3:]
+    virtio, hostdev, observers = text.splitlines()[3:]
+    assert observers.split(maxsplit=2)[1:] == [
+        "no",
+        "nothing experimental is asked of its QEMU: not tried on a throw-away guest",
+    ]
     assert virtio.split() == ["mode", "virtio", "yes"]
     assert "it lacks sriov, iommu" in hostdev
     text = plain([facts], {"hostdev": ()}, {"hostdev": ("vfio-variant",)})
-    said = text.splitlines()[-1].split(maxsplit=2)
+    said = text.splitlines()[-2].split(maxsplit=2)
     assert said[2] == "yes  but not migrated as it is: it lacks vfio-variant"
 
 
