@@ -64,6 +64,9 @@ class AttemptRow(Value):
     egress_most_ms: float | None = None
     ingress_ms: float | None = None
     ingress_most_ms: float | None = None
+    egress_in_floor: bool | None = None
+    ingress_in_floor: bool | None = None
+    """Nothing was seen: it is no longer than what the meter sees, ``…_most_ms``."""
     egress_open: bool | None = None
     """At least this long: the observation ended before the gap did."""
     ingress_open: bool | None = None
@@ -217,6 +220,7 @@ def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
         longest = longest_outage(attempt, way)
         figures |= _bounds(way, longest)
         figures[f"{way}_open"] = longest.at_least if longest else None
+        figures[f"{way}_in_floor"] = longest.only_floor if longest else None
         figures[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
     for column in PART_COLUMNS:
         measured = column.measure(attempt) if column.applies(attempt) else None
