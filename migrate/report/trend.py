@@ -145,7 +145,7 @@ SELECT lab, lab_kind, case_id, coalesce(a.mode, known.mode, '?') AS mode, run, b
   ended_as_asked, {bound} AND ended_as_asked AS bound, definition, source, target, {versions},
   {floored} AS floored,
   CASE WHEN ended_as_asked THEN {figure}_ms END AS value,
-  CASE WHEN value IS NOT NULL THEN coalesce({most}, {endless}) END AS most
+  CASE WHEN value IS NOT NULL THEN least(coalesce({most}, {figure}_ms), {endless}) END AS most
 FROM attempts a LEFT JOIN known USING (lab, case_id)
 WHERE kind IN ('attempt', 'no-attempt') AND case_id GLOB $case
   AND ($mode = '' OR coalesce(a.mode, known.mode, '?') = $mode) AND ($lab = '' OR lab = $lab)
