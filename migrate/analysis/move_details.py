@@ -15,12 +15,14 @@ from typing import Any
 from migrate.analysis.announcements import count_by_kind
 from migrate.analysis.convergence import PRECOPY, assess_convergence
 from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.hops import FOREVER_NS, by_hop
 from migrate.analysis.network_devices import (
     AMBIGUOUS,
     join_devices,
     states_and_rings,
+    with_supplement,
 )
 from migrate.analysis.outage import longest_gap
 from migrate.analysis.traffic import arrival_error_ns
@@ -36,7 +38,13 @@ from migrate.model import (
     MonitorGap,
     MoveDetails,
 )
-from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recording, TrafficLog
+from migrate.model.recording import (
+    Arrivals,
+    HopRecording,
+    QemuRecording,
+    Recording,
+    TrafficLog,
+)
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
@@ -50,17 +58,18 @@ def move_details(
     hops: Sequence[HopEvents],
     case: Case,
     arrivals: Mapping[str, Arrivals],
+    clock: GuestClock | None = None,
 ) -> tuple[MoveDetails, ...]:
-    """What went on inside of each hop; ``arrivals`` on the axis."""
+    """What went on inside of each hop; ``arrivals`` on the axis, by the guest's ``clock``."""
     until_ns = recording.listened_until_ns
     end_ns = FOREVER_NS if until_ns is None else until_ns
     stretches = zip(by_hop(recording, end_ns), hops, strict=True)
     return tuple(
         MoveDetails(
             hop=number,
-            **_of_hop(hop, events, case, recording.no_trace_points),
+            **_of_hop(hop, events, case, recording),
             **_announced(events, hop.qemu, border_ns),
-            **_first_packets(events, recording.traffic, arrivals, border_ns),
+            **_first_packets(events, recording.traffic, arrivals, border_ns, clock),
         )
         for number, ((hop, _, border_ns), events) in enumerate(stretches, 1)
     )
@@ -102,14 +111,15 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
 
 
 def _of_hop(
-    hop: HopRecording, hop_events: HopEvents, case: Case, no_trace_points: Mapping[str, str]
+    hop: HopRecording, hop_events: HopEvents, case: Case, recording: Recording
 ) -> dict[str, Any]:
     """Fields of :class:`MoveDetails` that both QEMUs' events and answers tell."""
     spans, took = stop_stages(hop_events), device_times(hop_events)
-    no_stages = _no_stages(hop_events, no_trace_points, known=took is not None)
+    no_stages = _no_stages(hop_events, recording.no_trace_points, known=took is not None)
     stop, resume = hop_events.switchover
     missing = _missing(hop, (*hop_events.unplaced, *no_stages), stop, resume)
-    compared, rings, nonsense = states_and_rings(hop, hop_events.events, case.guest.memory_mib)
+    known, memory_mib = with_supplement(hop, recording.start.nic), case.guest.memory_mib
+    compared, rings, nonsense = states_and_rings(known, hop_events.events, memory_mib)
     devices, ambiguous = join_devices(hop, took or (), compared)
     told = (nonsense,) if nonsense else ()
     missing["devices"] += (*told, *((AMBIGUOUS,) if ambiguous else ()))
@@ -223,6 +233,7 @@ def _first_packets(
     traffic: TrafficLog,
     arrivals: Mapping[str, Arrivals],
     border_ns: int,
+    clock: GuestClock | None,
 ) -> dict[str, Any]:
     """Each way the first packet that arrived after the guest ran again, wherever it did."""
     stop, resume = hop_events.switchover
@@ -242,7 +253,7 @@ def _first_packets(
         at_ns = int(after.received_ns[row])
         if stop is not None and int(after.sent_ns[row]) < stop.at_ns:
             held.append(way)
-        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns)
+        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns, clock)
         first[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
         first[f"first_{way}_error_ms"] = error_ns / 1e6
     return {**first, "first_sent_before_stop": tuple(held), "silent": tuple(silent)}

@@ -114,9 +114,14 @@ def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     around_stop = ", ".join(f"{way} {_outage_text(outage)}" for way, outage in outages)
     reported = attempt.reported.downtime_ms
     downtime = NOT_MEASURED if reported is None else f"{reported:.1f} ms"
-    line = f"together {stopped_ms:.1f} ms; reported {downtime}; seen around the stop: {around_stop}"
-    lines = [line]
-    if reported is not None and len(attempt.inside) == 1:
+    lines = [
+        f"together {stopped_ms:.1f} ms; reported {downtime}; seen around the stop: {around_stop}"
+    ]
+    if len(attempt.inside) > 1:
+        lines.append(
+            "what is reported and seen is the longest of all hops, the stages are this one's"
+        )
+    elif reported is not None:
         lines += _not_in_stages(reported - stopped_ms)
     return GridSection(title, _spans("stage", hop.stop), tuple(lines))
 
