@@ -139,9 +139,12 @@ def headline(attempt: Attempt) -> str:
 
 
 def _outage_text(outage: FigureValue) -> str:
-    if outage.in_floor:
+    low, high = outage.bounds
+    if outage.only_floor:
         return IN_FLOOR
-    return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
+    if outage.at_least or low == high:
+        return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
+    return f"{low:.1f} to {high:.1f} ms"
 
 
 def in_script(text: str) -> str:

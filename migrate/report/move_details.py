@@ -145,7 +145,7 @@ def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
     if outage.in_floor:
-        return IN_FLOOR
+        return IN_FLOOR if outage.only_floor else NOT_MEASURED
     bound = "at least " if outage.at_least else ""
     return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
 

@@ -21,7 +21,7 @@ from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.ranking import ranking_notes
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
 from migrate.results.reader import UnreadableAttempt
-from migrate.statistics.censored import bounds_text, largest_floor, median, quantile
+from migrate.statistics.censored import bounds_text, median, quantile
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -145,8 +145,9 @@ def _row_cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Ite
 def _cell(group: Sequence[Attempt], column: FigureColumn) -> Cell:
     if not group:
         return Cell(NO_PHASE)
-    known = [value.bounds for attempt in group if (value := column.measure(attempt)) is not None]
-    middle, floor = median(known), largest_floor(known)
+    values = [value for attempt in group if (value := column.measure(attempt)) is not None]
+    known = [value.bounds for value in values]
+    middle, floor = median(known), max((value.floor_ms for value in values), default=0.0)
     if middle is None:
         return Cell(NOT_MEASURED)
     ends = [bounds_text(quantile(known, share) or middle, floor, "floor") for share in (0, 1)]
