@@ -12,7 +12,7 @@ leftovers are looked for.
 from __future__ import annotations
 
 from migrate.analysis.findings import analyse
-from migrate.analysis.traffic import arrivals_on_axis
+from migrate.analysis.traffic import arrivals_on_axis, guest_clock
 from migrate.checks.evaluate import evaluate
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import now_ns
@@ -37,8 +37,9 @@ def attempt(
     recording = record(case, env, pair)
     env.check()
     left = leftovers(pair)
-    arrivals = arrivals_on_axis(recording.traffic)
-    findings = analyse(recording, case, arrivals)
+    clock = guest_clock(recording.traffic)
+    arrivals = arrivals_on_axis(recording.traffic, clock)
+    findings = analyse(recording, case, clock)
     judged = evaluate(findings, case, number, hosts, leftovers=left, end_ns=now_ns())
     samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
     files: dict[str, str | bytes] = {

@@ -47,6 +47,8 @@ static const struct {
     {"stream.status", stream_status},
     {"stream.log", stream_log},
     {"stream.receipts", stream_receipts},
+    {"stream.sends", stream_sends},
+    {"stream.drops", stream_drops},
     {"tick.log", tick_log},
     {"loop.start", loop_start},
     {"dirty.start", dirty_start},

@@ -116,7 +116,7 @@ int serve_files(void);       /* likewise */
 
 bool stream_may_use_fifo(int priority); /* also remembers it for the streams' thread */
 command stream_open, stream_send, stream_stop, stream_close, stream_status, stream_log,
-    stream_receipts, tick_log;
+    stream_receipts, stream_sends, stream_drops, tick_log;
 command dirty_start, dirty_status, dirty_verify, dirty_corrupt, dirty_stop;
 command tcp_listen, tcp_open, tcp_status, tcp_close;
 command work_start, work_stop, work_log;

@@ -18,7 +18,7 @@ from migrate.formats.virtqueue import INDICES, Memory, Ring, regions
 from migrate.formats.virtqueue_audit import tables
 from migrate.model import Difference, Event
 
-_BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
+_BASE = re.compile(r"vring base idx:(\d{1,5}) last_used_idx:(\d{1,9}) last_avail_idx:(\d{1,9})\b")
 
 Fields = dict[str, Any]
 """A device's state by name: ``features``, ``queue 0: size``, …"""
@@ -173,6 +173,8 @@ def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
         match = _BASE.search(str(event.data.get("message", "")))
         if match and event.host == host:
             queue, used, avail = (int(group) for group in match.groups())
+            if queue >= QUEUE_MAX:
+                continue
             state[f"queue {queue}: last available"] = avail
             state[f"queue {queue}: used"] = used
     return state

@@ -15,6 +15,7 @@ from typing import Any
 from migrate.analysis.announcements import count_by_kind
 from migrate.analysis.convergence import PRECOPY, assess_convergence
 from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.hops import FOREVER_NS, by_hop
 from migrate.analysis.network_devices import (
@@ -57,8 +58,9 @@ def move_details(
     hops: Sequence[HopEvents],
     case: Case,
     arrivals: Mapping[str, Arrivals],
+    clock: GuestClock | None = None,
 ) -> tuple[MoveDetails, ...]:
-    """What went on inside of each hop; ``arrivals`` on the axis."""
+    """What went on inside of each hop; ``arrivals`` on the axis, by the guest's ``clock``."""
     until_ns = recording.listened_until_ns
     end_ns = FOREVER_NS if until_ns is None else until_ns
     stretches = zip(by_hop(recording, end_ns), hops, strict=True)
@@ -67,7 +69,7 @@ def move_details(
             hop=number,
             **_of_hop(hop, events, case, recording),
             **_announced(events, hop.qemu, border_ns),
-            **_first_packets(events, recording.traffic, arrivals, border_ns),
+            **_first_packets(events, recording.traffic, arrivals, border_ns, clock),
         )
         for number, ((hop, _, border_ns), events) in enumerate(stretches, 1)
     )
@@ -231,6 +233,7 @@ def _first_packets(
     traffic: TrafficLog,
     arrivals: Mapping[str, Arrivals],
     border_ns: int,
+    clock: GuestClock | None,
 ) -> dict[str, Any]:
     """Each way the first packet that arrived after the guest ran again, wherever it did."""
     stop, resume = hop_events.switchover
@@ -250,7 +253,7 @@ def _first_packets(
         at_ns = int(after.received_ns[row])
         if stop is not None and int(after.sent_ns[row]) < stop.at_ns:
             held.append(way)
-        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns)
+        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns, clock)
         first[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
         first[f"first_{way}_error_ms"] = error_ns / 1e6
     return {**first, "first_sent_before_stop": tuple(held), "silent": tuple(silent)}

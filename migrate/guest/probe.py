@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.errors import GuestError
 from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value, WorkSample
-from migrate.model.recording import Arrivals
+from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
 PROTOCOL = 3
 PATIENCE_S = 10.0
@@ -34,6 +34,7 @@ MIB_S = 20.0
 """The least rate, in MiB/s, at which a slow emulated processor fills or verifies memory."""
 
 _ARRIVAL = np.dtype([("seq", "<u4"), ("sent_ns", "<u8"), ("received_ns", "<u8")])
+_SEND = np.dtype([("sent_ns", "<u8")])
 _RECEIPT = np.dtype([("seq", "<u4"), ("received_ns", "<u8")])
 
 
@@ -114,6 +115,8 @@ class StreamCounts(Value):
     last_sent_ns: int
     received: int
     strays: int
+    unlogged: int
+    """Arrivals that no longer found room in the log: it tells of none after the last row."""
     dropped_records: int
     """Arrivals or receipts that no longer found room in a log."""
     socket_drops: int
@@ -345,6 +348,31 @@ class Probe:
             log["sent_ns"].astype(np.int64),
             log["received_ns"].astype(np.int64),
         )
+
+    def sends(self, deadline: Deadline | None = None) -> Column:
+        """When this side sent each of its numbers, from 0 on, by its own clock."""
+        log = self._records("stream.sends", _SEND, deadline)
+        return np.asarray(log["sent_ns"].astype(np.int64))
+
+    def unreceived(self, arrived: Column, deadline: Deadline | None = None) -> Sends:
+        """When this side sent what is not among the numbers ``arrived``, by its own clock.
+
+        All that it sent is asked for only if anything is missing. A log that is full ends early.
+        """
+        sent = self.stream_status().sent
+        if len(np.unique(arrived[arrived < sent])) >= sent:
+            return Sends.empty()
+        stamps = self.sends(deadline)
+        missing = np.ones(len(stamps), dtype=np.bool_)
+        missing[arrived[arrived < len(stamps)]] = False
+        numbers = np.flatnonzero(missing)
+        return Sends(numbers, stamps[numbers])
+
+    def meter_loss(self) -> MeterLoss:
+        """What this side lost itself of what it received: its log was full, its socket dropped."""
+        counts = self.stream_status()
+        drops = tuple((row, count) for row, count in self.call("stream.drops")["drops"])
+        return MeterLoss(full=counts.unlogged > 0, drops=drops, dropped=counts.socket_drops)
 
     def receipts(self, deadline: Deadline | None = None) -> dict[int, int]:
         """When the other side, by its clock, received our numbers: what it told us of them."""

@@ -77,6 +77,8 @@ class Gap(Value):
     reordered: int = 0
     open_ended: bool = False
     """Nothing was served any more until the observation ended: at least this long."""
+    next_to_unmeasured: bool = False
+    """It begins or ends where the meter can't tell: it may have been longer, by that stretch."""
     phases: tuple[str, ...] = ()
     part: Part = "none"
 

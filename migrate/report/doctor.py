@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from migrate.errors import visible
 from migrate.model import HostFacts, Observers
+from migrate.report.machines import describe
 
 
 def plain(
@@ -28,6 +29,8 @@ def plain(
         names = ", ".join(host.host for host in group)
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
         lines.append(f"{names} (root {facts.root}): {versions}")
+        if facts.machine is not None:
+            lines.append(f"  {'machine':18} {describe(facts.machine)}")
         for capability in facts.capabilities:
             if capability.able:
                 lines.append(f"  {capability.name:18} yes  {capability.detail}".rstrip())

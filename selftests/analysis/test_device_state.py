@@ -341,7 +341,15 @@ def test_a_backend_tells_the_queues_that_it_was_given() -> None:
         return Event(at_ns=1, source="backend", host=host, name="m", data=data)
 
     other = said("b", 5).model_copy(update={"data": {"message": "VHOST_USER_SET_VRING_BASE"}})
-    found = queues_by_backend_log([said("a", 1), said("b", 2), said("b", 8), other], "b")
+    data = {"message": "vring base idx:70000 last_used_idx:1 last_avail_idx:1."}
+    beyond = other.model_copy(update={"data": data})
+    long = other.model_copy(
+        update={
+            "data": {"message": f"vring base idx:1 last_used_idx:{'9' * 5000} last_avail_idx:1"}
+        }
+    )
+    told = [said("a", 1), said("b", 2), said("b", 8), other, beyond, long]
+    found = queues_by_backend_log(told, "b")
     assert found == {"queue 1: last available": 9, "queue 1: used": 8}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from migrate.analysis.hops import hop_events
 from migrate.analysis.move_details import move_details
+from migrate.analysis.traffic import guest_clock
 from migrate.model import Case, Event, GuestSpec, MoveDetails, Nic
 from migrate.model.recording import (
     AnnounceParameters,
@@ -93,7 +94,8 @@ def hops(
         listened_until_ns=None if end_ms is None else round(end_ms * MS),
     )
     case = Case(id="x", guest=GuestSpec(memory_mib=128))
-    return move_details(recording, hop_events(recording, NIC.mac), case, log)
+    clock = guest_clock(recording.traffic)
+    return move_details(recording, hop_events(recording, NIC.mac), case, log, clock)
 
 
 def hop(qemu: QemuRecording = UNSEEN, events: Sequence[Event] = (STOP, RESUME), **more: Any) -> Any:
