@@ -25,6 +25,8 @@ from migrate.model import Gap, Phase, Unmeasured
 from migrate.model.recording import Arrivals, Column
 
 Window = tuple[int, int]
+MOST_LISTED = 2000
+"""Of the gaps of a direction and the stretches of it that are not measured."""
 FLUSH_NS = 1_000_000
 """A queue may take so long to be emptied: what waits for that only is not out."""
 _LONG_NS = 100_000_000
@@ -65,8 +67,10 @@ def threshold(longest_ns: int, interval_ns: int) -> int:
 
 def gaps(
     delivery: Deliveries, ruler: Ruler, moved: Sequence[Phase] = ()
-) -> tuple[tuple[Gap, ...], tuple[Unmeasured, ...]]:
-    """All gaps of one direction by begin, and what is not measured of it.
+) -> tuple[tuple[Gap, ...], tuple[Unmeasured, ...], int]:
+    """The gaps of one direction by begin, what is not measured of it, and how many are left out.
+
+    All of them, or the MOST_LISTED longest of both.
 
     ``moved`` are the phases of the move. A stream that never starts is one gap, open-ended. At the
     window's begin a gap runs from it to the first packet served, at its end from the last one
@@ -74,7 +78,8 @@ def gaps(
     """
     measured: list[Gap] = []
     blanks: list[Unmeasured] = []
-    for stretch in _stretches(delivery, ruler):
+    every = sorted(_stretches(delivery, ruler), key=lambda stretch: -stretch.length_ns)
+    for stretch in sorted(every[:MOST_LISTED], key=lambda stretch: stretch.first_ns):
         if stretch.blank:
             blanks.append(_unmeasured(delivery, stretch, stretch.blank))
             continue
@@ -88,7 +93,7 @@ def gaps(
             touched = overlapped_phases(gap, moved)
             labels = tuple(map(phase_label, touched))
             measured.append(gap.model_copy(update={"phases": labels, "part": gap_part(touched)}))
-    return tuple(measured), tuple(blanks)
+    return tuple(measured), tuple(blanks), max(0, len(every) - MOST_LISTED)
 
 
 def overlapped_phases(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
