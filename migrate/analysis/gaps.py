@@ -57,7 +57,7 @@ class Ruler:
     """So many packets next to the outage may have been lost by chance."""
     late_ns: int = 0
     """By how much a packet is sent late in its slot with nothing going on."""
-    stood_still: Callable[[int, int], int] = lambda _begin, _end: 0
+    stood_still: Callable[[int, int, bool], int] = lambda _begin, _end, _silent: 0
 
 
 def threshold(longest_ns: int, interval_ns: int) -> int:
@@ -243,7 +243,7 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
         if before is None or after is None:
             edge = _at_window_edge(delivery, ruler, stretch)
             return (0, edge) if before is None else (edge, 0)
-        return _ran(delivery, ruler, before, after), 0
+        return _ran(delivery, ruler, before, after, silent=True), 0
     stamped = inside.start + np.flatnonzero(delivery.stamped[inside.start : inside.stop])
     if len(stamped):
         head, foot = int(stamped[0]), _last_out(delivery, ruler, stamped)
@@ -276,19 +276,29 @@ def _at_window_edge(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> in
     """
     if not delivery.counted or stretch.at_begin or delivery.tail:
         return min(stretch.length_ns, ruler.interval_ns)
-    return stretch.length_ns - ruler.stood_still(stretch.first_ns, stretch.last_ns)
+    return stretch.length_ns - ruler.stood_still(stretch.first_ns, stretch.last_ns, True)
 
 
-def _ran(delivery: Deliveries, ruler: Ruler, first: int, last: int, ends: int = 1) -> int:
+def _ran(
+    delivery: Deliveries,
+    ruler: Ruler,
+    first: int,
+    last: int,
+    ends: int = 1,
+    *,
+    silent: bool = False,
+) -> int:
     """For how long the sender ran, at one end or both, between two stamps and packets without.
 
-    Of the packets between, whose stamps are not on record, each took an interval of its own; what
-    the sender was late in all may have been all at the end that is asked about.
+    ``silent``: nothing was sent in between, so that a guest which got no processor was out. At an
+    end of an outage that the network made, it was a late sender. Of the packets between, whose
+    stamps are not on record, each took an interval of its own; what the sender was late in all may
+    have been all at the end that is asked about.
     """
     passed = int(delivery.own_ns[last] - delivery.own_ns[first])
     if passed > 2 * ruler.interval_ns:
         begin_ns, end_ns = int(delivery.sent_ns[first]), int(delivery.sent_ns[last])
-        ran = end_ns - begin_ns - ruler.stood_still(begin_ns, end_ns)
+        ran = end_ns - begin_ns - ruler.stood_still(begin_ns, end_ns, silent)
         passed = max(ruler.interval_ns, min(passed, ran))
     between = max(0, last - first - ends)
     if delivery.stamped[first + 1 : last].any():
@@ -313,12 +323,13 @@ def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
 
 def stood_still(
     received: Arrivals, delay_ns: float, interval_ns: int, moved: Sequence[Phase]
-) -> Callable[[int, int], int]:
+) -> Callable[[int, int, bool], int]:
     """How long the guest stood still between two points, by what was sent to it, or by QEMU.
 
     ``received`` has its ingress with both stamps on the axis. Where arrivals cease when it ceases
     to send, or what had been due meanwhile comes when it sends again, it did not run in between;
-    where only one of the two pauses, it did. ``moved``: QEMU's STOP to RESUME.
+    where only one of the two pauses, it did. ``moved``: QEMU's STOP to RESUME. The third argument
+    says whether arrivals count: they tell of a guest that got no processor as well.
     """
     order = np.argsort(received.received_ns, kind="stable")
     came = received.received_ns[order]
@@ -338,10 +349,11 @@ def stood_still(
         still = (length > near_ns) & (with_sender | (length > _LONG_NS))
         return list(zip(since[still].tolist(), until[still].tolist(), strict=True))
 
-    def between(begin_ns: int, end_ns: int) -> int:
+    def between(begin_ns: int, end_ns: int, silent: bool) -> int:
         by_qemu = [(stop.begin_ns + stop.error_ns, stop.end_ns - stop.error_ns) for stop in stops]
         total, reached = 0, begin_ns
-        for since, until in sorted([*by_qemu, *by_arrivals(begin_ns, end_ns)]):
+        seen = by_arrivals(begin_ns, end_ns) if silent else []
+        for since, until in sorted([*by_qemu, *seen]):
             total += max(0, min(until, end_ns) - max(since, reached))
             reached = max(reached, until)
         return total

@@ -329,7 +329,7 @@ def _ruler(
         base.jitter_ns,
         base.lost_in_a_row,
         _lateness(side.packets, interval_ns),
-        seen if side.sent_by_guest else lambda _begin, _end: 0,
+        seen if side.sent_by_guest else lambda _begin, _end, _silent: 0,
     )
 
 
