@@ -29,6 +29,8 @@ MOST_LISTED = 2000
 """Of the gaps of a direction and the stretches of it that are not measured."""
 FLUSH_NS = 1_000_000
 """A queue may take so long to be emptied: what waits for that only is not out."""
+_NEIGHBOURS = 5
+"""Packets before a gap that tell how long those in it may have taken."""
 _LONG_NS = 100_000_000
 """A guest that runs is not kept from sending for so long."""
 
@@ -203,8 +205,9 @@ def _gap(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> Gap | None:
     first_ns, last_ns = stretch.first_ns, stretch.last_ns
     idle_before, idle_after = _idle(delivery, ruler, stretch)
     clock_ns = ruler.difference_error(first_ns, last_ns)
+    jitter_ns = max(ruler.jitter_ns, _slow_before(delivery, ruler, stretch))
     most = last_ns - first_ns + clock_ns + _slower(delivery, ruler, stretch)
-    least = last_ns - first_ns - idle_before - idle_after - clock_ns - ruler.jitter_ns
+    least = last_ns - first_ns - idle_before - idle_after - clock_ns - jitter_ns
     by_chance = ruler.lost_in_a_row * ruler.interval_ns if len(stretch.inside) else 0
     least -= 2 * by_chance
     if len(stretch.inside) + tail == 0 and least <= ruler.interval_ns:
@@ -213,7 +216,7 @@ def _gap(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> Gap | None:
     half = (most - least + 1) // 2
     begin_ns = first_ns + idle_before // 2
     # It is placed where packets are sent; the network may have been cut where they arrive.
-    off = max(idle_before, idle_after) // 2 + ruler.jitter_ns + max(0, round(ruler.delay_ns))
+    off = max(idle_before, idle_after) // 2 + jitter_ns + max(0, round(ruler.delay_ns))
     off += by_chance
     return Gap(
         direction=delivery.direction,
@@ -248,7 +251,9 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
     if len(stamped):
         head, foot = int(stamped[0]), _last_out(delivery, ruler, stamped)
         return (
-            0 if before is None else _ran(delivery, ruler, before, head),
+            0
+            if before is None
+            else _ran(delivery, ruler, before, head) + _left_late(delivery, ruler, head),
             0 if after is None else _ran(delivery, ruler, foot, after),
         )
     if before is None or after is None:
@@ -256,6 +261,17 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
         return (0, one) if before is None else (one, 0)
     both = _ran(delivery, ruler, before, after, ends=2)
     return both // 2, both - both // 2
+
+
+def _left_late(delivery: Deliveries, ruler: Ruler, number: int) -> int:
+    """How long after its stamp a packet may have left, since nothing was sent after it for so long.
+
+    A sender that is interrupted between the two sends the packet when it goes on.
+    """
+    if number + 1 >= len(delivery.stamped) or not delivery.stamped[number + 1]:
+        return 0
+    spacing = int(delivery.own_ns[number + 1] - delivery.own_ns[number])
+    return max(0, spacing - ruler.interval_ns)
 
 
 def _last_out(delivery: Deliveries, ruler: Ruler, inside: Column) -> int:
@@ -307,6 +323,16 @@ def _ran(
     return max(min(passed, ends * ruler.interval_ns), passed - between * ruler.interval_ns + slack)
 
 
+def _slow_before(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
+    """How much longer than usual the packets right before a stretch took, at most.
+
+    The next ones, which were not served, may have taken as long, and been cut as late.
+    """
+    before = slice(max(0, stretch.inside.start - _NEIGHBOURS), stretch.inside.start)
+    took = (delivery.received_ns - delivery.sent_ns)[before][delivery.served[before]]
+    return max(0, round(float(took.max(initial=ruler.delay_ns)) - ruler.delay_ns))
+
+
 def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
     """How much longer the first packet served again took than the last one before."""
     if stretch.at_edge:
@@ -315,7 +341,7 @@ def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
     if not delivery.arrived[pair].all():
         return ruler.jitter_ns
     delays = delivery.received_ns[pair] - delivery.sent_ns[pair]
-    return min(max(0, int(delays[1] - delays[0])), ruler.jitter_ns)
+    return max(0, int(delays[1] - delays[0]))
 
 
 # --- a sender that stood still though its clock went on -----------------------------------------
