@@ -96,7 +96,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
-        machines = stack.enter_context(_sampled(case, env, pair, peer, deadline))
+        machines = stack.enter_context(_sampled(env, pair, peer, deadline))
         asked_ns = now_ns()
         order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
         prepare = preparing(env.lab, image, deadline)
@@ -132,11 +132,10 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
 
 
 def _sampled(
-    case: Case, env: AttemptEnv, pair: tuple[Host, Host], peer: Probe, deadline: Deadline
+    env: AttemptEnv, pair: tuple[Host, Host], peer: Probe, deadline: Deadline
 ) -> AbstractContextManager[Machines]:
-    processes = backend_mode(case.interface.mode).processes
     peer_pid = peer.ready(deadline).pid if env.lab.peer_is_here else None
-    return sampled(env.lab, pair, processes, peer_pid)
+    return sampled(env.lab, pair, peer_pid)
 
 
 class _Backing(NamedTuple):

@@ -8,7 +8,7 @@ vhost-user backend works the queues, the target's are known by what QEMU sent to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from migrate.formats.virtqueue import INDICES, Memory, Ring, regions
 from migrate.formats.virtqueue_audit import tables
 from migrate.model import Difference, Event
 
-_BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
+_BASE = re.compile(r"vring base idx:(\d{1,5}) last_used_idx:(\d{1,9}) last_avail_idx:(\d{1,9})\b")
 
 Fields = dict[str, Any]
 """A device's state by name: ``features``, ``queue 0: size``, …"""
@@ -45,12 +45,12 @@ def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fiel
     """
     state: Fields = {}
     status = device.get("status")
-    if status is not None:
+    if status is None:
+        state |= _saved(device.get("saved") or {}, device.get("driver") or ())
+    else:
         state["status"] = _names(status["status"].get("statuses", ()), "VIRTIO_CONFIG_S_")
         guest = status["guest-features"]
-        words = [*guest.get("transports", ()), *guest.get("dev-features", ())]
-        state["features"] = _features(words)
-        state["unknown features"] = guest.get("unknown-dev-features", 0)
+        state["features"] = ", ".join(sorted(_feature_words(guest)))
         state["queues"] = status["num-vqs"]
         state["interrupt status"] = status["isr"]
         state["broken"] = status["broken"]
@@ -66,6 +66,20 @@ def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fiel
             known.pop("used-idx", None)
         state |= {f"queue {number}: {name}": queue[key] for key, name in known.items()}
     return state
+
+
+def _saved(saved: Mapping[str, Any], driver: Sequence[str]) -> Fields:
+    """A device that QEMU says nothing of: as it was sent, else the features that the guest took."""
+    if not saved:
+        return {"features": ", ".join(sorted(driver))} if driver else {}
+    state: Fields = {
+        "status": ", ".join(sorted(saved["status"])),
+        "features": ", ".join(sorted(saved["features"])),
+        "queues": len(saved["queues"]),
+        "interrupt status": saved["interrupt_status"],
+    }
+    # Behind a subsection that is not known there may be more.
+    return state if saved["unread"] else {**state, "broken": saved["broken"]}
 
 
 def _offered(host: Mapping[str, Any], negotiated: Mapping[str, Any]) -> Fields:
@@ -138,10 +152,6 @@ def _names(entries: Any, prefix: str) -> str:
     return ", ".join(sorted(words))
 
 
-def _features(entries: Iterable[Any]) -> str:
-    return ", ".join(sorted(_feature(entry) for entry in entries))
-
-
 def _feature(entry: Any) -> str:
     """A feature's canonical name: without ``VIRTIO_NET_F_`` and the like."""
     word = str(entry).partition(":")[0]
@@ -153,6 +163,7 @@ def _feature_words(features: Mapping[str, Any]) -> Iterator[str]:
     for entry in (*features.get("transports", ()), *features.get("dev-features", ())):
         yield _feature(entry)
     yield from feature_names(features.get("unknown-dev-features", 0))
+    yield from feature_names(features.get("unknown-dev-features2", 0) << 64)
 
 
 def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
@@ -162,6 +173,8 @@ def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
         match = _BASE.search(str(event.data.get("message", "")))
         if match and event.host == host:
             queue, used, avail = (int(group) for group in match.groups())
+            if queue >= QUEUE_MAX:
+                continue
             state[f"queue {queue}: last available"] = avail
             state[f"queue {queue}: used"] = used
     return state

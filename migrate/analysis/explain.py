@@ -23,6 +23,9 @@ _OVS_NS = 100_000_000
 logged, or they pass, the queue is not known to be enabled."""
 _NEAR_NS = 30_000_000
 """The probe polls its devices' state a few times in a tenth of a second: it reports this late."""
+_MOST_DEVICES = 2000
+"""Rows of devices; the largest guests have some hundreds."""
+MORE_DEVICES = "more devices"
 _FEW = 3
 """Fewer packets before a gap do not give the sender's interval."""
 
@@ -138,6 +141,8 @@ def device_times(hop: HopEvents) -> tuple[DeviceHandoff, ...] | None:
             if not stop.at_ns <= event.at_ns <= resume.at_ns + event.off_ns:
                 continue
             device = _device_name(event)
+            if device not in times and len(times) >= _MOST_DEVICES:
+                device = MORE_DEVICES
             row = times.setdefault(device, {})
             row[key] = row.get(key, 0.0) + int(event.data["downtime"]) / 1000
     if not times:
@@ -305,7 +310,10 @@ def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> I
     lost = int(log.seq[first]) - int(log.seq[last]) - 1
     if lost <= _sent_before_the_stop(hop, log.sent_ns[before]):
         at_ns = min(int(log.sent_ns[first]), end_ns)
-        yield Mark(at_ns, "the guest runs, and has not come to send yet", hop.target)
+        _, resume = hop.switchover
+        began = resume is not None and int(log.sent_ns[last]) >= resume.at_ns
+        what = "has sent, and sends nothing more yet" if began else "has not come to send yet"
+        yield Mark(at_ns, f"the guest runs, and {what}", hop.target)
         if (arrived := int(log.received_ns[first])) < end_ns:
             yield Mark(arrived, "its first packet is under way")
 

@@ -12,6 +12,7 @@ from migrate.analysis.host_clocks import clock_steps
 from migrate.analysis.machines import machine_state
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.outage import Measurement, measure
+from migrate.analysis.own_questions import void_by_question
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock, observation
@@ -63,6 +64,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         failover_hosts=start.primaries,
         backend_failed=recording.backend_failed,
         error=last.error,
+        void=void_by_question(recording),
         notes=(
             *_notes(recording, measured.notes if measured else ()),
             *_short(recording, case, work),

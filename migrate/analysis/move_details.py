@@ -22,6 +22,7 @@ from migrate.analysis.network_devices import (
     AMBIGUOUS,
     join_devices,
     states_and_rings,
+    with_supplement,
 )
 from migrate.analysis.outage import longest_gap
 from migrate.analysis.traffic import arrival_error_ns
@@ -37,7 +38,13 @@ from migrate.model import (
     MonitorGap,
     MoveDetails,
 )
-from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recording, TrafficLog
+from migrate.model.recording import (
+    Arrivals,
+    HopRecording,
+    QemuRecording,
+    Recording,
+    TrafficLog,
+)
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
@@ -60,7 +67,7 @@ def move_details(
     return tuple(
         MoveDetails(
             hop=number,
-            **_of_hop(hop, events, case, recording.no_trace_points),
+            **_of_hop(hop, events, case, recording),
             **_announced(events, hop.qemu, border_ns),
             **_first_packets(events, recording.traffic, arrivals, border_ns, clock),
         )
@@ -104,14 +111,15 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
 
 
 def _of_hop(
-    hop: HopRecording, hop_events: HopEvents, case: Case, no_trace_points: Mapping[str, str]
+    hop: HopRecording, hop_events: HopEvents, case: Case, recording: Recording
 ) -> dict[str, Any]:
     """Fields of :class:`MoveDetails` that both QEMUs' events and answers tell."""
     spans, took = stop_stages(hop_events), device_times(hop_events)
-    no_stages = _no_stages(hop_events, no_trace_points, known=took is not None)
+    no_stages = _no_stages(hop_events, recording.no_trace_points, known=took is not None)
     stop, resume = hop_events.switchover
     missing = _missing(hop, (*hop_events.unplaced, *no_stages), stop, resume)
-    compared, rings, nonsense = states_and_rings(hop, hop_events.events, case.guest.memory_mib)
+    known, memory_mib = with_supplement(hop, recording.start.nic), case.guest.memory_mib
+    compared, rings, nonsense = states_and_rings(known, hop_events.events, memory_mib)
     devices, ambiguous = join_devices(hop, took or (), compared)
     told = (nonsense,) if nonsense else ()
     missing["devices"] += (*told, *((AMBIGUOUS,) if ambiguous else ()))

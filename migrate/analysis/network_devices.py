@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from migrate.analysis.device_state import (
     HERE,
@@ -16,10 +17,13 @@ from migrate.analysis.device_state import (
     unread_queues,
 )
 from migrate.analysis.explain import section_name
+from migrate.formats.virtio_features import features_of_driver
 from migrate.formats.virtio_net_state import VIRTIO_NET
 from migrate.formats.virtqueue_audit import audit
-from migrate.model import DeviceHandoff, Difference, Event, RingAudit
-from migrate.model.recording import HopRecording, QemuRecording
+from migrate.model import DeviceHandoff, Difference, Event, Nic, RingAudit
+from migrate.model.recording import DeviceStates, HopRecording, QemuRecording
+
+Kept = TypeVar("Kept")
 
 AMBIGUOUS = (
     "which section of the stream is which network device is not known: their states stand apart "
@@ -142,3 +146,47 @@ def join_devices(
         for name, state in states.items()
     )
     return (*sized, *apart), bool(apart) and lone
+
+
+# --- what QEMU does not say of a source's devices, and others know --------------------------------
+
+
+def with_supplement(hop: HopRecording, nic: Nic | None) -> HopRecording:
+    """The hop with its source's states :func:`supplemented`."""
+    qemu = hop.qemu
+    if not qemu.source:
+        return hop
+    source = supplemented(qemu.source, hop.stream.network, nic)
+    return hop.model_copy(update={"qemu": qemu.model_copy(update={"source": source})})
+
+
+def supplemented(
+    states: DeviceStates, network: Mapping[str, Mapping[str, Any]], nic: Nic | None
+) -> DeviceStates:
+    """The states of a source, with what QEMU did not say of a device and others know of it.
+
+    ``network``: what the stream has of such devices (:class:`NetState`), which is what the device's
+    state was when the guest had stopped. ``nic``: the guest's interface; the features that its
+    driver has taken hold until a reset. Both are joined by the interface's MAC, or if QEMU did not
+    say that either, where there is one device alone.
+    """
+    return {
+        path: {
+            **device,
+            "saved": _same_mac(device, {str(one["mac"]): one for one in network.values()}, alone),
+            "driver": _same_mac(device, _driver(nic), alone),
+        }
+        for alone in (len(states) == 1,)
+        for path, device in states.items()
+    }
+
+
+def _driver(nic: Nic | None) -> Mapping[str, tuple[str, ...]]:
+    return {nic.mac: features_of_driver(nic.features)} if nic and nic.features else {}
+
+
+def _same_mac(device: Mapping[str, Any], by_mac: Mapping[str, Kept], alone: bool) -> Kept | None:
+    mac = (device.get("filter") or {}).get("main-mac")
+    if mac is None and alone and len(by_mac) == 1:
+        return next(iter(by_mac.values()))
+    return by_mac.get(str(mac))

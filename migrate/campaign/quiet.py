@@ -58,7 +58,7 @@ def _looks(lab: Lab, pair: Sequence[Host], stack: ExitStack) -> Iterator[tuple[s
     def soon() -> Deadline:
         return Deadline.after(LOOK_S * lab.patience)
 
-    machines = machines_of(lab, pair, {}, None, stack)
+    machines = machines_of(lab, pair, None, stack)
     for machine in machines:
         machine.begin(soon())
     while True:

@@ -228,6 +228,7 @@ class Session:
             on_sample=self.reporter.on_sample,
             on_phase=self.reporter.on_phase,
             check=lease.check,
+            observers={known.host: known.observers for known in self.facts if known.host in names},
         )
 
     def _leased(

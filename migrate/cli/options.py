@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,17 @@ _VERBOSE = "migrate.verbose"
 
 
 UNITS = {"h": 3600, "min": 60, "m": 60, "s": 1}
+
+
+class Number(click.FloatRange):
+    """A number in a range: neither infinite nor none at all, which no comparison would refuse."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """The number; a usage error if it is none."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be used here", param, ctx)
+        return number
 
 
 class Duration(click.ParamType[float]):

@@ -139,7 +139,7 @@ def _chains(ring: Ring, flying: Sequence[int], wanted: Sequence[int], result: Au
     """Chains in flight and waiting; each descriptor is walked over once, however many claim it."""
     entries, buffers = descriptors(ring), Buffers(ring, result)
     owners: dict[int, int] = {}
-    out, seen = set(flying), set[int]()
+    out, seen, following = set(flying), set[int](), None
     for head in (*flying, *wanted):
         if head >= ring.size:
             result.breaks("head", f"{head} is no descriptor of {ring.size}", "2.7.6")
@@ -148,8 +148,12 @@ def _chains(ring: Ring, flying: Sequence[int], wanted: Sequence[int], result: Au
             result.breaks("head", f"{head} {again}", "2.7.13")
         else:
             seen.add(head)
+            if ring.in_order and following not in (None, head):
+                said = f"descriptor {following} is the next one, and {head} was taken"
+                result.breaks("in order", said, "2.7.5")
             if chain := list(_chain(ring, entries, head, owners, result)):
                 buffers.check(chain)
+                following = (chain[-1][0] + 1) % ring.size
 
 
 def _chain(

@@ -235,6 +235,8 @@ def _subsections(cursor: ByteReader, decoded: _Decoded) -> None:
 def _subsection(cursor: ByteReader, decoded: _Decoded, name: str) -> None:
     if name == "virtio/64bit_features":
         decoded.features = cursor.number(8, name)
+    elif name == "virtio/128bit_features":
+        decoded.features |= cursor.number(8, name) << 64
     elif name == "virtio/virtqueues":
         _each_queue(cursor, decoded, name, 16, _rings)
     elif name == "virtio/packed_virtqueues":
@@ -253,7 +255,6 @@ def _subsection(cursor: ByteReader, decoded: _Decoded, name: str) -> None:
 SIZES = {
     "virtio/device_endian": 1,
     "virtio/disabled": 1,
-    "virtio/128bit_features": 8,
     "virtio/ringsize": 4 * QUEUE_MAX,
     "virtio/extra_state": 0,  # what follows is a subsection of its own
     "virtio_pci/modern_state": 4 + 4 + 8 + 28 * QUEUE_MAX,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 INDICES = 1 << 16
+_ADDRESSES = 1 << 64
 NEXT, WRITE, INDIRECT = 1, 2, 4
 AVAIL, USED = 1 << 7, 1 << 15
 DESCRIPTOR_BYTES = 16
@@ -129,6 +130,6 @@ def parse_table(ring: Ring, table: bytes) -> list[Descriptor]:
 
 def in_memory(ring: Ring, address: int, length: int) -> bool:
     """Whether a range lies in the guest's memory, as far as its map is known."""
-    return not ring.ranges or any(
-        begin <= address and address + length <= end for begin, end in ring.ranges
-    )
+    if not ring.ranges:
+        return address + length <= _ADDRESSES
+    return any(begin <= address and address + length <= end for begin, end in ring.ranges)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from migrate.formats.packed_queue import check_packed
 from migrate.formats.split_queue import check_split
 from migrate.formats.virtqueue import LARGEST_QUEUE, Audit, Ring, in_memory, regions
@@ -74,3 +76,10 @@ def _layout(ring: Ring, result: Audit) -> None:
         if not in_memory(ring, address, length):
             said = f"the {name} area is {length} bytes at {address:#x}, outside of the guest's"
             result.breaks("layout", f"{said} memory", section if split else "2.8.10.1")
+    unused = 0 if ring.event_idx or not split else 2
+    sized = [(begin, begin + length - unused * (name != "descriptor"), name)
+             for name, (begin, length) in zip(names, areas, strict=True)]  # fmt: skip
+    for (_, end, name), (begin, _, other) in pairwise(sorted(sized)):
+        if begin < end:  # each is written by one side alone, but a packed queue's descriptors
+            said = f"the {name} area and the {other} area overlap"
+            result.breaks("layout", said, "2.7" if split else "2.8.10")

@@ -13,6 +13,7 @@ from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError
+from migrate.formats.qemu_migration import FAULT
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
@@ -59,7 +60,7 @@ class FaultInjection:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
             put_back = _Once(self.actions[fault.do](host))
-            self._note(f"fault: {fault.do}", host)
+            self._note(FAULT + fault.do, host)
             self.undo.callback(put_back)
             if fault.for_s is not None:
                 timer = Timer(fault.for_s, self._end, (fault, host, put_back))

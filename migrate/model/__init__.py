@@ -37,7 +37,14 @@ from migrate.model.details import (
     RingAudit,
     Span,
 )
-from migrate.model.host import Capability, HostFacts
+from migrate.model.host import (
+    Backing,
+    Capability,
+    HostFacts,
+    Observers,
+    QemuState,
+    QuestionTrial,
+)
 from migrate.model.machine import (
     MachineFacts,
     MachineRecording,
@@ -81,6 +88,7 @@ __all__ = [
     "STANDBY_DRIVER",
     "Attempt",
     "AttemptError",
+    "Backing",
     "Capability",
     "Carrier",
     "CarrierCheckpoint",
@@ -119,6 +127,7 @@ __all__ = [
     "Nic",
     "NonEmpty",
     "NotNegative",
+    "Observers",
     "Outcome",
     "Part",
     "Phase",
@@ -127,7 +136,9 @@ __all__ = [
     "Policy",
     "Positive",
     "Problem",
+    "QemuState",
     "QuarantineEntry",
+    "QuestionTrial",
     "ReportedFigures",
     "RingAudit",
     "Run",

@@ -260,6 +260,8 @@ class StreamRecording(Value):
 
     sections: tuple[DeviceSection, ...] = ()
     """In their order; of a live stream those after the guest's stop."""
+    network: dict[str, dict[str, Any]] = Field(default={})
+    """What it has of virtio network devices by their sections (formats.virtio_net_state)."""
     unseen: str = ""
     """Why the sections of a live stream are not known."""
     account: dict[str, Any] = Field(default={}, exclude=True)

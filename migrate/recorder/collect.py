@@ -80,7 +80,7 @@ def measure_dirty_rates(rig: Rig, when: DirtyWhen, held_by: Sequence[str]) -> tu
     LOGGER.info("measuring the dirty rate %s the move", when)
     hosts = [host for host in rig.pair if host.name in held_by]
     written = rig.traffic.guest.pages_written if case.workload.dirty_mib else None
-    return in_attempt(hosts, when, case.guest.memory_mib, written)
+    return in_attempt(hosts, when, case.guest.memory_mib, rig.listener, written)
 
 
 Logs = Mapping[str, Mapping[str, str]]

@@ -19,6 +19,8 @@ from migrate.formats.proc_files import PAGE_MIB
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
 from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen
+from migrate.recorder.events import Listener
+from migrate.recorder.noted_monitor import noted
 
 Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -137,6 +139,7 @@ def in_attempt(
     hosts: Sequence[Host],
     when: DirtyWhen,
     memory_mib: int,
+    listener: Listener,
     written: Callable[[], int] | None = None,
 ) -> tuple[DirtyRate, ...]:
     """By every method, over our own monitor, of the guest that the one of ``hosts`` has.
@@ -148,7 +151,10 @@ def in_attempt(
         return _unmeasured("", when, f"the guest runs on {len(hosts)} hosts")
     (host,) = hosts
     try:
-        with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
+        with (
+            own_monitor(host, Deadline.after(CONNECT_S)) as monitor,
+            noted(monitor, host.name, listener) as qemu,
+        ):
             return tuple(
                 _counted(written, partial(_measured, qemu, host.name, when, method, memory_mib))
                 for method in METHODS

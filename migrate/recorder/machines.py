@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from migrate.backends.registry import PROCESSES
 from migrate.clock import Deadline, now_ns
 from migrate.drivers import shell
 from migrate.drivers.shell import Completed
@@ -245,7 +246,9 @@ class Machines:
     def sampling(self) -> Iterator[Machines]:
         """Look at each again and again while the block runs, or until :meth:`stop`."""
         for machine in self.machines:
-            thread = threading.Thread(target=self._look_on, args=(machine,), daemon=True)
+            thread = threading.Thread(
+                target=self._look_on, args=(machine,), name=f"machine {machine.name}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         try:
@@ -281,23 +284,19 @@ class Machines:
 
 
 @contextmanager
-def sampled(
-    lab: Lab, pair: Sequence[Host], backend: Mapping[str, str], peer_pid: int | None = None
-) -> Iterator[Machines]:
+def sampled(lab: Lab, pair: Sequence[Host], peer_pid: int | None = None) -> Iterator[Machines]:
     """The controller's machine and those of ``pair``, sampled while the block runs.
 
-    ``backend``: pid files of what serves guests on a host, by name; ``peer_pid``: of the peer's
-    probe, if it runs on this machine.
+    ``peer_pid``: of the peer's probe, if it runs on this machine.
     """
     with ExitStack() as stack:
-        machines = machines_of(lab, pair, backend, peer_pid, stack)
+        machines = machines_of(lab, pair, peer_pid, stack)
         yield stack.enter_context(Machines(machines, lab.patience).sampling())
 
 
 def machines_of(
     lab: Lab,
     pair: Sequence[Host],
-    backend: Mapping[str, str],
     peer_pid: int | None,
     stack: ExitStack,
 ) -> list[Machine]:
@@ -310,7 +309,7 @@ def machines_of(
     own = {"": Programs(here, stats=known), **_outer(lab)}
     controller = Machine(CONTROLLER, (), own, shell.run, roots)
     machines = {here.read([BOOT], deadline).get(BOOT, ""): controller}
-    pid_files = {"qemu": (PID_FILE,), "libvirt": LIBVIRT, **{n: (f,) for n, f in backend.items()}}
+    pid_files = {"qemu": (PID_FILE,), "libvirt": LIBVIRT, **PROCESSES}
     for host in pair:
         try:
             files = stack.enter_context(host.small_files(deadline))

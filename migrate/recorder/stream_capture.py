@@ -103,6 +103,7 @@ def stream_recording(
             )
             for section in account.sections
         ),
+        network={name: asdict(state) for name, state in account.network.items()},
         account=asdict(account),
     )
 

@@ -114,9 +114,14 @@ def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     around_stop = ", ".join(f"{way} {_outage_text(outage)}" for way, outage in outages)
     reported = attempt.reported.downtime_ms
     downtime = NOT_MEASURED if reported is None else f"{reported:.1f} ms"
-    line = f"together {stopped_ms:.1f} ms; reported {downtime}; seen around the stop: {around_stop}"
-    lines = [line]
-    if reported is not None and len(attempt.inside) == 1:
+    lines = [
+        f"together {stopped_ms:.1f} ms; reported {downtime}; seen around the stop: {around_stop}"
+    ]
+    if len(attempt.inside) > 1:
+        lines.append(
+            "what is reported and seen is the longest of all hops, the stages are this one's"
+        )
+    elif reported is not None:
         lines += _not_in_stages(reported - stopped_ms)
     return GridSection(title, _spans("stage", hop.stop), tuple(lines))
 
@@ -139,8 +144,10 @@ def _not_in_stages(more_ms: float) -> Iterator[str]:
 def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
+    if outage.in_floor:
+        return IN_FLOOR
     bound = "at least " if outage.at_least else ""
-    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms" if outage.ms else IN_FLOOR
+    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
 
 
 def _device_reasons(hop: MoveDetails) -> tuple[str, ...]:

@@ -165,6 +165,17 @@ def test_each_device_has_what_it_took_on_both_ends() -> None:
     ]
 
 
+def test_a_log_of_devices_without_end_has_an_end() -> None:
+    saved = [
+        qemu_event(21, SAVED, "a", type="non-iterable", idstr=f"d{n}", downtime="1000")
+        for n in range(5000)
+    ]
+    found = device_times(told(STOP, RESUME, *saved))
+    assert found is not None
+    assert len(found) == 2001
+    assert (found[-1].device, found[-1].save_ms) == ("more devices", 3000)
+
+
 def replace_at(event: Event, ms: float) -> Event:
     return event.model_copy(update={"at_ns": round(ms * MS)})
 
@@ -178,6 +189,17 @@ def test_a_gap_of_egress_ends_when_the_guest_comes_to_send() -> None:
         (30.0, "the guest runs, and has not come to send yet", True),
     ]
     assert found.share == 1
+
+
+def test_a_guest_that_has_sent_is_not_one_that_has_not_come_to_send() -> None:
+    """Its packet came to the peer when the port was up; the next one was sent 25 ms later."""
+    up = qemu_event(60, READY, "b"), qemu_event(61, QUEUE, "b", queue="1", state="enabled")
+    found = of("egress", 90, (STOP, RESUME, *up), [(4, 55, 65), (5, 90, 90.2)])
+    assert spans(found)[-1] == (
+        29.0,
+        "the guest runs, and has sent, and sends nothing more yet",
+        True,
+    )
 
 
 def test_packets_that_were_lost_after_the_resume_are_unexplained() -> None:

@@ -267,7 +267,7 @@ def test_its_machine_is_looked_at_in_one_round_trip_a_look(
     place.file("/run/libvirtd.pid").write_text(f"{pid}\n")
     lab = cast("Lab", SimpleNamespace(places={}, machine_pid_file=None, patience=1.0))
     with ExitStack() as stack:
-        (machine,) = machines_of(lab, (remote,), {}, None, stack)
+        (machine,) = machines_of(lab, (remote,), None, stack)
         machine.begin(soon())
         machine.look(soon())
         recording = machine.recording()

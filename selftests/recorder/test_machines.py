@@ -105,7 +105,7 @@ def test_hosts_that_share_a_kernel_share_a_machine() -> None:
     one, other = PaperMachine(boot="x"), PaperMachine(boot="y")
     with ExitStack() as stack:
         pair = (host("a", one), host("b", PaperMachine(boot="x")), host("c", other))
-        known = machines_of(LAB, pair, {}, None, stack)
+        known = machines_of(LAB, pair, None, stack)
     assert [(machine.name, machine.hosts) for machine in known] == [
         ("controller", ()),
         ("a", ("a", "b")),
@@ -115,7 +115,7 @@ def test_hosts_that_share_a_kernel_share_a_machine() -> None:
 
 def test_a_host_that_can_not_be_reached_is_not_measured() -> None:
     with ExitStack() as stack:
-        (controller,) = machines_of(LAB, (host("a", None),), {}, None, stack)
+        (controller,) = machines_of(LAB, (host("a", None),), None, stack)
     assert any("no route to host" in reason for reason in controller.unseen)
 
 
@@ -142,7 +142,7 @@ def test_a_host_that_falls_silent_keeps_what_was_seen(monkeypatch: pytest.Monkey
 
 def test_this_machine_is_looked_at() -> None:
     with ExitStack() as stack:
-        (controller,) = machines_of(LAB, (), {}, None, stack)
+        (controller,) = machines_of(LAB, (), None, stack)
     controller.begin(soon())
     controller.look(soon())
     recording = controller.recording()

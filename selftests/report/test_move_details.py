@@ -181,6 +181,13 @@ def test_what_the_stages_and_the_downtime_do_not_share_is_told(downtime: float, 
     assert said or "of the stages" not in text
 
 
+def test_of_several_hops_it_is_said_whose_downtime_stands_beside_the_stages() -> None:
+    hops = (HOP, HOP.model_copy(update={"hop": 2}))
+    text = printed(attempt(inside=hops, reported=ReportedFigures(downtime_ms=80)))
+    assert text.count("the longest of all hops, the stages are this one's") == 2
+    assert "none of the stages" not in text
+
+
 def test_a_share_is_neither_below_nothing_nor_above_all() -> None:
     dark = (span("dark", 0, 101, explained=False),)
     whole = GapExplanation(direction="egress", begin_ns=0, length_ns=100 * MS, spans=dark)
