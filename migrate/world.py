@@ -17,7 +17,7 @@ from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
-from migrate.errors import ConfigurationError, GuestError
+from migrate.errors import ConfigurationError, GuestError, LabError, LeaseLostError
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.identity import Identity
@@ -29,6 +29,7 @@ from migrate.lab.api import Host, Lab
 from migrate.migration.hop import move_guest
 from migrate.migration.hotplug import plug_in, wait_for_carrier
 from migrate.migration.move import End
+from migrate.migration.silence import fell_silent_at_last, hop_not_made, silent_hop
 from migrate.model import Case
 from migrate.model.recording import HopRecording, MoveResult, Recording, StartRecording
 from migrate.recorder.base import AttemptEnv, Rig
@@ -67,8 +68,19 @@ class World(Rig):
     hops: list[HopRecording] = field(default_factory=list)
 
     def move(self) -> MoveResult:
-        """Move the guest to the other host, once, by the case's policy and with its faults."""
-        self.hops.append(move_guest(self))
+        """Move the guest to the other host, once, by the case's policy and with its faults.
+
+        What was recorded of the moves before is kept if this one can't be made.
+        """
+        began_ns = now_ns()
+        try:
+            self.hops.append(move_guest(self))
+        except LeaseLostError:
+            raise
+        except LabError as error:
+            if not self.hops:
+                raise
+            self.hops.append(hop_not_made(self, began_ns, error))
         return self.hops[-1].result
 
     def listen(self, seconds: float) -> None:
@@ -78,7 +90,11 @@ class World(Rig):
 
     def end(self) -> Recording:
         """End the workload, and read back all that was gathered."""
-        return collect(self, self.hops)
+        recording = collect(self, self.hops)
+        if not self.hops or not fell_silent_at_last(recording):
+            return recording
+        last = silent_hop(self, self.hops[-1], recording.traffic.notes[0])
+        return recording.model_copy(update={"hops": (*recording.hops[:-1], last)})
 
 
 @contextmanager

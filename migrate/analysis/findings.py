@@ -13,7 +13,7 @@ from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, observation
-from migrate.model import Case, DirtyRate, Findings, Phase
+from migrate.model import Case, DirtyRate, Findings, Phase, Problem
 from migrate.model.recording import Arrivals, Recording
 
 
@@ -58,10 +58,45 @@ def analyse(
         carrier_checkpoints=carrier_checkpoints(recording, carriers),
         failover_hosts=start.primaries,
         backend_failed=recording.backend_failed,
-        error=last.error,
+        error=_error(recording),
+        qemu_ends=recording.qemu_ends,
+        void=(*(reason for hop in recording.hops for reason in hop.void), *recording.void),
         notes=_notes(recording, measured.notes if measured else ()),
         clocks=recording.clocks,
     )
+
+
+def not_analysed(recording: Recording, error: Exception) -> Findings:
+    """What is known without the analysis, which raised ``error``: how the moves ended. It is void,
+    and can be judged when the analysis is mended: its recording is kept."""
+    last = recording.hops[-1].result
+    said = f"{type(error).__name__}: {error}"
+    return Findings(
+        begin_ns=recording.start.begin_ns,
+        outcome=last.outcome,
+        held_by=last.held_by,
+        error=_error(recording) or Problem(tried="analyse the recording", said=said),
+        qemu_ends=recording.qemu_ends,
+        void=(
+            f"its recording could not be analysed, and is kept: {said}",
+            *(reason for hop in recording.hops for reason in hop.void),
+            *recording.void,
+        ),
+        clocks=recording.clocks,
+    )
+
+
+def _error(recording: Recording) -> Problem | None:
+    """The last move's; QEMUs that ended come first, before what libvirt made of it."""
+    last = recording.hops[-1].result
+    if last.outcome == "completed" or not recording.qemu_ends:
+        return last.error
+    ends = "; ".join(map(str, recording.qemu_ends))
+    if last.error is None:
+        host = recording.qemu_ends[0].host
+        return Problem(tried="run the guest", host=host, said=ends)
+    said = "; ".join(filter(None, (ends, last.error.said)))
+    return last.error.model_copy(update={"said": said})
 
 
 def _phases(recording: Recording) -> tuple[Phase, ...]:
@@ -94,6 +129,7 @@ def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:
     return (
         *recording.start.notes,
         *(note for hop in recording.hops for note in (*hop.notes, *hop.missed_events)),
+        *(f"when the move had ended, {state}" for state in recording.hops[-1].result.states),
         *recording.notes,
         *(step.describe(begin_ns) for step in clock_steps(recording.clocks)),
         *recording.traffic.notes,

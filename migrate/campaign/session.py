@@ -188,6 +188,8 @@ class Session:
                 if pair is not None:
                     self._mend(case, number, pair)
                 raise
+            if done.void:
+                self._replace_dead_hosts()
         self.attempts.append(done)
         LOGGER.info("%s", outcome(done))
         return done
@@ -238,6 +240,9 @@ class Session:
     def _mend(self, case: Case, number: int, pair: Pair) -> None:
         """Keep the hosts' logs, and replace hosts that are off, while nobody else has them."""
         self._keep_logs(case, number, pair)
+        self._replace_dead_hosts()
+
+    def _replace_dead_hosts(self) -> None:
         for name in self.lab.replace_dead_hosts():
             LOGGER.info("host %s was off: it has been replaced", name)
 
@@ -265,9 +270,11 @@ class Session:
     @property
     def exit_code(self) -> int:
         """0: all passed, but for what is quarantined; 1: a verdict failed, or an entry of the
-        quarantine list has expired; else that of the worst error; 3: nothing ran."""
-        if self.run.mishaps:
-            return max(mishap.exit_code for mishap in self.run.mishaps)
+        quarantine list has expired; else that of the worst error; 3: nothing ran; 5: a void
+        attempt, which tells nothing."""
+        voids = [MeasurementError.exit_code for attempt in self.attempts if attempt.void]
+        if worst := [*(mishap.exit_code for mishap in self.run.mishaps), *voids]:
+            return max(worst)
         if not self.attempts:
             return NOTHING_RAN
         return int(quarantine.fails(self.run, self.attempts))

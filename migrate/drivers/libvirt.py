@@ -295,6 +295,16 @@ class Domain:
             raise HostError("ask for the guest's state", host=self.host, said=str(error)) from error
         return words.get(state, f"state {state}")
 
+    def state_and_reason(self) -> str:
+        """In libvirt's words: ``paused (postcopy-failed)``. Source: virDomainState and the enums
+        of its reasons."""
+        with self._said("ask for the guest's state"):
+            state, reason = self._domain.state()
+        words = {libvirt.VIR_DOMAIN_SHUTOFF: "shutoff", libvirt.VIR_DOMAIN_CRASHED: "crashed"}
+        words |= {libvirt.VIR_DOMAIN_RUNNING: "running", libvirt.VIR_DOMAIN_PAUSED: "paused"}
+        word = words.get(state, f"state {state}")
+        return f"{word} ({_reason(word, reason)})"
+
     def in_job(self) -> bool:
         """Whether libvirt still moves or saves it, in or out.
 
@@ -390,6 +400,14 @@ class Domain:
                 self._domain, text, max(1, int(deadline.left())), 0
             )
         return json.loads(answer)["return"]
+
+
+def _reason(state: str, number: int) -> str:
+    """By the name of libvirt's constant: ``VIR_DOMAIN_PAUSED_POSTCOPY_FAILED``."""
+    prefix = f"VIR_DOMAIN_{state.upper()}_"
+    names = (name for name in dir(libvirt) if name.startswith(prefix))
+    word = next((name for name in names if getattr(libvirt, name) == number), "")
+    return word.removeprefix(prefix).lower().replace("_", "-") or f"reason {number}"
 
 
 def _uuid_in(xml: str) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
-from migrate.errors import HostError
+from migrate.errors import HostError, LabError
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
@@ -34,28 +34,51 @@ class FaultInjection:
     hosts: Mapping[str, Host]
     """By side: source and target."""
     listener: Listener
-    undo: ExitStack
     actions: Mapping[str, Action]
+    troubles: list[str] = field(default_factory=list)
+    """What was not done, or did not go back: the attempt is not the one that was asked for."""
+    undos: list[tuple[str, Undo]] = field(default_factory=list)
 
     def on_phase(self, phase: PhaseName) -> None:
         """Do what is due as ``phase`` begins, once."""
         for fault in [fault for fault in self.pending if fault.at == phase]:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
-            self.undo.callback(self.actions[fault.do](host))
-            self.listener.add(
-                Event(
-                    at_ns=now_ns(), source="controller", host=host.name, name=f"fault: {fault.do}"
-                )
-            )
+            try:
+                undo = self.actions[fault.do](host)
+            except LabError as error:
+                self._note(fault, host, f"fault failed: {fault.do}")
+                self.troubles.append(f"{_named(fault)} was not done: {error}")
+            else:
+                self._note(fault, host, f"fault: {fault.do}")
+                self.undos.append((f"{_named(fault)} on {host.name}", undo))
+
+    def _note(self, fault: Fault, host: Host, name: str) -> None:
+        event = Event(at_ns=now_ns(), source="controller", host=host.name, name=name)
+        self.listener.add(event)
+
+    def put_back(self) -> None:
+        """Undo what can be; what can't is told, and the rest goes on."""
+        for what, undo in reversed(self.undos):
+            try:
+                undo()
+            except LabError as error:
+                self.troubles.append(f"{what} was not put back: {error}")
 
     def not_done(self) -> tuple[str, ...]:
-        """Faults whose phase never came: a test that meant to have them must know."""
-        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.pending)
+        """Faults whose phase never came."""
+        return tuple(
+            f"{_named(fault)} was not done: the phase never came" for fault in self.pending
+        )
 
     def add_to(self, recording: HopRecording) -> HopRecording:
-        """The hop's recording with what was not done."""
-        return recording.model_copy(update={"notes": (*self.not_done(), *recording.notes)})
+        """A move whose faults were not done, or not put back, is not the one that was asked for."""
+        void = (*recording.void, *self.troubles, *self.not_done())
+        return recording.model_copy(update={"void": void})
+
+
+def _named(fault: Fault) -> str:
+    return f"the fault {fault.do} at {fault.at}"
 
 
 @contextmanager
@@ -68,10 +91,12 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
         "kill-guest": partial(kill_guest, hop.guest),
         "stop-backend": partial(stop_backend, mode),
     }
-    with ExitStack() as undo:
-        injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo, actions)
-        hop.phases.subscribe(injection.on_phase)
+    injection = FaultInjection(hop.case.faults, hosts, hop.listener, actions)
+    hop.phases.subscribe(injection.on_phase)
+    try:
         yield injection
+    finally:
+        injection.put_back()
 
 
 def kill_guest(uuid: str, host: Host) -> Undo:

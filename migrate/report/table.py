@@ -55,26 +55,34 @@ class RunTable(Grid):
 
 
 def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
-    """A row a case, in the order in which the cases were first tried."""
+    """A row a case, in the order in which the cases were first tried; no figure is of a void
+    attempt."""
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         groups.setdefault(attempt.case.id, []).append(attempt)
     labels = _labels(groups)
     named = {labels[case]: group for case, group in groups.items()}
+    told = {label: [each for each in group if not each.void] for label, group in named.items()}
+    told = {label: group for label, group in told.items() if group}
     first = "mode" if _by_mode(groups) else "case"
     return RunTable(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
-            (Cell(label), Cell(str(len(group))), *_cells(group, COLUMNS), _verdict(run, group))
+            (
+                Cell(label),
+                Cell(str(len(group))),
+                *_cells(told.get(label, ()), COLUMNS),
+                _verdict(run, group),
+            )
             for label, group in named.items()
         ),
         parts=Grid(
             (first, *(column.head for column in PART_COLUMNS)),
-            tuple((Cell(label), *_cells(group, PART_COLUMNS)) for label, group in named.items()),
+            tuple((Cell(label), *_cells(told.get(label, ()), PART_COLUMNS)) for label in named),
         ),
-        went=outage_breakdown(named),
+        went=outage_breakdown(told),
         about=ABOUT.get(run.lab_kind, ""),
-        notes=(*_notes(named), *ranking_notes(named)),
+        notes=(*_notes(told), *ranking_notes(told)),
         skips=(*_skip_lines(run, attempts),),
         remarks=(*_remarks(named),),
     )
@@ -83,6 +91,9 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
 def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     for skip in run.skips:
         yield f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
+    for attempt in attempts:
+        if attempt.void:
+            yield f"{attempt.case.id}/{attempt.number}: void: {attempt.void_reason}"
     for mishap in run.mishaps:
         problem = mishap.problem
         where = f" on {problem.host}" if problem.host else ""
@@ -113,6 +124,9 @@ def _labels(groups: dict[str, list[Attempt]]) -> dict[str, str]:
 
 def _cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Iterator[Cell]:
     for column in columns:
+        if not group:
+            yield Cell(NOT_MEASURED)
+            continue
         yield _cell([attempt for attempt in group if column.applies(attempt)], column)
 
 
@@ -146,10 +160,17 @@ def _figure(ms: float | None, *, outage: bool) -> str:
 
 def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
     passed = sum(attempt.passed for attempt in group)
+    void = sum(bool(attempt.void) for attempt in group)
+    if void == len(group):
+        return Cell("VOID", f"{void}/{len(group)}", True)
     if passed == len(group):
         return Cell("pass", f"{passed}/{len(group)}")
-    wrong = [verdict for attempt in group for verdict in attempt.failed_verdicts]
+    judged = [attempt for attempt in group if not attempt.void]
+    wrong = [verdict for attempt in judged for verdict in attempt.failed_verdicts]
     checks = dict.fromkeys(f"{verdict.check} {verdict.result}" for verdict in wrong)
+    if void:
+        listed = ", ".join([f"{void} void", *checks])
+        return Cell("FAIL" if wrong else "VOID", f"{passed}/{len(group)} passed: {listed}", True)
     if all(attempt.passed or quarantine.excuses(run, attempt) for attempt in group):
         listed = ", ".join(checks) or "no verdict"
         return Cell("quarantined", f"{passed}/{len(group)} passed: {listed}")
@@ -159,6 +180,8 @@ def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
 def attempt_lines(attempt: Attempt) -> Iterator[str]:
     """How an attempt ended, and every verdict with its evidence: a line each."""
     holders = ", ".join(attempt.held_by or ()) or "nobody that is known"
+    if attempt.void:
+        yield clean(f"{attempt.case.id}/{attempt.number}: VOID: {attempt.void_reason}")
     yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {holders}"
     for verdict in attempt.verdicts:
         against = f" against {verdict.limit} {verdict.unit}".rstrip() if verdict.limit else ""

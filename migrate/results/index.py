@@ -43,6 +43,8 @@ class AttemptRow(Value):
     number: int | None = None
     outcome: str | None = None
     passed: bool | None = None
+    result: str | None = None
+    """``pass``, ``fail``, or ``void``: its figures are no attempt's."""
     downtime_ms: float | None = None
     total_ms: float | None = None
     egress_ms: float | None = None
@@ -170,6 +172,7 @@ def attempt_row(folder: Path, run: Run, attempt: Attempt) -> AttemptRow:
             "number": attempt.number,
             "outcome": attempt.outcome,
             "passed": attempt.passed,
+            "result": attempt.result,
             **_measured(attempt),
             **_host(run, attempt.source, "source"),
             **_host(run, attempt.target, "target"),
