@@ -25,6 +25,7 @@ from migrate.model import Attempt, Case, Findings
 from migrate.model.recording import Arrivals, Recording
 from migrate.recorder.base import AttemptEnv
 from migrate.results.recording_file import RECORDING, recording_bytes
+from migrate.results.tables import MACHINES, machines_to_parquet
 from migrate.results.writer import RunWriter, check_readable
 from migrate.world import build_world
 
@@ -48,7 +49,11 @@ def attempt(
 
     def keep(judged: Attempt, arrivals: Mapping[str, Arrivals]) -> Attempt:
         samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
-        files: dict[str, str | bytes] = {**recording.files, RECORDING: recording_bytes(recording)}
+        files: dict[str, str | bytes] = {
+            **recording.files,
+            RECORDING: recording_bytes(recording),
+            MACHINES: machines_to_parquet(recording.machines),
+        }
         writer.write_attempt(judged, recording.events, samples, arrivals, files)
         return judged
 
@@ -56,7 +61,7 @@ def attempt(
         arrivals = arrivals_on_axis(recording.traffic)
         judged = judge(analyse(recording, case, arrivals))
         check_readable(judged)
-    except Exception as error:
+    except Exception as error:  # whatever it was: the recording can't be had again
         LOGGER.debug("the analysis failed", exc_info=True)
         return keep(judge(not_analysed(recording, error)), {})
     return keep(judged, arrivals)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.clocks import Clocks
 from migrate.recorder.collect import collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
+from migrate.recorder.machines import Machines, sampled
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
+        machines = stack.enter_context(_sampled(case, env, pair, peer, deadline))
         asked_ns = now_ns()
         order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
         prepare = preparing(env.lab, image, deadline)
@@ -138,10 +140,18 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         clocks = Clocks(pair, peer, listener.first_readings)
         clocks.read()
         rules = backing.rewrites, backing.hotplug
-        world = World(case, env, pair, domain, traffic, listener, clocks, *rules, start)
+        world = World(case, env, pair, domain, traffic, listener, clocks, *rules, start, machines)
         dirty_rates = measure_dirty_rates(world, "before", (domain.host,))
         world.start = start.model_copy(update={"dirty_rates": dirty_rates})
         yield world
+
+
+def _sampled(
+    case: Case, env: AttemptEnv, pair: tuple[Host, Host], peer: Probe, deadline: Deadline
+) -> AbstractContextManager[Machines]:
+    processes = backend_mode(case.interface.mode).processes
+    peer_pid = peer.ready(deadline).pid if env.lab.peer_is_here else None
+    return sampled(env.lab, pair, processes, peer_pid)
 
 
 class _Backing(NamedTuple):

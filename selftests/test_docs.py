@@ -24,6 +24,7 @@ from migrate.checks import quarantine
 from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
 from migrate.images.initramfs import read_recipe
+from migrate.lab import trace_points
 from migrate.lab.capabilities import HOST
 from migrate.lab.kinds import load_lab
 from migrate.plugins import pytest as pytest_plugin
@@ -222,7 +223,11 @@ def test_every_option_and_fixture_of_pytest_is_in_its_page() -> None:
 
 def test_every_capability_is_explained() -> None:
     text = (ROOT / "docs/doctor.md").read_text()
-    names = [name for inspection in (HOST, *INSPECTIONS) for name in inspection.capabilities]
+    names = [
+        name
+        for inspection in (HOST, *INSPECTIONS, trace_points.INSPECTION)
+        for name in inspection.capabilities
+    ]
     assert re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE) == names
 
 

@@ -241,6 +241,7 @@ int main(int count, char **arguments)
                                             {"port-name", required_argument, NULL, 'n'},
                                             {"fifo", required_argument, NULL, 'f'},
                                             {"relay", required_argument, NULL, 'r'},
+                                            {"files", no_argument, NULL, 'i'},
                                             {NULL, 0, NULL, 0}};
     char path[512] = "";
     for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
@@ -254,9 +255,12 @@ int main(int count, char **arguments)
         } else if (option == 'r') {
             signal(SIGPIPE, SIG_IGN);
             return relay(optarg);
+        } else if (option == 'i') {
+            return serve_files();
         } else {
             fprintf(stderr, "use: probe [--port DEVICE | --port-name NAME] [--fifo PRIORITY]\n"
-                            "     probe --relay SOCKET\n");
+                            "     probe --relay SOCKET\n"
+                            "     probe --files\n");
             return 2;
         }
     }

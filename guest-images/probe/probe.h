@@ -106,6 +106,7 @@ void stream_begin(const void *to, size_t length, struct pace pace); /* to send, 
 typedef void command(const struct request *, struct reply *);
 
 int relay(const char *path); /* the exit status of a program that does nothing else */
+int serve_files(void);       /* likewise */
 
 bool stream_may_use_fifo(int priority); /* also remembers it for the streams' thread */
 command stream_open, stream_send, stream_stop, stream_close, stream_status, stream_log,

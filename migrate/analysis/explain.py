@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from migrate.analysis.phases import switchover
-from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
+from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED, TRACED
 from migrate.model import DeviceHandoff, Direction, Event, Gap, GapExplanation, Span
 from migrate.model.recording import Arrivals, Column, Flags
 
@@ -89,6 +89,10 @@ class HopEvents:
                 return event
         return None
 
+    def traced(self, host: str) -> bool:
+        """Whether trace points of the stop are on record from a host's QEMU."""
+        return any(event.host == host and event.name in TRACED for event in self.events)
+
     @property
     def switchover(self) -> tuple[Event | None, Event | None]:
         """STOP and the RESUME that ended it, by the same rule as the phases."""
@@ -97,13 +101,25 @@ class HopEvents:
 
 # --- the guest's stop, stage by stage -----------------------------------------------------------
 
-_STAGES = (
+Stage = tuple[str, str, dict[str, str], str]
+"""An event's name, side and data, and what ended with it."""
+
+_STATUS = "MIGRATION"
+_SENT: tuple[Stage, ...] = (
     (CHECKPOINT, "source", {"checkpoint": "src-iterable-saved"}, "the rest of memory is sent"),
     (CHECKPOINT, "source", {"checkpoint": "src-non-iterable-saved"}, "devices are saved"),
+)
+_ARRIVED: tuple[Stage, ...] = (
     (LOADED, "target", {"type": "non-iterable"}, "the rest of memory arrives and is loaded"),
     (CHECKPOINT, "target", {"checkpoint": "dst-precopy-loadvm-completed"}, "devices are loaded"),
 )
-"""Name, side, data and what ended with it. Source: QEMU migration/savevm.c, migration.c."""
+"""By trace points. Source: QEMU migration/savevm.c, migration.c."""
+_TAKEN_IN = "memory and devices are loaded"
+"""Of a target that has no trace points: until it says that it is completed."""
+_RUNS = "libvirt lets the guest run"
+_SUSPENDED = "memory is sent, and the guest is suspended"
+_ALL_SENT = "memory is sent and loaded"
+"""Of a source that has none: until the target, which has, begins to load devices."""
 
 
 def stop_stages(hop: HopEvents) -> tuple[Span, ...] | None:
@@ -117,16 +133,46 @@ def stop_stages(hop: HopEvents) -> tuple[Span, ...] | None:
 
 def _stage_marks(hop: HopEvents, stop: Event, resume: Event) -> list[Mark]:
     hosts = {"source": hop.source, "target": hop.target}
-    marks = []
-    for name, side, data, what in _STAGES:
+    marks = _switchover_marks(hop, stop)
+    for name, side, data, what in _stages(hop):
         event = hop.first(name, hosts[side], stop.at_ns, **data)
         if event is not None and event.at_ns <= resume.at_ns:
             at_ns = event.at_ns - _load_ns(event)
-            marks.append(Mark(at_ns, what, hosts[side], event.off_ns))
+            host = "" if what == _ALL_SENT else hosts[side]
+            marks.append(Mark(at_ns, what, host, event.off_ns))
     if not marks:
         return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
-    last = "libvirt lets the guest run" if resume.host == hop.target else "the source goes on"
+    loaded = any(mark.what in (_ARRIVED[1][3], _TAKEN_IN) for mark in marks)
+    last = _RUNS if loaded else f"{_TAKEN_IN}, and {_RUNS}"
+    last = last if resume.host == hop.target else "the source goes on"
     return [*marks, Mark(resume.at_ns, last, resume.host, resume.off_ns)]
+
+
+def _stages(hop: HopEvents) -> tuple[Stage, ...]:
+    """By trace points, and for an end that has none by what QEMU tells of its status anyway."""
+    sent, arrived = hop.traced(hop.source), hop.traced(hop.target)
+    loaded, completed = _ARRIVED
+    if not arrived:
+        completed = (_STATUS, "target", {"status": "completed"}, _TAKEN_IN)
+        return (*(_SENT if sent else ()), completed)
+    if not sent:
+        return ((*loaded[:3], _ALL_SENT), completed)
+    return (*_SENT, loaded, completed)
+
+
+def _switchover_marks(hop: HopEvents, stop: Event) -> list[Mark]:
+    """How long QEMU waits for libvirt's word to switch over (pause-before-switchover)."""
+    waits = hop.first(_STATUS, hop.source, stop.at_ns, status="pre-switchover")
+    if waits is None:
+        return []
+    more = hop.first("MIGRATION_PASS", hop.source, stop.at_ns)
+    suspended = more is not None and more.at_ns < waits.at_ns
+    what = _SUSPENDED if suspended else "the source prepares to switch over"
+    marks = [Mark(waits.at_ns, what, hop.source, waits.off_ns)]
+    if (goes_on := hop.first(_STATUS, hop.source, waits.at_ns, status="device")) is not None:
+        what = "libvirt lets the switchover go on"
+        marks.append(Mark(goes_on.at_ns, what, hop.source, goes_on.off_ns))
+    return marks
 
 
 def _load_ns(event: Event) -> int:

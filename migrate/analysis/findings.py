@@ -8,11 +8,13 @@ from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
 from migrate.analysis.hops import by_hop, hop_events, unknown_times
 from migrate.analysis.host_clocks import clock_steps
+from migrate.analysis.machines import machine_state
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.outage import Measurement, measure
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, observation
+from migrate.formats.qemu_migration import unknown_statuses
 from migrate.model import Case, DirtyRate, Findings, Phase, Problem
 from migrate.model.recording import Arrivals, Recording
 
@@ -43,6 +45,7 @@ def analyse(
         ),
         phases=moved,
         gaps=gaps,
+        unmeasured=measured.unmeasured if measured else (),
         streams=measured.streams if measured else None,
         stalls=measured.stalls if measured else None,
         explained=explanations(hops, gaps, floor, case, arrivals),
@@ -63,6 +66,7 @@ def analyse(
         void=(*(reason for hop in recording.hops for reason in hop.void), *recording.void),
         notes=_notes(recording, measured.notes if measured else ()),
         clocks=recording.clocks,
+        machine=machine_state(recording),
     )
 
 
@@ -132,6 +136,11 @@ def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:
         *(f"when the move had ended, {state}" for state in recording.hops[-1].result.states),
         *recording.notes,
         *(step.describe(begin_ns) for step in clock_steps(recording.clocks)),
+        *(
+            f"QEMU on {host} reports the status {status!r}, which is not known here: what went on "
+            "in it is in no phase"
+            for host, status in unknown_statuses(recording.events)
+        ),
         *recording.traffic.notes,
         *of_meter,
     )

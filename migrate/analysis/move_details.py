@@ -46,7 +46,8 @@ from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recor
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
-NO_TRACES = "no stages of the stop: this QEMU has no trace points vmstate_downtime_* (since 8.2)"
+NO_STAGES = "no stages of the stop"
+NO_TRACES = "no trace points vmstate_downtime_* are on record (QEMU has them since 8.2)"
 
 
 def move_details(
@@ -62,7 +63,7 @@ def move_details(
     return tuple(
         MoveDetails(
             hop=number,
-            **_of_hop(hop, events, case),
+            **_of_hop(hop, events, case, recording.no_trace_points),
             **_announced(events, hop.qemu, border_ns),
             **_first_packets(events, recording.traffic, arrivals, border_ns),
         )
@@ -105,14 +106,18 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
     return begun[-1] if begun else hops[0]
 
 
-def _of_hop(hop: HopRecording, hop_events: HopEvents, case: Case) -> dict[str, Any]:
+def _of_hop(
+    hop: HopRecording, hop_events: HopEvents, case: Case, no_trace_points: Mapping[str, str]
+) -> dict[str, Any]:
     """Fields of :class:`MoveDetails` that both QEMUs' events and answers tell."""
     _, resume = hop_events.switchover
     spans, took = stop_stages(hop_events), device_times(hop_events)
     compared = tuple(_compared(hop, hop_events))
-    unseen = [*hop.qemu.unseen, *hop_events.unplaced]
-    if resume is not None and took is None:
-        unseen.append(NO_TRACES)
+    unseen = [
+        *hop.qemu.unseen,
+        *hop_events.unplaced,
+        *_no_stages(hop_events, no_trace_points, known=took is not None),
+    ]
     if resume is not None and hop.stream.unseen:
         unseen.append(hop.stream.unseen)
     blocktime = hop.qemu.blocktime
@@ -127,6 +132,21 @@ def _of_hop(hop: HopRecording, hop_events: HopEvents, case: Case) -> dict[str, A
         "blind": tuple(_blind(hop.qemu, hop_events)),
         "unseen": tuple(unseen),
     }
+
+
+def _no_stages(hop_events: HopEvents, reasons: Mapping[str, str], *, known: bool) -> Iterator[str]:
+    """Why an end has no trace points; ``known``: whether any end has times of devices."""
+    stop, resume = hop_events.switchover
+    if stop is None or resume is None:
+        return
+    ends = [hop_events.source]
+    if resume.host == hop_events.target:
+        ends.append(hop_events.target)
+    untraced = [host for host in ends if not hop_events.traced(host)]
+    told = [f"{host}: {NO_STAGES}: {reasons[host]}" for host in untraced if host in reasons]
+    yield from told
+    if not told and not known:
+        yield f"{NO_STAGES}: {NO_TRACES}"
 
 
 def _convergence(hop: HopRecording, hop_events: HopEvents, case: Case) -> Convergence | None:

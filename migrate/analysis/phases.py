@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from migrate.formats.qemu_migration import GAVE_UP, STATUS_PHASES, status_of
+from migrate.formats.qemu_migration import (
+    GAVE_UP,
+    INTERRUPTED,
+    POSTCOPY,
+    STATUS_PHASES,
+    status_of,
+)
 from migrate.model import STANDBY_DRIVER, Event, Part, Phase, PhaseName
 
 
@@ -15,12 +21,12 @@ def phase_label(phase: Phase) -> str:
 
 
 _PARTS: tuple[tuple[Part, frozenset[str]], ...] = (
-    ("switchover", frozenset({"stopped", "pre-switchover", "device"})),
+    ("switchover", frozenset({"stopped", "pre-switchover", "device", "postcopy-device"})),
     ("start", frozenset({"setup", "wait-unplug", "precopy"})),
-    ("tail", frozenset({"postcopy", "resumed", "announce", "replug", "settled"})),
+    ("tail", frozenset({*POSTCOPY, "colo", "resumed", "announce", "replug", "settled"})),
     # It spans the stop, so it decides nothing where there is another phase; alone it is a move
     # that was given up while the primary was on its way out.
-    ("start", frozenset({"standby"})),
+    ("start", frozenset({"standby", "cancelling", "failing"})),
 )
 """In the order in which they win."""
 
@@ -46,11 +52,13 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
 
     Read from QEMU's own events (MIGRATION, MIGRATION_PASS, STOP, RESUME, FAILOVER_NEGOTIATED), the
     fabric's ``announce``, and what the probe says carries the traffic; the statuses are the
-    source's.
+    source's, see :func:`_statuses`.
 
-    - ``setup``, ``wait-unplug``, ``pre-switchover``, ``device``, ``postcopy``: from their status to
-      the next one; ``device`` at most to the resume. ``setup`` begins with the controller's
-      ``detached`` if the interface was taken out before.
+    - ``setup``, ``wait-unplug``, ``pre-switchover``, ``device``, ``postcopy``, and all else that
+      QEMU has a status for (STATUS_PHASES): from their status to the next one; ``device`` and
+      ``postcopy-device`` at most to the resume, a post-copy that is interrupted to ``end_ns`` if no
+      other status came. ``setup`` begins with the controller's ``detached`` if the interface was
+      taken out before.
     - ``precopy(n)``: from pass n to the next pass or the end of pre-copy; without passes one
       stretch with no number.
     - ``stopped``: from the source's STOP to the first RESUME on the target after it, else to the
@@ -61,8 +69,8 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
       ``end_ns`` if there was none, or if the probe reports carriers and no primary any more.
     - ``replug``: see :func:`_replug`; for an interface that was taken out, from the resume (or from
       the status that ended the move) to the controller's ``attached``.
-    - ``settled``: after the last announcement and the last status; without a stop, from the status
-      ``failed`` or ``cancelled`` to ``end_ns``.
+    - ``settled``: after the last announcement and the last status, unless a post-copy is
+      interrupted then; without a stop, from the status ``failed`` or ``cancelled`` to ``end_ns``.
 
     An event that is missing makes no phase rather than a wrong one.
     """
@@ -70,12 +78,12 @@ def phases(events: Iterable[Event], source: str, target: str, end_ns: int) -> tu
     qemu = [event for event in ordered if event.source == "qemu"]
     source_events = [event for event in qemu if event.host == source]
     out = next((event for event in ordered if event.name == "detached"), None)
-    statuses = _from(out, [event for event in source_events if event.name == "MIGRATION"])
+    statuses = _from(out, _statuses(qemu, source))
     end = Event(at_ns=end_ns, source="controller", host="", name="end")
     stop, resume = switchover(qemu, source, target)
     gave_up = statuses[-1] if statuses and status_of(statuses[-1]) in GAVE_UP else None
     back = resume or (None if stop else gave_up)
-    phases = [*_by_status(statuses, resume), *_precopy(source_events, statuses, stop)]
+    phases = [*_by_status(statuses, resume, end), *_precopy(source_events, statuses, stop)]
     if stop and resume:
         phases.append(_phase("stopped", stop, resume))
     if resume:
@@ -122,21 +130,38 @@ def _after_resume(
     if not heard:
         return [_phase("resumed", resume, end)]
     last = max([heard[-1], *statuses], key=_at)
-    return [
-        _phase("resumed", resume, heard[0]),
-        _phase("announce", heard[0], heard[-1]),
-        _phase("settled", last, end),
-    ]
+    phases = [_phase("resumed", resume, heard[0]), _phase("announce", heard[0], heard[-1])]
+    if not _interrupted(statuses):
+        phases.append(_phase("settled", last, end))
+    return phases
 
 
-def _by_status(statuses: Sequence[Event], resume: Event | None) -> list[Phase]:
+def _statuses(qemu: Sequence[Event], source: str) -> list[Event]:
+    """The source's MIGRATION events, in order.
+
+    A source whose QEMU is gone does not say that its post-copy is interrupted: the target does.
+    """
+    migration = [event for event in qemu if event.name == "MIGRATION"]
+    own = [event for event in migration if event.host == source]
+    if not own or _interrupted(own):
+        return own
+    others = [e for e in migration if e.host != source and e.at_ns > own[-1].at_ns]
+    return [*own, *(event for event in others if status_of(event) in INTERRUPTED)]
+
+
+def _interrupted(statuses: Sequence[Event]) -> bool:
+    """Whether the last word is that a post-copy waits for its recovery."""
+    return bool(statuses) and status_of(statuses[-1]) in INTERRUPTED
+
+
+def _by_status(statuses: Sequence[Event], resume: Event | None, end: Event) -> list[Phase]:
     phases = []
-    for event, following in pairwise(statuses):
+    for event, following in pairwise([*statuses, *([end] if _interrupted(statuses) else [])]):
         name = STATUS_PHASES.get(status_of(event))
         if name is None or name == "precopy":  # which has passes
             continue
         ends = [following]
-        if name == "device" and resume and resume.at_ns >= event.at_ns:
+        if name in ("device", "postcopy-device") and resume and resume.at_ns >= event.at_ns:
             ends.append(resume)
         phases.append(_phase(name, event, min(ends, key=lambda end: end.at_ns)))
     return phases

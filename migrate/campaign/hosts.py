@@ -6,12 +6,15 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from migrate.backends.registry import INSPECTIONS, MODES
+from migrate.clock import Deadline
+from migrate.errors import LabError
 from migrate.images.initramfs import ensure_image
-from migrate.lab import capabilities
+from migrate.lab import capabilities, trace_points
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import cache_folder
 from migrate.lab.kvm_boot import BOOT_S
-from migrate.model import HostFacts
+from migrate.model import HostFacts, MachineFacts
+from migrate.recorder.machines import LOOK_S, facts_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -22,19 +25,30 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
 
     def ask(host: Host) -> HostFacts:
         with host.connect() as hypervisor:
-            return capabilities.gather(
+            facts = capabilities.gather(
                 host,
                 hypervisor,
                 cache_folder(),
                 image,
-                INSPECTIONS,
+                (*INSPECTIONS, trace_points.INSPECTION),
                 fresh=fresh,
                 seconds=BOOT_S * lab.patience,
             )
+        return facts.model_copy(update={"machine": _machine(host, lab.patience)})
 
     LOGGER.info("asking the hosts what they can do")
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(ask, lab.hosts.values()))
+
+
+def _machine(host: Host, patience: float) -> MachineFacts | None:
+    deadline = Deadline.after(LOOK_S * patience)
+    try:
+        with host.small_files(deadline) as files:
+            return facts_of(files, deadline)
+    except LabError as error:
+        LOGGER.info("what the machine of %s is: not known: %s", host.name, error)
+        return None
 
 
 def needs_of_modes() -> dict[str, tuple[str, ...]]:

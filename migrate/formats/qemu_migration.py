@@ -1,12 +1,12 @@
 """What QEMU and libvirt say of a migration that goes on: its statuses and its progress.
 
-Sources: qapi/migration.json (MigrationStatus, MigrationInfo); libvirt's VIR_DOMAIN_JOB_* statistics
-(libvirt-domain.h).
+Sources: qapi/migration.json (MigrationStatus, MigrationInfo) from QEMU 7.2 to 11.1; libvirt's
+VIR_DOMAIN_JOB_* statistics (libvirt-domain.h).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from migrate.model import Event, PhaseName, Sample
@@ -17,11 +17,27 @@ STATUS_PHASES: Mapping[str, PhaseName] = {
     "active": "precopy",
     "pre-switchover": "pre-switchover",
     "device": "device",
+    "postcopy-device": "postcopy-device",
     "postcopy-active": "postcopy",
+    "postcopy-paused": "postcopy-paused",
+    "postcopy-recover-setup": "postcopy-recover-setup",
+    "postcopy-recover": "postcopy-recover",
+    "colo": "colo",
+    "cancelling": "cancelling",
+    "failing": "failing",
 }
-"""The source's phase by its MigrationStatus, as its MIGRATION event has it."""
+"""The source's phase by its MigrationStatus, as its MIGRATION event has it; a status that is not
+here nor in :data:`_POINTS` is that of a yet newer QEMU."""
+POSTCOPY: frozenset[PhaseName] = frozenset(
+    {"postcopy", "postcopy-paused", "postcopy-recover-setup", "postcopy-recover"}
+)
+"""Phases in which the guest is the target's, and memory of it is still on the source."""
+INTERRUPTED = ("postcopy-paused", "postcopy-recover-setup", "postcopy-recover")
+"""Statuses, of both ends, of a post-copy whose connection is lost, until it is recovered."""
 GAVE_UP = ("failed", "cancelled")
 """Statuses after which the guest stays where it was."""
+_POINTS = ("none", "completed", *GAVE_UP)
+"""Statuses that nothing goes on in."""
 SWITCHED = ("pre-switchover", "device", "completed")
 """Statuses of a source that has begun to switch over."""
 FINAL = ("completed", "postcopy-active")
@@ -31,6 +47,14 @@ FINAL = ("completed", "postcopy-active")
 def status_of(event: Event) -> str:
     """The status in a MIGRATION event; empty if it has none."""
     return str(event.data.get("status", ""))
+
+
+def unknown_statuses(events: Iterable[Event]) -> tuple[tuple[str, str], ...]:
+    """Host and name of each status that is not known here, in the order of their first events."""
+    known = ("", *STATUS_PHASES, *_POINTS)
+    reported = [event for event in events if (event.source, event.name) == ("qemu", "MIGRATION")]
+    unknown = [event for event in reported if status_of(event) not in known]
+    return tuple(dict.fromkeys((event.host, status_of(event)) for event in unknown))
 
 
 def sample_of_query(at_ns: int, host: str, answer: Mapping[str, Any]) -> Sample:

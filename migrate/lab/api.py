@@ -13,6 +13,7 @@ from migrate.clock import Deadline, Offset
 from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
 from migrate.lab.resources import Resources
+from migrate.lab.small_files import SmallFiles
 
 
 class Power(Protocol):
@@ -78,6 +79,9 @@ class Host(Runs, Protocol):
     def read(self, path: str, deadline: Deadline) -> bytes:
         """What is in a file of the host."""
 
+    def small_files(self, deadline: Deadline) -> AbstractContextManager[SmallFiles]:
+        """Files of the host's ``/proc`` and ``/sys``, cheaply read while the block runs."""
+
     def dial(self, path: str, deadline: Deadline) -> AbstractContextManager[socket.socket]:
         """A connection to a unix socket of the host while the block runs."""
 
@@ -89,6 +93,17 @@ class Host(Runs, Protocol):
 
     def start_libvirt(self, deadline: Deadline) -> None:
         """Start the host's libvirtd."""
+
+
+class Place(Protocol):
+    """Namespaces on this machine."""
+
+    @property
+    def init_pid(self) -> int:
+        """Their process 1, as this machine numbers it."""
+
+    def file(self, path: str) -> Path:
+        """A file in there, as this machine sees it."""
 
 
 class Lab(Protocol):
@@ -111,6 +126,14 @@ class Lab(Protocol):
     @property
     def hosts(self) -> Mapping[str, Host]:
         """By name, in the lab file's order."""
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """By host: the namespaces that it is, or that its machine runs in; none of a rack."""
+
+    @property
+    def machine_pid_file(self) -> str | None:
+        """In a place: of the program that is the host's machine; None: a host is no such thing."""
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:

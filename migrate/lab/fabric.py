@@ -18,7 +18,7 @@ from typing import Any, Self
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Host
+from migrate.lab.api import Host, Place
 from migrate.lab.config import cache_folder
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
@@ -41,6 +41,8 @@ class FabricLab:
     guest_address = GUEST_ADDRESS
     peer_is_here = True
     prefix = PREFIX
+    places: Mapping[str, Place]
+    machine_pid_file: str | None = None
 
     def __init__(self, record: LabRecord) -> None:
         self.record = record

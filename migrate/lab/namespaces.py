@@ -26,6 +26,7 @@ from migrate.lab.api import Power
 from migrate.lab.config import cache_folder
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.lab.rootfs import init_program
+from migrate.lab.small_files import LocalFiles, SmallFiles
 from migrate.lab.state import HostRecord, LabRecord, ProcessId
 
 LIBVIRTD = """\
@@ -173,6 +174,11 @@ class NamespaceHost:
             return self.file(path).read_bytes()
         except OSError as error:
             raise HostError(f"read {path}", host=self.name, said=str(error)) from error
+
+    @contextmanager
+    def small_files(self, _deadline: Deadline) -> Iterator[SmallFiles]:
+        """See Host; its /proc has the numbers that its processes have there."""
+        yield LocalFiles(self.file)
 
     @contextmanager
     def dial(self, path: str, deadline: Deadline) -> Iterator[socket.socket]:

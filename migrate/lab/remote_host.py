@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from migrate.clock import Deadline, Offset, offset_of
@@ -15,6 +15,7 @@ from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address
 from migrate.lab.api import Power
 from migrate.lab.resources import Resources
+from migrate.lab.small_files import RemoteFiles, SmallFiles
 
 CLOCK_ROUNDS = 24
 CLOCK_S = 10.0
@@ -79,6 +80,12 @@ class RemoteHost:
     def read(self, path: str, deadline: Deadline) -> bytes:
         """What is in a file of the host."""
         return self._ssh.read(path, deadline)
+
+    @contextmanager
+    def small_files(self, deadline: Deadline) -> Iterator[SmallFiles]:
+        """See Host; by the probe, over one channel of ssh."""
+        with self._ssh.talking([self._reach.program, "--files"], deadline) as lines:
+            yield RemoteFiles(self.name, lines)
 
     def dial(self, path: str, deadline: Deadline) -> AbstractContextManager[socket.socket]:
         """A connection to a unix socket of the host, over ssh, while the block runs."""

@@ -37,6 +37,14 @@ from migrate.model.details import (
     Span,
 )
 from migrate.model.host import Capability, HostFacts
+from migrate.model.machine import (
+    MachineFacts,
+    MachineRecording,
+    MachineSample,
+    MachineState,
+    MachineUse,
+    MachineWindow,
+)
 from migrate.model.observation import (
     DIRECTIONS,
     STANDBY_DRIVER,
@@ -58,6 +66,7 @@ from migrate.model.observation import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -93,6 +102,12 @@ __all__ = [
     "HostFacts",
     "Interface",
     "LowerChange",
+    "MachineFacts",
+    "MachineRecording",
+    "MachineSample",
+    "MachineState",
+    "MachineUse",
+    "MachineWindow",
     "MemoryCheck",
     "Mode",
     "MonitorGap",
@@ -120,6 +135,7 @@ __all__ = [
     "Stall",
     "Stream",
     "TcpCheck",
+    "Unmeasured",
     "UnreachedTries",
     "Value",
     "Vdpa",

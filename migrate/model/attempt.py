@@ -7,6 +7,7 @@ from typing import Literal
 from migrate.model.base import SCHEMA, NotNegative, Value
 from migrate.model.case import Case, Outcome
 from migrate.model.details import GapExplanation, MoveDetails
+from migrate.model.machine import MachineState
 from migrate.model.observation import (
     Carrier,
     CarrierCheckpoint,
@@ -22,6 +23,7 @@ from migrate.model.observation import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
 )
 
 
@@ -69,6 +71,9 @@ class Findings(Value):
     reported: ReportedFigures = ReportedFigures()
     phases: tuple[Phase, ...] = ()
     gaps: tuple[Gap, ...] | None = None
+    unmeasured: tuple[Unmeasured, ...] = ()
+    """Stretches in which the meter can't tell whether a direction was served: neither gap nor not.
+    An outage may have been as long as a stretch, and the gaps next to it together."""
     streams: tuple[Stream, ...] | None = None
     stalls: tuple[Stall, ...] | None = None
     explained: tuple[GapExplanation, ...] | None = None
@@ -102,6 +107,8 @@ class Findings(Value):
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""
+    machine: MachineState | None = None
+    """How busy the machines were; None: not recorded."""
 
 
 class Attempt(Findings):

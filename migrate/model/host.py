@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from migrate.model.base import Value
+from migrate.model.machine import MachineFacts
 
 
 class Capability(Value):
@@ -23,6 +24,8 @@ class HostFacts(Value):
     kernel: str
     versions: dict[str, str]
     capabilities: tuple[Capability, ...]
+    machine: MachineFacts | None = None
+    """What it is made of; None: not asked."""
 
     def capability(self, name: str) -> Capability:
         """The capability called ``name``; one that was not looked for is not able."""

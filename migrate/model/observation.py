@@ -59,12 +59,18 @@ class Phase(Value):
 
 
 class Gap(Value):
-    """From the last packet served to the next one served, in one direction."""
+    """The outage between the last packet served and the next one served, in one direction.
+
+    ``begin_ns`` and ``length_ns`` are of the outage as it is most likely; it lasted ``length_ns``
+    give or take ``error_ns``, which all that the meter can't know is in.
+    """
 
     direction: Direction
     begin_ns: int
     length_ns: int
     error_ns: int
+    place_error_ns: int | None = None
+    """Of ``begin_ns`` on the axis; None: as that of the length."""
     lost: int = 0
     late: int = 0
     duplicated: int = 0
@@ -78,6 +84,34 @@ class Gap(Value):
     def length_ms(self) -> float:
         """The gap's length in milliseconds."""
         return self.length_ns / 1e6
+
+    @property
+    def place_off_ns(self) -> int:
+        """The error of its place on the axis."""
+        return self.error_ns if self.place_error_ns is None else self.place_error_ns
+
+    @property
+    def least_ns(self) -> int:
+        """It was out for so long at least."""
+        return max(0, self.length_ns - self.error_ns)
+
+    @property
+    def most_ns(self) -> int:
+        """It was out for no longer than this, unless it is open-ended."""
+        return self.length_ns + self.error_ns
+
+
+class Unmeasured(Value):
+    """A stretch of the axis in which the meter can't tell whether a direction was served.
+
+    Its log was full, its socket dropped packets, the sender sent nothing, or a clock is not known
+    well enough to tell late from on time: there may have been an outage as long as the stretch.
+    """
+
+    direction: Direction
+    begin_ns: int
+    length_ns: int
+    reason: str
 
 
 class Stall(Value):
@@ -119,6 +153,8 @@ class Stream(Value):
     late: int
     duplicated: int
     reordered: int
+    unknown: int = 0
+    """Whether they arrived is not known; ``received + lost + unknown = sent``."""
 
 
 class Sample(Value):

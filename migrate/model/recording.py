@@ -13,6 +13,7 @@ from migrate.clock import Offset
 from migrate.model.attempt import Problem, QemuEnd
 from migrate.model.base import Positive, Value
 from migrate.model.case import Outcome
+from migrate.model.machine import MachineRecording
 from migrate.model.observation import (
     ClockReading,
     DirtyRate,
@@ -295,8 +296,12 @@ class Recording(Value):
     """The fabric was listened to for announcements until then."""
     dirty_rates: tuple[DirtyRate, ...] = ()
     """After the last move."""
+    machines: tuple[MachineRecording, ...] = ()
+    """All that the attempt ran on; empty: not recorded."""
     backend_failed: tuple[str, ...] | None = None
     """By the log of QEMU where the guest ended; None: it was not read."""
+    no_trace_points: dict[str, str] = Field(default={})
+    """By host: why the log of its QEMU tells nothing of the guest's stop."""
     qemu_ends: tuple[QemuEnd, ...] = ()
     """By the logs of both QEMUs."""
     void: tuple[str, ...] = ()

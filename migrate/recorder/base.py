@@ -15,6 +15,7 @@ from migrate.model import Case, PhaseName, Sample
 from migrate.model.recording import HopRecording, StartRecording
 from migrate.recorder.clocks import Clocks
 from migrate.recorder.events import Listener
+from migrate.recorder.machines import Machines
 from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.traffic import Traffic
 
@@ -53,6 +54,7 @@ class Rig:
     hotplug: Mapping[str, str | None]
     """By host: the device, as XML, that the guest is plugged in there."""
     start: StartRecording
+    machines: Machines
 
     def direction(self) -> tuple[Host, Host]:
         """Source and target of the next move."""

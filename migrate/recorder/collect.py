@@ -15,7 +15,7 @@ from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import LabError, LeaseLostError
-from migrate.formats.log_events import parse_qemu_log
+from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.formats.qemu_end import qemu_end
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
@@ -24,6 +24,7 @@ from migrate.model.recording import HopRecording, Recording
 from migrate.recorder import traffic
 from migrate.recorder.base import Rig
 from migrate.recorder.dirty_rate import in_attempt
+from migrate.recorder.trace_points import why_no_trace_points
 
 LOGGER = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         ),
         traffic.nothing_read(),
     )
+    machines = rig.machines.stop()
     logs = {
         host.name: salvage.read(
             f"the logs of {host.name} were", partial(logs_of, host, rig.case), NO_LOGS
@@ -91,6 +93,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     heard = salvage.read("announcements were", rig.traffic.announcements, none_heard)
     announcements = _placed(rig, heard)
     logged = _placed(rig, _log_events(rig, logs))
+    logged = [event for event in logged if event.at_ns >= start.begin_ns]
     return Recording(
         start=start,
         hops=tuple(hops),
@@ -99,11 +102,12 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
             *events,
             *announcements,
             *lower_events(log),
-            *(event for event in logged if event.at_ns >= start.begin_ns),
+            *logged,
         ),
         clocks=tuple(rig.clocks.readings),
         listened_until_ns=listened_until_ns,
         dirty_rates=dirty_rates,
+        machines=machines,
         backend_failed=_backend_failed(rig.case, logs, held_by),
         qemu_ends=tuple(
             end
@@ -111,6 +115,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
             if (end := qemu_end(texts.get("qemu", ""), name)) is not None
         ),
         void=tuple(salvage.missing),
+        no_trace_points=_no_trace_points(rig, logs, logged) if stops else {},
         notes=tuple(rig.clocks.notes),
         files={**start.files, **_files_of_hops(hops), **_log_files(rig, logs)},
     )
@@ -153,6 +158,16 @@ def _log_events(rig: Rig, logs: Logs) -> list[Event]:
         events += parse_qemu_log(logs[host.name].get("qemu", ""), host.name, wall)
         events += mode.log_events(logs[host.name], host.name, wall)
     return events
+
+
+def _no_trace_points(rig: Rig, logs: Logs, logged: Sequence[Event]) -> dict[str, str]:
+    """Why a host's QEMU has told nothing of the guest's stop, by host; of one that has: nothing."""
+    traced = {event.host for event in logged if event.name in TRACED}
+    return {
+        host.name: why_no_trace_points(host, logs[host.name].get("qemu"))
+        for host in rig.pair
+        if host.name not in traced
+    }
 
 
 def _placed(rig: Rig, events: Sequence[Event]) -> list[Event]:

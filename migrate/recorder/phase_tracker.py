@@ -17,6 +17,7 @@ class PhaseTracker:
     def __init__(self, source: str) -> None:
         self._source = source
         self._unplugging = False
+        self._last: PhaseName | None = None
         self._subscribers: list[OnPhase] = []
 
     def subscribe(self, on_phase: OnPhase) -> None:
@@ -30,9 +31,14 @@ class PhaseTracker:
                 on_phase(phase)
 
     def _begun_by(self, event: Event) -> tuple[PhaseName, ...]:
-        """``active`` after ``wait-unplug`` begins two: ``standby`` and ``precopy``."""
+        """``active`` after ``wait-unplug`` begins two: ``standby`` and ``precopy``.
+
+        Both ends report that a post-copy is interrupted: the first of them begins the phase.
+        """
         phase = phase_of(event, self._source)
-        begun: tuple[PhaseName, ...] = (phase,) if phase else ()
+        again = phase == self._last == "postcopy-paused"
+        self._last = phase or self._last
+        begun: tuple[PhaseName, ...] = (phase,) if phase and not again else ()
         if (event.source, event.host, event.name) == ("qemu", self._source, "MIGRATION"):
             if self._unplugging:
                 begun = ("standby", *begun)
@@ -50,10 +56,11 @@ def phase_of(event: Event, source: str) -> PhaseName | None:
         return None
     if event.name == "RESUME":
         return "resumed"
+    status = status_of(event) if event.name == "MIGRATION" else ""
     if event.host != source:
-        return "replug" if event.name == "FAILOVER_NEGOTIATED" else None
+        if event.name == "FAILOVER_NEGOTIATED":
+            return "replug"
+        return "postcopy-paused" if status == "postcopy-paused" else None
     if event.name == "STOP":
         return "stopped"
-    if event.name == "MIGRATION":
-        return STATUS_PHASES.get(status_of(event))
-    return None
+    return STATUS_PHASES.get(status)

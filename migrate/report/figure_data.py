@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.model import Attempt, Event, Sample
+from migrate.model import Attempt, Event, MachineRecording, Sample
 from migrate.model.recording import Arrivals
 
 INK = "#1f2933"
@@ -20,6 +20,7 @@ class FigureData:
     arrivals: dict[str, Arrivals]
     samples: Sequence[Sample]
     events: Sequence[Event] = ()
+    machines: Sequence[MachineRecording] = ()
     points: int = 4000
     """Packets of each direction that are drawn, at most, besides edges and extremes."""
 
@@ -37,6 +38,19 @@ class FigureData:
     def ms(self, at_ns: float) -> float:
         """A point of the axis in the figure, in milliseconds."""
         return (at_ns - self.zero_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch in a lane; ``hover`` when pointed at, ``text`` written beside it, or inside."""
+
+    y: float
+    begin: float
+    end: float
+    colour: str
+    hover: str
+    text: str = ""
+    inside_from: float | None = None
 
 
 def windows(data: FigureData) -> tuple[tuple[float, float], ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from migrate.analysis.phases import primary_carries
 from migrate.model import Event, Phase, PhaseName, Span
-from migrate.report.figure_data import INK, FigureData, missing
+from migrate.report.figure_data import INK, Bar, FigureData, missing
+from migrate.report.figure_machines import machine_bars, machine_lanes
 
 STALL, REPORTED, PRIMARY, STANDBY = "#cc79a7", "#1f2933", "#56b4e9", "#e69f00"
 STAGES, UNEXPLAINED = ("#f0a875", "#f7cfae"), "#b00020"
@@ -21,7 +22,14 @@ PHASES: dict[PhaseName, str] = {
     "pre-switchover": "#8fc3e3",
     "stopped": "#f6c8a4",
     "device": "#ef9d62",
+    "postcopy-device": "#e8b79a",
     "postcopy": "#d9c2e6",
+    "postcopy-paused": "#b58ccb",
+    "postcopy-recover-setup": "#cdb0dc",
+    "postcopy-recover": "#c4a0d6",
+    "colo": "#d9c2e6",
+    "cancelling": "#e6c3c3",
+    "failing": "#e0a5a5",
     "resumed": "#c3e6d8",
     "announce": "#93d1bb",
     "replug": "#e3c65a",
@@ -34,19 +42,6 @@ LANE_PX, LEVEL, PX = 24, 0.62, 1000
 LETTER_PX = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A stretch in a lane; ``hover`` when pointed at, ``text`` written beside it, or inside."""
-
-    y: float
-    begin: float
-    end: float
-    colour: str
-    hover: str
-    text: str = ""
-    inside_from: float | None = None
-
-
 def lanes(data: FigureData) -> dict[str, float]:
     """Heights of the lanes by name, from the top; only lanes that have content."""
     names = ["phase"]
@@ -57,6 +52,7 @@ def lanes(data: FigureData) -> dict[str, float]:
     if _stages(data):
         names.append("stop by stage")
     names += ["downtime reported", "guest stall"]
+    names += machine_lanes(data)
     return {name: float(len(names) - 1 - number) for number, name in enumerate(names)}
 
 
@@ -67,12 +63,13 @@ def top(data: FigureData, window: tuple[float, float]) -> float:
 
 
 def draw(drawn: Any, go: Any, data: FigureData, window: tuple[float, float]) -> None:
-    """Phases, primary, who carries the traffic, the stop by stage, downtime, the guest's stall."""
+    """Phases, primary, who carries the traffic, stages, downtime, the guest's stall, machines."""
     at = lanes(data)
     for bar in (
         *_phase_bars(data, at, window),
         *_carrier_bars(data, at, window),
         *_stop_bars(data, at, window),
+        *machine_bars(data, at),
     ):
         _draw_bar(drawn, go, bar)
     for x, level, text in labels(data, window):

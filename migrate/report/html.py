@@ -17,6 +17,7 @@ from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
+from migrate.report.machines import describe, machine_sections
 from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, run_table
 from migrate.results.layout import PRUNED
@@ -66,13 +67,14 @@ def render(record: RunRecord) -> str:
         expired=len(quarantine.expired(record.run)),
         attempts=[_section(record_of_attempt, points) for record_of_attempt in record.attempts],
         plotly=get_plotlyjs(),
+        described=describe,
     )
 
 
 def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
     attempt, events, arrivals = record.attempt, record.events(), record.arrivals()
     gaps = attempt.gaps or ()
-    data = FigureData(attempt, arrivals, record.samples(), events, points)
+    data = FigureData(attempt, arrivals, record.samples(), events, record.machines(), points)
     return {
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,
@@ -90,6 +92,7 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
             for event in events[:EVENTS]
         ],
         "more_events": max(0, len(events) - EVENTS),
+        "machine": tuple(machine_sections(attempt)),
         "inside": sections(attempt),
         "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
     }

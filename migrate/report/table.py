@@ -15,6 +15,7 @@ from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, rankin
 from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run
+from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
 
@@ -69,7 +70,7 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
             (
-                Cell(label),
+                Cell(label, busy_mark(group)),
                 Cell(str(len(group))),
                 *_cells(told.get(label, ()), COLUMNS),
                 _verdict(run, group),
@@ -84,7 +85,7 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
         about=ABOUT.get(run.lab_kind, ""),
         notes=(*_notes(told), *ranking_notes(told)),
         skips=(*_skip_lines(run, attempts),),
-        remarks=(*_remarks(named),),
+        remarks=(*busy_lines(named), *_remarks(named)),
     )
 
 

@@ -22,9 +22,17 @@ from migrate.results.files import exclusive, write_file
 from migrate.results.layout import PARTIAL, PRUNED
 from migrate.results.reader import read_head
 from migrate.results.recording_file import RECORDING
+from migrate.results.tables import MACHINES
 
 BULKY = (
-    *("arrivals.parquet", "samples.parquet", "events.jsonl", "handoff.json", "stream.json"),
+    *(
+        "arrivals.parquet",
+        "samples.parquet",
+        MACHINES,
+        "events.jsonl",
+        "handoff.json",
+        "stream.json",
+    ),
     RECORDING,
     *("source.xml", "target.xml", "logs"),
 )

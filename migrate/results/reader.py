@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
-from migrate.model import SCHEMA, Attempt, Event, Run, Sample, Value
+from migrate.model import SCHEMA, Attempt, Event, MachineRecording, Run, Sample, Value
 from migrate.results.layout import PARTIAL, damaged
-from migrate.results.tables import ARRIVALS, read_table
+from migrate.results.tables import ARRIVALS, MACHINES, machines_of_rows, read_table
 
 if TYPE_CHECKING:
     from migrate.model.recording import Arrivals
@@ -43,6 +43,14 @@ class AttemptRecord:
         return tuple(
             Sample(**row) for row in read_table(self.folder / "samples.parquet").to_pylist()
         )
+
+    def machines(self) -> tuple[MachineRecording, ...]:
+        """The looks at the machines; empty where an older migrate-lab took none."""
+        path = self.folder / MACHINES
+        if not path.exists():
+            return ()
+        facts = self.attempt.machine.facts if self.attempt.machine is not None else {}
+        return machines_of_rows(read_table(path).to_pylist(), facts)
 
     def arrivals(self) -> dict[str, Arrivals]:
         """Packets by direction, in order of arrival, times on the axis; only directions logged."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migrate.model import Sample
+from migrate.model import MachineFacts, MachineRecording, MachineSample, Sample
 from migrate.results.layout import damaged
 
 if TYPE_CHECKING:
@@ -37,6 +37,50 @@ def arrivals_to_parquet(arrivals: Mapping[str, Arrivals]) -> bytes:
     )
     columns = [pa.array(direction, pa.string()), *(pa.array(column(n)) for n in ARRIVALS[1:])]
     return to_parquet(pa.table(dict(zip(ARRIVALS, columns, strict=True))))
+
+
+MACHINES = "machines.parquet"
+_COUNTERS = tuple(
+    name for name in MachineSample.model_fields if name not in ("at_ns", "error_ns", "parts_s")
+)
+
+
+def machines_to_parquet(machines: Sequence[MachineRecording]) -> bytes:
+    """A row for each look at a machine, and one for each program of ours that it saw."""
+    types: dict[str, type] = {"machine": str, "at_ns": int, "error_ns": int, "part": str}
+    types |= {"cpu_s": float, **dict.fromkeys(_COUNTERS, float), "runnable": int}
+    return to_parquet(to_arrow(list(_machine_rows(machines)), types))
+
+
+def _machine_rows(machines: Sequence[MachineRecording]) -> Iterator[dict[str, object]]:
+    for machine in machines:
+        for sample in machine.samples:
+            when = {"machine": machine.name, "at_ns": sample.at_ns, "error_ns": sample.error_ns}
+            yield {**when, **{name: getattr(sample, name) for name in _COUNTERS}}
+            for part, seconds in sample.parts_s.items():
+                yield {**when, "part": part, "cpu_s": seconds}
+
+
+def machines_of_rows(
+    rows: Sequence[Mapping[str, Any]], facts: Mapping[str, MachineFacts]
+) -> tuple[MachineRecording, ...]:
+    """The machines' samples out of rows of ``machines.parquet``."""
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_machine = samples.setdefault(row["machine"], [])
+        if row["part"] is None:
+            when = {"at_ns": row["at_ns"], "error_ns": row["error_ns"], "parts_s": {}}
+            of_machine.append({**when, **{name: row[name] for name in _COUNTERS}})
+        else:
+            of_machine[-1]["parts_s"][row["part"]] = row["cpu_s"]
+    return tuple(
+        MachineRecording(
+            name=name,
+            facts=facts.get(name, MachineFacts()),
+            samples=tuple(MachineSample(**sample) for sample in looks),
+        )
+        for name, looks in samples.items()
+    )
 
 
 def to_arrow(rows: Sequence[Mapping[str, object]], types: Mapping[str, type]) -> Any:

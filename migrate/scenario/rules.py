@@ -11,6 +11,7 @@ from typing import Any
 from migrate.backends.base import BackendMode
 from migrate.backends.registry import MODES, backend_mode
 from migrate.backends.rule import Rule
+from migrate.formats.qemu_migration import POSTCOPY
 from migrate.model import Case, PhaseName, VirtualFunction
 
 
@@ -22,10 +23,11 @@ def rules_of(case: Case) -> tuple[Rule, ...]:
 def phases_of(case: Case) -> frozenset[PhaseName]:
     """The phases that a move by this policy can have."""
     phases: set[PhaseName] = {"setup", "stopped", "device", "resumed", "announce", "settled"}
+    phases |= {"cancelling", "failing"}
     if case.policy.method != "save-restore":
         phases |= {"precopy", "pre-switchover"}
         if case.policy.may_postcopy:
-            phases.add("postcopy")
+            phases |= {"postcopy-device", *POSTCOPY}
     return frozenset(phases) | backend_mode(case.interface.mode).phases
 
 
@@ -37,6 +39,11 @@ def _modes(able: Callable[[BackendMode[Any]], bool]) -> str:
     return " or ".join(f"'{name}'" for name, mode in MODES.items() if able(mode))
 
 
+TOO_LATE: frozenset[PhaseName] = frozenset(
+    {"cancelling", "failing", "postcopy-device", *POSTCOPY}
+    | {"resumed", "announce", "replug", "settled"}
+)
+"""Phases in which a move can't be aborted any more, or has been."""
 REATTACHED = _modes(lambda mode: mode.can_reattach)
 WITH_PROCESS = _modes(lambda mode: mode.has_process)
 WITH_VF = _modes(lambda mode: mode.has_vf)
@@ -105,7 +112,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "policy.abort_at",
         lambda case: (
-            case.policy.abort_at in ("postcopy", "resumed", "announce", "replug", "settled")
+            case.policy.abort_at in TOO_LATE
             or (case.policy.abort_at is not None and case.policy.abort_at not in phases_of(case))
         ),
         "at this phase there is nothing that could be aborted",

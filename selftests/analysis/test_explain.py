@@ -89,6 +89,65 @@ def test_a_stop_without_trace_points_is_one_span_and_devices_are_not_known() -> 
     assert device_times(told(STOP, RESUME)) is None
 
 
+STATUSES = (
+    qemu_event(3, "MIGRATION", "a", status="pre-switchover"),
+    qemu_event(9, "MIGRATION", "a", status="device"),
+    qemu_event(43, "MIGRATION", "b", status="completed"),
+    qemu_event(44, "MIGRATION", "a", status="completed"),
+)
+PAUSED = [(1.0, "the source prepares to switch over"), (6.0, "libvirt lets the switchover go on")]
+
+
+def stages(*events: Event) -> list[tuple[float, str]]:
+    found = stop_stages(told(STOP, RESUME, *events))
+    assert found is not None
+    return [(span.length_ms, span.what) for span in found]
+
+
+def test_how_long_qemu_waits_for_libvirt_is_no_time_of_the_memory() -> None:
+    assert stages(*STATUSES, *TRACES) == [
+        *PAUSED,
+        (11.0, "the rest of memory is sent"),
+        *STAGES[1:],
+    ]
+
+
+def test_a_guest_that_was_suspended_has_its_memory_sent_meanwhile() -> None:
+    passes = qemu_event(2.5, "MIGRATION_PASS", "a")
+    assert stages(passes, *STATUSES)[0] == (1.0, "memory is sent, and the guest is suspended")
+
+
+def test_an_end_without_trace_points_is_told_by_its_status() -> None:
+    ours = [event for event in TRACES if event.host == "a"]
+    theirs = [event for event in TRACES if event.host == "b"]
+    assert stages(*STATUSES, *ours) == [
+        *PAUSED,
+        (11.0, "the rest of memory is sent"),
+        (2.0, "devices are saved"),
+        (21.0, "memory and devices are loaded"),
+        (7.0, "libvirt lets the guest run"),
+    ]
+    assert stages(*STATUSES, *theirs) == [
+        *PAUSED,
+        (21.0, "memory is sent and loaded"),
+        (11.0, "devices are loaded"),
+        (9.0, "libvirt lets the guest run"),
+    ]
+    assert stages(*STATUSES) == [
+        *PAUSED,
+        (34.0, "memory and devices are loaded"),
+        (7.0, "libvirt lets the guest run"),
+    ]
+
+
+def test_a_load_that_nobody_reported_the_end_of_is_not_laid_to_libvirt() -> None:
+    ours = [event for event in TRACES if event.host == "a"]
+    assert stages(*ours)[-1] == (
+        28.0,
+        "memory and devices are loaded, and libvirt lets the guest run",
+    )
+
+
 @pytest.mark.parametrize("events", [(), (STOP,), (RESUME,)])
 def test_what_never_stopped_or_never_resumed_has_no_stages(events: tuple[Event, ...]) -> None:
     assert stop_stages(told(*events, *TRACES)) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ def hops(
     *,
     log: dict[str, Arrivals] | None = None,
     end_ms: float | None = 1200,
+    reasons: Mapping[str, str] | None = None,
 ) -> tuple[MoveDetails, ...]:
     """Hops of a second each, there and back."""
     log = LOG if log is None else log
@@ -88,6 +89,7 @@ def hops(
         ),
         traffic=traffic(log),
         events=tuple(events),
+        no_trace_points=dict(reasons or {}),
         listened_until_ns=None if end_ms is None else round(end_ms * MS),
     )
     case = Case(id="x", guest=GuestSpec(memory_mib=128))
@@ -182,3 +184,25 @@ def test_the_wait_for_pages_is_the_targets_or_not_measured() -> None:
     found = hop(QemuRecording(blocktime=Blocktime(every_ms=12, each_ms=(12, 30))))
     assert (found.postcopy_blocktime_ms, found.postcopy_cpus_blocktime_ms) == (12, (12, 30))
     assert hop(QemuRecording()).postcopy_blocktime_ms is None
+
+
+TRACED = at(150, "downtime-checkpoint", "b", checkpoint="dst-precopy-loadvm-completed")
+REASONS = {"a": "no such trace points", "b": "the log of QEMU was not read: Permission denied"}
+
+
+def test_each_end_without_trace_points_has_its_own_reason() -> None:
+    found = hop(reasons=REASONS)
+    assert found.unseen == tuple(f"{h}: no stages of the stop: {REASONS[h]}" for h in "ab")
+    found = hop(events=(STOP, TRACED, RESUME), reasons={"a": REASONS["a"]})
+    assert found.unseen == (f"a: no stages of the stop: {REASONS['a']}",)
+
+
+def test_a_target_that_was_not_to_load_needs_no_trace_points() -> None:
+    found = hop(events=(STOP, at(160, "RESUME", "a")), reasons=REASONS)
+    assert found.unseen == (f"a: no stages of the stop: {REASONS['a']}",)
+    assert hop(events=(RESUME,), reasons=REASONS).unseen == ()
+
+
+def test_a_recording_that_knows_no_reason_says_what_is_missing() -> None:
+    (reason,) = hop().unseen
+    assert "no trace points vmstate_downtime_* are on record" in reason

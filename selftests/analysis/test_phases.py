@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migrate.analysis.phases import phase_label, phases
+from migrate.formats.qemu_migration import unknown_statuses
 from migrate.model import Event, Phase
 from migrate.recorder.phase_tracker import PhaseTracker
 
@@ -14,6 +15,13 @@ SAID = {
     "active": ("MIGRATION", {"status": "active"}),
     "pre": ("MIGRATION", {"status": "pre-switchover"}),
     "device": ("MIGRATION", {"status": "device"}),
+    "postdevice": ("MIGRATION", {"status": "postcopy-device"}),
+    "paused": ("MIGRATION", {"status": "postcopy-paused"}),
+    "recover-setup": ("MIGRATION", {"status": "postcopy-recover-setup"}),
+    "recover": ("MIGRATION", {"status": "postcopy-recover"}),
+    "colo": ("MIGRATION", {"status": "colo"}),
+    "failing": ("MIGRATION", {"status": "failing"}),
+    "unheard-of": ("MIGRATION", {"status": "unheard-of"}),
     "postcopy": ("MIGRATION", {"status": "postcopy-active"}),
     "completed": ("MIGRATION", {"status": "completed"}),
     "failed": ("MIGRATION", {"status": "failed"}),
@@ -108,8 +116,51 @@ def drawn(found: tuple[Phase, ...]) -> str:
         ),
         pytest.param(
             "10 a:setup, 20 a:active, 40 a:cancelling, 45 a:cancelled",
-            "setup 10-20, precopy 20-40, settled 45-100",
+            "setup 10-20, precopy 20-40, cancelling 40-45, settled 45-100",
             id="aborted-before-the-stop",
+        ),
+        pytest.param(
+            "10 a:setup, 20 a:active, 40 a:STOP, 50 a:device, 55 a:failing, 60 a:failed, "
+            "65 a:RESUME",
+            "setup 10-20, precopy 20-40, stopped 40-65, device 50-55, failing 55-60, "
+            "resumed 65-100",
+            id="a-newer-qemu-says-that-it-is-failing",
+        ),
+        pytest.param(
+            "20 a:active, 40 a:STOP, 42 a:device, 45 a:postdevice, 55 b:RESUME, 56 a:postcopy, "
+            "80 a:completed",
+            "precopy 20-40, stopped 40-55, device 42-45, postcopy-device 45-55, resumed 55-100, "
+            "postcopy 56-80",
+            id="a-newer-qemu-waits-for-the-target-to-load-the-devices",
+        ),
+        pytest.param(
+            "20 a:active, 40 a:STOP, 42 a:device, 50 a:postcopy, 52 b:RESUME, 53 announce, "
+            "60 b:paused, 61 a:paused, 70 b:recover, 71 a:recover-setup, 72 a:recover, "
+            "73 a:postcopy, 80 a:completed",
+            "precopy 20-40, stopped 40-52, device 42-50, postcopy 50-61, resumed 52-53, "
+            "announce 53-53, postcopy-paused 61-71, postcopy-recover-setup 71-72, "
+            "postcopy-recover 72-73, postcopy 73-80, settled 80-100",
+            id="postcopy-interrupted-and-recovered",
+        ),
+        pytest.param(
+            "20 a:active, 40 a:STOP, 42 a:device, 50 a:postcopy, 52 b:RESUME, 53 announce, "
+            "61 a:paused",
+            "precopy 20-40, stopped 40-52, device 42-50, postcopy 50-61, resumed 52-53, "
+            "announce 53-53, postcopy-paused 61-100",
+            id="postcopy-interrupted-to-the-end-never-settles",
+        ),
+        pytest.param(
+            "20 a:active, 40 a:STOP, 42 a:device, 50 a:postcopy, 52 b:RESUME, 53 announce, "
+            "60 b:paused",
+            "precopy 20-40, stopped 40-52, device 42-50, postcopy 50-60, resumed 52-53, "
+            "announce 53-53, postcopy-paused 60-100",
+            id="a-source-that-is-gone-says-nothing-but-the-target-does",
+        ),
+        pytest.param(
+            "10 a:setup, 20 a:active, 30 a:colo, 40 a:unheard-of, 45 a:STOP, 50 a:completed, "
+            "60 b:RESUME",
+            "setup 10-20, precopy 20-30, colo 30-40, stopped 45-60, resumed 60-100",
+            id="a-status-that-is-not-known-is-in-no-phase",
         ),
         pytest.param(
             "10 a:STOP, 11 a:setup, 12 a:active, 13 a:pass1, 30 a:completed, 60 b:RESUME",
@@ -133,6 +184,12 @@ def drawn(found: tuple[Phase, ...]) -> str:
 )
 def test_phases_are_read_from_events(script: str, expected: str) -> None:
     assert drawn(phases(reversed(events(script)), "a", "b", 100)) == expected
+
+
+def test_a_status_that_is_not_known_is_named_with_its_host() -> None:
+    script = "10 a:setup, 20 a:unheard-of, 30 b:unheard-of, 40 a:unheard-of, 50 a:completed"
+    assert unknown_statuses(events(script)) == (("a", "unheard-of"), ("b", "unheard-of"))
+    assert unknown_statuses(events("10 a:setup, 20 a:failing, 30 a:STOP")) == ()
 
 
 def test_no_event_makes_no_phase() -> None:
@@ -188,19 +245,20 @@ STOPPED = "stopped 30-40, device 31-38"
             f"{UNPLUG}, 35 a:cancelling, 36 a:cancelled, 37 a:RESUME, 55 igbvf".replace(
                 "31 a:device", "31 a:pre"
             ),
-            f"{BEGUN}, standby 18-37, stopped 30-37, pre-switchover 31-35, resumed 37-100, "
-            "replug 37-55",
+            f"{BEGUN}, standby 18-37, stopped 30-37, pre-switchover 31-35, "
+            "cancelling 35-36, resumed 37-100, replug 37-55",
             id="aborted-in-the-switchover-it-comes-back-on-the-source",
         ),
         pytest.param(
             "10 a:setup, 12 a:wait-unplug, 18 a:cancelling, 19 virtio_net, 25 a:cancelled, "
             "40 igbvf",
-            "setup 10-12, wait-unplug 12-18, standby 18-25, settled 25-100, replug 25-40",
+            "setup 10-12, wait-unplug 12-18, cancelling 18-25, standby 18-25, settled 25-100, "
+            "replug 25-40",
             id="aborted-in-wait-unplug-it-comes-back-on-the-source",
         ),
         pytest.param(
             "1 igbvf, 10 a:setup, 12 a:wait-unplug, 18 a:cancelling, 25 a:cancelled",
-            "setup 10-12, wait-unplug 12-18, standby 18-100, settled 25-100",
+            "setup 10-12, wait-unplug 12-18, cancelling 18-25, standby 18-100, settled 25-100",
             id="aborted-and-it-never-came-back",
         ),
         pytest.param(
@@ -238,7 +296,7 @@ STOPPED = "stopped 30-40, device 31-38"
         ),
         pytest.param(
             "5 detached, 10 a:setup, 18 a:active, 30 a:cancelling, 31 a:cancelled, 50 attached",
-            "setup 5-18, precopy 18-30, settled 31-100, replug 31-50",
+            "setup 5-18, precopy 18-30, cancelling 30-31, settled 31-100, replug 31-50",
             id="taken-out-and-put-back-where-it-was",
         ),
         pytest.param("5 detached, 50 attached", "setup 5-50", id="taken-out-and-refused-at-once"),
@@ -279,7 +337,7 @@ def test_standby_begins_with_whatever_ends_wait_unplug() -> None:
     ]
     assert begun("12 a:wait-unplug, 18 a:cancelling, 19 a:cancelled") == [
         ("wait-unplug",),
-        ("standby",),
+        ("standby", "cancelling"),
     ]
 
 
@@ -295,3 +353,18 @@ def test_a_move_without_failover_begins_none_of_its_phases() -> None:
         ("stopped",),
         ("resumed",),
     ]
+
+
+def test_an_interrupted_post_copy_begins_once_whoever_reports_it_first() -> None:
+    script = "50 a:postcopy, 60 b:paused, 61 a:paused, 70 b:recover, 72 a:recover, 73 a:postcopy"
+    assert begun(script) == [
+        ("postcopy",),
+        ("postcopy-paused",),
+        ("postcopy-recover",),
+        ("postcopy",),
+    ]
+
+
+def test_statuses_of_newer_qemus_begin_phases_and_unknown_ones_none() -> None:
+    script = "40 a:postdevice, 50 a:failing, 55 a:unheard-of, 60 a:cancelling"
+    assert begun(script) == [("postcopy-device",), ("failing",), ("cancelling",)]

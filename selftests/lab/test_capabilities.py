@@ -16,7 +16,7 @@ import pytest
 from migrate.backends.registry import INSPECTIONS
 from migrate.clock import Deadline
 from migrate.lab import capabilities as facts
-from migrate.lab import kvm_boot
+from migrate.lab import kvm_boot, trace_points
 from migrate.lab.capabilities import HOST, Look, gather, judge, script_of
 from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, KvmBoot
 from migrate.lab.local import lab as local
@@ -26,7 +26,7 @@ from migrate.lab.namespaces import NamespaceHost
 from migrate.model import Capability, HostFacts
 from selftests.helpers import new_name, remove_lab
 
-EVERY = (HOST, *INSPECTIONS)
+EVERY = (HOST, *INSPECTIONS, trace_points.INSPECTION)
 OVS = "ovs-vswitchd-dpdk (Open vSwitch) 3.5.0 DPDK 24.11.4"
 MANAGEMENT = (
     '{"mgmtdev":{"pci/0000:01:00.0":{"supported_classes":["net"],"max_supported_vqs":3,'
@@ -237,7 +237,7 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
 
 def test_the_look_at_a_bare_machine_says_little(tmp_path: Path) -> None:
     said = look_at(tmp_path)
-    assert set(said) <= {"kernel", "cpu", "ovs", "vdpa-tool"}
+    assert set(said) <= {"kernel", "cpu", "ovs", "vdpa-tool", "qemu", "trace-point", "log-item"}
 
 
 def test_a_part_that_finds_nothing_does_not_fail_the_look() -> None:

@@ -53,6 +53,7 @@ def rig(phases: list[PhaseName]) -> Rig:
         rewrites={"a": (), "b": ()},
         hotplug=plain,
         start=cast("Any", None),
+        machines=cast("Any", None),
     )
 
 

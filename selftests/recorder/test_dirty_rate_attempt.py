@@ -75,7 +75,7 @@ def rig(pair: tuple[Host, Host], **expect: Any) -> Rig:
     case = synthetic.case().model_copy(update={"expect": Expect(**expect)})
     nobody = cast("Any", None)
     env = AttemptEnv(lab=nobody)
-    return Rig(case, env, pair, nobody, nobody, nobody, nobody, {}, {}, nobody)
+    return Rig(case, env, pair, nobody, nobody, nobody, nobody, {}, {}, nobody, nobody)
 
 
 def test_rates_are_measured_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:

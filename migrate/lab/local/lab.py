@@ -38,6 +38,7 @@ class LocalLab(FabricLab):
             )
             for host in record.hosts
         }
+        self.places = self.hosts
         super().__init__(record)
 
     def enter(self, host: str, argv: Sequence[str]) -> list[str]:

@@ -83,9 +83,10 @@ class NestedLab(FabricLab):
     cpu_model: str | None = "qemu64"
     """host-model has features that libvirt can't verify in a nested host without asking for all."""
     patience = 4.0
+    machine_pid_file: str | None = PID_FILE
 
     def __init__(self, record: LabRecord) -> None:
-        self.outer = {host.name: _outer(host) for host in record.hosts}
+        self.places: Mapping[str, NamespaceHost] = {h.name: _outer(h) for h in record.hosts}
         self.hosts: Mapping[str, RemoteHost] = {
             host.name: _remote(host, record, MachinePower(self, host)) for host in record.hosts
         }
@@ -111,7 +112,7 @@ class NestedLab(FabricLab):
     def runs(self, host: str) -> bool:
         """Whether the machine behind a host is there at all."""
         pgrep = ["pgrep", "--pidfile", PID_FILE, "^qemu"]
-        return self.outer[host].run(pgrep, Deadline.after(5), check=False).status == 0
+        return self.places[host].run(pgrep, Deadline.after(5), check=False).status == 0
 
     def data_ports(self, host: str) -> tuple[str, ...]:
         """Taps of the machine's links, also of VFs that are devices of their own."""
@@ -169,7 +170,7 @@ class MachinePower:
         self.lab.replace(self.host.name)
 
     def _signal(self, name: str) -> None:
-        place = self.lab.outer[self.host.name]
+        place = self.lab.places[self.host.name]
         signalling = ["pkill", f"-{name}", "--pidfile", PID_FILE, "^qemu"]
         place.run(signalling, Deadline.after(5))
 
@@ -247,7 +248,7 @@ def _machine(lab: NestedLab, host: HostRecord) -> Machine:
         config=_config(lab.record, host.name),
         image=ensure_machine_image(host.root, cache_folder()),
         shares=_shares(),
-        accelerator=_accelerator(lab.outer[host.name], host),
+        accelerator=_accelerator(lab.places[host.name], host),
     )
 
 
@@ -308,7 +309,7 @@ def _boot_and_save(lab: NestedLab, machines: Sequence[Machine], folder: Path) ->
     folder.mkdir(mode=0o700)
     for machine in machines:
         state = folder / f"{machine.name}.state"
-        save(lab.outer[machine.name], state, Deadline.after(SAVE_S))
+        save(lab.places[machine.name], state, Deadline.after(SAVE_S))
 
 
 def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
@@ -326,7 +327,7 @@ def _each(machines: Sequence[Machine], do: Callable[[Machine], None]) -> None:
 
 def _boot(lab: NestedLab, machine: Machine) -> None:
     """Cold, until libvirt knows its emulator: asking it takes seconds, and is part of the state."""
-    start(machine, lab.outer[machine.name], Deadline.after(30))
+    start(machine, lab.places[machine.name], Deadline.after(30))
     _await_ssh(lab, machine.name, Deadline.after(START_S))
     names = "".join(f"{host.address} {host.name}\n" for host in lab.record.hosts)
     host = lab.hosts[machine.name]
@@ -337,7 +338,7 @@ def _boot(lab: NestedLab, machine: Machine) -> None:
 
 def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
     state = states / f"{machine.name}.state"
-    restore(machine, lab.outer[machine.name], state, Deadline.after(30))
+    restore(machine, lab.places[machine.name], state, Deadline.after(30))
     _await_ssh(lab, machine.name, Deadline.after(30))
     _settle(lab, machine)
 
@@ -358,14 +359,14 @@ def _await_ssh(lab: NestedLab, host: str, deadline: Deadline) -> None:
     try:
         until(answers, deadline, POLL_S, not_yet=lambda _error: lab.runs(host))
     except HostError as error:
-        console = lab.outer[host].file(CONSOLE)
+        console = lab.places[host].file(CONSOLE)
         said = f"{error.said}; its console ends: {tail(console)}"
         raise HostError("boot the host", host=host, said=said) from error
 
 
 def _kill(lab: NestedLab, machine: Machine) -> None:
     ending = ["pkill", "-KILL", "--pidfile", PID_FILE, "^qemu"]
-    lab.outer[machine.name].run(ending, Deadline.after(5), check=False)
+    lab.places[machine.name].run(ending, Deadline.after(5), check=False)
 
 
 KIND = FabricKind(plan, make, NestedLab)

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from migrate.clock import Deadline
@@ -22,6 +23,7 @@ from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
+from migrate.lab.api import Place
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
@@ -41,6 +43,8 @@ class RackLab:
     kind = "rack"
     cpu_model: str | None = None
     peer_is_here = False
+    places: Mapping[str, Place] = MappingProxyType({})
+    machine_pid_file: str | None = None
 
     def __init__(self, config: RackConfig, program: str) -> None:
         """No host is touched yet. HostError for one whose key is not known."""

@@ -300,7 +300,7 @@ class Silent:
     """A lab whose machine never answers."""
 
     def __init__(self, place: Place, *, runs: bool) -> None:
-        self.outer = {"a": place}
+        self.places = {"a": place}
         self.hosts = {"a": self}
         self._runs = runs
 

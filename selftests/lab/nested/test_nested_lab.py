@@ -196,7 +196,7 @@ def gone(lab: NestedLab, name: str) -> None:
 def test_a_lab_of_which_a_machine_died_is_not_up_and_is_made_whole(
     up: Up, lab: NestedLab, told: SaidSoFar
 ) -> None:
-    place = lab.outer["b"]
+    place = lab.places["b"]
     place.run(["kill", "-KILL", place.file(machine.PID_FILE).read_text().strip()], soon())
     gone(lab, "b")
     assert fabric_kind.find(lab.name) is None
