@@ -183,10 +183,10 @@ def read_back(
     before, and is not asked.
     """
     end_ns = now_ns()
-    if not guest_is_there:
-        return _without_guest(traffic, end_ns, "the guest is gone: its own log went with it")
     if silent:
         return _without_guest(traffic, end_ns, "the guest fell silent: its own log was not had")
+    if not guest_is_there:
+        return _without_guest(traffic, end_ns, "the guest is gone: its own log went with it")
     try:
         if traffic.loops:
             return _looped(traffic, end_ns, stops, deadline)

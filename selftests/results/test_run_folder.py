@@ -333,6 +333,15 @@ def test_junit_counts_passes_failures_and_skips() -> None:
     assert ["no vDPA" in one.get("message", "") for one in suite.iter("skipped")] == [True]
 
 
+def test_a_void_attempt_is_an_error_of_junit_whatever_its_verdicts_say() -> None:
+    void = synthetic.attempt(synthetic.case()).model_copy(update={"void": ("no fault",)})
+    suite = ET.fromstring(junit(synthetic.run(), [void]))
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert (error.get("message"), error.get("type")) == ("void: no fault", "void")
+
+
 def test_junit_survives_hostile_text() -> None:
     hostile = synthetic.HOSTILE
     verdict = Verdict(check=hostile, result="fail", measured=hostile, evidence=hostile)
