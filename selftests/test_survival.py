@@ -108,7 +108,8 @@ def test_a_host_without_libvirtd_is_named(going: Session, side: str) -> None:
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_libvirtd_crashes_in_the_middle_and_the_guest_stays(going: Session, side: str) -> None:
     fault = Fault.model_validate({"at": "precopy", "do": "stop-libvirtd", "on": side})
-    expect = {"outcome": "failed", "held_by": ["source"]}
+    said = "client socket is closed|End of file|Connection reset"
+    expect = {"outcome": "failed", "held_by": ["source"], "error": said}
     attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
     assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
     assert attempt.error is not None
@@ -163,7 +164,8 @@ def test_a_guest_that_its_backend_fails_at_the_start_is_started_again_a_few_time
 
 def test_the_guest_crashes_in_the_middle(going: Session) -> None:
     fault = Fault(at="precopy", do="kill-guest", on="source")
-    expect = {"outcome": "lost", "held_by": []}
+    killed = r"^migrate to b: QEMU on a ended \(by libvirt: crashed\), without a word; "
+    expect = {"outcome": "lost", "held_by": [], "error": killed}
     attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
     assert (attempt.outcome, attempt.held_by) == ("lost", ())
     assert any("receipts" in note for note in attempt.notes)
@@ -180,7 +182,7 @@ def test_the_guest_crashes_in_the_middle(going: Session) -> None:
 
 def test_the_incoming_guest_crashes_and_the_source_goes_on(going: Session) -> None:
     fault = Fault(at="precopy", do="kill-guest", on="target")
-    expect = {"outcome": "failed", "held_by": ["source"]}
+    expect = {"outcome": "failed", "held_by": ["source"], "error": "QEMU unexpectedly closed"}
     attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
     assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
     assert attempt.passed
