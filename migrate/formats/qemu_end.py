@@ -27,7 +27,11 @@ _DOWN = re.compile(
 )
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6})Z ")
 _SIGNAL = re.compile(r"terminating on signal (\d+)(?: from pid (.*))?$")
-_NOISE = re.compile(r"vmstate_downtime_|^char device redirected to|: warning: |^\d+@\d+\.\d+:")
+_NOISE = re.compile(
+    r"vmstate_downtime_|^char device redirected to|\bwarning: |^\d+@\d+\.\d+:"
+    r"|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\+0000: "
+)
+"""Trace points, warnings of the start, and what libvirt writes: of taints, and of a migration."""
 
 
 def qemu_end(log: str, host: str) -> QemuEnd | None:

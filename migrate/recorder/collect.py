@@ -19,7 +19,7 @@ from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.formats.qemu_end import qemu_end
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
-from migrate.model import Case, DirtyRate, DirtyWhen, Event
+from migrate.model import Case, DirtyRate, DirtyWhen, Event, QemuEnd
 from migrate.model.recording import HopRecording, Recording
 from migrate.recorder import traffic
 from migrate.recorder.base import Rig
@@ -109,11 +109,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         dirty_rates=dirty_rates,
         machines=machines,
         backend_failed=_backend_failed(rig.case, logs, held_by),
-        qemu_ends=tuple(
-            end
-            for name, texts in logs.items()
-            if (end := qemu_end(texts.get("qemu", ""), name)) is not None
-        ),
+        qemu_ends=_qemu_ends(logs),
         void=tuple(salvage.missing),
         no_trace_points=_no_trace_points(rig, logs, logged) if stops else {},
         notes=tuple(rig.clocks.notes),
@@ -180,6 +176,12 @@ def _backend_failed(case: Case, logs: Logs, held_by: Sequence[str]) -> tuple[str
     if len(held_by) != 1 or "qemu" not in logs.get(held_by[0], {}):
         return None
     return backend_mode(case.interface.mode).backend_errors(logs[held_by[0]]["qemu"])
+
+
+def _qemu_ends(logs: Logs) -> tuple[QemuEnd, ...]:
+    """One that libvirt ended, since its migration failed, comes after one that crashed."""
+    ends = (qemu_end(texts.get("qemu", ""), name) for name, texts in logs.items())
+    return tuple(sorted(filter(None, ends), key=lambda end: "failed" in end.how))
 
 
 def _log_files(rig: Rig, logs: Logs) -> dict[str, str]:

@@ -12,9 +12,12 @@ LC_ALL=C \\
 /usr/bin/qemu-system-x86_64 \\
 -name guest=guest,debug-threads=on \\
 -msg timestamp=on
+2026-11-28 17:49:55.438+0000: Domain id=1 is tainted: high-privileges
 char device redirected to /dev/pts/0 (label charserial0)
 2026-11-28T17:49:30.100000Z qemu-system-x86_64: warning: host doesn't support requested feature
 2026-11-28T17:49:30.200000Z qemu-system-x86_64: something of the start
+2026-11-28T17:49:59.000000Z warning: fd: migration to a file is deprecated. Use file: instead.
+2026-11-28 17:49:59.467+0000: initiating migration
 515@1795905707.456713:vmstate_downtime_load type=non-iterable idstr=PCIBUS instance_id=3
 """
 
