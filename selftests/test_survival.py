@@ -216,7 +216,7 @@ def test_a_guest_that_panics_on_the_target_is_a_failed_attempt_with_all_that_was
 
 def test_a_postcopy_whose_link_stays_cut_is_recoverable_and_says_so(going: Session) -> None:
     """TCP gives the link up before libvirt's keepalive does: QEMU pauses the post-copy."""
-    fields = {
+    fields: dict[str, Any] = {
         "faults": [{"at": "postcopy", "do": "cut-migration-link"}],
         "policy": {"method": "postcopy", "bandwidth_mib_s": 8, "postcopy_bandwidth_mib_s": 8},
         "expect": {
