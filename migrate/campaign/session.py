@@ -99,6 +99,19 @@ def write_log(run_log: log.RunLog, writer: RunWriter) -> None:
         raise MeasurementError(f"write {path}", said=str(error)) from error
 
 
+def unnamed_error(case: Case) -> str | None:
+    """What to write into a case that expects a failure and no word of it; None: it is whole."""
+    expect = case.expect
+    if expect.error is not None or expect.outcome in ("completed", "aborted"):
+        return None
+    if "error" in expect.allow_unmeasured:
+        return None
+    return (
+        f"{case.id}: it expects {expect.outcome!r}, but not what is said of it: add expect.error, "
+        "or it will not pass"
+    )
+
+
 # --- the session ----------------------------------------------------------------------------------
 
 
@@ -204,6 +217,9 @@ class Session:
             else:
                 placed[case.id] = pairs
         ready = [case for case in cases if case.id in placed]
+        for case in ready:
+            if (advice := unnamed_error(case)) is not None:
+                LOGGER.info("%s", advice)
         total = repeat * len(ready)
         for number, (turn, case) in enumerate(itertools.product(range(1, repeat + 1), ready), 1):
             LOGGER.info("[%d/%d] %s, attempt %d", number, total, case.id, turn)

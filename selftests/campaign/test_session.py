@@ -202,6 +202,18 @@ def test_the_exit_code_is_that_of_the_worst(going: Session, kinds: list[str], co
 
 
 @pytest.mark.usefixtures("tries")
+def test_a_case_that_expects_a_failure_without_a_word_is_told_before_it_is_tried(
+    going: Session, told: SaidSoFar
+) -> None:
+    unnamed = case(name="unnamed", expect={"outcome": "failed"})
+    named = case(name="named", expect={"outcome": "failed", "error": "refused"})
+    anyhow = case(name="any", expect={"outcome": "lost", "allow_unmeasured": ["error"]})
+    going.try_all([unnamed, named, anyhow], repeat=1)
+    (advice,) = (line for line in told.lines if "add expect.error" in line)
+    assert advice.startswith("unnamed-virtio: it expects 'failed'")
+
+
+@pytest.mark.usefixtures("tries")
 def test_one_error_stops_no_other_case_and_is_noted_at_once(
     going: Session, told: SaidSoFar
 ) -> None:
