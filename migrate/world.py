@@ -17,7 +17,7 @@ from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
-from migrate.errors import ConfigurationError, GuestError, LabError, LeaseLostError
+from migrate.errors import ConfigurationError, GuestError, LeaseLostError
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.identity import Identity
@@ -93,9 +93,10 @@ class World(Rig):
             self.hops.append(move_guest(self))
         except LeaseLostError:
             raise
-        except LabError as error:
+        except Exception as error:
             if not self.hops:
                 raise
+            LOGGER.debug("the move was not made", exc_info=True)
             self.hops.append(hop_not_made(self, began_ns, error))
         return self.hops[-1].result
 

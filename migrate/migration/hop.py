@@ -24,10 +24,11 @@ from migrate.migration.move import (
     perform_move,
 )
 from migrate.migration.postcopy import PostcopyEnd, await_postcopy, guest_states, is_postcopy
-from migrate.migration.silence import silent_hop
+from migrate.migration.silence import described, silent_hop
 from migrate.model import Event, Problem
 from migrate.model.recording import HopRecording, MoveResult
 from migrate.recorder.base import Hop, Observation, Observer, Rig
+from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.qemu_state import observe_qemus
 from migrate.recorder.stream_capture import observe_stream, stream_recording
@@ -61,8 +62,9 @@ def move_guest(rig: Rig) -> HopRecording:
         return _reached(rig, recording, swap, known)
     except LeaseLostError:
         raise
-    except LabError as error:
-        return silent_hop(rig, recording, str(error))
+    except Exception as error:
+        LOGGER.debug("the guest is not in reach", exc_info=True)
+        return silent_hop(rig, recording, described(error))
 
 
 def _reached(rig: Rig, recording: HopRecording, swap: Swap | None, known: int) -> HopRecording:
@@ -96,10 +98,18 @@ def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
             swap=swap,
         )
         observers: Sequence[Observer] = (*OBSERVERS, rig.clocks.observe)
-        with ExitStack() as observing:
-            observations = [observing.enter_context(observer(hop)) for observer in observers]
-            call = perform_move(rig.domain, move, hop.listener, hop.phases)
-            then = _states_at_its_end(rig, call, hop, since)
+        call: MigrateCall | None = None
+        unseen: tuple[str, ...] = ()
+        then: tuple[str, ...] = ()
+        try:
+            with ExitStack() as observing:
+                observations = [observing.enter_context(observer(hop)) for observer in observers]
+                call = perform_move(rig.domain, move, hop.listener, hop.phases)
+                then = _states_at_its_end(rig, call, hop, since)
+        except Exception as error:
+            if call is None or isinstance(error, LeaseLostError):
+                raise
+            unseen = (f"an observer failed: {described(error)}",)
         result, notes, void = _how_it_ended(rig, call, move, since)
         recording = HopRecording(
             source=hop.source.name,
@@ -108,11 +118,18 @@ def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
             begin_ns=begin_ns,
             end_ns=now_ns(),
             stream=stream_recording(call.stream),
-            missed_events=hop.listener.resubscribe(*ends),
-            void=(*call.void, *void),
+            missed_events=_missed_events(hop.listener, ends),
+            void=(*unseen, *call.void, *void),
             notes=(*call.notes, *then, *notes),
         )
     return reduce(_add, observations, recording)
+
+
+def _missed_events(listener: Listener, ends: Sequence[Host]) -> tuple[str, ...]:
+    try:
+        return listener.resubscribe(*ends)
+    except LabError as error:
+        return (f"events were not listened to any more: {error}",)
 
 
 def _add(recording: HopRecording, observation: Observation) -> HopRecording:
@@ -131,7 +148,8 @@ def _states_at_its_end(rig: Rig, call: MigrateCall, hop: Hop, since: int) -> tup
         return ()
     states = guest_states((hop.source, hop.target), rig.domain.uuid, ask_qemu=False)
     said = "; ".join(map(str, states))
-    return (f"libvirt's call failed in post-copy: {call.call.error}; then {said}",)
+    why = f"failed in post-copy: {call.call.error}" if call.call.ended else "did not end"
+    return (f"libvirt's call {why}; then {said}",)
 
 
 def _how_it_ended(

@@ -45,11 +45,18 @@ def fell_silent_at_last(recording: Recording) -> bool:
     return recording.traffic.from_receipts and bool(last.result.held_by) and not last.silent
 
 
-def hop_not_made(rig: Rig, begin_ns: int, error: LabError) -> HopRecording:
+def described(error: Exception) -> str:
+    """An error in words; one that is not of our tree with its type."""
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+
+
+def hop_not_made(rig: Rig, begin_ns: int, error: Exception) -> HopRecording:
     """A move that could not be asked for, or not be followed: it tells nothing of what was to be
     tested."""
     source, target = rig.direction()
-    problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
+    problem = Problem(tried=f"move the guest to {target.name}", said=described(error))
+    if isinstance(error, LabError):
+        problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
     held_by = rig.domain.host
     return HopRecording(
         source=source.name,
@@ -57,7 +64,7 @@ def hop_not_made(rig: Rig, begin_ns: int, error: LabError) -> HopRecording:
         result=MoveResult(outcome="failed", held_by=(held_by,), error=problem),
         begin_ns=begin_ns,
         end_ns=now_ns(),
-        void=(f"the move to {target.name} was not made: {error}",),
+        void=(f"the move to {target.name} was not made: {described(error)}",),
     )
 
 

@@ -14,7 +14,7 @@ from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
-from migrate.errors import LabError, LeaseLostError
+from migrate.errors import LeaseLostError
 from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.formats.qemu_end import qemu_end
 from migrate.guest.domain_xml import LOGS
@@ -49,8 +49,9 @@ class Salvage:
             return read()
         except LeaseLostError:
             raise
-        except LabError as error:
-            self.missing.append(f"{what} not had: {error}")
+        except Exception as error:
+            LOGGER.debug("%s not had", what, exc_info=True)
+            self.missing.append(f"{what} not had: {type(error).__name__}: {error}")
             return default
 
 

@@ -98,6 +98,24 @@ def test_what_every_observer_has_seen_is_in_the_recording(monkeypatch: pytest.Mo
     assert recording.begin_ns <= recording.end_ns
 
 
+def test_an_observer_that_fails_at_its_end_loses_no_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def failing(_hop: Hop) -> Iterator[Any]:
+        yield SimpleNamespace(add_to=lambda recording: recording)
+        raise KeyError("status")
+
+    def moved(*_words: Any) -> MigrateCall:
+        return MigrateCall(BackgroundCall("migrate", lambda: None), True, ReportedFigures())
+
+    monkeypatch.setattr(hops, "OBSERVERS", (failing,))
+    monkeypatch.setattr(hops, "perform_move", moved)
+    monkeypatch.setattr(hops, "holders", lambda _hosts, _uuid: ("a",))
+    monkeypatch.setattr(hops, "guest_states", lambda *_words, **_names: ())
+    recording = move_guest(rig([]))
+    assert recording.void == ("an observer failed: KeyError: 'status'",)
+    assert recording.result.held_by == ("a",)
+
+
 def test_observers_end_also_if_the_move_can_not_be_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
