@@ -43,21 +43,21 @@ def error(attempt: Attempt) -> Verdict | None:
             return None
         write = "write expect.error = 'a pattern of it'" if said else "nothing was said"
         return unmeasured("error", f"{UNCOMPARED}: {said or attempt.outcome}; {write}")
-    found = re.search(expect.error, said)
+    match = re.search(expect.error, said)
     return Verdict(
         check="error",
-        result="pass" if found else "fail",
-        measured=found[0] if found else (said or "nothing was said"),
+        result="pass" if match else "fail",
+        measured=match[0] if match else (said or "nothing was said"),
         limit=expect.error,
-        evidence=said if found else f"{expect.error!r} is not in: {said or 'nothing was said'}",
+        evidence=said if match else f"{expect.error!r} is not in: {said or 'nothing was said'}",
     )
 
 
 def _said(attempt: Attempt) -> str:
     """All that was said of the end of the move."""
     problem = attempt.error
-    told = (problem.tried, problem.said) if problem else ()
-    return ": ".join(filter(None, told))
+    parts = (problem.tried, problem.said) if problem else ()
+    return ": ".join(filter(None, parts))
 
 
 def held_by(attempt: Attempt) -> Verdict:

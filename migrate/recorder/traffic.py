@@ -145,7 +145,7 @@ class Traffic:
         self._followed.callback(hypervisor.close)
         channel = domain.channel()
         self._followed.callback(channel.close)
-        self.guest.reconnect(channel)
+        self.guest.reconnect(channel, f"guest on {domain.host}")
         self.guest.ready(deadline)
         self.read_guest_clock()
 

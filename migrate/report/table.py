@@ -63,8 +63,11 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
         groups.setdefault(attempt.case.id, []).append(attempt)
     labels = _labels(groups)
     named = {labels[case]: group for case, group in groups.items()}
-    told = {label: [each for each in group if not each.void] for label, group in named.items()}
-    told = {label: group for label, group in told.items() if group}
+    judged = {
+        label: kept
+        for label, group in named.items()
+        if (kept := [attempt for attempt in group if not attempt.void])
+    }
     first = "mode" if _by_mode(groups) else "case"
     return RunTable(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
@@ -72,18 +75,18 @@ def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
             (
                 Cell(label, busy_mark(group)),
                 Cell(str(len(group))),
-                *_cells(told.get(label, ()), COLUMNS),
+                *_cells(judged.get(label, ()), COLUMNS),
                 _verdict(run, group),
             )
             for label, group in named.items()
         ),
         parts=Grid(
             (first, *(column.head for column in PART_COLUMNS)),
-            tuple((Cell(label), *_cells(told.get(label, ()), PART_COLUMNS)) for label in named),
+            tuple((Cell(label), *_cells(judged.get(label, ()), PART_COLUMNS)) for label in named),
         ),
-        went=outage_breakdown(told),
+        went=outage_breakdown(judged),
         about=ABOUT.get(run.lab_kind, ""),
-        notes=(*_notes(told), *ranking_notes(told)),
+        notes=(*_notes(judged), *ranking_notes(judged)),
         skips=(*_skip_lines(run, attempts),),
         remarks=(*busy_lines(named), *_remarks(named)),
     )
