@@ -36,11 +36,13 @@ from migrate.clock import Deadline, pause
 from migrate.errors import MeasurementError
 from migrate.guest.domain_xml import NAME
 from migrate.lab.api import Host, Lab
+from migrate.lab.config import cache_folder
 from migrate.migration.move import Move, perform_move
 from migrate.model import Case, Interface, Policy, Workload
 from migrate.recorder.events import listening
 from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.qemu_state import watch_qemus
+from migrate.recorder.question_trial import observers_of
 from migrate.recorder.traffic import Traffic, peer_probe
 from migrate.statistics.spread import spread
 
@@ -102,9 +104,12 @@ def _migrate_recorded(lab: Lab, case: Case, guest: BareGuest) -> None:
     source, target = guest.ends
     phases = PhaseTracker(source.host.name)
     move = Move(source, target, case.policy, guest.rewrites, lab.shared / "warm")
+    observers = {end.host.name: observers_of(end.host, cache_folder()) for end in guest.ends}
     with (
         listening({end.host.name: end for end in guest.ends}) as listener,
-        watch_qemus(source.host, target.host, listener, lambda _sample: None, lambda *_: ()),
+        watch_qemus(
+            source.host, target.host, listener, lambda _sample: None, lambda *_: (), observers
+        ),
     ):
         call = perform_move(guest.domain, move, listener, phases).call
     if call.ended:

@@ -11,11 +11,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrate.clock import Deadline
+from bench.delay_line import Line
+from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.shell import run
 from migrate.errors import HostError, MeasurementError
 from migrate.guest.probe import PipeTransport
@@ -97,6 +98,51 @@ def injecting(enter: Sequence[str], ways: Ways) -> Iterator[Injector]:
     with process:
         hello = _line(PipeTransport(process), Deadline.after(PATIENCE_S))
         yield Injector(process, said_at_start=hello)
+
+
+class LongWay:
+    """The controller's side of a running delay line (:mod:`bench.delay_line`)."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._pipe = PipeTransport(process)
+
+    def hold(self, directions: Sequence[Direction], length_ms: float) -> InjectedOutage:
+        """Frames of these directions wait for so long, and come in one flush; told at its begin."""
+        line = json.dumps({"ways": list(directions), "for_ns": round(length_ms * 1e6)})
+        self._pipe.send(line.encode() + b"\n")
+        begin, end = json.loads(_line(self._pipe, Deadline.after(PATIENCE_S)))["stamps"]
+        pause(max(0.0, (end[0] - now_ns()) / 1e9))
+        return InjectedOutage((begin[0], begin[1]), (end[0], end[1]))
+
+
+@contextmanager
+def long_way(enter: Sequence[str], port: str, bridge: str, line: Line) -> Iterator[LongWay]:
+    """Between the peer's ``port`` and ``bridge``; ``enter`` leads into their namespace.
+
+    The port is taken out of the bridge, and goes back when the block ends.
+    """
+    deadline = Deadline.after(PATIENCE_S)
+    inner, outer = f"{port[:8]}-in", f"{port[:8]}-out"
+    with ExitStack() as stack:
+        run([*enter, "ip", "link", "add", inner, "type", "veth", "peer", "name", outer], deadline)
+        stack.callback(run, [*enter, "ip", "link", "del", inner], Deadline.after(60 * PATIENCE_S))
+        run([*enter, "ip", "link", "set", port, "nomaster"], deadline)
+        back = [*enter, "ip", "link", "set", port, "master", bridge]
+        stack.callback(run, back, Deadline.after(60 * PATIENCE_S))
+        run([*enter, "ip", "link", "set", outer, "master", bridge, "up"], deadline)
+        run([*enter, "ip", "link", "set", inner, "up"], deadline)
+        wanted = json.dumps({"peer": port, "fabric": inner, "line": list(line)})
+        process = stack.enter_context(
+            subprocess.Popen(
+                [*enter, sys.executable, "-m", "bench.delay_line", wanted],
+                cwd=Path(__file__).parents[1],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        )
+        _line(PipeTransport(process), Deadline.after(PATIENCE_S))
+        yield LongWay(process)
 
 
 def _line(pipe: PipeTransport, deadline: Deadline) -> bytes:

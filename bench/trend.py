@@ -69,6 +69,8 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> AttemptRow:
         for name, field in AttemptRow.model_fields.items()
         if name.endswith("_ms") and field.annotation == (float | None)
     }
+    # An outage that is known exactly lies between two equal bounds.
+    exact = {name: lengths[name.replace("_most", "")] for name in lengths if "_most" in name}
     ends = {
         f"{end}_{what}": version
         for end in ("source", "target")
@@ -77,13 +79,14 @@ def _row(run: Run, qemu: str, number: int, lot: random.Random) -> AttemptRow:
             *(("kernel", "6.12.107"), ("ovs", "3.5.0")),
         )
     }
-    fields = {**lengths, **ends, "egress_open": lot.random() < 0.01, "ingress_open": False}
+    fields = {**lengths, **exact, **ends, "egress_open": lot.random() < 0.01, "ingress_open": False}
     return AttemptRow.model_validate(
         {
             "kind": "attempt", "run": run.name, "began": f"{run.began[:19]}Z", "lab": run.lab,
             "lab_kind": "local", "case_id": f"nightly-{mode}-{number % 10}", "mode": mode,
             "ring": "split", "definition": "0123456789ab", "number": number // 10 + 1,
-            "outcome": "completed", "passed": lot.random() > 0.02, "source": "a", "target": "b",
+            "outcome": "completed", "passed": lot.random() > 0.02, "result": "pass",
+            "ended_as_asked": True, "source": "a", "target": "b",
             **fields,
         }
     )  # fmt: skip

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping
 
 from migrate.analysis.findings import analyse, not_analysed
-from migrate.analysis.traffic import arrivals_on_axis
+from migrate.analysis.traffic import arrivals_on_axis, guest_clock
 from migrate.checks.evaluate import evaluate
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import now_ns
@@ -58,8 +58,9 @@ def attempt(
         return judged
 
     try:
-        arrivals = arrivals_on_axis(recording.traffic)
-        judged = judge(analyse(recording, case, arrivals))
+        clock = guest_clock(recording.traffic)
+        arrivals = arrivals_on_axis(recording.traffic, clock)
+        judged = judge(analyse(recording, case, clock))
         check_readable(judged)
     except Exception as error:  # whatever it was: the recording can't be had again
         LOGGER.debug("the analysis failed", exc_info=True)

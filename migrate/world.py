@@ -22,6 +22,7 @@ from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.identity import Identity
 from migrate.guest.lifecycle import Order, bring_probe, check_name_is_free, end_left, running
+from migrate.guest.machine_type import MachineTypes, common_machine
 from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
@@ -128,7 +129,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
-        machines = stack.enter_context(_sampled(case, env, pair, peer, deadline))
+        machines = stack.enter_context(_sampled(env, pair, peer, deadline))
         asked_ns = now_ns()
         order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
         limit = Deadline.after(attempt_s(case, deadline.left(), env.lab.patience))
@@ -153,7 +154,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
             start_ms=start_ms,
             nic=nic,
             primaries=backing.primaries,
-            notes=(*backing.notes, *_cold_instead(case, order), *started.notes),
+            notes=(*env.notes, *backing.notes, *_cold_instead(case, order), *started.notes),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -167,11 +168,10 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
 
 
 def _sampled(
-    case: Case, env: AttemptEnv, pair: tuple[Host, Host], peer: Probe, deadline: Deadline
+    env: AttemptEnv, pair: tuple[Host, Host], peer: Probe, deadline: Deadline
 ) -> AbstractContextManager[Machines]:
-    processes = backend_mode(case.interface.mode).processes
     peer_pid = peer.ready(deadline).pid if env.lab.peer_is_here else None
-    return sampled(env.lab, pair, processes, peer_pid)
+    return sampled(env.lab, pair, peer_pid)
 
 
 class _Backing(NamedTuple):
@@ -330,23 +330,22 @@ def guest_image(case: Case, env: AttemptEnv) -> Image | Disk:
 def _xml(
     case: Case, env: AttemptEnv, boot: Image | Path, ends: Sequence[End], backend: Backend
 ) -> str:
-    # The older of the two: a machine type that both know.
-    machine = min(
-        (end.hypervisor.machine(case.guest.machine) for end in ends), key=_version_of_machine
-    )
+    kind = case.guest.machine
+    known = [
+        MachineTypes(
+            end.hypervisor.host, end.hypervisor.machine(kind), end.hypervisor.machines(kind)
+        )
+        for end in ends
+    ]
     return domain_xml(
         case.guest,
         case.interface,
         boot,
         backend,
-        machine=machine,
+        machine=common_machine(known),
         accelerator=env.accelerator,
         cpu_model=env.lab.cpu_model,
     )
-
-
-def _version_of_machine(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.rpartition("-")[2].split(".") if part.isdigit())
 
 
 def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Domain], None]:

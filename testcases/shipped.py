@@ -30,7 +30,7 @@ FOR: Mapping[str, tuple[str, ...]] = {
         "faults",
     ),
     "four-pairs": ("modes",),
-    "versions": ("versions",),
+    "versions": ("versions", "newest"),
     "oldest": ("quickstart", "ping-pong"),
     "nested": ("all-modes", "vdpa", "failover", "hostdev", "hosts"),
     "nested-virtio": ("hostdev",),

@@ -13,21 +13,28 @@ VERSIONS = Path(__file__).parent / "scenarios" / "versions.toml"
 def test_a_guest_of_a_newer_qemu_goes_to_an_older_one_and_back(
     scenario: Scenario, verdicts: Verdicts
 ) -> None:
-    attempt = scenario(VERSIONS, variant="newer-to-older-and-back-virtio")
+    attempt = scenario(VERSIONS, variant="11.1-to-10.0.13-virtio")
     verdicts(attempt)
 
 
 def test_a_guest_of_an_older_qemu_goes_to_a_newer_one_and_back(
     scenario: Scenario, verdicts: Verdicts
 ) -> None:
-    attempt = scenario(VERSIONS, variant="older-to-newer-and-back-virtio")
+    attempt = scenario(VERSIONS, variant="10.0.2-to-11.1-virtio")
+    verdicts(attempt)
+
+
+def test_a_guest_of_the_oldest_qemu_goes_to_the_newest_and_back(
+    scenario: Scenario, verdicts: Verdicts
+) -> None:
+    attempt = scenario(VERSIONS, variant="7.2-to-11.1-virtio")
     verdicts(attempt)
 
 
 def test_a_guest_that_a_newer_qemu_refuses_stays_where_it_is(
     scenario: Scenario, verdicts: Verdicts
 ) -> None:
-    attempt = scenario(VERSIONS, variant="older-to-newer-refused-virtio")
+    attempt = scenario(VERSIONS, variant="10.0.13-to-11.1-refused-virtio")
     verdicts(attempt)
     assert attempt.error is not None
     assert "Failed to load element of type virtio" in attempt.error.said

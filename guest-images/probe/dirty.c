@@ -123,6 +123,14 @@ static bool is_open(struct reply *reply)
     return d.open;
 }
 
+uint64_t dirty_writes(void)
+{
+    pthread_mutex_lock(&d.lock);
+    uint64_t writes = d.open ? d.writes : 0;
+    pthread_mutex_unlock(&d.lock);
+    return writes;
+}
+
 void dirty_status(const struct request *request, struct reply *reply)
 {
     (void)request;

@@ -19,10 +19,12 @@ static void put_file(struct reply *reply, const char *path)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return;
-    for (ssize_t now; length < MOST && (now = read(fd, bytes + length, MOST - length)) > 0;)
+    ssize_t now = 0;
+    while (length < MOST && (now = read(fd, bytes + length, MOST - length)) > 0)
         length += (size_t)now;
     close(fd);
-    put_base64(reply, path, bytes, length);
+    if (now >= 0) /* else a folder, say */
+        put_base64(reply, path, bytes, length);
 }
 
 int serve_files(void)

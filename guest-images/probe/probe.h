@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <time.h>
 
-#define PROTOCOL 2
+#define PROTOCOL 3
 #define VERSION "1.0"
 
 /* --- json.c: a flat object a line each way ---------------------------------------------------- */
@@ -101,6 +101,12 @@ bool stream_equip(int fd); /* room, receive stamps and the count of drops for a 
 bool stream_receive(int fd, struct reply *); /* takes the socket, also if it fails */
 void stream_begin(const void *to, size_t length, struct pace pace); /* to send, once received */
 
+/* --- what work.c counts, since each part began -------------------------------------------------- */
+
+uint64_t dirty_writes(void);  /* pages */
+uint64_t stream_sent(void);   /* packets */
+uint64_t tcp_received(void);  /* bytes that were echoed */
+
 /* --- the parts -------------------------------------------------------------------------------- */
 
 typedef void command(const struct request *, struct reply *);
@@ -110,9 +116,10 @@ int serve_files(void);       /* likewise */
 
 bool stream_may_use_fifo(int priority); /* also remembers it for the streams' thread */
 command stream_open, stream_send, stream_stop, stream_close, stream_status, stream_log,
-    stream_receipts, tick_log;
+    stream_receipts, stream_sends, stream_drops, tick_log;
 command dirty_start, dirty_status, dirty_verify, dirty_corrupt, dirty_stop;
 command tcp_listen, tcp_open, tcp_status, tcp_close;
+command work_start, work_stop, work_log;
 command net_show, net_address;
 command loop_start;
 command lower_start, lower_log, lower_stop;

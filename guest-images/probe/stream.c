@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -23,6 +24,7 @@ enum {
     RECEIPTS = 16,
     MAX_PAYLOAD = 1400,
     MAX_JUMPS = 1000,
+    MAX_DROPS = 1000,
     BATCH = 64,
     RECEIVE_BUFFER = 8 << 20,
     IDLE_INTERVAL_NS = 1000000, /* between two looks at the socket while nothing is sent */
@@ -67,6 +69,12 @@ struct jump {
     int64_t at_ns, delta_ns;
 };
 
+/* By the time that a row of the arrivals was received, the socket had dropped so many. */
+struct drop {
+    size_t row;
+    uint32_t count;
+};
+
 static struct {
     pthread_t thread;
     bool open;
@@ -81,10 +89,10 @@ static struct {
     pthread_mutex_t send_lock; /* held for a packet, so that no packet follows a stop */
     atomic_bool sending, quit;
 
-    atomic_uint_fast64_t sent, skipped, send_errors, received, strays, dropped_records,
-        socket_drops;
+    atomic_uint_fast64_t sent, skipped, send_errors, received, strays, unlogged,
+        dropped_records, socket_drops;
     atomic_int_fast64_t first_sent_ns, last_sent_ns;
-    atomic_size_t arrivals, receipts, jumps;
+    atomic_size_t arrivals, receipts, sends, jumps, drops;
 
     /* The thread's own. */
     struct receipt newest[RECEIPTS];
@@ -94,7 +102,9 @@ static struct {
     struct arrival *arrival;
     struct receipt *receipt;
     uint64_t *receipted; /* a bit for each of our numbers: a receipt comes up to 16 times */
+    uint64_t *send; /* when each of our numbers was sent */
     struct jump jump[MAX_JUMPS];
+    struct drop drop[MAX_DROPS]; /* the first ones; the count of all goes on */
 } s = {.socket = -1, .send_lock = PTHREAD_MUTEX_INITIALIZER};
 
 bool stream_may_use_fifo(int priority)
@@ -147,21 +157,39 @@ static void note_arrival(const struct packet *packet, size_t length, int64_t rec
             (struct arrival){seq, le64toh(packet->sent_ns), (uint64_t)received_ns};
         atomic_store_explicit(&s.arrivals, at + 1, memory_order_release);
     } else {
+        s.unlogged++;
         s.dropped_records++;
     }
     note_receipts(packet);
 }
 
-/* The kernel counts what it dropped because our buffer was full: not the network's loss. */
+/* The kernel counts what it dropped because our buffer was full: not the network's loss. A message
+ * carries the count of when it was queued, so what was dropped came before it: before the next row. */
 static void note_drops(struct msghdr *message)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL) {
             uint32_t drops;
             memcpy(&drops, CMSG_DATA(c), sizeof drops);
+            size_t at = atomic_load_explicit(&s.drops, memory_order_relaxed);
+            if (drops != (uint32_t)s.socket_drops && at < MAX_DROPS) {
+                s.drop[at] = (struct drop){s.arrivals, drops};
+                atomic_store_explicit(&s.drops, at + 1, memory_order_release);
+            }
             s.socket_drops = drops;
         }
     }
+}
+
+/* What was dropped after the last packet that was received, no message tells. */
+static uint64_t drops_so_far(void)
+{
+    uint32_t info[SK_MEMINFO_VARS] = {0};
+    socklen_t size = sizeof info;
+    if (s.open && getsockopt(s.socket, SOL_SOCKET, SO_MEMINFO, info, &size) == 0 &&
+        info[SK_MEMINFO_DROPS] > s.socket_drops)
+        return info[SK_MEMINFO_DROPS];
+    return s.socket_drops;
 }
 
 static void take_arrivals(void)
@@ -183,8 +211,8 @@ static void take_arrivals(void)
         int64_t offset = count > 0 ? realtime_minus_monotonic() : 0;
         for (int i = 0; i < count; i++) {
             struct msghdr *header = &messages[i].msg_hdr;
-            note_arrival(&packets[i], messages[i].msg_len, received_at(header, offset));
             note_drops(header);
+            note_arrival(&packets[i], messages[i].msg_len, received_at(header, offset));
         }
     } while (count == BATCH);
 }
@@ -207,6 +235,10 @@ static void send_one(void)
     const struct sockaddr *to = (const struct sockaddr *)&s.to;
     if (sendto(s.socket, bytes, s.pace.payload, MSG_DONTWAIT, to, s.to_length) < 0)
         s.send_errors++;
+    if (seq < MAX_RECORDS) {
+        s.send[seq] = (uint64_t)now;
+        atomic_store_explicit(&s.sends, seq + 1, memory_order_release);
+    }
     if (seq == 0)
         s.first_sent_ns = now;
     s.last_sent_ns = now;
@@ -267,15 +299,21 @@ static bool reset_logs(void)
 {
     s.arrival = reserve(s.arrival, sizeof *s.arrival * MAX_RECORDS);
     s.receipt = reserve(s.receipt, sizeof *s.receipt * MAX_RECORDS);
+    s.send = reserve(s.send, sizeof *s.send * MAX_RECORDS);
     s.receipted = reserve(s.receipted, MAX_RECORDS / 8 + sizeof *s.receipted);
     s.sent = s.skipped = s.send_errors = s.received = s.strays = 0;
-    s.dropped_records = s.socket_drops = 0;
+    s.unlogged = s.dropped_records = s.socket_drops = 0;
     s.first_sent_ns = s.last_sent_ns = 0;
-    s.arrivals = s.receipts = s.jumps = 0;
+    s.arrivals = s.receipts = s.sends = s.jumps = s.drops = 0;
     s.newest_count = 0;
     s.highest = NO_SEQ;
     s.sending = s.quit = false;
-    return s.arrival && s.receipt && s.receipted;
+    return s.arrival && s.receipt && s.send && s.receipted;
+}
+
+uint64_t stream_sent(void)
+{
+    return s.sent;
 }
 
 static void stop_sending(void)
@@ -292,6 +330,7 @@ static void close_stream(void)
     stop_sending();
     s.quit = true;
     pthread_join(s.thread, NULL);
+    s.socket_drops = drops_so_far();
     close(s.socket);
     s.open = false;
 }
@@ -423,8 +462,9 @@ void stream_status(const struct request *request, struct reply *reply)
     put_integer(reply, "last_sent_ns", s.last_sent_ns);
     put_integer(reply, "received", (int64_t)s.received);
     put_integer(reply, "strays", (int64_t)s.strays);
+    put_integer(reply, "unlogged", (int64_t)s.unlogged);
     put_integer(reply, "dropped_records", (int64_t)s.dropped_records);
-    put_integer(reply, "socket_drops", (int64_t)s.socket_drops);
+    put_integer(reply, "socket_drops", (int64_t)drops_so_far());
     put_integer(reply, "jumps", (int64_t)s.jumps);
 }
 
@@ -466,6 +506,22 @@ void stream_receipts(const struct request *request, struct reply *reply)
 {
     size_t total = atomic_load_explicit(&s.receipts, memory_order_acquire);
     put_records(request, reply, s.receipt, sizeof *s.receipt, total);
+}
+
+void stream_sends(const struct request *request, struct reply *reply)
+{
+    size_t total = atomic_load_explicit(&s.sends, memory_order_acquire);
+    put_records(request, reply, s.send, sizeof *s.send, total);
+}
+
+void stream_drops(const struct request *request, struct reply *reply)
+{
+    (void)request;
+    size_t total = atomic_load_explicit(&s.drops, memory_order_acquire);
+    put_raw(reply, ",\"drops\":[");
+    for (size_t i = 0; i < total; i++)
+        put_raw(reply, "%s[%zu,%u]", i ? "," : "", s.drop[i].row, s.drop[i].count);
+    put_raw(reply, "]");
 }
 
 void tick_log(const struct request *request, struct reply *reply)

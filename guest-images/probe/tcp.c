@@ -32,6 +32,7 @@ struct side {
 
 static struct side server = {.lock = PTHREAD_MUTEX_INITIALIZER},
                    client = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static atomic_uint_fast64_t received; /* echoes, in bytes */
 
 /* --- shared by both sides --------------------------------------------------------------------- */
 
@@ -67,9 +68,16 @@ static void take_bytes(struct side *side, struct connection *connection, bool ec
     if (now - connection->last_byte_ns > connection->longest_ns)
         connection->longest_ns = now - connection->last_byte_ns;
     connection->last_byte_ns = now;
+    if (!echo)
+        received += (uint64_t)length;
     if (echo && send(connection->fd, bytes, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
         errno != EAGAIN)
         end_connection(side, connection, true);
+}
+
+uint64_t tcp_received(void)
+{
+    return received;
 }
 
 static void close_side(struct side *side)
@@ -247,6 +255,7 @@ void tcp_open(const struct request *request, struct reply *reply)
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = to};
     int64_t deadline_ns = monotonic_ns() + CONNECT_TIMEOUT_MS * NS_PER_MS;
     client.listener = -1;
+    received = 0;
     client.interval_ns = interval_ms * NS_PER_MS;
     for (client.opened = 0; client.opened < count && !reply->failed; client.opened++) {
         int fd = connect_to(&there, deadline_ns);

@@ -2,29 +2,40 @@
 
 An egress packet can't arrive before it was sent: its pair of stamps bounds the offset (axis less
 guest) from above. An ingress packet bounds it from below. The bounds are hard whatever the delays
-are; only a lower bound above the upper one shows that the guest stood still, only an upper bound
-below the lower one that its clock jumped ahead.
+are; only a lower bound above the upper one proves that the guest stood still, only an upper bound
+below the lower one that its clock jumped ahead. Between the two lies a corridor as wide as the
+round trip, and a jump that is shorter proves nothing; :mod:`migrate.analysis.clock_steps` finds it
+where both bounds step together.
+
+Work is in proportion to the rows: each row is looked at a fixed number of times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from migrate.errors import MeasurementError
 from migrate.model.recording import Column, Flags
 
 TOLERANCE_NS = 2_000_000
 """Evidence must contradict a segment by more than this before a new one begins."""
 MOST_DRIFT = 1e-3
 """Maximum clock drift tolerated, as a ratio: 1000 ppm, a badly calibrated TSC."""
+MOST_SEGMENTS = 4096
+"""A clock that jumped more often is not followed."""
 _LOOK_AHEAD_NS = 1_000_000_000
 _RECENT = 500
 _LEAST_TRAILING = 50
 _BIN_NS = 100_000_000
 _LEAST_BINS = 4
 _MOST_BINS = 64
+_CHANCE = 20
+_FIRST_LOOK = 256
+"""Rows that are looked at first for a contradiction; each further look is twice as long."""
 
 Bounds = NDArray[np.float64]
 Pairs = tuple[Column, Column]
@@ -56,30 +67,47 @@ class OffsetBounds:
             np.where(is_upper, -np.inf, bound)[order],
         )
 
+    def __len__(self) -> int:
+        return len(self.guest_ns)
+
     def part(self, begin: int, end: int) -> OffsetBounds:
         """The rows from ``begin`` up to ``end``."""
         rows = slice(begin, end)
         return OffsetBounds(self.guest_ns[rows], self.base_ns, self.upper[rows], self.lower[rows])
 
     def segment_starts(self) -> list[int]:
-        """Indices at which segments begin, the first one 0."""
+        """Indices at which segments begin by what the bounds prove, the first one 0.
+
+        Raises MeasurementError for more than MOST_SEGMENTS.
+        """
         starts = [0]
         while (contradiction := self._contradiction(starts[-1])) is not None:
             starts.append(self._break(starts[-1], contradiction))
+            if len(starts) > MOST_SEGMENTS:
+                raise MeasurementError(
+                    "lay the guest's clock on the axis",
+                    said=f"it jumped more than {MOST_SEGMENTS} times",
+                    remedy="is the guest's clock source stable? see its kernel's log",
+                )
         if (shifted := self._trailing(starts[-1])) is not None:
             starts.append(shifted)
         return starts
 
-    def _contradiction(self, start: int) -> int | None:
-        """The first row that can't be in one segment with all from ``start`` up to it.
+    def _contradiction(self, start: int, end: int | None = None) -> int | None:
+        """The first row before ``end`` that can't be in one segment with all from ``start`` on.
 
         A bound loosens with its age by the drift that is tolerated.
         """
-        ageing = (self.guest_ns[start:] - self.guest_ns[start]) * MOST_DRIFT
-        ceiling = np.minimum.accumulate(self.upper[start:] - ageing) + ageing
-        ground = np.maximum.accumulate(self.lower[start:] + ageing) - ageing
-        wrong = np.flatnonzero(ground - ceiling > TOLERANCE_NS)
-        return start + int(wrong[0]) if len(wrong) else None
+        ceiling, ground = np.inf, -np.inf
+        for begin, until in looks(start, len(self) if end is None else end):
+            ageing = (self.guest_ns[begin:until] - self.guest_ns[start]) * MOST_DRIFT
+            highest = np.minimum(np.minimum.accumulate(self.upper[begin:until] - ageing), ceiling)
+            lowest = np.maximum(np.maximum.accumulate(self.lower[begin:until] + ageing), ground)
+            wrong = np.flatnonzero(lowest - highest - 2 * ageing > TOLERANCE_NS)
+            if len(wrong):
+                return begin + int(wrong[0])
+            ceiling, ground = float(highest[-1]), float(lowest[-1])
+        return None
 
     def _break(self, start: int, contradiction: int) -> int:
         """The row at which the clock jumped, at or before the first row that shows it.
@@ -94,11 +122,8 @@ class OffsetBounds:
         sign = 1 if np.isfinite(self.lower[contradiction]) else -1
         shows, opposes = (self.lower, self.upper) if sign > 0 else (-self.upper, -self.lower)
         after = self.guest_ns[contradiction] + _LOOK_AHEAD_NS
-        soon = min(
-            contradiction
-            + int(np.searchsorted(self.guest_ns[contradiction:], after, side="right")),
-            self._contradiction(contradiction) or len(self.guest_ns),
-        )
+        soon = int(np.searchsorted(self.guest_ns, after, side="right"))
+        soon = self._contradiction(contradiction, soon) or soon
         level = float(np.max(shows[contradiction:soon]))
         only_old = opposes[start:contradiction] < level - TOLERANCE_NS
         first = start + int(np.flatnonzero(only_old)[-1]) + 1
@@ -166,6 +191,28 @@ class OffsetBounds:
         """The highest lower and the lowest upper bound of the offset at the first row."""
         drift = slope * (self.guest_ns - self.guest_ns[0])
         return float(np.max(self.lower - drift)), float(np.min(self.upper - drift))
+
+    def scatter(self, slope: float) -> float:
+        """How far, at most, chance may have put the corridor's two edges from where they belong.
+
+        An edge is the best of many packets. The best of ``n`` is off by an ``n``-th of what the
+        usual one is off; so many times (queues make neighbours alike) is hardly ever too few.
+        """
+        drift = slope * (self.guest_ns - self.guest_ns[0])
+        off = 0.0
+        for excess in (self.upper - drift, drift - self.lower):
+            finite = excess[np.isfinite(excess)]
+            if len(finite):
+                off += _CHANCE * float(np.median(finite) - np.min(finite)) / len(finite)
+        return off
+
+
+def looks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Stretches of rows from ``start`` to ``end``, each twice as long as the one before."""
+    size = _FIRST_LOOK
+    while start < end:
+        yield start, min(end, start + size)
+        start, size = start + size, 2 * size
 
 
 def _theil_sen(at: Bounds, course: Bounds) -> float:

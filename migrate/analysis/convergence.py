@@ -206,7 +206,8 @@ def first_pass_bytes(samples: Sequence[Sample]) -> int | None:
     """Bytes of the first pass: what was sent and left at its first sample, less zero pages.
 
     QEMU finds zero pages while it sends, the last of them in the pass after (or the stop), and
-    counts them again whenever they are sent again. None unless both passes were sampled.
+    counts them again whenever they are sent again. None unless both passes were sampled, or if
+    more pages are zero than there are.
     """
     first = next(
         (sample for sample in samples if sample.iteration == 1 and sample.remaining_bytes), None
@@ -217,7 +218,8 @@ def first_pass_bytes(samples: Sequence[Sample]) -> int | None:
     if after is None or after.zero_pages is None or first.zero_pages is None:
         return None
     zero = (after.zero_pages - first.zero_pages) * PAGE
-    return max(first.remaining_bytes + first.transferred_bytes - zero, 0)
+    size = first.remaining_bytes + first.transferred_bytes - zero
+    return size if size > 0 else None
 
 
 def _forecast_move(

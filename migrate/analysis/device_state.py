@@ -8,16 +8,17 @@ vhost-user backend works the queues, the target's are known by what QEMU sent to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from migrate.formats.virtio_features import canonical_name, feature_names
+from migrate.formats.virtio_net_state import QUEUE_MAX
 from migrate.formats.virtqueue import INDICES, Memory, Ring, regions
 from migrate.formats.virtqueue_audit import tables
 from migrate.model import Difference, Event
 
-_BASE = re.compile(r"vring base idx:(\d+) last_used_idx:(\d+) last_avail_idx:(\d+)")
+_BASE = re.compile(r"vring base idx:(\d{1,5}) last_used_idx:(\d{1,9}) last_avail_idx:(\d{1,9})\b")
 
 Fields = dict[str, Any]
 """A device's state by name: ``features``, ``queue 0: size``, …"""
@@ -44,19 +45,19 @@ def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fiel
     """
     state: Fields = {}
     status = device.get("status")
-    if status is not None:
+    if status is None:
+        state |= _saved(device.get("saved") or {}, device.get("driver") or ())
+    else:
         state["status"] = _names(status["status"].get("statuses", ()), "VIRTIO_CONFIG_S_")
         guest = status["guest-features"]
-        words = [*guest.get("transports", ()), *guest.get("dev-features", ())]
-        state["features"] = _features(words)
-        state["unknown features"] = guest.get("unknown-dev-features", 0)
+        state["features"] = ", ".join(sorted(_feature_words(guest)))
         state["queues"] = status["num-vqs"]
         state["interrupt status"] = status["isr"]
         state["broken"] = status["broken"]
         if "host-features" in status:
             state |= _offered(status["host-features"], guest)
     state |= _config(device) | _backend(device.get("backend") or {})
-    for queue in device.get("queues", ()):
+    for queue in device.get("queues") or ():
         number = queue["queue-index"]
         known = {key: name for key, name in _OF_QUEUE.items() if key in queue}
         if not _is_idle(queue):
@@ -65,6 +66,20 @@ def comparable_fields(device: Mapping[str, Any], *, vhost: bool = False) -> Fiel
             known.pop("used-idx", None)
         state |= {f"queue {number}: {name}": queue[key] for key, name in known.items()}
     return state
+
+
+def _saved(saved: Mapping[str, Any], driver: Sequence[str]) -> Fields:
+    """A device that QEMU says nothing of: as it was sent, else the features that the guest took."""
+    if not saved:
+        return {"features": ", ".join(sorted(driver))} if driver else {}
+    state: Fields = {
+        "status": ", ".join(sorted(saved["status"])),
+        "features": ", ".join(sorted(saved["features"])),
+        "queues": len(saved["queues"]),
+        "interrupt status": saved["interrupt_status"],
+    }
+    # Behind a subsection that is not known there may be more.
+    return state if saved["unread"] else {**state, "broken": saved["broken"]}
 
 
 def _offered(host: Mapping[str, Any], negotiated: Mapping[str, Any]) -> Fields:
@@ -137,10 +152,6 @@ def _names(entries: Any, prefix: str) -> str:
     return ", ".join(sorted(words))
 
 
-def _features(entries: Iterable[Any]) -> str:
-    return ", ".join(sorted(_feature(entry) for entry in entries))
-
-
 def _feature(entry: Any) -> str:
     """A feature's canonical name: without ``VIRTIO_NET_F_`` and the like."""
     word = str(entry).partition(":")[0]
@@ -152,6 +163,7 @@ def _feature_words(features: Mapping[str, Any]) -> Iterator[str]:
     for entry in (*features.get("transports", ()), *features.get("dev-features", ())):
         yield _feature(entry)
     yield from feature_names(features.get("unknown-dev-features", 0))
+    yield from feature_names(features.get("unknown-dev-features2", 0) << 64)
 
 
 def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
@@ -161,6 +173,8 @@ def queues_by_backend_log(events: Iterable[Event], host: str) -> Fields:
         match = _BASE.search(str(event.data.get("message", "")))
         if match and event.host == host:
             queue, used, avail = (int(group) for group in match.groups())
+            if queue >= QUEUE_MAX:
+                continue
             state[f"queue {queue}: last available"] = avail
             state[f"queue {queue}: used"] = used
     return state
@@ -184,6 +198,10 @@ class DeviceQueue:
     unchecked: tuple[str, ...] = ()
 
 
+_NO_STATUS = "not read: which features were negotiated was not told, so its layout is not known"
+_NOT_TOLD = "not read: QEMU did not tell where it lies"
+
+
 def device_queues(
     state: Mapping[str, Any], memory: Memory, memory_mib: int, *, vhost: bool
 ) -> Iterator[DeviceQueue]:
@@ -191,33 +209,52 @@ def device_queues(
     ranges = ((0, memory_mib << 20),) if memory_mib <= LOW_MIB else ()
     for path, device in state.items():
         known = comparable_fields(device)
-        features, packed = known.get("features", "").split(", "), _is_packed(known)
-        blind = packed and vhost
-        for queue in device["queues"]:
-            idle = _is_idle(queue)
-            last = int(queue["last-avail-idx"]) if idle else 0
-            ring = Ring(
-                kind="packed" if packed else "split",
-                size=int(queue["vring-num"]) if queue["vring-desc"] else 0,
-                descriptors=int(queue["vring-desc"]),
-                driver=int(queue["vring-avail"]),
-                device=int(queue["vring-used"]),
-                last_avail=last,
-                used=last if blind else int(queue["used-idx"]),
-                shadow_avail=int(queue["shadow-avail-idx"])
-                if idle and not (packed or vhost)
-                else None,
-                in_flight=None if vhost else int(queue["inuse"]),
-                event_idx="event_idx" in features,
-                indirect="indirect_desc" in features,
-                ranges=ranges,
-                memory=memory,
-                indices_known=idle,
-            )
-            if ring.size:
-                yield DeviceQueue(
-                    path, int(queue["queue-index"]), ring, (_NO_USED,) if blind else ()
-                )
+        for queue in device.get("queues") or ():
+            if "features" in known and queue["vring-desc"] and queue["vring-num"] > 0:
+                ring = _ring(queue, known, memory, ranges, vhost=vhost)
+                blind = (_NO_USED,) if _is_packed(known) and vhost else ()
+                yield DeviceQueue(path, int(queue["queue-index"]), ring, blind)
+
+
+def unread_queues(state: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Queues that are there and of which it is not known how to read them: path, number, why."""
+    for path, device in state.items():
+        known, queues = comparable_fields(device), device.get("queues") or ()
+        told = {int(queue["queue-index"]) for queue in queues}
+        number = min(known.get("queues", 0), QUEUE_MAX)
+        yield from ((path, n, _NOT_TOLD) for n in range(number) if n not in told)
+        if "features" not in known:
+            yield from ((path, number, _NO_STATUS) for number in sorted(told))
+
+
+def _ring(
+    queue: Mapping[str, Any],
+    known: Fields,
+    memory: Memory,
+    ranges: tuple[tuple[int, int], ...],
+    *,
+    vhost: bool,
+) -> Ring:
+    features, packed, idle = known["features"].split(", "), _is_packed(known), _is_idle(queue)
+    last = int(queue["last-avail-idx"]) if idle else 0
+    return Ring(
+        kind="packed" if packed else "split",
+        size=int(queue["vring-num"]),
+        descriptors=int(queue["vring-desc"]),
+        driver=int(queue["vring-avail"]),
+        device=int(queue["vring-used"]),
+        last_avail=last,
+        used=last if packed and vhost else int(queue["used-idx"]),
+        shadow_avail=int(queue["shadow-avail-idx"]) if idle and not (packed or vhost) else None,
+        in_flight=None if vhost else int(queue["inuse"]),
+        event_idx="event_idx" in features,
+        indirect="indirect_desc" in features,
+        in_order="in_order" in features,
+        ordered=not vhost,  # QEMU's own network device returns buffers as they came
+        ranges=ranges,
+        memory=memory,
+        indices_known=idle,
+    )
 
 
 MOST_TABLES = 64
@@ -287,6 +324,8 @@ ALLOWED = (
         )
     ),
 )
+HERE, MISSING = "there", "missing"
+_QUEUE_GONE = "virtio 1.3, 2.7: the driver has set it up, and waits for what lies in it"
 _EQUAL = "it has to arrive as it left: the driver relies on it"
 _SECTIONS = {
     "offered and in use": "virtio 1.3, 2.2.2: after a reset the driver may take the same again",
@@ -300,18 +339,63 @@ _SECTIONS = {
 }
 
 
-def one_sided(before: Fields, after: Fields) -> tuple[str, ...]:
-    """Fields that only one end reported, with which one: they can't be compared."""
+def one_sided(before: Fields, after: Fields, *, vhost: bool = False) -> tuple[str, ...]:
+    """Fields that only one end reported, with which one: they can't be compared. Those of a queue
+    that is not there are a difference (see :func:`compare`)."""
+    gone = missing_queues(before, after, vhost=vhost)
     one_end = (("source", before, after), ("target", after, before))
-    return tuple(f"{name} ({end} only)" for end, a, b in one_end for name in a if name not in b)
+    return tuple(
+        f"{name} ({end} only)"
+        for end, a, b in one_end
+        for name in a
+        if name not in b and name.partition(":")[0] not in gone
+    )
+
+
+def missing_queues(before: Fields, after: Fields, *, vhost: bool = False) -> tuple[str, ...]:
+    """Queues that one end has and the other one has not, by name.
+
+    Only of an end that told what its device is, and of its queues: its status is asked for last, so
+    whatever it did not tell of its queues by then is not there. Of a device whose queues a backend
+    works (``vhost``) they are not asked for.
+    """
+    if vhost or not ("queues" in before and "queues" in after):
+        return ()
+    ends = [
+        dict.fromkeys(name.partition(":")[0] for name in end if name.startswith("queue "))
+        for end in (before, after)
+    ]
+    return tuple(name for name in {**ends[0], **ends[1]} if (name in ends[0]) != (name in ends[1]))
 
 
 _FILTERED = "virtio 1.3, 5.1.6.5: the driver has set it, and does not set it again"
 
 
-def compare(before: Fields, after: Fields) -> tuple[Difference, ...]:
-    """Fields that both ends reported and that differ, each with whether that is allowed."""
-    return tuple(_differences(before, after))
+def compare(before: Fields, after: Fields, *, vhost: bool = False) -> tuple[Difference, ...]:
+    """Fields that both ends reported and that differ, each with whether that is allowed; and queues
+    that one end alone has. ``vhost``: see :func:`missing_queues`."""
+    gone = missing_queues(before, after, vhost=vhost)
+    queues = [
+        Difference(
+            field=name,
+            before=HERE if f"{name}: size" in before else MISSING,
+            after=HERE if f"{name}: size" in after else MISSING,
+            lawful=False,
+            why=_QUEUE_GONE,
+        )
+        for name in gone
+    ]
+    return (*_differences(before, after), *queues)
+
+
+_MOST_SHOWN = 300
+
+
+def _shown(value: Any) -> str:
+    """A value in so many characters: a filter may list hundreds of addresses."""
+    text = str(value)
+    more = len(text) - _MOST_SHOWN
+    return f"{text[:_MOST_SHOWN]}… and {more} characters more" if more > 0 else text
 
 
 def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
@@ -329,8 +413,8 @@ def _differences(before: Fields, after: Fields) -> Iterator[Difference]:
         )
         yield Difference(
             field=field,
-            before=str(before[field]),
-            after=str(after[field]),
+            before=_shown(before[field]),
+            after=_shown(after[field]),
             lawful=allowed,
             why=why,
         )

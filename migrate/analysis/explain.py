@@ -7,22 +7,25 @@ recorded can have kept packets from being served, the span is *unexplained*.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from migrate.analysis.phases import switchover
-from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED, TRACED
-from migrate.model import DeviceHandoff, Direction, Event, Gap, GapExplanation, Span
-from migrate.model.recording import Arrivals, Column, Flags
+from migrate.analysis.hop_events import HopEvents
+from migrate.formats.log_events import CHECKPOINT, LOADED, READY, SAVED
+from migrate.model import DeviceHandoff, Event, Gap, GapExplanation, Span
+from migrate.model.recording import Arrivals, Column
 
 _OVS_NS = 100_000_000
 """Another thread of OVS logs that a queue is enabled, maybe when packets pass already: until it is
 logged, or they pass, the queue is not known to be enabled."""
 _NEAR_NS = 30_000_000
 """The probe polls its devices' state a few times in a tenth of a second: it reports this late."""
+_MOST_DEVICES = 2000
+"""Rows of devices; the largest guests have some hundreds."""
+MORE_DEVICES = "more devices"
 _FEW = 3
 """Fewer packets before a gap do not give the sender's interval."""
 
@@ -36,67 +39,6 @@ class Mark:
     host: str = ""
     error_ns: int = 0
     explained: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class HopEvents:
-    """The events of one move, in order, with the hosts it went from and to."""
-
-    events: Sequence[Event]
-    source: str
-    target: str
-    begin_ns: int = 0
-    mac: str = ""
-    """The guest's MAC address."""
-    egress_ns: Column | None = None
-    """When the guest's packets arrived at its peer, in order; None: not logged."""
-    unplaced: tuple[str, ...] = ()
-    """Why events of a host, or of the fabric, are missing: not received, or a clock was set."""
-
-    def first_heard_ns(self, since_ns: int) -> int | None:
-        """When the fabric first saw a frame of the guest from ``since_ns`` on; None: it did not."""
-        points_ns = [
-            event.at_ns
-            for event in self.events
-            if event.name in ("announce", "frame") and event.at_ns >= since_ns
-        ]
-        if self.egress_ns is not None:
-            after = self.egress_ns[self.egress_ns >= since_ns]
-            points_ns += [int(after.min())] if len(after) else []
-        return min(points_ns, default=None)
-
-    def queue_enabled(self, direction: Direction, since_ns: int, end_ns: int) -> Event | None:
-        """When the target's backend last enabled a queue of that direction.
-
-        The guest receives by even queues, and sends by odd ones (virtio 1.3, 5.1.2).
-        """
-        odd = direction == "egress"
-        events = [
-            event
-            for event in self.events
-            if (event.name, event.host) == (QUEUE, self.target)
-            and event.data["state"] == "enabled"
-            and int(event.data["queue"]) % 2 == odd
-            and since_ns <= event.at_ns <= end_ns
-        ]
-        return events[-1] if events else None
-
-    def first(self, name: str, host: str, since_ns: int, **data: str) -> Event | None:
-        """The first event of a host from ``since_ns`` on that has these data."""
-        for event in self.events:
-            same = (event.name, event.host) == (name, host) and event.at_ns >= since_ns
-            if same and data.items() <= event.data.items():
-                return event
-        return None
-
-    def traced(self, host: str) -> bool:
-        """Whether trace points of the stop are on record from a host's QEMU."""
-        return any(event.host == host and event.name in TRACED for event in self.events)
-
-    @property
-    def switchover(self) -> tuple[Event | None, Event | None]:
-        """STOP and the RESUME that ended it, by the same rule as the phases."""
-        return switchover(self.events, self.source, self.target)
 
 
 # --- the guest's stop, stage by stage -----------------------------------------------------------
@@ -131,15 +73,21 @@ def stop_stages(hop: HopEvents) -> tuple[Span, ...] | None:
     return tuple(_cover(stop.at_ns, resume.at_ns, marks, stop.off_ns))
 
 
-def _stage_marks(hop: HopEvents, stop: Event, resume: Event) -> list[Mark]:
+def _known_stages(hop: HopEvents, stop: Event, until_ns: int) -> list[Mark]:
+    """Stages of the stop that are on record, from STOP on."""
     hosts = {"source": hop.source, "target": hop.target}
     marks = _switchover_marks(hop, stop)
     for name, side, data, what in _stages(hop):
         event = hop.first(name, hosts[side], stop.at_ns, **data)
-        if event is not None and event.at_ns <= resume.at_ns:
+        if event is not None and event.at_ns <= until_ns:
             at_ns = event.at_ns - _load_ns(event)
             host = "" if what == _ALL_SENT else hosts[side]
             marks.append(Mark(at_ns, what, host, event.off_ns))
+    return marks
+
+
+def _stage_marks(hop: HopEvents, stop: Event, resume: Event) -> list[Mark]:
+    marks = _known_stages(hop, stop, resume.at_ns)
     if not marks:
         return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
     loaded = any(mark.what in (_ARRIVED[1][3], _TAKEN_IN) for mark in marks)
@@ -193,6 +141,8 @@ def device_times(hop: HopEvents) -> tuple[DeviceHandoff, ...] | None:
             if not stop.at_ns <= event.at_ns <= resume.at_ns + event.off_ns:
                 continue
             device = _device_name(event)
+            if device not in times and len(times) >= _MOST_DEVICES:
+                device = MORE_DEVICES
             row = times.setdefault(device, {})
             row[key] = row.get(key, 0.0) + int(event.data["downtime"]) / 1000
     if not times:
@@ -224,7 +174,7 @@ def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> GapEx
     """
     end_ns = gap.begin_ns + gap.length_ns
     marks = _marks(gap, hop, log, grain_ns)
-    spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.error_ns))
+    spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.place_off_ns))
     return GapExplanation(
         direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
     )
@@ -244,8 +194,12 @@ def _marks(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[M
             yield Mark(end_ns, what, explained=short)
         return
     yield from _until_stop(gap, hop, stop, grain_ns)
-    if resume is None:
+    if resume is None and gap.open_ended:
         yield Mark(end_ns, "stopped, and never resumed", stop.host)
+        return
+    if resume is None:  # it was served again: when it ran again is not known
+        yield from _known_stages(hop, stop, end_ns)
+        yield Mark(end_ns, "served again, and its RESUME is not on record", explained=False)
         return
     yield from _stage_marks(hop, stop, resume)
     yield from _after_resume(gap, hop, log, max(resume.at_ns, gap.begin_ns), grain_ns)
@@ -256,10 +210,11 @@ def _until_stop(gap: Gap, hop: HopEvents, stop: Event, grain_ns: int) -> Iterato
     out = next((event for event in hop.events if event.name == "detached"), None)
     if out is not None and out.at_ns <= stop.at_ns:
         yield Mark(out.at_ns, "the interface is taken out", hop.source, out.off_ns)
-        yield Mark(stop.at_ns, "the guest runs without its interface", hop.source)
+        what = "the guest runs without its interface"
+        yield Mark(stop.at_ns, what, hop.source, stop.off_ns)
         return
     begin = _begins_to_stop(hop, stop)
-    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.error_ns
+    near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.place_off_ns
     what = "the last packet before the stop" if near else "the guest runs, and is not served"
     yield Mark(begin.at_ns, what, hop.source, begin.off_ns, explained=near)
     yield Mark(stop.at_ns, "the guest is stopped, and its backends", hop.source, stop.off_ns)
@@ -283,8 +238,9 @@ def _after_resume(
     """The guest runs again: what still keeps its packets from being served."""
     end_ns = gap.begin_ns + gap.length_ns
     plugged = next((event for event in hop.events if event.name == "attached"), None)
-    if plugged is not None and since_ns < plugged.at_ns:
-        yield Mark(plugged.at_ns, "the target's interface is plugged in", hop.target)
+    if plugged is not None and since_ns < plugged.at_ns <= end_ns + plugged.off_ns:
+        what = "the target's interface is plugged in"
+        yield Mark(plugged.at_ns, what, hop.target, plugged.off_ns)
         since_ns = plugged.at_ns
     ready = hop.first(READY, hop.target, since_ns)
     if ready is not None and ready.at_ns < end_ns:
@@ -307,7 +263,7 @@ def _tail(gap: Gap, hop: HopEvents, log: Arrivals, since_ns: int, grain_ns: int)
         return
     further = _guest_sends if gap.direction == "egress" else _fabric_learns
     for mark in further(hop, log, since_ns, end_ns):
-        yield mark
+        yield replace(mark, error_ns=max(mark.error_ns, gap.error_ns))  # of the stamps
         since_ns = max(since_ns, mark.at_ns)
     short = end_ns - since_ns <= grain_ns
     what = "within the meter's floor" if short else "served again, and nothing tells why not before"
@@ -324,14 +280,19 @@ _LOWER = {
 
 
 def _lower_device_marks(hop: HopEvents, since_ns: int, end_ns: int) -> list[Mark]:
-    """The last event of each kind; a link that comes up while packets pass is cut to the end."""
+    """The last event of each kind.
+
+    One that is reported after the end, when packets passed, ends the last span where something of
+    the device was seen to change before: alone it is no evidence that it kept packets from passing.
+    """
     last: dict[str, Mark] = {}
     for event in hop.events:
         late_ns = end_ns + _NEAR_NS + event.off_ns
         if event.name in _LOWER and since_ns < event.at_ns <= late_ns:
             what = _LOWER[event.name]
             last[event.name] = Mark(event.at_ns, what, "guest", event.off_ns)
-    return sorted(last.values(), key=lambda mark: mark.at_ns)
+    marks = sorted(last.values(), key=lambda mark: mark.at_ns)
+    return marks if marks and marks[0].at_ns <= end_ns + marks[0].error_ns else []
 
 
 def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
@@ -349,7 +310,10 @@ def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> I
     lost = int(log.seq[first]) - int(log.seq[last]) - 1
     if lost <= _sent_before_the_stop(hop, log.sent_ns[before]):
         at_ns = min(int(log.sent_ns[first]), end_ns)
-        yield Mark(at_ns, "the guest runs, and has not come to send yet", hop.target)
+        _, resume = hop.switchover
+        began = resume is not None and int(log.sent_ns[last]) >= resume.at_ns
+        what = "has sent, and sends nothing more yet" if began else "has not come to send yet"
+        yield Mark(at_ns, f"the guest runs, and {what}", hop.target)
         if (arrived := int(log.received_ns[first])) < end_ns:
             yield Mark(arrived, "its first packet is under way")
 
@@ -359,40 +323,58 @@ def _sent_before_the_stop(hop: HopEvents, sent_ns: Column) -> int:
     stop, _ = hop.switchover
     if stop is None:
         return 0
-    ordered = np.sort(sent_ns)
-    interval_ns = max(1, int(np.median(np.diff(ordered))))
-    return max(0, (stop.at_ns - int(ordered[-1])) // interval_ns)
+    return max(0, (stop.at_ns - int(sent_ns.max())) // _interval_ns(sent_ns))
 
 
 def _fabric_learns(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
-    """Frames go to where the guest was until the fabric sees it; later ones wait for the guest."""
+    """Frames go to where the guest was until the fabric sees it; later ones wait for the guest.
+
+    Those that were lost after that did not wait: nothing on record tells where they went.
+    """
     begin_ns = since_ns
     if (heard_ns := hop.first_heard_ns(since_ns)) is not None and heard_ns < end_ns:
         yield Mark(heard_ns, "the fabric still sends to the source")
         begin_ns = heard_ns
-    late = (log.sent_ns > begin_ns) & (log.sent_ns < end_ns)
-    if late.any() and _complete(log, late):
+    if _all_arrived(log, begin_ns, end_ns):
         yield Mark(end_ns, "packets wait, and the guest takes them late", hop.target)
 
 
-def _complete(log: Arrivals, rows: Flags) -> bool:
-    """Whether no sequence number is missing among these rows."""
+def _all_arrived(log: Arrivals, begin_ns: int, end_ns: int) -> bool:
+    """Whether what was sent between the two arrived, by the numbers of those before and after."""
+    before, rows = log.sent_ns <= begin_ns, (log.sent_ns > begin_ns) & (log.sent_ns < end_ns)
+    if not rows.any() or not before.any():
+        return False
     seq = np.unique(log.seq[rows])
-    return int(seq[-1] - seq[0]) + 1 == len(seq)
+    later = log.seq[log.sent_ns >= end_ns]
+    last = int(later.min()) - 1 if len(later) else int(seq[-1])
+    lost = int(seq[0]) - int(log.seq[before].max()) - 1
+    elapsed_ns = begin_ns - int(log.sent_ns[before].max())
+    by_then = elapsed_ns // _interval_ns(log.sent_ns) + _FEW
+    return lost <= by_then and last - int(seq[0]) + 1 == len(seq)
+
+
+def _interval_ns(sent_ns: Column) -> int:
+    """The sender's usual interval, by the packets that arrived."""
+    return max(1, int(np.median(np.diff(np.sort(sent_ns))))) if len(sent_ns) > 1 else 1
 
 
 # --- common -------------------------------------------------------------------------------------
 
 
 def _cover(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> Iterator[Span]:
-    """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered."""
+    """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered.
+
+    ``error_ns``: of both ends.
+    """
     cut = [Mark(begin_ns, "", error_ns=error_ns)]
     for mark in sorted(marks, key=lambda mark: mark.at_ns):
         if cut[-1].at_ns < mark.at_ns and cut[-1].at_ns < end_ns:
+            at_end = mark.at_ns >= end_ns
+            mark_error_ns = max(mark.error_ns, error_ns) if at_end else mark.error_ns
             at_ns = min(mark.at_ns, end_ns)
-            cut.append(Mark(at_ns, mark.what, mark.host, mark.error_ns, mark.explained))
+            cut.append(Mark(at_ns, mark.what, mark.host, mark_error_ns, mark.explained))
     if cut[-1].at_ns < end_ns:
-        cut.append(Mark(end_ns, "nothing is on record", explained=False))
+        cut.append(Mark(end_ns, "nothing is on record", "", error_ns, explained=False))
     for before, mark in pairwise(cut):
         yield Span(
             what=mark.what,

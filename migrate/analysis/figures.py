@@ -1,34 +1,48 @@
-"""The figures of an attempt, column by column, and which rows are indistinguishable by them."""
+"""The figures of an attempt, column by column, and which attempts' figures count."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from migrate.analysis.phases import move_parts
 from migrate.model import DIRECTIONS, Attempt, Direction, Part
-
-if TYPE_CHECKING:
-    from migrate.statistics.spread import Interval
+from migrate.statistics.censored import Interval
 
 
 @dataclass(frozen=True, slots=True)
 class FigureValue:
     """A length in milliseconds, or its lower bound if the observation ended before it did.
 
-    ``error_ms``: what it may be off; where nothing rose above the floor, it is the floor.
+    ``error_ms``: what it may be off; of one ``in_floor``, where nothing was seen, up to where
+    nothing is.
     """
 
     ms: float
     at_least: bool = False
     error_ms: float = 0.0
     part: Part = "none"
+    in_floor: bool = False
+
+    @property
+    def bounds(self) -> Interval:
+        """The least and the most that it can be, its error aside."""
+        if self.at_least:
+            return self.ms, math.inf
+        return self.ms, self.error_ms if self.in_floor else self.ms
+
+    @property
+    def widened(self) -> Interval:
+        """The same with its error."""
+        low, high = self.bounds
+        return (low, high) if self.in_floor else (low - self.error_ms, high + self.error_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class FigureColumn:
-    """``measure`` gives None for *not measured*; of an outage, 0 is *in the floor*."""
+    """``measure`` gives None for *not measured*."""
 
     name: str
     measure: Callable[[Attempt], FigureValue | None]
@@ -45,8 +59,12 @@ class FigureColumn:
 def longest_outage(
     attempt: Attempt, direction: Direction, part: Part | None = None
 ) -> FigureValue | None:
-    """The longest gap in a direction; 0 if none rose above the floor, None if not measured."""
-    if attempt.gaps is None:
+    """The longest gap in a direction; 0, ``in_floor``, if none rose above the floor.
+
+    None: not measured. Without a floor nobody knows what of a gap is the meter's own.
+    """
+    seen_from_ms = attempt.seen_from_ms(direction)
+    if attempt.gaps is None or seen_from_ms is None:
         return None
     gaps = [
         gap
@@ -54,7 +72,7 @@ def longest_outage(
         if gap.direction == direction and (part is None or gap.part == part)
     ]
     if not gaps:
-        return FigureValue(0.0, error_ms=_floor_ms(attempt, direction))
+        return FigureValue(0.0, error_ms=seen_from_ms, in_floor=True)
     longest = max(gaps, key=lambda gap: gap.length_ns)
     return FigureValue(
         longest.length_ms,
@@ -64,8 +82,14 @@ def longest_outage(
     )
 
 
-def _floor_ms(attempt: Attempt, direction: Direction) -> float:
-    return attempt.floor.ms(direction) if attempt.floor else 0.0
+def ended_as_asked(attempt: Attempt) -> bool:
+    """Whether its figures are of what was asked for: times of another end do not compare."""
+    return attempt.outcome == attempt.case.expect.outcome and not attempt.void
+
+
+def counted(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """The attempts whose figures go into medians, ranks and tests."""
+    return [attempt for attempt in attempts if ended_as_asked(attempt)]
 
 
 def _stall(attempt: Attempt) -> FigureValue | None:
@@ -116,74 +140,3 @@ PART_COLUMNS: tuple[FigureColumn, ...] = tuple(
     _part(way, part) for way in DIRECTIONS for part in get_args(Part) if part != "none"
 )
 """The longest gap of each part each way; never their sum."""
-
-MOST_ROWS_COMPARED = 12
-"""More rows than this are not compared: the table is no comparison then."""
-LEAST_ATTEMPTS = 3
-"""Fewer attempts than this have no spread to compare."""
-
-
-def ranking_notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
-    """Which rows may not be ranked against which, and by what, a line for each set of rows."""
-    several = {label: group for label, group in groups.items() if len(group) >= LEAST_ATTEMPTS}
-    if len(several) < len(groups):
-        yield (
-            f"Rows with n below {LEAST_ATTEMPTS} have no spread worth the name: "
-            "they can't be ranked."
-        )
-    if len(several) < 2:
-        return
-    if len(several) > MOST_ROWS_COMPARED:
-        yield (
-            f"More than {MOST_ROWS_COMPARED} rows are not compared: what overlaps can't be ranked."
-        )
-        return
-    alike = _indistinguishable(several)
-    for labels, names in sorted(alike.items(), key=lambda item: -len(item[0])):
-        yield f"{_listed(labels)} are indistinguishable in {'; '.join(names)}."
-    if alike:
-        yield (
-            "Indistinguishable: the intervals of their medians touch (95 %, or smallest to largest "
-            "where that is all that so few attempts give: 75 % of three, 94 % of five), each "
-            "widened by the meter's error."
-        )
-
-
-def _indistinguishable(groups: Mapping[str, Sequence[Attempt]]) -> dict[tuple[str, ...], list[str]]:
-    from migrate.statistics.spread import overlapping_sets  # noqa: PLC0415 - numpy is heavy
-
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for column in (*COLUMNS, *PART_COLUMNS):
-        if column is FLOOR:
-            continue
-        values = {label: _values(group, column) for label, group in groups.items()}
-        spans = {
-            label: span
-            for label, figures in values.items()
-            if (span := _interval(figures)) is not None
-        }
-        for labels in overlapping_sets(spans):
-            # That two rows show nothing at all needs no line: both cells say so.
-            if any(value.ms for label in labels for value in values[label]):
-                alike.setdefault(labels, []).append(column.name)
-    return alike
-
-
-def _values(group: Sequence[Attempt], column: FigureColumn) -> list[FigureValue]:
-    measured = (column.measure(attempt) for attempt in group if column.applies(attempt))
-    return [value for value in measured if value is not None]
-
-
-def _interval(values: Sequence[FigureValue]) -> Interval | None:
-    from migrate.statistics.spread import interval, spread  # noqa: PLC0415 - numpy is heavy
-
-    widened = interval(
-        spread(value.ms for value in values), max((value.error_ms for value in values), default=0.0)
-    )
-    if widened and any(value.at_least for value in values):
-        return widened[0], float("inf")
-    return widened
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return f"{', '.join(labels[:-1])} and {labels[-1]}"

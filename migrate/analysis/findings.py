@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
+from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.hops import by_hop, hop_events, unknown_times
 from migrate.analysis.host_clocks import clock_steps
 from migrate.analysis.machines import machine_state
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.outage import Measurement, measure
+from migrate.analysis.own_questions import void_by_question
 from migrate.analysis.phases import phases
 from migrate.analysis.reported import combined, with_vfio
-from migrate.analysis.traffic import arrivals_on_axis, observation
+from migrate.analysis.traffic import arrivals_on_axis, guest_clock, observation
+from migrate.analysis.work import as_done, shortfalls, work_done
 from migrate.formats.qemu_migration import unknown_statuses
-from migrate.model import Case, DirtyRate, Findings, Phase, Problem
-from migrate.model.recording import Arrivals, Recording
+from migrate.model import Case, DirtyRate, Findings, Phase, Problem, WorkDone
+from migrate.model.recording import Recording
 
 
-def analyse(
-    recording: Recording, case: Case, arrivals: Mapping[str, Arrivals] | None = None
-) -> Findings:
+def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -> Findings:
     """What the network saw, the guest felt and the hypervisor reports.
 
-    ``arrivals``: of the recording, on the axis, for whoever has them already. Raises
-    MeasurementError for a log that can't be true.
+    ``clock``: the guest's, for whoever has it already. Raises MeasurementError for a log that can't
+    be true.
     """
-    if arrivals is None:
-        arrivals = arrivals_on_axis(recording.traffic)
+    clock = clock or guest_clock(recording.traffic)
+    arrivals = arrivals_on_axis(recording.traffic, clock)
     start, traffic, last = recording.start, recording.traffic, recording.hops[-1].result
     moved = _phases(recording)
-    measured = _measured(recording, case, moved)
+    measured = _measured(recording, case, moved, clock)
     hops = hop_events(recording, case.interface.mac)
     carriers = failover_carriers(recording)
+    work = work_done(recording, arrivals)
     gaps, floor = (measured.gaps, measured.floor) if measured else (None, None)
     return Findings(
         begin_ns=start.begin_ns,
@@ -49,7 +51,7 @@ def analyse(
         streams=measured.streams if measured else None,
         stalls=measured.stalls if measured else None,
         explained=explanations(hops, gaps, floor, case, arrivals),
-        inside=move_details(recording, hops, case, arrivals),
+        inside=move_details(recording, hops, as_done(case, work), arrivals, clock),
         dirty_rates=_dirty_rates(recording, case),
         floor=floor,
         start_ms=start.start_ms,
@@ -63,10 +65,14 @@ def analyse(
         backend_failed=recording.backend_failed,
         error=_error(recording),
         qemu_ends=recording.qemu_ends,
-        void=(*(reason for hop in recording.hops for reason in hop.void), *recording.void),
-        notes=_notes(recording, measured.notes if measured else ()),
+        void=(*void_by_question(recording), *_void(recording)),
+        notes=(
+            *_notes(recording, measured.notes if measured else ()),
+            *_short(recording, case, work),
+        ),
         clocks=recording.clocks,
         machine=machine_state(recording),
+        work=work,
     )
 
 
@@ -83,11 +89,15 @@ def not_analysed(recording: Recording, error: Exception) -> Findings:
         qemu_ends=recording.qemu_ends,
         void=(
             f"its recording could not be analysed, and is kept: {said}",
-            *(reason for hop in recording.hops for reason in hop.void),
-            *recording.void,
+            *_void(recording),
         ),
         clocks=recording.clocks,
     )
+
+
+def _void(recording: Recording) -> tuple[str, ...]:
+    """What was not done in a move, and what was not had of the attempt as a whole."""
+    return (*(reason for hop in recording.hops for reason in hop.void), *recording.void)
 
 
 def _error(recording: Recording) -> Problem | None:
@@ -113,12 +123,14 @@ def _phases(recording: Recording) -> tuple[Phase, ...]:
     )
 
 
-def _measured(recording: Recording, case: Case, moved: tuple[Phase, ...]) -> Measurement | None:
+def _measured(
+    recording: Recording, case: Case, moved: tuple[Phase, ...], clock: GuestClock | None
+) -> Measurement | None:
     if recording.traffic.nothing_logged or unknown_times(recording):
         return None
     interval_ns = case.workload.interval_us * 1000
     window = recording.start.floor_window
-    return measure(observation(recording.traffic, interval_ns, window, moved))
+    return measure(observation(recording.traffic, interval_ns, window, moved), clock)
 
 
 def _dirty_rates(recording: Recording, case: Case) -> tuple[DirtyRate, ...] | None:
@@ -126,6 +138,11 @@ def _dirty_rates(recording: Recording, case: Case) -> tuple[DirtyRate, ...] | No
     asked = case.expect.dirty_rate_within is not None
     during = [rate_during(hop.source, hop.qemu.samples) for hop in recording.hops if asked]
     return (*recording.start.dirty_rates, *during, *recording.dirty_rates) or None
+
+
+def _short(recording: Recording, case: Case, work: Sequence[WorkDone] | None) -> tuple[str, ...]:
+    loops = recording.traffic.looped is not None
+    return tuple(shortfalls(work or (), case.workload, loops=loops))
 
 
 def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:

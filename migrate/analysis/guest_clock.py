@@ -5,6 +5,7 @@ Shapes: every column is a one-dimensional ``int64`` array of nanoseconds or sequ
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from migrate.analysis.clock_bounds import OffsetBounds
+from migrate.analysis.clock_steps import common_steps
 from migrate.errors import MeasurementError
 from migrate.model import Stall
 from migrate.model.recording import Arrivals, Column
@@ -28,12 +30,15 @@ class ClockSegment:
 
     ``error_ns`` is half of the corridor that the evidence left, about half the best round trip:
     how a round trip splits into its two ways can't be known and is assumed even.
+    ``scatter_ns`` is how far chance may have moved the middle of the corridor; None: there was no
+    corridor, packets came one way only.
     """
 
     begin_guest_ns: int
     offset_ns: int
     slope: float
     error_ns: int
+    scatter_ns: int | None = None
 
     def offset_at(self, guest_ns: int) -> int:
         """The offset at a reading of the guest's clock."""
@@ -66,8 +71,10 @@ class GuestClock:
         evidence = OffsetBounds.from_stamps(
             (egress.sent_ns, egress.received_ns), (ingress.received_ns, ingress.sent_ns)
         )
-        starts = evidence.segment_starts()
-        pieces = [evidence.part(a, b) for a, b in pairwise([*starts, len(evidence.guest_ns)])]
+        starts: list[int] = []
+        for begin, end in pairwise([*evidence.segment_starts(), len(evidence)]):
+            starts += [begin, *(begin + step for step in common_steps(evidence.part(begin, end)))]
+        pieces = [evidence.part(a, b) for a, b in pairwise([*starts, len(evidence)])]
         return cls(_join(_fit_segments(pieces), pieces))
 
     def to_axis(self, guest_ns: Column) -> Column:
@@ -80,27 +87,53 @@ class GuestClock:
         drift = np.rint(slopes[which] * (readings - begins[which])).astype(np.int64)
         return np.asarray(readings + offsets[which] + drift, dtype=np.int64)
 
+    def segments_of(self, guest_ns: Column) -> Column:
+        """Which segment each reading is in."""
+        begins = np.array([segment.begin_guest_ns for segment in self.segments])
+        found = np.searchsorted(begins, np.asarray(guest_ns, dtype=np.int64), side="right") - 1
+        return np.asarray(np.maximum(found, 0), dtype=np.int64)
+
     def error_across(self, begin_ns: int, end_ns: int) -> int:
-        """Error of a difference between two points on the axis that the guest's clock stamped.
+        """Error of two points on the axis that the guest's clock stamped, each by itself.
 
         Nanoseconds. Within one segment it is the segment's; across a jump both errors add up.
         """
-        first, last = self._at_axis(begin_ns), self._at_axis(end_ns)
-        if first is last:
-            return first.error_ns
-        return first.error_ns + last.error_ns
+        first, last = self.segment_at(begin_ns), self.segment_at(end_ns)
+        if first == last:
+            return self.segments[first].error_ns
+        return self.segments[first].error_ns + self.segments[last].error_ns
+
+    def difference_error(self, begin_ns: int, end_ns: int) -> int:
+        """Error of the time between two such points, in nanoseconds.
+
+        Within one segment there is none: what is not known of the offset is the same at both.
+        """
+        return self.relative_error(self.segment_at(begin_ns), self.segment_at(end_ns))
+
+    def relative_error(self, first: int, last: int) -> int:
+        """Error of the time that was lost between two segments, in nanoseconds.
+
+        Where the round trip took as long in both, so did each of its ways, and only chance moved
+        the corridors. Where it took longer in one, either way may be what took longer.
+        """
+        if first == last:
+            return 0
+        one, other = self.segments[first], self.segments[last]
+        if one.scatter_ns is None or other.scatter_ns is None:
+            return one.error_ns + other.error_ns
+        return abs(one.error_ns - other.error_ns) + one.scatter_ns + other.scatter_ns
 
     @property
     def error_ns(self) -> int:
         """The largest error of all segments."""
         return max(segment.error_ns for segment in self.segments)
 
-    def _at_axis(self, at_ns: int) -> ClockSegment:
-        current = self.segments[0]
-        for segment in self.segments[1:]:
-            if segment.begin_guest_ns + segment.offset_ns <= at_ns:
-                current = segment
-        return current
+    def segment_at(self, at_ns: int) -> int:
+        """Which segment a point on the axis is in; the one before, if the clock stood still."""
+        found = bisect_right(
+            self.segments, at_ns, key=lambda segment: segment.begin_guest_ns + segment.offset_ns
+        )
+        return max(0, found - 1)
 
 
 def _fit_segments(pieces: Sequence[OffsetBounds]) -> tuple[ClockSegment, ...]:
@@ -116,19 +149,27 @@ def _fit_segments(pieces: Sequence[OffsetBounds]) -> tuple[ClockSegment, ...]:
         for index, (low, high) in enumerate(corridors)
         if np.isfinite(high - low)
     }
-    segments = []
+    segments: list[ClockSegment] = []
+    known = sorted(widths)
     for index, piece in enumerate(pieces):
         low, high = corridors[index]
         if index in widths:
             middle, error = (low + high) / 2, widths[index] / 2
         else:
-            nearest = min(widths, key=lambda other: abs(other - index), default=None)
+            nearest = _nearest(known, index)
             width = 0.0 if nearest is None else widths[nearest]
             error = UNKNOWN_DELAY_NS if nearest is None else width
             middle = low + width / 2 if np.isfinite(low) else high - width / 2
         begin, offset = int(piece.guest_ns[0]), piece.base_ns + round(middle)
-        segments.append(ClockSegment(begin, offset, drifts[index][0], round(error)))
+        slope = drifts[index][0]
+        scatter = round(piece.scatter(slope)) if index in widths else None
+        segments.append(ClockSegment(begin, offset, slope, round(error), scatter))
     return tuple(segments)
+
+
+def _nearest(known: Sequence[int], wanted: int) -> int | None:
+    place = bisect_right(known, wanted)
+    return min(known[max(0, place - 1) : place + 1], key=lambda at: abs(at - wanted), default=None)
 
 
 def _join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migrate.analysis.explain import HopEvents
+from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.host_clocks import PEER, clock_steps
 from migrate.model import Event
 from migrate.model.recording import HopRecording, Recording

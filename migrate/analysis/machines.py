@@ -6,7 +6,7 @@ there is, and so pressure alone says nothing of others. It is told apart, as con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -37,6 +37,8 @@ THROTTLED: Final = 0.01
 """A quota kept programs of ours from running for more than this share of a window."""
 CONTENDED: Final = 0.25
 """Our own programs waited for a CPU longer than this share of a window: no reason, but told."""
+NAMED: Final = 3
+"""Programs of others, at most, in a reason."""
 COVERED: Final = 0.5
 """Of a window, at least: what was sampled for less of it is not measured."""
 SHORTEST_NS: Final = 300_000_000
@@ -201,10 +203,9 @@ def busy(
             key = used.machine, reason.kind
             if key not in worst or worst[key][0].excess < reason.excess:
                 worst[key] = reason, used
-    others = {machine.name: ", ".join(list(machine.others_s)[:3]) for machine in machines}
+    others = {machine.name: machine.others_s for machine in machines}
     told = [
-        f"{_where(used, hops)}: {reason.text}"
-        + (f": {others[used.machine]}" if reason.kind == "others" and others[used.machine] else "")
+        f"{_where(used, hops)}: {_named(reason, others[used.machine])}"
         for reason, used in worst.values()
     ]
     told += [
@@ -219,6 +220,20 @@ def busy(
         for window, hop in (("floor", 0), *(("move", number) for number in range(1, hops + 1)))
     }
     return tuple(told) if told or wanted <= seen else None
+
+
+def busy_lately(machine: MachineRecording) -> tuple[str, ...]:
+    """Why a machine is busy, by its last two looks."""
+    if len(machine.samples) < 2:
+        return ()
+    before, last = machine.samples[-2:]
+    used = use(machine, Window("start", 0, before.at_ns, last.at_ns))
+    return tuple(f"{machine.name}: {_named(reason, machine.others_s)}" for reason in reasons(used))
+
+
+def _named(reason: Reason, others_s: Mapping[str, float]) -> str:
+    names = ", ".join(list(others_s)[:NAMED]) if reason.kind == "others" else ""
+    return f"{reason.text}: {names}" if names else reason.text
 
 
 def _where(used: MachineUse, hops: int) -> str:

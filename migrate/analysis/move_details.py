@@ -14,39 +14,42 @@ from typing import Any
 
 from migrate.analysis.announcements import count_by_kind
 from migrate.analysis.convergence import PRECOPY, assess_convergence
-from migrate.analysis.device_state import (
-    DeviceQueue,
-    comparable_fields,
-    compare,
-    device_queues,
-    one_sided,
-    queues_by_backend_log,
-)
-from migrate.analysis.explain import HopEvents, device_times, explain_gap, section_name, stop_stages
+from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.guest_clock import GuestClock
+from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.hops import FOREVER_NS, by_hop
+from migrate.analysis.network_devices import (
+    AMBIGUOUS,
+    join_devices,
+    states_and_rings,
+    with_supplement,
+)
 from migrate.analysis.outage import longest_gap
 from migrate.analysis.traffic import arrival_error_ns
 from migrate.formats.qemu_migration import SWITCHED, sample_of_job, status_of
-from migrate.formats.virtio_net_state import VIRTIO_NET
-from migrate.formats.virtqueue_audit import audit
 from migrate.model import (
     DIRECTIONS,
     Case,
     Convergence,
-    DeviceHandoff,
     Event,
     Floor,
     Gap,
     GapExplanation,
     MonitorGap,
     MoveDetails,
-    RingAudit,
 )
-from migrate.model.recording import Arrivals, HopRecording, QemuRecording, Recording, TrafficLog
+from migrate.model.recording import (
+    Arrivals,
+    HopRecording,
+    QemuRecording,
+    Recording,
+    TrafficLog,
+)
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
 NO_STAGES = "no stages of the stop"
+WORKED = "queues that a backend works are not asked about: that would stop them"
 NO_TRACES = "no trace points vmstate_downtime_* are on record (QEMU has them since 8.2)"
 
 
@@ -55,17 +58,18 @@ def move_details(
     hops: Sequence[HopEvents],
     case: Case,
     arrivals: Mapping[str, Arrivals],
+    clock: GuestClock | None = None,
 ) -> tuple[MoveDetails, ...]:
-    """What went on inside of each hop; ``arrivals`` on the axis."""
+    """What went on inside of each hop; ``arrivals`` on the axis, by the guest's ``clock``."""
     until_ns = recording.listened_until_ns
     end_ns = FOREVER_NS if until_ns is None else until_ns
     stretches = zip(by_hop(recording, end_ns), hops, strict=True)
     return tuple(
         MoveDetails(
             hop=number,
-            **_of_hop(hop, events, case, recording.no_trace_points),
+            **_of_hop(hop, events, case, recording),
             **_announced(events, hop.qemu, border_ns),
-            **_first_packets(events, recording.traffic, arrivals, border_ns),
+            **_first_packets(events, recording.traffic, arrivals, border_ns, clock),
         )
         for number, ((hop, _, border_ns), events) in enumerate(stretches, 1)
     )
@@ -107,30 +111,53 @@ def _of_gap(hops: Sequence[HopEvents], gap: Gap) -> HopEvents:
 
 
 def _of_hop(
-    hop: HopRecording, hop_events: HopEvents, case: Case, no_trace_points: Mapping[str, str]
+    hop: HopRecording, hop_events: HopEvents, case: Case, recording: Recording
 ) -> dict[str, Any]:
     """Fields of :class:`MoveDetails` that both QEMUs' events and answers tell."""
-    _, resume = hop_events.switchover
     spans, took = stop_stages(hop_events), device_times(hop_events)
-    compared = tuple(_compared(hop, hop_events))
-    unseen = [
-        *hop.qemu.unseen,
-        *hop_events.unplaced,
-        *_no_stages(hop_events, no_trace_points, known=took is not None),
-    ]
-    if resume is not None and hop.stream.unseen:
-        unseen.append(hop.stream.unseen)
+    no_stages = _no_stages(hop_events, recording.no_trace_points, known=took is not None)
+    stop, resume = hop_events.switchover
+    missing = _missing(hop, (*hop_events.unplaced, *no_stages), stop, resume)
+    known, memory_mib = with_supplement(hop, recording.start.nic), case.guest.memory_mib
+    compared, rings, nonsense = states_and_rings(known, hop_events.events, memory_mib)
+    devices, ambiguous = join_devices(hop, took or (), compared)
+    told = (nonsense,) if nonsense else ()
+    missing["devices"] += (*told, *((AMBIGUOUS,) if ambiguous else ()))
+    missing["rings"] += told
+    unseen = (*hop.qemu.unseen, *told, *missing["stop"], *missing["bytes"])
     blocktime = hop.qemu.blocktime
     return {
         "stop": spans,
-        "rings": _rings(hop, case.guest.memory_mib),
-        "devices": _sized(hop, _joined(took or (), compared)) if took or compared else None,
+        "rings": rings,
+        "devices": devices or None,
         "convergence": _convergence(hop, hop_events, case),
         "postcopy_blocktime_ms": blocktime.every_ms if blocktime else None,
         "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
         "placed": not hop_events.unplaced,
         "blind": tuple(_blind(hop.qemu, hop_events)),
-        "unseen": tuple(unseen),
+        "unseen": tuple(dict.fromkeys(unseen)),
+        "missing": missing,
+    }
+
+
+def _missing(
+    hop: HopRecording, events: tuple[str, ...], stop: Event | None, resume: Event | None
+) -> dict[str, tuple[str, ...]]:
+    """Why a part of the details is not available, or not whole, by its name; ``events``: why not
+    all of them are there. Rings are read on the source alone, and are no reason for a device."""
+    ours, qemu = f"{hop.source}: ", hop.qemu
+    no_state: tuple[str, ...] = ()
+    if qemu.source is not None and not qemu.source:
+        no_state = (f"{ours}it has no virtio network device",)
+    elif qemu.source is None and stop is None:
+        no_state = (f"{ours}the guest was not stopped there",)
+    not_asked = (f"{hop.target}: {WORKED}",) if qemu.vhost and qemu.target else ()
+    of_devices = (why for why in qemu.unseen if not why.startswith(f"{ours}its rings"))
+    return {
+        "stop": events,
+        "devices": (*of_devices, *no_state, *not_asked),
+        "rings": (*(why for why in qemu.unseen if why.startswith(ours)), *no_state),
+        "bytes": (hop.stream.unseen,) if resume is not None and hop.stream.unseen else (),
     }
 
 
@@ -206,89 +233,30 @@ def _first_packets(
     traffic: TrafficLog,
     arrivals: Mapping[str, Arrivals],
     border_ns: int,
+    clock: GuestClock | None,
 ) -> dict[str, Any]:
     """Each way the first packet that arrived after the guest ran again, wherever it did."""
-    _, resume = hop_events.switchover
+    stop, resume = hop_events.switchover
     if resume is None or hop_events.unplaced:
         return {}
     first: dict[str, Any] = {}
-    silent = []
+    silent, held = [], []
     for way in DIRECTIONS:
         if way not in arrivals:
             continue
         received_ns = arrivals[way].received_ns
-        after = received_ns[(received_ns >= resume.at_ns) & (received_ns < border_ns)]
+        after = arrivals[way].select((received_ns >= resume.at_ns) & (received_ns < border_ns))
         if not len(after):
             silent.append(way)
             continue
-        at_ns = int(after.min())
-        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns)
+        row = int(after.received_ns.argmin())
+        at_ns = int(after.received_ns[row])
+        if stop is not None and int(after.sent_ns[row]) < stop.at_ns:
+            held.append(way)
+        error_ns = resume.off_ns + arrival_error_ns(traffic, way, at_ns, clock)
         first[f"first_{way}_ms"] = (at_ns - resume.at_ns) / 1e6
         first[f"first_{way}_error_ms"] = error_ns / 1e6
-    return {**first, "silent": tuple(silent)}
-
-
-def _compared(hop: HopRecording, hop_events: HopEvents) -> Iterator[DeviceHandoff]:
-    """Network devices by QEMU's path, of which something was had on both ends."""
-    qemu = hop.qemu
-    if not qemu.source or qemu.target is None:
-        return
-    by_backend = queues_by_backend_log(hop_events.events, hop.target) if qemu.vhost else {}
-    for path, source in qemu.source.items():
-        before = comparable_fields(source, vhost=bool(qemu.vhost))
-        after = {**comparable_fields(qemu.target.get(path, {})), **by_backend}
-        if before.keys() & after.keys():
-            yield DeviceHandoff(
-                device=path,
-                compared=True,
-                differences=compare(before, after),
-                untold=one_sided(before, after),
-            )
-
-
-def _rings(hop: HopRecording, memory_mib: int) -> tuple[RingAudit, ...] | None:
-    """As they lay in memory when the source had stopped; None if that was not read."""
-    qemu = hop.qemu
-    if not qemu.source or not qemu.memory:
-        return None
-    read = device_queues(qemu.source, qemu.memory, memory_mib, vhost=bool(qemu.vhost))
-    return tuple(_audited(queue) for queue in read)
-
-
-def _audited(queue: DeviceQueue) -> RingAudit:
-    audited = audit(queue.ring)
-    return RingAudit(
-        device=queue.device,
-        queue=queue.number,
-        kind=queue.ring.kind,
-        size=queue.ring.size,
-        broken=tuple(audited.broken),
-        unchecked=(*queue.unchecked, *audited.unchecked),
-        facts=audited.facts,
-    )
-
-
-def _joined(
-    took: tuple[DeviceHandoff, ...], compared: tuple[DeviceHandoff, ...]
-) -> tuple[DeviceHandoff, ...]:
-    """QEMU names a device by its section in the stream, and by its path: both in their order."""
-    left = list(compared)
-    joined = []
-    for device in took:
-        if device.device.endswith(f"/{VIRTIO_NET}") and left:
-            more = left.pop(0)
-            fields_of_state = ("compared", "differences", "untold")
-            comparison = {name: getattr(more, name) for name in fields_of_state}
-            joined.append(device.model_copy(update=comparison))
-        else:
-            joined.append(device)
-    return (*joined, *left)
-
-
-def _sized(hop: HopRecording, devices: tuple[DeviceHandoff, ...]) -> tuple[DeviceHandoff, ...]:
-    """With the bytes of each device's section, headers and all."""
-    sizes = {section_name(s.name, s.instance): s.size_bytes for s in hop.stream.sections}
-    return tuple(d.model_copy(update={"size_bytes": sizes.get(d.device)}) for d in devices)
+    return {**first, "first_sent_before_stop": tuple(held), "silent": tuple(silent)}
 
 
 def _blind(qemu: QemuRecording, hop_events: HopEvents) -> Iterator[MonitorGap]:

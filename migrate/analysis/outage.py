@@ -1,246 +1,35 @@
-"""The meter: from arrival records to gaps, exactly by these definitions.
+"""The meter: from what both probes logged to gaps, both directions on one axis.
 
-A packet is *served* if its first copy arrived no later than ``late_ns`` past the floor's median
-delay, and not behind a late one out of the same queue: what was sent before a late packet was let
-go and arrived behind it waited with it, though it may have waited less than the limit. So a queue
-that was held for 300 ms and flushed is an outage of 300 ms, not of 300 ms less the limit.
-
-A *gap* runs from one served packet to the next, by send time on the axis; it is one if that is
-longer than the threshold: the longest spacing on the floor or two intervals, whichever is more.
-Below that nothing is reported. A gap is never split and gaps are never merged or added up.
-
-Its error is one interval (both ends fall between two packets) and the error of the clocks that
-the send times were read from: it holds for the length and for the place.
+Which packets were served is said in :mod:`migrate.analysis.deliveries`, what a gap is and how long
+the outage in it was in :mod:`migrate.analysis.gaps`, what can be seen at all in
+:mod:`migrate.analysis.floor`. A gap is never split, and gaps are never merged or added up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from migrate.analysis.deliveries import SentPackets, fates, in_sequence
+from migrate.analysis.floor import LATE_NS, DirectionFloor, Window, direction_floor, floor, jitter
+from migrate.analysis.gaps import FLUSH_NS, Ruler, gaps, stood_still, threshold
 from migrate.analysis.guest_clock import GuestClock, guest_stalls
-from migrate.analysis.phases import gap_part, phase_label
+from migrate.analysis.meter_losses import losses_of
+from migrate.analysis.receipts import ENDED, LOST, behind_untold, unreceipted
 from migrate.clock import Offset
 from migrate.errors import MeasurementError
-from migrate.model import Direction, Floor, Gap, Phase, Stall, Stream, Unmeasured
-from migrate.model.recording import Arrivals, Column, Flags
+from migrate.model import DIRECTIONS, Direction, Floor, Gap, Phase, Stall, Stream, Unmeasured
+from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
-LATE_NS = 20_000_000
-LEAST_PACKETS = 100
-"""Fewer in the floor's window make no floor."""
+MOST_LISTED = 2000
+"""Of gaps, and of stretches that are not measured."""
+UNMEASURED = "stretches that are not measured"
+Stretch = TypeVar("Stretch", Gap, Unmeasured)
 
-Window = tuple[int, int]
-
-
-# --- which packets were served ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Deliveries:
-    """The fate of every packet of one direction; columns are indexed by number, 0..sent-1.
-
-    ``sent_ns`` is on the axis and means something only where ``arrived``; ``copies`` counts the
-    arrivals after the first. ``late`` is all that arrived and was not served.
-    """
-
-    direction: Direction
-    sent_ns: Column
-    arrived: Flags
-    served: Flags
-    reordered: Flags
-    copies: Column
-
-    @property
-    def late(self) -> Flags:
-        """Arrived, but too late to be of use."""
-        return self.arrived & ~self.served
-
-    def stream(self) -> Stream:
-        """Counts; ``received`` counts numbers, not copies, so received + lost = sent."""
-        return Stream(
-            direction=self.direction,
-            sent=len(self.arrived),
-            received=int(self.arrived.sum()),
-            lost=int((~self.arrived).sum()),
-            late=int(self.late.sum()),
-            duplicated=int(self.copies.sum()),
-            reordered=int(self.reordered.sum()),
-        )
-
-
-def deliveries(
-    direction: Direction, arrivals: Arrivals, sent: int | None, on_time_ns: float
-) -> Deliveries:
-    """Which packets were served; both stamps on the axis, rows in the order of arrival.
-
-    ``sent`` is how many packets the sender sent, numbered from 0; None if that is not known: then
-    none is assumed to have been sent after the highest that arrived. ``on_time_ns`` is the longest
-    delay that is served. Raises MeasurementError for a number that was never sent.
-    """
-    highest = int(arrivals.seq.max(initial=-1))
-    sent = highest + 1 if sent is None else sent
-    if highest >= sent or int(arrivals.seq.min(initial=0)) < 0:
-        raise MeasurementError(
-            f"judge {direction}",
-            said=f"numbers up to {highest} arrived, but only {sent} packets were sent",
-            remedy="stop the sender before its count is read, and give every run a new stream id",
-        )
-    first = _first_copies(arrivals)
-    copies = arrivals.select(first)
-    arrived = np.zeros(sent, dtype=np.bool_)
-    sent_ns, received_ns = np.zeros((2, sent), dtype=np.int64)
-    arrived[copies.seq] = True
-    sent_ns[copies.seq] = copies.sent_ns
-    received_ns[copies.seq] = copies.received_ns
-    reordered = np.zeros(sent, dtype=np.bool_)
-    reordered[copies.seq] = copies.seq < np.maximum.accumulate(copies.seq)
-    late = arrived & (received_ns - sent_ns > on_time_ns)
-    waited = _behind_late(sent_ns, received_ns, late)
-    return Deliveries(
-        direction,
-        sent_ns,
-        arrived,
-        arrived & ~late & ~waited,
-        reordered,
-        np.maximum(np.bincount(arrivals.seq, minlength=sent) - 1, 0),
-    )
-
-
-def _first_copies(arrivals: Arrivals) -> Column:
-    """Rows of the first copy of every number, in the order of arrival."""
-    return np.sort(np.unique(arrivals.seq, return_index=True)[1])
-
-
-def _behind_late(sent_ns: Column, received_ns: Column, late: Flags) -> Flags:
-    """Sent after a late packet and before it was let go, yet received behind it."""
-    let_go = np.maximum.accumulate(np.where(late, received_ns, np.iinfo(np.int64).min))
-    return np.asarray((sent_ns < let_go) & (received_ns >= let_go), dtype=np.bool_)
-
-
-# --- the floor ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DirectionFloor:
-    """One direction with nothing going on: longest spacing, median delay, packets seen."""
-
-    longest_ns: int
-    delay_ns: float
-    packets: int
-
-
-def direction_floor(
-    direction: Direction, arrivals: Arrivals, window: Window, late_ns: int = LATE_NS
-) -> DirectionFloor:
-    """Measure the floor of a direction in a window of send times, both stamps on the axis.
-
-    Raises MeasurementError below LEAST_PACKETS.
-    """
-    within = _within(arrivals.sent_ns, window)
-    firsts = arrivals.select(_first_copies(arrivals))
-    delays = (firsts.received_ns - firsts.sent_ns)[_within(firsts.sent_ns, window)]
-    if len(delays) < LEAST_PACKETS:
-        raise MeasurementError(
-            f"measure the floor of {direction}",
-            said=f"{len(delays)} packets in its window, {LEAST_PACKETS} are needed",
-            remedy="see whether the link was up before the move; lengthen workload.floor_s",
-        )
-    delay = float(np.median(delays))
-    quiet = deliveries(direction, arrivals.select(within), None, delay + late_ns)
-    spacing = np.diff(quiet.sent_ns[quiet.served])
-    return DirectionFloor(int(spacing.max(initial=0)), delay, len(delays))
-
-
-def floor(egress: DirectionFloor, ingress: DirectionFloor, window: Window) -> Floor:
-    """The floor of both directions, as an attempt stores it."""
-    return Floor(
-        egress_ms=egress.longest_ns / 1e6,
-        ingress_ms=ingress.longest_ns / 1e6,
-        egress_delay_ms=egress.delay_ns / 1e6,
-        ingress_delay_ms=ingress.delay_ns / 1e6,
-        seconds=(window[1] - window[0]) / 1e9,
-        packets=egress.packets + ingress.packets,
-    )
-
-
-def _within(at_ns: Column, window: Window) -> Flags:
-    return np.asarray((at_ns >= window[0]) & (at_ns <= window[1]), dtype=np.bool_)
-
-
-# --- gaps ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Ruler:
-    """What a direction's gaps are measured with.
-
-    ``clock_error`` gives the error of a difference between two points on the axis that were read
-    off the sender's clock.
-    """
-
-    interval_ns: int
-    threshold_ns: int
-    window: Window
-    clock_error: Callable[[int, int], int]
-
-    def error_ns(self, begin_ns: int, end_ns: int) -> int:
-        """Error of a length between two send times, and of their place."""
-        return self.interval_ns + self.clock_error(begin_ns, end_ns)
-
-
-def threshold(longest_ns: int, interval_ns: int) -> int:
-    """A spacing must be longer than this to be a gap."""
-    return max(longest_ns, 2 * interval_ns)
-
-
-def gaps(delivery: Deliveries, ruler: Ruler, moved: Sequence[Phase] = ()) -> tuple[Gap, ...]:
-    """All gaps of one direction by begin; a stream that never starts is one, open-ended.
-
-    ``moved`` are the phases of the move. At the window's begin a gap runs from it to the first
-    packet served, at its end from the last one served, and is open-ended.
-    """
-    begin, end = ruler.window
-    numbers = np.flatnonzero(delivery.served & _within(delivery.sent_ns, ruler.window))
-    numbers = np.concatenate([[-1], numbers, [len(delivery.served)]])
-    times = np.concatenate([[begin], delivery.sent_ns[numbers[1:-1]], [end]])
-    measured = []
-    for index in np.flatnonzero(np.diff(times) > ruler.threshold_ns):
-        inside = slice(int(numbers[index]) + 1, int(numbers[index + 1]))
-        first, last = int(times[index]), int(times[index + 1])
-        error = ruler.error_ns(first, last)
-        if index in (0, len(times) - 2) and last - first <= ruler.threshold_ns + error:
-            continue  # the window's ends are no packets: they are known on another clock
-        gap = Gap(
-            direction=delivery.direction,
-            begin_ns=first,
-            length_ns=last - first,
-            error_ns=error,
-            lost=int((~delivery.arrived[inside]).sum()),
-            late=int(delivery.late[inside].sum()),
-            duplicated=int(delivery.copies[inside].sum()),
-            reordered=int(delivery.reordered[inside].sum()),
-            open_ended=int(index) == len(times) - 2,
-        )
-        touched = overlapped_phases(gap, moved)
-        measured.append(
-            gap.model_copy(
-                update={"phases": tuple(map(phase_label, touched)), "part": gap_part(touched)}
-            )
-        )
-    return tuple(measured)
-
-
-def overlapped_phases(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
-    """The phases that the gap may overlap, given the errors of both."""
-    end_ns = gap.begin_ns + gap.length_ns
-    return tuple(
-        phase
-        for phase in moved
-        if gap.begin_ns - (slack := gap.error_ns + phase.error_ns) <= phase.end_ns
-        and phase.begin_ns <= end_ns + slack
-    )
+# --- a direction's list -------------------------------------------------------------------------
 
 
 def longest_gap(gaps: Iterable[Gap] | None, direction: Direction) -> Gap | None:
@@ -305,6 +94,15 @@ class TrafficObservation:
     jumps: tuple[tuple[int, int], ...] | None = ()
     late_ns: int = LATE_NS
     from_receipts: bool = False
+    looped: bool = False
+    """The guest sent ingress as well: the network returned its own stream."""
+    unreceived_egress: Sends | None = None
+    """When the guest sent what did not arrive, by its clock; None: not on record."""
+    unreceived_ingress: Sends | None = None
+    """When the peer sent what did not arrive, by its clock."""
+    lost_by_peer: MeterLoss | None = None
+    """Of egress, by the peer's probe itself; None: not known."""
+    lost_by_guest: MeterLoss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,57 +116,90 @@ class Measurement:
     clock_error_ns: int | None
     """Error of the guest's clock on the axis, the peer's own error included."""
     unmeasured: tuple[Unmeasured, ...] = ()
+    """Stretches in which it can't be told whether a direction was served."""
     notes: tuple[str, ...] = ()
 
 
-def measure(observation: TrafficObservation) -> Measurement:
+def measure(observation: TrafficObservation, clock: GuestClock | None = None) -> Measurement:
     """Judge both directions on the axis of time.
 
-    A direction without a floor is still judged, by its own median delay and two intervals; the
-    floor is None then, and a note says so. Raises MeasurementError for a log that can't be true.
+    ``clock``: the guest's, for whoever has it already. A direction without a floor is still judged,
+    by its own median delay and two intervals; the floor is None then, and a note says so. Raises
+    MeasurementError for a log that can't be true.
     """
-    clock = _guest_clock(observation)
+    observation, notes = _counted_on(observation)
+    clock = clock or _guest_clock(observation)
     sides = _sides(observation, clock)
     bases = [_floor_or_median(side, observation) for side in sides]
-    notes = [note for _, note in bases if note]
+    notes = [*(note for _, note in bases if note), *notes]
     if clock is None:
         notes.append("no packet arrived either way: the guest's clock is unknown")
     if observation.from_receipts:
         notes.append(
             "ingress is rebuilt from the guest's receipts: what it received after the last of its "
-            "own packets that arrived is not known"
+            "own packets that arrived, or told of in none of them, is not known"
         )
     measured: list[Gap] = []
+    blanks: list[Unmeasured] = []
     streams = []
     for side, (base, _) in zip(sides, bases, strict=True):
-        delivery = deliveries(
-            side.direction, side.arrivals, side.sent, base.delay_ns + observation.late_ns
-        )
-        limit = threshold(base.longest_ns, observation.interval_ns)
-        ruler = Ruler(observation.interval_ns, limit, observation.window, side.clock_error)
-        measured += gaps(delivery, ruler, observation.phases)
+        packets = side.packets
+        if observation.from_receipts and packets.direction == "ingress" and clock:
+            packets = _without_receipts(observation, packets, clock, base.delay_ns)
+        delivery = fates(packets, base.delay_ns, observation.late_ns)
+        ruler = _ruler(observation, side, base, sides[1].packets.arrivals, bases[1][0].delay_ns)
+        found, unknown = gaps(delivery, ruler, observation.phases)
+        measured += found
+        blanks += unknown
         streams.append(delivery.stream())
     floored = not any(note for _, note in bases)
+    listed, unmeasured = _longest(measured, "gaps", notes), _longest(blanks, UNMEASURED, notes)
     return Measurement(
-        gaps=tuple(sorted(measured, key=lambda gap: gap.begin_ns)),
+        gaps=listed,
         streams=tuple(streams),
         stalls=guest_stalls(clock, observation.jumps)
         if clock and observation.jumps is not None
         else None,
         floor=floor(bases[0][0], bases[1][0], observation.floor_window) if floored else None,
         clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
+        unmeasured=unmeasured,
         notes=tuple(notes),
     )
 
 
+def _longest(stretches: Sequence[Stretch], of: str, notes: list[str]) -> tuple[Stretch, ...]:
+    """By begin; only the longest ones if there are too many, with a note."""
+    kept = sorted(stretches, key=lambda stretch: -stretch.length_ns)[:MOST_LISTED]
+    if len(kept) < len(stretches):
+        notes.append(f"{len(stretches) - len(kept)} shorter {of} are not listed")
+    return tuple(sorted(kept, key=lambda stretch: (stretch.begin_ns, stretch.direction)))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One direction, both stamps on the axis."""
+    """One direction on the axis, and the errors of its sender's clock."""
 
-    direction: Direction
-    arrivals: Arrivals
-    sent: int | None
-    clock_error: Callable[[int, int], int]
+    packets: SentPackets
+    difference_error: Callable[[int, int], int]
+    place_error: Callable[[int], int]
+    sent_by_guest: bool
+
+
+def _counted_on(observation: TrafficObservation) -> tuple[TrafficObservation, list[str]]:
+    """With numbers that go on past 32 bits, and past a sender that began anew."""
+    notes = []
+    for direction in DIRECTIONS:
+        arrivals: Arrivals = getattr(observation, direction)
+        seq, restarts = in_sequence(arrivals)
+        update: dict[str, Any] = {direction: replace(arrivals, seq=seq)}
+        if restarts:
+            update[f"sent_{direction}"] = update[f"unreceived_{direction}"] = None
+            notes.append(
+                f"the sender of {direction} began anew {restarts} times: how many packets it sent "
+                "in all is not known"
+            )
+        observation = replace(observation, **update)
+    return observation, notes
 
 
 def _guest_clock(observation: TrafficObservation) -> GuestClock | None:
@@ -385,40 +216,136 @@ def _guest_clock(observation: TrafficObservation) -> GuestClock | None:
 def _sides(observation: TrafficObservation, clock: GuestClock | None) -> tuple[_Side, _Side]:
     """Egress, ingress; a sender's clock gives the error of a direction's send times."""
     peer = observation.peer
-    if clock is None:
-        nothing = Arrivals.empty()
-        return (
-            _Side("egress", nothing, observation.sent_egress, lambda _begin, _end: peer.error_ns),
-            _Side("ingress", nothing, observation.sent_ingress, lambda _begin, _end: peer.error_ns),
-        )
     egress, ingress = observation.egress, observation.ingress
+    out, into = observation.unreceived_egress, observation.unreceived_ingress
+    out, into = out or Sends.empty(), into or Sends.empty()
+    at_peer = losses_of(observation.lost_by_peer, egress, "peer")
+    at_guest = losses_of(observation.lost_by_guest, ingress, "guest")
+    placed_in = Arrivals(ingress.seq, ingress.sent_ns + peer.offset_ns, ingress.received_ns)
+    placed_out = Arrivals(egress.seq, egress.sent_ns, egress.received_ns + peer.offset_ns)
+    doubts = [np.zeros(len(arrivals), dtype=np.int64) for arrivals in (egress, ingress)]
+    sent_out, sent_in = Sends.empty(), Sends(into.seq, into.sent_ns + peer.offset_ns)
+    if clock:
+        doubts = [_doubts(clock, observation, at) for at in (egress.sent_ns, ingress.received_ns)]
+        placed_in = replace(placed_in, received_ns=clock.to_axis(ingress.received_ns))
+        placed_out = replace(placed_out, sent_ns=clock.to_axis(egress.sent_ns))
+        sent_out = Sends(out.seq, clock.to_axis(out.sent_ns))
+    across = clock.difference_error if clock else lambda _begin, _end: 0
+    by_guest = clock is not None and observation.looped
+    own_in = egress.sent_ns if by_guest else placed_in.sent_ns
+    own_sends = out.sent_ns if by_guest else sent_in.sent_ns
     return (
         _Side(
-            "egress",
-            Arrivals(
-                egress.seq, clock.to_axis(egress.sent_ns), egress.received_ns + peer.offset_ns
+            SentPackets(
+                "egress",
+                placed_out,
+                egress.sent_ns,
+                doubts[0],
+                observation.sent_egress,
+                sent_out,
+                out.sent_ns,
+                *at_peer,
             ),
-            observation.sent_egress,
-            lambda begin, end: peer.error_ns + clock.error_across(begin, end),
+            across,
+            lambda at: peer.error_ns + (clock.error_across(at, at) if clock else 0),
+            sent_by_guest=True,
         ),
         _Side(
-            "ingress",
-            Arrivals(
-                ingress.seq, ingress.sent_ns + peer.offset_ns, clock.to_axis(ingress.received_ns)
+            SentPackets(
+                "ingress",
+                placed_in,
+                own_in,
+                doubts[1],
+                observation.sent_ingress,
+                sent_in,
+                own_sends,
+                *at_guest,
             ),
-            observation.sent_ingress,
-            lambda _begin, _end: peer.error_ns,
+            across,  # it is the guest's clock that tells late from on time
+            lambda _at: peer.error_ns,
+            sent_by_guest=by_guest,
         ),
+    )
+
+
+def _doubts(clock: GuestClock, observation: TrafficObservation, readings: Column) -> Column:
+    """How much of each packet's delay, held against the floor's, may be the guest's clock's."""
+    floor_at = clock.segment_at(sum(observation.floor_window) // 2)
+    errors = [clock.relative_error(floor_at, other) for other in range(len(clock.segments))]
+    return np.array(errors, dtype=np.int64)[clock.segments_of(readings)]
+
+
+def _without_receipts(
+    observation: TrafficObservation, packets: SentPackets, clock: GuestClock, delay_ns: float
+) -> SentPackets:
+    """Numbers that the guest may have received and could not tell of any more."""
+    arrivals = packets.arrivals
+    missing = np.setdiff1d(np.arange(int(arrivals.seq.max(initial=-1)) + 1), arrivals.seq)
+    known = np.concatenate([arrivals.seq, packets.sends.seq])
+    order = np.argsort(known, kind="stable")
+    stamps = np.concatenate([arrivals.sent_ns, packets.sends.sent_ns])[order]
+    sent = np.interp(missing, known[order], stamps - observation.window[0])
+    waited = arrivals.received_ns - arrivals.sent_ns - delay_ns > FLUSH_NS
+    doubtful = behind_untold(observation.egress, observation.ingress) & waited
+    return replace(
+        packets,
+        error_ns=packets.error_ns + np.where(doubtful, observation.late_ns, 0),
+        lost_by_meter=unreceipted(
+            observation.egress,
+            observation.ingress,
+            missing,
+            np.rint(sent).astype(np.int64) + observation.window[0],
+            clock,
+            delay_ns + observation.late_ns,
+        ),
+        meter_loss=LOST,
+        cut_short=ENDED,
     )
 
 
 def _floor_or_median(side: _Side, observation: TrafficObservation) -> tuple[DirectionFloor, str]:
     """A direction's floor; or, with a note why there is none, the median delay of all packets."""
     try:
-        return direction_floor(
-            side.direction, side.arrivals, observation.floor_window, observation.late_ns
-        ), ""
+        return direction_floor(side.packets, observation.floor_window, observation.late_ns), ""
     except MeasurementError as missing:
-        delays = side.arrivals.received_ns - side.arrivals.sent_ns
-        delay = float(np.median(delays)) if len(delays) else 0.0
-        return DirectionFloor(0, delay, len(delays)), str(missing)
+        arrivals = side.packets.arrivals
+        delays = arrivals.received_ns - arrivals.sent_ns
+        if not len(delays):
+            return DirectionFloor(0, 0.0, 0), str(missing)
+        return DirectionFloor(0, float(np.median(delays)), len(delays), jitter(delays)), str(
+            missing
+        )
+
+
+def _ruler(
+    observation: TrafficObservation,
+    side: _Side,
+    base: DirectionFloor,
+    ingress: Arrivals,
+    ingress_delay_ns: float,
+) -> Ruler:
+    interval_ns = observation.interval_ns
+    seen = stood_still(ingress, ingress_delay_ns, interval_ns, observation.phases)
+    return Ruler(
+        interval_ns,
+        threshold(base.longest_ns, interval_ns),
+        observation.window,
+        side.difference_error,
+        side.place_error,
+        "guest" if side.sent_by_guest else "peer",
+        base.delay_ns,
+        base.jitter_ns,
+        base.lost_in_a_row,
+        _lateness(side.packets, interval_ns),
+        seen if side.sent_by_guest else lambda _begin, _end: 0,
+    )
+
+
+def _lateness(packets: SentPackets, interval_ns: int) -> int:
+    """By how much nearly all packets are sent late in their slots, at most an interval."""
+    order = np.argsort(packets.arrivals.seq, kind="stable")
+    seq, own = packets.arrivals.seq[order], packets.own_ns[order]
+    spacing = np.diff(own)[np.diff(seq) == 1]
+    if not len(spacing):
+        return 0
+    return int(np.quantile(np.clip(spacing - interval_ns, 0, interval_ns), 0.95))

@@ -12,16 +12,19 @@ def with_vfio(
 ) -> ReportedFigures:
     """``reported``, and how much of a VF's state was sent before and after the guest's stop.
 
-    Both stay None where none of it was seen: of a VF that was unplugged QEMU says 0.
+    Both stay None where none of it was seen (of a VF that was unplugged QEMU says 0), and where no
+    stop is on record after the first look at this move: nobody knows then what was sent before it.
     """
-    sent = [(s.at_ns, s.host, s.vfio_bytes) for s in samples if s.vfio_bytes]
-    if not sent:
+    looks = [(s.at_ns, s.host, s.vfio_bytes) for s in samples if s.vfio_bytes is not None]
+    if not any(size for _, _, size in looks):
         return reported
-    first_ns, source, _ = sent[0]
-    stops = sorted(e.at_ns for e in events if (e.name, e.host) == ("STOP", source))
-    stop_ns = next((at_ns for at_ns in stops if at_ns >= first_ns), first_ns)
-    before = max((size for at_ns, _, size in sent if at_ns < stop_ns), default=0)
-    after = max(size for _, _, size in sent) - before
+    first_ns, source, _ = looks[0]
+    stops = [e.at_ns for e in events if (e.name, e.host) == ("STOP", source)]
+    stop_ns = min((at_ns for at_ns in stops if at_ns >= first_ns), default=None)
+    if stop_ns is None:
+        return reported
+    before = max(size for at_ns, _, size in looks if at_ns <= stop_ns)
+    after = max(size for _, _, size in looks) - before
     sizes = {"vfio_precopy_bytes": before, "vfio_stopcopy_bytes": after}
     return reported.model_copy(update=sizes)
 

@@ -83,8 +83,8 @@ class BackendMode(ABC, Generic[B]):
     share its entry."""
     logs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Logs of the backend by name, as paths on the host."""
-    processes: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """What serves guests on a host, by name, and the files that have their process ids."""
+    processes: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    """What serves guests on a host, by name, with the files that may have their process ids."""
     leftovers: ClassVar[tuple[LeftoverKind, ...]] = ()
     """What an attempt may leave on a host; shared as :attr:`inspections`."""
 

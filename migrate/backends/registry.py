@@ -35,6 +35,11 @@ LEFTOVERS: tuple[LeftoverKind, ...] = tuple(
 )
 """Of all modes, each once."""
 
+PROCESSES: Mapping[str, tuple[str, ...]] = {
+    name: files for mode in MODES.values() for name, files in mode.processes.items()
+}
+"""Of all modes: a switch that polls keeps its CPUs busy, whatever an attempt's mode is."""
+
 SWITCH: Switch = ovs
 """What ``lab ready`` starts where a lab file asks for a switch."""
 

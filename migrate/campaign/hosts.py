@@ -15,12 +15,13 @@ from migrate.lab.config import cache_folder
 from migrate.lab.kvm_boot import BOOT_S
 from migrate.model import HostFacts, MachineFacts
 from migrate.recorder.machines import LOOK_S, facts_of
+from migrate.recorder.question_trial import observers_of
 
 LOGGER = logging.getLogger(__name__)
 
 
 def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
-    """What each host can do, asked of all at once."""
+    """What each host can do, asked of all at once; and those that are not there today."""
     image = ensure_image("tiny", cache_folder())
 
     def ask(host: Host) -> HostFacts:
@@ -34,11 +35,15 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
                 fresh=fresh,
                 seconds=BOOT_S * lab.patience,
             )
-        return facts.model_copy(update={"machine": _machine(host, lab.patience)})
+        known = {
+            "machine": _machine(host, lab.patience),
+            "observers": observers_of(host, cache_folder(), fresh=fresh, patience=lab.patience),
+        }
+        return facts.model_copy(update=known)
 
     LOGGER.info("asking the hosts what they can do")
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(ask, lab.hosts.values()))
+        return (*pool.map(ask, lab.hosts.values()), *lab.missing_hosts)
 
 
 def _machine(host: Host, patience: float) -> MachineFacts | None:

@@ -17,17 +17,25 @@ def candidate_pairs(
 ) -> tuple[Pair, ...] | Skip:
     """All pairs (source, target) that ``case`` can be tried on, in the order of the lab file.
 
-    Two hosts are one pair, whichever way round: where one way is not free, the other isn't.
+    Two hosts are one pair, whichever way round: where one way is not free, the other isn't. Where
+    there is none, the reason is that of the first pair with the roots that ``case`` wants.
     """
-    skips: list[Skip] = []
+    wanted: list[Skip] = []
+    others: list[Skip] = []
     pairs: dict[frozenset[str], Pair] = {}
     for source, target in itertools.permutations(hosts, 2):
         missing = _missing(case, source, target, hosts, facts)
         if missing is None:
             pairs.setdefault(frozenset((source.name, target.name)), (source, target))
         else:
-            skips.append(Skip(case=case, reason=missing.reason, remedy=missing.remedy))
-    return tuple(pairs.values()) or skips[0]
+            skip = Skip(case=case, reason=missing.reason, remedy=missing.remedy)
+            (wanted if _wants(case, source, target) else others).append(skip)
+    return tuple(pairs.values()) or (wanted or others)[0]
+
+
+def _wants(case: Case, source: Host, target: Host) -> bool:
+    """Whether two hosts have the roots that ``case`` names."""
+    return case.roots == (source.root, target.root)
 
 
 def unmet_needs(
@@ -45,8 +53,8 @@ def _missing(
     case: Case, source: Host, target: Host, hosts: Sequence[Host], facts: Sequence[HostFacts]
 ) -> Capability | None:
     """The first thing that ``case`` takes and these two hosts have not."""
-    if case.roots is not None and case.roots != (source.root, target.root):
-        return _missing_roots(case.roots, hosts)
+    if case.roots is not None and not _wants(case, source, target):
+        return _missing_roots(case.roots, hosts, facts)
     if source.power is None and any(fault.do in NEEDS_POWER for fault in case.faults):
         return Capability(
             name="power",
@@ -68,11 +76,16 @@ def needs(case: Case) -> tuple[str, ...]:
     return (*backend_mode(case.interface.mode).needs, *case.needs, *postcopy, *ring)
 
 
-def _missing_roots(roots: tuple[str, str], hosts: Sequence[Host]) -> Capability:
+def _missing_roots(
+    roots: tuple[str, str], hosts: Sequence[Host], facts: Sequence[HostFacts]
+) -> Capability:
+    here = [host.root for host in hosts]
+    for known in facts:
+        if known.root in roots and known.root not in here:
+            return known.capability("root")
     return Capability(
         name="roots",
         able=False,
-        reason=f"it wants hosts with the roots {' and '.join(roots)}; "
-        f"here are {', '.join(host.root for host in hosts)}",
+        reason=f"it wants hosts with the roots {' and '.join(roots)}; here are {', '.join(here)}",
         remedy="a lab file with such hosts, e.g. --lab labs/versions.toml",
     )

@@ -9,7 +9,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from migrate import log
@@ -17,6 +17,7 @@ from migrate.attempt import attempt
 from migrate.campaign import placement
 from migrate.campaign.hosts import look
 from migrate.campaign.progress import Reporter, outcome
+from migrate.campaign.quiet import wait_quiet
 from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
 from migrate.clock import Deadline
@@ -124,6 +125,8 @@ class Session:
     writer: RunWriter
     reporter: Reporter
     attempts: list[Attempt] = field(default_factory=list)
+    quiet_s: float | None = None
+    """How long an attempt may wait for a quiet machine; None: it does not."""
 
     @property
     def run(self) -> Run:
@@ -194,7 +197,11 @@ class Session:
         with ExitStack() as stack:
             try:
                 pair, lease = stack.enter_context(self._leased(pairs, f"{case.id}-{number}"))
-                done = attempt(case, number, self._env(pair, lease), pair, self.writer)
+                env = self._env(pair, lease)
+                if self.quiet_s is not None:
+                    notes = wait_quiet(env.lab, pair, self.quiet_s, lease.check)
+                    env = replace(env, notes=notes)
+                done = attempt(case, number, env, pair, self.writer)
             except LabError as error:
                 self._note(case, number, error)
                 self.writer.disclaim(case, number)
@@ -239,6 +246,7 @@ class Session:
             on_sample=self.reporter.on_sample,
             on_phase=self.reporter.on_phase,
             check=lease.check,
+            observers={known.host: known.observers for known in self.facts if known.host in names},
         )
 
     def _leased(

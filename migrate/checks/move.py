@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from migrate.analysis.outage import longest_gap
+from migrate.checks import needs
 from migrate.checks.verdicts import unmeasured
 from migrate.model import (
     DIRECTIONS,
@@ -22,15 +23,14 @@ from migrate.model import (
 def handoff_equal(attempt: Attempt) -> Verdict | None:
     """No device's state differs in what has to arrive as it left.
 
-    Looks at the state of every device on each hop; needs nothing else.
+    Looks at the state of every network device on each hop; needs each network device's state on
+    both ends.
     """
     if not attempt.case.expect.handoff:
         return None
     compared = [
         (hop, device) for hop in attempt.inside for device in hop.devices or () if device.compared
     ]
-    if not compared:
-        return unmeasured("handoff.equal", _with_reasons(attempt, "no device was compared"))
     wrong = [
         f"{_hop_prefix(attempt, hop)}{device.device}, {difference.field}: "
         f"{difference.before} before, {difference.after} after ({difference.why})"
@@ -38,6 +38,8 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
         for difference in device.differences
         if not difference.lawful
     ]
+    if not wrong and (missing := needs.HANDOFF.missing(attempt)):
+        return unmeasured("handoff.equal", missing)
     names = ", ".join(
         dict.fromkeys(_hop_prefix(attempt, hop) + device.device for hop, device in compared)
     )
@@ -48,32 +50,33 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
         result="fail" if wrong else "pass",
         measured="differs" if wrong else "same",
         limit="same",
-        evidence="; ".join(wrong) or f"{names}: as it left, but for what may differ{but}",
+        evidence=needs.listed(wrong) or f"{names}: as it left, but for what may differ{but}",
     )
 
 
 def ring_sound(attempt: Attempt) -> Verdict | None:
     """No virtqueue broke a rule of its layout when the source had stopped.
 
-    Looks at every queue on each hop; needs nothing else.
+    Looks at every queue of the network devices on each hop; needs each of its queues.
     """
     if not attempt.case.expect.rings:
         return None
-    rings = [ring for hop in attempt.inside for ring in hop.rings or ()]
-    if not rings:
-        return unmeasured("ring.sound", _with_reasons(attempt, "no ring was read"))
-    wrong = [f"{ring.device}, queue {ring.queue}: {rule}" for ring in rings for rule in ring.broken]
-    unchecked = [f"queue {ring.queue}: {rule}" for ring in rings for rule in ring.unchecked]
-    if not wrong and all(ring.unchecked and not ring.facts for ring in rings):
-        return unmeasured("ring.sound", "; ".join(unchecked))
-    rules = dict.fromkeys(rule for ring in rings for rule in ring.unchecked)
-    but = f"; not checked: {'; '.join(rules)}" if rules else ""
+    rings = [(hop, ring) for hop in attempt.inside for ring in hop.rings or ()]
+    wrong = [
+        f"{_hop_prefix(attempt, hop)}{ring.device}, queue {ring.queue}: {rule}"
+        for hop, ring in rings
+        for rule in ring.broken
+    ]
+    if not wrong and (missing := needs.QUEUES.missing(attempt)):
+        return unmeasured("ring.sound", missing)
+    rules = tuple(dict.fromkeys(rule for _, ring in rings for rule in ring.unchecked))
+    but = f"; not checked: {needs.listed(rules)}" if rules else ""
     return Verdict(
         check="ring.sound",
         result="fail" if wrong else "pass",
         measured="broken" if wrong else "sound",
         limit="sound",
-        evidence="; ".join(wrong) or f"rings read: {len(rings)}{but}",
+        evidence=needs.listed(wrong) or f"rings read: {len(rings)}{but}",
     )
 
 
@@ -224,9 +227,10 @@ BEST_FIRST: tuple[DirtyMethod, ...] = ("dirty-ring", "dirty-bitmap", "page-sampl
 
 
 def dirty_rate(attempt: Attempt) -> Verdict | None:
-    """Before the move the guest dirtied its memory at the workload's rate, by the best method.
+    """Before the move the best method measured what the guest wrote meanwhile, by its own count.
 
-    Looks at the rate measured before the move; needs nothing else.
+    What it was asked to write is not the truth: an emulated guest may not come to write as much.
+    Looks at the rate measured before the move; needs the guest's count.
     """
     check, limit = "dirty.rate", attempt.case.expect.dirty_rate_within
     if limit is None:
@@ -240,12 +244,13 @@ def dirty_rate(attempt: Attempt) -> Verdict | None:
     if best is None or best.mib_s is None:
         reasons = [f"{rate.method}: {rate.reason}" for rate in tried]
         return unmeasured(check, "; ".join(reasons) or "nothing was measured", limit, "share")
-    off = abs(best.mib_s - workload.dirty_mib_s) / workload.dirty_mib_s
-    error = best.error_mib_s / workload.dirty_mib_s
-    evidence = (
-        f"by {best.method}: {best.mib_s:g} ± {best.error_mib_s:.1f} MiB/s, "
-        f"set {workload.dirty_mib_s:g}"
-    )
+    wrote = best.written_mib_s
+    evidence = f"by {best.method}: {best.mib_s:g} ± {best.error_mib_s:.1f} MiB/s"
+    if not wrote:
+        what = "wrote nothing" if wrote == 0 else "did not tell what it wrote"
+        return unmeasured(check, f"{evidence}; the guest {what} meanwhile", limit, "share")
+    off, error = abs(best.mib_s - wrote) / wrote, best.error_mib_s / wrote
+    evidence += f", the guest wrote {wrote:.1f} of {workload.dirty_mib_s:g}"
     if best.method == "page-sampling":
         evidence += "; the error is twice the deviation of a random sample, and QEMU's rounding"
     within = off - error > limit or off + error <= limit

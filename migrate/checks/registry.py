@@ -145,8 +145,14 @@ CHECKS = (
         "QEMU logs a failing backend if expected",
         (needs.BACKEND_LOG,),
     ),
-    Check("handoff.equal", move.handoff_equal, "handoff", "only allowed differences in devices"),
-    Check("ring.sound", move.ring_sound, "rings", "no virtqueue breaks a rule"),
+    Check(
+        "handoff.equal",
+        move.handoff_equal,
+        "handoff",
+        "only allowed differences in devices",
+        (needs.HANDOFF,),
+    ),
+    Check("ring.sound", move.ring_sound, "rings", "no virtqueue breaks a rule", (needs.QUEUES,)),
     Check(
         "downtime.explained",
         move.downtime_explained,
@@ -167,7 +173,13 @@ CHECKS = (
         "announce_within_ms",
         "the fabric sees an announcement by then after the resume, and none before",
     ),
-    Check("dirty.rate", move.dirty_rate, "dirty_rate_within", "the workload's rate within a share"),
+    Check(
+        "dirty.rate",
+        move.dirty_rate,
+        "dirty_rate_within",
+        "the rate measured is what the guest wrote, within a share",
+        needs=(needs.WRITTEN,),
+    ),
     Check("clean", basic.clean, "", "nothing was left over", (needs.LEFTOVERS,)),
 )
 

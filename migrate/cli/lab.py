@@ -129,11 +129,19 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
 
 @click.command(short_help="What each host of a lab can do, mode by mode.")
 @LAB
-@click.option("--fresh", is_flag=True, help="Try KVM again, whatever was found last time.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Try KVM and our questions to QEMU again, whatever was found last time.",
+)
 @AS_JSON
 @VERBOSE
 def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) -> None:
-    """What each host of a lab can do, mode by mode; if not: the reason and the remedy."""
+    """What each host of a lab can do, mode by mode; if not: the reason and the remedy.
+
+    Also what its QEMU is asked about guests under test: questions that harm a throw-away guest are
+    not.
+    """
     from migrate.campaign import hosts
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab

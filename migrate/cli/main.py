@@ -42,12 +42,16 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     record = read_run(find_run(results, run_name))
     print_run(record, as_json=as_json)
     if inside and not as_json:
+        from migrate.report.machines import machine_sections
         from migrate.report.move_details import sections
         from migrate.report.table import plain_sections
+        from migrate.report.work import work_sections
 
         for one in record.attempts:
             click.echo(f"--- {one.attempt.case.id}, attempt {one.attempt.number}")
-            click.echo(plain_sections(sections(one.attempt)), nl=False)
+            attempt = one.attempt
+            told = (*sections(attempt), *work_sections(attempt), *machine_sections(attempt))
+            click.echo(plain_sections(told), nl=False)
 
 
 @cli.command()

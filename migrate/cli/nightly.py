@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli.options import AS_JSON, KEEP_LAB, NAME, PATH, RESULTS, VERBOSE, progress
+from migrate.cli.options import (
+    AS_JSON,
+    KEEP_LAB,
+    NAME,
+    PATH,
+    RESULTS,
+    VERBOSE,
+    Duration,
+    progress,
+)
 from migrate.cli.output import end_run
 from migrate.cli.run import CI, CiOptions
 
@@ -20,24 +28,6 @@ if TYPE_CHECKING:
 
 SCENARIOS = Path("testcases/scenarios")
 REPEAT = 3
-UNITS = {"h": 3600, "min": 60, "m": 60, "s": 1}
-
-
-class Duration(click.ParamType[float]):
-    """A length of time with units: ``8h``, ``1h30min``, ``90 min``, ``45s``; in seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Seconds; a usage error if it is none, or no time at all."""
-        if isinstance(value, float):
-            return value
-        parts = re.findall(r"(\d+) *(h|min|m|s) *", str(value))
-        seconds = float(sum(int(number) * UNITS[unit] for number, unit in parts))
-        whole = "".join(number + unit for number, unit in parts)
-        if whole != re.sub(r"\s", "", str(value)) or seconds <= 0:
-            self.fail(f"{value!r} is no length of time: e.g. 8h, 1h30min, 45min", param, ctx)
-        return seconds
 
 
 @click.command(short_help="As much of the matrix as a night has time for.")

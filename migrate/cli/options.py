@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,54 @@ Decorator = Callable[[Command], Command]
 
 PATH = click.Path(path_type=Path)
 _VERBOSE = "migrate.verbose"
+
+
+UNITS = {"h": 3600, "min": 60, "m": 60, "s": 1}
+
+
+class Number(click.FloatRange):
+    """A number in a range: neither infinite nor none at all, which no comparison would refuse."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """The number; a usage error if it is none."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be used here", param, ctx)
+        return number
+
+
+class Duration(click.ParamType[float]):
+    """A length of time with units: ``8h``, ``1h30min``, ``90 min``, ``45s``; in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Seconds; a usage error if it is none, or no time at all."""
+        if isinstance(value, float):
+            return value
+        parts = re.findall(r"(\d+) *(h|min|m|s) *", str(value))
+        seconds = float(sum(int(number) * UNITS[unit] for number, unit in parts))
+        whole = "".join(number + unit for number, unit in parts)
+        if whole != re.sub(r"\s", "", str(value)) or seconds <= 0:
+            self.fail(f"{value!r} is no length of time: e.g. 8h, 1h30min, 45min", param, ctx)
+        return seconds
+
+
+class ValuesByEqualsSign(click.Command):
+    """Of an option whose value may be left out, a value is what follows ``=`` alone: the next word
+    is an argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click; ``--option`` becomes ``--option=its flag value``."""
+        bare = {
+            name: f"{name}={option.flag_value}"
+            for option in self.params
+            if isinstance(option, click.Option)
+            and not option.is_flag
+            and isinstance(option.flag_value, str)
+            for name in option.opts
+        }
+        return super().parse_args(ctx, [bare.get(word, word) for word in args])
 
 
 def combined(*decorators: Decorator) -> Decorator:
@@ -50,6 +100,14 @@ RESULTS = click.option(
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 KEEP_LAB = click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards.")
+WAIT_QUIET = click.option(
+    "--wait-quiet",
+    type=Duration(),
+    is_flag=False,
+    flag_value="5min",
+    help="Before each attempt, wait for a quiet machine, e.g. --wait-quiet=1h [5min if no time is "
+    "given]; then go on, and mark the attempt.",
+)
 RUN_NAME = click.argument("run_name", default="latest", metavar="[RUN]")
 
 

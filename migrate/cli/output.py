@@ -17,10 +17,18 @@ def end_run(session: Session, *, as_json: bool) -> None:
     """Print the run of a session that has ended, and exit by its result."""
     from migrate.results.reader import read_run
 
-    print_run(read_run(session.folder), as_json=as_json)
+    record = read_run(session.folder)
+    print_run(record, as_json=as_json)
     click.echo(f"run folder: {session.folder}", err=as_json)
     click.echo(f"report:     {session.report}", err=as_json)
-    sys.exit(session.exit_code)
+    sys.exit(with_unreadable(session.exit_code, record))
+
+
+def with_unreadable(code: int, record: RunRecord) -> int:
+    """The exit code of a run of which attempts may be unreadable: the greatest of 3 to 6."""
+    from migrate.errors import MeasurementError
+
+    return max(code, MeasurementError.exit_code) if record.unreadable else code
 
 
 def print_run(record: RunRecord, *, as_json: bool) -> None:
@@ -32,9 +40,10 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         click.echo(_as_json(record))
         return
     attempts = [entry.attempt for entry in record.attempts]
-    made = table.run_table(record.run, attempts)
+    made = table.run_table(record.run, attempts, record.unreadable)
     if not attempts:
-        click.echo("\n".join(["no attempt was made", *map(table.clean, made.skips)]))
+        none = "no attempt can be read" if record.unreadable else "no attempt was made"
+        click.echo("\n".join([none, *map(table.clean, made.skips)]))
     elif sys.stdout.isatty():
         from rich.console import Console
 
@@ -71,5 +80,6 @@ def _as_json(record: RunRecord) -> str:
             for entry in record.attempts
         ],
         "unfinished": list(record.unfinished),
+        "unreadable": [{"attempt": lost.name, "why": lost.why} for lost in record.unreadable],
     }
     return json.dumps(document, indent=1)

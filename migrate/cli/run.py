@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migrate.cli.options import AS_JSON, KEEP_LAB, LAB, PATH, RESULTS, VERBOSE, combined, progress
+from migrate.cli.options import (
+    AS_JSON,
+    KEEP_LAB,
+    LAB,
+    PATH,
+    RESULTS,
+    VERBOSE,
+    WAIT_QUIET,
+    ValuesByEqualsSign,
+    combined,
+    progress,
+)
 from migrate.cli.output import end_run
 
 if TYPE_CHECKING:
@@ -32,6 +43,7 @@ RUN = combined(
     ),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key."),
     RESULTS,
+    WAIT_QUIET,
     KEEP_LAB,
     AS_JSON,
     VERBOSE,
@@ -80,7 +92,18 @@ class CiOptions:
         return cls(junit, listed)
 
 
-@click.command(short_help="Run every case of scenario files.")
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Parsed options of :data:`RUN`, beside its lab."""
+
+    repeat: int
+    results: Path
+    keep_lab: bool
+    as_json: bool
+    wait_quiet: float | None
+
+
+@click.command(cls=ValuesByEqualsSign, short_help="Run every case of scenario files.")
 @click.argument("scenarios", nargs=-1, required=True, type=PATH)
 @RUN
 @CI
@@ -97,10 +120,11 @@ def run(
 
     ci = CiOptions.parse(junit, quarantine_file)
     config = load_lab(options.pop("lab_file"), options.pop("name"))
-    _run(config, load_all(scenarios, overrides, config.scenario_defaults()), ci=ci, **options)
+    loaded = load_all(scenarios, overrides, config.scenario_defaults())
+    _run(config, loaded, RunOptions(**options), ci)
 
 
-@click.command()
+@click.command(cls=ValuesByEqualsSign)
 @click.option("--modes", required=True, help="Comma-separated, e.g. virtio,vhost-user.")
 @click.option("--scenario", type=PATH, help="All else as in this scenario.")
 @RUN
@@ -116,18 +140,15 @@ def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **optio
         )
     config = load_lab(options.pop("lab_file"), options.pop("name"))
     defaults = config.scenario_defaults()
-    _run(config, (for_modes(modes.split(","), scenario, overrides, defaults),), **options)
+    cases = for_modes(modes.split(","), scenario, overrides, defaults)
+    _run(config, (cases,), RunOptions(**options))
 
 
 def _run(
     config: LabConfig,
     scenarios: tuple[Scenario, ...],
+    options: RunOptions,
     ci: CiOptions = CiOptions(),
-    *,
-    repeat: int,
-    results: Path,
-    keep_lab: bool,
-    as_json: bool,
 ) -> None:
     from migrate.campaign.run_source import NewRun
     from migrate.campaign.session import open_session
@@ -135,10 +156,11 @@ def _run(
 
     # A path of the disk may be no UTF-8, and what is on record is.
     command = ("migrate-lab", *map(visible, sys.argv[1:]))
-    source = NewRun(results, command, scenarios, ci.quarantine)
+    source = NewRun(options.results, command, scenarios, ci.quarantine)
     cases = [case for scenario in scenarios for case in scenario.cases]
     with open_session(
-        config, source, progress(), keep_lab=keep_lab, junit_copy=ci.junit
+        config, source, progress(), keep_lab=options.keep_lab, junit_copy=ci.junit
     ) as session:
-        session.try_all(cases, repeat)
-    end_run(session, as_json=as_json)
+        session.quiet_s = options.wait_quiet
+        session.try_all(cases, options.repeat)
+    end_run(session, as_json=options.as_json)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from migrate.cli.options import AS_JSON, PATH, RESULTS
+from migrate.cli.options import AS_JSON, PATH, RESULTS, Number
 
 PROBLEMS = 20
 """Told on standard error at most; the page and --json have all."""
@@ -69,18 +69,18 @@ def _date(text: str) -> str:
         return ""
     try:
         given = datetime.fromisoformat(text)
-    except ValueError as error:
+        utc = given.astimezone(UTC) if given.tzinfo else given
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(
             "read --since", said=str(error), remedy="a date as 2026-01-31"
         ) from error
-    utc = given.astimezone(UTC) if given.tzinfo else given
-    return f"{utc:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 @click.command(short_help="Remove the bulky parts of old runs.")
 @RESULTS
 @click.option(
-    "--keep-days", type=click.FloatRange(min=0), required=True, help="Younger runs stay whole."
+    "--keep-days", type=Number(min=0, max=1e6), required=True, help="Younger runs stay whole."
 )
 @click.option(
     "--keep-runs", type=click.IntRange(min=0), required=True, help="So do each lab's last runs."
@@ -103,10 +103,20 @@ def prune(
         outcomes.append(outcome)
         if not as_json:
             click.echo(_clean(_line(outcome.run, outcome.freed, outcome.left, dry_run)))
+            for name in outcome.kept:
+                click.echo(
+                    _clean(f"{outcome.run}: {name} can't be read: all of it stays"), err=True
+                )
     freed = sum(outcome.freed for outcome in outcomes)
     if as_json:
         runs = [
-            {"run": each.run, "freed_bytes": each.freed, "left": each.left} for each in outcomes
+            {
+                "run": each.run,
+                "freed_bytes": each.freed,
+                "left": each.left,
+                "kept": list(each.kept),
+            }
+            for each in outcomes
         ]
         click.echo(json.dumps({"dry_run": dry_run, "freed_bytes": freed, "runs": runs}, indent=1))
     else:

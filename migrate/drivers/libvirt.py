@@ -119,6 +119,16 @@ class Hypervisor:
         name = ElementTree.fromstring(text).findtext("machine")  # noqa: S314  libvirt's own
         return name or wanted
 
+    def machines(self, kind: str) -> tuple[str, ...]:
+        """Every versioned name of a kind of machine that the host's QEMU knows."""
+        with self._said("ask for machine types"):
+            text = self._connection.getCapabilities()
+        root = ElementTree.fromstring(text)  # noqa: S314  libvirt's own
+        elements = root.iterfind("./guest/arch[@name='x86_64']//machine")
+        names = {name for e in elements for name in (e.text, e.get("canonical")) if name}
+        family = self.machine(kind).rpartition("-")[0]
+        return tuple(sorted(name for name in names if name.rpartition("-")[0] == family))
+
     # --- domains ---
 
     def create(self, xml: str, deadline: Deadline) -> Domain:

@@ -37,6 +37,11 @@ class Monitor:
         told: Any = greeting.QMP.version["qemu"]
         return int(told["major"]), int(told["minor"]), int(told["micro"])
 
+    @property
+    def connected(self) -> bool:
+        """Whether QEMU is there still, as far as is known: one that has ended is not."""
+        return self._client.runstate is Runstate.RUNNING
+
     def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
         """One command and what it returns; HostError in QEMU's words."""
         return self._run(

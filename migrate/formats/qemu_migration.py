@@ -43,6 +43,10 @@ SWITCHED = ("pre-switchover", "device", "completed")
 FINAL = ("completed", "postcopy-active")
 """Of a source that has stopped: it does not run on, unless the target fails yet."""
 
+QUESTION, QEMU_ENDED, FAULT = "question", "QEMU ended", "fault: "
+"""Events of the controller's: what it asked a QEMU, that this has ended, and before its name a
+fault of the case."""
+
 
 def status_of(event: Event) -> str:
     """The status in a MIGRATION event; empty if it has none."""

@@ -61,12 +61,18 @@ NAMES: Mapping[int, str] = {
     61: "rsc_ext",
     62: "standby",
     63: "speed_duplex",
+    65: "guest_udp_tunnel_gso",
+    66: "guest_udp_tunnel_gso_csum",
+    67: "host_udp_tunnel_gso",
+    68: "host_udp_tunnel_gso_csum",
 }
 NUMBERS: Mapping[str, int] = {
     **{name: number for number, name in NAMES.items()},
     # As the `vdpa` tool of iproute2 spells them.
     "ring_indirect_desc": 28,
     "ring_event_idx": 29,
+    # As QEMU does.
+    "iommu_platform": 33,
 }
 
 SHADOWABLE = frozenset(
@@ -87,6 +93,12 @@ def feature_names(mask: int, known: Mapping[int, str] = NAMES) -> tuple[str, ...
     """Names of the features in ``mask``, lowest first; ``bit N`` for one without a name."""
     bits = (bit for bit in range(mask.bit_length()) if mask >> bit & 1)
     return tuple(known.get(bit, f"bit {bit}") for bit in bits)
+
+
+def features_of_driver(bits: str) -> tuple[str, ...]:
+    """Names of the features that a guest's Linux has taken, lowest first: digits of 0 and 1 as
+    ``/sys/bus/virtio/devices/…/features`` has them, also lowest first."""
+    return feature_names(int(bits[::-1] or "0", 2))
 
 
 def feature_mask(features: Iterable[str]) -> int:

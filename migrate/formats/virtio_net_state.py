@@ -34,6 +34,10 @@ STATUSES = {
 """Bits of the device status by name (virtio 1.3, section 2.1)."""
 _PCI_LISTS, _CAPABILITIES, _MSI_X, _EXPRESS = 0x06, 0x34, 0x11, 0x10
 _VLANS = 4096 // 8
+_LONGEST_CONFIG = 4096
+"""Bytes; what there is of it has less than a hundred (virtio 1.3, 5.1.4)."""
+_MOST_ADDRESSES = 1024
+"""In a MAC filter; QEMU's MAC_TABLE_ENTRIES is 64."""
 _GUEST_OFFLOADS = feature_mask(["ctrl_guest_offloads"])
 
 
@@ -102,7 +106,10 @@ def decode_net_state(blob: bytes) -> NetState:
     interrupts = cursor.number(1, "interrupt status")
     cursor.skip(2, "selected queue")
     features = cursor.number(4, "features")
-    config = cursor.take(cursor.number(4, "length of the configuration"), "configuration")
+    length = cursor.number(4, "length of the configuration")
+    if length > _LONGEST_CONFIG:
+        raise cursor.damaged(f"a configuration of {length} bytes")
+    config = cursor.take(length, "configuration")
     decoded = _Decoded(features, list(_queues(cursor, has_vectors)))
     net = _net(cursor, config, features)
     unread = ""
@@ -180,6 +187,8 @@ def _net(cursor: ByteReader, config: bytes, features: int) -> NetState:
     status = cursor.number(2, "link status")
     promiscuous, all_multicast = (cursor.number(1, "receive filter") for _ in range(2))
     in_use = cursor.number(4, "MAC table")
+    if in_use > _MOST_ADDRESSES:
+        raise cursor.damaged(f"a filter of {in_use} addresses")
     table = cursor.take(6 * in_use, "MAC table")
     vlans = cursor.take(_VLANS, "VLAN filter")
     cursor.skip(4 + 2 + 4 + 1, "vnet header, filter, UFO")
@@ -216,6 +225,8 @@ def _subsections(cursor: ByteReader, decoded: _Decoded) -> None:
         if kind != SUBSECTION:
             raise cursor.damaged(f"no subsection, but 0x{kind:02x}")
         name = cursor.name("a subsection's name")
+        if name in decoded.seen:
+            raise cursor.damaged(f"subsection {name!r} comes twice")
         cursor.skip(4, "a subsection's version")
         _subsection(cursor, decoded, name)
         decoded.seen.append(name)
@@ -224,6 +235,8 @@ def _subsections(cursor: ByteReader, decoded: _Decoded) -> None:
 def _subsection(cursor: ByteReader, decoded: _Decoded, name: str) -> None:
     if name == "virtio/64bit_features":
         decoded.features = cursor.number(8, name)
+    elif name == "virtio/128bit_features":
+        decoded.features |= cursor.number(8, name) << 64
     elif name == "virtio/virtqueues":
         _each_queue(cursor, decoded, name, 16, _rings)
     elif name == "virtio/packed_virtqueues":
@@ -242,7 +255,6 @@ def _subsection(cursor: ByteReader, decoded: _Decoded, name: str) -> None:
 SIZES = {
     "virtio/device_endian": 1,
     "virtio/disabled": 1,
-    "virtio/128bit_features": 8,
     "virtio/ringsize": 4 * QUEUE_MAX,
     "virtio/extra_state": 0,  # what follows is a subsection of its own
     "virtio_pci/modern_state": 4 + 4 + 8 + 28 * QUEUE_MAX,

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 INDICES = 1 << 16
-NEXT, INDIRECT = 1, 4
+_ADDRESSES = 1 << 64
+NEXT, WRITE, INDIRECT = 1, 2, 4
 AVAIL, USED = 1 << 7, 1 << 15
 DESCRIPTOR_BYTES = 16
 """Bytes of a descriptor, of either kind."""
-LARGEST_TABLE = DESCRIPTOR_BYTES << 15
-"""Bytes: as many entries as the largest queue has (2.7, 2.8); a larger one is left unread."""
+LARGEST_QUEUE = 1 << 15
+"""Entries, of either kind (2.7, 2.8)."""
+MOST_SENTENCES = 5
+"""On each rule that a ring breaks; how often it is broken beyond that is counted."""
 
 Memory = Mapping[int, bytes]
 """What was captured of the guest's memory, by its physical address."""
@@ -42,6 +45,10 @@ class Ring:
     in_flight: int | None = None
     event_idx: bool = False
     indirect: bool = False
+    in_order: bool = False
+    """IN_ORDER was negotiated: one used element may stand for a batch of buffers (2.7.9, 2.8.8)."""
+    ordered: bool = False
+    """The device is known to return buffers in the order in which it took them."""
     ranges: tuple[tuple[int, int], ...] = ()
     """Begin and end of the guest's memory; empty: its map is not known."""
     indices_known: bool = True
@@ -55,9 +62,33 @@ class Audit:
     broken: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
-    tables: list[tuple[int, int]] = field(default_factory=list)
-    """Indirect tables of waiting buffers that were not captured: address and length."""
+    tables: dict[tuple[int, int], None] = field(default_factory=dict)
+    """Indirect tables of buffers that were not captured: address and length."""
     tables_read: int = 0
+    breaches: dict[str, int] = field(default_factory=dict, compare=False)
+    """How often each rule was broken."""
+
+    def breaks(self, rule: str, said: str, section: str) -> None:
+        """Note that ``rule`` is broken; a ring of garbage breaks one as often as it has entries."""
+        self.breaches[rule] = self.breaches.get(rule, 0) + 1
+        if self.breaches[rule] <= MOST_SENTENCES:
+            self.broken.append(f"{rule}: {said} ({section})")
+
+    def take(self, found: Audit) -> None:
+        """What another audit of the same ring found, too."""
+        self.broken += found.broken
+        self.unchecked += found.unchecked
+        self.facts |= found.facts
+        self.tables |= found.tables
+        self.tables_read += found.tables_read
+        for rule, number in found.breaches.items():
+            self.breaches[rule] = self.breaches.get(rule, 0) + number
+
+    def count_the_rest(self) -> None:
+        """A sentence for each rule that was broken more often than there are sentences of it."""
+        for rule, number in self.breaches.items():
+            if number > MOST_SENTENCES:
+                self.broken.append(f"{rule}: and {number - MOST_SENTENCES} more of this kind")
 
 
 class Descriptor(NamedTuple):
@@ -99,75 +130,6 @@ def parse_table(ring: Ring, table: bytes) -> list[Descriptor]:
 
 def in_memory(ring: Ring, address: int, length: int) -> bool:
     """Whether a range lies in the guest's memory, as far as its map is known."""
-    return not ring.ranges or any(
-        begin <= address and address + length <= end for begin, end in ring.ranges
-    )
-
-
-def check_in_flight(ring: Ring, flying: int, result: Audit) -> None:
-    """The device's count of buffers in flight is what its indices say."""
-    if ring.in_flight is not None and ring.in_flight != flying:
-        result.broken.append(
-            f"in flight: the device counts {ring.in_flight}, its indices say {flying} (2.7.8)"
-        )
-
-
-def check_place(ring: Ring, entry: Descriptor, what: str, result: Audit) -> None:
-    """A descriptor's buffer lies in the guest's memory."""
-    if not in_memory(ring, entry.address, entry.length):
-        result.broken.append(
-            f"memory: {what} is {entry.length} bytes at {entry.address:#x}, outside of the guest's "
-            "memory (2.7.5)"
-        )
-
-
-def check_buffer(ring: Ring, entry: Descriptor, what: str, result: Audit) -> None:
-    """A buffer lies in memory, and so does what its indirect table lists."""
-    check_place(ring, entry, what, result)
-    if not entry.flags & INDIRECT:
-        return
-    if not ring.indirect:
-        result.broken.append(f"indirect: {what} is an indirect table, not negotiated (2.7.5.3)")
-    if entry.flags & NEXT:
-        section = "2.7.5.3.1" if ring.kind == "split" else "2.8.19"
-        result.broken.append(f"indirect: {what} is a table and goes on ({section})")
-    if not entry.length or entry.length % DESCRIPTOR_BYTES:
-        result.broken.append(f"indirect: the table of {what} has {entry.length} bytes (2.7.5.3)")
-        return
-    table = ring.memory.get(entry.address, b"")[: entry.length]
-    if len(table) < entry.length:
-        result.tables.append((entry.address, entry.length))
-        return
-    result.tables_read += 1
-    if ring.kind == "split":
-        _split_table(ring, parse_table(ring, table), what, result)
-    else:  # all of it, one after the other (2.8.7)
-        for index, nested in enumerate(parse_table(ring, table)):
-            _in_table(ring, nested, f"entry {index} of the table of {what}", result)
-
-
-def _split_table(ring: Ring, table: list[Descriptor], what: str, result: Audit) -> None:
-    """The table of a split queue is a chain that begins with its first entry (2.7.5.3)."""
-    index, passed = 0, set[int]()
-    while True:
-        passed.add(index)
-        _in_table(ring, table[index], f"entry {index} of the table of {what}", result)
-        if not table[index].flags & NEXT:
-            return
-        index = table[index].other
-        if index >= len(table):
-            result.broken.append(
-                f"indirect: {index} is no entry of the {len(table)} of {what} (2.7.5.3)"
-            )
-            return
-        if index in passed:
-            result.broken.append(f"indirect: the table of {what} loops (2.7.5.3.1)")
-            return
-
-
-def _in_table(ring: Ring, entry: Descriptor, what: str, result: Audit) -> None:
-    if entry.flags & INDIRECT:
-        section = "2.7.5.3.1" if ring.kind == "split" else "2.8.19"
-        result.broken.append(f"indirect: {what} is a table, too ({section})")
-    else:
-        check_place(ring, entry, what, result)
+    if not ring.ranges:
+        return address + length <= _ADDRESSES
+    return any(begin <= address and address + length <= end for begin, end in ring.ranges)

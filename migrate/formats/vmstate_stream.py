@@ -22,6 +22,7 @@ from migrate.formats.vmstate_description import (
     bad_description,
     described_list,
     described_number,
+    described_word,
     find_description,
     read_fields,
     state_bytes,
@@ -37,6 +38,10 @@ _HEAD = 1 + 4 + 1 + 4 + 4 + 1 + 4
 instance, version; kind, number."""
 _WHOLE, _PARTIAL = b"LibvirtQemudSave", b"LibvirtQemudPart"
 _HEADER = 16 + 19 * 4
+_MOST_SECTIONS, _MOST_BLOCKS = 16384, 4096
+_LONGEST_NAME = 256
+_LARGEST_NET_STATE = 1 << 20
+"""Bytes: what QEMU writes of one has some 50 KiB."""
 FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse")
 """Formats of libvirt's saved files by number: virQEMUSaveFormat."""
 
@@ -112,11 +117,7 @@ def read_stream_end(data: Bytes) -> StreamEnd:
     """
     described, at, size = find_description(data, 0)
     devices = described_list(described, "devices")
-    begin = (
-        at
-        - 1
-        - sum(_HEAD + len(str(device.get("name"))) + state_bytes(device) for device in devices)
-    )
+    begin = at - 1 - sum(_HEAD + len(described_word(d, "name")) + state_bytes(d) for d in devices)
     if begin < 0:
         raise ByteReader(data).damaged("devices are described that were not captured")
     return _StreamReader(ByteReader(data, begin, at), described).ending(size)
@@ -166,7 +167,7 @@ class _StreamReader:
         if self.page_size < 2 * _FLUSH or self.page_size & (self.page_size - 1):
             raise bad_description("page_size", described)
         self.states = {
-            (str(device.get("name")), described_number(device, "instance_id")): device
+            (described_word(device, "name"), described_number(device, "instance_id")): device
             for device in described_list(described, "devices")
         }
         self.sections: dict[int, Section] = {}
@@ -235,11 +236,15 @@ class _StreamReader:
     def _configuration(self) -> None:
         state = self.described.get("configuration")
         if not isinstance(state, dict):  # of an old machine type: a length, and the name
-            self.machine = _text(self.cursor.take(self.cursor.number(4, "machine"), "machine"))
+            length = self.cursor.number(4, "machine")
+            if length > _LONGEST_NAME:
+                raise self.cursor.damaged(f"a machine's name of {length} bytes")
+            self.machine = _text(self.cursor.take(length, "machine"))
             return
         begin = self.cursor.at
-        for part in read_fields(state, self.cursor, "", 0):
-            raw = self.cursor.data[begin + part.offset : begin + part.offset + part.bytes]
+        for part in read_fields(state, self.cursor):
+            size = min(part.bytes, _LONGEST_NAME)
+            raw = self.cursor.data[begin + part.offset : begin + part.offset + size]
             if part.name == "name":
                 self.machine = _text(raw)
             elif part.type == "capability":
@@ -254,6 +259,8 @@ class _StreamReader:
         if kind in (_START, _FULL):
             if number in self.sections:
                 raise cursor.damaged(f"section {number} begins twice")
+            if len(self.sections) == _MOST_SECTIONS:
+                raise cursor.damaged(f"more than {_MOST_SECTIONS} sections")
             name = cursor.name("a section's name")
             instance, version = (cursor.number(4, f"head of {name}") for _ in range(2))
             what: Literal["iterated", "full"] = "full" if kind == _FULL else "iterated"
@@ -268,11 +275,11 @@ class _StreamReader:
 
     def _content(self, section: Section) -> tuple[Field, ...]:
         if section.kind == "full":
-            state = self.states.get((section.name, section.instance))
+            state = self.states.pop((section.name, section.instance), None)  # each comes once
             if state is None:
                 raise self.cursor.damaged(f"{section.name} {section.instance} is not described")
             begin = self.cursor.at
-            fields = tuple(read_fields(state, self.cursor, "", 0))
+            fields = tuple(read_fields(state, self.cursor))
             self._network(section.name, fields, begin)
             return fields
         if section.name != "ram":
@@ -291,6 +298,8 @@ class _StreamReader:
         if not name.endswith("virtio-net") or [field.type for field in fields] != ["virtio"]:
             return
         try:
+            if self.cursor.at - begin > _LARGEST_NET_STATE:
+                raise self.cursor.damaged(f"it has {self.cursor.at - begin} bytes")
             self.network[name] = decode_net_state(bytes(self.cursor.data[begin : self.cursor.at]))
         except MeasurementError as error:
             self.notes.append(f"the state of {name} can't be read: {error.said}")
@@ -331,6 +340,8 @@ class _StreamReader:
         cursor, left = self.cursor, total
         while left > 0:
             name = cursor.name("a block of memory")
+            if len(self.blocks) == _MOST_BLOCKS and name not in self.blocks:
+                raise cursor.damaged(f"more than {_MOST_BLOCKS} blocks of memory")
             self.blocks[name] = cursor.number(8, name)
             left -= self.blocks[name]
             if "x-ignore-shared" in self.capabilities:

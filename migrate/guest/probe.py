@@ -22,10 +22,10 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline, Offset, offset_of
 from migrate.errors import GuestError
-from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value
-from migrate.model.recording import Arrivals
+from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value, WorkSample
+from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
-PROTOCOL = 2
+PROTOCOL = 3
 PATIENCE_S = 10.0
 """How long a call may take that was handed no deadline."""
 PAGE_RECORDS = 5000
@@ -34,6 +34,7 @@ MIB_S = 20.0
 """The least rate, in MiB/s, at which a slow emulated processor fills or verifies memory."""
 
 _ARRIVAL = np.dtype([("seq", "<u4"), ("sent_ns", "<u8"), ("received_ns", "<u8")])
+_SEND = np.dtype([("sent_ns", "<u8")])
 _RECEIPT = np.dtype([("seq", "<u4"), ("received_ns", "<u8")])
 
 
@@ -114,6 +115,8 @@ class StreamCounts(Value):
     last_sent_ns: int
     received: int
     strays: int
+    unlogged: int
+    """Arrivals that no longer found room in the log: it tells of none after the last row."""
     dropped_records: int
     """Arrivals or receipts that no longer found room in a log."""
     socket_drops: int
@@ -348,6 +351,31 @@ class Probe:
             log["received_ns"].astype(np.int64),
         )
 
+    def sends(self, deadline: Deadline | None = None) -> Column:
+        """When this side sent each of its numbers, from 0 on, by its own clock."""
+        log = self._records("stream.sends", _SEND, deadline)
+        return np.asarray(log["sent_ns"].astype(np.int64))
+
+    def unreceived(self, arrived: Column, deadline: Deadline | None = None) -> Sends:
+        """When this side sent what is not among the numbers ``arrived``, by its own clock.
+
+        All that it sent is asked for only if anything is missing. A log that is full ends early.
+        """
+        sent = self.stream_status().sent
+        if len(np.unique(arrived[arrived < sent])) >= sent:
+            return Sends.empty()
+        stamps = self.sends(deadline)
+        missing = np.ones(len(stamps), dtype=np.bool_)
+        missing[arrived[arrived < len(stamps)]] = False
+        numbers = np.flatnonzero(missing)
+        return Sends(numbers, stamps[numbers])
+
+    def meter_loss(self) -> MeterLoss:
+        """What this side lost itself of what it received: its log was full, its socket dropped."""
+        counts = self.stream_status()
+        drops = tuple((row, count) for row, count in self.call("stream.drops")["drops"])
+        return MeterLoss(full=counts.unlogged > 0, drops=drops, dropped=counts.socket_drops)
+
     def receipts(self, deadline: Deadline | None = None) -> dict[int, int]:
         """When the other side, by its clock, received our numbers: what it told us of them."""
         log = self._records("stream.receipts", _RECEIPT, deadline)
@@ -396,6 +424,10 @@ class Probe:
             found=f"{reply['found']} at byte {reply['offset']}{stale}",
         )
 
+    def pages_written(self) -> int:
+        """Since the writer began."""
+        return int(self.call("dirty.status")["writes"])
+
     def dirty_corrupt(self, page: int, offset: int = 0) -> None:
         """Break a byte on purpose, so that the check can be seen to fire."""
         self.call("dirty.corrupt", page=page, offset=offset)
@@ -403,6 +435,23 @@ class Probe:
     def dirty_stop(self) -> None:
         """Give the memory back."""
         self.call("dirty.stop")
+
+    # --- what the workload has done -------------------------------------------------------------
+
+    def work_start(self) -> None:
+        """Begin to note it, each second; the log begins anew."""
+        self.call("work.start")
+
+    def work_stop(self) -> None:
+        """Note it once more, and then no more; the log stays."""
+        self.call("work.stop")
+
+    def work_log(self, deadline: Deadline | None = None) -> tuple[WorkSample, ...]:
+        """The newest 4000 seconds; stamps by the probe's clock."""
+        return tuple(
+            self._shaped(WorkSample, dict(zip(WorkSample.model_fields, second, strict=False)))
+            for second in self.call("work.log", deadline)["seconds"]
+        )
 
     # --- TCP ------------------------------------------------------------------------------------
 

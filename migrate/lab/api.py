@@ -14,6 +14,7 @@ from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
 from migrate.lab.resources import Resources
 from migrate.lab.small_files import SmallFiles
+from migrate.model import HostFacts
 
 
 class Power(Protocol):
@@ -126,6 +127,10 @@ class Lab(Protocol):
     @property
     def hosts(self) -> Mapping[str, Host]:
         """By name, in the lab file's order."""
+
+    @property
+    def missing_hosts(self) -> tuple[HostFacts, ...]:
+        """Hosts of the lab file that are not there today: their capability ``root`` says why."""
 
     @property
     def places(self) -> Mapping[str, Place]:

@@ -22,6 +22,7 @@ from migrate.lab.api import Host, Place
 from migrate.lab.config import cache_folder
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
+from migrate.model import HostFacts
 
 PEER_ADDRESS = "10.77.0.1"
 GUEST_ADDRESS = "10.77.0.10"
@@ -54,6 +55,11 @@ class FabricLab:
     def scenario_defaults(self) -> Mapping[str, Any]:
         """See Lab; from its lab file."""
         return self.record.config.scenario_defaults()
+
+    @property
+    def missing_hosts(self) -> tuple[HostFacts, ...]:
+        """See Lab."""
+        return self.record.missing
 
     @property
     def shared(self) -> Path:
@@ -136,6 +142,8 @@ class FabricLab:
         for host in self.record.hosts:
             yield f"{host.name}: root {host.root}, {host.address}, {host.namespace}"
             yield f"  provides {self.hosts[host.name].resources.summary()}"
+        for absent in self.missing_hosts:
+            yield f"{absent.host}: not there: {absent.capability('root').reason}"
         pages = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
         yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {pages}"
 

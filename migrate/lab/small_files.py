@@ -66,10 +66,14 @@ class RemoteFiles:
         """See SmallFiles."""
         answer = self.probe.ask(" ".join(paths), deadline)
         try:
-            said = json.loads(answer)
-            texts = ((path, said[path]) for path in paths if path in said)
-            return {path: base64.b64decode(text).decode(errors="replace") for path, text in texts}
+            said = dict(json.loads(answer))
+            texts = {path: said[path] for path in paths if path in said}
+            return {path: _decoded(text) for path, text in texts.items()}
         except (ValueError, TypeError) as error:
             raise HostError(
                 "read small files", host=self.host, said=f"the probe answered {answer[:200]!r}"
             ) from error
+
+
+def _decoded(text: str) -> str:
+    return base64.b64decode(text, validate=True).decode(errors="replace")

@@ -20,7 +20,7 @@ from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import parse_config
-from migrate.model import Value
+from migrate.model import HostFacts, Value
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
@@ -96,6 +96,8 @@ class LabRecord(Value):
     huge_pages: int = Field(default=0, ge=0)
     note: str = ""
     """Why something that was asked for is not there, e.g. huge pages."""
+    missing: tuple[HostFacts, ...] = ()
+    """Hosts of the lab file that it came up without, and why."""
     complete: bool = False
 
     @property
@@ -118,7 +120,10 @@ class LabRecord(Value):
 def new_record(
     config: LabConfig, roots: Mapping[str, Path], namespace: str, state: Path
 ) -> LabRecord:
-    """The journal of a lab of which nothing has been made; ``namespace`` has a {} for a host."""
+    """The journal of a lab of which nothing has been made; ``namespace`` has a {} for a host.
+
+    Hosts whose root is not in ``roots`` are left out.
+    """
     return LabRecord(
         config=config,
         folder=state / config.name,
@@ -133,6 +138,7 @@ def new_record(
                 address=f"10.78.0.{number}",
             )
             for number, (name, host) in enumerate(config.hosts.items(), 1)
+            if host.root in roots
         ),
     )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock, Timer
 from typing import Any
 
 from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError, LabError
+from migrate.formats.qemu_migration import FAULT
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
@@ -24,6 +26,21 @@ PATIENCE_S = 10.0
 Undo = Callable[[], None]
 Action = Callable[[Host], Undo]
 """What a fault does to a host, and how that is put back."""
+
+
+class _Once:
+    """Puts a fault back, however often and from wherever it is called; whoever comes second waits
+    for the first."""
+
+    def __init__(self, undo: Undo) -> None:
+        self._undo: Undo | None = undo
+        self._lock = Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self._undo is not None:
+                self._undo()
+                self._undo = None
 
 
 @dataclass(slots=True)
@@ -45,17 +62,27 @@ class FaultInjection:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
             try:
-                undo = self.actions[fault.do](host)
+                put_back = _Once(self.actions[fault.do](host))
             except LabError as error:
-                self._note(fault, host, f"fault failed: {fault.do}")
+                self._note(f"fault failed: {fault.do}", host)
                 self.troubles.append(f"{_named(fault)} was not done: {error}")
-            else:
-                self._note(fault, host, f"fault: {fault.do}")
-                self.undos.append((f"{_named(fault)} on {host.name}", undo))
+                continue
+            self._note(FAULT + fault.do, host)
+            self.undos.append((f"{_named(fault)} on {host.name}", put_back))
+            if fault.for_s is not None:
+                timer = Timer(fault.for_s, self._end, (fault, host, put_back))
+                timer.start()
+                self.undos.append(("a timer", timer.cancel))
 
-    def _note(self, fault: Fault, host: Host, name: str) -> None:
-        event = Event(at_ns=now_ns(), source="controller", host=host.name, name=name)
-        self.listener.add(event)
+    def _end(self, fault: Fault, host: Host, put_back: _Once) -> None:
+        """In a thread of its own, when a fault's time is over; what fails is tried again, and is
+        told, when the move has ended."""
+        with suppress(LabError):
+            put_back()
+            self._note(f"fault over: {fault.do}", host)
+
+    def _note(self, name: str, host: Host) -> None:
+        self.listener.add(Event(at_ns=now_ns(), source="controller", host=host.name, name=name))
 
     def put_back(self) -> None:
         """Undo what can be; what can't is told, and the rest goes on."""
@@ -89,6 +116,7 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
     actions: dict[str, Action] = {
         **_ACTIONS,
         "kill-guest": partial(kill_guest, hop.guest),
+        "freeze-guest": partial(freeze_guest, hop.guest),
         "stop-backend": partial(stop_backend, mode),
     }
     injection = FaultInjection(hop.case.faults, hosts, hop.listener, actions)
@@ -104,6 +132,17 @@ def kill_guest(uuid: str, host: Host) -> Undo:
     if not signal_qemu(host, uuid, "KILL"):
         raise HostError("end the guest's QEMU", host=host.name, said="it does not run there")
     return lambda: None
+
+
+def freeze_guest(uuid: str, host: Host) -> Undo:
+    """Have the guest's QEMU stand still (SIGSTOP), as if its host gave it no processor."""
+    if not signal_qemu(host, uuid, "STOP"):
+        raise HostError("freeze the guest's QEMU", host=host.name, said="it does not run there")
+
+    def thaw() -> None:
+        signal_qemu(host, uuid, "CONT")  # one that has ended needs none
+
+    return thaw
 
 
 def stop_libvirtd(host: Host) -> Undo:

@@ -56,7 +56,8 @@ def move_guest(rig: Rig) -> HopRecording:
     known = len(rig.traffic.guest.lower_log()) if any(rig.hotplug.values()) else 0
     phases = PhaseTracker(source.name)
     phases.subscribe(rig.env.on_phase)
-    hop = Hop(rig.case, rig.env, source, target, rig.listener, phases, rig.domain.uuid)
+    of_guest = rig.domain.uuid, rig.start.nic
+    hop = Hop(rig.case, rig.env, source, target, rig.listener, phases, *of_guest)
     recording = _observed_move(rig, hop, swap)
     try:
         return _reached(rig, recording, swap, known)

@@ -28,6 +28,7 @@ from migrate.model.case import (
 from migrate.model.details import (
     Convergence,
     ConvergenceForecast,
+    DetailsPart,
     DeviceHandoff,
     Difference,
     GapExplanation,
@@ -36,7 +37,14 @@ from migrate.model.details import (
     RingAudit,
     Span,
 )
-from migrate.model.host import Capability, HostFacts
+from migrate.model.host import (
+    Backing,
+    Capability,
+    HostFacts,
+    Observers,
+    QemuState,
+    QuestionTrial,
+)
 from migrate.model.machine import (
     MachineFacts,
     MachineRecording,
@@ -67,6 +75,8 @@ from migrate.model.observation import (
     Stream,
     TcpCheck,
     Unmeasured,
+    WorkDone,
+    WorkSample,
 )
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
@@ -78,6 +88,7 @@ __all__ = [
     "STANDBY_DRIVER",
     "Attempt",
     "AttemptError",
+    "Backing",
     "Capability",
     "Carrier",
     "CarrierCheckpoint",
@@ -85,6 +96,7 @@ __all__ = [
     "ClockReading",
     "Convergence",
     "ConvergenceForecast",
+    "DetailsPart",
     "DeviceHandoff",
     "Difference",
     "Direction",
@@ -115,6 +127,7 @@ __all__ = [
     "Nic",
     "NonEmpty",
     "NotNegative",
+    "Observers",
     "Outcome",
     "Part",
     "Phase",
@@ -124,7 +137,9 @@ __all__ = [
     "Positive",
     "Problem",
     "QemuEnd",
+    "QemuState",
     "QuarantineEntry",
+    "QuestionTrial",
     "ReportedFigures",
     "RingAudit",
     "Run",
@@ -141,5 +156,7 @@ __all__ = [
     "Vdpa",
     "Verdict",
     "VirtualFunction",
+    "WorkDone",
+    "WorkSample",
     "Workload",
 ]

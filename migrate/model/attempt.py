@@ -24,6 +24,7 @@ from migrate.model.observation import (
     Stream,
     TcpCheck,
     Unmeasured,
+    WorkDone,
 )
 
 
@@ -83,6 +84,8 @@ class Findings(Value):
     dirty_rates: tuple[DirtyRate, ...] | None = None
     """Rates by every method, refused ones included; None: not asked for."""
     floor: Floor | None = None
+    work: tuple[WorkDone, ...] | None = None
+    """What the workload did, stretch by stretch; None: the guest did not tell."""
     start_ms: NotNegative | None = None
     """From the ask for a guest to its ready probe."""
     memory: MemoryCheck | None = None

@@ -159,6 +159,7 @@ class Fault(Value):
     at: PhaseName
     do: Literal[
         "kill-guest",
+        "freeze-guest",
         "stop-libvirtd",
         "cut-migration-link",
         "stop-backend",
@@ -166,6 +167,8 @@ class Fault(Value):
         "hang-host",
     ]
     on: Side = "source"
+    for_s: Positive | None = None
+    """How long, for what can be put back; None: until the move has ended."""
 
 
 def _pattern(text: str) -> str:
@@ -214,7 +217,7 @@ class Expect(Value):
     announce_within_ms: Positive | None = None
     """The fabric sees the first announcement within this after the resume, and none before."""
     dirty_rate_within: Positive | None = None
-    """The guest's dirty rate before the move is at most this share off the workload's: 0.5, half.
+    """QEMU's dirty rate before the move is at most this share off what the guest wrote: 0.5, half.
     Asking for it is what makes an attempt measure its dirty rates."""
     allow_unmeasured: tuple[str, ...] = ()
 

@@ -58,7 +58,9 @@ class GapExplanation(Value):
     @property
     def share(self) -> float:
         """The share of the gap that is explained: 0 to 1."""
-        return 1 - self.unexplained_ms * 1e6 / self.length_ns if self.length_ns else 1.0
+        if not self.length_ns:
+            return 1.0
+        return min(1.0, max(0.0, 1 - self.unexplained_ms * 1e6 / self.length_ns))
 
 
 class Difference(Value):
@@ -85,6 +87,16 @@ class DeviceHandoff(Value):
     differences: tuple[Difference, ...] = ()
     untold: tuple[str, ...] = ()
     """Fields that only one end reported, with which one: these are not compared."""
+    fields_compared: int | None = None
+    """How many fields both ends reported; None: not known how many."""
+
+    @property
+    def parts_not_compared(self) -> tuple[str, ...]:
+        """What a driver relies on and one end alone reported: status, features, a queue's index."""
+        names = (field.rpartition(" (")[0] for field in self.untold)
+        parts = (name.partition(": last available") for name in names)
+        wanted = (part for part, sep, _ in parts if sep or part in ("status", "features"))
+        return tuple(dict.fromkeys(wanted))
 
 
 class RingAudit(Value):
@@ -99,6 +111,11 @@ class RingAudit(Value):
     unchecked: tuple[str, ...] = ()
     facts: dict[str, str] = Field(default={})
     """Indices, flags and wrap counters by name, as people read them."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether nothing of it could be read: it is neither sound nor broken."""
+        return bool(self.unchecked) and not self.facts and not self.broken
 
 
 class ConvergenceForecast(Value):
@@ -136,6 +153,10 @@ class Convergence(Value):
     """The steps that were expected, as many as were seen."""
 
 
+DetailsPart = Literal["stop", "devices", "rings", "bytes"]
+"""What of a move's details has reasons of its own where it is not available."""
+
+
 class MoveDetails(Value):
     """The details of one move; None: not available."""
 
@@ -165,6 +186,9 @@ class MoveDetails(Value):
     first_ingress_ms: float | None = None
     """When the first packet arrived in the guest, after the resume, by its kernel's stamp."""
     first_ingress_error_ms: NotNegative | None = None
+    first_sent_before_stop: tuple[Direction, ...] = ()
+    """Directions whose first packet had been sent before the guest was stopped, and lay in a queue:
+    it does not tell when the sender came to send again."""
     silent: tuple[Direction, ...] = ()
     """Directions in which no packet arrived from the resume to the end of the hop."""
     postcopy_blocktime_ms: NotNegative | None = None
@@ -175,6 +199,12 @@ class MoveDetails(Value):
     """Stretches in which QEMU did not answer, and what was missed."""
     unseen: tuple[str, ...] = ()
     """What is not available, and why."""
+    missing: dict[DetailsPart, tuple[str, ...]] = Field(default={})
+    """Of ``unseen``, why these are not available, or not whole; empty in older records."""
     placed: bool = True
     """False: a clock was set, or a connection broke. Events are missing on the axis: see
     ``unseen``."""
+
+    def reasons(self, part: DetailsPart) -> tuple[str, ...]:
+        """Why a part is not available; in an older record all reasons there are."""
+        return self.missing.get(part, ()) if self.missing else self.unseen

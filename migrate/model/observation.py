@@ -77,6 +77,8 @@ class Gap(Value):
     reordered: int = 0
     open_ended: bool = False
     """Nothing was served any more until the observation ended: at least this long."""
+    next_to_unmeasured: bool = False
+    """It begins or ends where the meter can't tell: it may have been longer, by that stretch."""
     phases: tuple[str, ...] = ()
     part: Part = "none"
 
@@ -194,6 +196,8 @@ class DirtyRate(Value):
     """The rate of each virtual processor; by the dirty ring only."""
     reason: str = ""
     """Why it was not measured, with QEMU's message where it refused."""
+    written_mib_s: NotNegative | None = None
+    """What the guest wrote meanwhile, by its own count; None: it was not asked."""
 
 
 class ReportedFigures(Value):
@@ -243,6 +247,31 @@ class TcpCheck(Value):
     resets: int
     longest_stall_ms: NotNegative
     """The longest that a connection waited for its next byte."""
+
+
+class WorkSample(Value):
+    """What the workload had done since it began, at a moment of the guest's clock."""
+
+    at_ns: int
+    pages: NotNegative
+    """Written."""
+    packets: NotNegative
+    """Sent."""
+    tcp_bytes: NotNegative
+    """That came back over TCP."""
+
+
+class WorkDone(Value):
+    """What the workload did in a stretch of an attempt, against what it was asked to."""
+
+    window: Literal["floor", "move", "after"]
+    hop: int = 0
+    """Which move it was, from 1; 0: none."""
+    seconds: Positive
+    """Of the axis: also those in which the guest stood still."""
+    dirty_mib_s: NotNegative
+    packets_s: NotNegative
+    tcp_bytes_s: NotNegative
 
 
 class LowerChange(Value):

@@ -24,6 +24,7 @@ from migrate.model.observation import (
     ReportedFigures,
     Sample,
     TcpCheck,
+    WorkSample,
 )
 
 RECORDING_SCHEMA = 1
@@ -94,6 +95,44 @@ class Arrivals:
         return Arrivals(self.seq[mask], self.sent_ns[mask], self.received_ns[mask])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sends:
+    """When a sender sent packets, by number; both columns of one length, numbers in order.
+
+    Raises ValueError if the columns differ in length.
+    """
+
+    seq: Column
+    sent_ns: Column
+
+    def __post_init__(self) -> None:
+        if len(self.seq) != len(self.sent_ns):
+            raise ValueError(
+                f"columns differ in length: seq {len(self.seq)}, sent_ns {len(self.sent_ns)}"
+            )
+
+    @classmethod
+    def empty(cls) -> Sends:
+        """Nothing is on record."""
+        none = np.empty(0, dtype=np.int64)
+        return cls(none, none)
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+
+class MeterLoss(Value):
+    """What a receiving probe knows to have lost itself: it is not the network's loss."""
+
+    full: bool = False
+    """Its log was full: what arrived after the last row is not on record."""
+    drops: tuple[tuple[int, int], ...] = ()
+    """``(row, count)``: how many packets its socket had dropped by the time that a row of its log
+    was received, in order of the rows and of the counts."""
+    dropped: int = 0
+    """How many it had dropped in all, those after the last row included."""
+
+
 class TrafficLog(Value):
     """What the probes had logged when the workload ended; None where the guest could not be asked.
 
@@ -120,6 +159,16 @@ class TrafficLog(Value):
     """The only log went with the guest."""
     peer_error_ns: int = 0
     """Of the peer's stamps."""
+    unreceived_egress: Sends | None = None
+    """When the guest sent what did not arrive, by its clock; None: not on record."""
+    unreceived_ingress: Sends | None = None
+    """When the peer sent what did not arrive, on the axis; None: not on record."""
+    lost_by_peer: MeterLoss | None = None
+    """Of egress; None: not known."""
+    lost_by_guest: MeterLoss | None = None
+    """Of ingress; None: not known."""
+    work: tuple[WorkSample, ...] | None = None
+    """What the workload had done, second by second, by the guest's clock; None: not told."""
 
 
 # --- one move -----------------------------------------------------------------------------------
@@ -225,6 +274,8 @@ class DeviceSection(Value):
     instance: int
     size_bytes: int
     """Headers and all."""
+    mac: str = ""
+    """Of a virtio network device; empty: it is none, or was not read."""
 
 
 class StreamRecording(Value):
@@ -232,6 +283,8 @@ class StreamRecording(Value):
 
     sections: tuple[DeviceSection, ...] = ()
     """In their order; of a live stream those after the guest's stop."""
+    network: dict[str, dict[str, Any]] = Field(default={})
+    """What it has of virtio network devices by their sections (formats.virtio_net_state)."""
     unseen: str = ""
     """Why the sections of a live stream are not known."""
     account: dict[str, Any] = Field(default={}, exclude=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import Domain
 from migrate.lab.api import Host, Lab
-from migrate.model import Case, PhaseName, Sample
+from migrate.model import Case, Nic, Observers, PhaseName, Sample
 from migrate.model.recording import HopRecording, StartRecording
 from migrate.recorder.clocks import Clocks
 from migrate.recorder.events import Listener
@@ -32,6 +32,10 @@ class AttemptEnv:
     """Whether the hosts are still ours to use, asked before each step."""
     on_sample: Callable[[Sample], None] = lambda _sample: None
     on_phase: Callable[[PhaseName], None] = lambda _phase: None
+    observers: Mapping[str, Observers] = field(default_factory=dict)
+    """By host: what its QEMU may be asked; of one that is not there, nothing experimental."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the attempt from before it began."""
 
     def deadline(self, seconds: float) -> Deadline:
         """So far off as a real host would need, times the lab's patience."""
@@ -74,6 +78,8 @@ class Hop:
     phases: PhaseTracker
     guest: str = ""
     """Its UUID."""
+    nic: Nic | None = None
+    """Its interface as it saw that before the first move."""
 
 
 class Observation(Protocol):

@@ -128,7 +128,8 @@ def measure_dirty_rates(rig: Rig, when: DirtyWhen, held_by: Sequence[str]) -> tu
         return ()
     LOGGER.info("measuring the dirty rate %s the move", when)
     hosts = [host for host in rig.pair if host.name in held_by]
-    return in_attempt(hosts, when, case.guest.memory_mib)
+    written = rig.traffic.guest.pages_written if case.workload.dirty_mib else None
+    return in_attempt(hosts, when, case.guest.memory_mib, rig.listener, written)
 
 
 Logs = Mapping[str, Mapping[str, str]]

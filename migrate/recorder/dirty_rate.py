@@ -7,16 +7,20 @@ of a measurement: QEMU is asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
-from migrate.clock import Deadline, until
-from migrate.errors import HostError, MeasurementError
+from migrate.clock import Deadline, now_ns, until
+from migrate.errors import GuestError, HostError, MeasurementError
+from migrate.formats.proc_files import PAGE_MIB
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
 from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen
+from migrate.recorder.events import Listener
+from migrate.recorder.noted_monitor import noted
 
 Method = Literal["page-sampling", "dirty-bitmap", "dirty-ring"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -131,19 +135,46 @@ def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
 # --- in an attempt ------------------------------------------------------------------------------
 
 
-def in_attempt(hosts: Sequence[Host], when: DirtyWhen, memory_mib: int) -> tuple[DirtyRate, ...]:
+def in_attempt(
+    hosts: Sequence[Host],
+    when: DirtyWhen,
+    memory_mib: int,
+    listener: Listener,
+    written: Callable[[], int] | None = None,
+) -> tuple[DirtyRate, ...]:
     """By every method, over our own monitor, of the guest that the one of ``hosts`` has.
 
     What can't be measured is there with its reason, also if no host has the guest, or several.
+    ``written``: how many pages the guest has written so far, by its own count.
     """
     if len(hosts) != 1:
         return _unmeasured("", when, f"the guest runs on {len(hosts)} hosts")
     (host,) = hosts
     try:
-        with own_monitor(host, Deadline.after(CONNECT_S)) as qemu:
-            return tuple(_measured(qemu, host.name, when, method, memory_mib) for method in METHODS)
+        with (
+            own_monitor(host, Deadline.after(CONNECT_S)) as monitor,
+            noted(monitor, host.name, listener) as qemu,
+        ):
+            return tuple(
+                _counted(written, partial(_measured, qemu, host.name, when, method, memory_mib))
+                for method in METHODS
+            )
     except HostError as error:
         return _unmeasured(host.name, when, f"{error.tried}: {error.said}")
+
+
+def _counted(written: Callable[[], int] | None, measured: Callable[[], DirtyRate]) -> DirtyRate:
+    """A rate beside what the guest wrote while it was measured."""
+    if written is None:
+        return measured()
+    try:
+        before, began_ns = written(), now_ns()
+        rate = measured()
+        pages, seconds = written() - before, (now_ns() - began_ns) / 1e9
+    except GuestError as error:
+        reason = f"the guest did not tell what it wrote: {error.said}"
+        return measured().model_copy(update={"reason": reason})
+    return rate.model_copy(update={"written_mib_s": round(pages * PAGE_MIB / seconds, 3)})
 
 
 def _unmeasured(host: str, when: DirtyWhen, reason: str) -> tuple[DirtyRate, ...]:

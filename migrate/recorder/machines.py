@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from migrate.backends.registry import PROCESSES
 from migrate.clock import Deadline, now_ns
 from migrate.drivers import shell
 from migrate.drivers.shell import Completed
@@ -97,11 +98,16 @@ class Census:
     def used_since(self, earlier: Census, roots: frozenset[int]) -> dict[str, float]:
         """CPU time by name of programs that are not below ``roots``, the greediest first."""
         used: dict[str, float] = {}
+        # A child that has ended gave its whole life's time to its parent.
+        before_s: dict[int, float] = {}
+        for pid, process in earlier.processes.items():
+            heir = pid if pid in self.processes else process.parent
+            before_s[heir] = before_s.get(heir, 0.0) + process.own_s + process.children_s
         for pid, process in self.processes.items():
             before = earlier.processes.get(pid)
             if before is None or before.name != process.name or self._is_below(pid, roots):
                 continue
-            more = process.own_s + process.children_s - before.own_s - before.children_s
+            more = process.own_s + process.children_s - before_s[pid]
             if more >= LEAST_S:
                 used[process.name] = used.get(process.name, 0.0) + more
         first = sorted(used.items(), key=lambda pair: -pair[1])[:GREEDIEST]
@@ -153,14 +159,15 @@ class Machine:
             programs.look((), deadline)
         self.samples.append(self._sample(said, asked_ns + half_ns, half_ns))
 
-    def end(self, deadline: Deadline) -> None:
-        """Who else ran on it meanwhile; nothing if it can't be asked any more."""
+    def name_others(self, deadline: Deadline) -> None:
+        """Who else has run on it since this was last asked; nothing if it can't be asked."""
         earlier, later = self._census, self._count(deadline)
         if earlier is None or later is None:
             return
         self.others_s = later.used_since(earlier, self.roots | self._pids(later))
         if earlier.overheated is not None and later.overheated is not None:
             self.overheated = max(0, later.overheated - earlier.overheated)
+        self._census = later
 
     def recording(self) -> MachineRecording:
         """All of it."""
@@ -239,7 +246,9 @@ class Machines:
     def sampling(self) -> Iterator[Machines]:
         """Look at each again and again while the block runs, or until :meth:`stop`."""
         for machine in self.machines:
-            thread = threading.Thread(target=self._look_on, args=(machine,), daemon=True)
+            thread = threading.Thread(
+                target=self._look_on, args=(machine,), name=f"machine {machine.name}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         try:
@@ -269,29 +278,25 @@ class Machines:
             while not ended:
                 ended = self._ended.wait(EVERY_S)
                 machine.look(self._deadline())
-            machine.end(self._deadline())
+            machine.name_others(self._deadline())
         except LabError as error:
             machine.unseen.append(f"{machine.name} after {len(machine.samples)} looks: {error}")
 
 
 @contextmanager
-def sampled(
-    lab: Lab, pair: Sequence[Host], backend: Mapping[str, str], peer_pid: int | None = None
-) -> Iterator[Machines]:
+def sampled(lab: Lab, pair: Sequence[Host], peer_pid: int | None = None) -> Iterator[Machines]:
     """The controller's machine and those of ``pair``, sampled while the block runs.
 
-    ``backend``: pid files of what serves guests on a host, by name; ``peer_pid``: of the peer's
-    probe, if it runs on this machine.
+    ``peer_pid``: of the peer's probe, if it runs on this machine.
     """
     with ExitStack() as stack:
-        machines = machines_of(lab, pair, backend, peer_pid, stack)
+        machines = machines_of(lab, pair, peer_pid, stack)
         yield stack.enter_context(Machines(machines, lab.patience).sampling())
 
 
 def machines_of(
     lab: Lab,
     pair: Sequence[Host],
-    backend: Mapping[str, str],
     peer_pid: int | None,
     stack: ExitStack,
 ) -> list[Machine]:
@@ -304,7 +309,7 @@ def machines_of(
     own = {"": Programs(here, stats=known), **_outer(lab)}
     controller = Machine(CONTROLLER, (), own, shell.run, roots)
     machines = {here.read([BOOT], deadline).get(BOOT, ""): controller}
-    pid_files = {"qemu": (PID_FILE,), "libvirt": LIBVIRT, **{n: (f,) for n, f in backend.items()}}
+    pid_files = {"qemu": (PID_FILE,), "libvirt": LIBVIRT, **PROCESSES}
     for host in pair:
         try:
             files = stack.enter_context(host.small_files(deadline))

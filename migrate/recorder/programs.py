@@ -50,9 +50,15 @@ class Programs:
             stats += [_cgroup_file_of(path) for path in self.stats.values()]
         if stats:
             texts |= self.files.read(stats, deadline)
-        for path in stats:
-            new = set(cgroup_files(texts.get(path, ""))) if path.endswith("/cgroup") else set()
-            self._cgroups |= new
+        quotas = {
+            quota
+            for path in stats
+            if path.endswith("/cgroup")
+            for quota in cgroup_files(texts.get(path, ""))
+        }
+        if quotas - self._cgroups:
+            texts |= self.files.read(sorted(quotas - self._cgroups), deadline)
+            self._cgroups |= quotas
         self._count(texts)
         self._looked = True
         return texts

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migrate.analysis.device_state import ring_regions
+from migrate.analysis.network_devices import supplemented
 from migrate.clock import Deadline, now_ns
-from migrate.drivers.qmp import Monitor
 from migrate.errors import HostError
 from migrate.formats.qemu_migration import FINAL, sample_of_query
 from migrate.guest.domain_xml import MONITOR
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
-from migrate.model import Event, Sample
+from migrate.model import Event, Observers, Sample
 from migrate.model.recording import (
     SAMPLE_INTERVAL_S,
     AnnounceParameters,
@@ -34,7 +34,8 @@ from migrate.model.recording import (
 )
 from migrate.recorder.base import Hop
 from migrate.recorder.events import Listener
-from migrate.recorder.qmp_queries import ANSWER_S, Questions, backends
+from migrate.recorder.noted_monitor import NotedMonitor, noted
+from migrate.recorder.qmp_queries import ANSWER_S, Questions, Side, backends
 
 LEAVE_S = 2.0
 ROUNDS = 2
@@ -92,11 +93,12 @@ def observe_qemus(hop: Hop) -> Iterator[QemuWatch]:
     ) -> Sequence[tuple[int, int]]:
         if not hop.case.expect.rings:
             return ()
-        return ring_regions(states, memory, hop.case.guest.memory_mib, vhost=vhost)
+        known = supplemented(states, {}, hop.nic)
+        return ring_regions(known, memory, hop.case.guest.memory_mib, vhost=vhost)
 
     interval_s = SAMPLE_INTERVAL_S * hop.env.lab.patience
-    ends, on_sample = (hop.source, hop.target), hop.env.on_sample
-    with watch_qemus(*ends, hop.listener, on_sample, regions, interval_s) as watch:
+    ends, on_sample, observers = (hop.source, hop.target), hop.env.on_sample, hop.env.observers
+    with watch_qemus(*ends, hop.listener, on_sample, regions, observers, interval_s) as watch:
         yield watch
 
 
@@ -107,12 +109,18 @@ def watch_qemus(
     listener: Listener,
     on_sample: Callable[[Sample], None],
     regions: Regions,
+    observers: Mapping[str, Observers],
     interval_s: float = SAMPLE_INTERVAL_S,
 ) -> Iterator[QemuWatch]:
-    """Watch both ends while the block runs; ``interval_s``: between two questions for progress."""
+    """Watch both ends while the block runs.
+
+    ``observers``: what the QEMU of a host may be asked; ``interval_s``: between two questions for
+    progress.
+    """
     ended, watch = threading.Event(), QemuWatch(interval_s)
-    leaving = _Source(source, ended, watch, on_sample, regions)
-    arriving = _Target(target, ended, watch, listener, listener.mark())
+    leaving = _Source(source, ended, watch, listener, observers)
+    leaving.on_sample, leaving.regions = on_sample, regions
+    arriving = _Target(target, ended, watch, listener, observers)
     ends = (leaving, arriving)
     watch.threads = tuple(
         threading.Thread(target=end.run, name="qemu-watch", daemon=True) for end in ends
@@ -132,16 +140,27 @@ def watch_qemus(
 class _End:
     """One QEMU, in a thread of its own."""
 
-    def __init__(self, host: Host, ended: threading.Event, watch: QemuWatch) -> None:
-        self.host = host
+    def __init__(
+        self,
+        host: Host,
+        ended: threading.Event,
+        watch: QemuWatch,
+        listener: Listener,
+        observers: Mapping[str, Observers],
+    ) -> None:
+        self.host, self.listener = host, listener
         self.ended, self.watch = ended, watch
+        self.observers = observers.get(host.name, Observers())
         self.ready = threading.Event()
 
     def run(self) -> None:
         """In its thread; that a QEMU ends, or does not answer, is noted and nothing more."""
         try:
             if self.awaited():
-                with own_monitor(self.host, Deadline.after(ANSWER_S)) as qemu:
+                with (
+                    own_monitor(self.host, Deadline.after(ANSWER_S)) as monitor,
+                    noted(monitor, self.host.name, self.listener) as qemu,
+                ):
                     self.follow(qemu)
         except HostError as error:
             if not self.ended.is_set() and self.missing():
@@ -161,30 +180,27 @@ class _End:
         """Whether what it was there for has not been had."""
         raise NotImplementedError
 
-    def follow(self, qemu: Monitor) -> None:
+    def follow(self, qemu: NotedMonitor) -> None:
         """Until the end."""
         raise NotImplementedError
 
+    def questions(self, qemu: NotedMonitor, side: Side, *, queues: bool, vhost: bool) -> Questions:
+        """What it may be asked, see :meth:`Questions.of`; what it may not is noted."""
+        questions = Questions.of(qemu, side, self.observers, queues=queues, vhost=vhost)
+        for why in questions.not_asked:
+            self.unseen(why)
+        return questions
+
 
 class _Source(_End):
-    def __init__(
-        self,
-        host: Host,
-        ended: threading.Event,
-        watch: QemuWatch,
-        on_sample: Callable[[Sample], None],
-        regions: Regions,
-    ) -> None:
-        super().__init__(host, ended, watch)
-        self.on_sample, self.regions = on_sample, regions
+    on_sample: Callable[[Sample], None]
+    regions: Regions
 
     def missing(self) -> bool:
         return self.watch.source is None
 
-    def follow(self, qemu: Monitor) -> None:
-        questions = Questions.of(qemu, queues=True, vhost=True)
-        if questions.not_asked:
-            self.unseen(questions.not_asked)
+    def follow(self, qemu: NotedMonitor) -> None:
+        questions = self.questions(qemu, "source", queues=True, vhost=True)
         self.watch.vhost = questions.vhost
         self.ready.set()
         due = Deadline.after(self.watch.interval_s)
@@ -197,15 +213,15 @@ class _Source(_End):
                 continue
             if event["event"] in ("STOP", "RESUME"):
                 stopped = event["event"] == "STOP"
-                if not stopped and self.watch.source is None:
+                if not stopped and self.watch.source is None and questions.kinds is not None:
                     self._drop("the guest ran on before its state was read")
-            if stopped and _is_due(event, vhost=bool(questions.vhost)):
+            if stopped and _is_due(event, vhost=questions.vhost is not False):
                 self._read(qemu, questions)
 
     def _answered(self) -> None:
         self.watch.answered_ns.append(now_ns())
 
-    def _sample(self, qemu: Monitor) -> None:
+    def _sample(self, qemu: NotedMonitor) -> None:
         try:
             answer = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
         finally:
@@ -215,7 +231,7 @@ class _Source(_End):
             self.watch.samples.append(sample)
             self.on_sample(sample)
 
-    def _read(self, qemu: Monitor, questions: Questions) -> None:
+    def _read(self, qemu: NotedMonitor, questions: Questions) -> None:
         """All of it is dropped if the guest ran on meanwhile: a move may be given up after STOP."""
         turns = ["STOP"]
         while turns[-1:] == ["STOP"] and not self.ended.is_set():
@@ -223,13 +239,14 @@ class _Source(_End):
             self.watch.memory.clear()
             turns = _turns(qemu)
             if not turns:
-                self.watch.source = questions.state(qemu, events_between=True)[0]
+                self.watch.source = questions.state(qemu, events_between=True).states
                 self._answered()
-                self._read_memory(qemu, self.watch.source)
+                if self.watch.source is not None:
+                    self._read_memory(qemu, self.watch.source)
                 turns = _turns(qemu)
             if turns:
                 self._drop("the guest ran on while its state was read: it is not compared")
-            if questions.vhost:
+            if questions.vhost is not False:
                 return
 
     def _drop(self, why: str) -> None:
@@ -237,7 +254,7 @@ class _Source(_End):
         self.watch.memory.clear()
         self.unseen(why)
 
-    def _read_memory(self, qemu: Monitor, states: DeviceStates) -> None:
+    def _read_memory(self, qemu: NotedMonitor, states: DeviceStates) -> None:
         """QEMU writes it to a file of its host, which is read and taken away."""
         name, saved = MONITOR.replace(".monitor", ".memory"), False
         memory = self.watch.memory
@@ -260,15 +277,15 @@ class _Source(_End):
 def _is_due(event: Mapping[str, Any], *, vhost: bool) -> bool:
     """Whether a source that has stopped can be asked now (see :meth:`Questions.of`).
 
-    One whose queues a backend works only when it will not run on any more: a move that is given up
-    after STOP may let it run within a few ms, while a question is on its way.
+    One whose queues a backend works, or may work, only when it will not run on any more: a move
+    that is given up after STOP may let it run within a few ms, while a question is on its way.
     """
     if not vhost:
         return bool(event["event"] == "STOP")
     return event["event"] == "MIGRATION" and event["data"]["status"] in FINAL
 
 
-def _turns(qemu: Monitor) -> list[str]:
+def _turns(qemu: NotedMonitor) -> list[str]:
     """Stops and resumes of the guest that were not taken in yet."""
     names = [str(event["event"]) for event in qemu.pending()]
     return [name for name in names if name in ("STOP", "RESUME")]
@@ -281,10 +298,10 @@ class _Target(_End):
         ended: threading.Event,
         watch: QemuWatch,
         listener: Listener,
-        since: int,
+        observers: Mapping[str, Observers],
     ) -> None:
-        super().__init__(host, ended, watch)
-        self.listener, self.since = listener, since
+        super().__init__(host, ended, watch, listener, observers)
+        self.since = listener.mark()
 
     def missing(self) -> bool:
         return self.watch.target is None
@@ -299,35 +316,34 @@ class _Target(_End):
     def _is_there(self, event: Event) -> bool:
         return event.host == self.host.name and event.name in ("started", "MIGRATION")
 
-    def follow(self, qemu: Monitor) -> None:
+    def follow(self, qemu: NotedMonitor) -> None:
         """Its QEMU is asked at once, long before the load ends, and then not before it has ended.
+        When all is asked, it is heard until the hop's end: whether it ends.
 
         Of progress there is nothing to ask for meanwhile: a QEMU that takes a guest in tells its
         status alone (QEMU migration/migration.c, fill_destination_migration_info), which comes as
         an event anyway.
         """
-        postcopy, runs = self._prepare(qemu), False
-        questions = Questions.of(qemu, queues=self.watch.vhost is False, vhost=False)
-        if questions.not_asked:
-            self.unseen(questions.not_asked)
+        postcopy, runs, over = self._prepare(qemu), False, False
+        still = self.watch.vhost is False
+        questions = self.questions(qemu, "target", queues=still, vhost=False)
         while True:
             event = qemu.event(Deadline.after(0.2))
             if event is None and self.ended.is_set():
                 return
-            if event is None:
+            if event is None or over:
                 continue
             if event["event"] == "RESUME":
                 self._resumed(qemu, questions)
-                if not postcopy:
-                    return
-                runs = True
+                runs, over = True, not postcopy
             if event["event"] == "MIGRATION" and event["data"]["status"] == "completed":
                 if runs:
                     self._read_blocktime(qemu)
-                    return
-                self._read(qemu, questions)
+                    over = True
+                else:
+                    self._read(qemu, questions)
 
-    def _prepare(self, qemu: Monitor) -> bool:
+    def _prepare(self, qemu: NotedMonitor) -> bool:
         """Whether the guest may come in post-copy: then QEMU is told to note what waits for pages.
 
         libvirt does not ask for that, and leaves it on (QEMU's capability postcopy-blocktime).
@@ -346,23 +362,27 @@ class _Target(_End):
             self.unseen(f"{error.tried}: {error.said}")
         return True
 
-    def _read_blocktime(self, qemu: Monitor) -> None:
+    def _read_blocktime(self, qemu: NotedMonitor) -> None:
         answer = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
         if (every := answer.get("postcopy-blocktime")) is not None:
             each = answer.get("postcopy-vcpu-blocktime", ())
             self.watch.blocktime = Blocktime(every_ms=int(every), each_ms=tuple(map(int, each)))
 
-    def _read(self, qemu: Monitor, questions: Questions) -> None:
-        self.watch.target, late = questions.state(qemu)
-        if late:
-            why = f"the guest ran on before {late} of {len(questions.asked)} answers came"
+    def _read(self, qemu: NotedMonitor, questions: Questions) -> None:
+        reading = questions.state(qemu)
+        self.watch.target = reading.states
+        if reading.late:
+            answers = f"{reading.late} of {reading.questions} answers"
+            why = f"the guest ran on before {answers} came"
             self.unseen(f"{why}: these are not compared")
 
-    def _resumed(self, qemu: Monitor, questions: Questions) -> None:
+    def _resumed(self, qemu: NotedMonitor, questions: Questions) -> None:
+        if questions.kinds is None:
+            return
         if self.watch.target is None:
             self.unseen("the guest ran on before its state could be read")
         elif self.watch.vhost:  # a backend is told of what was negotiated when the guest runs on
-            for path, backend in backends(qemu, questions.kinds).items():
+            for path, backend in backends(qemu, questions.kinds or (), self.observers).items():
                 self.watch.target[path]["backend"] = backend
 
 

@@ -95,9 +95,15 @@ def stream_recording(
         return StreamRecording(unseen=unseen)
     return StreamRecording(
         sections=tuple(
-            DeviceSection(name=section.name, instance=section.instance, size_bytes=section.bytes)
+            DeviceSection(
+                name=section.name,
+                instance=section.instance,
+                size_bytes=section.bytes,
+                mac=state.mac if (state := account.network.get(section.name)) else "",
+            )
             for section in account.sections
         ),
+        network={name: asdict(state) for name, state in account.network.items()},
         account=asdict(account),
     )
 

@@ -92,6 +92,7 @@ class Traffic:
         else:
             self._start_both_ways(number, deadline)
         self._await_first(deadline)
+        guest.work_start()
         self.began_ns = now_ns()
         self.read_guest_clock()
         return before
@@ -197,6 +198,7 @@ def read_back(
 
 def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
+    guest.work_stop()
     tcp = guest.tcp_check() if traffic.workload.tcp_connections else None
     out, into = guest.stop_stream(), peer.stop_stream()
     _await_last(peer, out, deadline.sooner(0.5))
@@ -204,9 +206,14 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
     to_axis = traffic.peer_clock.offset_ns
     egress, ingress = peer.arrivals(deadline), guest.arrivals(deadline)
+    to_guest = peer.unreceived(ingress.seq, deadline)
     return TrafficLog(
         egress=replace(egress, received_ns=egress.received_ns + to_axis),
         ingress=replace(ingress, sent_ns=ingress.sent_ns + to_axis),
+        unreceived_egress=guest.unreceived(egress.seq, deadline),
+        unreceived_ingress=replace(to_guest, sent_ns=to_guest.sent_ns + to_axis),
+        lost_by_peer=peer.meter_loss(),
+        lost_by_guest=guest.meter_loss(),
         peer_error_ns=traffic.peer_clock.error_ns,
         sent_egress=out.sent,
         sent_ingress=into.sent,
@@ -217,6 +224,7 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
+        work=guest.work_log(deadline),
         notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
 
@@ -224,14 +232,21 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:
     guest = traffic.guest
     traffic.read_guest_clock()
+    guest.work_stop()
     out = guest.stop_stream()
     _await_last(guest, out, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
     clock = clock_by_looks(traffic.looks, stops)
-    egress, ingress = both_ways(guest.arrivals(deadline), clock)
+    returned = guest.arrivals(deadline)
+    egress, ingress = both_ways(returned, clock)
+    lost, own_loss = guest.unreceived(returned.seq, deadline), guest.meter_loss()
     return TrafficLog(
         egress=egress,
         ingress=ingress,
+        unreceived_egress=lost,
+        unreceived_ingress=replace(lost, sent_ns=clock.to_axis(lost.sent_ns)),
+        lost_by_peer=own_loss,
+        lost_by_guest=own_loss,
         sent_egress=out.sent,
         sent_ingress=out.sent,
         end_ns=end_ns,
@@ -241,6 +256,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         nic=guest.nic(),
         from_receipts=False,
         lowers=_lowers(guest),
+        work=guest.work_log(deadline),
         notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )
@@ -266,8 +282,8 @@ def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None
 def _meter_losses(*sides: StreamCounts) -> tuple[str, ...]:
     notes = []
     for where, side in zip(("guest", "peer"), sides, strict=False):
-        if side.dropped_records:
-            notes.append(f"the {where}'s log was full: {side.dropped_records} arrivals are missing")
+        if side.unlogged:
+            notes.append(f"the {where}'s log was full: {side.unlogged} arrivals are missing")
         if side.socket_drops:
             notes.append(f"the {where}'s probe was too slow for {side.socket_drops} packets")
     return tuple(notes)
@@ -296,11 +312,14 @@ def _without_guest(traffic: Traffic, end_ns: int, why: str) -> TrafficLog:
     receipts = sorted(peer.receipts().items())
     seq = np.array([number for number, _ in receipts], dtype=np.int64)
     received = np.array([at for _, at in receipts], dtype=np.int64)
-    spacing = (into.last_sent_ns - into.first_sent_ns) / max(1, into.sent - 1)
-    sent = into.first_sent_ns + to_axis + np.round(seq * spacing).astype(np.int64)
+    sends = peer.sends()
+    known = seq < len(sends)
+    to_guest = peer.unreceived(seq)
     return TrafficLog(
         egress=egress,
-        ingress=Arrivals(seq, sent, received),
+        ingress=Arrivals(seq[known], sends[seq[known]] + to_axis, received[known]),
+        unreceived_ingress=replace(to_guest, sent_ns=to_guest.sent_ns + to_axis),
+        lost_by_peer=peer.meter_loss(),
         peer_error_ns=traffic.peer_clock.error_ns,
         sent_egress=None,
         sent_ingress=into.sent,

@@ -27,7 +27,7 @@ def announced_lines(hop: MoveDetails) -> Iterator[str]:
 
 def _announced(hop: MoveDetails) -> Iterator[str]:
     if hop.announced is None:
-        yield f"announced: {not_measured('no guest ran on on the target', hop.unseen)}"
+        yield f"announced: {not_measured('no guest ran on on the target', hop.reasons('stop'))}"
         return
     first = hop.first_announce_ms
     if first is None:
@@ -73,7 +73,8 @@ def _first_packets_line(hop: MoveDetails) -> str:
             parts.append(f"{way} {NOT_MEASURED}")
         else:
             error = NOT_MEASURED if error_ms is None else f"{error_ms:.2f}"
-            parts.append(f"{way} {ms:.2f} ± {error} ms, {where}")
+            held = ", sent before the stop" if way in hop.first_sent_before_stop else ""
+            parts.append(f"{way} {ms:.2f} ± {error} ms, {where}{held}")
     return f"first packet after the resume: {'; '.join(parts)}"
 
 

@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from migrate.analysis.figures import COLUMNS, FLOOR, FigureColumn, FigureValue
+from migrate.analysis.figures import ended_as_asked
 from migrate.errors import MeasurementError
-from migrate.model import SCHEMA, Attempt, Case, Run
+from migrate.model import SCHEMA, Attempt, Run
+from migrate.report.baseline_cases import (
+    CaseId,
+    EarlierCase,
+    by_case,
+    case_labels,
+    names_tried,
+    same_case,
+    untold_cases,
+)
+from migrate.report.baseline_figures import figure_samples
 from migrate.results.reader import RunRecord, find_run, read_run
-from migrate.statistics.regression import FigureSample
-from migrate.statistics.spread import Interval
+from migrate.statistics.comparison import Comparison, FigureSample
 
-FIGURES = tuple(column for column in COLUMNS if column is not FLOOR)
-FAILED = "failed attempts"
 LAST = 10
 """Earlier runs of a case that are its baseline: the lab of older ones has changed since."""
-NO_SETTING = {"id", "expect", "needs", "source_file", "row"}
-"""Keys of a case that change its name and what is expected, and nothing that is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """``used``: the runs that each case is compared with, oldest first; ``notes``: what to know of
-    them, such as versions that changed; ``left_out``: runs that were not used, and why."""
+    """``used``: the runs that each case is compared with, oldest first; ``untold``: cases of which
+    there is nothing to compare, and why; ``notes``: what to know, such as versions that changed;
+    ``left_out``: runs that were not used, and why."""
 
     samples: tuple[FigureSample, ...]
     used: dict[str, tuple[str, ...]]
+    untold: tuple[Comparison, ...]
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
-
-
-def case_key(case: Case) -> str:
-    """A digest of a case's settings: equal for cases that do the same to the same guest.
-
-    Asking for dirty rates is a setting: they are measured before and during the move.
-    """
-    settings = case.model_dump(mode="json", exclude=NO_SETTING)
-    settings["dirty rates"] = case.expect.dirty_rate_within is not None
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def run_folders(places: Sequence[str], results: Path) -> list[Path]:
@@ -68,11 +60,13 @@ def gather_baseline(new: RunRecord, places: Sequence[Path], last: int = LAST) ->
 
     A run that can't be read, is of another lab or is no earlier one is in ``left_out``, with why.
     """
-    cases = _by_case(new)
-    earlier: dict[str, list[RunRecord]] = {key: [] for key in cases}
-    left_out, notes = [], [*_incomplete(new)]
+    cases = by_case(new)
+    earlier: dict[CaseId, list[EarlierCase]] = {case: [] for case in cases}
+    related: list[RunRecord] = []
+    left_out: list[str] = []
+    tried = names_tried(new)
     for folder in places:
-        if all(len(runs) >= last for runs in earlier.values()):
+        if len(related) >= last and all(len(runs) >= last for runs in earlier.values()):
             break
         if folder == new.folder.resolve():
             continue
@@ -81,44 +75,51 @@ def gather_baseline(new: RunRecord, places: Sequence[Path], last: int = LAST) ->
         except MeasurementError as error:
             left_out.append(f"{folder.name}: {error}")
             continue
-        names = {other.run.name for runs in earlier.values() for other in runs}
-        if why := _why_unfit(record.run, new.run, names):
+        if record.unreadable:
+            left_out.append(f"{folder.name}: {record.unreadable[0].describe()}")
+            continue
+        if why := _why_unfit(record.run, new.run, {other.run.name for other in related}):
             left_out.append(f"{folder.name}: {why}")
             continue
-        has = earlier.keys() & _by_case(record).keys()
-        wanted = [key for key in has if len(earlier[key]) < last]
+        of_run = by_case(record)
+        has = {case: match for case in cases if (match := same_case(case, cases, of_run))}
+        wanted = [case for case in has if len(earlier[case]) < last]
+        if wanted or tried & {case.name for case in of_run}:
+            related.append(record)
         if not wanted:
             why = f"older than the last {last}" if has else "none of this run's cases"
             left_out.append(f"{folder.name}: {why}")
-        for key in wanted:
-            earlier[key].append(record)
-    used = {record.folder: record for runs in earlier.values() for record in runs}
-    for record in used.values():
-        notes += _incomplete(record)
+        for case in wanted:
+            earlier[case].append(EarlierCase(record, has[case]))
+    return _baseline(new, cases, earlier, related[:last], left_out)
+
+
+def _baseline(
+    new: RunRecord,
+    cases: Mapping[CaseId, Sequence[Attempt]],
+    earlier: Mapping[CaseId, Sequence[EarlierCase]],
+    related: Sequence[RunRecord],
+    left_out: Sequence[str],
+) -> Baseline:
+    used = {run.record.folder: run.record for runs in earlier.values() for run in runs}
+    notes = [*_incomplete(new), *(note for run in used.values() for note in _incomplete(run))]
     notes += _version_changes(new.run, [record.run for record in used.values()])
     samples: list[FigureSample] = []
-    for key, attempts in cases.items():
-        before = [_by_case(record)[key] for record in reversed(earlier[key])]
-        samples += _figure_samples(attempts, before)
-        notes += _unequal_notes(attempts, before)
-    named = {
-        _case_ids(attempts): tuple(record.folder.name for record in reversed(earlier[key]))
-        for key, attempts in cases.items()
-    }
-    return Baseline(tuple(samples), named, tuple(dict.fromkeys(notes)), tuple(left_out))
-
-
-def _by_case(record: RunRecord) -> dict[str, list[Attempt]]:
-    cases: dict[str, list[Attempt]] = {}
-    for record_of_attempt in record.attempts:
-        cases.setdefault(case_key(record_of_attempt.attempt.case), []).append(
-            record_of_attempt.attempt
-        )
-    return cases
-
-
-def _case_ids(attempts: Sequence[Attempt]) -> str:
-    return " and ".join(dict.fromkeys(attempt.case.id for attempt in attempts))
+    labels = case_labels(cases)
+    for case, attempts in cases.items():
+        before = [run.attempts for run in reversed(earlier[case])]
+        samples += figure_samples(labels[case], attempts, before)
+        notes += _case_notes(labels[case], attempts, before)
+    return Baseline(
+        tuple(samples),
+        {
+            labels[case]: tuple(run.record.folder.name for run in reversed(runs))
+            for case, runs in earlier.items()
+        },
+        tuple(untold_cases(new, cases, related)),
+        tuple(dict.fromkeys(notes)),
+        tuple(left_out),
+    )
 
 
 # --- which runs -----------------------------------------------------------------------------------
@@ -191,71 +192,18 @@ def _versions(run: Run) -> dict[str, str]:
     return versions
 
 
-# --- which figures --------------------------------------------------------------------------------
-
-
-def _unequal_notes(new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]) -> Iterator[str]:
-    label, other = _case_ids(new), {attempt.case.expect for run in earlier for attempt in run}
+def _case_notes(
+    name: str, new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]
+) -> Iterator[str]:
+    other = {attempt.case.expect for run in earlier for attempt in run}
     if other - {new[0].case.expect}:
-        yield f"{label}: attempts of which other things were expected don't count as failed or not"
-    strayed = [attempt for attempt in new if not _ended_as_expected(attempt)]
+        yield f"{name}: attempts of which other things were expected don't count as failed or not"
+    void = sum(bool(attempt.void) for attempt in new)
+    if void:
+        yield f"{name}: {void} of {len(new)} attempts are void: they are in no figure"
+    strayed = [attempt for attempt in new if not attempt.void and not ended_as_asked(attempt)]
     if strayed:
         yield (
-            f"{label}: {len(strayed)} of {len(new)} attempts ended otherwise than they should: "
+            f"{name}: {len(strayed)} of {len(new)} attempts ended otherwise than they should: "
             "they are failed ones, and in no other figure"
         )
-
-
-def _ended_as_expected(attempt: Attempt) -> bool:
-    return attempt.outcome == attempt.case.expect.outcome
-
-
-def _figure_samples(
-    new: Sequence[Attempt], earlier: Sequence[Sequence[Attempt]]
-) -> Iterator[FigureSample]:
-    label, expect = _case_ids(new), new[0].case.expect
-
-    def sample(
-        figure: str, seen: Callable[[Attempt], Interval | None], error: float
-    ) -> FigureSample:
-        before = tuple(tuple(map(seen, run)) for run in earlier)
-        return FigureSample(label, figure, before, tuple(map(seen, new)), error)
-
-    for column in FIGURES:
-        error = max(
-            _error(column, new), _error(column, [attempt for run in earlier for attempt in run])
-        )
-        yield sample(column.name, partial(figure_interval, column), error)
-    rate = tuple(
-        tuple(_failed(attempt) for attempt in run if attempt.case.expect == expect)
-        for run in (*earlier, new)
-    )
-    yield FigureSample(label, FAILED, rate[:-1], rate[-1], rate=True)
-
-
-def figure_interval(column: FigureColumn, attempt: Attempt) -> Interval | None:
-    """The least and the most that a figure can be, in ms; None: not measured, or the attempt did
-    not end as expected, so that its times do not compare."""
-    measured = column.measure(attempt) if _ended_as_expected(attempt) else None
-    if measured is None or (column.outage and attempt.floor is None):
-        return None
-    if measured.at_least:
-        return measured.ms, float("inf")
-    in_floor = column.outage and not measured.ms
-    return measured.ms, measured.error_ms if in_floor else measured.ms
-
-
-def _failed(attempt: Attempt) -> Interval:
-    return (0.0, 0.0) if attempt.passed else (1.0, 1.0)
-
-
-def _error(column: FigureColumn, attempts: Sequence[Attempt]) -> float:
-    """The median error of a figure's values; of an outage no less than the meter's floor."""
-    errors: list[tuple[FigureValue, float]] = [
-        (measured, FLOOR.measure(attempt).ms if column.outage and attempt.floor else 0.0)  # type: ignore[union-attr]
-        for attempt in attempts
-        if (measured := column.measure(attempt)) is not None
-    ]
-    return (
-        float(np.median([max(value.error_ms, floor) for value, floor in errors])) if errors else 0.0
-    )

@@ -1,11 +1,13 @@
-"""What `doctor` prints: host by host, capabilities and then modes, each with reason and remedy."""
+"""What `doctor` prints: host by host, capabilities, modes, each with reason and remedy; and what
+its QEMU is asked about guests under test, and is not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from migrate.errors import visible
-from migrate.model import HostFacts
+from migrate.model import HostFacts, Observers
+from migrate.report.machines import describe
 
 
 def plain(
@@ -27,6 +29,8 @@ def plain(
         names = ", ".join(host.host for host in group)
         versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
         lines.append(f"{names} (root {facts.root}): {versions}")
+        if facts.machine is not None:
+            lines.append(f"  {'machine':18} {describe(facts.machine)}")
         for capability in facts.capabilities:
             if capability.able:
                 lines.append(f"  {capability.name:18} yes  {capability.detail}".rstrip())
@@ -43,4 +47,24 @@ def plain(
             remark = f"  but not migrated as it is: it lacks {', '.join(stays)}" if stays else ""
             verdict = f"no   {reason}" if reason else f"yes{remark}"
             lines.append(f"  mode {mode:13} {verdict}")
+        lines += [f"  {'observers':18} {line}" for line in observers(facts.observers)]
     return "\n".join(map(visible, lines))
+
+
+def observers(tried: Observers) -> Iterator[str]:
+    """What a QEMU is asked of what is experimental, and what it is not, with the reason."""
+    if tried.untried:
+        yield f"no   nothing experimental is asked of its QEMU: {tried.untried}"
+        return
+    harms: dict[tuple[str, str], list[str]] = {}
+    for trial in tried.trials:
+        if trial.harm:
+            backing = "" if trial.backing == "none" else f" ({trial.backing})"
+            harms.setdefault((trial.command, trial.harm), []).append(trial.state + backing)
+    harmful = {(trial.command, trial.state) for trial in tried.trials if trial.harm}
+    asked = [one.command for one in tried.trials if (one.command, one.state) not in harmful]
+    names = ", ".join(dict.fromkeys(asked)) or "nothing experimental"
+    yield f"yes  QEMU {tried.qemu} is asked {names}"
+    for (command, harm), states in harms.items():
+        when = ", ".join(dict.fromkeys(states))
+        yield f"no   {command} {harm} QEMU {tried.qemu}: not asked when {when}"

@@ -7,22 +7,28 @@ Figures are JSON in the page and drawn when they come into view.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from migrate.analysis.figures import longest_outage
+from migrate.analysis.figures import FigureValue, longest_outage
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError
-from migrate.model import DIRECTIONS, Attempt
+from migrate.model import DIRECTIONS, Attempt, Event, MachineRecording, Sample
+from migrate.model.recording import Arrivals
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.machines import describe, machine_sections
 from migrate.report.move_details import sections
 from migrate.report.table import PARTS_TITLE, run_table
+from migrate.report.table_model import IN_FLOOR
+from migrate.report.work import work_sections
 from migrate.results.layout import PRUNED
 from migrate.results.reader import AttemptRecord, RunRecord, read_run
 from migrate.results.writer import RunWriter
+
+Content = TypeVar("Content")
 
 POINTS = 80_000
 """Points of all figures together, per direction: many attempts get fewer points each."""
@@ -59,7 +65,8 @@ def render(record: RunRecord) -> str:
     return environment.from_string(source).render(
         run=record.run,
         unfinished=record.unfinished,
-        table=run_table(record.run, attempts),
+        unreadable=record.unreadable,
+        table=run_table(record.run, attempts, record.unreadable),
         parts_title=PARTS_TITLE,
         passed=sum(attempt.passed for attempt in attempts),
         void=sum(bool(attempt.void) for attempt in attempts),
@@ -72,10 +79,16 @@ def render(record: RunRecord) -> str:
 
 
 def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
-    attempt, events, arrivals = record.attempt, record.events(), record.arrivals()
+    attempt = record.attempt
+    damage: list[str] = []
+    events: Sequence[Event] = _whole(record.events, damage) or ()
+    arrivals: dict[str, Arrivals] = _whole(record.arrivals, damage) or {}
+    samples: Sequence[Sample] = _whole(record.samples, damage) or ()
+    machines: Sequence[MachineRecording] = _whole(record.machines, damage) or ()
     gaps = attempt.gaps or ()
-    data = FigureData(attempt, arrivals, record.samples(), events, record.machines(), points)
+    data = FigureData(attempt, arrivals, samples, events, machines, points)
     return {
+        "damage": damage,
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,
         "headline": headline(attempt),
@@ -92,10 +105,19 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
             for event in events[:EVENTS]
         ],
         "more_events": max(0, len(events) - EVENTS),
-        "machine": tuple(machine_sections(attempt)),
+        "machine": (*work_sections(attempt), *machine_sections(attempt)),
         "inside": sections(attempt),
         "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
     }
+
+
+def _whole(read: Callable[[], Content], damage: list[str]) -> Content | None:
+    """A part of an attempt; None if it can't be read, and why goes to ``damage``."""
+    try:
+        return read()
+    except MeasurementError as error:
+        damage.append(str(error))
+        return None
 
 
 def headline(attempt: Attempt) -> str:
@@ -107,11 +129,11 @@ def headline(attempt: Attempt) -> str:
     for direction in DIRECTIONS:
         outage = longest_outage(attempt, direction)
         where = f" ({outage.part})" if outage and outage.part != "none" else ""
-        length = _format_ms(outage.ms, outage.at_least) if outage else _NOT_MEASURED
+        length = _outage_text(outage) if outage else _NOT_MEASURED
         parts.append(f"outage {direction} {length}{where}")
     reported = attempt.reported.downtime_ms
     parts.append(
-        f"downtime reported {_format_ms(reported) if reported is not None else _NOT_MEASURED}"
+        f"downtime reported {f'{reported:.1f} ms' if reported is not None else _NOT_MEASURED}"
     )
     wrong = [verdict.check for verdict in attempt.failed_verdicts]
     if wrong:
@@ -119,8 +141,10 @@ def headline(attempt: Attempt) -> str:
     return "; ".join(parts)
 
 
-def _format_ms(ms: float, at_least: bool = False) -> str:
-    return "in the floor" if ms == 0 else f"{'at least ' if at_least else ''}{ms:.1f} ms"
+def _outage_text(outage: FigureValue) -> str:
+    if outage.in_floor:
+        return IN_FLOOR
+    return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
 
 
 def in_script(text: str) -> str:

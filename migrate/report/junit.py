@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 from migrate.checks import quarantine
 from migrate.model import Attempt, Run, Verdict
+from migrate.results.reader import UnreadableAttempt
 
 NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
+def junit(
+    run: Run, attempts: Sequence[Attempt], unreadable: Sequence[UnreadableAttempt] = ()
+) -> bytes:
     """One test case an attempt, one skipped a case that the lab can't run or that was not reached.
 
     An attempt that is void is an ``error``, as one that left nothing to record.
@@ -35,6 +38,9 @@ def junit(run: Run, attempts: Sequence[Attempt]) -> bytes:
             filter(None, (problem.tried, problem.host, problem.said, problem.remedy))
         )
         ET.SubElement(test, "error", message=_clean(message))
+    for lost in unreadable:
+        test = _test(suite, lost.case_id, lost.name)
+        ET.SubElement(test, "error", message=_clean(lost.describe()))
     for missed in run.not_reached:
         test = _test(suite, missed.case_id, missed.case_id)
         message = f"{missed.tries} not reached: {missed.reason}"

@@ -31,6 +31,7 @@ from migrate.report.table_model import (
 
 QUICK_MS = 0.1
 """Devices that took less than this, and of which nothing differs, are one row together."""
+NOT_ASKED = "the case does not ask for it (expect.rings)"
 ENDED_OTHERWISE = "no forecast: it ended as a post-copy"
 
 
@@ -52,7 +53,7 @@ def _sections(attempt: Attempt) -> Iterator[GridSection]:
         where = f", hop {hop.hop}" if len(attempt.inside) > 1 else ""
         yield _stop(attempt, hop, where)
         yield _devices(hop, where)
-        yield _rings(hop, where)
+        yield _rings(attempt, hop, where)
         if attempt.case.policy.method in PRECOPY:
             ended_otherwise = hop.convergence is None and any(
                 phase.name == "postcopy" for phase in attempt.phases
@@ -105,29 +106,61 @@ def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     title = f"The guest's stop by stage{where}"
     if hop.stop is None:
         return GridSection(
-            title, lines=(not_measured("its STOP or its RESUME is not on record", hop.unseen),)
+            title,
+            lines=(not_measured("its STOP or its RESUME is not on record", hop.reasons("stop")),),
         )
     stopped_ms = sum(span.length_ms for span in hop.stop)
     outages = [(way, longest_outage(attempt, way, "switchover")) for way in DIRECTIONS]
     around_stop = ", ".join(f"{way} {_outage_text(outage)}" for way, outage in outages)
     reported = attempt.reported.downtime_ms
     downtime = NOT_MEASURED if reported is None else f"{reported:.1f} ms"
-    line = f"together {stopped_ms:.1f} ms; reported {downtime}; seen around the stop: {around_stop}"
-    return GridSection(title, _spans("stage", hop.stop), (line,))
+    lines = [
+        f"together {stopped_ms:.1f} ms; reported {downtime}; seen around the stop: {around_stop}"
+    ]
+    if len(attempt.inside) > 1:
+        lines.append(
+            "what is reported and seen is the longest of all hops, the stages are this one's"
+        )
+    elif reported is not None:
+        lines += _not_in_stages(reported - stopped_ms)
+    return GridSection(title, _spans("stage", hop.stop), tuple(lines))
+
+
+_SAME_MS = 1.0
+"""The hypervisor reports whole milliseconds."""
+
+
+def _not_in_stages(more_ms: float) -> Iterator[str]:
+    """What the downtime reported has more, or less, than the stages."""
+    if more_ms > _SAME_MS:
+        yield (
+            f"{more_ms:.1f} ms of the downtime reported are in none of the stages: they lie before "
+            "STOP or after RESUME, or QEMU and libvirt count otherwise"
+        )
+    elif more_ms < -_SAME_MS:
+        yield f"the downtime reported leaves {-more_ms:.1f} ms of the stages out"
 
 
 def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
+    if outage.in_floor:
+        return IN_FLOOR
     bound = "at least " if outage.at_least else ""
-    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms" if outage.ms else IN_FLOOR
+    return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
+
+
+def _device_reasons(hop: MoveDetails) -> tuple[str, ...]:
+    """Why neither the times nor the states of devices are there."""
+    return tuple(dict.fromkeys((*hop.reasons("stop"), *hop.reasons("devices"))))
 
 
 def _devices(hop: MoveDetails, where: str) -> GridSection:
     title = f"Handoff{where}"
     if hop.devices is None:
         return GridSection(
-            title, lines=(not_measured("neither trace points nor states were had", hop.unseen),)
+            title,
+            lines=(not_measured("neither trace points nor states were had", _device_reasons(hop)),),
         )
     slow = [device for device in hop.devices if not _quick(device)]
     quick = [device for device in hop.devices if _quick(device)]
@@ -200,18 +233,24 @@ def _sum_cell(text: str, known: int, number: int) -> Cell:
 
 
 def _state(device: DeviceHandoff) -> Cell:
-    if not device.compared:
+    if not device.compared or device.fields_compared == 0:
         return Cell("not compared")
     wrong = sum(not difference.lawful for difference in device.differences)
     if wrong:
         return Cell("DIFFERS", f"in {wrong}", bad=True)
     allowed = len(device.differences)
-    return Cell("same", f"{allowed} lawful differences" if allowed else "")
+    spread = f"{allowed} lawful differences" if allowed else ""
+    if not device.parts_not_compared:
+        return Cell("same", spread)
+    left = f"not compared: {len(device.untold)} fields"
+    return Cell("same in part", f"{spread}, {left}" if spread else left)
 
 
-def _rings(hop: MoveDetails, where: str) -> GridSection:
+def _rings(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     if not hop.rings:
-        return GridSection(f"Rings{where}", lines=(not_measured("no ring was read", hop.unseen),))
+        asked = attempt.case.expect.rings or not hop.missing
+        line = not_measured("no ring was read", hop.reasons("rings") if asked else (NOT_ASKED,))
+        return GridSection(f"Rings{where}", lines=(line,))
     rows = tuple(
         (
             Cell(f"{ring.device} {ring.queue}"),
@@ -233,4 +272,6 @@ def _rings(hop: MoveDetails, where: str) -> GridSection:
 def _soundness(ring: RingAudit) -> Cell:
     if ring.broken:
         return Cell("BROKEN", bad=True)
-    return Cell("not checked" if ring.unchecked and not ring.facts else "sound")
+    if ring.unread:
+        return Cell("not read")
+    return Cell("sound", f"{len(ring.unchecked)} rules not checked" if ring.unchecked else "")

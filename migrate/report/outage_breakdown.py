@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 from migrate.analysis.figures import longest_outage
-from migrate.model import DIRECTIONS, Attempt, Direction, GapExplanation
+from migrate.model import DIRECTIONS, Attempt, Direction, GapExplanation, Span
 from migrate.report.table_model import (
     IN_FLOOR,
     NOT_MEASURED,
@@ -16,6 +17,7 @@ from migrate.report.table_model import (
     GridRow,
     GridSection,
 )
+from migrate.statistics.censored import Interval, bounds_text, median, quantile
 
 
 def explained_or_reason(attempt: Attempt, way: Direction) -> GapExplanation | str:
@@ -24,7 +26,7 @@ def explained_or_reason(attempt: Attempt, way: Direction) -> GapExplanation | st
         if gap.direction == way:
             return gap
     outage = longest_outage(attempt, way)
-    quiet = attempt.explained is not None and outage is not None and outage.ms == 0
+    quiet = attempt.explained is not None and outage is not None and outage.in_floor
     return IN_FLOOR if quiet else NOT_MEASURED
 
 
@@ -41,25 +43,26 @@ def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridS
         label: [gap for gap in gaps_of_row if isinstance(gap, GapExplanation)]
         for label, gaps_of_row in contents.items()
     }
+    endless = _open_ended(groups, way)
     every = [gap for gaps_of_row in gaps.values() for gap in gaps_of_row]
     if not every:
         return None
     longest_first = sorted(every, key=lambda gap: len(gap.spans), reverse=True)
     whats = dict.fromkeys(s.what for gap in longest_first for s in gap.spans if s.explained)
     rows: list[GridRow] = [
-        (Cell(what), *(_length_cell(gaps_of_row, what) for gaps_of_row in gaps.values()))
+        (Cell(what), *(_length_cell(of_row, what, endless) for of_row in gaps.values()))
         for what in sorted(whats, key=lambda what: _mean_position(every, what))
     ]
     rows.append(
         (
             Cell("unexplained"),
-            *(_median_cell(gaps_of_row, "ms") for gaps_of_row in contents.values()),
+            *(_unexplained_cell(of_row, endless) for of_row in contents.values()),
         )
     )
     rows.append(
         (
             Cell("explained, %"),
-            *(_median_cell(gaps_of_row, "share") for gaps_of_row in contents.values()),
+            *(_share_cell(of_row) for of_row in contents.values()),
         )
     )
     title = f"Where the outage went, {way}: medians over the attempts, ms"
@@ -76,23 +79,59 @@ def _mean_position(every: Sequence[GapExplanation], what: str) -> float:
     )
 
 
-def _length_cell(gaps: Sequence[GapExplanation], what: str) -> Cell:
-    lengths = [sum(s.length_ms for s in gap.spans if s.what == what) for gap in gaps]
-    return _spread_cell([ms for ms in lengths if ms], len(gaps))
+def _open_ended(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> set[tuple[int, int]]:
+    """Begins and lengths of gaps that had not ended when the observation did."""
+    every = (gap for group in groups.values() for attempt in group for gap in attempt.gaps or ())
+    return {(g.begin_ns, g.length_ns) for g in every if g.direction == way and g.open_ended}
 
 
-def _median_cell(contents: Sequence[GapExplanation | str], which: str) -> Cell:
-    """The median over the attempts whose gap is explained; where none is, why."""
+def _length(gap: GapExplanation, endless: set[tuple[int, int]], what: str | None) -> Interval:
+    """How long it was ``what``, None: unexplained; at least, if the gap broke off in that."""
+
+    def of_that(span: Span) -> bool:
+        return not span.explained if what is None else span.what == what
+
+    length = sum(span.length_ms for span in gap.spans if of_that(span))
+    breaks_off = (gap.begin_ns, gap.length_ns) in endless and of_that(gap.spans[-1])
+    return length, math.inf if breaks_off else length
+
+
+def _length_cell(gaps: Sequence[GapExplanation], what: str, endless: set[tuple[int, int]]) -> Cell:
+    lengths = [_length(gap, endless, what) for gap in gaps]
+    return _spread_cell([length for length in lengths if length[1]], len(gaps))
+
+
+def _unexplained_cell(
+    contents: Sequence[GapExplanation | str], endless: set[tuple[int, int]]
+) -> Cell:
+    """Of the attempts whose gap is explained; where none is, why."""
     gaps = [gap for gap in contents if isinstance(gap, GapExplanation)]
     if not gaps:
-        return Cell(NOT_MEASURED if NOT_MEASURED in contents else IN_FLOOR)
-    values = [100 * gap.share if which == "share" else gap.unexplained_ms for gap in gaps]
-    return _spread_cell(values, len(contents))
+        return _reason_cell(contents)
+    return _spread_cell([_length(gap, endless, None) for gap in gaps], len(contents))
 
 
-def _spread_cell(values: Sequence[float], number: int) -> Cell:
-    if not values:
+def _share_cell(contents: Sequence[GapExplanation | str]) -> Cell:
+    gaps = [gap for gap in contents if isinstance(gap, GapExplanation)]
+    if not gaps:
+        return _reason_cell(contents)
+    return _spread_cell([(100 * gap.share, 100 * gap.share) for gap in gaps], len(contents))
+
+
+def _reason_cell(contents: Sequence[GapExplanation | str]) -> Cell:
+    return Cell(NOT_MEASURED if NOT_MEASURED in contents else IN_FLOOR)
+
+
+def _spread_cell(values: Sequence[Interval], number: int) -> Cell:
+    middle = median(values)
+    if middle is None:
         return Cell(NOT_THERE)
     missing = f" in {len(values)} of {number}" if len(values) < number else ""
-    shown = f"[{min(values):.1f}..{max(values):.1f}]" if len(values) > 1 else ""
-    return Cell(f"{statistics.median(values):.1f}", (shown + missing).strip())
+    ends = [_text(quantile(values, share) or middle) for share in (0, 1)]
+    shown = f"[{'..'.join(ends)}]" if len(values) > 1 else ""
+    return Cell(_text(middle), (shown + missing).strip())
+
+
+def _text(bounds: Interval) -> str:
+    low, high = bounds
+    return f"{low:.1f}" if low == high else bounds_text(bounds)

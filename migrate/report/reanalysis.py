@@ -12,7 +12,7 @@ from migrate.checks.evaluate import evaluate
 from migrate.errors import MeasurementError
 from migrate.model import Attempt
 from migrate.report.table import clean
-from migrate.results.reader import AttemptRecord
+from migrate.results.reader import AttemptRecord, UnreadableAttempt
 from migrate.results.recording_file import RECORDING, read_recording
 
 NO_RECORDING = f"no {RECORDING}: it was pruned, or written before attempts had one"
@@ -34,9 +34,11 @@ class Reanalysis:
     """One attempt judged anew; ``reason``: why it could not be."""
 
     case_id: str
-    number: int
+    number: int | None
     changes: tuple[Change, ...] = ()
     reason: str = ""
+    damaged: bool = False
+    """What is on record of it can't be read."""
 
 
 def reanalyse(record: AttemptRecord) -> Reanalysis:
@@ -57,6 +59,11 @@ def reanalyse(record: AttemptRecord) -> Reanalysis:
     except MeasurementError as error:
         return Reanalysis(before.case.id, before.number, reason=str(error))
     return Reanalysis(before.case.id, before.number, tuple(changes(before, after)))
+
+
+def unreadable(attempt: UnreadableAttempt) -> Reanalysis:
+    """Of an attempt that can't be read there is nothing to hold anything against."""
+    return Reanalysis(attempt.case_id, attempt.number, reason=attempt.why, damaged=True)
 
 
 def changes(before: Attempt, after: Attempt) -> Iterator[Change]:
@@ -83,9 +90,12 @@ def _changes(before: Any, after: Any, path: str) -> Iterator[Change]:
 
 
 def exit_code(attempts: Sequence[Reanalysis]) -> int:
-    """0: all that could be judged anew is the same; 1: something differs; 3: nothing could be."""
+    """0: all that could be judged anew is the same; 1: something differs; 5: an attempt can't be
+    read; 3: nothing could be judged."""
     if any(attempt.changes for attempt in attempts):
         return 1
+    if any(attempt.damaged for attempt in attempts):
+        return MeasurementError.exit_code
     return 0 if any(not attempt.reason for attempt in attempts) else 3
 
 
@@ -100,7 +110,7 @@ def plain(attempts: Sequence[Reanalysis]) -> str:
     for attempt in attempts:
         count = len(attempt.changes)
         result = attempt.reason or (f"{count} fields differ" if count else "the same")
-        lines.append(f"{attempt.case_id}, attempt {attempt.number}: {result}")
+        lines.append(f"{attempt.case_id}, attempt {attempt.number or '?'}: {result}")
         lines += [
             f"  {change.field}: {_short(change.before)} -> {_short(change.after)}"
             for change in attempt.changes

@@ -9,12 +9,16 @@ from dataclasses import asdict
 from migrate.report.baseline import Baseline
 from migrate.report.table import plain_sections
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
-from migrate.statistics.regression import Comparison, Rules
-from migrate.statistics.spread import Interval
+from migrate.statistics.censored import Interval, bounds_text, ms_text
+from migrate.statistics.comparison import Comparison, Rules
 
 HEADS = (
     *("case", "figure", "n", "baseline", "this run", "change", "floor", "larger", "p", "result"),
 )
+
+
+LOUD = ("worse", "no attempt", "unreadable")
+"""Results that are no pass, whatever is allowed of figures."""
 
 
 def document(
@@ -68,7 +72,7 @@ def _row(comparison: Comparison) -> tuple[Cell, ...]:
         Cell(f"{comparison.superiority:.0%}") if comparison.superiority is not None else Cell(""),
         Cell(f"{comparison.adjusted:.2g}") if tested else Cell(""),
         Cell(
-            comparison.result.upper() if comparison.result == "worse" else comparison.result,
+            comparison.result.upper() if comparison.result in LOUD else comparison.result,
             comparison.why,
         ),
     )
@@ -79,9 +83,7 @@ def _n(known: int, missing: int) -> str:
 
 
 def _ms(value: float | None) -> str:
-    if value is None or math.isinf(value):
-        return "?"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    return "?" if value is None or math.isinf(value) else ms_text(value)
 
 
 def _figure(middle: Interval | None, *, rate: bool) -> str:
@@ -90,11 +92,9 @@ def _figure(middle: Interval | None, *, rate: bool) -> str:
     low, high = middle
     if rate:
         return f"{low:.0%}"
-    if math.isinf(high):
-        return f"≥ {_ms(low)} ms"
-    if low == high:
-        return f"{_ms(low)} ms"
-    return f"{IN_FLOOR} ({_ms(high)} ms)" if not low else f"{_ms(low)} to {_ms(high)} ms"
+    if low == 0 < high:
+        return f"{IN_FLOOR} ({ms_text(high)} ms)"
+    return f"{bounds_text(middle)} ms"
 
 
 def _change(comparison: Comparison) -> str:
@@ -117,8 +117,8 @@ def _notes(comparisons: Sequence[Comparison], rules: Rules) -> Iterator[str]:
     yield (
         f"{tested} comparisons in one family: at most {rules.alpha:.0%} that any is called "
         f"worse if nothing has changed, and as much that any is called better. Unit: {units}. "
-        "n: attempts of this run : of the baseline. Change: of the medians, in ms, with its own "
-        "95 % interval. Floor: less is called no change. Larger: how often an attempt of this run "
-        "is larger than one of the baseline. p: of one side, by Holm. "
-        "No change found is not: nothing changed."
+        "n: attempts of this run : of the baseline. Change: of the medians, in ms, with an "
+        "interval at the level of the whole family. Floor: less is called no change. Larger: how "
+        "often an attempt of this run is larger than one of the baseline. p: of one side, by Holm. "
+        "No change found is not: nothing changed. Can't tell is no pass."
     )

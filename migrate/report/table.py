@@ -7,17 +7,21 @@ the outage by part of the move, in rows of the same order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, ranking_notes
+from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, counted
 from migrate.checks import quarantine
 from migrate.errors import visible
 from migrate.model import Attempt, Gap, Run
 from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.ranking import ranking_notes
+from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.results.reader import UnreadableAttempt
+from migrate.statistics.censored import bounds_text, largest_floor, median, quantile
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -55,39 +59,46 @@ class RunTable(Grid):
     """What the backends and the meter reported about attempts."""
 
 
-def run_table(run: Run, attempts: Sequence[Attempt]) -> RunTable:
+def run_table(
+    run: Run, attempts: Sequence[Attempt], unreadable: Sequence[UnreadableAttempt] = ()
+) -> RunTable:
     """A row a case, in the order in which the cases were first tried; no figure is of a void
-    attempt."""
+    attempt.
+
+    A case of which an attempt is ``unreadable`` did not pass.
+    """
+    lost = Counter(attempt.case_id for attempt in unreadable)
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         groups.setdefault(attempt.case.id, []).append(attempt)
     labels = _labels(groups)
     named = {labels[case]: group for case, group in groups.items()}
-    judged = {
-        label: kept
-        for label, group in named.items()
-        if (kept := [attempt for attempt in group if not attempt.void])
-    }
+    figures = {label: counted(group) for label, group in named.items()}
     first = "mode" if _by_mode(groups) else "case"
     return RunTable(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
             (
-                Cell(label, busy_mark(group)),
-                Cell(str(len(group))),
-                *_cells(judged.get(label, ()), COLUMNS),
-                _verdict(run, group),
+                Cell(labels[case], busy_mark(group)),
+                _number(run, case, group),
+                *_row_cells(figures[labels[case]], COLUMNS),
+                _verdict(run, group, lost[case]),
             )
-            for label, group in named.items()
+            for case, group in groups.items()
         ),
         parts=Grid(
             (first, *(column.head for column in PART_COLUMNS)),
-            tuple((Cell(label), *_cells(judged.get(label, ()), PART_COLUMNS)) for label in named),
+            tuple(
+                (Cell(label), *_row_cells(group, PART_COLUMNS)) for label, group in figures.items()
+            ),
         ),
-        went=outage_breakdown(judged),
+        went=outage_breakdown(figures),
         about=ABOUT.get(run.lab_kind, ""),
-        notes=(*_notes(judged), *ranking_notes(judged)),
-        skips=(*_skip_lines(run, attempts),),
+        notes=(
+            *_notes({label: group for label, group in figures.items() if group}),
+            *ranking_notes(figures),
+        ),
+        skips=(*(attempt.describe() for attempt in unreadable), *_skip_lines(run, attempts)),
         remarks=(*busy_lines(named), *_remarks(named)),
     )
 
@@ -126,7 +137,11 @@ def _labels(groups: dict[str, list[Attempt]]) -> dict[str, str]:
     }
 
 
-def _cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Iterator[Cell]:
+def _row_cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Iterator[Cell]:
+    """A cell a column, of the attempts that count; of none there is nothing to show."""
+    if not group:
+        yield from (Cell(NOT_COUNTED) for _ in columns)
+        return
     for column in columns:
         if not group:
             yield Cell(NOT_MEASURED)
@@ -135,35 +150,34 @@ def _cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Iterato
 
 
 def _cell(group: Sequence[Attempt], column: FigureColumn) -> Cell:
-    from migrate.statistics.spread import spread  # noqa: PLC0415 - numpy is heavy
-
     if not group:
         return Cell(NO_PHASE)
-    known = [value for attempt in group if (value := column.measure(attempt)) is not None]
-    if not known:
+    known = [value.bounds for attempt in group if (value := column.measure(attempt)) is not None]
+    middle, floor = median(known), largest_floor(known)
+    if middle is None:
         return Cell(NOT_MEASURED)
-    spread_of_cell = spread(value.ms for value in known)
-    bound = "≥ " if any(value.at_least for value in known) else ""
-    middle, least, most = (
-        _figure(ms, outage=column.outage)
-        for ms in (spread_of_cell.median, spread_of_cell.minimum, spread_of_cell.maximum)
-    )
-    shown = f"[{least}..{most}]".replace(IN_FLOOR, "floor")
-    shown = shown if len(known) > 1 and most != IN_FLOOR else ""
+    ends = [bounds_text(quantile(known, share) or middle, floor, "floor") for share in (0, 1)]
+    shown = "" if len(known) < 2 or ends == ["floor", "floor"] else f"[{'..'.join(ends)}]"
     missing = f" {len(known)}/{len(group)} measured" if len(known) < len(group) else ""
-    return Cell(bound + middle, (shown + missing).strip())
+    return Cell(bounds_text(middle, floor), (shown + missing).strip())
 
 
-def _figure(ms: float | None, *, outage: bool) -> str:
-    if ms is None:
-        return NOT_MEASURED
-    if outage and ms == 0:
-        return IN_FLOOR
-    return f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}"
+def _number(run: Run, case: str, group: Sequence[Attempt]) -> Cell:
+    """How many attempts the figures are of, and what became of the other tries."""
+    void = sum(bool(attempt.void) for attempt in group)
+    otherwise = len(group) - len(counted(group)) - void
+    none = sum(mishap.case_id == case for mishap in run.mishaps)
+    rest = ((otherwise, "ended otherwise"), (void, "void"), (none, "left no attempt"))
+    words = ", ".join(f"{number} {what}" for number, what in rest if number)
+    number = len(counted(group))
+    return Cell(f"{number} of {len(group) + none}" if words else str(number), words)
 
 
-def _verdict(run: Run, group: Sequence[Attempt]) -> Cell:
+def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
     passed = sum(attempt.passed for attempt in group)
+    if unreadable:
+        number = len(group) + unreadable
+        return Cell("FAIL", f"{passed}/{number} passed: {unreadable} can't be read", True)
     void = sum(bool(attempt.void) for attempt in group)
     if void == len(group):
         return Cell("VOID", f"{void}/{len(group)}", True)
@@ -199,10 +213,12 @@ def attempt_lines(attempt: Attempt) -> Iterator[str]:
 
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     yield (
-        "A figure is the median of n attempts, [smallest..largest] beside it. Outage: the longest "
-        "gap of an attempt that way; egress is guest to peer. In the floor: no gap longer than "
-        "the meter shows with no migration going on. Guest stall: the longest that the guest's "
-        "own tick stood still or came late. Floor: the worse way."
+        "A figure is the median of the n attempts that ended as asked, [smallest..largest] beside "
+        "it. Outage: the longest gap of an attempt that way; egress is guest to peer. In the "
+        "floor: no gap longer than the meter shows with no migration going on. ≤, ≥, x to y: the "
+        "median of outages of which some are in the floor, or had not ended, is known so far only. "
+        "Guest stall: the longest that the guest's own tick stood still or came late. Floor: the "
+        "worse way."
     )
     if groups:
         yield (

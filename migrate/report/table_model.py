@@ -8,6 +8,8 @@ from dataclasses import dataclass
 NOT_MEASURED = "not measured"
 IN_FLOOR = "in the floor"
 NOT_THERE = "-"
+NOT_COUNTED = "none counts"
+"""In a row without any attempt that ended as it should."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,24 @@
 """Medians and spreads over many runs, by lab, case and mode: from a store, as pure values.
 
 Quartiles are interpolated between neighbours (duckdb's ``quantile_cont``). What was not measured is
-counted and in no median; what failed and was measured is in both.
+counted and in no median, and neither is an attempt that ended otherwise than asked; what failed by
+a limit and was measured is in both. An outage lies between two bounds, and so does its median
+(:mod:`migrate.statistics.censored`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from migrate.model import Value
 from migrate.report.table import clean
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
+from migrate.report.table_model import NOT_MEASURED
 from migrate.results.database import Store
 from migrate.results.index import VERSIONS
+from migrate.statistics.censored import Interval, bounds_text
 
 Figure = Literal["downtime", "egress", "ingress", "total", "stall"]
 PointBy = Literal["run", "day"]
@@ -46,7 +50,11 @@ ENDS = ("source", "target")
 
 
 class Point(Value):
-    """The attempts of one case in one run, or on one day. Lengths in ms; None: not measured."""
+    """The attempts of one case in one run, or on one day. Lengths in ms; None: not measured.
+
+    The median and the quartiles are the least that they can be, and in ``…_most`` the most: the
+    same where it is known exactly, None where there is no upper end.
+    """
 
     when: str
     """The run's name, or the day."""
@@ -54,27 +62,51 @@ class Point(Value):
     n: int
     """Number of attempts."""
     measured: int
-    """Attempts with a figure."""
+    """Attempts with a figure, of those that ended as asked."""
+    otherwise: int = 0
+    """Attempts that ended otherwise than asked, or are void: in no figure."""
     failed: int
     """Attempts that did not pass."""
     no_attempt: int
     """Tries that left no attempt."""
     at_least: int
-    """Figures that are lower bounds: with any of them the median is one too."""
+    """Figures that are lower bounds."""
     median: float | None = None
+    median_most: float | None = None
     low: float | None = None
     """The first quartile of the figures."""
+    low_most: float | None = None
     high: float | None = None
     """The third quartile of the figures."""
+    high_most: float | None = None
     least: float | None = None
+    """The least that any of them can be."""
     most: float | None = None
+    """The most that any of them can be."""
+    floor: float = 0.0
+    """Up to where the outages may be that are in the floor; 0: none is."""
     changes: tuple[str, ...] = ()
     """Versions that differ from the run before it."""
 
     @property
     def unmeasured(self) -> int:
-        """Attempts without a figure."""
-        return self.n - self.measured
+        """Attempts that ended as asked, and are without a figure."""
+        return self.n - self.measured - self.otherwise
+
+    @property
+    def median_bounds(self) -> Interval | None:
+        """The least and the most that the median can be."""
+        return _bounds(self.median, self.median_most)
+
+    @property
+    def quartile_bounds(self) -> tuple[Interval, Interval] | None:
+        """The same of the first quartile and of the third one."""
+        low, high = _bounds(self.low, self.low_most), _bounds(self.high, self.high_most)
+        return (low, high) if low and high else None
+
+
+def _bounds(low: float | None, high: float | None) -> Interval | None:
+    return None if low is None else (low, math.inf if high is None else high)
 
 
 class Series(Value):
@@ -110,12 +142,16 @@ WITH known AS (
   WHERE kind = 'attempt' GROUP BY lab, case_id
 )
 SELECT lab, lab_kind, case_id, coalesce(a.mode, known.mode, '?') AS mode, run, began, kind, passed,
-  {figure}_ms AS value, {bound} AS bound, definition, source, target, {versions}
+  ended_as_asked, {bound} AND ended_as_asked AS bound, definition, source, target, {versions},
+  CASE WHEN ended_as_asked THEN {figure}_ms END AS value,
+  CASE WHEN value IS NOT NULL THEN coalesce({most}, {endless}) END AS most
 FROM attempts a LEFT JOIN known USING (lab, case_id)
 WHERE kind IN ('attempt', 'no-attempt') AND case_id GLOB $case
   AND ($mode = '' OR coalesce(a.mode, known.mode, '?') = $mode) AND ($lab = '' OR lab = $lab)
 """
 """A try that left no attempt has no mode: that of the case's attempts is meant."""
+ENDLESS = 1e300
+"""Where there is no upper end: between two infinities nothing can be interpolated."""
 
 
 def trend(store: Store, query: TrendQuery) -> Trend:
@@ -124,6 +160,8 @@ def trend(store: Store, query: TrendQuery) -> Trend:
     columns = {
         "figure": query.figure,
         "bound": f"{query.figure}_open" if outage else "false",
+        "most": f"{query.figure}_most_ms" if outage else f"{query.figure}_ms",
+        "endless": repr(ENDLESS),
         "versions": ", ".join(f"{end}_{what}" for end in ENDS for what in VERSIONS),
     }
     store.ask(_SELECT.format(**columns), {"case": query.case, "mode": query.mode, "lab": query.lab})
@@ -131,11 +169,15 @@ def trend(store: Store, query: TrendQuery) -> Trend:
     series_points: dict[tuple[str, str, str], tuple[str, list[Point]]] = {}
     for lab, case_id, mode, when, kind, *rest in store.ask(_points(query), [query.since]):
         key = (lab, case_id, mode)
-        began, n, measured, failed, no_attempt, at_least, quartiles, least, most = rest
-        low, median, high = quartiles or (None, None, None)
+        began, n, measured, otherwise, failed, no_attempt, at_least, lower, upper, *ends = rest
+        low, median, high = lower or (None, None, None)
+        low_most, median_most, high_most = map(_finite, upper or (None, None, None))
+        least, most, floor = ends
         point = Point(
-            when=when, began=began, n=n, measured=measured, failed=failed, no_attempt=no_attempt,
-            at_least=at_least, median=median, low=low, high=high, least=least, most=most,
+            when=when, began=began, n=n, measured=measured, otherwise=otherwise, failed=failed,
+            no_attempt=no_attempt, at_least=at_least, median=median, median_most=median_most,
+            low=low, low_most=low_most, high=high, high_most=high_most,
+            least=least, most=_finite(most), floor=floor or 0.0,
             changes=tuple(dict.fromkeys(changes.get((*key, when), ()))),
         )  # fmt: skip
         series_points.setdefault(key, (kind, []))[1].append(point)
@@ -152,6 +194,10 @@ def trend(store: Store, query: TrendQuery) -> Trend:
     )  # fmt: skip
 
 
+def _finite(value: float | None) -> float | None:
+    return None if value is None or value > ENDLESS / 1e6 else value
+
+
 def _when(query: TrendQuery) -> str:
     return "run" if query.by == "run" else "left(began, 10)"
 
@@ -160,9 +206,11 @@ def _points(query: TrendQuery) -> str:
     return f"""
     SELECT lab, case_id, mode, {_when(query)} AS point, any_value(lab_kind), min(began) AS first,
       count(*) FILTER (kind = 'attempt'), count(value),
+      count(*) FILTER (kind = 'attempt' AND NOT ended_as_asked),
       count(*) FILTER (kind = 'attempt' AND NOT passed), count(*) FILTER (kind = 'no-attempt'),
       count(*) FILTER (bound), quantile_cont(value, [0.25, 0.5, 0.75]),
-      min(value), max(value)
+      quantile_cont(most, [0.25, 0.5, 0.75]), min(value), max(most),
+      max(most) FILTER (value = 0)
     FROM asked WHERE began >= ?
     GROUP BY lab, case_id, mode, point ORDER BY lab, case_id, mode, first, point
     """
@@ -230,7 +278,7 @@ def heads(trend: Trend) -> tuple[str, ...]:
     """The headings of the table."""
     return (
         *("lab", "case", "mode", trend.by, "n", f"{TITLES[trend.figure]}, ms", "spread, ms"),
-        *("unmeasured", "failed", "no attempt", "changed"),
+        *("unmeasured", "ended otherwise", "failed", "no attempt", "changed"),
     )
 
 
@@ -240,31 +288,28 @@ def rows(trend: Trend) -> Iterator[tuple[str, ...]]:
         for point in series.points:
             yield (
                 *(series.lab, series.case_id, series.mode, point.when, str(point.n)),
-                *(format_median(trend.figure, point.median, point), format_quartiles(point)),
-                *(str(point.unmeasured or "-"), str(point.failed or "-")),
-                *(str(point.no_attempt or "-"), "; ".join(point.changes)),
+                *(format_median(point), format_quartiles(point)),
+                *(str(number or "-") for number in _counts(point)),
+                "; ".join(point.changes),
             )
 
 
-def format_median(figure: Figure, value: float | None, point: Point) -> str:
-    """A median as text: an outage of 0 is in the floor, a lower bound has ``≥``."""
-    if value is None:
-        return NOT_MEASURED
-    if value == 0 and figure in {"egress", "ingress"}:
-        return IN_FLOOR
-    return f"{'≥ ' if point.at_least else ''}{format_ms(value)}"
+def _counts(point: Point) -> tuple[int, ...]:
+    return point.unmeasured, point.otherwise, point.failed, point.no_attempt
+
+
+def format_median(point: Point) -> str:
+    """A median as text, with ``≤`` or ``≥`` where it is known between bounds only."""
+    bounds = point.median_bounds
+    return NOT_MEASURED if bounds is None else bounds_text(bounds, point.floor)
 
 
 def format_quartiles(point: Point) -> str:
     """The quartiles of a point as text; empty without any."""
-    if point.low is None or point.high is None:
+    if point.quartile_bounds is None:
         return ""
-    return f"[{format_ms(point.low)}..{format_ms(point.high)}]"
-
-
-def format_ms(value: float) -> str:
-    """Milliseconds with one decimal below 100, and none above."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    low, high = (bounds_text(bounds, point.floor, "floor") for bounds in point.quartile_bounds)
+    return f"[{low}..{high}]"
 
 
 def plain(trend: Trend) -> str:
@@ -282,8 +327,10 @@ def notes(trend: Trend) -> Sequence[str]:
     return (
         f"{trend.attempts} attempts of {trend.runs} runs are in the store. A figure is the median "
         f"of the attempts of a {trend.by} that were measured, [first..third quartile] beside it; "
-        "what was not measured is in no median. Failed: attempts that did not pass; no attempt: "
-        "tries that left none. Changed: other than in the case's run before.",
+        "what was not measured, ended otherwise than asked or is void is in no median. ≤, ≥, x to "
+        "y: it is known so far only, for some outages are in the floor or had not ended. Failed: "
+        "attempts that did not pass; no attempt: tries that left none. Changed: other than in the "
+        "case's run before.",
     )
 
 

@@ -73,7 +73,10 @@ def figure(trend: Trend, series: Series) -> str:
     points = series.points
     drawn = go.Figure()
     # None where nothing was measured: the line breaks there instead of falling to zero.
-    for values, fill in (([p.low for p in points], None), ([p.high for p in points], "tonexty")):
+    for values, fill in (
+        ([p.low for p in points], None),
+        ([p.high if p.high_most is None else p.high_most for p in points], "tonexty"),
+    ):
         drawn.add_trace(
             go.Scatter(
                 x=_x(points), y=values, mode="lines", line={"width": 0}, fill=fill,
@@ -82,13 +85,17 @@ def figure(trend: Trend, series: Series) -> str:
         )  # fmt: skip
     drawn.add_trace(
         go.Scatter(
-            x=_x(points), y=[p.median for p in points], mode="lines+markers", name="median",
+            x=_x(points), y=[_drawn_at(p) for p in points], mode="lines+markers", name="median",
             line={"color": LINE, "width": 2},
-            marker={"size": 7, "color": [BAD if p.failed else LINE for p in points]},
-            text=[_hover(trend, p) for p in points], hovertemplate="%{text}<extra></extra>",
+            marker={
+                "size": 7,
+                "color": [BAD if p.failed else LINE for p in points],
+                "symbol": [_symbol(p) for p in points],
+            },
+            text=[_hover(p) for p in points], hovertemplate="%{text}<extra></extra>",
         )
     )  # fmt: skip
-    _draw_missing(drawn, go, trend, points)
+    _draw_missing(drawn, go, points)
     drawn.update_layout(
         template="plotly_white", height=300, margin={"l": 70, "r": 20, "t": 46, "b": 40},
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK}, showlegend=False,
@@ -100,11 +107,23 @@ def figure(trend: Trend, series: Series) -> str:
     return str(drawn.to_json())
 
 
+def _drawn_at(point: Point) -> float | None:
+    """Where a median stands: at the most that it can be, or at the least if it has no upper end."""
+    return point.median if point.median_most is None else point.median_most
+
+
+def _symbol(point: Point) -> str:
+    """A triangle points to where a median may be that is known between bounds only."""
+    if point.median == point.median_most:
+        return "circle"
+    return "triangle-up" if point.median_most is None else "triangle-down"
+
+
 def _x(points: tuple[Point, ...]) -> list[str]:
     return [point.began for point in points]
 
 
-def _draw_missing(drawn: Any, go: Any, trend: Trend, points: tuple[Point, ...]) -> None:
+def _draw_missing(drawn: Any, go: Any, points: tuple[Point, ...]) -> None:
     """Crosses at the bottom for points with unmeasured attempts, or tries that left none."""
     incomplete = tuple(p for p in points if p.unmeasured or p.no_attempt)
     drawn.add_trace(
@@ -112,17 +131,16 @@ def _draw_missing(drawn: Any, go: Any, trend: Trend, points: tuple[Point, ...]) 
             x=_x(incomplete), y=[0] * len(incomplete), mode="markers", name=NOT_MEASURED,
             cliponaxis=False,
             marker={"size": 9, "symbol": "x-thin-open", "color": BAD},
-            text=[_hover(trend, p) for p in incomplete], hovertemplate="%{text}<extra></extra>",
+            text=[_hover(p) for p in incomplete], hovertemplate="%{text}<extra></extra>",
         )
     )  # fmt: skip
 
 
-def _hover(trend: Trend, point: Point) -> str:
-    median = format_median(trend.figure, point.median, point)
+def _hover(point: Point) -> str:
     lines = [
-        f"{point.when}: {median} {format_quartiles(point)}",
-        f"n {point.n}, unmeasured {point.unmeasured}, failed {point.failed}, "
-        f"no attempt {point.no_attempt}",
+        f"{point.when}: {format_median(point)} {format_quartiles(point)}",
+        f"n {point.n}, unmeasured {point.unmeasured}, ended otherwise {point.otherwise}, "
+        f"failed {point.failed}, no attempt {point.no_attempt}",
         *point.changes,
     ]
     return "<br>".join(html.escape(line) for line in lines)

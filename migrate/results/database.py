@@ -1,6 +1,6 @@
 """Many run folders as one table: the door of duckdb, which reads Parquet and needs no server.
 
-Beside the run folders lies ``.attempts-1.parquet``, a cache of the rows of all of them. A run whose
+Beside the run folders lies ``.attempts-2.parquet``, a cache of the rows of all of them. A run whose
 ``attempts.parquet`` has changed is read again, a run that is gone leaves the cache, and without the
 cache, or where it can't be written, all is read from the run folders.
 """
@@ -20,7 +20,7 @@ from migrate.results.index import TYPES, index_rows, rows_table, write_index
 from migrate.results.layout import INDEX
 from migrate.results.tables import concat_tables, read_table
 
-CACHE = ".attempts-1.parquet"
+CACHE = ".attempts-2.parquet"
 """The cache's file; its number changes with the columns."""
 _SQL: Final[Mapping[type, str]] = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 

@@ -8,17 +8,24 @@ rows too, so that no reader passes over them.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, longest_outage
+from migrate.analysis.figures import (
+    COLUMNS,
+    PART_COLUMNS,
+    FigureValue,
+    ended_as_asked,
+    longest_outage,
+)
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, SCHEMA, Attempt, Case, HostFacts, Run, Value
 from migrate.results.files import write_file
 from migrate.results.layout import INDEX
-from migrate.results.reader import attempt_folders, read_attempt, read_head, unfinished
+from migrate.results.reader import read_attempts, read_head, unfinished
 from migrate.results.tables import to_arrow, to_parquet
 
 RowKind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
@@ -26,7 +33,11 @@ RowKind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
 
 
 class AttemptRow(Value):
-    """One attempt's row. Lengths in ms; None is not measured; an outage of 0 is in the floor."""
+    """One attempt's row. Lengths in ms; None is not measured.
+
+    An outage lies between two of them: in the floor from 0 to the floor; one that had not ended has
+    no upper end, None in its ``…_most_ms``. No median is to be had of either column alone.
+    """
 
     schema_number: int = SCHEMA
     kind: RowKind
@@ -44,21 +55,31 @@ class AttemptRow(Value):
     outcome: str | None = None
     passed: bool | None = None
     result: str | None = None
-    """``pass``, ``fail``, or ``void``: its figures are no attempt's."""
+    """``pass``, ``fail`` or ``void``."""
+    ended_as_asked: bool | None = None
+    """False: its figures are of another end than was asked for, or of a void attempt."""
     downtime_ms: float | None = None
     total_ms: float | None = None
     egress_ms: float | None = None
+    egress_most_ms: float | None = None
     ingress_ms: float | None = None
+    ingress_most_ms: float | None = None
     egress_open: bool | None = None
     """At least this long: the observation ended before the gap did."""
     ingress_open: bool | None = None
     start_egress_ms: float | None = None
+    start_egress_most_ms: float | None = None
     """The longest gap of each part of the move; None also where the move had no such part."""
     switchover_egress_ms: float | None = None
+    switchover_egress_most_ms: float | None = None
     tail_egress_ms: float | None = None
+    tail_egress_most_ms: float | None = None
     start_ingress_ms: float | None = None
+    start_ingress_most_ms: float | None = None
     switchover_ingress_ms: float | None = None
+    switchover_ingress_most_ms: float | None = None
     tail_ingress_ms: float | None = None
+    tail_ingress_most_ms: float | None = None
     stall_ms: float | None = None
     floor_egress_ms: float | None = None
     floor_ingress_ms: float | None = None
@@ -116,14 +137,14 @@ def index_rows(folder: Path) -> list[AttemptRow]:
 
 
 def _attempts(folder: Path, run: Run) -> Iterator[AttemptRow]:
-    for path in sorted(attempt_folders(folder)):
-        try:
-            yield attempt_row(folder, run, read_attempt(path).attempt)
-        except MeasurementError as error:
-            yield AttemptRow(
-                kind="damaged", case_id=path.parent.name, number=int(path.name),
-                problem=str(error), **_head(folder, run),
-            )  # fmt: skip
+    attempts, unreadable = read_attempts(folder)
+    for record in attempts:
+        yield attempt_row(folder, run, record.attempt)
+    for attempt in unreadable:
+        yield AttemptRow(
+            kind="damaged", case_id=attempt.case_id, number=attempt.number, problem=attempt.why,
+            **_head(folder, run),
+        )  # fmt: skip
 
 
 def _others(folder: Path, run: Run) -> Iterator[AttemptRow]:
@@ -173,6 +194,7 @@ def attempt_row(folder: Path, run: Run, attempt: Attempt) -> AttemptRow:
             "outcome": attempt.outcome,
             "passed": attempt.passed,
             "result": attempt.result,
+            "ended_as_asked": ended_as_asked(attempt),
             **_measured(attempt),
             **_host(run, attempt.source, "source"),
             **_host(run, attempt.target, "target"),
@@ -189,24 +211,27 @@ def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
     figures: dict[str, float | bool | None] = {
         "downtime_ms": attempt.reported.downtime_ms,
         "total_ms": attempt.reported.total_ms,
-        "stall_ms": _ms(_STALL, attempt),
+        "stall_ms": stall.ms if (stall := _STALL.measure(attempt)) else None,
     }
     for way in DIRECTIONS:
-        most = longest_outage(attempt, way)
-        figures[f"{way}_ms"] = most.ms if most else None
-        figures[f"{way}_open"] = most.at_least if most else None
+        longest = longest_outage(attempt, way)
+        figures |= _bounds(way, longest)
+        figures[f"{way}_open"] = longest.at_least if longest else None
         figures[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
     for column in PART_COLUMNS:
-        figures[f"{column.name.replace(', ', '_')}_ms"] = _ms(column, attempt)
+        measured = column.measure(attempt) if column.applies(attempt) else None
+        figures |= _bounds(column.name.replace(", ", "_"), measured)
     return figures
 
 
 _STALL = next(column for column in COLUMNS if column.name == "guest stall")
 
 
-def _ms(column: FigureColumn, attempt: Attempt) -> float | None:
-    measured = column.measure(attempt) if column.applies(attempt) else None
-    return measured.ms if measured else None
+def _bounds(name: str, measured: FigureValue | None) -> dict[str, float | bool | None]:
+    if measured is None:
+        return {}
+    low, high = measured.bounds
+    return {f"{name}_ms": low, f"{name}_most_ms": high if math.isfinite(high) else None}
 
 
 def _host(run: Run, name: str, end: str) -> dict[str, str | None]:

@@ -20,7 +20,7 @@ from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
 from migrate.results.files import exclusive, write_file
 from migrate.results.layout import PARTIAL, PRUNED
-from migrate.results.reader import read_head
+from migrate.results.reader import read_attempts, read_head
 from migrate.results.recording_file import RECORDING
 from migrate.results.tables import MACHINES
 
@@ -58,6 +58,8 @@ class PruneResult:
     freed: int = 0
     left: str = ""
     """Why nothing was done to it; empty: it was pruned."""
+    kept: tuple[str, ...] = ()
+    """Attempts of it that can't be read: nothing of them is removed, and no one knows its worth."""
 
 
 def prune(
@@ -119,7 +121,8 @@ def _prune_run(folder: Path, removal: Removal, *, dry: bool) -> Iterator[PruneRe
             if not exclusively:
                 yield PruneResult(folder.name, left="it is being written, or has no end yet")
             elif freed := removal(folder, dry):
-                yield PruneResult(folder.name, freed)
+                kept = () if removal is _remove else tuple(_unreadable(folder))
+                yield PruneResult(folder.name, freed, kept=kept)
     except OSError as error:
         yield PruneResult(folder.name, left=str(error))
     except MeasurementError as error:
@@ -161,9 +164,12 @@ def _bulky(folder: Path) -> Iterator[Path]:
     for pattern in BULKY_OF_RUN:
         yield from folder.glob(pattern)
     yield from folder.glob(f"cases/*/{PARTIAL}*")
-    for attempt in folder.glob("cases/*/*"):
-        if attempt.name.isdecimal() and (attempt / "attempt.json").exists():
-            yield from (path for name in BULKY if (path := attempt / name).exists())
+    for record in read_attempts(folder)[0]:
+        yield from (path for name in BULKY if (path := record.folder / name).exists())
+
+
+def _unreadable(folder: Path) -> Iterator[str]:
+    yield from (attempt.name for attempt in read_attempts(folder)[1])
 
 
 def _size(path: Path) -> int:

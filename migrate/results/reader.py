@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -40,9 +41,11 @@ class AttemptRecord:
 
     def samples(self) -> tuple[Sample, ...]:
         """Samples of the progress, in order of time."""
-        return tuple(
-            Sample(**row) for row in read_table(self.folder / "samples.parquet").to_pylist()
-        )
+        path = self.folder / "samples.parquet"
+        try:
+            return tuple(Sample(**row) for row in read_table(path).to_pylist())
+        except (TypeError, ValidationError) as error:
+            raise damaged(path, str(error)) from error
 
     def machines(self) -> tuple[MachineRecording, ...]:
         """The looks at the machines; empty where an older migrate-lab took none."""
@@ -50,19 +53,44 @@ class AttemptRecord:
         if not path.exists():
             return ()
         facts = self.attempt.machine.facts if self.attempt.machine is not None else {}
-        return machines_of_rows(read_table(path).to_pylist(), facts)
+        try:
+            return machines_of_rows(read_table(path).to_pylist(), facts)
+        except (KeyError, IndexError, TypeError, ValidationError) as error:
+            raise damaged(path, f"not the looks at a machine: {error}") from error
 
     def arrivals(self) -> dict[str, Arrivals]:
         """Packets by direction, in order of arrival, times on the axis; only directions logged."""
         from migrate.model.recording import Arrivals  # noqa: PLC0415 - numpy is heavy
 
-        table = read_table(self.folder / "arrivals.parquet")
+        path = self.folder / "arrivals.parquet"
+        table = read_table(path)
+        if missing := set(ARRIVALS) - set(table.column_names):
+            raise damaged(path, f"no columns {', '.join(sorted(missing))}")
         direction = table["direction"].to_numpy(zero_copy_only=False)
         columns = [table[name].to_numpy() for name in ARRIVALS[1:]]
         return {
             str(name): Arrivals(*(column[direction == name] for column in columns))
             for name in dict.fromkeys(direction)
         }
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableAttempt:
+    """An attempt that was finished and can't be read: neither pass nor fail, and in no figure."""
+
+    case_id: str
+    number: int | None
+    """None: it is all of the case's, whose folder can't be listed."""
+    why: str
+
+    @property
+    def name(self) -> str:
+        """``CASE/NUMBER``."""
+        return self.case_id if self.number is None else f"{self.case_id}/{self.number}"
+
+    def describe(self) -> str:
+        """A line for people."""
+        return f"{self.name}: could not be read, and is no pass: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +101,52 @@ class RunRecord:
     run: Run
     attempts: tuple[AttemptRecord, ...]
     unfinished: tuple[str, ...] = ()
+    unreadable: tuple[UnreadableAttempt, ...] = ()
 
 
 def read_run(folder: Path) -> RunRecord:
     """The run in ``folder``, its attempts in the order in which they began.
 
-    Raises MeasurementError: no run folder, a file cut short, a schema that is newer than this.
+    One that can't be read takes no other away. Raises MeasurementError: no run folder, a
+    ``run.json`` that is cut short or of a schema that is newer than this.
     """
     run = read_head(folder)
-    folders = attempt_folders(folder)
-    attempts = sorted((read_attempt(path) for path in folders), key=lambda r: r.attempt.begin_ns)
-    return RunRecord(folder, run, tuple(attempts), unfinished(folder))
+    attempts, unreadable = read_attempts(folder)
+    return RunRecord(folder, run, tuple(attempts), unfinished(folder), tuple(unreadable))
+
+
+def read_attempts(folder: Path) -> tuple[list[AttemptRecord], list[UnreadableAttempt]]:
+    """All finished attempts of a run, in the order in which they began, and those that can't be
+    read. Raises MeasurementError: its cases can't be listed."""
+    attempts, unreadable = [], []
+    for case in _folders(folder / "cases"):
+        try:
+            numbered = [path for path in _folders(case) if path.name.isdecimal()]
+        except MeasurementError as error:
+            unreadable.append(UnreadableAttempt(case.name, None, str(error)))
+            continue
+        for path in numbered:
+            try:
+                attempts.append(read_attempt(path))
+            except MeasurementError as error:
+                unreadable.append(UnreadableAttempt(case.name, int(path.name), str(error)))
+    return sorted(attempts, key=lambda record: record.attempt.begin_ns), unreadable
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in one, by name; none if it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise damaged(folder, str(error)) from error
 
 
 def read_head(folder: Path) -> Run:
     """``run.json`` alone. Raises MeasurementError."""
     return _model(folder / "run.json", Run)
-
-
-def attempt_folders(folder: Path) -> list[Path]:
-    """The folders of all finished attempts of a run."""
-    return [path for path in folder.glob("cases/*/*") if path.is_dir() and path.name.isdecimal()]
 
 
 def unfinished(folder: Path) -> tuple[str, ...]:
@@ -114,8 +167,11 @@ def find_run(root: Path, name: str = "latest") -> Path:
     if name == "latest" and names:
         return root / names[-1]
     for folder in (root / name, Path(name)):
-        if (folder / "run.json").is_file():
-            return folder
+        try:
+            if (folder / "run.json").is_file():
+                return folder
+        except OSError as error:
+            raise damaged(folder / "run.json", str(error)) from error
     raise MeasurementError(
         f"find run {name} in {root}",
         said=f"runs there: {len(names)}" + (f", the latest is {names[-1]}" if names else ""),
@@ -126,7 +182,7 @@ def find_run(root: Path, name: str = "latest") -> Path:
 def _model(path: Path, kind: type[Model]) -> Model:
     try:
         document = json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(path, f"cut short or damaged: {error}") from error
     number = document.get("schema_number") if isinstance(document, dict) else None
     if not isinstance(number, int):

@@ -12,8 +12,6 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from migrate.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -22,6 +20,14 @@ if TYPE_CHECKING:
 RECORDING = "recording.json.gz"
 LEVEL = 1
 """Of gzip: a tenth larger than its usual 6, and written five times as fast."""
+LARGEST = 1 << 30
+"""Bytes of its JSON; an hour of both streams has a tenth of it."""
+_MOST_SAID = 500
+_DAMAGED = (
+    *(OSError, EOFError, zlib.error, ValueError, LookupError, TypeError),
+    *(ArithmeticError, RecursionError, MemoryError),
+)
+"""What reading a file raises that is no recording: pydantic's errors are ValueErrors."""
 
 
 def recording_bytes(recording: Recording) -> bytes:
@@ -38,7 +44,7 @@ def read_recording(folder: Path) -> Recording | None:
 
     path = folder / RECORDING
     try:
-        text = gzip.decompress(path.read_bytes())
+        text = _decompressed(path)
         number = json.loads(text)["schema_number"]
         if number > RECORDING_SCHEMA:
             raise MeasurementError(
@@ -49,9 +55,18 @@ def read_recording(folder: Path) -> Recording | None:
         return Recording.model_validate_json(text)
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, ValidationError) as error:
+    except _DAMAGED as error:
         raise MeasurementError(
             f"read {path}",
-            said=f"cut short or damaged: {error}",
+            said=f"cut short or damaged: {str(error)[:_MOST_SAID]}",
             remedy="without it the attempt can't be judged anew; its attempt.json stays",
         ) from error
+
+
+def _decompressed(path: Path) -> bytes:
+    """A file of zeros is a thousand times as long as it is stored: no longer than ``LARGEST``."""
+    with gzip.open(path) as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"more than {LARGEST} bytes")
+    return text

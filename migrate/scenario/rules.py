@@ -44,6 +44,8 @@ TOO_LATE: frozenset[PhaseName] = frozenset(
     | {"resumed", "announce", "replug", "settled"}
 )
 """Phases in which a move can't be aborted any more, or has been."""
+FOR_GOOD = frozenset({"kill-guest", "stop-backend", "kill-host"})
+"""Faults of which nothing can be put back while the move goes on."""
 REATTACHED = _modes(lambda mode: mode.can_reattach)
 WITH_PROCESS = _modes(lambda mode: mode.has_process)
 WITH_VF = _modes(lambda mode: mode.has_vf)
@@ -160,6 +162,12 @@ RULES: tuple[Rule, ...] = (
         ),
         "no process stands behind the interface that could be stopped",
         f"mode = {WITH_PROCESS}, or another fault",
+    ),
+    Rule(
+        "faults",
+        lambda case: any(f.for_s is not None and f.do in FOR_GOOD for f in case.faults),
+        "what was killed can't be put back after a while",
+        "leave out for_s, or another fault",
     ),
     Rule(
         "expect.memory",

@@ -3,7 +3,9 @@
 Two tests must both speak against a run (:mod:`migrate.statistics.significance`). Attempts of one
 run share a machine's mood, so the attempts' test alone would call every bad day a regression.
 
-Larger is worse in every figure. ``docs/gate.md`` has how well all this was found to work.
+Larger is worse in every figure. What is known between bounds only is never taken for either bound,
+and where a run could be much worse for all that is known, nobody can tell. ``docs/gate.md`` has how
+well all this was found to work.
 """
 
 from __future__ import annotations
@@ -12,94 +14,40 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from migrate.statistics.censored import Interval
+from migrate.statistics.comparison import (
+    NOTHING_ALLOWED,
+    Allowance,
+    Comparison,
+    ComparisonResult,
+    FigureSample,
+    Rules,
+)
 from migrate.statistics.significance import (
     Floats,
     RunSpread,
     Unit,
+    detectable_rate,
     doubled_ranks,
     holm,
     needed_to_find,
+    newcombe,
     p_values,
     run_levels,
     run_spread,
     tail_functions,
+    trimmed_mean,
 )
-from migrate.statistics.spread import Interval, spread
+from migrate.statistics.spread import spread
 
-ComparisonResult = Literal["worse", "better", "no change found", "below the floor", "can't tell"]
-
+MOST_GROWTH = 100.0
+"""A logarithm of a ratio from which on there is no upper end."""
 LEAST_RUNS = 3
 """Fewer runs have no spread worth the name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """``alpha``: family-wise, of all calls *worse*, and as much of all calls *better*.
-
-    A change is none below ``relative`` of the baseline's median, or ``least`` in the figure's unit,
-    or the meter's own error. ``unit`` ``attempt`` takes runs to be all alike. Who would not find a
-    change of ``blind``, 1 is a doubling, can't tell that there is none.
-    """
-
-    alpha: float = 0.05
-    relative: float = 0.1
-    least: float = 5.0
-    unit: Unit = "run"
-    blind: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class FigureSample:
-    """One figure of one case: an interval for each attempt, None if it was not measured.
-
-    In the floor: from 0 to the floor. At least: up to infinity, and ranked above all else.
-    ``rate``: 1 for an attempt that failed, 0 for one that passed; means in place of medians, no
-    floor. ``error``: what one value may be off.
-    """
-
-    case: str
-    figure: str
-    earlier: tuple[tuple[Interval | None, ...], ...]
-    """The attempts of earlier runs, run by run."""
-    new: tuple[Interval | None, ...]
-    error: float = 0.0
-    rate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The result for one sample. ``change``: the least that the medians' difference can be.
-
-    ``low`` to ``high``: 95 % interval of it, of this comparison alone. ``superiority``: of a new
-    attempt and an earlier one, how often the new one is larger; ties count half. ``p`` is of one
-    side, the one that the tests lean to; ``adjusted`` is Holm's. ``finds``: a change, as a share of
-    the baseline, that has even chances to be called one. None: not available.
-    """
-
-    case: str
-    figure: str
-    result: ComparisonResult
-    why: str
-    runs: int
-    n_earlier: int
-    n_new: int
-    missing_earlier: int
-    missing_new: int
-    median_earlier: Interval | None = None
-    median_new: Interval | None = None
-    change: float | None = None
-    low: float | None = None
-    high: float | None = None
-    superiority: float | None = None
-    p: float | None = None
-    adjusted: float | None = None
-    floor: float | None = None
-    finds: float | None = None
-    rate: bool = False
 
 
 def compare(samples: Sequence[FigureSample], rules: Rules) -> tuple[Comparison, ...]:
@@ -107,18 +55,33 @@ def compare(samples: Sequence[FigureSample], rules: Rules) -> tuple[Comparison, 
     all_bounds = [_Bounds(sample) for sample in samples]
     tested = [bounds for bounds in all_bounds if bounds.testable(rules.unit)]
     sides = [bounds.p_values(rules.unit) for bounds in tested]
-    worse = holm([side[0] for side in sides])
-    better = holm([side[1] for side in sides])
-    p_values = dict(zip(map(id, tested), zip(sides, worse, better, strict=True), strict=True))
-    target = rules.alpha / max(1, len(tested))
-    return tuple(_assess(bounds, p_values.get(id(bounds)), rules, target) for bounds in all_bounds)
+    adjusted = [holm([side[number] for side in sides]) for number in (0, 1)]
+    family = _Family(
+        len(tested),
+        *(rules.alpha / max(1, sum(p > rules.alpha for p in of_side)) for of_side in adjusted),
+    )
+    results = dict(zip(map(id, tested), zip(sides, *adjusted, strict=True), strict=True))
+    return tuple(_assess(bounds, results.get(id(bounds)), rules, family) for bounds in all_bounds)
 
 
-def exit_code(comparisons: Sequence[Comparison]) -> int:
-    """1: a figure is worse; 0: none is known to be; 3: nothing could be compared."""
-    if any(comparison.result == "worse" for comparison in comparisons):
-        return 1
-    return 0 if any(comparison.result != "can't tell" for comparison in comparisons) else 3
+def exit_code(comparisons: Sequence[Comparison], allowed: Allowance = NOTHING_ALLOWED) -> int:
+    """1: a figure is worse; 5: an attempt of the run can't be read; 3: it can't be told of a figure
+    or a case, or nothing could be compared; 0: none is known to be worse, and all could be told."""
+    results = {comparison.result for comparison in comparisons if not allowed.covers(comparison)}
+    for result, code in (("worse", 1), ("unreadable", 5), ("no attempt", 3), ("can't tell", 3)):
+        if result in results:
+            return code
+    untold = {"can't tell", "no attempt", "unreadable"}
+    return 0 if any(comparison.result not in untold for comparison in comparisons) else 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How many are tested, and the p from which on Holm calls one worse, or better."""
+
+    size: int
+    worse: float
+    better: float
 
 
 # --- one figure -----------------------------------------------------------------------------------
@@ -139,7 +102,8 @@ class _Bounds:
 
     def testable(self, unit: Unit) -> bool:
         """Whether there is enough to test, whatever the values are."""
-        return bool(self.n) and len(self.runs) >= (LEAST_RUNS if unit == "run" else 1)
+        enough = len(self.runs) >= (LEAST_RUNS if unit == "run" else 1)
+        return bool(self.n) and enough and not self.sample.doubt
 
     @property
     def least(self) -> float:
@@ -157,24 +121,53 @@ class _Bounds:
         *earlier, new = (run_levels(*run, rate=self.sample.rate) for run in (*self.runs, self.new))
         return run_spread(earlier, new, rate=self.sample.rate)
 
-    def why_inconclusive(self, rules: Rules, target: float) -> str:
-        """Why nothing can be concluded; empty if it can. ``target``: a p that is a call."""
+    def why_untested(self) -> str:
+        """Why there is no test of it."""
+        if not self.sample.earlier:
+            return "no earlier run has this case"
         if not self.n or not self.runs:
             return f"not measured in {'the baseline' if self.n else 'this run'}"
-        if not self.testable(rules.unit):
-            return f"{len(self.runs)} baseline runs, at least {LEAST_RUNS} needed"
+        return self.sample.doubt or f"{len(self.runs)} baseline runs, at least {LEAST_RUNS} needed"
+
+    def why_blind(self, rules: Rules, target: float) -> str:
+        """Why a change that matters would not be called; empty if it would, at even chances.
+
+        ``target``: a p that is a call.
+        """
         if self.least > target:
             more = next(n for n in itertools.count(self.n) if self._least_of(n) <= target)
             return f"{self.n} attempt{'s' * (self.n > 1)}, {more} needed"
+        if self.sample.rate:
+            return self._why_rate(rules, target)
         blind = math.log1p(rules.blind)
-        if (
-            self.sample.rate
-            or rules.unit == "attempt"
-            or (self.detectable_change(target) <= rules.blind)
-        ):
+        if rules.unit == "attempt" or self.detectable_change(target) <= rules.blind:
             return ""
         needed = needed_to_find(self.run_spread(), self.n, target, blind)
         return f"blind below {self.detectable_change(target):+.0%}: {needed}"
+
+    def why_unknown(self, rules: Rules) -> str:
+        """Why this run may be much worse, for all that its values and the baseline's let know."""
+        before, new = self.middle(self.before), self.middle(self.new)
+        if self.sample.rate or (before[0] == before[1] and new[0] == new[1]):
+            return ""
+        if math.isinf(before[1]):
+            return "the baseline is known from below only: nobody knows how long it was"
+        if new[1] <= before[1] + max(rules.least, rules.blind * before[1]):
+            return ""
+        return f"known between bounds only: it may be more than {rules.blind:.0%} longer"
+
+    def _why_rate(self, rules: Rules, target: float) -> str:
+        """Why more failures than before are neither called nor none."""
+        before, new = float(self.before[0].mean()), float(self.new[0].mean())
+        if new <= before:
+            return ""
+        detected = max(
+            detectable_rate(int(self.before[0].sum()), int(self.before.shape[1]), self.n, target),
+            before + self.run_spread().detectable_change(self.n, target),
+        )
+        if detected - before <= rules.blind_rate + 1e-9:
+            return ""
+        return f"{new:.0%} of {self.n} attempts, and only {min(1.0, detected):.0%} would be called"
 
     def _least_of(self, n: int) -> float:
         """:attr:`least` with ``n`` attempts in each run."""
@@ -197,32 +190,45 @@ class _Bounds:
         low, high = rows.mean(axis=1) if self.sample.rate else np.median(rows, axis=1)
         return float(low), float(high)
 
-    def interval(self, unit: Unit) -> Interval:
-        """95 % interval of the change; no narrower for values known between bounds only."""
+    def interval(self, unit: Unit, family: _Family) -> Interval:
+        """The interval of the change, by what the family calls worse at its lower end, and better
+        at its upper one; no narrower for values known between bounds only."""
         if self.sample.rate:
-            return _newcombe(self.before[0], self.new[0])
-        before, new = self.middle(self.before), self.middle(self.new)
+            low, high = newcombe(self.before[0], self.new[0], family.worse, family.better)
+            if unit == "attempt":
+                return low, high
+            change = float(self.new[0].mean() - self.before[0].mean())
+            return (
+                min(low, change - self._half(family.worse)),
+                max(high, change + self._half(family.better)),
+            )
+        before = self.middle(self.before)
         if unit == "attempt":
+            level = 1 - 2 * min(family.worse, family.better)
             ways = [
-                (spread(a), spread(b)) for a, b in zip(self.new, self.before[::-1], strict=True)
+                (spread(a, level), spread(b, level))
+                for a, b in zip(self.new, self.before[::-1], strict=True)
             ]
             (a, b), (c, d) = ways
             return _difference(a.low, b.high, -math.inf), _difference(c.high, d.low, math.inf)
-        return (
-            new[0] - before[1] - self._half(1),
-            new[1] - before[0] + self._half(0),
+        # Of the levels, which are logarithms, as the runs' test is.
+        least = self._level(self.new, 0) - self._earlier_level(1) - self._half(family.worse)
+        most = self._level(self.new, 1) - self._earlier_level(0) + self._half(family.better)
+        return (1 + before[1]) * math.expm1(least), (1 + before[0]) * (
+            math.expm1(most) if most < MOST_GROWTH else math.inf
         )
 
-    def _half(self, bound: int) -> float:
-        """Half of Student's interval, from the spread of the earlier runs' medians."""
-        medians = np.array([np.median(run[bound]) for run in self.runs])
-        if np.isinf(medians).any():
-            return math.inf
-        each = int(self.before.shape[1]) / len(medians)
-        wide = max(1.0, each / self.n) + 1 / len(medians)
-        return float(
-            tail_functions().stdtrit(len(medians) - 1, 0.975) * medians.std(ddof=1) * wide**0.5
-        )
+    def _level(self, rows: Floats, end: int) -> float:
+        """The level of a run by the lower ends of its values, or the upper ones."""
+        return float(trimmed_mean(np.log1p(rows[end]), rate=False))
+
+    def _earlier_level(self, end: int) -> float:
+        return float(np.mean([self._level(run, end) for run in self.runs]))
+
+    def _half(self, p: float) -> float:
+        """Half of Student's interval of one more run's level, of logarithms but for a rate."""
+        student = tail_functions().stdtrit(len(self.runs) - 1, 1 - p)
+        return float(student * self.run_spread().width(self.n))
 
 
 def _as_rows(values: Sequence[Interval | None]) -> Floats:
@@ -237,19 +243,9 @@ def _difference(a: float | None, b: float | None, otherwise: float) -> float:
     return otherwise if a is None or b is None else a - b
 
 
-def _newcombe(before: Floats, new: Floats) -> Interval:
-    """Newcombe 1998, method 10: of a difference of rates, from Wilson's interval of each."""
-    (p, p_low, p_high), (q, q_low, q_high) = _wilson(new), _wilson(before)
-    return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
-
-
-def _wilson(values: Floats) -> tuple[float, float, float]:
-    z, n, p = 1.959964, len(values), float(values.mean())
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-
-
-def _assess(bounds: _Bounds, p_values: Any, rules: Rules, target: float) -> Comparison:
+def _assess(
+    bounds: _Bounds, tests: tuple[Interval, float, float] | None, rules: Rules, family: _Family
+) -> Comparison:
     sample, before = bounds.sample, bounds.before.shape[1]
     tried = sum(map(len, sample.earlier))
     facts: dict[str, Any] = {
@@ -264,29 +260,61 @@ def _assess(bounds: _Bounds, p_values: Any, rules: Rules, target: float) -> Comp
         "median_earlier": bounds.middle(bounds.before) if before else None,
         "median_new": bounds.middle(bounds.new) if bounds.n else None,
     }
-    if p_values is None:
-        return Comparison(result="can't tell", why=bounds.why_inconclusive(rules, target), **facts)
-    (p_worse, p_better), worse, better = p_values
+    if tests is None:
+        return Comparison(result="can't tell", why=bounds.why_untested(), **facts)
+    (p_worse, p_better), worse, better = tests
     old, new = facts["median_earlier"], facts["median_new"]
     least, most = new[0] - old[1], new[1] - old[0]
     up = p_worse <= p_better
     change = max(0.0, least) if up else min(0.0, most)
     floor = 0.0 if sample.rate else max(sample.error, rules.least, rules.relative * old[0])
-    low, high = bounds.interval(rules.unit)
+    adjusted = worse if up else better
+    low, high = bounds.interval(rules.unit, family)
+    if adjusted <= rules.alpha:  # both tests exclude 0, which this interval may just reach over
+        low, high = (max(0.0, low), high) if up else (low, min(0.0, high))
+    elif sample.rate:  # Fisher's test is exact and does not exclude 0: this interval is not
+        low, high = min(0.0, low), max(0.0, high)
+    low, high = min(low, change), max(high, change)  # it is of the levels, and not of the medians
+    target = rules.alpha / max(1, family.size)
     facts |= {
         "change": change,
         "low": None if math.isnan(low) else low,
         "high": None if math.isnan(high) else high,
         "superiority": bounds.superiority,
         "p": min(p_worse, p_better),
-        "adjusted": worse if up else better,
+        "adjusted": adjusted,
         "floor": floor,
     }
     if not sample.rate and rules.unit == "run":
         facts["finds"] = bounds.detectable_change(target)
-    if facts["adjusted"] <= rules.alpha:
-        if abs(change) < floor or not change:
-            return Comparison(result="below the floor", why="", **facts)
-        return Comparison(result="worse" if up else "better", why="", **facts)
-    why = bounds.why_inconclusive(rules, target)
-    return Comparison(result="can't tell" if why else "no change found", why=why, **facts)
+    farthest = most if up else least
+    result, why = _result(adjusted <= rules.alpha, (change, farthest), floor, (low, high), up=up)
+    blind = False
+    if result == "no change found":
+        unknown, unseen = bounds.why_unknown(rules), bounds.why_blind(rules, target)
+        why = unknown or unseen
+        result = "can't tell" if why else result
+        blind = bool(unseen) and not unknown and p_worse > rules.alpha
+    return Comparison(result=result, why=why, blind=blind, **facts)
+
+
+def _result(
+    certain: bool, change: Interval, floor: float, span: Interval, *, up: bool
+) -> tuple[ComparisonResult, str]:
+    """What is said of a change, in words that agree with its interval, and why.
+
+    ``change``: the least and the most that it can be, for all that is known of the medians.
+    """
+    least, most = map(abs, change)
+    if certain and (least < floor or not least):
+        if most >= floor and most > least:
+            words = ("larger", "more") if up else ("smaller", "less")
+            return "can't tell", f"{words[0]} for certain, and not known how much {words[1]}"
+        return "below the floor", ""
+    if certain:
+        return ("worse" if up else "better"), ""
+    if span[0] > 0:
+        return "can't tell", "larger by its interval, and not certain by both tests: try again"
+    if span[1] < 0:
+        return "not worse", "smaller by its interval, and not certain by both tests"
+    return "no change found", ""

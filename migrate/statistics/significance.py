@@ -81,7 +81,6 @@ def run_levels(low: Floats, high: Floats, *, rate: bool) -> Floats:
 def doubled_ranks(low: Floats, high: Floats) -> Ints:
     """Twice the rank of each among all: one more for each that is surely less, one less for each
     that is surely more. Twice the midranks where each is known exactly."""
-    low = np.where(np.isinf(high), np.inf, low)
     less = np.searchsorted(np.sort(high), low, "left")
     more = len(low) - np.searchsorted(np.sort(low), high, "right")
     return np.asarray(less - more + len(low) + 1, dtype=np.int64)
@@ -211,3 +210,48 @@ def needed_to_find(runs: RunSpread, n: int, target: float, ratio: float) -> str:
         if runs.as_if(more, max(1, round(runs.each))).detectable_change(n, target) <= ratio:
             return f"{more} baseline runs needed"
     return f"more than {MOST_SUGGESTED} attempts or baseline runs needed: runs differ too much"
+
+
+# --- rates ----------------------------------------------------------------------------------------
+
+
+def newcombe(before: Floats, new: Floats, p_low: float, p_high: float) -> tuple[float, float]:
+    """Newcombe 1998, method 10: of a difference of rates, from Wilson's interval of each.
+
+    ``p_low`` and ``p_high``: the chance that the difference is below, and that it is above.
+    """
+    (p, q), ends = (float(new.mean()), float(before.mean())), []
+    for sign, chance in ((-1, p_low), (1, p_high)):
+        z = float(tail_functions().ndtri(1 - chance))
+        own, other = _wilson(new, sign * z), _wilson(before, -sign * z)
+        ends.append(p - q + sign * math.hypot(p - own, q - other))
+    return ends[0], ends[1]
+
+
+def _wilson(values: Floats, z: float) -> float:
+    """An end of Wilson's interval of a rate: the lower one for ``z`` below 0."""
+    n, p = len(values), float(values.mean())
+    middle = p + z * z / (2 * n)
+    return (middle + z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
+
+
+def detectable_rate(failed: int, of: int, n: int, target: float) -> float:
+    """The rate of failures whose number among ``n`` has even chances to be called by Fisher's test.
+
+    ``failed`` of ``of`` failed before. Above 1 where no number is called.
+    """
+    called = next((k for k in range(1, n + 1) if fisher_p(failed, of, k, n) <= target), n + 1)
+    return (called - 1 / 3) / (n + 1 / 3)  # the median of so many's beta distribution, nearly
+
+
+def fisher_p(failed: int, of: int, k: int, n: int) -> float:
+    """p of ``k`` failures or more among ``n``, if ``failed`` of ``of`` others failed."""
+    log = tail_functions().gammaln
+    every = np.arange(k, min(n, failed + k) + 1)
+
+    def ways(total: Any, chosen: Any) -> Any:
+        return log(total + 1.0) - log(chosen + 1.0) - log(total - chosen + 1.0)
+
+    others = failed + k - every
+    likely = ways(n, every) + ways(of, others) - ways(n + of, failed + k)
+    return float(np.exp(likely[others <= of]).sum())

@@ -8,8 +8,7 @@ to maximum covers the median at 93.75 %; the level that was reached is part of t
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -80,40 +79,6 @@ def _ways(n: int) -> Iterator[int]:
     for number in range(n + 1):
         yield ways
         ways = ways * (n - number) // (number + 1)
-
-
-Interval = tuple[float, float]
-"""From the least to the most that a row's value may be."""
-
-
-def interval(spread: Spread, error: float = 0.0) -> Interval | None:
-    """A spread's interval, widened by the error of each value; infinite for one value, None for
-    none."""
-    if not spread.n:
-        return None
-    if spread.low is None or spread.high is None:
-        return -math.inf, math.inf
-    return spread.low - error, spread.high + error
-
-
-def overlapping_sets(spans: Mapping[str, Interval]) -> tuple[tuple[str, ...], ...]:
-    """The largest sets of two and more whose spans all touch: none in a set may be ranked.
-
-    Touching is no chain: if b touches a and c, but a does not touch c, there are two sets. Spans
-    that all touch one another share a point, and it can be the begin of one of them.
-    """
-    sets = {
-        tuple(name for name, (begin, end) in spans.items() if begin <= point <= end)
-        for point, _ in spans.values()
-    }
-    largest = [names for names in sets if not any(set(names) < set(other) for other in sets)]
-    order = list(spans)
-    return tuple(
-        sorted(
-            (names for names in largest if len(names) > 1),
-            key=lambda names: [*map(order.index, names)],
-        )
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from migrate.analysis.convergence import (
     throttle_after_periods,
     throttle_steps,
 )
-from migrate.analysis.explain import HopEvents
+from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.move_details import move_details
 from migrate.model import (
     Case,

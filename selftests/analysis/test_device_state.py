@@ -14,10 +14,12 @@ from migrate.analysis.device_state import (
     one_sided,
     queues_by_backend_log,
     ring_regions,
+    unread_queues,
 )
+from migrate.analysis.network_devices import supplemented
 from migrate.formats.virtqueue import regions
 from migrate.formats.virtqueue_audit import audit
-from migrate.model import Event
+from migrate.model import Event, Nic
 
 QUEUE = {
     "queue-index": 0,
@@ -107,6 +109,79 @@ def test_what_one_end_did_not_tell_is_named_and_not_compared() -> None:
     assert comparable_fields({"status": None}) == {}
 
 
+def test_a_feature_is_the_same_by_its_word_and_by_its_number() -> None:
+    """One that a QEMU has no word for yet: 7.2 knows ring_reset as 1 << 40 only."""
+    iommu = "VIRTIO_F_IOMMU_PLATFORM: x"
+    old = device(guest_features={"transports": [iommu], "unknown-dev-features": 1 << 40})
+    new = device(guest_features={"transports": [iommu, "VIRTIO_F_RING_RESET: x"]})
+    assert compare(comparable_fields(old), comparable_fields(new)) == ()
+    assert comparable_fields(new)["features"] == "access_platform, ring_reset"
+    more = device(guest_features={"transports": [], "unknown-dev-features2": 2})
+    assert comparable_fields(more)["features"] == "guest_udp_tunnel_gso"
+
+
+# --- what QEMU does not say of a device, and others know ------------------------------------------
+
+MAC = str(FILTER["main-mac"])
+SAVED: dict[str, Any] = {
+    "mac": MAC,
+    "status": ["driver", "driver_ok"],
+    "interrupt_status": 1,
+    "features": ["mac", "event_idx", "version_1"],
+    "queues": [{}, {}, {}],
+    "broken": False,
+    "unread": "",
+}
+BITS = "".join("1" if bit in (5, 34) else "0" for bit in range(64))
+NIC = Nic(name="eth0", driver="virtio_net", mac=MAC, mtu=1500, carrier=True, features=BITS)
+
+
+def unasked(**more: Any) -> dict[str, Any]:
+    """A device whose status QEMU was not asked for."""
+    return {**card(), "status": None, **more}
+
+
+def test_the_stream_tells_of_a_device_what_qemu_may_not_be_asked_for() -> None:
+    """QEMU 11.1.3 on the source, an older one on the target: nothing is left uncompared."""
+    known = supplemented({"/net0": unasked()}, {"0000:00:02.0/virtio-net": SAVED}, NIC)
+    before, after = comparable_fields(known["/net0"]), comparable_fields(card())
+    assert compare(before, after) == ()
+    assert one_sided(before, after) == ()
+    (found,) = compare(before, comparable_fields({**card(), **device(isr=0)}))
+    assert (found.field, found.lawful) == ("interrupt status", False)
+
+
+def test_what_qemu_says_itself_comes_first() -> None:
+    stream = {"x": {**SAVED, "features": ["rss"]}}
+    known = supplemented({"/net0": card()}, stream, NIC)
+    assert comparable_fields(known["/net0"]) == comparable_fields(card())
+
+
+def test_of_a_stream_that_was_not_read_to_its_end_nothing_is_said_that_may_follow() -> None:
+    stream = {"x": {**SAVED, "unread": "subsection 'virtio/x' is not known"}}
+    known = supplemented({"/net0": unasked()}, stream, None)["/net0"]
+    assert "broken" not in comparable_fields(known)
+
+
+def test_devices_are_joined_by_their_mac_and_not_by_their_order() -> None:
+    other = {**SAVED, "mac": "52:54:00:00:00:02", "features": ["rss"]}
+    second = unasked(filter={**FILTER, "main-mac": other["mac"]})
+    states = {"/net0": second, "/net1": unasked(), "/net2": unasked(filter=None)}
+    known = supplemented(states, {"first": SAVED, "second": other}, NIC)
+    features = [comparable_fields(one).get("features") for one in known.values()]
+    assert features == ["rss", "event_idx, mac, version_1", None]
+
+
+def test_without_a_stream_the_guests_driver_tells_the_features_it_took() -> None:
+    """It tells what kind its rings are of: they are read on a QEMU that is asked no status."""
+    states = {"/net0": unasked(filter=None, config={}, backend=None)}
+    known = supplemented(states, {}, NIC)
+    assert comparable_fields(known["/net0"])["features"] == "mac, ring_packed"
+    (queue,) = device_queues(known, {}, 256, vhost=False)
+    assert queue.ring.kind == "packed"
+    assert not [*device_queues(supplemented(states, {}, None), {}, 256, vhost=False)]
+
+
 @pytest.mark.parametrize(
     ("after", "field"),
     [
@@ -141,7 +216,7 @@ def test_allowed_differences_have_their_reason(after: dict[str, Any], field: str
         (device(status={"statuses": []}), "status"),
         (device(guest_features={"unknown-dev-features": 0}), "features"),
         (device(guest_features={**STATUS["guest-features"], "unknown-dev-features": 4}),
-         "unknown features"),
+         "features"),
     ],
 )  # fmt: skip
 def test_a_difference_that_is_not_allowed_shows_both_sides(
@@ -266,5 +341,53 @@ def test_a_backend_tells_the_queues_that_it_was_given() -> None:
         return Event(at_ns=1, source="backend", host=host, name="m", data=data)
 
     other = said("b", 5).model_copy(update={"data": {"message": "VHOST_USER_SET_VRING_BASE"}})
-    found = queues_by_backend_log([said("a", 1), said("b", 2), said("b", 8), other], "b")
+    data = {"message": "vring base idx:70000 last_used_idx:1 last_avail_idx:1."}
+    beyond = other.model_copy(update={"data": data})
+    long = other.model_copy(
+        update={
+            "data": {"message": f"vring base idx:1 last_used_idx:{'9' * 5000} last_avail_idx:1"}
+        }
+    )
+    told = [said("a", 1), said("b", 2), said("b", 8), other, beyond, long]
+    found = queues_by_backend_log(told, "b")
     assert found == {"queue 1: last available": 9, "queue 1: used": 8}
+
+
+def queues(*numbers: int, **status: Any) -> dict[str, Any]:
+    told = [{**QUEUE, "queue-index": number} for number in numbers]
+    return {**device(**status), "queues": told}
+
+
+def test_a_queue_that_is_missing_on_the_target_is_a_difference() -> None:
+    before, after = (comparable_fields(queues(*numbers)) for numbers in ((0, 1, 2), (0, 1)))
+    (gone,) = compare(before, after)
+    assert (gone.field, gone.before, gone.after) == ("queue 2", "there", "missing")
+    assert not gone.lawful
+    assert one_sided(before, after) == ()
+    (more,) = compare(after, before)
+    assert (more.before, more.after) == ("missing", "there")
+
+
+def test_a_queue_that_was_not_asked_about_or_told_in_time_is_not_compared() -> None:
+    before, after = comparable_fields(queues(0, 1)), comparable_fields(queues(0))
+    assert compare(before, after, vhost=True) == ()
+    assert "queue 1: size (source only)" in one_sided(before, after, vhost=True)
+    late = comparable_fields({**queues(0), "status": None})  # the status is asked for last
+    assert compare(before, late) == ()
+    assert "queue 1: size (source only)" in one_sided(before, late)
+
+
+def test_queues_that_qemu_did_not_tell_of_are_not_read() -> None:
+    known = [(path, number) for path, number, _ in unread_queues({"nic": queues(0)})]
+    assert known == [("nic", 1), ("nic", 2)]
+    ((_, number, why),) = unread_queues({"nic": {**queues(4), "status": None}})
+    assert (number, "features were negotiated was not told" in why) == (4, True)
+    assert list(device_queues({"nic": {**queues(4), "status": None}}, {}, 64, vhost=False)) == []
+
+
+def test_in_order_is_read_from_the_features() -> None:
+    features = {"transports": ["VIRTIO_F_IN_ORDER: x"]}
+    (queue,) = device_queues({"nic": device(guest_features=features)}, {}, 64, vhost=False)
+    assert (queue.ring.in_order, queue.ring.ordered) == (True, True)
+    (queue,) = device_queues({"nic": device()}, {}, 64, vhost=True)
+    assert (queue.ring.in_order, queue.ring.ordered) == (False, False)

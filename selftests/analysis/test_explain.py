@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.analysis.explain import HopEvents, device_times, explain_gap, stop_stages
+from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.hop_events import HopEvents
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 from migrate.model import Direction, Event, Gap, GapExplanation
 from migrate.model.recording import Arrivals
@@ -164,6 +165,17 @@ def test_each_device_has_what_it_took_on_both_ends() -> None:
     ]
 
 
+def test_a_log_of_devices_without_end_has_an_end() -> None:
+    saved = [
+        qemu_event(21, SAVED, "a", type="non-iterable", idstr=f"d{n}", downtime="1000")
+        for n in range(5000)
+    ]
+    found = device_times(told(STOP, RESUME, *saved))
+    assert found is not None
+    assert len(found) == 2001
+    assert (found[-1].device, found[-1].save_ms) == ("more devices", 3000)
+
+
 def replace_at(event: Event, ms: float) -> Event:
     return event.model_copy(update={"at_ns": round(ms * MS)})
 
@@ -177,6 +189,17 @@ def test_a_gap_of_egress_ends_when_the_guest_comes_to_send() -> None:
         (30.0, "the guest runs, and has not come to send yet", True),
     ]
     assert found.share == 1
+
+
+def test_a_guest_that_has_sent_is_not_one_that_has_not_come_to_send() -> None:
+    """Its packet came to the peer when the port was up; the next one was sent 25 ms later."""
+    up = qemu_event(60, READY, "b"), qemu_event(61, QUEUE, "b", queue="1", state="enabled")
+    found = of("egress", 90, (STOP, RESUME, *up), [(4, 55, 65), (5, 90, 90.2)])
+    assert spans(found)[-1] == (
+        29.0,
+        "the guest runs, and has sent, and sends nothing more yet",
+        True,
+    )
 
 
 def test_packets_that_were_lost_after_the_resume_are_unexplained() -> None:
@@ -296,8 +319,38 @@ def test_a_gap_with_no_stop_in_it_is_unexplained() -> None:
 
 
 def test_a_guest_that_never_ran_again_is_stopped_to_the_end() -> None:
-    found = of("egress", 400, (STOP,), [])
+    never = gap("egress", 400).model_copy(update={"open_ended": True})
+    found = explain_gap(never, told(STOP), log(*BEFORE), GRAIN)
     assert spans(found)[-1] == (398.0, "stopped, and never resumed", True)
+
+
+def test_a_guest_that_was_served_again_has_run_again_whatever_is_on_record() -> None:
+    """Its stages are known as far as they are on record; from there on nothing tells."""
+    found = of("egress", 400, (STOP,), [(4, 399, 400)])
+    dark = "served again, and its RESUME is not on record"
+    assert spans(found)[-1] == (398.0, dark, False)
+    assert found.share == pytest.approx(2 / 400)
+    found = of("egress", 400, (STOP, *TRACES), [(4, 399, 400)])
+    assert spans(found)[2:-1] == [(ms, what, True) for ms, what in STAGES[:4]]
+    assert spans(found)[-1] == (359.0, dark, False)
+
+
+def test_packets_that_are_lost_are_not_late_ones() -> None:
+    """One alone comes late; 638 of its kind never do."""
+    rows = [(694, 694, 694.2)]
+    found = of("ingress", 694.2, (STOP, RESUME, ANNOUNCED, *TRACES), rows)
+    dark = "served again, and nothing tells why not before"
+    assert spans(found)[-1] == (639.2, dark, False)
+    late = [(56, 56, 690), (694, 694, 694.2)]
+    assert of("ingress", 694.2, (STOP, RESUME, ANNOUNCED), late).share < 0.1
+
+
+def test_a_carrier_that_changes_after_the_end_alone_explains_nothing() -> None:
+    """What is reported 25 ms after a gap of two seconds may have come after its end, too."""
+    early = (replace_at(STOP, -500), replace_at(RESUME, -400))
+    changed = qemu_event(2025, "carried-by", "guest", driver="igbvf")
+    found = of("ingress", 2000, (*early, changed), [(9, 2000, 2001)])
+    assert spans(found) == [(2000.0, "the guest runs, and is not served", False)]
 
 
 @given(
@@ -324,3 +377,26 @@ def test_spans_cover_the_gap_in_order_whatever_was_recorded(
     assert all(before.end_ns == after.begin_ns for before, after in pairs)
     assert all(span.end_ns > span.begin_ns for span in found.spans)
     assert 0 <= found.share <= 1
+
+
+def test_an_interface_that_is_plugged_in_after_the_end_explains_nothing() -> None:
+    plugged = qemu_event(300, "attached", "b")
+    found = of("egress", 80, (STOP, RESUME, *TRACES, plugged), [(24, 80, 80.2)])
+    assert spans(found)[-1] == (30.0, "served again, and nothing tells why not before", False)
+
+
+def test_the_ends_of_a_gap_have_its_error_and_marks_their_own() -> None:
+    wide = gap("egress", 80).model_copy(update={"error_ns": 2 * MS})
+    stop = STOP.model_copy(update={"error_ns": 7 * MS})
+    found = explain_gap(wide, told(stop, RESUME), log(*BEFORE, (4, 80, 80.2)), GRAIN)
+    errors = {span.what: span.error_ns / MS for span in found.spans}
+    assert errors["stopped; no stages are on record"] == 7
+    assert errors["the guest runs, and has not come to send yet"] >= 2
+    early = replace_at(STOP, -500), replace_at(RESUME, -400)
+    out = qemu_event(1, "detached", "a").model_copy(update={"error_ns": MS})
+    late = replace_at(stop, 60)
+    found = explain_gap(wide, told(out, late), log(*BEFORE), GRAIN)
+    errors = {span.what: span.error_ns / MS for span in found.spans}
+    assert errors["the guest runs without its interface"] == 7
+    found = explain_gap(wide, told(*early), log(*BEFORE), GRAIN)
+    assert [span.error_ns / MS for span in found.spans] == [2]

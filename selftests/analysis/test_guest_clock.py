@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from migrate.analysis import clock_bounds, clock_steps
 from migrate.analysis.guest_clock import UNKNOWN_DELAY_NS, GuestClock
 from migrate.errors import MeasurementError
 from migrate.model import Stall
@@ -167,3 +170,32 @@ def test_without_any_round_trip_the_error_says_so(dead: str) -> None:
 def test_no_packet_at_all_makes_no_clock() -> None:
     with pytest.raises(MeasurementError, match="no packet arrived in either direction"):
         GuestClock.fit(Arrivals.empty(), Arrivals.empty())
+
+
+def test_the_fit_looks_at_each_row_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an hour with a stop every second; each stop looked at all rows after it once."""
+    looked = 0
+    rows_of = clock_bounds.looks
+
+    def counted(start: int, end: int) -> Iterator[tuple[int, int]]:
+        nonlocal looked
+        for begin, until in rows_of(start, end):
+            looked += until - begin
+            yield begin, until
+
+    monkeypatch.setattr(clock_bounds, "looks", counted)
+    monkeypatch.setattr(clock_steps, "looks", counted)
+    stops = tuple(frozen(500.0 + 1000 * second, 40.0) for second in range(600))
+    seen = Wire(length=600_000.0, interval=2.0, troubles=stops).log()
+    clock = GuestClock.fit(seen.egress, seen.ingress)
+    assert len(clock.segments) == 601
+    assert looked < 12 * (len(seen.egress) + len(seen.ingress))
+
+
+def test_a_clock_that_jumps_all_the_time_is_not_followed_for_ever() -> None:
+    guest = np.arange(20_000, dtype=np.int64) * MS
+    jumps = guest * 20
+    egress = Arrivals(np.arange(20_000), guest, guest + jumps)
+    ingress = Arrivals(np.arange(20_000), guest + jumps, guest)
+    with pytest.raises(MeasurementError, match="it jumped more than"):
+        GuestClock.fit(egress, ingress)

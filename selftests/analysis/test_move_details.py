@@ -10,6 +10,7 @@ import pytest
 
 from migrate.analysis.hops import hop_events
 from migrate.analysis.move_details import move_details
+from migrate.analysis.traffic import guest_clock
 from migrate.model import Case, Event, GuestSpec, MoveDetails, Nic
 from migrate.model.recording import (
     AnnounceParameters,
@@ -93,7 +94,8 @@ def hops(
         listened_until_ns=None if end_ms is None else round(end_ms * MS),
     )
     case = Case(id="x", guest=GuestSpec(memory_mib=128))
-    return move_details(recording, hop_events(recording, NIC.mac), case, log)
+    clock = guest_clock(recording.traffic)
+    return move_details(recording, hop_events(recording, NIC.mac), case, log, clock)
 
 
 def hop(qemu: QemuRecording = UNSEEN, events: Sequence[Event] = (STOP, RESUME), **more: Any) -> Any:
@@ -206,3 +208,23 @@ def test_a_target_that_was_not_to_load_needs_no_trace_points() -> None:
 def test_a_recording_that_knows_no_reason_says_what_is_missing() -> None:
     (reason,) = hop().unseen
     assert "no trace points vmstate_downtime_* are on record" in reason
+
+
+def test_a_first_packet_sent_before_the_stop_is_known_for_one() -> None:
+    held = {"egress": arrivals(50, 175), "ingress": arrivals(52, 168)}
+    held["egress"].sent_ns[1] = 99 * MS
+    (found,) = hops([UNSEEN], (STOP, RESUME), log=held)
+    assert found.first_sent_before_stop == ("egress",)
+    (found,) = hops([UNSEEN], (STOP, RESUME))
+    assert found.first_sent_before_stop == ()
+
+
+def test_each_part_has_its_own_reasons() -> None:
+    seen = QemuRecording(unseen=("a: its rings were not read: x", "b: late"))
+    (found,) = hops([seen], (STOP, RESUME))
+    assert found.reasons("rings") == ("a: its rings were not read: x",)
+    assert found.reasons("devices") == ("b: late",)
+    (found,) = hops([QemuRecording(source={}, target={})], (STOP, RESUME))
+    assert found.reasons("rings") == ("a: it has no virtio network device",)
+    (found,) = hops([UNSEEN], ())
+    assert found.reasons("rings") == ("a: the guest was not stopped there",)

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from migrate.analysis.findings import analyse
+from migrate.analysis.guest_clock import GuestClock
+from migrate.model.recording import Arrivals
 from migrate.report.reanalysis import reanalyse
 from migrate.results.reader import read_attempt
 from migrate.results.recording_file import RECORDING, read_recording, recording_bytes
@@ -36,6 +39,23 @@ def test_a_recording_is_the_same_when_it_was_written_and_read(folder: Path, tmp_
         before, after = (getattr(one.traffic, way) for one in (recording, again))
         for column in ("seq", "sent_ns", "received_ns"):
             assert np.array_equal(getattr(before, column), getattr(after, column))
+
+
+def test_the_guests_clock_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = 0
+    fit = GuestClock.fit
+
+    def counted(egress: Arrivals, ingress: Arrivals) -> GuestClock:
+        nonlocal fits
+        fits += 1
+        return fit(egress, ingress)
+
+    monkeypatch.setattr(GuestClock, "fit", counted)
+    folder = next(path for path in RECORDINGS if path.name == "two-hops")
+    recording = read_recording(folder)
+    assert recording is not None
+    analyse(recording, read_attempt(folder).attempt.case)
+    assert fits == 1
 
 
 def test_there_is_one_of_each_kind() -> None:

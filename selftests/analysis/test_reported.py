@@ -32,3 +32,9 @@ def test_a_state_that_was_sent_after_the_stop_only_has_no_first_part() -> None:
 @pytest.mark.parametrize("size", [None, 0])
 def test_a_guest_without_a_vf_reports_no_vfio_bytes(size: int | None) -> None:
     assert with_vfio(ReportedFigures(), [at(10, size)], (STOP,)) == ReportedFigures()
+
+
+@pytest.mark.parametrize("stops", [(), (EARLIER,), (ELSEWHERE,)])
+def test_without_its_stop_nobody_knows_what_was_sent_before_it(stops: tuple[Event, ...]) -> None:
+    samples = [at(10, 100), at(20, 700), at(40, 900)]
+    assert with_vfio(ReportedFigures(), samples, stops) == ReportedFigures()

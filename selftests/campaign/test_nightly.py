@@ -29,7 +29,7 @@ from migrate.campaign.nightly import (
 from migrate.campaign.priority import PastTry
 from migrate.campaign.progress import Progress
 from migrate.campaign.session import Session, begin
-from migrate.cli.nightly import Duration
+from migrate.cli.options import Duration
 from migrate.errors import ConfigurationError, HostError
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 
-from migrate.campaign.progress import Progress, describe
-from migrate.model import Capability, HostFacts, Sample
+from migrate.campaign.progress import Progress, describe, outcome
+from migrate.model import Capability, HostFacts, MachineFacts, MachineState, Sample
 from migrate.report.doctor import plain
+from selftests.doubles import synthetic
 
 SAMPLE = Sample(at_ns=0, host="a", iteration=2, remaining_bytes=3 << 20, rate_bytes_s=5 << 20)
 
@@ -78,9 +79,31 @@ def test_doctor_tells_reason_and_remedy_and_what_a_mode_lacks() -> None:
     lines = {line.split()[0]: line for line in text.splitlines()[1:3]}
     assert "yes" in lines["tun"]
     assert "no such device; it takes: buy one" in lines["sriov"]
-    virtio, hostdev = text.splitlines()[3:]
+    virtio, hostdev, observers = text.splitlines()[3:]
+    assert observers.split(maxsplit=2)[1:] == [
+        "no",
+        "nothing experimental is asked of its QEMU: not tried on a throw-away guest",
+    ]
     assert virtio.split() == ["mode", "virtio", "yes"]
     assert "it lacks sriov, iommu" in hostdev
     text = plain([facts], {"hostdev": ()}, {"hostdev": ("vfio-variant",)})
-    said = text.splitlines()[-1].split(maxsplit=2)
+    said = text.splitlines()[-2].split(maxsplit=2)
     assert said[2] == "yes  but not migrated as it is: it lacks vfio-variant"
+
+
+def test_doctor_tells_what_a_host_is_made_of() -> None:
+    machine = MachineFacts(cpu="AMD EPYC", cpus=2, governor="powersave", virtualised="yes")
+    facts = HostFacts(host="a", root="x", kernel="6", versions={}, capabilities=(), machine=machine)
+    line = plain([facts], {}, {}).splitlines()[1]
+    assert line.split(maxsplit=1) == [
+        "machine",
+        "2 CPUs, AMD EPYC, virtualised, governor powersave",
+    ]
+
+
+def test_a_busy_machine_is_told_as_the_attempt_ends() -> None:
+    made = synthetic.attempt(synthetic.case())
+    busy = made.model_copy(update={"machine": MachineState(busy=("others",))})
+    quiet = made.model_copy(update={"machine": MachineState(busy=())})
+    assert outcome(busy).endswith("the machine was busy")
+    assert "busy" not in outcome(quiet) + outcome(made)

@@ -95,6 +95,22 @@ def test_roots_that_no_host_has_are_named(going: Session) -> None:
     assert "--lab" in place.remedy
 
 
+def test_a_host_that_is_not_there_today_says_why(going: Session) -> None:
+    absent = Capability(name="root", able=False, reason="unmet dependencies", remedy="another day")
+    sid = HostFacts(host="e", root="debian-sid", kernel="", versions={}, capabilities=(absent,))
+    going.facts = (*going.facts, sid)
+    place = going.place(case(roots=["debian-13", "debian-sid"]))
+    assert isinstance(place, Skip)
+    assert (place.reason, place.remedy) == ("unmet dependencies", "another day")
+    assert names(going.place(case())) == ("a", "b")
+
+
+def test_the_reason_is_that_of_the_hosts_that_a_case_is_for(going: Session) -> None:
+    place = going.place(case(roots=["debian-13", "debian-12"], needs=["moon"]))
+    assert isinstance(place, Skip)
+    assert place.reason == "it is day"
+
+
 def test_a_need_that_is_not_met_gives_reason_and_remedy(going: Session) -> None:
     place = going.place(case(needs=["moon"]))
     assert isinstance(place, Skip)

@@ -54,6 +54,12 @@ ALL_LIMITS: dict[str, Any] = {
 }
 
 
+def ring_rate(mib_s: float, written_mib_s: float | None) -> DirtyRate:
+    """Before the move, by the dirty ring, beside what the guest wrote."""
+    rate = {"when": "before", "method": "dirty-ring", "host": "a", "mib_s": mib_s}
+    return DirtyRate.model_validate({**rate, "written_mib_s": written_mib_s})
+
+
 def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
     fields: dict[str, Any] = {
         "direction": "egress",
@@ -150,7 +156,7 @@ def attempt(
                 first_announce_ms=1.0,
             ),
         ),
-        "dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=4.0),),
+        "dirty_rates": (ring_rate(4.0, 4.0),),
         **({"error": CANCELED} if "error" in (expect or {}) else {}),
         **changes,
     }
@@ -243,8 +249,10 @@ SAMPLES: Mapping[str, Samples] = {
         {"backend_failed": ("unable to start vhost net: 95",)},
         {"QEMU's log": {"backend_failed": None}},
     ),
-    "handoff.equal": Samples(hop(devices=(DIFFERS,))),
-    "ring.sound": Samples(hop(rings=(BROKEN,))),
+    "handoff.equal": Samples(
+        hop(devices=(DIFFERS,)), {"each network device's state on both ends": hop(devices=None)}
+    ),
+    "ring.sound": Samples(hop(rings=(BROKEN,)), {"each of its queues": hop(rings=None)}),
     "downtime.explained": Samples(
         {
             "explained": tuple(
@@ -264,7 +272,8 @@ SAMPLES: Mapping[str, Samples] = {
     ),
     "announce.sent": Samples(hop(first_announce_ms=900.0)),
     "dirty.rate": Samples(
-        {"dirty_rates": (DirtyRate(when="before", method="dirty-ring", host="a", mib_s=40.0),)}
+        {"dirty_rates": (ring_rate(40.0, 4.0),)},
+        {"the guest's count": {"dirty_rates": (ring_rate(4.0, None),)}},
     ),
     "clean": Samples(
         {"leftovers": ("tap vnet0",)}, {"a search for leftovers": {"leftovers": None}}

@@ -77,6 +77,61 @@ def test_what_was_not_compared_is_in_the_evidence() -> None:
     assert (found.result, "not compared: 1 fields" in found.evidence) == ("pass", True)
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("queue 2: size (source only)", "queue 2: last available (source only)"), "queue 2"),
+        (("status (source only)", "features (source only)"), "status, features"),
+        (("queue 0: last available (target only)",), "queue 0"),
+    ],
+)
+def test_a_handoff_of_which_a_part_was_not_compared_is_not_measured(
+    told: tuple[str, ...], said: str
+) -> None:
+    half = nic().model_copy(update={"untold": told, "fields_compared": 5})
+    found = verdict("handoff.equal", {"handoff": True}, **hop(devices=(half,), unseen=HOW))
+    assert found.result == "unmeasured"
+    assert found.evidence == f"not compared of {half.device}: {said}; b: it ran on"
+
+
+def test_a_handoff_is_judged_on_every_hop_and_for_every_network_device() -> None:
+    whole = MoveDetails(hop=1, devices=(nic(),))
+    second = MoveDetails(hop=2, devices=(nic(compared=False),))
+    neither = MoveDetails(hop=2, devices=None, unseen=HOW)
+    for last, said in (
+        (second, "hop 2: no device was compared"),
+        (neither, "hop 2: no device was compared; b: it ran on"),
+    ):
+        found = verdict("handoff.equal", {"handoff": True}, inside=(whole, last))
+        assert (found.result, found.evidence) == ("unmeasured", said)
+    other = nic(compared=False).model_copy(update={"device": "0000:02/virtio-net"})
+    found = verdict("handoff.equal", {"handoff": True}, **hop(devices=(nic(), other)))
+    assert found.evidence == "0000:02/virtio-net was not compared"
+    nothing = nic().model_copy(update={"fields_compared": 0})
+    assert verdict("handoff.equal", {"handoff": True}, **hop(devices=(nothing,))).result == (
+        "unmeasured"
+    )
+
+
+def test_a_difference_on_one_hop_fails_whatever_another_one_lacks() -> None:
+    first = MoveDetails(hop=1, devices=(nic(differs(lawful=False)),))
+    found = verdict("handoff.equal", {"handoff": True}, inside=(first, MoveDetails(hop=2)))
+    assert (found.result, found.evidence[:6]) == ("fail", "hop 1:")
+
+
+def test_a_reason_of_another_part_is_not_given_for_this_one() -> None:
+    details = MoveDetails(
+        unseen=("its bytes", "its rings"),
+        missing={"bytes": ("its bytes",), "rings": ("its rings",), "devices": ()},
+    )
+    assert verdict("ring.sound", {"rings": True}, inside=(details,)).evidence == (
+        "no ring was read; its rings"
+    )
+    assert verdict("handoff.equal", {"handoff": True}, inside=(details,)).evidence == (
+        "no device was compared"
+    )
+
+
 HOW = ("b: it ran on",)
 SOUND = RingAudit(device="nic", queue=1, kind="split", size=8, facts={"used": "1"})
 
@@ -100,6 +155,31 @@ SOUND = RingAudit(device="nic", queue=1, kind="split", size=8, facts={"used": "1
 def test_a_ring_is_sound(rings: Any, result: str, said: str) -> None:
     found = verdict("ring.sound", {"rings": True}, **hop(rings=rings, unseen=HOW))
     assert (found.result, said in found.evidence) == (result, True)
+
+
+UNREAD = SOUND.model_copy(update={"facts": {}, "unchecked": ("no memory",)})
+
+
+def test_rings_are_sound_only_if_each_was_read_on_every_hop() -> None:
+    some = (SOUND, UNREAD, UNREAD.model_copy(update={"queue": 2}))
+    found = verdict("ring.sound", {"rings": True}, **hop(rings=some))
+    assert (found.result, found.measured) == ("unmeasured", "")
+    assert found.evidence == "rings read: 1 of 3; queue 1: no memory; queue 2: no memory"
+    hops = (MoveDetails(hop=1, rings=(SOUND,)), MoveDetails(hop=2, rings=None, unseen=HOW))
+    found = verdict("ring.sound", {"rings": True}, inside=hops)
+    assert (found.result, found.evidence) == (
+        "unmeasured",
+        "hop 2: no ring was read; b: it ran on",
+    )
+    broken = SOUND.model_copy(update={"broken": ("used > avail",)})
+    found = verdict("ring.sound", {"rings": True}, **hop(rings=(broken, UNREAD)))
+    assert found.result == "fail"
+
+
+def test_a_verdict_lists_the_first_rules_and_counts_the_rest() -> None:
+    broken = SOUND.model_copy(update={"broken": tuple(f"rule {n}" for n in range(1000))})
+    found = verdict("ring.sound", {"rings": True}, **hop(rings=(broken,)))
+    assert found.evidence.endswith("rule 9; and 990 more")
 
 
 def gone(dark_ms: int, error_ms: int = 0, direction: Direction = "egress") -> GapExplanation:
@@ -215,6 +295,7 @@ def test_a_difference_names_its_hop_where_there_are_several() -> None:
 
 def rate(method: DirtyMethod, mib_s: float | None, error: float = 0.0, **more: Any) -> DirtyRate:
     told: dict[str, Any] = {"when": "before", "host": "a", "reason": "" if mib_s else "no such"}
+    told |= {"written_mib_s": 16.0}
     told |= {"method": method, "mib_s": mib_s, "error_mib_s": error, **more}
     return DirtyRate.model_validate(told)
 
@@ -231,7 +312,7 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
         ((NO_RING, rate("page-sampling", 99), rate("dirty-bitmap", 12)), "pass", "dirty-bitmap"),
         (
             (NO_RING, rate("dirty-bitmap", None), rate("page-sampling", 14, 2)),
-            *("pass", "14 ± 2.0 MiB/s, set 16; the error is twice the deviation"),
+            *("pass", "14 ± 2.0 MiB/s, the guest wrote 16.0 of 16; the error is"),
         ),
         ((rate("page-sampling", 8, 2),), "unmeasured", "the limit lies inside the error"),
         ((rate("dirty-bitmap", 0.0),), "fail", "by dirty-bitmap: 0"),
@@ -240,6 +321,12 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
             *("unmeasured", "dirty-ring: no such; dirty-bitmap: no such"),
         ),
         (None, "unmeasured", "nothing was measured"),
+        # Asked for 16, the guest came to write 1: a method that says so is right.
+        ((rate("page-sampling", 1, 0.4, written_mib_s=1.1),), "pass", "wrote 1.1 of 16"),
+        ((rate("page-sampling", 16, written_mib_s=1.1),), "fail", "wrote 1.1 of 16"),
+        ((rate("dirty-ring", 4, 2, written_mib_s=1.1),), "fail", "wrote 1.1 of 16"),
+        ((rate("dirty-ring", 16, written_mib_s=None),), "unmeasured", "did not tell"),
+        ((rate("dirty-ring", 16, written_mib_s=0.0),), "unmeasured", "wrote nothing"),
     ],
 )
 def test_a_dirty_rate_is_as_it_was_set(rates: Any, result: str, said: str) -> None:

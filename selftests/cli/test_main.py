@@ -59,7 +59,7 @@ def test_a_labs_own_workload_is_that_of_its_cases(
     lab.write_text('kind = "nested"\n[workload]\ninterval_us = 7000\nsettle_s = 5\n')
     cases: list[Case] = []
     monkeypatch.setattr(
-        run, "_run", lambda _config, files, **_: cases.extend(c for f in files for c in f.cases)
+        run, "_run", lambda _config, files, *_: cases.extend(c for f in files for c in f.cases)
     )
     line = [*map(str, words), "--lab", str(lab), "--set", "workload.settle_s=2"]
     cli.cli(line, standalone_mode=False)

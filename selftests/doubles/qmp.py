@@ -14,6 +14,8 @@ from typing import Any
 from migrate.clock import Deadline
 from migrate.drivers.shell import Completed
 from migrate.lab.namespaces import NamespaceHost
+from migrate.model import Observers, QuestionTrial
+from migrate.recorder.qmp_queries import EXPERIMENTAL
 
 Message = Mapping[str, Any]
 Answers = Sequence[Message]
@@ -30,6 +32,17 @@ DONE: Message = {"return": {}}
 HANGS: Sequence[Message] = ()
 ENDS: Sequence[Message] = ({"ends": True},)
 PATIENCE_S = 10.0
+
+
+def observers(version: str = "10.0.2", **harms: str) -> Observers:
+    """Every question was tried with a QEMU and may be asked, but for those that do ``harms``."""
+    named = {name.replace("_", "-"): harm for name, harm in harms.items()}
+    trials = [
+        QuestionTrial(command=name, state=state, backing="none", harm=named.get(name, ""))
+        for state, names in EXPERIMENTAL.items()
+        for name in names
+    ]
+    return Observers(qemu=version, trials=tuple(trials), untried="")
 
 
 def refusal(words: str) -> Message:

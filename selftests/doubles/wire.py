@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from migrate.analysis.outage import Measurement, TrafficObservation, measure
 from migrate.clock import Offset
 from migrate.model import Direction, Gap, Phase
-from migrate.model.recording import Arrivals
+from migrate.model.recording import Arrivals, Sends
 
 MS = 1_000_000
 AXIS_ZERO = 5_000_000 * MS
@@ -73,6 +73,12 @@ class Wire:
     overtake: tuple[int, ...] = ()
     """Numbers that arrive just behind the next one, each way."""
     peer_error: float = 0.0
+    loss: float = 0.0
+    """The share of packets that is lost each way, one by one."""
+    lapses: float = 0.0
+    """Of the senders, a second: one sends nothing for up to 20 ms, and skips what was due then."""
+    sends: bool = False
+    """Whether the senders' own records of what they sent are at hand."""
     phases: tuple[Phase, ...] = ()
     seed: int = 1
 
@@ -113,7 +119,7 @@ class Wire:
             if trouble.kind == "held" and trouble.direction == direction:
                 inside = (arrived >= trouble.begin) & (arrived < trouble.end)
                 arrived[inside] = trouble.end + (arrived[inside] - trouble.begin) * 1e-3
-        lost = np.zeros(len(sent), dtype=np.bool_)
+        lost = rng.random(len(sent)) < self.loss
         for trouble in self.troubles:
             if trouble.kind == "cut" and trouble.direction == direction:
                 lost |= (sent >= trouble.begin) & (sent < trouble.end)
@@ -134,10 +140,24 @@ class Wire:
                 slots = np.where(slots >= stop.begin, slots + stop.length, slots)
         return np.asarray(slots[slots < self.length])
 
+    def _late(self, slots: Times, rng: np.random.Generator, *, guest: bool) -> Times:
+        """What is sent, by a sender that has lapses."""
+        if not self.lapses:
+            return slots
+        slots = slots + rng.exponential(0.03 * self.interval, len(slots))
+        for begin in rng.uniform(0, self.length, rng.poisson(self.lapses * self.length / 1000)):
+            end = begin + rng.uniform(2, 20)
+            inside = np.flatnonzero((slots >= begin) & (slots < end))
+            if len(inside):
+                slots[inside[-1]] = end
+                slots = np.delete(slots, inside[:-1])
+        return np.maximum.accumulate(self._awake(slots) if guest else slots)
+
     def log(self) -> TrafficObservation:
         """What the two logs hold."""
         rng = np.random.default_rng(self.seed)
-        out, back = self._sent_by_guest(), np.arange(0.0, self.length, self.interval)
+        out = self._late(self._sent_by_guest(), rng, guest=True)
+        back = self._late(np.arange(0.0, self.length, self.interval), rng, guest=False)
         at_peer = self._wire("egress", out, rng)
         at_guest = self._wire("ingress", back, rng)
         egress = self._rows(at_peer, _ns(self.guest_clock(out), GUEST_ZERO), None)
@@ -152,6 +172,8 @@ class Wire:
             floor_window=(on_axis(0), on_axis(self.floor)),
             window=(on_axis(0), on_axis(self.length)),
             phases=self.phases,
+            unreceived_egress=self._unreceived(at_peer, self.guest_clock(out), GUEST_ZERO),
+            unreceived_ingress=self._unreceived(at_guest, back, PEER_ZERO),
             jumps=tuple(
                 (
                     int(_ns(self.guest_clock(np.array([t.begin])), GUEST_ZERO)[0]),
@@ -161,6 +183,10 @@ class Wire:
                 if t.clock_runs
             ),
         )
+
+    def _unreceived(self, arrived: Times, sent: Times, zero: int) -> Sends | None:
+        lost = np.flatnonzero(~np.isfinite(arrived))
+        return Sends(lost, _ns(sent[lost], zero)) if self.sends else None
 
     def _rows(self, arrived: Times, sent_ns: NDArray[np.int64], guest_zero: int | None) -> Arrivals:
         """The log in the order of arrival; stamped by the guest if it has a zero, else the peer."""

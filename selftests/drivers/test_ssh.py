@@ -7,8 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -19,12 +21,13 @@ from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, key_pair, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Host
+from migrate.lab.api import Host, Lab
 from migrate.lab.config import cache_folder
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import Resources
+from migrate.recorder.machines import machines_of
 from selftests.doubles.rack_here import start_sshd
 from selftests.helpers import soon
 
@@ -254,6 +257,22 @@ def test_its_files_are_read_as_they_are(remote: RemoteHost, place: NamespaceHost
         assert host.read("/tmp/a file", soon()) == content
         with pytest.raises(HostError, match="No such file"):
             host.read("/tmp/none", soon())
+
+
+def test_its_machine_is_looked_at_in_one_round_trip_a_look(
+    remote: RemoteHost, place: NamespaceHost
+) -> None:
+    """Over ssh it is another host, and the same machine as the controller's, by its boot id."""
+    pid = place.run(["pgrep", "-x", "libvirtd"], soon()).out.split()[0]
+    place.file("/run/libvirtd.pid").write_text(f"{pid}\n")
+    lab = cast("Lab", SimpleNamespace(places={}, machine_pid_file=None, patience=1.0))
+    with ExitStack() as stack:
+        (machine,) = machines_of(lab, (remote,), None, stack)
+        machine.begin(soon())
+        machine.look(soon())
+        recording = machine.recording()
+    assert (recording.name, recording.hosts) == ("controller", ("a",))
+    assert {"migrate-lab", "libvirt on a", "ssh on a"} <= set(recording.samples[-1].parts_s)
 
 
 @contextmanager

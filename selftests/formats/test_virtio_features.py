@@ -14,6 +14,7 @@ from migrate.formats.virtio_features import (
     canonical_name,
     feature_mask,
     feature_names,
+    features_of_driver,
     not_shadowable,
     refusal_remedy,
 )
@@ -43,6 +44,13 @@ def test_a_mask_of_features_becomes_names_and_back() -> None:
     assert feature_names(0) == ()
 
 
+def test_features_of_a_driver_are_read_lowest_first() -> None:
+    """As /sys/bus/virtio/devices/virtio0/features has them; newer kernels print 128 digits."""
+    bits = "".join("1" if bit in (0, 5, 34, 67) else "0" for bit in range(128))
+    assert features_of_driver(bits) == ("csum", "mac", "ring_packed", "host_udp_tunnel_gso")
+    assert features_of_driver("") == ()
+
+
 @pytest.mark.parametrize(
     ("told", "name"),
     [
@@ -51,6 +59,7 @@ def test_a_mask_of_features_becomes_names_and_back() -> None:
         ("RING_PACKED", "ring_packed"),
         (54, "guest_uso4"),
         (48, "bit 48"),
+        ("IOMMU_PLATFORM", "access_platform"),
         ("NEW", "new"),
     ],
 )

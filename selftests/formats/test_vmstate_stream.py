@@ -136,6 +136,12 @@ def test_several_queue_pairs_and_no_offloads() -> None:
     assert state.unread == ""
 
 
+def test_features_beyond_the_64th_are_read_too() -> None:
+    """As QEMU saves them from 10.1 on."""
+    wide = subsection("virtio/128bit_features", (1 << 67 - 64).to_bytes(8, "big"))
+    assert decode_net_state(net_state() + wide).features[-1] == "host_udp_tunnel_gso"
+
+
 def test_an_unknown_subsection_is_named_and_what_was_read_stays() -> None:
     state = decode_net_state(net_state() + subsection("virtio/from_tomorrow", b"xyz"))
     assert "virtio/from_tomorrow" in state.unread

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from migrate.analysis.meter_losses import losses_of
 from migrate.clock import Deadline
 from migrate.errors import GuestError
 from migrate.guest import probe as client
@@ -519,6 +520,41 @@ def test_kernel_stamps_do_not_count_the_receivers_own_delay(left: Running, right
     assert late < 20, "200 packets waited up to 200 ms for the process, but not for the kernel"
 
 
+def test_a_sender_knows_when_it_sent_what_did_not_arrive(left: Running, right: Running) -> None:
+    exchange(left, right)
+    wait_until(received(right, 100))
+    left.stop_stream()
+    wait_until(lambda: right.stream_status().received == left.stream_status().sent)
+    got = right.arrivals()
+    assert len(left.unreceived(got.seq)) == 0
+    assert np.array_equal(left.sends(), got.sent_ns)
+    lost = np.isin(got.seq, [3, 50, 51])
+    missing = left.unreceived(got.seq[~lost])
+    assert missing.seq.tolist() == [3, 50, 51]
+    assert missing.sent_ns.tolist() == got.sent_ns[lost].tolist()
+
+
+def test_what_a_sockets_buffer_had_no_room_for_is_known_to_be_the_probes(
+    left: Running, right: Running
+) -> None:
+    port = right.open_stream(STREAM)
+    left.open_stream(STREAM)
+    left.send_stream(LOOPBACK, port, 10, 1400)
+    wait_until(received(right, 100))
+    right.process.send_signal(signal.SIGSTOP)
+    flood = left.stream_status().sent + 30_000
+    wait_until(lambda: left.stream_status().sent > flood)
+    left.stop_stream()
+    right.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: right.meter_loss().dropped > 0)
+    sent = left.stream_status().sent
+    wait_until(lambda: right.stream_status().received + right.meter_loss().dropped >= sent)
+    loss, got = right.meter_loss(), right.arrivals()
+    assert loss.dropped == sent - len(got)
+    lost = losses_of(loss, got, "right")
+    assert lost.cut_short or len(lost.numbers) == loss.dropped
+
+
 def test_a_full_log_counts_what_it_drops(forgetful_program: Path, left: Running) -> None:
     with running(forgetful_program) as forgetful:
         exchange(left, forgetful)
@@ -530,6 +566,8 @@ def test_a_full_log_counts_what_it_drops(forgetful_program: Path, left: Running)
         assert len(forgetful.arrivals()) == 200
         assert len(forgetful.receipts()) <= 200
         assert counts.received > 200
+        assert forgetful.meter_loss().full
+        assert not left.meter_loss().full
 
 
 # --- memory -------------------------------------------------------------------------------------
@@ -544,6 +582,28 @@ def test_memory_that_was_rewritten_verifies(left: Running) -> None:
     left.dirty_stop()
     with pytest.raises(GuestError, match="no memory"):
         left.verify()
+
+
+def test_what_the_workload_did_is_noted_each_second(left: Running, right: Running) -> None:
+    left.work_start()
+    left.dirty_start(1, 4.0)
+    exchange(left, right)
+    left.tcp_open(LOOPBACK, right.tcp_listen(), 1)
+    wait_until(lambda: len(left.work_log()) > 2)
+    left.work_stop()
+    first, *_, last = left.work_log()
+    assert (first.pages, first.packets, first.tcp_bytes) == (0, 0, 0)
+    assert 0 < last.pages <= left.verify().writes
+    assert last.packets > 0
+    assert last.tcp_bytes >= 64
+    assert last.at_ns > first.at_ns + 1_000_000_000
+    assert len(left.work_log()) == len(left.work_log())
+
+
+def test_a_probe_that_notes_nothing_has_no_seconds(left: Running) -> None:
+    assert left.work_log() == ()
+    left.work_stop()
+    assert left.work_log() == ()
 
 
 def test_a_wrong_byte_is_found_and_named(left: Running) -> None:

@@ -85,6 +85,63 @@ def test_a_root_that_fails_leaves_nothing_half_made(
     assert left(tmp_path) == []
 
 
+UNMET = """\
+echo "I: running apt-get update..." >&2
+case $asked in
+*openvswitch*)
+    echo "The following packages have unmet dependencies:" >&2
+    echo " openvswitch-switch-dpdk : Depends: librte-vhost26 but it is not installable" >&2
+    echo "E: mmdebstrap failed to run" >&2
+    exit 25 ;;
+esac"""
+
+
+def write_asked(program: Path, then: str) -> None:
+    """As :func:`write`; what it was asked for is in ``asked``, and in the root."""
+    write(program, f'echo "$asked" >"$1/etc/asked"\n{then}')
+    program.write_text(program.read_text().replace("#!/bin/sh\n", '#!/bin/sh\nasked="$*"\n'))
+
+
+def test_a_rolling_root_takes_a_mirror_that_lags_behind(tmp_path: Path, fake: Path) -> None:
+    write_asked(fake, "exit 0")
+    folder = ensure_root("debian-sid", tmp_path)
+    assert "check-valid-until=no" in (folder / "etc/sources").read_text()
+    assert "openvswitch-switch-dpdk" in (folder / "etc/asked").read_text()
+    assert "valid-until" not in (ensure_root("debian-13", tmp_path) / "etc/sources").read_text()
+
+
+def test_a_rolling_root_does_without_what_cannot_be_had_today(
+    tmp_path: Path, fake: Path, told: SaidSoFar
+) -> None:
+    write_asked(fake, UNMET)
+    folder = ensure_root("debian-sid", tmp_path)
+    asked = (folder / "etc/asked").read_text()
+    assert "qemu-system-x86" in asked
+    assert "openvswitch" not in asked
+    assert "librte-vhost26 but it is not installable" in "\n".join(told.lines)
+    with pytest.raises(HostError, match="unmet dependencies"):
+        ensure_root("debian-13", tmp_path)
+
+
+def test_a_mirror_out_of_reach_is_no_missing_package(tmp_path: Path, fake: Path) -> None:
+    write(fake, "echo again >>$0.count; echo 'E: no mirror' >&2; exit 25")
+    with pytest.raises(HostError, match="make a root of Debian sid: E: no mirror"):
+        ensure_root("debian-sid", tmp_path)
+    assert fake.with_name("mmdebstrap.count").read_text() == "again\n"
+    assert left(tmp_path) == []
+
+
+def test_a_rolling_root_is_made_anew_each_week(
+    tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(fake, "exit 0")
+    monkeypatch.setattr(roots, "_week", lambda: (2026, 48))
+    first = ensure_root("debian-sid", tmp_path)
+    assert ensure_root("debian-sid", tmp_path) == first
+    monkeypatch.setattr(roots, "_week", lambda: (2026, 49))
+    assert ensure_root("debian-sid", tmp_path) != first
+
+
 def test_without_mmdebstrap_the_package_is_named(
     tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

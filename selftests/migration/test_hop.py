@@ -52,7 +52,7 @@ def rig(phases: list[PhaseName]) -> Rig:
         clocks=cast("Any", Clocks()),
         rewrites={"a": (), "b": ()},
         hotplug=plain,
-        start=cast("Any", None),
+        start=cast("Any", SimpleNamespace(nic=None)),
         machines=cast("Any", None),
     )
 

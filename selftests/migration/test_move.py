@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from migrate.clock import now_ns
+from migrate.clock import Deadline, now_ns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain
 from migrate.errors import HostError
@@ -171,6 +171,87 @@ def test_a_fault_waits_for_the_phases_of_a_primary(
             phases.feed(event)
             assert done == ([] if list(script).index(name) < list(script).index(at) else ["b"])
         assert faults.not_done() == ()
+
+
+def frozen(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], bool]
+) -> tuple[list[str], threading.Event]:
+    """The signals that the target's QEMU gets, and whether one let it go on."""
+    signals: list[str] = []
+    went_on = threading.Event()
+
+    def send(host: Any, _uuid: str, signal: str) -> bool:
+        assert host.name == "b"
+        signals.append(signal)
+        if signal == "CONT":
+            went_on.set()
+        return answer(signal)
+
+    monkeypatch.setattr("migrate.migration.faults.signal_qemu", send)
+    return signals, went_on
+
+
+def freezing(listener: Listener, for_s: float | None) -> tuple[Hop, PhaseTracker]:
+    fault = Fault(at="device", do="freeze-guest", on="target", for_s=for_s)
+    phases, nobody = PhaseTracker("a"), cast("Any", None)
+    case = Case(id="x", faults=(fault,))
+    return Hop(case, nobody, move_end("a").host, move_end("b").host, listener, phases), phases
+
+
+def test_a_fault_with_a_time_ends_by_itself_and_is_put_back_once(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals, went_on = frozen(monkeypatch, lambda _signal: True)
+    hop, phases = freezing(listener, for_s=0.001)
+    with inject_faults(hop):
+        phases.feed(said("device"))
+        assert went_on.wait(20)
+        over = "fault over: freeze-guest"
+        assert listener.wait(lambda event: event.name == over, Deadline.after(20))
+    assert signals == ["STOP", "CONT"]
+
+
+@pytest.mark.parametrize("for_s", [None, 1000.0])
+def test_a_fault_lasts_no_longer_than_the_move(
+    for_s: float | None, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals, _ = frozen(monkeypatch, lambda _signal: True)
+    hop, phases = freezing(listener, for_s)
+    with inject_faults(hop):
+        phases.feed(said("device"))
+        assert signals == ["STOP"]
+    assert signals == ["STOP", "CONT"]
+    assert "fault over: freeze-guest" not in [event.name for event in listener.events()]
+
+
+def test_a_guest_that_is_not_there_can_not_be_frozen(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen(monkeypatch, lambda _signal: False)
+    hop, phases = freezing(listener, for_s=None)
+    with inject_faults(hop), pytest.raises(HostError, match="does not run there"):
+        phases.feed(said("device"))
+
+
+def test_what_could_not_be_put_back_in_time_is_tried_again_and_told(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+    tried = threading.Event()
+
+    def refuse(_host: Any, _uuid: str, signal: str) -> bool:
+        tries.append(signal)
+        if signal == "CONT":
+            tried.set()
+            raise HostError("signal", said="no route to host")
+        return True
+
+    monkeypatch.setattr("migrate.migration.faults.signal_qemu", refuse)
+    hop, phases = freezing(listener, for_s=0.001)
+    with pytest.raises(HostError, match="no route"), inject_faults(hop):
+        phases.feed(said("device"))
+        assert tried.wait(20)
+    assert tries == ["STOP", "CONT", "CONT"]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from migrate.analysis.dirty_rate import NOT_RECKONED, rate_during
-from migrate.errors import MeasurementError
+from migrate.errors import GuestError, MeasurementError
 from migrate.lab.api import Host
 from migrate.model import DirtyRate, Expect, Sample
 from migrate.recorder import dirty_rate
@@ -23,6 +25,7 @@ from migrate.recorder.dirty_rate import (
     in_attempt,
     measure,
 )
+from migrate.recorder.events import Listener
 from selftests.doubles import synthetic
 from selftests.doubles.qmp import DONE, ENDS, Answers, Here, Message, Script, StandIn, here, refusal
 
@@ -71,11 +74,14 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def rig(pair: tuple[Host, Host], **expect: Any) -> Rig:
-    """Just what it takes to measure."""
+    """Just what it takes to measure; the guest writes 1024 pages between two questions."""
+    pages = itertools.count(0, 1024)
+    guest = SimpleNamespace(pages_written=lambda: next(pages))
     case = synthetic.case().model_copy(update={"expect": Expect(**expect)})
     nobody = cast("Any", None)
     env = AttemptEnv(lab=nobody)
-    return Rig(case, env, pair, nobody, nobody, nobody, nobody, {}, {}, nobody, nobody)
+    traffic = cast("Any", SimpleNamespace(guest=guest))
+    return Rig(case, env, pair, nobody, traffic, Listener(), nobody, {}, {}, nobody, nobody)
 
 
 def test_rates_are_measured_on_the_host_that_has_the_guest_before_and_after(serve: Serve) -> None:
@@ -95,6 +101,24 @@ def test_rates_are_measured_on_the_host_that_has_the_guest_before_and_after(serv
     ]
 
 
+def test_a_rate_has_what_the_guest_wrote_meanwhile_by_its_own_count(
+    serve: Serve, tmp_path: Path
+) -> None:
+    hosts = (serve("a", emulated(16))[0], here("b", tmp_path))
+    rates = measure_dirty_rates(rig(hosts, dirty_rate_within=0.5), "before", ("a",))
+    assert all((rate.written_mib_s or 0) > 0 for rate in rates)
+
+
+def test_a_guest_that_does_not_tell_leaves_the_rate_alone(serve: Serve) -> None:
+    def silent() -> int:
+        raise GuestError("ask", said="no memory is being dirtied")
+
+    host, _ = serve("a", emulated(16))
+    sampled, *_ = in_attempt([host], "before", 128, Listener(), silent)
+    assert (sampled.mib_s, sampled.written_mib_s) == (16.0, None)
+    assert "no memory is being dirtied" in sampled.reason
+
+
 def test_a_case_that_does_not_ask_leaves_the_guest_alone(tmp_path: Path) -> None:
     hosts = (here("a", tmp_path), here("b", tmp_path))
     assert measure_dirty_rates(rig(hosts), "before", ("a",)) == ()
@@ -102,7 +126,7 @@ def test_a_case_that_does_not_ask_leaves_the_guest_alone(tmp_path: Path) -> None
 
 def test_a_sample_is_as_large_as_qemu_takes_it_and_has_its_error(serve: Serve) -> None:
     host, qemu = serve("a", emulated(16))
-    sampled, *_ = in_attempt([host], "before", 128)
+    sampled, *_ = in_attempt([host], "before", 128, Listener())
     commands = [arguments for name, arguments in qemu.heard if name == "calc-dirty-rate"]
     assert commands[:2] == [
         {"calc-time": 1, "mode": "page-sampling", "sample-pages": 16384},
@@ -114,14 +138,14 @@ def test_a_sample_is_as_large_as_qemu_takes_it_and_has_its_error(serve: Serve) -
 
 def test_a_sample_of_a_large_guest_takes_no_larger_a_share_than_it_needs(serve: Serve) -> None:
     host, qemu = serve("a", emulated(0))
-    sampled, *_ = in_attempt([host], "before", 64 * 1024)
+    sampled, *_ = in_attempt([host], "before", 64 * 1024, Listener())
     assert qemu.heard[1][1]["sample-pages"] == 256
     assert sampled.error_mib_s > 1, "that none of the sample was dirty does not mean that none is"
 
 
 def test_a_ring_tells_the_rate_by_processor(serve: Serve) -> None:
     host, _ = serve("a", {**emulated(), "calc-dirty-rate": [DONE], "query-dirty-rate": ringed})
-    *_, ring = in_attempt([host], "before", 128)
+    *_, ring = in_attempt([host], "before", 128, Listener())
     assert (ring.method, ring.mib_s, ring.per_vcpu_mib_s) == ("dirty-ring", 16.0, (8.0, 8.0))
 
 
@@ -135,7 +159,7 @@ def test_a_method_that_fails_does_not_take_the_others_with_it(
 
     monkeypatch.setattr(dirty_rate, "measure", stuck)
     host, _ = serve("a", emulated())
-    sampled, bitmap, _ = in_attempt([host], "before", 128)
+    sampled, bitmap, _ = in_attempt([host], "before", 128, Listener())
     assert (sampled.mib_s, bitmap.mib_s) == (16.0, None)
     assert "still measuring" in bitmap.reason
 
@@ -163,14 +187,14 @@ def no_qemu(tmp_path: Path) -> list[Here]:
 def test_what_cant_be_asked_is_told_by_every_method(
     hosts: Callable[[Path], list[Here]], said: str, tmp_path: Path
 ) -> None:
-    found = in_attempt(hosts(tmp_path), "after", 128)
+    found = in_attempt(hosts(tmp_path), "after", 128, Listener())
     assert [rate.mib_s for rate in found] == [None] * 3
     assert all(said in rate.reason for rate in found)
 
 
 def test_a_qemu_that_ends_meanwhile_leaves_its_reason(serve: Serve) -> None:
     host, _ = serve("a", {**emulated(), "query-dirty-rate": ENDS})
-    found = in_attempt([host], "after", 128)
+    found = in_attempt([host], "after", 128, Listener())
     assert all(rate.mib_s is None and rate.reason for rate in found)
 
 

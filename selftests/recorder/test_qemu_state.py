@@ -10,7 +10,7 @@ import pytest
 
 from migrate.clock import Deadline, now_ns
 from migrate.formats.qemu_migration import sample_of_query
-from migrate.model import Event, Sample
+from migrate.model import Event, Observers, Sample
 from migrate.model.recording import AnnounceParameters, Blocktime, DeviceStates
 from migrate.recorder.events import Listener
 from migrate.recorder.qemu_state import QemuWatch, Regions, watch_qemus
@@ -25,6 +25,7 @@ from selftests.doubles.qmp import (
     StandIn,
     event,
     here,
+    observers,
     refusal,
 )
 
@@ -52,7 +53,7 @@ def status(*, vhost: bool = False) -> Message:
     return {"return": {**told, "vhost-dev": BACKEND} if vhost else told}
 
 
-def script(**more: Answers) -> dict[str, Answers]:
+def script(**more: Answers | Callable[[Message], Answers]) -> dict[str, Any]:
     """A QEMU with one network device of one queue."""
     named = {name.replace("_", "-"): answers for name, answers in more.items()}
     return {
@@ -92,8 +93,11 @@ def moved(tmp_path: Path) -> Iterator[World]:
         until: Callable[[QemuWatch], bool],
         regions: Regions = lambda *_: (),
         greeting: Message = GREETING,
+        tried: Observers | None = None,
+        listener: Listener | None = None,
     ) -> QemuWatch:
-        listener = Listener()
+        listener = listener or Listener()
+        may = dict.fromkeys(("a", "b"), tried or observers())
         hosts = []
         for name, its in (("a", source), ("b", target)):
             folder = tmp_path / name
@@ -102,7 +106,7 @@ def moved(tmp_path: Path) -> Iterator[World]:
             if its is not None:
                 made.append(StandIn(folder / "migrate-lab.monitor", its, (greeting,)))
         sampled: list[Sample] = []
-        with watch_qemus(hosts[0], hosts[1], listener, sampled.append, regions) as watch:
+        with watch_qemus(hosts[0], hosts[1], listener, sampled.append, regions, may) as watch:
             assert watch is not None
             if target is not None:
                 arrival = Event(at_ns=now_ns(), source="libvirt", host="b", name="started")
@@ -230,23 +234,131 @@ def test_a_card_is_known_by_its_device_and_its_vlans_are_ranges(moved: World) ->
     assert ranges([]) == []
 
 
-def test_a_qemu_that_a_question_ends_is_not_asked_it(moved: World) -> None:
-    """QEMU 11.1.3 fails an assertion at x-query-virtio-status."""
-    version = {"qemu": {"major": 11, "minor": 1, "micro": 3}, "package": "Debian"}
-    deadly = {"x_query_virtio_status": ENDS, "x_query_virtio_queue_status": ENDS}
-    source = script(query_migrate=[ACTIVE, STOP], **deadly)
-    target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")], **deadly)
+NEWER: Message = {
+    "QMP": {
+        "version": {"qemu": {"major": 11, "minor": 1, "micro": 3}, "package": "Debian"},
+        "capabilities": [],
+    }
+}
+DEADLY = observers("11.1.3", x_query_virtio_status="ends")
+"""As it was found with a throw-away guest of QEMU 11.1.3."""
+NO_STATUS: Script = {"x_query_virtio_status": ENDS}
+
+
+def queues(count: int) -> Callable[[Message], Answers]:
+    def answers(arguments: Message) -> Answers:
+        number = arguments["queue"]
+        refused = refusal(f"Invalid virtqueue number {number}")
+        return [{"return": {"queue-index": number}}] if number < count else [refused]
+
+    return answers
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_a_qemu_that_a_question_ends_is_not_asked_it(moved: World, count: int) -> None:
+    """What else can be had is: its queues until it refuses one, filters, the configuration."""
+    more = {**NO_STATUS, "x_query_virtio_queue_status": queues(count)}
+    source = script(query_migrate=[ACTIVE, STOP], **more)
+    target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")], **more)
     found = moved(
         source,
         target,
         lambda watch: bool(watch.source and watch.target),
-        greeting={"QMP": {"version": version, "capabilities": []}},
+        greeting=NEWER,
+        tried=DEADLY,
     )
-    assert nic(found.source)["filter"]["name"] == "net0"
-    assert (nic(found.source)["status"], nic(found.source)["queues"]) == (None, [])
-    assert found.vhost is None
+    for state in (nic(found.source), nic(found.target)):
+        assert (state["status"], state["filter"]["name"]) == (None, "net0")
+        assert [queue["queue-index"] for queue in state["queues"]] == [*range(count)]
+    assert found.vhost is False  # QEMU refused a backend's account of a queue
     ends = "x-query-virtio-status ends QEMU 11.1.3"
     assert [why.partition(":")[0] for why in found.unseen if ends in why] == ["a", "b"]
+
+
+def test_whether_a_backend_works_the_queues_is_told_by_its_account_of_one(moved: World) -> None:
+    account: Message = {"return": {"num": 256}}
+    source = script(
+        query_migrate=[NOTHING, STOP, event("completed")],
+        x_query_virtio_vhost_queue_status=[account],
+        x_query_virtio_queue_status=queues(3),
+        **NO_STATUS,
+    )
+    found = moved(source, None, lambda watch: bool(watch.source), greeting=NEWER, tried=DEADLY)
+    assert found.vhost is True
+    assert nic(found.source)["vhost"] == [{"num": 256}] * 4
+
+
+@pytest.mark.parametrize(
+    ("tried", "because"),
+    [
+        (Observers(), "x-query-virtio is not tried on a throw-away guest"),
+        (observers("10.0.13"), "x-query-virtio was tried with QEMU 10.0.13, and this is 10.0.2"),
+    ],
+)
+def test_nothing_experimental_is_asked_that_was_not_tried(
+    moved: World, tried: Observers, because: str
+) -> None:
+    source = script(query_migrate=[ACTIVE, STOP, RESUME], x_query_virtio=ENDS)
+    rounds = [*script()["query-migrate-parameters"], event("completed"), RESUME]
+    target = script(query_migrate_parameters=rounds, x_query_virtio=ENDS)
+    found = moved(source, target, lambda watch: len(watch.samples) > 3, tried=tried)
+    why = f"network devices: not measured: {because}"
+    assert sorted(found.unseen) == [f"a: {why}", f"b: {why}"]
+    assert (found.source, found.target) == (None, None)
+    assert found.vhost is None
+
+
+def test_queues_are_not_asked_about_before_the_end_where_a_backend_may_run(moved: World) -> None:
+    """Nobody knows whether one does: so it is taken to."""
+    unknown = observers(
+        x_query_virtio_status="ends", x_query_virtio_vhost_queue_status="is not answered by"
+    )
+    source = script(
+        query_migrate=[STOP, event("device"), NOTHING],
+        x_query_virtio_status=ENDS,
+        x_query_virtio_vhost_queue_status=ENDS,
+        x_query_virtio_queue_status=ENDS,
+    )
+    found = moved(source, None, lambda watch: len(watch.answered_ns) > 2, tried=unknown)
+    assert found.source is None
+    assert found.vhost is None
+    assert any(why.startswith("a: whether a backend works the queues") for why in found.unseen)
+
+
+# --- what we asked stands on the axis -------------------------------------------------------------
+
+
+def heard(listener: Listener, name: str) -> list[Event]:
+    return [event for event in listener.events() if event.name == name]
+
+
+def test_a_question_stands_beside_the_end_of_a_qemu_that_dies_of_it(moved: World) -> None:
+    listener = Listener()
+    source = script(query_migrate=[ACTIVE, STOP], x_query_virtio_queue_status=ENDS)
+    moved(source, None, lambda watch: bool(watch.unseen), listener=listener)
+    (end,) = heard(listener, "QEMU ended")
+    question = heard(listener, "question")[-1]
+    assert (question.source, question.host) == ("controller", "a")
+    assert "x-query-virtio-queue-status" in question.data["commands"]
+    assert question.data["answered_ns"] is None
+    assert (end.host, end.data) == ("a", {"shutdown": ""})
+    assert end.at_ns >= question.at_ns
+
+
+def test_questions_that_were_answered_or_refused_are_noted_and_libvirts_own_are_not(
+    moved: World,
+) -> None:
+    listener = Listener()
+    shutdown: Message = {**STOP, "event": "SHUTDOWN", "data": {"reason": "host-signal"}}
+    turns = iter([[ACTIVE, STOP], [ACTIVE], [shutdown, *ENDS]])
+    source = script(query_migrate=lambda _arguments: next(turns), query_rx_filter=[REFUSED])
+    moved(source, None, lambda _watch: bool(heard(listener, "QEMU ended")), listener=listener)
+    asked = heard(listener, "question")
+    assert all(question.data["answered_ns"] >= question.at_ns for question in asked)
+    commands = {command for question in asked for command in question.data["commands"]}
+    assert {"x-query-virtio", "x-query-virtio-status", "query-rx-filter"} <= commands
+    assert not commands & {"query-migrate", "qom-get"}
+    assert heard(listener, "QEMU ended")[0].data == {"shutdown": "host-signal"}
 
 
 def test_what_qemu_refuses_is_not_there(moved: World) -> None:

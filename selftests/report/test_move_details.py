@@ -130,6 +130,78 @@ def test_what_was_quick_is_added_up_as_far_as_it_was_measured() -> None:
     )
 
 
+def devices_of(*devices: DeviceHandoff) -> str:
+    return printed(attempt(inside=(MoveDetails(devices=devices),)))
+
+
+def test_a_device_is_the_same_only_in_what_was_compared() -> None:
+    nothing = DeviceHandoff(
+        device="nic", compared=True, fields_compared=0, untold=("MTU (x only)",)
+    )
+    assert re.search(r"nic .* not compared\n", devices_of(nothing))
+    told = ("queue 0: last available (source only)", "queue 0: size (source only)")
+    half = DeviceHandoff(device="nic", compared=True, fields_compared=3, untold=told)
+    assert re.search(r"nic .* same in part not compared: 2 fields\n", devices_of(half))
+    whole = DeviceHandoff(device="nic", compared=True, fields_compared=9)
+    assert re.search(r"nic .* same\n", devices_of(whole))
+
+
+def test_each_part_has_its_own_reasons_and_what_nobody_asked_for_says_so() -> None:
+    details = MoveDetails(
+        unseen=("no bytes", "no traces", "b: late"),
+        missing={"bytes": ("no bytes",), "stop": ("no traces",), "devices": ("b: late",)},
+    )
+    text = printed(attempt(inside=(details,)))
+    assert "not measured: no ring was read; the case does not ask for it (expect.rings)\n" in text
+    assert "not on record; no traces\n" in text
+    assert "neither trace points nor states were had; no traces; b: late\n" in text
+
+
+def test_a_ring_that_was_not_read_is_not_called_sound() -> None:
+    unread = RingAudit(device="nic", queue=1, kind="split", size=0, unchecked=("not told",))
+    partly = RingAudit(
+        device="nic", queue=2, kind="split", size=8, unchecked=("a rule",), facts={"used": "1"}
+    )
+    text = printed(attempt(inside=(MoveDetails(rings=(unread, partly)),)))
+    assert re.search(r"nic 1 .* not read\n", text)
+    assert re.search(r"nic 2 .* sound 1 rules not checked\n", text)
+
+
+@pytest.mark.parametrize(
+    ("downtime", "said"),
+    [
+        (80, "38.0 ms of the downtime reported are in none of the stages"),
+        (42.5, ""),
+        (30, "the downtime reported leaves 12.0 ms of the stages out"),
+    ],
+)
+def test_what_the_stages_and_the_downtime_do_not_share_is_told(downtime: float, said: str) -> None:
+    text = printed(attempt(reported=ReportedFigures(downtime_ms=downtime)))
+    assert said in text
+    assert said or "of the stages" not in text
+
+
+def test_of_several_hops_it_is_said_whose_downtime_stands_beside_the_stages() -> None:
+    hops = (HOP, HOP.model_copy(update={"hop": 2}))
+    text = printed(attempt(inside=hops, reported=ReportedFigures(downtime_ms=80)))
+    assert text.count("the longest of all hops, the stages are this one's") == 2
+    assert "none of the stages" not in text
+
+
+def test_a_share_is_neither_below_nothing_nor_above_all() -> None:
+    dark = (span("dark", 0, 101, explained=False),)
+    whole = GapExplanation(direction="egress", begin_ns=0, length_ns=100 * MS, spans=dark)
+    assert whole.share == 0
+    assert "0.0% explained" in printed(attempt(explained=(whole,)))
+    assert "-0.0%" not in printed(attempt(explained=(whole,)))
+
+
+def test_a_first_packet_that_lay_in_a_queue_is_told_from_one_that_was_sent_since() -> None:
+    details = HOP.model_copy(update={"first_sent_before_stop": ("egress",)})
+    text = printed(attempt(inside=(details,)))
+    assert "egress 5.25 ± 0.50 ms, at the peer, sent before the stop" in text
+
+
 WELL = Convergence(
     memory_bytes=61 << 20,
     bandwidth_bytes_s=32 << 20,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from migrate.analysis.figures import MOST_ROWS_COMPARED, longest_outage
+from migrate.analysis.figures import longest_outage
 from migrate.model import (
     Attempt,
     Event,
@@ -34,6 +34,7 @@ from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData, windows
 from migrate.report.figure_lanes import PHASES, labels
 from migrate.report.html import GAPS, headline, write_report
+from migrate.report.ranking import MOST_ROWS_COMPARED
 from migrate.report.table import NO_PHASE, RunTable, attempt_lines, plain, rich, run_table
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
 from migrate.results.writer import RunWriter
@@ -124,13 +125,13 @@ def test_a_void_attempt_is_told_first_and_is_in_no_figure() -> None:
     good = [synthetic.attempt(case, number) for number in (1, 2)]
     void = synthetic.attempt(case, 3, length_ms=901.0).model_copy(update={"void": ("no fault",)})
     table = run_table(synthetic.run(skips=()), [*good, void])
-    assert row(table)["n"] == "3"
+    assert row(table)["n"] == "2 of 3 1 void"
     assert row(table)["verdict"] == "VOID 2/3 passed: 1 void"
     assert "901" not in plain(table)
     assert table.skips[0] == f"{case.id}/3: void: no fault"
     alone = run_table(synthetic.run(skips=()), [void])
     assert row(alone)["verdict"] == "VOID 1/1"
-    assert NOT_MEASURED in {cell.text for cell in alone.rows[0]}
+    assert row(alone)["n"] == "0 of 1 1 void"
     assert next(attempt_lines(void)) == f"{case.id}/3: VOID: no fault"
     assert headline(void).startswith("void, it tells nothing of what was to be tested: no fault; ")
 
@@ -255,7 +256,7 @@ def test_a_part_in_which_nothing_rose_above_the_floor_says_so() -> None:
     told = by_part(many())
     assert told["start, egress, ms"] == IN_FLOOR
     mixed = [*many(count=1), *many(count=1, gaps=(synthetic.gap("egress", -500, 9.0, "start"),))]
-    assert by_part(mixed)["start, egress, ms"] == "4.5 [floor..9.0]"
+    assert by_part(mixed)["start, egress, ms"] == "4.5 to 5.6 [floor..9.0]"
 
 
 def test_a_move_that_was_given_up_has_no_switchover_which_is_no_zero() -> None:

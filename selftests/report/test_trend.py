@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ import pytest
 
 from migrate.errors import ConfigurationError
 from migrate.model import SCHEMA, AttemptError, Problem, Run
-from migrate.report.trend import Point, Trend, TrendQuery, as_json, plain, trend
+from migrate.report.trend import (
+    Point,
+    Trend,
+    TrendQuery,
+    as_json,
+    format_median,
+    format_quartiles,
+    plain,
+    trend,
+)
 from migrate.report.trend_page import render
 from migrate.results import database as stores
 from migrate.results.database import CACHE, open_store
@@ -19,6 +29,7 @@ from migrate.results.index import TYPES, case_digest, index_rows, write_index
 from migrate.results.layout import INDEX
 from migrate.results.tables import read_table
 from migrate.results.writer import RunWriter
+from migrate.statistics.censored import quantile
 from selftests.command_line import Run as Command
 from selftests.doubles import synthetic
 
@@ -137,6 +148,75 @@ def test_a_gap_that_did_not_end_makes_a_lower_bound(tmp_path: Path) -> None:
     RunWriter(folder, head(1)).write_attempt(synthetic.attempt(synthetic.case(), gaps=(gap,)))
     assert points(tmp_path)[0].at_least == 1
     assert "≥ 700" in plain(asked(tmp_path))
+
+
+def outages(root: Path, *lengths: float, endless: tuple[float, ...] = (), **fields: Any) -> None:
+    """A run whose attempts have one egress gap each, none for 0, under a floor of 2.1 ms."""
+    folder = a_run(root, 1)
+    for number, length in enumerate((*lengths, *endless), 1):
+        gap = synthetic.gap("egress", -5, length)
+        gap = gap.model_copy(update={"open_ended": number > len(lengths)})
+        gaps = (gap,) if length else ()
+        attempt = synthetic.attempt(synthetic.case(), number, gaps=gaps, **fields)
+        RunWriter(folder, head(1)).write_attempt(attempt)
+
+
+def shown(root: Path, **question: Any) -> tuple[str, str]:
+    (point,) = points(root, **question)
+    return format_median(point), format_quartiles(point)
+
+
+def test_in_the_floor_is_no_zero_of_a_median(tmp_path: Path) -> None:
+    outages(tmp_path, 0, 0, 100, 120)
+    assert shown(tmp_path) == ("50.0 to 51.0", "[floor..105]")
+    (point,) = points(tmp_path)
+    assert (point.median, point.median_most, point.least, point.most) == (50, 51.05, 0, 120)
+
+
+def test_no_median_below_the_floor_is_shown(tmp_path: Path) -> None:
+    outages(tmp_path, 0, 0, 2, 16.1)
+    assert shown(tmp_path) == ("≤ 2.1", "[floor..5.5 to 5.6]")
+
+
+def test_one_lower_bound_makes_none_of_the_median(tmp_path: Path) -> None:
+    outages(tmp_path, 100, 120, endless=(2500,))
+    assert shown(tmp_path) == ("120", "[110..≥ 1310]")
+    (point,) = points(tmp_path)
+    assert (point.at_least, point.most) == (1, None)
+
+
+def test_the_stores_quantiles_are_those_of_censored_values(tmp_path: Path) -> None:
+    lengths = (0, 7, 0, 30, 5, 0, 90)
+    outages(tmp_path, *lengths, endless=(11, 400))
+    values = [(0.0, 2.1) if not length else (length, length) for length in lengths]
+    values += [(11, math.inf), (400, math.inf)]
+    (point,) = points(tmp_path)
+    assert point.quartile_bounds is not None
+    for told, share in zip(
+        (point.quartile_bounds[0], point.median_bounds, point.quartile_bounds[1]),
+        (0.25, 0.5, 0.75),
+        strict=True,
+    ):
+        assert told == pytest.approx(quantile(values, share))
+
+
+def test_what_ended_otherwise_or_is_void_is_counted_and_in_no_median(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, 1, 100, 200)
+    stray: tuple[dict[str, Any], ...] = ({"outcome": "failed"}, {"void": ("no fault was done",)})
+    for number, fields in enumerate(stray, 3):
+        attempt = synthetic.attempt(synthetic.case(), number, length_ms=9000, **fields)
+        RunWriter(folder, head(1)).write_attempt(attempt)
+    (point,) = points(tmp_path)
+    assert (point.n, point.measured, point.otherwise, point.unmeasured) == (4, 2, 2, 0)
+    assert point.median == 150
+
+
+def test_a_time_that_is_before_all_others(tmp_path: Path, migrate_lab: Command) -> None:
+    a_run(tmp_path, 1, 100)
+    for since, status in (("0001-01-01T00:00:00+23:59", 2), ("0001-01-02", 0)):
+        ended = migrate_lab("trend", "--results", tmp_path, "--since", since)
+        assert ended.status == status
+        assert "Traceback" not in ended.err
 
 
 def test_a_try_that_left_no_attempt_is_counted_in_its_cases_mode(tmp_path: Path) -> None:

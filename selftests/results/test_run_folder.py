@@ -242,9 +242,7 @@ def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
 # --- what is damaged, older, newer --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["attempt.json", "events.jsonl", "samples.parquet", "arrivals.parquet"]
-)
+@pytest.mark.parametrize("name", ["events.jsonl", "samples.parquet", "arrivals.parquet"])
 def test_a_file_cut_short_is_named(tmp_path: Path, name: str) -> None:
     writer = synthetic.write_run(tmp_path, [synthetic.attempt(synthetic.case())])
     path = writer.folder / "cases" / "synthetic-virtio" / "1" / name

@@ -263,6 +263,12 @@ NONSENSE = {
         "[[faults]]\nat='postcopy'\ndo='kill-guest'",
         "never has",
     ),
+    "a crash for a while": (
+        "",
+        "",
+        "[[faults]]\nat='setup'\ndo='kill-guest'\nfor_s=3",
+        "can't be put back",
+    ),
     "a crash of no process": (
         "",
         "",

@@ -16,12 +16,32 @@ from scipy import stats
 from bench.gate import World, alarms
 from migrate.analysis.figures import FigureColumn
 from migrate.cli.main import cli
-from migrate.model import Attempt, Case, Expect, Policy, ReportedFigures, Verdict
-from migrate.report.baseline import FAILED, FIGURES, case_key, figure_interval
+from migrate.model import (
+    Attempt,
+    AttemptError,
+    Case,
+    Expect,
+    MachineState,
+    Policy,
+    Problem,
+    ReportedFigures,
+    UnreachedTries,
+    Verdict,
+)
+from migrate.report.baseline_cases import ATTEMPTS, case_key
+from migrate.report.baseline_figures import FAILED, FIGURES, figure_interval
 from migrate.results.writer import RunWriter
-from migrate.statistics.regression import Comparison, FigureSample, Rules, compare, exit_code
-from migrate.statistics.significance import attempts_test, doubled_ranks, exact_p, holm
-from migrate.statistics.spread import Interval
+from migrate.statistics.censored import Interval
+from migrate.statistics.comparison import Allowance, Comparison, FigureSample, Rules
+from migrate.statistics.regression import compare, exit_code
+from migrate.statistics.significance import (
+    attempts_test,
+    detectable_rate,
+    doubled_ranks,
+    exact_p,
+    fisher_p,
+    holm,
+)
 from selftests.doubles import synthetic
 
 MODEST = Rules(relative=0.0, least=0.0)
@@ -189,9 +209,9 @@ def test_an_outage_out_of_the_floor_is_worse() -> None:
     assert found.change == 64.5 - 9.5
 
 
-def test_at_least_is_the_largest_and_a_gap_without_an_end_has_no_upper_bound() -> None:
+def test_a_gap_without_an_end_has_no_upper_bound_and_may_be_shorter_than_a_longer_one() -> None:
     low, high = np.array([5.0, 300.0, 100.0]), np.array([5.0, 300.0, np.inf])
-    assert doubled_ranks(low, high).tolist() == [2, 4, 6]
+    assert doubled_ranks(low, high).tolist() == [2, 5, 5]
     found = comparison(replace(times(1), new=((500.0, float("inf")),) * 10))
     assert found.result == "worse"
     assert found.change == pytest.approx(500 - found.median_earlier[1])  # type: ignore[index]
@@ -282,7 +302,12 @@ def history(eleven: Path, tmp_path: Path) -> Path:
 
 
 def write(
-    root: Path, day: int, shift: float = 1.0, of: Case | None = None, **fields: Any
+    root: Path,
+    day: int,
+    shift: float = 1.0,
+    of: Case | None = None,
+    machine: MachineState | None = None,
+    **fields: Any,
 ) -> RunWriter:
     """Run of a January day: eight attempts with downtimes of about 100 ms, ``shift`` fold."""
     random = np.random.default_rng(day)
@@ -295,6 +320,7 @@ def write(
                 downtime_ms=float(100 * shift * np.exp(0.1 * random.standard_normal())),
                 total_ms=2000.0 + number,
             ),
+            machine=machine,
         )
         for number in range(1, 9)
     ]
@@ -351,7 +377,8 @@ def test_nothing_to_compare_with(tmp_path: Path) -> None:
     ended = gated(tmp_path)
     assert ended.exit_code == 3
     assert "Nothing could be compared" in ended.output
-    assert "not measured in the baseline" in ended.output or "baseline runs" in ended.output
+    assert "no earlier run has this case" in ended.output
+    assert "not measured in the baseline" not in ended.output
 
 
 @pytest.mark.parametrize(
@@ -485,3 +512,272 @@ def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
     (line,) = [line for line in ended.output.splitlines() if FAILED in line and "WORSE" in line]
     assert "+62%" in line
     assert "5 of 8 attempts ended otherwise than they should" in ended.output
+
+
+# --- no green by accident -------------------------------------------------------------------------
+
+
+def same(value: Interval, *, runs: int = 10, each: int = 5) -> tuple[tuple[Interval, ...], ...]:
+    return ((value,) * each,) * runs
+
+
+def test_what_may_be_longer_than_ever_is_not_called_unchanged() -> None:
+    """Five gaps of 2.5 s that had not ended, where it was 4.9 s before."""
+    sample = FigureSample("case", "outage", same((4900, 4900)), ((2500.0, float("inf")),) * 5)
+    found = comparison(sample, Rules())
+    assert found.result == "can't tell"
+    assert "known between bounds only" in found.why
+    assert exit_code([found]) == 3
+
+
+def test_a_floor_that_hides_what_was_seen_before_is_not_called_unchanged() -> None:
+    found = comparison(
+        FigureSample("case", "outage", same((50, 50)), ((0.0, 500.0),) * 5, error=500), Rules()
+    )
+    assert found.result == "can't tell"
+    alike = FigureSample("case", "outage", same((0, 9)), ((0.0, 12.0),) * 5, error=12)
+    assert comparison(alike, Rules()).result == "no change found"
+
+
+def test_a_baseline_that_never_ended_is_none() -> None:
+    endless = FigureSample("case", "outage", same((2500, float("inf"))), spans([2600] * 5))
+    assert "known from below only" in comparison(endless, Rules()).why
+
+
+def test_larger_for_certain_and_nobody_knows_by_how_much() -> None:
+    sample = FigureSample("case", "outage", same((2450, 2450)), ((2500.0, float("inf")),) * 5)
+    found = comparison(sample, Rules())
+    assert (found.result, found.why) == (
+        "can't tell",
+        "larger for certain, and not known how much more",
+    )
+
+
+def test_two_failures_of_three_are_not_called_unchanged_where_no_number_would_be_called() -> None:
+    """0 of 30 before, in a family of 12."""
+    failed = FigureSample("case", FAILED, (spans([0] * 3),) * 10, spans([1, 1, 0]), rate=True)
+    found, *_ = compare([failed, *(times(seed) for seed in range(11))], Rules())
+    assert found.result == "can't tell"
+    assert found.why == "67% of 3 attempts, and only 80% would be called"
+    none = replace(failed, new=spans([0, 0, 0]))
+    assert compare([none, *(times(seed) for seed in range(11))], Rules())[0].result == (
+        "no change found"
+    )
+
+
+def test_the_rate_that_would_be_called_is_fishers() -> None:
+    for k in (1, 3, 7):
+        told = stats.fisher_exact([[k, 10 - k], [4, 46]], alternative="greater").pvalue
+        assert fisher_p(4, 50, k, 10) == pytest.approx(told)
+    assert detectable_rate(0, 30, 3, 1e-9) > 1
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+@pytest.mark.parametrize("shift", [0.6, 1.0, 1.3, 1.5, 2.0])
+def test_words_agree_with_the_interval(seed: int, shift: float) -> None:
+    """Not: +33.5 [+3.7..+63.3], and no change found."""
+    for found in compare([times(seed, shift), *(times(seed + n) for n in (50, 60, 70))], MODEST):
+        assert found.low is not None
+        assert found.high is not None
+        if found.result == "no change found":
+            assert found.low <= 0 <= found.high
+        if found.result == "worse":
+            assert found.low >= 0
+        if found.result == "better":
+            assert found.high <= 0
+
+
+def test_what_must_not_be_compared_is_in_no_family() -> None:
+    doubtful = replace(times(2, 9.0), doubt="the machine was busy")
+    told, other = compare([doubtful, times(1, 2.0)], MODEST)
+    assert (told.result, told.why) == ("can't tell", "the machine was busy")
+    assert other.adjusted == comparison(times(1, 2.0)).adjusted
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.1, 0.6, float("nan"), float("inf")])
+def test_a_level_that_is_none_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha"):
+        Rules(alpha=alpha)
+
+
+@pytest.mark.parametrize("option", ["--alpha", "--relative", "--least-ms"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_an_option_that_would_let_all_pass_is_refused(
+    history: Path, option: str, value: str
+) -> None:
+    write(history, 20, 10.0)
+    ended = gated(history, option, value)
+    assert ended.exit_code == 2, ended.output
+
+
+def test_all_of_one_figure_is_told_and_it_can_be_allowed() -> None:
+    worse, blind = times(1, 2.0), times(1, 5.0, runs=2)
+    told = compare([times(1), blind], MODEST)
+    assert exit_code(told) == 3
+    assert exit_code(told, Allowance(cant_tell=("tim?",))) == 0
+    assert exit_code(told, Allowance(cant_tell=("other", "case/other"))) == 3
+    assert exit_code(told[1:], Allowance(cant_tell=("*",))) == 3, "nothing was compared"
+    assert exit_code(compare([worse, blind], MODEST), Allowance(cant_tell=("*",))) == 1
+
+
+# --- cases of which nothing is known --------------------------------------------------------------
+
+
+def of_two_cases(root: Path, days: range, second: int = 5, **fields: Any) -> RunWriter:
+    """Runs of cases ``synthetic-virtio`` and ``synthetic-vdpa``, the last with ``second`` tries."""
+    for day in days:
+        last = day == days[-1]
+        writer = write(root, day, **(fields if last else {}))
+        for number in range(1, (second if last else 5) + 1):
+            writer.write_attempt(synthetic.attempt(synthetic.case("vdpa"), number))
+    return writer
+
+
+def mishaps(number: int) -> tuple[AttemptError, ...]:
+    problem = Problem(tried="boot the guest", host="alpha", said="no answer")
+    return tuple(
+        AttemptError(case_id="synthetic-vdpa", number=n, problem=problem, exit_code=4)
+        for n in range(1, number + 1)
+    )
+
+
+def result_of(root: Path, case: str, *argv: str) -> dict[str, Any]:
+    document = json.loads(gated(root, "--json", *argv).output)
+    (found,) = [
+        one for one in document["compared"] if (one["case"], one["figure"]) == (case, ATTEMPTS)
+    ]
+    return dict(found)
+
+
+def test_a_case_of_which_no_try_left_an_attempt_is_told_and_is_no_pass(tmp_path: Path) -> None:
+    of_two_cases(tmp_path, range(1, 8), second=0, mishaps=mishaps(5))
+    ended = gated(tmp_path, "--allow-cant-tell", "*")
+    assert ended.exit_code == 3, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "NO ATTEMPT" in line]
+    assert "5 of 5 tries left no attempt: boot the guest on alpha: no answer" in line
+    assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*vdpa").exit_code == 0
+    assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*virtio").exit_code == 3
+
+
+def test_a_case_of_which_one_try_of_five_left_an_attempt_is_told_and_is_no_pass(
+    tmp_path: Path,
+) -> None:
+    of_two_cases(tmp_path, range(1, 8), second=1, mishaps=mishaps(4))
+    ended = gated(tmp_path)
+    assert ended.exit_code == 3, ended.output
+    found = result_of(tmp_path, "synthetic-vdpa")
+    assert found["result"] == "can't tell"
+    assert found["why"].startswith("1 of 5 tries left an attempt that counts: boot the guest")
+
+
+def test_a_case_that_is_not_tried_any_more_is_told(tmp_path: Path) -> None:
+    of_two_cases(tmp_path, range(1, 8), second=0, skips=())
+    assert result_of(tmp_path, "synthetic-vdpa")["why"] == "it is not in this run"
+    unreached = UnreachedTries(
+        case_id="synthetic-vdpa", tries=3, expected_s=9, reason="for lack of time"
+    )
+    of_two_cases(tmp_path, range(9, 10), second=0, skips=(), not_reached=(unreached,))
+    found = result_of(tmp_path, "synthetic-vdpa")
+    assert (found["result"], found["why"]) == ("no attempt", "not reached: for lack of time")
+
+
+def test_runs_of_other_cases_miss_none(history: Path) -> None:
+    write(history, 12, of=synthetic.case("hostdev", policy=Policy(hops=2)))
+    document = json.loads(gated(history, "20260111-030405-000000", "--json").output)
+    assert "no attempt" not in {one["result"] for one in document["compared"]}
+
+
+def test_void_attempts_are_in_no_figure_and_too_many_of_them_are_no_pass(history: Path) -> None:
+    writer = RunWriter.create(
+        history, synthetic.run(name="20260120-030405-000000", began="2026-01-20T03:04:05+00:00")
+    )
+    for number in range(1, 9):
+        void = ("a question of ours ended it",) if number > 2 else ()
+        writer.write_attempt(synthetic.attempt(synthetic.case(), number, void=void, verdicts=()))
+    ended = gated(history)
+    assert "6 of 8 attempts are void" in ended.output
+    assert result_of(history, "synthetic-virtio")["why"].startswith("2 of 8 tries left")
+    (line,) = [line for line in ended.output.splitlines() if FAILED in line]
+    assert "2 of 8 : 80" in line
+
+
+def test_an_attempt_that_can_not_be_read_is_no_pass(history: Path) -> None:
+    writer = write(history, 20)
+    path = writer.folder / "cases" / "synthetic-virtio" / "3" / "attempt.json"
+    path.write_text(path.read_text()[:100])
+    ended = gated(history)
+    assert ended.exit_code == 5, ended.output
+    (line,) = [line for line in ended.output.splitlines() if "UNREADABLE" in line]
+    assert "synthetic-virtio/3: read " in line
+    assert len([line for line in ended.output.splitlines() if " 7 : 80 " in line]) >= 5
+
+
+# --- one row a case -------------------------------------------------------------------------------
+
+
+def test_cases_that_differ_by_what_is_expected_have_a_row_each(tmp_path: Path) -> None:
+    """Not: a and b, failed 100% / 100%."""
+    strict = Expect(total_ms=1.0)
+    for day in range(1, 8):
+        writer = write(tmp_path, day)
+        case = synthetic.case(name="strict", expect=strict)
+        for number in range(1, 9):
+            verdicts = (Verdict(check="total", result="fail"),)
+            writer.write_attempt(synthetic.attempt(case, number, verdicts=verdicts))
+    document = json.loads(gated(tmp_path, "--json").output)
+    rates = {
+        one["case"]: (one["median_earlier"], one["median_new"])
+        for one in document["compared"]
+        if one["figure"] == FAILED
+    }
+    assert rates == {"synthetic-virtio": ([0, 0], [0, 0]), "strict-virtio": ([1, 1], [1, 1])}
+    assert set(document["baseline"]) == set(rates)
+
+
+def test_a_case_that_got_another_name_has_its_baseline(history: Path) -> None:
+    write(history, 20, of=synthetic.case(name="renamed"))
+    document = json.loads(gated(history, "--json").output)
+    assert len(document["baseline"]["renamed-virtio"]) == 10
+    assert "no attempt" not in {one["result"] for one in document["compared"]}
+
+
+def test_a_case_that_no_earlier_run_has_says_so(history: Path) -> None:
+    writer = write(history, 20)
+    for number in range(1, 6):
+        writer.write_attempt(synthetic.attempt(synthetic.case("vdpa"), number))
+    ended = gated(history)
+    assert ended.exit_code == 3
+    lines = [line for line in ended.output.splitlines() if line.startswith("synthetic-vdpa  ")]
+    assert lines
+    assert all(line.endswith("can't tell no earlier run has this case") for line in lines)
+
+
+def test_blindness_can_be_allowed_and_what_shows_can_not() -> None:
+    """Of a noisy figure it can't be told; 2 of 3 that failed are another matter."""
+    levels = (100, 400, 60, 250, 30)
+    earlier = tuple(spans(np.linspace(0.9, 1.1, 5) * level) for level in levels)
+    (noisy,) = compare([FigureSample("case", "time", earlier, earlier[0])], Rules())
+    others = compare([times(seed) for seed in range(11)], Rules())
+    allowed = Allowance(blind=True)
+    assert (noisy.result, noisy.blind) == ("can't tell", True)
+    assert exit_code((noisy, *others)) == 3
+    assert exit_code((noisy, *others), allowed) == 0
+    failed = FigureSample("case", FAILED, (spans([0] * 3),) * 10, spans([1, 1, 0]), rate=True)
+    shows = compare([failed, *(times(seed) for seed in range(11))], Rules())
+    assert not shows[0].blind
+    endless = FigureSample("case", "outage", same((4900, 4900)), ((2500.0, float("inf")),) * 5)
+    (unknown,) = compare([endless], Rules())
+    assert not unknown.blind
+    for told in (shows, (unknown, *others)):
+        assert exit_code(told, allowed) == 3
+
+
+def test_a_run_on_a_busy_machine_can_not_be_told(history: Path) -> None:
+    for day, busy in ((20, ()), (21, ()), (22, ()), (23, ("others: 1.4 CPUs",))):
+        write(history, day, machine=MachineState(busy=busy))
+    ended = gated(history, "--last", "3", "--allow-blind")
+    assert ended.exit_code == 3, ended.output
+    rows = [line for line in ended.output.splitlines() if line.startswith("synthetic-virtio  ")]
+    assert rows
+    for line in rows:
+        assert line.endswith("can't tell the machine was busy in 8 of 8 and in 0 of 24")

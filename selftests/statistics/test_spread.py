@@ -1,9 +1,8 @@
-"""Spreads, what may be ranked, and the errors of a meter."""
+"""Spreads, and the errors of a meter."""
 
 from __future__ import annotations
 
 import math
-from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -11,12 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from migrate.statistics.spread import (
-    Interval,
     MeterErrors,
     Spread,
-    interval,
     meter_errors,
-    overlapping_sets,
     spread,
 )
 
@@ -62,55 +58,6 @@ def test_an_interval_is_that_of_the_quantile_test(n: int, level: float) -> None:
     assert [found.low, found.high] == (ends or [0, n - 1]), "too few: all that there is"
     assert found.low is not None
     assert found.level == pytest.approx(1 - 2 * float(stats.binom.cdf(found.low, n, 0.5)))
-
-
-def test_ranked_only_outside_of_intervals_and_error() -> None:
-    fast, slow = spread([10, 11, 12, 13, 14]), spread([20, 21, 22, 23, 24])
-    wide = spread([1, 14, 30, 40, 50])
-
-    def alike(one: Spread, other: Spread, error: float = 0.0) -> bool:
-        spans = {"one": interval(one, error), "other": interval(other, error)}
-        return overlapping_sets({k: v for k, v in spans.items() if v}) == (("one", "other"),)
-
-    assert not alike(fast, slow)
-    assert not alike(slow, fast, error=2.9)
-    assert alike(fast, slow, error=3)
-    assert alike(fast, wide)
-    assert alike(spread([1]), fast), "what has no interval is never ranked"
-
-
-def test_what_was_not_measured_has_no_span() -> None:
-    assert interval(spread([])) is None
-    assert interval(spread([None])) is None
-
-
-def test_touching_is_no_chain() -> None:
-    spans: dict[str, Interval] = {"a": (0, 10), "b": (9, 20), "c": (19, 30), "d": (40, 50)}
-    assert overlapping_sets(spans) == (("a", "b"), ("b", "c"))
-    assert overlapping_sets({**spans, "e": (0, 60)}) == (
-        ("a", "b", "e"),
-        ("b", "c", "e"),
-        ("d", "e"),
-    )
-    assert overlapping_sets({"a": (0, 1)}) == ()
-    assert overlapping_sets({}) == ()
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from("abcdefg"), st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=7
-    )
-)
-def test_every_pair_that_touches_is_in_a_set_and_no_other_is(
-    drawn: dict[str, tuple[int, int]],
-) -> None:
-    spans: dict[str, Interval] = {
-        name: (begin, begin + more) for name, (begin, more) in drawn.items()
-    }
-    found = overlapping_sets(spans)
-    for one, other in combinations(spans, 2):
-        touch = spans[one][0] <= spans[other][1] and spans[other][0] <= spans[one][1]
-        assert touch == any({one, other} <= set(names) for names in found)
 
 
 def test_errors_keep_the_sign_of_the_bias_and_count_the_missed() -> None:

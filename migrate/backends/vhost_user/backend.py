@@ -41,7 +41,7 @@ class VhostUser(BackendMode[VhostUserBackend]):
     needs = ("huge-pages", "ovs-dpdk", "vhost-user-guest")
     inspections = (INSPECTION,)
     logs = MappingProxyType({"ovs": ovs.LOG})
-    processes = MappingProxyType({"ovs-vswitchd": ovs.SWITCH_PID, "ovsdb-server": ovs.DATABASE_PID})
+    processes = MappingProxyType(ovs.PROCESSES)
     leftovers = (ovs.PORT_LEFTOVER,)
     rules = RULES
     has_process = True

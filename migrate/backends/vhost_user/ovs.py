@@ -25,6 +25,7 @@ DATABASE_PID = f"{RUN}/ovsdb.pid"
 OTHERS_PID = f"{RUN}/ovsdb-server.pid"
 """Of the database that a distribution's own service starts."""
 SWITCH_PID = f"{RUN}/ovs-vswitchd.pid"
+PROCESSES = {"ovs-vswitchd": (SWITCH_PID,), "ovsdb-server": (DATABASE_PID, OTHERS_PID)}
 CONTROL = f"{RUN}/ovs-vswitchd.ctl"
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "dpu"

@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
+from migrate.errors import HostError
 from migrate.lab import namespaces, state
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import PREFIX, FabricLab, ip_batch, make_fabric
@@ -18,8 +20,9 @@ from migrate.lab.fabric_kind import FabricKind
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.resources import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
-from migrate.lab.rootfs import ensure_root
+from migrate.lab.rootfs import ensure_root, may_fail_today
 from migrate.lab.state import LabRecord
+from migrate.model import Capability, HostFacts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -62,10 +65,34 @@ class LocalLab(FabricLab):
 
 
 def plan(config: LocalConfig) -> LabRecord:
-    """Have the roots that it takes; nothing of the lab is made yet."""
-    roots = {host.root: ensure_root(host.root, cache_folder()) for host in config.hosts.values()}
-    namespace = f"mlab-{config.name}-{{}}"
-    return state.new_record(config, roots, namespace, state_folder())
+    """Have the roots that it takes; nothing of the lab is made yet.
+
+    A host whose root can't be made today is left out, if two others are there. Raises HostError.
+    """
+    roots: dict[str, Path] = {}
+    refused: dict[str, HostError] = {}
+    for name in dict.fromkeys(host.root for host in config.hosts.values()):
+        try:
+            roots[name] = ensure_root(name, cache_folder())
+        except HostError as error:
+            if not may_fail_today(name):
+                raise
+            refused[name] = error
+    record = state.new_record(config, roots, f"mlab-{config.name}-{{}}", state_folder())
+    if len(record.hosts) < 2:
+        raise next(iter(refused.values()))
+    missing = [(name, host.root) for name, host in config.hosts.items() if host.root in refused]
+    return record.model_copy(
+        update={"missing": tuple(_left_out(name, root, refused[root]) for name, root in missing)}
+    )
+
+
+def _left_out(name: str, root: str, error: HostError) -> HostFacts:
+    reason = f"the root {root} can't be made today: {error.said}"
+    LOGGER.info("host %s is left out: %s", name, reason)
+    remedy = "another day: packages of this suite come one after the other; or a mirror in reach"
+    capability = Capability(name="root", able=False, reason=reason, remedy=remedy)
+    return HostFacts(host=name, root=root, kernel="", versions={}, capabilities=(capability,))
 
 
 def make(config: LocalConfig, record: LabRecord) -> LabRecord:

@@ -27,6 +27,7 @@ from migrate.lab.api import Place
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
+from migrate.model import HostFacts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -65,6 +66,11 @@ class RackLab:
     def scenario_defaults(self) -> Mapping[str, Any]:
         """See Lab; from its lab file."""
         return self.config.scenario_defaults()
+
+    @property
+    def missing_hosts(self) -> tuple[HostFacts, ...]:
+        """None: one that can't be reached is an error."""
+        return ()
 
     @property
     def coordinator(self) -> str | None:

@@ -432,3 +432,46 @@ def test_what_an_attempt_leaves_is_named(shared_lab: LocalLab) -> None:
 
 def test_the_wall_clock_is_this_machines(shared_lab: LocalLab) -> None:
     assert shared_lab.hosts["a"].wall_clock().clock == "wall"
+
+
+# --- a root that can't be made today ---
+
+
+def refuse(patch: pytest.MonkeyPatch, folder: Path, *names: str) -> None:
+    """These roots can't be made, all others can."""
+
+    def ensure(name: str, _cache: Path) -> Path:
+        if name in names:
+            raise HostError(f"make a root of {name}", said="unmet dependencies")
+        return folder
+
+    patch.setattr(local, "ensure_root", ensure)
+
+
+def with_roots(*names: str) -> LocalConfig:
+    hosts = {host: LocalHostConfig(root=root) for host, root in zip("abc", names, strict=True)}
+    return LocalConfig(name="x", hosts=hosts)
+
+
+def test_a_lab_comes_up_without_a_host_whose_root_is_not_to_be_had_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: SaidSoFar
+) -> None:
+    refuse(monkeypatch, tmp_path, "debian-sid")
+    record = local.plan(with_roots("debian-13", "debian-sid", "debian-12"))
+    assert [(host.name, host.number) for host in record.hosts] == [("a", 1), ("c", 3)]
+    (absent,) = record.missing
+    assert (absent.host, absent.root) == ("b", "debian-sid")
+    assert "can't be made today: unmet dependencies" in absent.capability("root").reason
+    assert "host b is left out" in "\n".join(told.lines)
+    assert journal.LabRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_two_hosts_have_to_be_there_and_a_root_that_does_not_roll_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, tmp_path, "debian-sid")
+    with pytest.raises(HostError, match="unmet dependencies"):
+        local.plan(with_roots("debian-13", "debian-sid", "debian-sid"))
+    refuse(monkeypatch, tmp_path, "debian-12")
+    with pytest.raises(HostError, match="make a root of debian-12"):
+        local.plan(with_roots("debian-13", "debian-13", "debian-12"))

@@ -359,7 +359,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def start(accelerator: str) -> list[str]:
     told: list[str] = []
-    lab = cast("NestedLab", SimpleNamespace(outer={"a": None, "b": None}))
+    lab = cast("NestedLab", SimpleNamespace(places={"a": None, "b": None}))
     with log.shown(told.append):
         nested._start(lab, [made(accelerator), made(accelerator, "b", 2)])
     return told
