@@ -108,6 +108,7 @@ def test_a_guest_that_does_not_answer_on_the_target_loses_no_recording(
         "hotplug": {"a": None, "b": None},
         "case": synthetic.case(),
         "listener": None,
+        "start": synthetic.recording().start,
     }.items():
         setattr(whole, name, value)
     made = hops.move_guest(whole)
