@@ -95,6 +95,10 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
         "downsampled": any(len(log) > points for log in arrivals.values()),
         "gaps": [{"ms": f"{data.ms(gap.begin_ns):+.1f}", "gap": gap} for gap in gaps[:GAPS]],
         "more_gaps": max(0, len(gaps) - GAPS),
+        "unmeasured": [
+            {"ms": f"{data.ms(blank.begin_ns):+.1f}", "blank": blank}
+            for blank in attempt.unmeasured[:GAPS]
+        ],
         "events": [
             {
                 "ms": f"{data.ms(event.at_ns):+.3f}",

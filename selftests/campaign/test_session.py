@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, Skip
+from migrate.recorder.base import AttemptEnv
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
@@ -173,6 +175,29 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(session, "attempt", attempt)
     return asked
+
+
+def test_an_attempt_waits_for_a_quiet_machine_if_it_was_asked_to(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[tuple[tuple[str, ...], float]] = []
+    told: list[tuple[str, ...]] = []
+
+    def wait(_lab: object, pair: tuple[Host, Host], seconds: float, _check: object) -> Any:
+        waited.append((names(pair), seconds))
+        return ("it was not quiet",)
+
+    def attempt(of: Case, number: int, env: AttemptEnv, *_rest: object) -> Attempt:
+        told.append(env.notes)
+        return synthetic.attempt(of, number)
+
+    monkeypatch.setattr(session, "wait_quiet", wait)
+    monkeypatch.setattr(session, "attempt", attempt)
+    going.try_all([case()], repeat=1)
+    going.quiet_s = 60.0
+    going.try_all([case()], repeat=1)
+    assert waited == [(("a", "b"), 60.0)]
+    assert told == [(), ("it was not quiet",)]
 
 
 def test_cases_take_turns(going: Session, tries: list[tuple[str, int]]) -> None:

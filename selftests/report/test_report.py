@@ -26,6 +26,7 @@ from migrate.model import (
     Problem,
     ReportedFigures,
     Skip,
+    Unmeasured,
     Verdict,
 )
 from migrate.model.recording import Arrivals
@@ -680,3 +681,19 @@ def test_the_longest_gap_of_a_direction_counts_and_they_are_not_added_up() -> No
     found = longest_outage(synthetic.attempt(synthetic.case(), gaps=gaps), "egress")
     assert found is not None
     assert found.ms == 120
+
+
+def test_what_was_not_measured_is_listed_with_its_reason(tmp_path: Path) -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    gaps = tuple(gap.model_copy(update={"next_to_unmeasured": True}) for gap in attempt.gaps or ())
+    blank = Unmeasured(
+        direction="ingress",
+        begin_ns=synthetic.STOP,
+        length_ns=300 * synthetic.MS,
+        reason="the log of the guest's probe was full",
+    )
+    attempt = attempt.model_copy(update={"gaps": gaps, "unmeasured": (blank,)})
+    text = write_report(synthetic.write_run(tmp_path, [attempt]).folder).read_text()
+    assert "Not measured: 1 stretches" in text
+    assert "the log of the guest&#39;s probe was full" in text
+    assert "≥ 150.0" in text
