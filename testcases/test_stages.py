@@ -26,7 +26,7 @@ WORKLOAD = (
     "interface.mode=virtio",
     "interface.ring=split",
     "workload.dirty_mib=48",
-    "workload.dirty_mib_s=1000",
+    "workload.dirty_mib_s=200",
     "policy.downtime_limit_ms=5000",
 )
 HELD_S = 3.0
