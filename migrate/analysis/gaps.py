@@ -241,7 +241,9 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
     """
     inside = stretch.inside
     before = None if stretch.at_begin else inside.start - 1
-    after = None if stretch.at_end else inside.stop
+    # Of a log that is cut short the last number is no end of the window, and has none behind it.
+    last = stretch.at_end or inside.stop >= len(delivery.own_ns)
+    after = None if last else inside.stop
     if not len(inside):
         if before is None or after is None:
             edge = _at_window_edge(delivery, ruler, stretch)
