@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from migrate.analysis.phases import move_parts
-from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Part, Unmeasured
+from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Part
 from migrate.statistics.censored import Interval
 
 
@@ -97,26 +97,12 @@ def longest_outage(
 
 
 def _most_ms(attempt: Attempt, direction: Direction, gaps: Sequence[Gap]) -> float | None:
-    """The longest outage that there may have been where the meter could not tell; None: it could.
+    """How long an outage there may have been where the meter could not tell; None: it could."""
+    if not any(stretch.direction == direction for stretch in attempt.unmeasured):
+        return None
+    from migrate.analysis.outage import longest_possible_ns  # noqa: PLC0415 - numpy is heavy
 
-    As long as such a stretch, and the gaps and stretches that touch it together.
-    """
-    stretches = [part for part in attempt.unmeasured if part.direction == direction]
-    every: Sequence[Gap | Unmeasured] = (*gaps, *stretches)
-    spans = sorted((part.begin_ns, part.begin_ns + part.length_ns) for part in every)
-    touch_ns = 2 * attempt.case.workload.interval_us * 1000
-    joined: list[tuple[int, int]] = []
-    for begin, end in spans:
-        if joined and begin <= joined[-1][1] + touch_ns:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((begin, end))
-    unknown = [
-        end - begin
-        for begin, end in joined
-        if any(begin <= part.begin_ns < max(end, begin + 1) for part in stretches)
-    ]
-    return max(unknown) / 1e6 if unknown else None
+    return longest_possible_ns(gaps, attempt.unmeasured, direction) / 1e6
 
 
 def ended_as_asked(attempt: Attempt) -> bool:
