@@ -20,7 +20,7 @@ from migrate.lab.local.lab import LocalLab
 from migrate.model import Case, Observers
 from migrate.recorder import question_trial
 from migrate.recorder.qmp_queries import DEVICES, EXPERIMENTAL, QUEUE, STATUS
-from migrate.recorder.question_trial import observers_of, try_questions
+from migrate.recorder.question_trial import NOT_ANSWERED, observers_of, try_questions
 from selftests.doubles.qmp import observers
 from selftests.helpers import ROOT, new_name, remove_lab, soon
 
@@ -138,7 +138,28 @@ def test_a_qemu_that_does_not_answer_is_told_from_one_that_ended() -> None:
             return []
 
     side = question_trial._Side(ThrowawaySide(cast("Any", Hanging()), None), soon())
-    assert side.harm_of("x") == "is not answered by"
+    assert side.harm_of("x") == NOT_ANSWERED
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_question_that_was_answered_too_late_once_is_tried_again(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host that is busy; if it is so each time, it is not asked."""
+    late = iter([question_trial._HarmDone("running", DEVICES, NOT_ANSWERED)] * times)
+
+    def run(rehearsal: question_trial._Rehearsal, *_words: object) -> str:
+        if ("running", DEVICES) in rehearsal.harms:
+            return "9.9.9"
+        if (done := next(late, None)) is not None:
+            raise done
+        rehearsal.harmless.append(("running", DEVICES))
+        return "9.9.9"
+
+    monkeypatch.setattr(question_trial._Rehearsal, "run", run)
+    tried = try_questions(cast("Any", None))
+    objection = f"{NOT_ANSWERED} QEMU 9.9.9" if times == 2 else ""
+    assert tried.objection(DEVICES, "running") == objection
 
 
 def test_nothing_is_asked_where_nothing_can_be_tried(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from migrate.report.figure_data import FigureData, windows
 from migrate.report.figure_lanes import PHASES, labels
 from migrate.report.html import GAPS, headline, write_report
 from migrate.report.ranking import MOST_ROWS_COMPARED
-from migrate.report.table import NO_PHASE, RunTable, plain, rich, run_table
+from migrate.report.table import NO_PHASE, RunTable, attempt_lines, plain, rich, run_table
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
@@ -119,6 +119,22 @@ def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
     assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
     told = row(run_table(synthetic.run(), many(count=1, verdicts=())))
     assert told["verdict"] == "FAIL 0/1 passed: no verdict"
+
+
+def test_a_void_attempt_is_told_first_and_is_in_no_figure() -> None:
+    case = synthetic.case()
+    good = [synthetic.attempt(case, number) for number in (1, 2)]
+    void = synthetic.attempt(case, 3, length_ms=901.0).model_copy(update={"void": ("no fault",)})
+    table = run_table(synthetic.run(skips=()), [*good, void])
+    assert row(table)["n"] == "2 of 3 1 void"
+    assert row(table)["verdict"] == "VOID 2/3 passed: 1 void"
+    assert "901" not in plain(table)
+    assert table.skips[0] == f"{case.id}/3: void: no fault"
+    alone = run_table(synthetic.run(skips=()), [void])
+    assert row(alone)["verdict"] == "VOID 1/1"
+    assert row(alone)["n"] == "0 of 1 1 void"
+    assert next(attempt_lines(void)) == f"{case.id}/3: VOID: no fault"
+    assert headline(void).startswith("void, it tells nothing of what was to be tested: no fault; ")
 
 
 def test_an_unmeasured_check_that_is_allowed_passes() -> None:
