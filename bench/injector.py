@@ -130,7 +130,9 @@ def long_way(enter: Sequence[str], port: str, bridge: str, line: Line) -> Iterat
         back = [*enter, "ip", "link", "set", port, "master", bridge]
         stack.callback(run, back, Deadline.after(60 * PATIENCE_S))
         run([*enter, "ip", "link", "set", outer, "master", bridge, "up"], deadline)
-        run([*enter, "ip", "link", "set", inner, "up"], deadline)
+        # The peer's address is of this namespace, and the kernel would answer for it here as well:
+        # the guest would take the short way.
+        run([*enter, "ip", "link", "set", inner, "arp", "off", "up"], deadline)
         wanted = json.dumps({"peer": port, "fabric": inner, "line": list(line)})
         process = stack.enter_context(
             subprocess.Popen(

@@ -218,19 +218,19 @@ def _catching_up(
 ) -> int:
     """How long after it was released, in ns, the guest was reached again, by the bare logs.
 
-    Of a guest that was stopped, egress: the first packet that it sent since came to the peer. Else:
-    the last packet that had been due meanwhile came in.
+    Of a guest that was stopped, egress: the first packet that it sent since came to the peer, but
+    for the long way. Else: the last packet that had been due meanwhile came in.
     """
-    log = session.log
+    log, way_ns = session.log, round(session.delay_ms * 1e6)
     guest = GuestClock.fit(log.egress, log.ingress)
     if direction == "egress":
         sent, came = guest.to_axis(log.egress.sent_ns), log.egress.received_ns
     else:
         sent, came = log.ingress.sent_ns, guest.to_axis(log.ingress.received_ns)
     if direction == "egress" and kind == HELD:
-        since = came[sent > cut.end[0]]
+        since = came[sent > cut.end[0]] - way_ns
     else:
-        due = sent + round(session.delay_ms * 1e6)
+        due = sent + way_ns
         since = -came[(due > cut.begin[1]) & (due < cut.end[0])]
     if not len(since):
         raise MeasurementError("see the guest go on", said=f"no packet of {direction}")

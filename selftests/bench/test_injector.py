@@ -196,6 +196,8 @@ def test_on_a_long_way_every_frame_takes_its_time_and_what_is_held_comes(
         run([*bridge, "ip", "link", "set", port, "up"], Deadline.after(10))
     with long_way(bridge, "left", "data", Line(20_000_000, 0.0, 1)) as way:
         assert min(frames()) >= 20
+        shown = run([*bridge, "ip", "-json", "link", "show", "left-in"], Deadline.after(10)).out
+        assert "NOARP" in json.loads(shown)[0]["flags"], "or it would answer for the peer"
         done = way.hold(["egress", "ingress"], 50)
         assert done.length_ns == 50_000_000
         assert done.exact
