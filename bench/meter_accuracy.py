@@ -199,9 +199,10 @@ def samples(session: BenchSession) -> Iterator[InjectionSample]:
                         unmeasured=bool(_reaching(blanks, *stretch)),
                     )
                     one = _with(one, _longest_gap(gaps, *stretch))
-                    if episode.kind == HELD:
-                        yield replace(one, kind=STOP_ALONE)
-                        caught_up = _catching_up(session.log, cut, direction) / 1e6
+                    if episode.kind in (HELD, HELD_BY_NETWORK):
+                        if episode.kind == HELD:
+                            yield replace(one, kind=STOP_ALONE)
+                        caught_up = _catching_up(session, cut, direction, episode.kind) / 1e6
                         one = replace(one, injected_ms=one.injected_ms + caught_up)
                     yield one
 
@@ -212,19 +213,25 @@ def _with(sample: InjectionSample, gap: Gap | None) -> InjectionSample:
     return replace(sample, measured_ms=gap.length_ms, stated_ms=gap.error_ns / 1e6)
 
 
-def _catching_up(log: TrafficLog, cut: InjectedOutage, direction: Direction) -> int:
+def _catching_up(
+    session: BenchSession, cut: InjectedOutage, direction: Direction, kind: str
+) -> int:
     """How long after it was released, in ns, the guest was reached again, by the bare logs.
 
-    Egress: the first packet that it sent since came to the peer. Ingress: the last packet that had
-    been sent to it meanwhile came in.
+    Of a guest that was stopped, egress: the first packet that it sent since came to the peer. Else:
+    the last packet that had been due meanwhile came in.
     """
+    log = session.log
     guest = GuestClock.fit(log.egress, log.ingress)
     if direction == "egress":
         sent, came = guest.to_axis(log.egress.sent_ns), log.egress.received_ns
-        since = came[sent > cut.end[0]]
     else:
         sent, came = log.ingress.sent_ns, guest.to_axis(log.ingress.received_ns)
-        since = -came[(sent > cut.begin[1]) & (sent < cut.end[0])]
+    if direction == "egress" and kind == HELD:
+        since = came[sent > cut.end[0]]
+    else:
+        due = sent + round(session.delay_ms * 1e6)
+        since = -came[(due > cut.begin[1]) & (due < cut.end[0])]
     if not len(since):
         raise MeasurementError("see the guest go on", said=f"no packet of {direction}")
     return abs(int(since.min())) - cut.end[0]
@@ -232,9 +239,10 @@ def _catching_up(log: TrafficLog, cut: InjectedOutage, direction: Direction) -> 
 
 def _is_no_outage(episode: Episode, direction: Direction) -> bool:
     """Packets that are held no longer than the late limit are served, by definition."""
-    return (
-        episode.kind == HELD and direction == "ingress" and episode.length_ms * 1_000_000 <= LATE_NS
+    comes_late = episode.kind == HELD_BY_NETWORK or (
+        episode.kind == HELD and direction == "ingress"
     )
+    return comes_late and episode.length_ms * 1_000_000 <= LATE_NS
 
 
 Stretch = TypeVar("Stretch", Gap, Unmeasured)

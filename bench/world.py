@@ -23,6 +23,7 @@ from migrate.clock import Deadline, now_ns
 from migrate.drivers.libvirt import Domain
 from migrate.errors import LabError
 from migrate.guest.domain_xml import domain_xml
+from migrate.guest.identity import Identity
 from migrate.guest.lifecycle import Order, running
 from migrate.guest.probe import Probe
 from migrate.images.initramfs import ensure_image
@@ -89,7 +90,8 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[BareGuest]:
             machine=source.hypervisor.machine(case.guest.machine),
             accelerator="qemu",
         )
-        order = Order(xml, image, case.guest.start == "warm", lab.shared)
+        identity = Identity.new(lab.name)
+        order = Order(xml, image, case.guest.start == "warm", lab.shared, identity=identity)
         begin_ns = now_ns()
         domain = stack.enter_context(running(order, source.hypervisor, pair, prepare, deadline))
         probe = stack.enter_context(guest_probe(domain, deadline))

@@ -11,19 +11,25 @@ leftovers are looked for.
 
 from __future__ import annotations
 
-from migrate.analysis.findings import analyse
+import logging
+from collections.abc import Mapping
+
+from migrate.analysis.findings import analyse, not_analysed
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock
 from migrate.checks.evaluate import evaluate
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import now_ns
+from migrate.errors import LabError, LeaseLostError
 from migrate.lab.api import Host
-from migrate.model import Attempt, Case
-from migrate.model.recording import Recording
+from migrate.model import Attempt, Case, Findings
+from migrate.model.recording import Arrivals, Recording
 from migrate.recorder.base import AttemptEnv
 from migrate.results.recording_file import RECORDING, recording_bytes
 from migrate.results.tables import MACHINES, machines_to_parquet
-from migrate.results.writer import RunWriter
+from migrate.results.writer import RunWriter, check_readable
 from migrate.world import build_world
+
+LOGGER = logging.getLogger(__name__)
 
 
 def attempt(
@@ -36,26 +42,55 @@ def attempt(
     hosts = (pair[0].name, pair[1].name)
     recording = record(case, env, pair)
     env.check()
-    left = leftovers(pair)
-    clock = guest_clock(recording.traffic)
-    arrivals = arrivals_on_axis(recording.traffic, clock)
-    findings = analyse(recording, case, clock)
-    judged = evaluate(findings, case, number, hosts, leftovers=left, end_ns=now_ns())
-    samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
-    files: dict[str, str | bytes] = {
-        **recording.files,
-        RECORDING: recording_bytes(recording),
-        MACHINES: machines_to_parquet(recording.machines),
-    }
-    writer.write_attempt(judged, recording.events, samples, arrivals, files)
-    return judged
+    left = looked_for_leftovers(pair)
+
+    def judge(findings: Findings) -> Attempt:
+        return evaluate(findings, case, number, hosts, leftovers=left, end_ns=now_ns())
+
+    def keep(judged: Attempt, arrivals: Mapping[str, Arrivals]) -> Attempt:
+        samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
+        files: dict[str, str | bytes] = {
+            **recording.files,
+            RECORDING: recording_bytes(recording),
+            MACHINES: machines_to_parquet(recording.machines),
+        }
+        writer.write_attempt(judged, recording.events, samples, arrivals, files)
+        return judged
+
+    try:
+        clock = guest_clock(recording.traffic)
+        arrivals = arrivals_on_axis(recording.traffic, clock)
+        judged = judge(analyse(recording, case, clock))
+        check_readable(judged)
+    except Exception as error:  # whatever it was: the recording can't be had again
+        LOGGER.debug("the analysis failed", exc_info=True)
+        return keep(judge(not_analysed(recording, error)), {})
+    return keep(judged, arrivals)
 
 
 def record(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Recording:
-    """All that was gathered while the guest was moved as often as the case wants it."""
-    with build_world(case, env, pair) as world:
-        for _ in range(case.policy.hops):
-            if world.move().outcome != "completed":
-                break
-        world.listen(case.workload.settle_s)
-        return world.end()
+    """All that was gathered while the guest was moved as often as the case wants it; kept also if
+    what was done does not go back afterwards, and void then."""
+    recording: Recording | None = None
+    try:
+        with build_world(case, env, pair) as world:
+            for _ in range(case.policy.hops):
+                if world.move().outcome != "completed":
+                    break
+            world.listen(case.workload.settle_s)
+            recording = world.end()
+    except LabError as error:
+        if recording is None or isinstance(error, LeaseLostError):
+            raise
+        reason = f"what was done did not go back: {error}"
+        return recording.model_copy(update={"void": (*recording.void, reason)})
+    return recording
+
+
+def looked_for_leftovers(pair: tuple[Host, Host]) -> tuple[str, ...] | None:
+    """What was left on both; None: a host could not be asked."""
+    try:
+        return leftovers(pair)
+    except LabError as error:
+        LOGGER.info("nobody could look for leftovers: %s", error)
+        return None

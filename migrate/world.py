@@ -17,7 +17,7 @@ from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
-from migrate.errors import ConfigurationError, GuestError
+from migrate.errors import ConfigurationError, GuestError, LeaseLostError
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.identity import Identity
@@ -29,7 +29,9 @@ from migrate.images.initramfs import Image, ensure_image
 from migrate.lab.api import Host, Lab
 from migrate.migration.hop import move_guest
 from migrate.migration.hotplug import plug_in, wait_for_carrier
-from migrate.migration.move import End
+from migrate.migration.move import GRACE_S, End
+from migrate.migration.silence import fell_silent_at_last, hop_not_made, silent_hop
+from migrate.migration.watchdog import watchdog
 from migrate.model import Case
 from migrate.model.recording import HopRecording, MoveResult, Recording, StartRecording
 from migrate.recorder.base import AttemptEnv, Rig
@@ -49,6 +51,18 @@ START_S = 60.0
 DISK_START_S = 240.0
 """For a disk to boot by its own loader, its agent to answer, and the probe to be brought in."""
 
+SPARE_S = 300.0
+"""For what an attempt does beside starting and moving its guest."""
+
+
+def attempt_s(case: Case, start_s: float, patience: float) -> float:
+    """How long an attempt may take before it counts as one that hangs: longer than all of its
+    deadlines together."""
+    move_s = 3 * case.policy.timeout_s + 6 * GRACE_S * patience
+    waits_s = case.workload.floor_s + case.workload.settle_s + SPARE_S * patience
+    return (1 + RESTARTS) * start_s + case.policy.hops * move_s + waits_s
+
+
 CLEAR_LOGS = """
 rm -f "$1"
 [ -e "$2" ] || exit 0
@@ -67,10 +81,24 @@ class World(Rig):
     """A running guest under load, to be moved; ``domain`` is where it runs now."""
 
     hops: list[HopRecording] = field(default_factory=list)
+    hung: list[str] = field(default_factory=list)
+    """Why its guest was ended, if the attempt took too long."""
 
     def move(self) -> MoveResult:
-        """Move the guest to the other host, once, by the case's policy and with its faults."""
-        self.hops.append(move_guest(self))
+        """Move the guest to the other host, once, by the case's policy and with its faults.
+
+        What was recorded of the moves before is kept if this one can't be made.
+        """
+        began_ns = now_ns()
+        try:
+            self.hops.append(move_guest(self))
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            if not self.hops:
+                raise
+            LOGGER.debug("the move was not made", exc_info=True)
+            self.hops.append(hop_not_made(self, began_ns, error))
         return self.hops[-1].result
 
     def listen(self, seconds: float) -> None:
@@ -80,7 +108,12 @@ class World(Rig):
 
     def end(self) -> Recording:
         """End the workload, and read back all that was gathered."""
-        return collect(self, self.hops)
+        recording = collect(self, self.hops)
+        recording = recording.model_copy(update={"void": (*self.hung, *recording.void)})
+        if not self.hops or not fell_silent_at_last(recording):
+            return recording
+        last = silent_hop(self, self.hops[-1], recording.traffic.notes[0])
+        return recording.model_copy(update={"hops": (*recording.hops[:-1], last)})
 
 
 @contextmanager
@@ -99,6 +132,8 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         machines = stack.enter_context(_sampled(env, pair, peer, deadline))
         asked_ns = now_ns()
         order = stack.enter_context(_ordered(case, env, image, ends, backing.source, deadline))
+        limit = Deadline.after(attempt_s(case, deadline.left(), env.lab.patience))
+        hung = stack.enter_context(watchdog(pair, order.identity.uuid, limit))
         prepare = preparing(env.lab, image, deadline)
         started = stack.enter_context(_started(case, order, ends, prepare, deadline))
         domain, probe = started.domain, started.probe
@@ -128,6 +163,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         world = World(case, env, pair, domain, traffic, listener, clocks, *rules, start, machines)
         dirty_rates = measure_dirty_rates(world, "before", (domain.host,))
         world.start = start.model_copy(update={"dirty_rates": dirty_rates})
+        world.hung = hung
         yield world
 
 

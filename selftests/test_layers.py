@@ -17,8 +17,13 @@ PACKAGE = ROOT / "migrate"
 PLAN = ROOT / "docs" / "architecture.md"
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "libvirt": ("drivers.libvirt", "drivers.libvirt_events", "drivers.libvirt_channel"),
-    "libvirt_qemu": ("drivers.libvirt",),
+    "libvirt": (
+        "drivers.libvirt",
+        "drivers.libvirt_domain",
+        "drivers.libvirt_events",
+        "drivers.libvirt_channel",
+    ),
+    "libvirt_qemu": ("drivers.libvirt", "drivers.libvirt_domain"),
     "paramiko": ("drivers.ssh", "drivers.ssh_address"),
     "qemu": ("drivers.qmp",),
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.

@@ -26,6 +26,7 @@ from migrate.drivers import libvirt as libvirt_client
 from migrate.drivers.libvirt import Domain
 from migrate.errors import CleanupError, GuestError, HostError, LeaseLostError
 from migrate.guest import lifecycle as guest
+from migrate.guest.domain_xml import CONSOLE
 from migrate.lab import fabric_kind
 from migrate.lab.api import Host
 from migrate.lab.config import cache_folder
@@ -35,9 +36,11 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
+from migrate.migration import hop as hops
 from migrate.migration import move as migration
 from migrate.migration.faults import stop_libvirtd
 from migrate.model import Attempt, Case, Fault, Mode
+from migrate.recorder.base import Rig
 from selftests.command_line import Run, started
 from selftests.helpers import SCENARIOS, SaidSoFar, traces
 
@@ -108,7 +111,8 @@ def test_a_host_without_libvirtd_is_named(going: Session, side: str) -> None:
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_libvirtd_crashes_in_the_middle_and_the_guest_stays(going: Session, side: str) -> None:
     fault = Fault.model_validate({"at": "precopy", "do": "stop-libvirtd", "on": side})
-    expect = {"outcome": "failed", "held_by": ["source"]}
+    said = "client socket is closed|End of file|Connection reset"
+    expect = {"outcome": "failed", "held_by": ["source"], "error": said}
     attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
     assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
     assert attempt.error is not None
@@ -163,7 +167,8 @@ def test_a_guest_that_its_backend_fails_at_the_start_is_started_again_a_few_time
 
 def test_the_guest_crashes_in_the_middle(going: Session) -> None:
     fault = Fault(at="precopy", do="kill-guest", on="source")
-    expect = {"outcome": "lost", "held_by": []}
+    killed = r"^migrate to b: QEMU on a ended \(by libvirt: crashed\), without a word; "
+    expect = {"outcome": "lost", "held_by": [], "error": killed}
     attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
     assert (attempt.outcome, attempt.held_by) == ("lost", ())
     assert any("receipts" in note for note in attempt.notes)
@@ -178,9 +183,72 @@ def test_the_guest_crashes_in_the_middle(going: Session) -> None:
     assert (verdicts["outcome"].result, verdicts["memory"].result) == ("fail", "unmeasured")
 
 
+def test_a_guest_that_panics_on_the_target_is_a_failed_attempt_with_all_that_was_recorded(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow = hops._follow
+
+    def panic(rig: Rig, host: Host) -> None:
+        with host.connect() as hypervisor:
+            domain = hypervisor.find(rig.domain.uuid)
+            assert domain is not None
+            domain.suspend()
+        said = f"echo 'Kernel panic - not syncing: Attempted to kill init!' >> {CONSOLE}"
+        host.run(["sh", "-c", said], Deadline.after(10))
+        follow(rig, host)
+
+    monkeypatch.setattr(hops, "_follow", panic)
+    monkeypatch.setattr(hops, "FOLLOW_S", 2.0)
+    attempt = tried(going, case())
+    assert (attempt.outcome, attempt.held_by) == ("failed", ("b",))
+    assert attempt.error is not None
+    assert (attempt.error.host, attempt.error.said) == (
+        "b",
+        "the move to b completed, then the guest fell silent; its console ends with: "
+        "Kernel panic - not syncing: Attempted to kill init!",
+    )
+    assert attempt.result == "fail"
+    assert attempt.reported.downtime_ms is not None
+    assert attempt.phases
+    assert {gap.direction for gap in attempt.gaps or () if gap.open_ended} >= {"egress"}
+    assert attempt.leftovers == ()
+
+
+def test_a_postcopy_whose_link_stays_cut_is_recoverable_and_says_so(going: Session) -> None:
+    """TCP gives the link up before libvirt's keepalive does: QEMU pauses the post-copy."""
+    fields: dict[str, Any] = {
+        "faults": [{"at": "postcopy", "do": "cut-migration-link"}],
+        "policy": {"method": "postcopy", "bandwidth_mib_s": 8, "postcopy_bandwidth_mib_s": 8},
+        "expect": {
+            "outcome": "recoverable",
+            "error": "recovering was not tried; .*postcopy-paused",
+        },
+    }
+    wanted = case(**fields)
+    if not isinstance(going.place(wanted), tuple):
+        pytest.skip("no post-copy on this machine")
+    retries = "/proc/sys/net/ipv4/tcp_retries2"
+    hosts = going.lab.hosts.values()
+    before = {host.name: host.run(["cat", retries], Deadline.after(9)).out for host in hosts}
+    try:
+        for host in hosts:
+            host.run(["tee", retries], Deadline.after(9), text="3")
+        attempt = tried(going, wanted)
+    finally:
+        for host in hosts:
+            host.run(["tee", retries], Deadline.after(9), text=before[host.name])
+    assert results(attempt)["outcome"] == results(attempt)["error"] == "pass"
+    assert any("paused (postcopy-failed)" in note for note in attempt.notes)
+    assert attempt.leftovers == ()
+
+
 def test_the_incoming_guest_crashes_and_the_source_goes_on(going: Session) -> None:
     fault = Fault(at="precopy", do="kill-guest", on="target")
-    expect = {"outcome": "failed", "held_by": ["source"]}
+    expect = {
+        "outcome": "failed",
+        "held_by": ["source"],
+        "error": "QEMU on b ended|Connection reset",
+    }
     attempt = tried(going, case(faults=[fault], expect=expect, policy={"bandwidth_mib_s": 16}))
     assert (attempt.outcome, attempt.held_by) == ("failed", ("a",))
     assert attempt.passed

@@ -355,9 +355,9 @@ def one_sided(before: Fields, after: Fields, *, vhost: bool = False) -> tuple[st
 def missing_queues(before: Fields, after: Fields, *, vhost: bool = False) -> tuple[str, ...]:
     """Queues that one end has and the other one has not, by name.
 
-    Only of an end that told what its device is, and of its queues: its status is asked for last, so
-    whatever it did not tell of its queues by then is not there. Of a device whose queues a backend
-    works (``vhost``) they are not asked for.
+    Only where both ends told what their device is, and of some of its queues: its status is asked
+    for last, so whatever was not told of its queues by then is not there. Of a device whose queues
+    a backend works (``vhost``), or of a QEMU that the question would end, they are not asked for.
     """
     if vhost or not ("queues" in before and "queues" in after):
         return ()
@@ -365,6 +365,8 @@ def missing_queues(before: Fields, after: Fields, *, vhost: bool = False) -> tup
         dict.fromkeys(name.partition(":")[0] for name in end if name.startswith("queue "))
         for end in (before, after)
     ]
+    if not all(ends):
+        return ()
     return tuple(name for name in {**ends[0], **ends[1]} if (name in ends[0]) != (name in ends[1]))
 
 

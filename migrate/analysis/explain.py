@@ -1,21 +1,21 @@
-"""Where an outage went: a gap, or the guest's stop, as spans in order that cover it.
+"""Where an outage went: a gap as spans in order that cover it.
 
-A span ends with something that was recorded: QEMU's events and trace points, the backend's log, the
-fabric's first announcement, the stamp of the next packet that was sent. Where nothing that was
+A span ends with something that was recorded: a stage of the stop, QEMU's events, the backend's log,
+the fabric's first announcement, the stamp of the next packet that was sent. Where nothing that was
 recorded can have kept packets from being served, the span is *unexplained*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from migrate.analysis.hop_events import HopEvents
-from migrate.formats.log_events import CHECKPOINT, LOADED, READY, SAVED
-from migrate.model import DeviceHandoff, Event, Gap, GapExplanation, Span
+from migrate.analysis.stop_stages import Mark, cover, known_stages, stage_marks
+from migrate.formats.log_events import CHECKPOINT, READY
+from migrate.model import Event, Gap, GapExplanation
 from migrate.model.recording import Arrivals, Column
 
 _OVS_NS = 100_000_000
@@ -23,146 +23,8 @@ _OVS_NS = 100_000_000
 logged, or they pass, the queue is not known to be enabled."""
 _NEAR_NS = 30_000_000
 """The probe polls its devices' state a few times in a tenth of a second: it reports this late."""
-_MOST_DEVICES = 2000
-"""Rows of devices; the largest guests have some hundreds."""
-MORE_DEVICES = "more devices"
 _FEW = 3
 """Fewer packets before a gap do not give the sender's interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What ended at a point of the axis."""
-
-    at_ns: int
-    what: str
-    host: str = ""
-    error_ns: int = 0
-    explained: bool = True
-
-
-# --- the guest's stop, stage by stage -----------------------------------------------------------
-
-Stage = tuple[str, str, dict[str, str], str]
-"""An event's name, side and data, and what ended with it."""
-
-_STATUS = "MIGRATION"
-_SENT: tuple[Stage, ...] = (
-    (CHECKPOINT, "source", {"checkpoint": "src-iterable-saved"}, "the rest of memory is sent"),
-    (CHECKPOINT, "source", {"checkpoint": "src-non-iterable-saved"}, "devices are saved"),
-)
-_ARRIVED: tuple[Stage, ...] = (
-    (LOADED, "target", {"type": "non-iterable"}, "the rest of memory arrives and is loaded"),
-    (CHECKPOINT, "target", {"checkpoint": "dst-precopy-loadvm-completed"}, "devices are loaded"),
-)
-"""By trace points. Source: QEMU migration/savevm.c, migration.c."""
-_TAKEN_IN = "memory and devices are loaded"
-"""Of a target that has no trace points: until it says that it is completed."""
-_RUNS = "libvirt lets the guest run"
-_SUSPENDED = "memory is sent, and the guest is suspended"
-_ALL_SENT = "memory is sent and loaded"
-"""Of a source that has none: until the target, which has, begins to load devices."""
-
-
-def stop_stages(hop: HopEvents) -> tuple[Span, ...] | None:
-    """From STOP to RESUME; None if one of the two is not on record."""
-    stop, resume = hop.switchover
-    if stop is None or resume is None:
-        return None
-    marks = _stage_marks(hop, stop, resume)
-    return tuple(_cover(stop.at_ns, resume.at_ns, marks, stop.off_ns))
-
-
-def _known_stages(hop: HopEvents, stop: Event, until_ns: int) -> list[Mark]:
-    """Stages of the stop that are on record, from STOP on."""
-    hosts = {"source": hop.source, "target": hop.target}
-    marks = _switchover_marks(hop, stop)
-    for name, side, data, what in _stages(hop):
-        event = hop.first(name, hosts[side], stop.at_ns, **data)
-        if event is not None and event.at_ns <= until_ns:
-            at_ns = event.at_ns - _load_ns(event)
-            host = "" if what == _ALL_SENT else hosts[side]
-            marks.append(Mark(at_ns, what, host, event.off_ns))
-    return marks
-
-
-def _stage_marks(hop: HopEvents, stop: Event, resume: Event) -> list[Mark]:
-    marks = _known_stages(hop, stop, resume.at_ns)
-    if not marks:
-        return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
-    loaded = any(mark.what in (_ARRIVED[1][3], _TAKEN_IN) for mark in marks)
-    last = _RUNS if loaded else f"{_TAKEN_IN}, and {_RUNS}"
-    last = last if resume.host == hop.target else "the source goes on"
-    return [*marks, Mark(resume.at_ns, last, resume.host, resume.off_ns)]
-
-
-def _stages(hop: HopEvents) -> tuple[Stage, ...]:
-    """By trace points, and for an end that has none by what QEMU tells of its status anyway."""
-    sent, arrived = hop.traced(hop.source), hop.traced(hop.target)
-    loaded, completed = _ARRIVED
-    if not arrived:
-        completed = (_STATUS, "target", {"status": "completed"}, _TAKEN_IN)
-        return (*(_SENT if sent else ()), completed)
-    if not sent:
-        return ((*loaded[:3], _ALL_SENT), completed)
-    return (*_SENT, loaded, completed)
-
-
-def _switchover_marks(hop: HopEvents, stop: Event) -> list[Mark]:
-    """How long QEMU waits for libvirt's word to switch over (pause-before-switchover)."""
-    waits = hop.first(_STATUS, hop.source, stop.at_ns, status="pre-switchover")
-    if waits is None:
-        return []
-    more = hop.first("MIGRATION_PASS", hop.source, stop.at_ns)
-    suspended = more is not None and more.at_ns < waits.at_ns
-    what = _SUSPENDED if suspended else "the source prepares to switch over"
-    marks = [Mark(waits.at_ns, what, hop.source, waits.off_ns)]
-    if (goes_on := hop.first(_STATUS, hop.source, waits.at_ns, status="device")) is not None:
-        what = "libvirt lets the switchover go on"
-        marks.append(Mark(goes_on.at_ns, what, hop.source, goes_on.off_ns))
-    return marks
-
-
-def _load_ns(event: Event) -> int:
-    """How long a device's load took: the first one ends the span before it where it *began*."""
-    return int(event.data.get("downtime", 0)) * 1000 if event.name == LOADED else 0
-
-
-def device_times(hop: HopEvents) -> tuple[DeviceHandoff, ...] | None:
-    """What each device took to save and to load; None without trace points of either end."""
-    stop, resume = hop.switchover
-    if stop is None or resume is None:
-        return None
-    times: dict[str, dict[str, float]] = {}
-    for name, host, key in ((SAVED, hop.source, "save_ms"), (LOADED, hop.target, "load_ms")):
-        for event in hop.events:
-            if (event.name, event.host) != (name, host):
-                continue
-            if not stop.at_ns <= event.at_ns <= resume.at_ns + event.off_ns:
-                continue
-            device = _device_name(event)
-            if device not in times and len(times) >= _MOST_DEVICES:
-                device = MORE_DEVICES
-            row = times.setdefault(device, {})
-            row[key] = row.get(key, 0.0) + int(event.data["downtime"]) / 1000
-    if not times:
-        return None
-    return tuple(DeviceHandoff(device=device, **row) for device, row in times.items())
-
-
-def _device_name(event: Event) -> str:
-    section = str(event.data["idstr"])
-    if event.data["type"] == "iterable":
-        return f"{section} (the rest)"
-    return section_name(section, int(event.data.get("instance_id", 0)))
-
-
-def section_name(name: str, instance: int) -> str:
-    """A device's section in the stream by name, with its number where several share the name."""
-    return f"{name}#{instance}" if instance else name
-
-
-# --- a gap --------------------------------------------------------------------------------------
 
 
 def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> GapExplanation:
@@ -174,7 +36,7 @@ def explain_gap(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> GapEx
     """
     end_ns = gap.begin_ns + gap.length_ns
     marks = _marks(gap, hop, log, grain_ns)
-    spans = tuple(_cover(gap.begin_ns, end_ns, marks, gap.place_off_ns))
+    spans = tuple(cover(gap.begin_ns, end_ns, marks, gap.place_off_ns))
     return GapExplanation(
         direction=gap.direction, begin_ns=gap.begin_ns, length_ns=gap.length_ns, spans=spans
     )
@@ -198,10 +60,10 @@ def _marks(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[M
         yield Mark(end_ns, "stopped, and never resumed", stop.host)
         return
     if resume is None:  # it was served again: when it ran again is not known
-        yield from _known_stages(hop, stop, end_ns)
+        yield from known_stages(hop, stop, end_ns)
         yield Mark(end_ns, "served again, and its RESUME is not on record", explained=False)
         return
-    yield from _stage_marks(hop, stop, resume)
+    yield from stage_marks(hop, stop, resume)
     yield from _after_resume(gap, hop, log, max(resume.at_ns, gap.begin_ns), grain_ns)
 
 
@@ -242,14 +104,15 @@ def _after_resume(
         what = "the target's interface is plugged in"
         yield Mark(plugged.at_ns, what, hop.target, plugged.off_ns)
         since_ns = plugged.at_ns
-    ready = hop.first(READY, hop.target, since_ns)
+    host = hop.runs_on
+    ready = hop.first(READY, host, since_ns)
     if ready is not None and ready.at_ns < end_ns:
-        yield Mark(ready.at_ns, "the backend's port comes up", hop.target, ready.off_ns)
+        yield Mark(ready.at_ns, "the backend's port comes up", host, ready.off_ns)
         since_ns = ready.at_ns
     enabled = hop.queue_enabled(gap.direction, since_ns, end_ns + _OVS_NS)
     if ready is not None and enabled is not None:
         what = "the backend enables the guest's queue"
-        yield Mark(enabled.at_ns, what, hop.target, enabled.off_ns)
+        yield Mark(enabled.at_ns, what, host, enabled.off_ns)
         since_ns = enabled.at_ns
     yield from _tail(gap, hop, log, since_ns, grain_ns)
 
@@ -262,7 +125,7 @@ def _tail(gap: Gap, hop: HopEvents, log: Arrivals, since_ns: int, grain_ns: int)
     if since_ns >= end_ns:
         return
     further = _guest_sends if gap.direction == "egress" else _fabric_learns
-    for mark in further(hop, log, since_ns, end_ns):
+    for mark in further(hop, log, since_ns, end_ns, grain_ns):
         yield replace(mark, error_ns=max(mark.error_ns, gap.error_ns))  # of the stamps
         since_ns = max(since_ns, mark.at_ns)
     short = end_ns - since_ns <= grain_ns
@@ -295,12 +158,18 @@ def _lower_device_marks(hop: HopEvents, since_ns: int, end_ns: int) -> list[Mark
     return marks if marks and marks[0].at_ns <= end_ns + marks[0].error_ns else []
 
 
-def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+_LATE = "its packets waited, and arrive late"
+_SILENT_AGAIN = "the guest runs, and has sent, and sends nothing more yet"
+
+
+def _guest_sends(
+    hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int, grain_ns: int
+) -> Iterator[Mark]:
     """If nothing was lost since, the stamp of the next packet is when the guest sent it."""
     asked = [e for e in hop.events if e.name == "arp" and e.data.get("mac") == hop.mac]
     first_asked = next((e for e in asked if since_ns <= e.at_ns < end_ns), None)
     if first_asked is not None:
-        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", hop.target)
+        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", hop.runs_on)
         since_ns = first_asked.at_ns
     before, after = log.sent_ns < since_ns, log.sent_ns >= since_ns
     if not after.any() or np.count_nonzero(before) < _FEW:
@@ -312,10 +181,46 @@ def _guest_sends(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> I
         at_ns = min(int(log.sent_ns[first]), end_ns)
         _, resume = hop.switchover
         began = resume is not None and int(log.sent_ns[last]) >= resume.at_ns
-        what = "has sent, and sends nothing more yet" if began else "has not come to send yet"
-        yield Mark(at_ns, f"the guest runs, and {what}", hop.target)
+        what = _SILENT_AGAIN if began else "the guest runs, and has not come to send yet"
+        yield Mark(at_ns, what, hop.runs_on)
         if (arrived := int(log.received_ns[first])) < end_ns:
             yield Mark(arrived, "its first packet is under way")
+            yield from _sends_late(hop, _run(log, since_ns, end_ns), arrived, grain_ns)
+
+
+def _sends_late(
+    hop: HopEvents, run: Sequence[tuple[int, int]], since_ns: int, grain_ns: int
+) -> Iterator[Mark]:
+    """Packets of which none is missing, sent and received: they waited, or the guest sent none."""
+    late_ns = since_ns
+    for sent_ns, received_ns in run:
+        if sent_ns > late_ns + grain_ns:
+            yield Mark(late_ns, _LATE)
+            yield Mark(sent_ns, _SILENT_AGAIN, hop.runs_on)
+        late_ns = max(late_ns, received_ns)
+    yield Mark(late_ns, _LATE)
+
+
+def _run(log: Arrivals, since_ns: int, end_ns: int) -> list[tuple[int, int]]:
+    """Stamps of the packets that were sent after ``since_ns``, up to the first that is missing, and
+    at most to the first that was sent after ``end_ns``: all are cut to that.
+
+    None of them if more were lost after them: what is lost does not wait.
+    """
+    later = log.sent_ns[log.sent_ns > end_ns]
+    last_ns = int(later.min()) if len(later) else end_ns
+    rows = np.flatnonzero((log.sent_ns > since_ns) & (log.sent_ns <= last_ns))
+    seq, first = np.unique(log.seq[rows], return_index=True)
+    if not len(seq):
+        return []
+    breaks = np.flatnonzero(np.diff(seq) != 1)
+    whole = int(breaks[0]) + 1 if len(breaks) else len(seq)
+    lost = int(seq[-1] - seq[0]) + 1 - len(seq)
+    if whole <= lost:
+        return []
+    run = rows[first[:whole]]
+    stamps = ((int(log.sent_ns[i]), int(log.received_ns[i])) for i in run)
+    return [(min(sent, end_ns), min(received, end_ns)) for sent, received in stamps]
 
 
 def _sent_before_the_stop(hop: HopEvents, sent_ns: Column) -> int:
@@ -326,17 +231,20 @@ def _sent_before_the_stop(hop: HopEvents, sent_ns: Column) -> int:
     return max(0, (stop.at_ns - int(sent_ns.max())) // _interval_ns(sent_ns))
 
 
-def _fabric_learns(hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int) -> Iterator[Mark]:
+def _fabric_learns(
+    hop: HopEvents, log: Arrivals, since_ns: int, end_ns: int, _grain_ns: int
+) -> Iterator[Mark]:
     """Frames go to where the guest was until the fabric sees it; later ones wait for the guest.
 
     Those that were lost after that did not wait: nothing on record tells where they went.
     """
     begin_ns = since_ns
-    if (heard_ns := hop.first_heard_ns(since_ns)) is not None and heard_ns < end_ns:
+    heard_ns = hop.first_heard_ns(since_ns) if hop.runs_on == hop.target else None
+    if heard_ns is not None and heard_ns < end_ns:
         yield Mark(heard_ns, "the fabric still sends to the source")
         begin_ns = heard_ns
     if _all_arrived(log, begin_ns, end_ns):
-        yield Mark(end_ns, "packets wait, and the guest takes them late", hop.target)
+        yield Mark(end_ns, "packets wait, and the guest takes them late", hop.runs_on)
 
 
 def _all_arrived(log: Arrivals, begin_ns: int, end_ns: int) -> bool:
@@ -356,31 +264,3 @@ def _all_arrived(log: Arrivals, begin_ns: int, end_ns: int) -> bool:
 def _interval_ns(sent_ns: Column) -> int:
     """The sender's usual interval, by the packets that arrived."""
     return max(1, int(np.median(np.diff(np.sort(sent_ns))))) if len(sent_ns) > 1 else 1
-
-
-# --- common -------------------------------------------------------------------------------------
-
-
-def _cover(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> Iterator[Span]:
-    """Spans from mark to mark, cut to ``begin_ns`` and ``end_ns``; nothing is left uncovered.
-
-    ``error_ns``: of both ends.
-    """
-    cut = [Mark(begin_ns, "", error_ns=error_ns)]
-    for mark in sorted(marks, key=lambda mark: mark.at_ns):
-        if cut[-1].at_ns < mark.at_ns and cut[-1].at_ns < end_ns:
-            at_end = mark.at_ns >= end_ns
-            mark_error_ns = max(mark.error_ns, error_ns) if at_end else mark.error_ns
-            at_ns = min(mark.at_ns, end_ns)
-            cut.append(Mark(at_ns, mark.what, mark.host, mark_error_ns, mark.explained))
-    if cut[-1].at_ns < end_ns:
-        cut.append(Mark(end_ns, "nothing is on record", "", error_ns, explained=False))
-    for before, mark in pairwise(cut):
-        yield Span(
-            what=mark.what,
-            begin_ns=before.at_ns,
-            end_ns=mark.at_ns,
-            error_ns=max(before.error_ns, mark.error_ns),
-            host=mark.host,
-            explained=mark.explained,
-        )

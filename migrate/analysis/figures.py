@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 from migrate.analysis.phases import move_parts
-from migrate.model import DIRECTIONS, Attempt, Direction, Part
+from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Part
 from migrate.statistics.censored import Interval
 
 
@@ -17,7 +17,8 @@ class FigureValue:
     """A length in milliseconds, or its lower bound if the observation ended before it did.
 
     ``error_ms``: what it may be off; of one ``in_floor``, where nothing was seen, up to where
-    nothing is.
+    nothing is. ``most_ms``: how long it may have been, where the meter could not tell for a while;
+    None: it could all the time.
     """
 
     ms: float
@@ -25,13 +26,24 @@ class FigureValue:
     error_ms: float = 0.0
     part: Part = "none"
     in_floor: bool = False
+    most_ms: float | None = None
 
     @property
     def bounds(self) -> Interval:
         """The least and the most that it can be, its error aside."""
         if self.at_least:
             return self.ms, math.inf
-        return self.ms, self.error_ms if self.in_floor else self.ms
+        return self.ms, max(self.floor_ms, self.ms, self.most_ms or 0.0)
+
+    @property
+    def only_floor(self) -> bool:
+        """Nothing was seen, and all was looked at."""
+        return self.in_floor and self.most_ms is None
+
+    @property
+    def floor_ms(self) -> float:
+        """Up to where nothing is seen, for one that is in the floor; else 0."""
+        return self.error_ms if self.in_floor else 0.0
 
     @property
     def widened(self) -> Interval:
@@ -71,15 +83,26 @@ def longest_outage(
         for gap in attempt.gaps
         if gap.direction == direction and (part is None or gap.part == part)
     ]
+    most_ms = _most_ms(attempt, direction, gaps)
     if not gaps:
-        return FigureValue(0.0, error_ms=seen_from_ms, in_floor=True)
+        return FigureValue(0.0, error_ms=seen_from_ms, in_floor=True, most_ms=most_ms)
     longest = max(gaps, key=lambda gap: gap.length_ns)
     return FigureValue(
         longest.length_ms,
         at_least=any(gap.open_ended for gap in gaps),
+        most_ms=most_ms,
         error_ms=longest.error_ns / 1e6,
         part=longest.part,
     )
+
+
+def _most_ms(attempt: Attempt, direction: Direction, gaps: Sequence[Gap]) -> float | None:
+    """How long an outage there may have been where the meter could not tell; None: it could."""
+    if not any(stretch.direction == direction for stretch in attempt.unmeasured):
+        return None
+    from migrate.analysis.outage import longest_possible_ns  # noqa: PLC0415 - numpy is heavy
+
+    return longest_possible_ns(gaps, attempt.unmeasured, direction) / 1e6
 
 
 def ended_as_asked(attempt: Attempt) -> bool:

@@ -18,7 +18,7 @@ from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock, observation
 from migrate.analysis.work import as_done, shortfalls, work_done
 from migrate.formats.qemu_migration import unknown_statuses
-from migrate.model import Case, DirtyRate, Findings, Phase, WorkDone
+from migrate.model import Case, DirtyRate, Findings, Phase, Problem, WorkDone
 from migrate.model.recording import Recording
 
 
@@ -63,8 +63,9 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         carrier_checkpoints=carrier_checkpoints(recording, carriers),
         failover_hosts=start.primaries,
         backend_failed=recording.backend_failed,
-        error=last.error,
-        void=void_by_question(recording),
+        error=_error(recording),
+        qemu_ends=recording.qemu_ends,
+        void=(*void_by_question(recording), *_void(recording)),
         notes=(
             *_notes(recording, measured.notes if measured else ()),
             *_short(recording, case, work),
@@ -73,6 +74,43 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         machine=machine_state(recording),
         work=work,
     )
+
+
+def not_analysed(recording: Recording, error: Exception) -> Findings:
+    """What is known without the analysis, which raised ``error``: how the moves ended. It is void,
+    and can be judged when the analysis is mended: its recording is kept."""
+    last = recording.hops[-1].result
+    said = f"{type(error).__name__}: {error}"
+    return Findings(
+        begin_ns=recording.start.begin_ns,
+        outcome=last.outcome,
+        held_by=last.held_by,
+        error=_error(recording) or Problem(tried="analyse the recording", said=said),
+        qemu_ends=recording.qemu_ends,
+        void=(
+            f"its recording could not be analysed, and is kept: {said}",
+            *_void(recording),
+        ),
+        clocks=recording.clocks,
+    )
+
+
+def _void(recording: Recording) -> tuple[str, ...]:
+    """What was not done in a move, and what was not had of the attempt as a whole."""
+    return (*(reason for hop in recording.hops for reason in hop.void), *recording.void)
+
+
+def _error(recording: Recording) -> Problem | None:
+    """The last move's; QEMUs that ended come first, before what libvirt made of it."""
+    last = recording.hops[-1].result
+    if last.outcome == "completed" or not recording.qemu_ends:
+        return last.error
+    ends = "; ".join(map(str, recording.qemu_ends))
+    if last.error is None:
+        host = recording.qemu_ends[0].host
+        return Problem(tried="run the guest", host=host, said=ends)
+    said = "; ".join(filter(None, (ends, last.error.said)))
+    return last.error.model_copy(update={"said": said})
 
 
 def _phases(recording: Recording) -> tuple[Phase, ...]:
@@ -112,6 +150,7 @@ def _notes(recording: Recording, of_meter: Sequence[str]) -> tuple[str, ...]:
     return (
         *recording.start.notes,
         *(note for hop in recording.hops for note in (*hop.notes, *hop.missed_events)),
+        *(f"when the move had ended, {state}" for state in recording.hops[-1].result.states),
         *recording.notes,
         *(step.describe(begin_ns) for step in clock_steps(recording.clocks)),
         *(

@@ -25,8 +25,12 @@ from migrate.model import Gap, Phase, Unmeasured
 from migrate.model.recording import Arrivals, Column
 
 Window = tuple[int, int]
+MOST_LISTED = 2000
+"""Of the gaps of a direction and the stretches of it that are not measured."""
 FLUSH_NS = 1_000_000
 """A queue may take so long to be emptied: what waits for that only is not out."""
+_NEIGHBOURS = 5
+"""Packets before a gap that tell how long those in it may have taken."""
 _LONG_NS = 100_000_000
 """A guest that runs is not kept from sending for so long."""
 
@@ -55,7 +59,7 @@ class Ruler:
     """So many packets next to the outage may have been lost by chance."""
     late_ns: int = 0
     """By how much a packet is sent late in its slot with nothing going on."""
-    stood_still: Callable[[int, int], int] = lambda _begin, _end: 0
+    stood_still: Callable[[int, int, bool], int] = lambda _begin, _end, _silent: 0
 
 
 def threshold(longest_ns: int, interval_ns: int) -> int:
@@ -65,8 +69,10 @@ def threshold(longest_ns: int, interval_ns: int) -> int:
 
 def gaps(
     delivery: Deliveries, ruler: Ruler, moved: Sequence[Phase] = ()
-) -> tuple[tuple[Gap, ...], tuple[Unmeasured, ...]]:
-    """All gaps of one direction by begin, and what is not measured of it.
+) -> tuple[tuple[Gap, ...], tuple[Unmeasured, ...], int]:
+    """The gaps of one direction by begin, what is not measured of it, and how many are left out.
+
+    All of them, or the MOST_LISTED longest of both.
 
     ``moved`` are the phases of the move. A stream that never starts is one gap, open-ended. At the
     window's begin a gap runs from it to the first packet served, at its end from the last one
@@ -74,7 +80,8 @@ def gaps(
     """
     measured: list[Gap] = []
     blanks: list[Unmeasured] = []
-    for stretch in _stretches(delivery, ruler):
+    every = sorted(_stretches(delivery, ruler), key=lambda stretch: -stretch.length_ns)
+    for stretch in sorted(every[:MOST_LISTED], key=lambda stretch: stretch.first_ns):
         if stretch.blank:
             blanks.append(_unmeasured(delivery, stretch, stretch.blank))
             continue
@@ -88,7 +95,7 @@ def gaps(
             touched = overlapped_phases(gap, moved)
             labels = tuple(map(phase_label, touched))
             measured.append(gap.model_copy(update={"phases": labels, "part": gap_part(touched)}))
-    return tuple(measured), tuple(blanks)
+    return tuple(measured), tuple(blanks), max(0, len(every) - MOST_LISTED)
 
 
 def overlapped_phases(gap: Gap, moved: Iterable[Phase]) -> tuple[Phase, ...]:
@@ -198,8 +205,9 @@ def _gap(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> Gap | None:
     first_ns, last_ns = stretch.first_ns, stretch.last_ns
     idle_before, idle_after = _idle(delivery, ruler, stretch)
     clock_ns = ruler.difference_error(first_ns, last_ns)
+    jitter_ns = max(ruler.jitter_ns, _slow_before(delivery, ruler, stretch))
     most = last_ns - first_ns + clock_ns + _slower(delivery, ruler, stretch)
-    least = last_ns - first_ns - idle_before - idle_after - clock_ns - ruler.jitter_ns
+    least = last_ns - first_ns - idle_before - idle_after - clock_ns - jitter_ns
     by_chance = ruler.lost_in_a_row * ruler.interval_ns if len(stretch.inside) else 0
     least -= 2 * by_chance
     if len(stretch.inside) + tail == 0 and least <= ruler.interval_ns:
@@ -208,7 +216,7 @@ def _gap(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> Gap | None:
     half = (most - least + 1) // 2
     begin_ns = first_ns + idle_before // 2
     # It is placed where packets are sent; the network may have been cut where they arrive.
-    off = max(idle_before, idle_after) // 2 + ruler.jitter_ns + max(0, round(ruler.delay_ns))
+    off = max(idle_before, idle_after) // 2 + jitter_ns + max(0, round(ruler.delay_ns))
     off += by_chance
     return Gap(
         direction=delivery.direction,
@@ -238,12 +246,14 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
         if before is None or after is None:
             edge = _at_window_edge(delivery, ruler, stretch)
             return (0, edge) if before is None else (edge, 0)
-        return _ran(delivery, ruler, before, after), 0
+        return _ran(delivery, ruler, before, after, silent=True), 0
     stamped = inside.start + np.flatnonzero(delivery.stamped[inside.start : inside.stop])
     if len(stamped):
         head, foot = int(stamped[0]), _last_out(delivery, ruler, stamped)
         return (
-            0 if before is None else _ran(delivery, ruler, before, head),
+            0
+            if before is None
+            else _ran(delivery, ruler, before, head) + _left_late(delivery, ruler, head),
             0 if after is None else _ran(delivery, ruler, foot, after),
         )
     if before is None or after is None:
@@ -256,6 +266,17 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
 def _is_cut(delivery: Deliveries, stretch: _Stretch) -> bool:
     """Whether it ends where nothing more is known, and not at a packet."""
     return stretch.inside.stop >= len(delivery.sent_ns)
+
+
+def _left_late(delivery: Deliveries, ruler: Ruler, number: int) -> int:
+    """How long after its stamp a packet may have left, since nothing was sent after it for so long.
+
+    A sender that is interrupted between the two sends the packet when it goes on.
+    """
+    if number + 1 >= len(delivery.stamped) or not delivery.stamped[number + 1]:
+        return 0
+    spacing = int(delivery.own_ns[number + 1] - delivery.own_ns[number])
+    return max(0, spacing - ruler.interval_ns)
 
 
 def _last_out(delivery: Deliveries, ruler: Ruler, inside: Column) -> int:
@@ -276,25 +297,45 @@ def _at_window_edge(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> in
     """
     if not delivery.counted or stretch.at_begin or delivery.tail:
         return min(stretch.length_ns, ruler.interval_ns)
-    return stretch.length_ns - ruler.stood_still(stretch.first_ns, stretch.last_ns)
+    return stretch.length_ns - ruler.stood_still(stretch.first_ns, stretch.last_ns, True)
 
 
-def _ran(delivery: Deliveries, ruler: Ruler, first: int, last: int, ends: int = 1) -> int:
+def _ran(
+    delivery: Deliveries,
+    ruler: Ruler,
+    first: int,
+    last: int,
+    ends: int = 1,
+    *,
+    silent: bool = False,
+) -> int:
     """For how long the sender ran, at one end or both, between two stamps and packets without.
 
-    Of the packets between, whose stamps are not on record, each took an interval of its own; what
-    the sender was late in all may have been all at the end that is asked about.
+    ``silent``: nothing was sent in between, so that a guest which got no processor was out. At an
+    end of an outage that the network made, it was a late sender. Of the packets between, whose
+    stamps are not on record, each took an interval of its own; what the sender was late in all may
+    have been all at the end that is asked about.
     """
     passed = int(delivery.own_ns[last] - delivery.own_ns[first])
     if passed > 2 * ruler.interval_ns:
         begin_ns, end_ns = int(delivery.sent_ns[first]), int(delivery.sent_ns[last])
-        ran = end_ns - begin_ns - ruler.stood_still(begin_ns, end_ns)
+        ran = end_ns - begin_ns - ruler.stood_still(begin_ns, end_ns, silent)
         passed = max(ruler.interval_ns, min(passed, ran))
     between = max(0, last - first - ends)
     if delivery.stamped[first + 1 : last].any():
         between = 0  # it is asked from a packet on that is not the last with a stamp
     slack = ruler.late_ns if between else 0
     return max(min(passed, ends * ruler.interval_ns), passed - between * ruler.interval_ns + slack)
+
+
+def _slow_before(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
+    """How much longer than usual the packets right before a stretch took, at most.
+
+    The next ones, which were not served, may have taken as long, and been cut as late.
+    """
+    before = slice(max(0, stretch.inside.start - _NEIGHBOURS), stretch.inside.start)
+    took = (delivery.received_ns - delivery.sent_ns)[before][delivery.served[before]]
+    return max(0, round(float(took.max(initial=ruler.delay_ns)) - ruler.delay_ns))
 
 
 def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
@@ -305,7 +346,7 @@ def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
     if not delivery.arrived[pair].all():
         return ruler.jitter_ns
     delays = delivery.received_ns[pair] - delivery.sent_ns[pair]
-    return min(max(0, int(delays[1] - delays[0])), ruler.jitter_ns)
+    return max(0, int(delays[1] - delays[0]))
 
 
 # --- a sender that stood still though its clock went on -----------------------------------------
@@ -313,12 +354,13 @@ def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
 
 def stood_still(
     received: Arrivals, delay_ns: float, interval_ns: int, moved: Sequence[Phase]
-) -> Callable[[int, int], int]:
+) -> Callable[[int, int, bool], int]:
     """How long the guest stood still between two points, by what was sent to it, or by QEMU.
 
     ``received`` has its ingress with both stamps on the axis. Where arrivals cease when it ceases
     to send, or what had been due meanwhile comes when it sends again, it did not run in between;
-    where only one of the two pauses, it did. ``moved``: QEMU's STOP to RESUME.
+    where only one of the two pauses, it did. ``moved``: QEMU's STOP to RESUME. The third argument
+    says whether arrivals count: they tell of a guest that got no processor as well.
     """
     order = np.argsort(received.received_ns, kind="stable")
     came = received.received_ns[order]
@@ -338,10 +380,11 @@ def stood_still(
         still = (length > near_ns) & (with_sender | (length > _LONG_NS))
         return list(zip(since[still].tolist(), until[still].tolist(), strict=True))
 
-    def between(begin_ns: int, end_ns: int) -> int:
+    def between(begin_ns: int, end_ns: int, silent: bool) -> int:
         by_qemu = [(stop.begin_ns + stop.error_ns, stop.end_ns - stop.error_ns) for stop in stops]
         total, reached = 0, begin_ns
-        for since, until in sorted([*by_qemu, *by_arrivals(begin_ns, end_ns)]):
+        seen = by_arrivals(begin_ns, end_ns) if silent else []
+        for since, until in sorted([*by_qemu, *seen]):
             total += max(0, min(until, end_ns) - max(since, reached))
             reached = max(reached, until)
         return total

@@ -39,7 +39,7 @@ class HopEvents:
         return min(points_ns, default=None)
 
     def queue_enabled(self, direction: Direction, since_ns: int, end_ns: int) -> Event | None:
-        """When the target's backend last enabled a queue of that direction.
+        """When the backend, where the guest runs on, last enabled a queue of that direction.
 
         The guest receives by even queues, and sends by odd ones (virtio 1.3, 5.1.2).
         """
@@ -47,7 +47,7 @@ class HopEvents:
         events = [
             event
             for event in self.events
-            if (event.name, event.host) == (QUEUE, self.target)
+            if (event.name, event.host) == (QUEUE, self.runs_on)
             and event.data["state"] == "enabled"
             and int(event.data["queue"]) % 2 == odd
             and since_ns <= event.at_ns <= end_ns
@@ -65,6 +65,12 @@ class HopEvents:
     def traced(self, host: str) -> bool:
         """Whether trace points of the stop are on record from a host's QEMU."""
         return any(event.host == host and event.name in TRACED for event in self.events)
+
+    @property
+    def runs_on(self) -> str:
+        """The host of the RESUME that ended the switchover; without one, the target."""
+        _, resume = self.switchover
+        return resume.host if resume is not None else self.target
 
     @property
     def switchover(self) -> tuple[Event | None, Event | None]:

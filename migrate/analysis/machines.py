@@ -12,7 +12,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from migrate.model import (
-    Attempt,
     MachineRecording,
     MachineSample,
     MachineState,
@@ -254,80 +253,3 @@ def _contended(uses: Sequence[MachineUse]) -> Iterator[str]:
                 f"{used.machine}, move {used.hop}: the attempt's own programs waited for a CPU "
                 f"{used.cpu_pressure:.0%} of the time{using}"
             )
-
-
-# --- two rows -------------------------------------------------------------------------------------
-
-
-def machines_differ(one: Sequence[Attempt], other: Sequence[Attempt]) -> str:
-    """Why figures of these attempts are of different machines, and are not ranked; empty: none.
-
-    Attempts whose machines were not recorded are of a machine that is not known: no reason.
-    """
-    kinds, others = _kinds(one), _kinds(other)
-    if kinds and others and kinds != others:
-        return f"other machines: {_listed(kinds)} against {_listed(others)}"
-    for name, unit, limit, read in LEVELS:
-        first, second = (_median(group, read) for group in (one, other))
-        if first is not None and second is not None and abs(first - second) > limit:
-            return f"machines unequally busy: {name} {first:.2f} {unit} against {second:.2f} {unit}"
-    apart = _usual_reasons(one) ^ _usual_reasons(other)
-    if apart:
-        return f"machines unequally busy: {', '.join(sorted(apart))} in one of them only"
-    return ""
-
-
-def _others(used: MachineUse) -> float | None:
-    return used.others_cpus
-
-
-def _steal(used: MachineUse) -> float | None:
-    return used.steal
-
-
-LEVELS: Final = (
-    ("programs of others used", "CPUs", OTHERS_CPUS, _others),
-    ("the hypervisor below took a share of", "", STEAL, _steal),
-)
-
-
-def _judged(attempt: Attempt) -> Iterator[MachineUse]:
-    """Uses that figures came about in."""
-    for used in attempt.machine.uses if attempt.machine is not None else ():
-        if used.window in ("floor", "move"):
-            yield used
-
-
-def _median(
-    attempts: Sequence[Attempt], read: Callable[[MachineUse], float | None]
-) -> float | None:
-    """Of each attempt's worst machine and window; None: of no attempt known."""
-    known = [[value for u in _judged(a) if (value := read(u)) is not None] for a in attempts]
-    worst = [max(values) for values in known if values]
-    return median(worst) if worst else None
-
-
-def _usual_reasons(attempts: Sequence[Attempt]) -> frozenset[str]:
-    """Kinds beside levels that hold for more than half of the attempts that know."""
-    known = [a for a in attempts if a.machine is not None and a.machine.busy is not None]
-    kinds = [
-        {reason.kind for used in _judged(attempt) for reason in reasons(used)} for attempt in known
-    ]
-    return frozenset(
-        kind
-        for kind in ("memory", "swap", "throttled")
-        if 2 * sum(kind in found for found in kinds) > len(known)
-    )
-
-
-def _kinds(attempts: Sequence[Attempt]) -> frozenset[str]:
-    return frozenset(
-        f"{facts.cpus or '?'} × {facts.cpu or 'a CPU that is not named'}"
-        for attempt in attempts
-        if attempt.machine is not None
-        for facts in attempt.machine.facts.values()
-    )
-
-
-def _listed(kinds: frozenset[str]) -> str:
-    return " and ".join(sorted(kinds))

@@ -1,7 +1,7 @@
 """What went on inside of an attempt's moves, from all that was seen of them.
 
-The events tell the stop by stages and what each device took (:mod:`migrate.analysis.explain`); what
-was read on both ends tells whether a device arrived as it left
+The events tell the stop by stages and what each device took (:mod:`migrate.analysis.stop_stages`);
+what was read on both ends tells whether a device arrived as it left
 (:mod:`migrate.analysis.device_state`), and whether its rings were sound
 (:mod:`migrate.formats.virtqueue`)."""
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from migrate.analysis.announcements import count_by_kind
 from migrate.analysis.convergence import PRECOPY, assess_convergence
-from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.explain import explain_gap
 from migrate.analysis.guest_clock import GuestClock
 from migrate.analysis.hop_events import HopEvents
 from migrate.analysis.hops import FOREVER_NS, by_hop
@@ -25,6 +25,7 @@ from migrate.analysis.network_devices import (
     with_supplement,
 )
 from migrate.analysis.outage import longest_gap
+from migrate.analysis.stop_stages import device_times, stop_stages
 from migrate.analysis.traffic import arrival_error_ns
 from migrate.formats.qemu_migration import SWITCHED, sample_of_job, status_of
 from migrate.model import (

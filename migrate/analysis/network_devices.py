@@ -16,7 +16,7 @@ from migrate.analysis.device_state import (
     queues_by_backend_log,
     unread_queues,
 )
-from migrate.analysis.explain import section_name
+from migrate.analysis.stop_stages import section_name
 from migrate.formats.virtio_features import features_of_driver
 from migrate.formats.virtio_net_state import VIRTIO_NET
 from migrate.formats.virtqueue_audit import audit

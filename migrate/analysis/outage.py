@@ -7,9 +7,9 @@ the outage in it was in :mod:`migrate.analysis.gaps`, what can be seen at all in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +23,6 @@ from migrate.clock import Offset
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Direction, Floor, Gap, Phase, Stall, Stream, Unmeasured
 from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
-
-MOST_LISTED = 2000
-"""Of gaps, and of stretches that are not measured."""
-UNMEASURED = "stretches that are not measured"
-Stretch = TypeVar("Stretch", Gap, Unmeasured)
 
 # --- a direction's list -------------------------------------------------------------------------
 
@@ -148,31 +143,28 @@ def measure(observation: TrafficObservation, clock: GuestClock | None = None) ->
             packets = _without_receipts(observation, packets, clock, base.delay_ns)
         delivery = fates(packets, base.delay_ns, observation.late_ns)
         ruler = _ruler(observation, side, base, sides[1].packets.arrivals, bases[1][0].delay_ns)
-        found, unknown = gaps(delivery, ruler, observation.phases)
+        found, unknown, left_out = gaps(delivery, ruler, observation.phases)
+        if left_out:
+            notes.append(f"{left_out} shorter gaps of {packets.direction} are not listed")
         measured += found
         blanks += unknown
         streams.append(delivery.stream())
     floored = not any(note for _, note in bases)
-    listed, unmeasured = _longest(measured, "gaps", notes), _longest(blanks, UNMEASURED, notes)
     return Measurement(
-        gaps=listed,
+        gaps=tuple(sorted(measured, key=_place)),
         streams=tuple(streams),
         stalls=guest_stalls(clock, observation.jumps)
         if clock and observation.jumps is not None
         else None,
         floor=floor(bases[0][0], bases[1][0], observation.floor_window) if floored else None,
         clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
-        unmeasured=unmeasured,
+        unmeasured=tuple(sorted(blanks, key=_place)),
         notes=tuple(notes),
     )
 
 
-def _longest(stretches: Sequence[Stretch], of: str, notes: list[str]) -> tuple[Stretch, ...]:
-    """By begin; only the longest ones if there are too many, with a note."""
-    kept = sorted(stretches, key=lambda stretch: -stretch.length_ns)[:MOST_LISTED]
-    if len(kept) < len(stretches):
-        notes.append(f"{len(stretches) - len(kept)} shorter {of} are not listed")
-    return tuple(sorted(kept, key=lambda stretch: (stretch.begin_ns, stretch.direction)))
+def _place(stretch: Gap | Unmeasured) -> tuple[int, str]:
+    return stretch.begin_ns, stretch.direction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -337,7 +329,7 @@ def _ruler(
         base.jitter_ns,
         base.lost_in_a_row,
         _lateness(side.packets, interval_ns),
-        seen if side.sent_by_guest else lambda _begin, _end: 0,
+        seen if side.sent_by_guest else lambda _begin, _end, _silent: 0,
     )
 
 

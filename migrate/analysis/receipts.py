@@ -6,12 +6,13 @@ are lost it may receive more than that: the receipts of those went with them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
-from migrate.analysis.guest_clock import GuestClock
+from migrate.analysis.guest_clock import ClockSegment, GuestClock
 from migrate.model.recording import Arrivals, Column, Flags
 
 RECEIPTS = 16
@@ -39,18 +40,20 @@ def unreceipted(
     receipt some were received where no packet of the guest could tell of them.
     """
     may = np.zeros(len(numbers), dtype=np.bool_)
+    sent = np.maximum.accumulate(sent_ns)
     for begin_ns, end_ns, _ in _untold(egress, receipts):
         for first, last in _on_axis(clock, begin_ns, end_ns):
-            soonest = np.maximum(sent_ns, first)
-            may |= soonest <= np.minimum(last, sent_ns + served_ns)
+            may[slice(*np.searchsorted(sent, [first - served_ns, last]))] = True
     return numbers[may]
 
 
 def behind_untold(egress: Arrivals, receipts: Arrivals) -> Flags:
     """Which receipts came together with others that are lost: what was before them is not known."""
     behind = np.zeros(len(receipts), dtype=np.bool_)
+    order = np.argsort(receipts.received_ns, kind="stable")
+    came = receipts.received_ns[order]
     for _, first_ns, last_ns in _untold(egress, receipts):
-        behind |= (receipts.received_ns >= first_ns) & (receipts.received_ns <= last_ns)
+        behind[order[slice(*np.searchsorted(came, [first_ns, last_ns + 1]))]] = True
     return behind
 
 
@@ -69,8 +72,13 @@ def _untold(egress: Arrivals, receipts: Arrivals) -> Iterator[tuple[int, int, in
 
 def _on_axis(clock: GuestClock, begin_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
     """A stretch of the guest's clock as stretches of the axis: none while it stood still."""
-    inside = [s for s in clock.segments[1:] if begin_ns < s.begin_guest_ns <= end_ns]
+    begins = (bisect_right(clock.segments, at, key=_begin) for at in (begin_ns, end_ns))
+    inside = clock.segments[slice(*begins)]
     edges = [begin_ns, *(segment.begin_guest_ns for segment in inside), end_ns]
     for first, last in pairwise(edges):
         low, high = clock.to_axis(np.array([first, max(first, last - 1)])).tolist()
         yield low, high
+
+
+def _begin(segment: ClockSegment) -> int:
+    return segment.begin_guest_ns

@@ -76,6 +76,8 @@ class Progress:
 
 def outcome(attempt: Attempt) -> str:
     """How an attempt ended, with the checks that did not pass, and that its machine was busy."""
+    if attempt.void:
+        return f"{attempt.outcome}: VOID ({attempt.void_reason})"
     bad = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
     checks = ", ".join(f"{verdict.check} {verdict.result}" for verdict in bad)
     busy = "; the machine was busy" if attempt.machine and attempt.machine.busy else ""

@@ -100,6 +100,19 @@ def write_log(run_log: log.RunLog, writer: RunWriter) -> None:
         raise MeasurementError(f"write {path}", said=str(error)) from error
 
 
+def unnamed_error(case: Case) -> str | None:
+    """What to write into a case that expects a failure and no word of it; None: it is whole."""
+    expect = case.expect
+    if expect.error is not None or expect.outcome in ("completed", "aborted"):
+        return None
+    if "error" in expect.allow_unmeasured:
+        return None
+    return (
+        f"{case.id}: it expects {expect.outcome!r}, but not what is said of it: add expect.error, "
+        "or it will not pass"
+    )
+
+
 # --- the session ----------------------------------------------------------------------------------
 
 
@@ -195,6 +208,8 @@ class Session:
                 if pair is not None:
                     self._mend(case, number, pair)
                 raise
+            if done.void:
+                self._replace_dead_hosts()
         self.attempts.append(done)
         LOGGER.info("%s", outcome(done))
         return done
@@ -209,6 +224,9 @@ class Session:
             else:
                 placed[case.id] = pairs
         ready = [case for case in cases if case.id in placed]
+        for case in ready:
+            if (advice := unnamed_error(case)) is not None:
+                LOGGER.info("%s", advice)
         total = repeat * len(ready)
         for number, (turn, case) in enumerate(itertools.product(range(1, repeat + 1), ready), 1):
             LOGGER.info("[%d/%d] %s, attempt %d", number, total, case.id, turn)
@@ -246,6 +264,9 @@ class Session:
     def _mend(self, case: Case, number: int, pair: Pair) -> None:
         """Keep the hosts' logs, and replace hosts that are off, while nobody else has them."""
         self._keep_logs(case, number, pair)
+        self._replace_dead_hosts()
+
+    def _replace_dead_hosts(self) -> None:
         for name in self.lab.replace_dead_hosts():
             LOGGER.info("host %s was off: it has been replaced", name)
 
@@ -273,9 +294,11 @@ class Session:
     @property
     def exit_code(self) -> int:
         """0: all passed, but for what is quarantined; 1: a verdict failed, or an entry of the
-        quarantine list has expired; else that of the worst error; 3: nothing ran."""
-        if self.run.mishaps:
-            return max(mishap.exit_code for mishap in self.run.mishaps)
+        quarantine list has expired; else that of the worst error; 3: nothing ran; 5: a void
+        attempt, which tells nothing."""
+        voids = [MeasurementError.exit_code for attempt in self.attempts if attempt.void]
+        if worst := [*(mishap.exit_code for mishap in self.run.mishaps), *voids]:
+            return max(worst)
         if not self.attempts:
             return NOTHING_RAN
         return int(quarantine.fails(self.run, self.attempts))

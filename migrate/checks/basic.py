@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from migrate.analysis.outage import longest_gap, total_gap_ns
+from migrate.checks.needs import UNCOMPARED
 from migrate.checks.verdicts import listed, unmeasured, within
 from migrate.model import Attempt, Direction, Stall, Verdict
 
@@ -29,6 +32,34 @@ def outcome(attempt: Attempt) -> Verdict:
     )
 
 
+def error(attempt: Attempt) -> Verdict | None:
+    """What was said of why it did not complete is what was expected: another failure is no pass.
+
+    Looks at the error and at the last words of a QEMU that ended; needs an expected error.
+    """
+    expect, said = attempt.case.expect, _said(attempt)
+    if expect.error is None:
+        if expect.outcome in ("completed", "aborted"):
+            return None
+        write = "write expect.error = 'a pattern of it'" if said else "nothing was said"
+        return unmeasured("error", f"{UNCOMPARED}: {said or attempt.outcome}; {write}")
+    match = re.search(expect.error, said)
+    return Verdict(
+        check="error",
+        result="pass" if match else "fail",
+        measured=match[0] if match else (said or "nothing was said"),
+        limit=expect.error,
+        evidence=said if match else f"{expect.error!r} is not in: {said or 'nothing was said'}",
+    )
+
+
+def _said(attempt: Attempt) -> str:
+    """All that was said of the end of the move."""
+    problem = attempt.error
+    parts = (problem.tried, problem.said) if problem else ()
+    return ": ".join(filter(None, parts))
+
+
 def held_by(attempt: Attempt) -> Verdict:
     """The guest runs where it is expected; on two hosts, or none, is said in capitals.
 
@@ -40,6 +71,8 @@ def held_by(attempt: Attempt) -> Verdict:
     as_expected = set(holders) == expected
     if len(set(holders)) > 1:
         evidence = f"THE GUEST RUNS ON {len(set(holders))} HOSTS AT ONCE: {listed(holders)}"
+    elif not holders and attempt.outcome == "recoverable":
+        evidence = "the guest runs nowhere until its post-copy is resumed"
     elif not holders:
         evidence = (
             "the guest runs nowhere, as expected" if as_expected else "THE GUEST RUNS NOWHERE"

@@ -67,6 +67,11 @@ def unseen_reasons(attempt: Attempt, part: DetailsPart | None = None) -> Iterato
     )
 
 
+UNCOMPARED = "expect.error is not set, so what was said was compared with nothing"
+EXPECTED_ERROR = Need(
+    "an expected error",
+    lambda attempt: "" if attempt.case.expect.error is not None else UNCOMPARED,
+)
 LEFTOVERS = _part("a search for leftovers", "leftovers", "nobody looked for leftovers")
 GAPS = _part("the gaps", "gaps", "there are no gaps on record")
 STREAMS = _part("the streams' accounts", "streams", "no streams")

@@ -84,8 +84,11 @@ def excuses(run: Run, attempt: Attempt) -> tuple[QuarantineEntry, ...]:
     """The valid entries by which an attempt that did not pass fails no run; empty: it does.
 
     Every verdict against it must be covered: a known bug hides no other one. An attempt without
-    any verdict is covered only by an entry that names no check.
+    any verdict is covered only by an entry that names no check; a void one by none: it does not
+    show the known failure.
     """
+    if attempt.void:
+        return ()
     valid = [
         entry
         for entry in run.quarantine

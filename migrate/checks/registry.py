@@ -71,6 +71,9 @@ class Check:
 
 CHECKS = (
     Check("outcome", basic.outcome, "outcome", "the attempt ended as expected"),
+    Check(
+        "error", basic.error, "error", "what was said matches the pattern", (needs.EXPECTED_ERROR,)
+    ),
     Check("held-by", basic.held_by, "held_by", "the guest runs on exactly these hosts"),
     Check(
         "measured",

@@ -52,6 +52,9 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
         click.echo(table.plain(made), nl=False)
     for attempt in attempts:
         known = "quarantined: " if quarantine.excuses(record.run, attempt) else ""
+        if attempt.void:
+            name = f"{attempt.case.id}/{attempt.number}"
+            click.echo(f"{name}: void: {table.clean(attempt.void_reason)}")
         for verdict in attempt.failed_verdicts:
             click.echo(
                 f"{known}{attempt.case.id}/{attempt.number}: {table.clean(verdict.check)} "
@@ -71,6 +74,7 @@ def _as_json(record: RunRecord) -> str:
             {
                 **entry.attempt.model_dump(mode="json"),
                 "passed": entry.attempt.passed,
+                "result": entry.attempt.result,
                 "quarantined": bool(quarantine.excuses(record.run, entry.attempt)),
             }
             for entry in record.attempts

@@ -116,20 +116,24 @@ def _in_flight(
 
     A device that keeps to an order has these, neither more nor less. Any other may have returned
     some of them, and hold older ones: but for what it returned it wrote an entry into the used
-    ring, which is as long as the queue, so of a head that is not there it returned none since.
+    ring, which is as long as the queue, so of a head that is not there it returned none since. An
+    entry that is a whole queue older than the head's place in the available ring is of an earlier
+    time: all others would have been in flight, and one more.
     """
-    last = list(dict.fromkeys(head for head in taken if head < ring.size))
+    places = {head: place for place, head in enumerate(taken) if head < ring.size}
     if ring.ordered or ring.in_order:
-        return last
+        return list(places)
     if returned:
-        back = {0, *returned}  # a return of head 0 with nothing written looks like an empty entry
-        return [head for head in last if head not in back]
+        ages = {id_: len(returned) - place for place, id_ in enumerate(returned)}
+        if len(returned) < ring.size:  # a return of head 0 with nothing written looks like no entry
+            ages.setdefault(0, 1)
+        return [h for h, place in places.items() if place + ages.get(h, ring.size) >= ring.size]
     # A used ring of zeros: nothing was returned yet, if as many were ever taken as are in flight.
     window = _at(heads, ring.last_avail + waiting - ring.size, ring.size - waiting)
     ever = next((len(window) - n for n, head in enumerate(window) if head), 0)
     if not ever < len(window) or ever > len(taken):
         return []
-    return [head for head in last if head or ring.used == 0]
+    return [head for head in places if head or ring.used == 0]
 
 
 # --- chains -------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]
     libvirt restores no guest under another UUID than the saved one's (its domain's ABI), so that is
     written over in the XML of the copy, where it takes as many bytes.
     """
-    copy = saved.with_name(f"saved-{identity.lab or 'guest'}-{identity.uuid}.sav")
+    # One a host, which is leased: what a controller left that was killed is written over.
+    copy = saved.with_name(f"saved-{identity.lab}-{on.host}-start.sav")
     try:
         shutil.copyfile(saved, copy)
         before = ElementTree.fromstring(on.saved_xml(str(copy))).findtext("uuid", "")  # noqa: S314
@@ -269,6 +270,7 @@ def _destroy(domain: Domain, host: Host) -> None:
 
 
 SIGNAL = """
+[ -n "$2" ]
 pid=$(cat "$1")
 # An id may be another process's by now: libvirt gives QEMU the UUID as an argument.
 tr '\\0' '\\n' < "/proc/$pid/cmdline" | grep -q -x -F -e "$2"

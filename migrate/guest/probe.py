@@ -159,11 +159,13 @@ class Probe:
 
     # --- the channel ----------------------------------------------------------------------------
 
-    def reconnect(self, transport: ProbeTransport) -> None:
-        """Go on over another channel to the same probe, e.g. on the host that the guest moved to.
+    def reconnect(self, transport: ProbeTransport, where: str | None = None) -> None:
+        """Go on over another channel to the same probe, e.g. on the host that the guest moved to:
+        ``where`` names it in errors from now on.
 
         The old channel is the caller's to close. Ask :meth:`ready` next.
         """
+        self.where = where or self.where
         self._transport = transport
         self._buffer = b""
 

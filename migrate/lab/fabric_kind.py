@@ -68,6 +68,7 @@ class FabricKind(Generic[Config, AnyFabricLab]):
                 )
             record = self.plan(config)
             _remove(config.name)
+            _check_free(record)
             try:
                 state.write_record(record)
                 record = self.make(config, record)
@@ -89,6 +90,19 @@ class FabricKind(Generic[Config, AnyFabricLab]):
     def lease_names(self, config: Config) -> tuple[str, ...]:
         """See LabKind."""
         return tuple(place_of(config.name, host, name) for name, host in config.hosts.items())
+
+
+def _check_free(record: LabRecord) -> None:
+    """HostError for a network namespace of our names that no journal of ours knows: a lab of
+    another user's, say, whose hosts would be ended with it."""
+    taken = [name for name in record.namespaces if Path("/run/netns", name).exists()]
+    if taken:
+        raise HostError(
+            f"bring up the lab {record.config.name}",
+            said=f"the network namespace {taken[0]} is there, and not in our journal: it was left "
+            "alone",
+            remedy=f"another --name; or `ip netns del {taken[0]}`, if nobody uses it",
+        )
 
 
 def find(name: str) -> FabricLab | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock, Timer
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
-from migrate.errors import HostError
+from migrate.errors import HostError, LabError
 from migrate.formats.qemu_migration import FAULT
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
@@ -51,39 +51,61 @@ class FaultInjection:
     hosts: Mapping[str, Host]
     """By side: source and target."""
     listener: Listener
-    undo: ExitStack
     actions: Mapping[str, Action]
+    troubles: list[str] = field(default_factory=list)
+    """What was not done, or did not go back: the attempt is not the one that was asked for."""
+    undos: list[tuple[str, Undo]] = field(default_factory=list)
 
     def on_phase(self, phase: PhaseName) -> None:
         """Do what is due as ``phase`` begins, once."""
         for fault in [fault for fault in self.pending if fault.at == phase]:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
-            put_back = _Once(self.actions[fault.do](host))
+            try:
+                put_back = _Once(self.actions[fault.do](host))
+            except LabError as error:
+                self._note(f"fault failed: {fault.do}", host)
+                self.troubles.append(f"{_named(fault)} was not done: {error}")
+                continue
             self._note(FAULT + fault.do, host)
-            self.undo.callback(put_back)
+            self.undos.append((f"{_named(fault)} on {host.name}", put_back))
             if fault.for_s is not None:
                 timer = Timer(fault.for_s, self._end, (fault, host, put_back))
                 timer.start()
-                self.undo.callback(timer.cancel)
+                self.undos.append(("a timer", timer.cancel))
 
     def _end(self, fault: Fault, host: Host, put_back: _Once) -> None:
         """In a thread of its own, when a fault's time is over; what fails is tried again, and is
-        an error, when the move has ended."""
-        with suppress(HostError):
+        told, when the move has ended."""
+        with suppress(LabError):
             put_back()
             self._note(f"fault over: {fault.do}", host)
 
     def _note(self, name: str, host: Host) -> None:
         self.listener.add(Event(at_ns=now_ns(), source="controller", host=host.name, name=name))
 
+    def put_back(self) -> None:
+        """Undo what can be; what can't is told, and the rest goes on."""
+        for what, undo in reversed(self.undos):
+            try:
+                undo()
+            except LabError as error:
+                self.troubles.append(f"{what} was not put back: {error}")
+
     def not_done(self) -> tuple[str, ...]:
-        """Faults whose phase never came: a test that meant to have them must know."""
-        return tuple(f"the fault {fault.do} at {fault.at} was never due" for fault in self.pending)
+        """Faults whose phase never came."""
+        return tuple(
+            f"{_named(fault)} was not done: the phase never came" for fault in self.pending
+        )
 
     def add_to(self, recording: HopRecording) -> HopRecording:
-        """The hop's recording with what was not done."""
-        return recording.model_copy(update={"notes": (*self.not_done(), *recording.notes)})
+        """A move whose faults were not done, or not put back, is not the one that was asked for."""
+        void = (*recording.void, *self.troubles, *self.not_done())
+        return recording.model_copy(update={"void": void})
+
+
+def _named(fault: Fault) -> str:
+    return f"the fault {fault.do} at {fault.at}"
 
 
 @contextmanager
@@ -97,10 +119,12 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
         "freeze-guest": partial(freeze_guest, hop.guest),
         "stop-backend": partial(stop_backend, mode),
     }
-    with ExitStack() as undo:
-        injection = FaultInjection(hop.case.faults, hosts, hop.listener, undo, actions)
-        hop.phases.subscribe(injection.on_phase)
+    injection = FaultInjection(hop.case.faults, hosts, hop.listener, actions)
+    hop.phases.subscribe(injection.on_phase)
+    try:
         yield injection
+    finally:
+        injection.put_back()
 
 
 def kill_guest(uuid: str, host: Host) -> Undo:

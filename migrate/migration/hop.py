@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 
 from migrate.clock import now_ns
-from migrate.errors import GuestError, HostError
+from migrate.errors import GuestError, HostError, LabError, LeaseLostError
 from migrate.guest.lifecycle import holders, settled
 from migrate.lab.api import Host
 from migrate.migration.faults import inject_faults
@@ -23,9 +23,12 @@ from migrate.migration.move import (
     classify_outcome,
     perform_move,
 )
-from migrate.model import Problem
-from migrate.model.recording import HopRecording
+from migrate.migration.postcopy import PostcopyEnd, await_postcopy, guest_states, is_postcopy
+from migrate.migration.silence import described, silent_hop
+from migrate.model import Event, Problem
+from migrate.model.recording import HopRecording, MoveResult
 from migrate.recorder.base import Hop, Observation, Observer, Rig
+from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.qemu_state import observe_qemus
 from migrate.recorder.stream_capture import observe_stream, stream_recording
@@ -56,7 +59,20 @@ def move_guest(rig: Rig) -> HopRecording:
     of_guest = rig.domain.uuid, rig.start.nic
     hop = Hop(rig.case, rig.env, source, target, rig.listener, phases, *of_guest)
     recording = _observed_move(rig, hop, swap)
-    held_by = recording.result.held_by
+    try:
+        return _reached(rig, recording, swap, known)
+    except LeaseLostError:
+        raise
+    except Exception as error:
+        LOGGER.debug("the guest is not in reach", exc_info=True)
+        return silent_hop(rig, recording, described(error))
+
+
+def _reached(rig: Rig, recording: HopRecording, swap: Swap | None, known: int) -> HopRecording:
+    """The guest in reach again where it is now; as it is if nobody has it, or half of it."""
+    held_by, (source, target) = recording.result.held_by, rig.direction()
+    if recording.result.outcome == "recoverable":
+        return recording.model_copy(update={"silent": True})
     if held_by == (target.name,):
         _follow(rig, target)
         files = {"target.xml": rig.domain.xml()}
@@ -70,7 +86,7 @@ def move_guest(rig: Rig) -> HopRecording:
 
 def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
     """The move, and what was seen of it."""
-    begin_ns = now_ns()
+    begin_ns, since = now_ns(), hop.listener.mark()
     ends = (hop.source, hop.target)
     with ExitStack() as stack:
         connected = [End(host, stack.enter_context(host.connect())) for host in ends]
@@ -83,25 +99,104 @@ def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
             swap=swap,
         )
         observers: Sequence[Observer] = (*OBSERVERS, rig.clocks.observe)
-        with ExitStack() as observing:
-            observations = [observing.enter_context(observer(hop)) for observer in observers]
-            call = perform_move(rig.domain, move, hop.listener, hop.phases)
-        notes = (*call.notes, *_until_settled(rig, call, ends))
+        call: MigrateCall | None = None
+        unseen: tuple[str, ...] = ()
+        then: tuple[str, ...] = ()
+        try:
+            with ExitStack() as observing:
+                observations = [observing.enter_context(observer(hop)) for observer in observers]
+                call = perform_move(rig.domain, move, hop.listener, hop.phases)
+                then = _states_at_its_end(rig, call, hop, since)
+        except Exception as error:
+            if call is None or isinstance(error, LeaseLostError):
+                raise
+            unseen = (f"an observer failed: {described(error)}",)
+        result, notes, void = _how_it_ended(rig, call, move, since)
         recording = HopRecording(
             source=hop.source.name,
             target=hop.target.name,
-            result=classify_outcome(call, holders(ends, rig.domain.uuid), move),
+            result=result,
             begin_ns=begin_ns,
             end_ns=now_ns(),
             stream=stream_recording(call.stream),
-            missed_events=hop.listener.resubscribe(*ends),
-            notes=notes,
+            missed_events=_missed_events(hop.listener, ends),
+            void=(*unseen, *call.void, *void),
+            notes=(*call.notes, *then, *notes),
         )
     return reduce(_add, observations, recording)
 
 
+def _missed_events(listener: Listener, ends: Sequence[Host]) -> tuple[str, ...]:
+    try:
+        return listener.resubscribe(*ends)
+    except LabError as error:
+        return (f"events were not listened to any more: {error}",)
+
+
 def _add(recording: HopRecording, observation: Observation) -> HopRecording:
     return observation.add_to(recording)
+
+
+def _may_go_on(call: MigrateCall, events: Sequence[Event], source: str) -> bool:
+    """Whether QEMU may go on with a post-copy of which libvirt's call has failed."""
+    failed = call.call.error is not None or not call.call.ended
+    return failed and is_postcopy(events, source)
+
+
+def _states_at_its_end(rig: Rig, call: MigrateCall, hop: Hop, since: int) -> tuple[str, ...]:
+    """What libvirt said as its call failed in post-copy, before faults are put back."""
+    if not _may_go_on(call, hop.listener.since(since), hop.source.name):
+        return ()
+    states = guest_states((hop.source, hop.target), rig.domain.uuid, ask_qemu=False)
+    said = "; ".join(map(str, states))
+    why = f"failed in post-copy: {call.call.error}" if call.call.ended else "did not end"
+    return (f"libvirt's call {why}; then {said}",)
+
+
+def _how_it_ended(
+    rig: Rig, call: MigrateCall, move: Move, since: int
+) -> tuple[MoveResult, tuple[str, ...], tuple[str, ...]]:
+    """Its result, when nothing more happens by itself; notes; and why it tells nothing, if a host
+    can't be asked who has the guest."""
+    ends = (move.source.host, move.target.host)
+    uuid = rig.domain.uuid
+    try:
+        notes = _until_settled(rig, call, ends)
+        postcopy: PostcopyEnd | None = None
+        if _may_go_on(call, rig.listener.since(since), ends[0].name):
+            LOGGER.info("libvirt's call failed in post-copy: waiting for what QEMU does")
+            deadline = rig.env.deadline(move.policy.timeout_s + GRACE_S)
+            postcopy = await_postcopy(rig.listener, ends, uuid, since, deadline)
+        result = classify_outcome(call, holders(ends, uuid), move, postcopy)
+    except LeaseLostError:
+        raise
+    except LabError as error:
+        why = f"who holds the guest is not known: {error}"
+        problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
+        return MoveResult(outcome="failed", held_by=(), error=problem), (), (why,)
+    if result.outcome == "completed":
+        went_on = postcopy == "completed"
+        return result, (*notes, *((WENT_ON,) if went_on else ())), ()
+    states = guest_states(ends, uuid, ask_qemu=True)
+    result = result.model_copy(update={"states": states})
+    if result.outcome == "recoverable":
+        result = result.model_copy(update={"error": _recoverable(result)})
+    return result, notes, ()
+
+
+WENT_ON = "QEMU went on with the post-copy by itself, and completed it without libvirt's call"
+NOT_TRIED = "recoverable; recovering was not tried"
+
+
+def _recoverable(result: MoveResult) -> Problem:
+    said = "; ".join((NOT_TRIED, *map(str, result.states)))
+    if result.error is None:
+        return Problem(tried="migrate", said=said)
+    said = f"{said}; {result.error.said}" if result.error.said else said
+    return result.error.model_copy(update={"said": said, "remedy": RESUME})
+
+
+RESUME = "virsh migrate --postcopy-resume, as long as both QEMUs are there"
 
 
 def _until_settled(rig: Rig, call: MigrateCall, ends: Sequence[Host]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ are deadlines, and what then happens is the policy's.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from migrate.formats.virtio_features import refusal_remedy
 from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.lab.api import Host
 from migrate.migration.hotplug import plug_in, unplug
-from migrate.model import Event, Outcome, Policy, Problem, ReportedFigures
+from migrate.migration.postcopy import PostcopyEnd
+from migrate.model import Event, Outcome, PhaseName, Policy, Problem, ReportedFigures
 from migrate.model.recording import MoveResult
 from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
@@ -80,6 +81,8 @@ class MigrateCall:
     """Of what was saved; None: nothing was, or a note says why it could not be read."""
     lost: bool = False
     """The connection broke over which it was asked for: its error tells nothing of the guest."""
+    void: tuple[str, ...] = ()
+    """What the policy asks for and was not done, so that this is not the move that was meant."""
 
 
 @dataclass(slots=True)
@@ -107,6 +110,8 @@ def perform_move(
     """
     since = listener.mark()
     orders = _Orders(domain, since)
+    begun: set[PhaseName] = set()
+    phases.subscribe(begun.add)
     phases.subscribe(lambda phase: orders.abort() if phase == move.policy.abort_at else None)
     saved = _Saved()
     if move.policy.method == "save-restore":
@@ -124,12 +129,24 @@ def perform_move(
     lost = call.error is not None and not domain.reachable()
     if lost:
         notes = (*notes, f"{LOST.format(move.source.host.name)}: {call.error}")
-    return MigrateCall(call, orders.aborted, reported, notes, saved.account, lost)
+    void = tuple(_not_done(move.policy, begun, call))
+    return MigrateCall(call, orders.aborted, reported, notes, saved.account, lost, void)
 
 
-def classify_outcome(ended: MigrateCall, held_by: tuple[str, ...], move: Move) -> MoveResult:
-    """How a move ended, given the hosts that hold the guest."""
-    outcome = _outcome(ended, held_by, move)
+def _not_done(policy: Policy, begun: Collection[PhaseName], call: BackgroundCall) -> Iterator[str]:
+    """What was to be tested, and was not: its phase never came."""
+    if policy.abort_at is not None and policy.abort_at not in begun:
+        yield f"the abort at {policy.abort_at} was not done: the phase never came"
+    if policy.method == "postcopy" and "postcopy" not in begun and call.error is None:
+        yield "the switch to post-copy was not done: the phase never came"
+
+
+def classify_outcome(
+    ended: MigrateCall, held_by: tuple[str, ...], move: Move, postcopy: PostcopyEnd | None = None
+) -> MoveResult:
+    """How a move ended, given the hosts that hold the guest, and what became of a post-copy that
+    went on when libvirt's call had ended."""
+    outcome = _outcome(ended, held_by, move, postcopy)
     return MoveResult(
         outcome=outcome,
         held_by=held_by,
@@ -290,10 +307,15 @@ def _ended(source: str) -> Event:
     return Event(at_ns=now_ns(), source="controller", host=source, name="call-ended")
 
 
-def _outcome(ended: MigrateCall, held: tuple[str, ...], move: Move) -> Outcome:
+def _outcome(
+    ended: MigrateCall, held: tuple[str, ...], move: Move, postcopy: PostcopyEnd | None
+) -> Outcome:
+    if postcopy == "stuck":
+        return "recoverable"
     if not held:
         return "lost"
-    succeeded = ended.call.ended and (ended.call.error is None or ended.lost)
+    went_on = ended.lost or postcopy == "completed"
+    succeeded = ended.call.ended and (ended.call.error is None or went_on)
     if succeeded and held == (move.target.host.name,):
         return "completed"
     gave_up = ended.aborted and ended.call.ended and held == (move.source.host.name,)

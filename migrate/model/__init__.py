@@ -4,7 +4,7 @@ Times that end in ``_ns`` and begin with ``at``, ``begin`` or ``end`` are points
 (see :mod:`migrate.clock`); other ``_ns``, ``_ms`` and ``_s`` are lengths.
 """
 
-from migrate.model.attempt import Attempt, Findings, Problem, Verdict
+from migrate.model.attempt import Attempt, Findings, Problem, QemuEnd, Verdict
 from migrate.model.base import SCHEMA, NonEmpty, NotNegative, Positive, Value
 from migrate.model.case import (
     DIRTY_RATE_S,
@@ -136,6 +136,7 @@ __all__ = [
     "Policy",
     "Positive",
     "Problem",
+    "QemuEnd",
     "QemuState",
     "QuarantineEntry",
     "QuestionTrial",

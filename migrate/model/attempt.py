@@ -37,6 +37,20 @@ class Problem(Value):
     remedy: str = ""
 
 
+class QemuEnd(Value):
+    """A QEMU of the guest that ended though nobody had asked it to."""
+
+    host: str
+    how: str
+    """By what signal, or by libvirt's reason: ``crashed``, ``failed``."""
+    last_words: str = ""
+    """The end of its log; empty: it said nothing."""
+
+    def __str__(self) -> str:
+        words = f": {self.last_words}" if self.last_words else ", without a word"
+        return f"QEMU on {self.host} ended ({self.how}){words}"
+
+
 class Verdict(Value):
     """One check of one attempt."""
 
@@ -89,6 +103,8 @@ class Findings(Value):
     backend_failed: tuple[str, ...] | None = None
     """Lines of QEMU's log, where the guest ended, about a failed backend; None: not read."""
     error: Problem | None = None
+    qemu_ends: tuple[QemuEnd, ...] = ()
+    """QEMUs that ended by themselves, or were killed; :attr:`error` begins with them."""
     void: tuple[str, ...] = ()
     """Why it is neither pass nor fail: a question of ours ended the guest, a fault was not done."""
     notes: tuple[str, ...] = ()
@@ -126,6 +142,11 @@ class Attempt(Findings):
             if verdict.result == "fail"
             or (verdict.result == "unmeasured" and verdict.check not in allowed)
         )
+
+    @property
+    def void_reason(self) -> str:
+        """Why it is void, in one; empty: it is not."""
+        return "; ".join(self.void)
 
     @property
     def passed(self) -> bool:

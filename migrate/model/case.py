@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import re
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from migrate.model.base import NotNegative, Positive, Value
 
@@ -48,7 +49,10 @@ DIRTY_RATE_S = 1
 """How long each method measures, QEMU's shortest; pages written again within it count once."""
 
 
-Outcome = Literal["completed", "aborted", "failed", "lost"]
+Outcome = Literal["completed", "aborted", "failed", "lost", "recoverable"]
+"""``lost``: the guest runs nowhere, and nothing can bring it back. ``recoverable``: a post-copy has
+lost its link; both sides hold a part of the guest, and the move can be resumed (QEMU's
+``postcopy-paused``, libvirt's VIR_MIGRATE_POSTCOPY_RESUME)."""
 
 
 Side = Literal["source", "target"]
@@ -167,10 +171,26 @@ class Fault(Value):
     """How long, for what can be put back; None: until the move has ended."""
 
 
+def _pattern(text: str) -> str:
+    """ValueError for what is no regular expression of Python's."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return text
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_pattern)]
+
+
 class Expect(Value):
     """What is expected. A limit of None is not checked; `unmeasured` fails unless allowed."""
 
     outcome: Outcome = "completed"
+    error: Pattern | None = None
+    """What must be said of why it did not complete: a pattern that is found in the error, what it
+    says, and the last words of a QEMU that ended. A case that expects ``failed``, ``lost`` or
+    ``recoverable`` does not pass without it."""
     held_by: tuple[Side, ...] = ("target",)
     outage_egress_ms: Positive | None = None
     outage_ingress_ms: Positive | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator
 
 from migrate.clock import Offset
-from migrate.model.attempt import Problem
+from migrate.model.attempt import Problem, QemuEnd
 from migrate.model.base import Positive, Value
 from migrate.model.case import Outcome
 from migrate.model.machine import MachineRecording
@@ -174,6 +174,27 @@ class TrafficLog(Value):
 # --- one move -----------------------------------------------------------------------------------
 
 
+class GuestState(Value):
+    """What is said of the guest on one host."""
+
+    host: str
+    libvirt: str
+    """State and reason in libvirt's words: ``paused (postcopy-failed)``; ``no domain``; or why it
+    could not be asked."""
+    qemu: str | None = None
+    """QEMU's run state: ``finish-migrate``; None: there is no QEMU."""
+    migration: str | None = None
+    """QEMU's migration status: ``postcopy-paused``."""
+
+    def __str__(self) -> str:
+        parts = [f"libvirt on {self.host}: {self.libvirt}"]
+        if self.qemu is not None:
+            parts.append(f"QEMU: {self.qemu}")
+        if self.migration is not None:
+            parts.append(f"its migration: {self.migration}")
+        return ", ".join(parts)
+
+
 class MoveResult(Value):
     """How a move ended."""
 
@@ -182,6 +203,8 @@ class MoveResult(Value):
     """Hosts on which the guest runs now."""
     reported: ReportedFigures = ReportedFigures()
     error: Problem | None = None
+    states: tuple[GuestState, ...] = ()
+    """On both hosts, when a move had ended that did not complete."""
 
 
 class AnnounceParameters(Value):
@@ -280,6 +303,10 @@ class HopRecording(Value):
     stream: StreamRecording = StreamRecording()
     missed_events: tuple[str, ...] = ()
     """Hosts whose events were not all received, and why."""
+    void: tuple[str, ...] = ()
+    """Why the move tells nothing of what was to be tested: a fault was not done."""
+    silent: bool = False
+    """The guest's probe did not answer when the move had ended."""
     notes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default={}, exclude=True)
     """For people, by name; they lie beside the recording."""
@@ -328,6 +355,10 @@ class Recording(Value):
     """By the log of QEMU where the guest ended; None: it was not read."""
     no_trace_points: dict[str, str] = Field(default={})
     """By host: why the log of its QEMU tells nothing of the guest's stop."""
+    qemu_ends: tuple[QemuEnd, ...] = ()
+    """By the logs of both QEMUs."""
+    void: tuple[str, ...] = ()
+    """What of the attempt as a whole was not had, so that it tells nothing."""
     notes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default={}, exclude=True)
     """For people, by name below the attempt's folder; they lie beside the recording."""

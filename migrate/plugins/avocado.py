@@ -324,6 +324,8 @@ def ended(attempt: Attempt) -> Message:
 
     if attempt.passed:
         return _finished("pass")
+    if attempt.void:
+        return _finished("error", clean(f"void: {attempt.void_reason}"))
     wrong = (
         f"{verdict.check} {verdict.result}: {verdict.evidence or verdict.measured}"
         for verdict in attempt.failed_verdicts

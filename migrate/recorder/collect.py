@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import TypeVar
 
 from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
+from migrate.errors import LeaseLostError
 from migrate.formats.log_events import TRACED, parse_qemu_log
+from migrate.formats.qemu_end import qemu_end
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
-from migrate.model import Case, DirtyRate, DirtyWhen, Event
+from migrate.model import Case, DirtyRate, DirtyWhen, Event, QemuEnd
 from migrate.model.recording import HopRecording, Recording
 from migrate.recorder import traffic
 from migrate.recorder.base import Rig
@@ -22,30 +28,71 @@ from migrate.recorder.trace_points import why_no_trace_points
 
 LOGGER = logging.getLogger(__name__)
 
+T = TypeVar("T")
+NO_LOGS: Mapping[str, str] = MappingProxyType({})
 LOG_LINES = 2000
 """Of each log of a host: libvirt's and the backend's go on from one attempt to the next."""
 READ_BACK_S = 60.0
 """For the probes' logs to be read back."""
 
 
+@dataclass(slots=True)
+class Salvage:
+    """Reads on when a part can't be had: the rest of an attempt's recording is kept."""
+
+    missing: list[str] = field(default_factory=list)
+    """What was not had, and why."""
+
+    def read(self, what: str, read: Callable[[], T], default: T) -> T:
+        """What ``read`` gives; ``default`` where it can't, but for a lease that is lost."""
+        try:
+            return read()
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            LOGGER.debug("%s not had", what, exc_info=True)
+            self.missing.append(f"{what} not had: {type(error).__name__}: {error}")
+            return default
+
+
 def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
-    """End the workload, and read back all that was logged."""
-    env, start = rig.env, rig.start
+    """End the workload, and read back all that was logged; what can't be had makes it void."""
+    env, start, salvage = rig.env, rig.start, Salvage()
     env.check()
     held_by = hops[-1].result.held_by if hops else (rig.domain.host,)
-    dirty_rates = measure_dirty_rates(rig, "after", held_by)
+    silent = any(hop.silent for hop in hops)
+    rates = () if silent else held_by
+    no_rates: tuple[DirtyRate, ...] = ()
+    dirty_rates = salvage.read(
+        "dirty rates were", lambda: measure_dirty_rates(rig, "after", rates), no_rates
+    )
     LOGGER.info("reading the probes' logs back")
     deadline = env.deadline(READ_BACK_S)
     rig.clocks.read()
     events = _placed(rig, rig.listener.events())
     stops = sorted(e.at_ns for e in events if e.name == "STOP" and e.error_ns is not None)
-    log = traffic.read_back(
-        rig.traffic, guest_is_there=bool(held_by), deadline=deadline, stops=stops
+    log = salvage.read(
+        "the probes' logs were",
+        lambda: traffic.read_back(
+            rig.traffic,
+            guest_is_there=bool(held_by),
+            deadline=deadline,
+            stops=stops,
+            silent=silent,
+        ),
+        traffic.nothing_read(),
     )
     machines = rig.machines.stop()
-    logs = {host.name: logs_of(host, rig.case) for host in rig.pair}
+    logs = {
+        host.name: salvage.read(
+            f"the logs of {host.name} were", partial(logs_of, host, rig.case), NO_LOGS
+        )
+        for host in rig.pair
+    }
     listened_until_ns = now_ns()
-    announcements = _placed(rig, rig.traffic.announcements())
+    none_heard: tuple[Event, ...] = ()
+    heard = salvage.read("announcements were", rig.traffic.announcements, none_heard)
+    announcements = _placed(rig, heard)
     logged = _placed(rig, _log_events(rig, logs))
     logged = [event for event in logged if event.at_ns >= start.begin_ns]
     return Recording(
@@ -63,6 +110,8 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         dirty_rates=dirty_rates,
         machines=machines,
         backend_failed=_backend_failed(rig.case, logs, held_by),
+        qemu_ends=_qemu_ends(logs),
+        void=tuple(salvage.missing),
         no_trace_points=_no_trace_points(rig, logs, logged) if stops else {},
         notes=tuple(rig.clocks.notes),
         files={**start.files, **_files_of_hops(hops), **_log_files(rig, logs)},
@@ -87,7 +136,7 @@ Logs = Mapping[str, Mapping[str, str]]
 """By host and name."""
 
 
-def logs_of(host: Host, case: Case) -> dict[str, str]:
+def logs_of(host: Host, case: Case) -> Mapping[str, str]:
     """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
     paths = {**LOGS, **backend_mode(case.interface.mode).logs}
     last = f"--lines={LOG_LINES}"
@@ -129,6 +178,12 @@ def _backend_failed(case: Case, logs: Logs, held_by: Sequence[str]) -> tuple[str
     if len(held_by) != 1 or "qemu" not in logs.get(held_by[0], {}):
         return None
     return backend_mode(case.interface.mode).backend_errors(logs[held_by[0]]["qemu"])
+
+
+def _qemu_ends(logs: Logs) -> tuple[QemuEnd, ...]:
+    """One that libvirt ended, since its migration failed, comes after one that crashed."""
+    ends = (qemu_end(texts.get("qemu", ""), name) for name, texts in logs.items())
+    return tuple(sorted(filter(None, ends), key=lambda end: "failed" in end.how))
 
 
 def _log_files(rig: Rig, logs: Logs) -> dict[str, str]:

@@ -41,6 +41,11 @@ class Listener:
         with self._changed:
             return tuple(sorted(self._events, key=lambda event: event.at_ns))
 
+    def since(self, number: int) -> tuple[Event, ...]:
+        """Those from this number on, in the order in which they came."""
+        with self._changed:
+            return tuple(self._events[number:])
+
     def mark(self) -> int:
         """How many events there are: what comes later is new."""
         with self._changed:

@@ -32,6 +32,8 @@ LOOK_S = 5.0
 """For a machine to answer; times the lab's patience."""
 GREEDIEST = 5
 """Programs of others that are named, at most."""
+REAPER = 1
+"""Process 1 is given the time of every daemon that ends, of a guest of ours, say: it is not its."""
 LEAST_S = 0.01
 """Of CPU time: Linux counts it in ticks."""
 
@@ -102,12 +104,14 @@ class Census:
         before_s: dict[int, float] = {}
         for pid, process in earlier.processes.items():
             heir = pid if pid in self.processes else process.parent
-            before_s[heir] = before_s.get(heir, 0.0) + process.own_s + process.children_s
+            ended_s = 0.0 if pid == REAPER else process.children_s
+            before_s[heir] = before_s.get(heir, 0.0) + process.own_s + ended_s
         for pid, process in self.processes.items():
             before = earlier.processes.get(pid)
             if before is None or before.name != process.name or self._is_below(pid, roots):
                 continue
-            more = process.own_s + process.children_s - before_s[pid]
+            ended_s = 0.0 if pid == REAPER else process.children_s
+            more = process.own_s + ended_s - before_s[pid]
             if more >= LEAST_S:
                 used[process.name] = used.get(process.name, 0.0) + more
         first = sorted(used.items(), key=lambda pair: -pair[1])[:GREEDIEST]

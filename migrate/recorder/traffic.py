@@ -146,7 +146,7 @@ class Traffic:
         self._followed.callback(hypervisor.close)
         channel = domain.channel()
         self._followed.callback(channel.close)
-        self.guest.reconnect(channel)
+        self.guest.reconnect(channel, f"guest on {domain.host}")
         self.guest.ready(deadline)
         self.read_guest_clock()
 
@@ -171,13 +171,21 @@ class Traffic:
 
 
 def read_back(
-    traffic: Traffic, *, guest_is_there: bool, deadline: Deadline, stops: Sequence[int] = ()
+    traffic: Traffic,
+    *,
+    guest_is_there: bool,
+    deadline: Deadline,
+    stops: Sequence[int] = (),
+    silent: bool = False,
 ) -> TrafficLog:
     """End the workload and read everything back; a guest that is gone leaves its receipts.
 
-    ``stops``: when the guest was stopped, on the axis, in order.
+    ``stops``: when the guest was stopped, on the axis, in order; ``silent``: it has not answered
+    before, and is not asked.
     """
     end_ns = now_ns()
+    if silent:
+        return _without_guest(traffic, end_ns, "the guest fell silent: its own log was not had")
     if not guest_is_there:
         return _without_guest(traffic, end_ns, "the guest is gone: its own log went with it")
     try:
@@ -279,6 +287,19 @@ def _meter_losses(*sides: StreamCounts) -> tuple[str, ...]:
         if side.socket_drops:
             notes.append(f"the {where}'s probe was too slow for {side.socket_drops} packets")
     return tuple(notes)
+
+
+def nothing_read() -> TrafficLog:
+    """Of an attempt whose peer can't be asked either."""
+    return TrafficLog(
+        egress=Arrivals.empty(),
+        ingress=Arrivals.empty(),
+        sent_egress=None,
+        sent_ingress=0,
+        end_ns=now_ns(),
+        jumps=None,
+        nothing_logged=True,
+    )
 
 
 def _without_guest(traffic: Traffic, end_ns: int, why: str) -> TrafficLog:

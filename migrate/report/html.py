@@ -69,6 +69,7 @@ def render(record: RunRecord) -> str:
         table=run_table(record.run, attempts, record.unreadable),
         parts_title=PARTS_TITLE,
         passed=sum(attempt.passed for attempt in attempts),
+        void=sum(bool(attempt.void) for attempt in attempts),
         excused=sum(bool(quarantine.excuses(record.run, attempt)) for attempt in attempts),
         expired=len(quarantine.expired(record.run)),
         attempts=[_section(record_of_attempt, points) for record_of_attempt in record.attempts],
@@ -95,6 +96,10 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
         "downsampled": any(len(log) > points for log in arrivals.values()),
         "gaps": [{"ms": f"{data.ms(gap.begin_ns):+.1f}", "gap": gap} for gap in gaps[:GAPS]],
         "more_gaps": max(0, len(gaps) - GAPS),
+        "unmeasured": [
+            {"ms": f"{data.ms(blank.begin_ns):+.1f}", "blank": blank}
+            for blank in attempt.unmeasured[:GAPS]
+        ],
         "events": [
             {
                 "ms": f"{data.ms(event.at_ns):+.3f}",
@@ -123,6 +128,8 @@ def headline(attempt: Attempt) -> str:
     """Outcome, holder and the two figures that matter, in a sentence."""
     holders = " and ".join(attempt.held_by) or "no host"
     parts = [f"{attempt.outcome}, the guest runs on {holders}"]
+    if attempt.void:
+        parts.insert(0, f"void, it tells nothing of what was to be tested: {attempt.void_reason}")
     for direction in DIRECTIONS:
         outage = longest_outage(attempt, direction)
         where = f" ({outage.part})" if outage and outage.part != "none" else ""
@@ -139,9 +146,12 @@ def headline(attempt: Attempt) -> str:
 
 
 def _outage_text(outage: FigureValue) -> str:
-    if outage.in_floor:
+    low, high = outage.bounds
+    if outage.only_floor:
         return IN_FLOOR
-    return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
+    if outage.at_least or low == high:
+        return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
+    return f"{low:.1f} to {high:.1f} ms"
 
 
 def in_script(text: str) -> str:

@@ -18,6 +18,8 @@ def junit(
 ) -> bytes:
     """One test case an attempt, one skipped a case that the lab can't run or that was not reached.
 
+    An attempt that is void is an ``error``, as one that left nothing to record.
+
     What is quarantined is ``skipped``, too: collectors turn red at a ``failure``, whoever knows
     of it. An entry that has expired is a test case of its own that fails.
 
@@ -61,6 +63,11 @@ def _test(suite: ET.Element, kind: str, name: str) -> ET.Element:
 def _attempt(suite: ET.Element, run: Run, attempt: Attempt) -> None:
     test = _test(suite, attempt.case.id, f"{attempt.case.id}[{attempt.number}]")
     test.set("time", f"{max(0, attempt.end_ns - attempt.begin_ns) / 1e9:.3f}")
+    if attempt.void:
+        void = ET.SubElement(test, "error", message=_clean(f"void: {attempt.void_reason}"))
+        void.set("type", "void")
+        void.text = _clean("\n".join(map(_sentence, attempt.verdicts)))
+        return
     if attempt.passed:
         return
     if entries := quarantine.excuses(run, attempt):

@@ -145,7 +145,7 @@ def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
     if outage.in_floor:
-        return IN_FLOOR
+        return IN_FLOOR if outage.only_floor else NOT_MEASURED
     bound = "at least " if outage.at_least else ""
     return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
 
@@ -254,7 +254,7 @@ def _rings(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     rows = tuple(
         (
             Cell(f"{ring.device} {ring.queue}"),
-            Cell(f"{ring.kind} {ring.size}"),
+            Cell(f"{ring.kind} {ring.size}" if ring.size else NOT_MEASURED),
             Cell(", ".join(f"{name} {value}" for name, value in ring.facts.items())),
             _soundness(ring),
         )
@@ -274,4 +274,4 @@ def _soundness(ring: RingAudit) -> Cell:
         return Cell("BROKEN", bad=True)
     if ring.unread:
         return Cell("not read")
-    return Cell("sound", f"{len(ring.unchecked)} rules not checked" if ring.unchecked else "")
+    return Cell("sound", "but for what was not checked" if ring.unchecked else "")

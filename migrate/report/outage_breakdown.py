@@ -26,7 +26,7 @@ def explained_or_reason(attempt: Attempt, way: Direction) -> GapExplanation | st
         if gap.direction == way:
             return gap
     outage = longest_outage(attempt, way)
-    quiet = attempt.explained is not None and outage is not None and outage.in_floor
+    quiet = attempt.explained is not None and outage is not None and outage.only_floor
     return IN_FLOOR if quiet else NOT_MEASURED
 
 

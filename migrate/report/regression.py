@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from migrate.report.baseline import Baseline
 from migrate.report.table import plain_sections
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.table_model import NOT_MEASURED, Cell, Grid, GridSection
 from migrate.statistics.censored import Interval, bounds_text, ms_text
 from migrate.statistics.comparison import Comparison, Rules
 
@@ -89,11 +89,8 @@ def _ms(value: float | None) -> str:
 def _figure(middle: Interval | None, *, rate: bool) -> str:
     if middle is None:
         return NOT_MEASURED
-    low, high = middle
     if rate:
-        return f"{low:.0%}"
-    if low == 0 < high:
-        return f"{IN_FLOOR} ({ms_text(high)} ms)"
+        return f"{middle[0]:.0%}"
     return f"{bounds_text(middle)} ms"
 
 

@@ -21,7 +21,7 @@ from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.ranking import ranking_notes
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
 from migrate.results.reader import UnreadableAttempt
-from migrate.statistics.censored import bounds_text, largest_floor, median, quantile
+from migrate.statistics.censored import bounds_text, median, quantile
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -62,7 +62,8 @@ class RunTable(Grid):
 def run_table(
     run: Run, attempts: Sequence[Attempt], unreadable: Sequence[UnreadableAttempt] = ()
 ) -> RunTable:
-    """A row a case, in the order in which the cases were first tried.
+    """A row a case, in the order in which the cases were first tried; no figure is of a void
+    attempt.
 
     A case of which an attempt is ``unreadable`` did not pass.
     """
@@ -105,6 +106,9 @@ def run_table(
 def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     for skip in run.skips:
         yield f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
+    for attempt in attempts:
+        if attempt.void:
+            yield f"{attempt.case.id}/{attempt.number}: void: {attempt.void_reason}"
     for mishap in run.mishaps:
         problem = mishap.problem
         where = f" on {problem.host}" if problem.host else ""
@@ -139,14 +143,18 @@ def _row_cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Ite
         yield from (Cell(NOT_COUNTED) for _ in columns)
         return
     for column in columns:
+        if not group:
+            yield Cell(NOT_MEASURED)
+            continue
         yield _cell([attempt for attempt in group if column.applies(attempt)], column)
 
 
 def _cell(group: Sequence[Attempt], column: FigureColumn) -> Cell:
     if not group:
         return Cell(NO_PHASE)
-    known = [value.bounds for attempt in group if (value := column.measure(attempt)) is not None]
-    middle, floor = median(known), largest_floor(known)
+    values = [value for attempt in group if (value := column.measure(attempt)) is not None]
+    known = [value.bounds for value in values]
+    middle, floor = median(known), max((value.floor_ms for value in values), default=0.0)
     if middle is None:
         return Cell(NOT_MEASURED)
     ends = [bounds_text(quantile(known, share) or middle, floor, "floor") for share in (0, 1)]
@@ -171,10 +179,17 @@ def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
     if unreadable:
         number = len(group) + unreadable
         return Cell("FAIL", f"{passed}/{number} passed: {unreadable} can't be read", True)
+    void = sum(bool(attempt.void) for attempt in group)
+    if void == len(group):
+        return Cell("VOID", f"{void}/{len(group)}", True)
     if passed == len(group):
         return Cell("pass", f"{passed}/{len(group)}")
-    wrong = [verdict for attempt in group for verdict in attempt.failed_verdicts]
+    judged = [attempt for attempt in group if not attempt.void]
+    wrong = [verdict for attempt in judged for verdict in attempt.failed_verdicts]
     checks = dict.fromkeys(f"{verdict.check} {verdict.result}" for verdict in wrong)
+    if void:
+        listed = ", ".join([f"{void} void", *checks])
+        return Cell("FAIL" if wrong else "VOID", f"{passed}/{len(group)} passed: {listed}", True)
     if all(attempt.passed or quarantine.excuses(run, attempt) for attempt in group):
         listed = ", ".join(checks) or "no verdict"
         return Cell("quarantined", f"{passed}/{len(group)} passed: {listed}")
@@ -184,6 +199,8 @@ def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
 def attempt_lines(attempt: Attempt) -> Iterator[str]:
     """How an attempt ended, and every verdict with its evidence: a line each."""
     holders = ", ".join(attempt.held_by or ()) or "nobody that is known"
+    if attempt.void:
+        yield clean(f"{attempt.case.id}/{attempt.number}: VOID: {attempt.void_reason}")
     yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {holders}"
     for verdict in attempt.verdicts:
         against = f" against {verdict.limit} {verdict.unit}".rstrip() if verdict.limit else ""

@@ -143,8 +143,9 @@ WITH known AS (
 )
 SELECT lab, lab_kind, case_id, coalesce(a.mode, known.mode, '?') AS mode, run, began, kind, passed,
   ended_as_asked, {bound} AND ended_as_asked AS bound, definition, source, target, {versions},
+  {floored} AS floored,
   CASE WHEN ended_as_asked THEN {figure}_ms END AS value,
-  CASE WHEN value IS NOT NULL THEN coalesce({most}, {endless}) END AS most
+  CASE WHEN value IS NOT NULL THEN least(coalesce({most}, {figure}_ms), {endless}) END AS most
 FROM attempts a LEFT JOIN known USING (lab, case_id)
 WHERE kind IN ('attempt', 'no-attempt') AND case_id GLOB $case
   AND ($mode = '' OR coalesce(a.mode, known.mode, '?') = $mode) AND ($lab = '' OR lab = $lab)
@@ -160,6 +161,7 @@ def trend(store: Store, query: TrendQuery) -> Trend:
     columns = {
         "figure": query.figure,
         "bound": f"{query.figure}_open" if outage else "false",
+        "floored": f"{query.figure}_in_floor" if outage else "false",
         "most": f"{query.figure}_most_ms" if outage else f"{query.figure}_ms",
         "endless": repr(ENDLESS),
         "versions": ", ".join(f"{end}_{what}" for end in ENDS for what in VERSIONS),
@@ -210,7 +212,7 @@ def _points(query: TrendQuery) -> str:
       count(*) FILTER (kind = 'attempt' AND NOT passed), count(*) FILTER (kind = 'no-attempt'),
       count(*) FILTER (bound), quantile_cont(value, [0.25, 0.5, 0.75]),
       quantile_cont(most, [0.25, 0.5, 0.75]), min(value), max(most),
-      max(most) FILTER (value = 0)
+      max(most) FILTER (floored AND ended_as_asked)
     FROM asked WHERE began >= ?
     GROUP BY lab, case_id, mode, point ORDER BY lab, case_id, mode, first, point
     """

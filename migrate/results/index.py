@@ -8,11 +8,12 @@ rows too, so that no reader passes over them.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from pydantic import ConfigDict
 
 from migrate.analysis.figures import (
     COLUMNS,
@@ -35,10 +36,12 @@ RowKind = Literal["attempt", "no-attempt", "cut-off", "damaged", "empty"]
 class AttemptRow(Value):
     """One attempt's row. Lengths in ms; None is not measured.
 
-    An outage lies between two of them: in the floor from 0 to the floor; one that had not ended has
-    no upper end, None in its ``…_most_ms``. No median is to be had of either column alone.
+    An outage that is not known exactly lies between two of them: in the floor from 0 to
+    ``…_most_ms``; one that had not ended has no upper end, infinity there. None there: it is exact.
+    No median is to be had of either column alone.
     """
 
+    model_config = ConfigDict(allow_inf_nan=True)
     schema_number: int = SCHEMA
     kind: RowKind
     run: str
@@ -64,6 +67,9 @@ class AttemptRow(Value):
     egress_most_ms: float | None = None
     ingress_ms: float | None = None
     ingress_most_ms: float | None = None
+    egress_in_floor: bool | None = None
+    ingress_in_floor: bool | None = None
+    """Nothing was seen: it is no longer than what the meter sees, ``…_most_ms``."""
     egress_open: bool | None = None
     """At least this long: the observation ended before the gap did."""
     ingress_open: bool | None = None
@@ -217,6 +223,7 @@ def _measured(attempt: Attempt) -> dict[str, float | bool | None]:
         longest = longest_outage(attempt, way)
         figures |= _bounds(way, longest)
         figures[f"{way}_open"] = longest.at_least if longest else None
+        figures[f"{way}_in_floor"] = longest.only_floor if longest else None
         figures[f"floor_{way}_ms"] = attempt.floor.ms(way) if attempt.floor else None
     for column in PART_COLUMNS:
         measured = column.measure(attempt) if column.applies(attempt) else None
@@ -231,7 +238,7 @@ def _bounds(name: str, measured: FigureValue | None) -> dict[str, float | bool |
     if measured is None:
         return {}
     low, high = measured.bounds
-    return {f"{name}_ms": low, f"{name}_most_ms": high if math.isfinite(high) else None}
+    return {f"{name}_ms": low, f"{name}_most_ms": high if high != low else None}
 
 
 def _host(run: Run, name: str, end: str) -> dict[str, str | None]:

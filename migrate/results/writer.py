@@ -142,6 +142,7 @@ class RunWriter:
         ``arrivals`` by direction, times on the axis; ``files`` by name below the folder, e.g.
         ``logs/source-qemu.log``. If the disk is full, nothing of the attempt is left.
         """
+        text = check_readable(attempt)
         folder = self.attempt_folder(attempt.case, attempt.number)
         final = folder.with_name(str(attempt.number))
         lines = [_line(event) for event in sorted(events, key=lambda event: event.at_ns)]
@@ -154,7 +155,7 @@ class RunWriter:
                 replace_file(folder / "events.jsonl", "".join(lines))
                 replace_file(folder / "samples.parquet", samples_to_parquet(samples))
                 replace_file(folder / "arrivals.parquet", arrivals_to_parquet(arrivals or {}))
-                replace_file(folder / "attempt.json", _readable(attempt))
+                replace_file(folder / "attempt.json", text)
                 (self.folder / INDEX).unlink(missing_ok=True)  # it would lack this one
                 folder.rename(final)
                 sync_folder(final.parent)
@@ -164,7 +165,7 @@ class RunWriter:
         return final
 
 
-def _readable(attempt: Attempt) -> str:
+def check_readable(attempt: Attempt) -> str:
     """An attempt's JSON, which can be read back: MeasurementError for one that can't.
 
     One attempt that no reader takes would take the whole run's report with it.

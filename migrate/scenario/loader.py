@@ -307,7 +307,9 @@ def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
             keys, said, _closest(str(first["input"]), [one.strip("'") for one in allowed])
         )
     said = f"{first['input']!r} is not allowed{more}"
-    return origin.refuse(keys, said, first["msg"].replace("Input", "it"))
+    return origin.refuse(
+        keys, said, first["msg"].removeprefix("Value error, ").replace("Input", "it")
+    )
 
 
 def _known(table: Table, at: Keys, known: Sequence[str], origin: Origin) -> None:

@@ -127,6 +127,12 @@ RULES: tuple[Rule, ...] = (
         "expect.outcome = 'aborted' and expect.held_by = ['source']",
     ),
     Rule(
+        "expect.error",
+        lambda case: case.expect.error is not None and case.expect.outcome == "completed",
+        "an error is expected, but the move is expected to complete",
+        "expect.outcome = 'failed', or no expect.error",
+    ),
+    Rule(
         "expect.held_by",
         lambda case: (
             case.policy.hops % 2 == 0

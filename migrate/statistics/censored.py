@@ -41,25 +41,20 @@ def _at(ends: list[float], share: float) -> float:
     return lower + (upper - lower) * (place - below)
 
 
-def largest_floor(values: Sequence[Interval]) -> float:
-    """Up to where values that are in the floor may be; 0 if none is."""
-    return max((high for low, high in values if low == 0 < high), default=0.0)
-
-
 def bounds_text(bounds: Interval, floor: float = 0.0, in_floor: str = "in the floor") -> str:
-    """Milliseconds that lie between ``bounds``; ``floor``: no lower end below it says anything.
+    """Milliseconds that lie between ``bounds``; below ``floor`` nothing is seen.
 
-    ``≥`` stands only where there is no upper end, and ``in_floor`` where there is no lower one.
+    ``≥`` stands only where there is no upper end, and ``in_floor`` where all of it is below.
     """
     low, high = bounds
     if low == high:
         return ms_text(low)
     if math.isinf(high):
-        return f"≥ {ms_text(low)}"
-    if low == 0:
+        return f"≥ {ms_text(low)}" if low else "not known"
+    if low == 0 and high <= floor:
         return in_floor
     least, most = ms_text(low), ms_text(high)
-    if low < floor:
+    if low == 0 or low < floor:
         return f"≤ {most}"
     return least if least == most else f"{least} to {most}"
 

@@ -372,6 +372,9 @@ def test_a_queue_that_was_not_asked_about_or_told_in_time_is_not_compared() -> N
     before, after = comparable_fields(queues(0, 1)), comparable_fields(queues(0))
     assert compare(before, after, vhost=True) == ()
     assert "queue 1: size (source only)" in one_sided(before, after, vhost=True)
+    not_asked = comparable_fields(queues())
+    assert compare(before, not_asked) == ()
+    assert "queue 0: size (source only)" in one_sided(before, not_asked)
     late = comparable_fields({**queues(0), "status": None})  # the status is asked for last
     assert compare(before, late) == ()
     assert "queue 1: size (source only)" in one_sided(before, late)

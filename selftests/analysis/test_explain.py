@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.analysis.explain import device_times, explain_gap, stop_stages
+from migrate.analysis.explain import explain_gap
 from migrate.analysis.hop_events import HopEvents
+from migrate.analysis.stop_stages import device_times, stop_stages
 from migrate.formats.log_events import CHECKPOINT, LOADED, QUEUE, READY, SAVED
 from migrate.model import Direction, Event, Gap, GapExplanation
 from migrate.model.recording import Arrivals
@@ -253,6 +254,40 @@ def test_ingress_that_is_lost_after_the_fabric_knows_is_unexplained() -> None:
     assert spans(found)[-1] == (15.0, "served again, and nothing tells why not before", False)
 
 
+LATE = [(4, 56, 70), (5, 57, 75), (6, 58, 76)]
+
+
+def test_packets_that_the_guest_sent_and_that_waited_are_told_until_the_last_of_them() -> None:
+    found = of("egress", 80, (STOP, RESUME, *TRACES), [*LATE, (9, 79, 80)])
+    assert spans(found)[-4:] == [
+        (6.0, "the guest runs, and has not come to send yet", True),
+        (14.0, "its first packet is under way", True),
+        (6.0, "its packets waited, and arrive late", True),
+        (4.0, "served again, and nothing tells why not before", False),
+    ]
+
+
+def test_a_guest_that_falls_silent_again_is_told_from_packets_that_wait() -> None:
+    found = of("egress", 95, (STOP, RESUME, *TRACES), [(4, 56, 70), (5, 95, 95.2)])
+    assert spans(found)[-3:] == [
+        (6.0, "the guest runs, and has not come to send yet", True),
+        (14.0, "its first packet is under way", True),
+        (25.0, "the guest runs, and has sent, and sends nothing more yet", True),
+    ]
+    ended = of("egress", 90, (STOP, RESUME, *TRACES), [(4, 56, 70), (5, 95, 95.2)])
+    assert spans(ended)[-1][:2] == (20.0, spans(found)[-1][1])
+    missing = of("egress", 90, (STOP, RESUME, *TRACES), [(4, 56, 70), (7, 95, 95.2)])
+    assert not spans(missing)[-1][2]
+
+
+def test_lost_packets_do_not_wait() -> None:
+    found = of("egress", 80, (STOP, RESUME, *TRACES), [*LATE, (12, 79, 80)])
+    assert spans(found)[-1] == (10.0, "served again, and nothing tells why not before", False)
+    one_late = [(60, 56, 130), (693, 692, 693.1)]  # and 632 are lost
+    found = of("ingress", 693, (STOP, RESUME, ANNOUNCED), one_late)
+    assert spans(found)[-1] == (638.0, "served again, and nothing tells why not before", False)
+
+
 @pytest.mark.parametrize(("direction", "queue"), [("egress", "1"), ("ingress", "0")])
 def test_the_backends_port_and_queue_explain_the_tail_of_a_gap(
     direction: Direction, queue: str
@@ -273,6 +308,23 @@ def test_the_backends_port_and_queue_explain_the_tail_of_a_gap(
         (10.0, "the backend enables the guest's queue"),
     ]
     assert found.share == 1
+
+
+@pytest.mark.parametrize("direction", ["egress", "ingress"])
+def test_a_guest_that_runs_on_at_its_source_waits_for_that_ones_backend(
+    direction: Direction,
+) -> None:
+    events = (
+        *(STOP, qemu_event(50, "RESUME", "a"), ANNOUNCED),
+        *(qemu_event(60, READY, "a"), qemu_event(61, READY, "b")),
+        *(qemu_event(70, QUEUE, "a", queue=q, state="enabled") for q in "01"),
+    )
+    found = of(direction, 72, events, [(4, 72, 72.2)])
+    assert [(span.what, span.host) for span in found.spans[-3:-1]] == [
+        ("the backend's port comes up", "a"),
+        ("the backend enables the guest's queue", "a"),
+    ]
+    assert "the fabric still sends to the source" not in [span.what for span in found.spans]
 
 
 def test_a_gap_names_an_interface_that_is_unplugged_and_plugged() -> None:

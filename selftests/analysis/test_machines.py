@@ -11,11 +11,10 @@ from migrate.analysis.machines import (
     busy,
     busy_lately,
     machine_state,
-    machines_differ,
     reasons,
     use,
 )
-from migrate.model import Attempt, MachineRecording, MachineState, MachineUse
+from migrate.model import MachineRecording, MachineState, MachineUse
 from selftests.doubles import synthetic
 from selftests.doubles.machine import S, looks
 
@@ -162,38 +161,3 @@ def test_the_last_two_looks_tell_whether_it_is_quiet_now() -> None:
     )
     assert busy_lately(looks(10, {"idle_s": 1.9})) == ()
     assert busy_lately(looks(0, {"idle_s": 1.9})) == ()
-
-
-# --- rows of other machines -----------------------------------------------------------------------
-
-
-def row(count: int = 3, **fields: float) -> list[Attempt]:
-    cpus = int(fields.pop("cpus", 2))
-    machine = state(looks(10, {**QUIET, **fields}, cpus=cpus))
-    made = synthetic.attempt(synthetic.case())
-    return [made.model_copy(update={"machine": machine})] * count
-
-
-def test_rows_of_one_quiet_machine_may_be_ranked() -> None:
-    assert machines_differ(row(), row()) == ""
-
-
-def test_rows_of_machines_with_other_cpus_may_not() -> None:
-    assert "2 × X against 4 × X" in machines_differ(row(), row(cpus=4, idle_s=3.2))
-
-
-def test_rows_that_others_disturbed_unequally_may_not() -> None:
-    reason = machines_differ(row(), row(idle_s=0.2))
-    assert "programs of others used 0.10 CPUs against 1.10 CPUs" in reason
-    assert machines_differ(row(idle_s=0.2), row(idle_s=0.25)) == ""
-
-
-def test_rows_of_which_one_alone_swapped_may_not() -> None:
-    assert "swap in one of them only" in machines_differ(row(), row(swapped_mib=3.0))
-
-
-def test_of_attempts_without_a_record_nothing_is_said() -> None:
-    old = [synthetic.attempt(synthetic.case())]
-    assert machines_differ(old, row(idle_s=0.1)) == ""
-    assert machines_differ(old, old) == ""
-    assert machines_differ([], row()) == ""

@@ -442,6 +442,6 @@ def test_any_log_has_an_account(pairs: list[tuple[int, int]]) -> None:
     assert stream.received + stream.lost == 31
     assert stream.received + stream.duplicated == len(pairs)
     ruler = Ruler(MS, 2 * MS, (0, 31 * MS), lambda _begin, _end: 0, lambda _at: 0)
-    found, _ = gaps(delivery, ruler)
+    found, _, _ = gaps(delivery, ruler)
     assert sum(gap.lost + gap.late for gap in found) <= stream.lost + stream.late
     assert sum(gap.length_ns for gap in found) <= 31 * MS

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from migrate.analysis.deliveries import MOST_NUMBERS
+from migrate.analysis.gaps import MOST_LISTED
 from migrate.analysis.outage import (
-    MOST_LISTED,
     Measurement,
     TrafficObservation,
     longest_possible_ns,

@@ -103,6 +103,29 @@ def test_a_port_that_is_left_is_listed_and_removed(hosts: tuple[Host, Host]) -> 
         assert PORT not in ports(host)
 
 
+def test_a_port_of_our_name_that_we_have_not_made_is_left_alone(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
+        pass  # the switch runs
+    database = f"--db=unix:{RUN}/db.sock"
+    made = ["add-port", "dpu", PORT, "--", "set", "interface", PORT, "type=internal"]
+    host.run(["ovs-vsctl", "--timeout=20", database, *made], soon())
+    (kind,) = VhostUser().leftovers
+    try:
+        with (
+            pytest.raises(HostError, match="not ours") as error,
+            VhostUser().create(host, BACKED_BY_OVS, soon()),
+        ):
+            pass
+        assert f"del-port {PORT}" in error.value.remedy
+        assert listed(host, {kind.name: kind.script}, soon()) == ()
+        with pytest.raises(HostError, match="left alone"):
+            kind.put_back(host, PORT, soon())
+        assert PORT in ports(host)
+    finally:
+        host.run(["ovs-vsctl", "--timeout=20", database, "del-port", PORT], soon())
+
+
 def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> None:
     host, _ = hosts
     end_switch(host, soon())

@@ -34,6 +34,8 @@ from selftests.helpers import soon
 
 ADDRESS = "0000:00:10.0"
 PLACE = f"pci/{ADDRESS}"
+OURS = {vdpa_bus.MADE: PLACE}
+"""What says that a device of our name was made by us."""
 MAC = "52:54:00:6d:6c:01"
 FEATURES = ["CSUM", "MAC", "STATUS", "CTRL_VQ", "VERSION_1", "ACCESS_PLATFORM"]
 UNSUPPORTED = """\
@@ -149,6 +151,16 @@ class Kernel:
                 self.driver = driver
         return 0, "", ""
 
+    def sh(self, words: list[str], text: str | None) -> tuple[int, str, str]:
+        assert words[:3] == ["-ec", vdpa_bus.KEEP, "sh"]
+        self.files[words[3]] = text or ""
+        return 0, "", ""
+
+    def rm(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
+        assert words[0] == "-f"
+        self.files.pop(words[1], None)
+        return 0, "", ""
+
     def ls(self, words: list[str], _text: str | None) -> tuple[int, str, str]:
         del words
         return 0, "driver\npower\nuevent\nvhost-vdpa-3\n", ""
@@ -249,12 +261,26 @@ def test_a_device_that_another_driver_took_is_bound_to_vhost_vdpa() -> None:
 
 
 def test_what_a_killed_controller_left_is_taken_away_first() -> None:
-    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE})
+    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, files=dict(OURS))
     assert had(kernel).device
+    assert vdpa_bus.MADE not in kernel.files
+
+
+def test_a_device_of_our_name_that_we_have_not_made_is_left_alone() -> None:
+    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE})
+    with (
+        pytest.raises(HostError, match="not ours: it is left alone") as error,
+        Vdpa().create(kernel, interface(), soon()),  # type: ignore[arg-type]
+    ):
+        pass
+    assert "vdpa dev del mlab0" in error.value.remedy
+    (kind,) = Vdpa().leftovers
+    kind.put_back(cast("Any", kernel), vdpa_bus.NAME, soon())
+    assert kernel.devices == {vdpa_bus.NAME: PLACE}
 
 
 def test_a_device_that_a_guest_still_has_is_not_waited_for() -> None:
-    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451")
+    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451", files=dict(OURS))
     with (
         pytest.raises(HostError, match="held by process 451") as error,
         Vdpa().create(kernel, interface(), soon()),  # type: ignore[arg-type]
@@ -265,7 +291,7 @@ def test_a_device_that_a_guest_still_has_is_not_waited_for() -> None:
 
 
 def test_a_device_that_was_left_is_taken_away_unless_a_guest_has_it() -> None:
-    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451")
+    kernel = Kernel(driver="vp-vdpa", devices={vdpa_bus.NAME: PLACE}, user="451", files=dict(OURS))
     (kind,) = Vdpa().leftovers
     with pytest.raises(HostError, match="held by process 451"):
         kind.put_back(cast("Any", kernel), vdpa_bus.NAME, soon())

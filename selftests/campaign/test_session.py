@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from migrate import log
 from migrate.backends.registry import backend_mode
 from migrate.campaign import session
-from migrate.campaign.progress import Progress
+from migrate.campaign.progress import Progress, outcome
 from migrate.campaign.run_source import NewRun, RunSource
 from migrate.campaign.session import Session, begin, open_session
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
@@ -19,13 +21,15 @@ from migrate.lab.api import Host
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import HostRecord, LabRecord
-from migrate.model import Attempt, Capability, Case, HostFacts, Skip
+from migrate.model import Attempt, Capability, Case, HostFacts, QuarantineEntry, Skip
+from migrate.recorder.base import AttemptEnv
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.helpers import SaidSoFar
 
 ROOTS = {"a": "debian-13", "b": "debian-12", "c": "debian-13"}
+NOT_DONE = "the fault kill-guest at device was not done: the phase never came"
 ABLE = (*backend_mode("virtio").needs, "userfaultfd")
 
 
@@ -175,11 +179,50 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return asked
 
 
+def test_an_attempt_waits_for_a_quiet_machine_if_it_was_asked_to(
+    going: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[tuple[tuple[str, ...], float]] = []
+    told: list[tuple[str, ...]] = []
+
+    def wait(_lab: object, pair: tuple[Host, Host], seconds: float, _check: object) -> Any:
+        waited.append((names(pair), seconds))
+        return ("it was not quiet",)
+
+    def attempt(of: Case, number: int, env: AttemptEnv, *_rest: object) -> Attempt:
+        told.append(env.notes)
+        return synthetic.attempt(of, number)
+
+    monkeypatch.setattr(session, "wait_quiet", wait)
+    monkeypatch.setattr(session, "attempt", attempt)
+    going.try_all([case()], repeat=1)
+    going.quiet_s = 60.0
+    going.try_all([case()], repeat=1)
+    assert waited == [(("a", "b"), 60.0)]
+    assert told == [(), ("it was not quiet",)]
+
+
 def test_cases_take_turns(going: Session, tries: list[tuple[str, int]]) -> None:
     going.try_all([case(name="x"), case(name="y")], repeat=2)
     assert tries == [("x-virtio", 1), ("y-virtio", 1), ("x-virtio", 2), ("y-virtio", 2)]
     assert going.exit_code == 0
     assert going.next_number(case(name="x")) == 3
+
+
+def test_a_void_attempt_is_no_pass_no_fail_and_no_zero(going: Session) -> None:
+    """A case whose fault was not done, say: by its verdicts it would pass."""
+    good = synthetic.attempt(case())
+    void = good.model_copy(update={"void": (NOT_DONE,), "number": 2})
+    assert (good.result, void.result, void.passed) == ("pass", "void", False)
+    entry = QuarantineEntry(
+        case="*", owner="me", bug="1", expires=date(9999, 1, 1), reason="known to fail"
+    )
+    going.writer.change(quarantine=(entry,))
+    going.attempts[:] = [good]
+    assert going.exit_code == 0
+    going.attempts.append(void)
+    assert going.exit_code == MeasurementError.exit_code, "quarantined or not"
+    assert outcome(void) == f"completed: VOID ({NOT_DONE})"
 
 
 @pytest.mark.usefixtures("tries")
@@ -197,6 +240,18 @@ def test_cases_take_turns(going: Session, tries: list[tuple[str, int]]) -> None:
 def test_the_exit_code_is_that_of_the_worst(going: Session, kinds: list[str], code: int) -> None:
     going.try_all([case(name=kind) for kind in kinds], repeat=1)
     assert going.exit_code == code
+
+
+@pytest.mark.usefixtures("tries")
+def test_a_case_that_expects_a_failure_without_a_word_is_told_before_it_is_tried(
+    going: Session, told: SaidSoFar
+) -> None:
+    unnamed = case(name="unnamed", expect={"outcome": "failed"})
+    named = case(name="named", expect={"outcome": "failed", "error": "refused"})
+    anyhow = case(name="any", expect={"outcome": "lost", "allow_unmeasured": ["error"]})
+    going.try_all([unnamed, named, anyhow], repeat=1)
+    (advice,) = (line for line in told.lines if "add expect.error" in line)
+    assert advice.startswith("unnamed-virtio: it expects 'failed'")
 
 
 @pytest.mark.usefixtures("tries")

@@ -23,6 +23,7 @@ from migrate.model import (
     MemoryCheck,
     MoveDetails,
     Nic,
+    Problem,
     ReportedFigures,
     RingAudit,
     Span,
@@ -38,6 +39,7 @@ FLOOR = Floor(
 )
 NIC = Nic(name="eth0", driver="virtio_net", mac="52:54:00:6d:6c:01", mtu=1500, carrier=True)
 ALL_LIMITS: dict[str, Any] = {
+    "error": "canceled by client",
     "outage_egress_ms": 500,
     "outage_ingress_ms": 500,
     "stall_ms": 500,
@@ -90,6 +92,9 @@ PRIMARY = Carrier(
     received=8700,
 )
 STANDBY = PRIMARY.model_copy(update={"device": "eth1", "driver": "virtio_net"})
+
+
+CANCELED = Problem(tried="migrate to beta", said="operation aborted: canceled by client")
 
 
 def checkpoints(at_the_end: Carrier) -> tuple[CarrierCheckpoint, ...]:
@@ -152,6 +157,7 @@ def attempt(
             ),
         ),
         "dirty_rates": (ring_rate(4.0, 4.0),),
+        **({"error": CANCELED} if "error" in (expect or {}) else {}),
         **changes,
     }
     return Attempt(**fields)
@@ -187,11 +193,17 @@ DIFFERS = DeviceHandoff(
         Difference(field="queue 0: used", before="1", after="2", lawful=False, why="2.7.8"),
     ),
 )
+UNNAMED = Expect(outcome="failed")
+"""An expected failure, and no word of what must be said."""
 BROKEN = RingAudit(device="nic", queue=0, kind="split", size=8, broken=("used > avail",))
 DARK = Span(what="who knows", begin_ns=1500 * MS, end_ns=1501 * MS, explained=False)
 
 SAMPLES: Mapping[str, Samples] = {
     "outcome": Samples({"outcome": "failed"}),
+    "error": Samples(
+        {"error": Problem(tried="migrate to beta", said="End of file while reading data")},
+        {"an expected error": {"case": Case(id="virtio", expect=UNNAMED)}},
+    ),
     "held-by": Samples({"held_by": ("alpha",)}),
     "measured": Samples(
         {},

@@ -12,6 +12,7 @@ from migrate.model import (
     Expect,
     MemoryCheck,
     Problem,
+    QemuEnd,
     ReportedFigures,
     Stall,
     TcpCheck,
@@ -51,7 +52,9 @@ def test_an_attempt_without_a_measurement_passes_nothing_by_silence() -> None:
     }
     verdicts = run_checks(attempt(expect=ALL_LIMITS, reported=ReportedFigures(), **nothing))
     results = {verdict.check: verdict.result for verdict in verdicts}
-    assert {name for name, result in results.items() if result == "pass"} == {"outcome", "held-by"}
+    assert {name for name, result in results.items() if result == "pass"} == {
+        *("outcome", "error", "held-by")
+    }
     assert "fail" not in results.values()
 
 
@@ -73,6 +76,48 @@ def test_another_outcome_fails_in_the_words_of_who_said_it() -> None:
     assert found.evidence == "migrate guest on alpha: unable to connect to beta"
     silent = verdict("outcome", attempt(outcome="lost", error=Problem(tried="migrate guest")))
     assert silent.evidence == "migrate guest"
+
+
+CRASHED = QemuEnd(host="beta", how="by libvirt: crashed", last_words="Assertion `x' failed.")
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        ("VQ 0 vring.num 1024 exceeds allocated max 128", "pass"),
+        (f"{CRASHED}; client socket is closed", "fail"),
+        ("", "fail"),
+    ],
+)
+def test_an_expected_failure_is_expected_in_words(said: str, result: str) -> None:
+    """A QEMU that something else has killed is not the refusal that the case is about."""
+    expect = {"outcome": "failed", "held_by": ("source",), "error": "exceeds .* max"}
+    problem = Problem(tried="migrate to beta", host="alpha", said=said)
+    sample = attempt(expect=expect, outcome="failed", held_by=("alpha",), error=problem)
+    found = verdict("error", sample)
+    assert (found.result, found.limit) == (result, "exceeds .* max")
+    assert said in found.evidence
+    assert sample.outcome == sample.case.expect.outcome
+    judged = sample.model_copy(update={"verdicts": run_checks(sample)})
+    assert judged.passed == (result == "pass")
+
+
+@pytest.mark.parametrize("outcome", ["failed", "lost", "recoverable"])
+def test_a_failure_that_is_expected_without_a_word_is_no_pass(outcome: str) -> None:
+    problem = Problem(tried="migrate to beta", said="no route to host")
+    sample = attempt(expect={"outcome": outcome}, outcome=outcome, error=problem)
+    found = verdict("error", sample)
+    assert found.result == "unmeasured"
+    assert "no route to host; write expect.error = " in found.evidence
+    assert "error" not in asked(attempt(expect={"outcome": "aborted"}, outcome="aborted"))
+
+
+def test_a_guest_whose_postcopy_waits_is_not_said_to_run_nowhere() -> None:
+    found = verdict("held-by", attempt(outcome="recoverable", held_by=()))
+    assert (found.result, found.evidence) == (
+        "fail",
+        "the guest runs nowhere until its post-copy is resumed",
+    )
 
 
 def test_an_expected_abort_passes_with_the_guest_on_its_source() -> None:

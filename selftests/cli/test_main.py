@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 
 from migrate.cli import main as cli
@@ -66,6 +67,36 @@ def test_a_labs_own_workload_is_that_of_its_cases(
     assert cases
     found = {(case.workload.interval_us, case.workload.settle_s) for case in cases}
     assert found == {(7000, 2)}
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ((), None),
+        (("--wait-quiet",), 300),
+        (("--wait-quiet=1h30min",), 5400),
+        (("--wait-quiet", "--repeat", "2"), 300),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_how_long_to_wait_for_a_quiet_machine(
+    words: tuple[str, ...], seconds: float | None, first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scenario after the option is none of its value."""
+    waits: list[float | None] = []
+    monkeypatch.setattr(
+        run, "_run", lambda _config, _files, given, *_: waits.append(given.wait_quiet)
+    )
+    scenario = str(SCENARIOS / "modes.toml")
+    line = ["run", *words, scenario] if first else ["run", scenario, *words]
+    cli.cli(line, standalone_mode=False)
+    assert waits == [seconds]
+
+
+@pytest.mark.parametrize("word", ["--wait-quiet=soon", "--wait-quiet=0s"])
+def test_what_is_no_time_to_wait(word: str) -> None:
+    with pytest.raises(click.UsageError, match="no length of time"):
+        cli.cli(["run", word, str(SCENARIOS / "modes.toml")], standalone_mode=False)
 
 
 def test_a_verdict_that_fails_is_exit_code_1(in_lab: tuple[object, ...], migrate_lab: Run) -> None:

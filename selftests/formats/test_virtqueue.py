@@ -390,6 +390,18 @@ def test_whatever_order_a_device_keeps_tells_what_is_in_flight(kind: str) -> Non
     assert "is in flight, and available again" in said
 
 
+def test_a_return_of_the_lap_before_is_none_of_this_one() -> None:
+    """All heads went round in order: 1 is in flight again, a whole queue after its return."""
+    queue = Split(8, 17)
+    queue.heads = [0, 1, 2, 1, 4, 5, 6, 7]
+    queue.elements = [(n, 64) for n in range(8)]
+    queue.flying, queue.waiting, queue.taken, queue.avail = [[1]], [[2], [1]], 18, 20
+    (said,) = audit(queue.ring()).broken
+    assert said == "head: 1 is in flight, and available again (2.7.13)"
+    queue.elements[2] = (1, 64)  # returned out of its turn since, for all that is on record
+    assert audit(queue.ring()).broken == []
+
+
 def test_parts_may_touch_where_no_event_index_is_used() -> None:
     close = moved(replace(S, event_idx=False), "device", DRIVER + 4 + 2 * 8)
     assert [said for said in audit(close).broken if "overlap" in said] == []

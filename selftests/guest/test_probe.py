@@ -86,6 +86,15 @@ def test_half_a_line_of_an_earlier_controller_is_no_harm(left: Running) -> None:
     assert left.ready(Deadline.after(5)).pid == left.process.pid
 
 
+def test_a_probe_that_moved_is_silent_on_the_host_where_it_is(left: Running) -> None:
+    left.reconnect(left.pipes, "guest on b")
+    left.process.kill()
+    left.process.wait()
+    with pytest.raises(GuestError) as caught:
+        left.ready(Deadline.after(5))
+    assert caught.value.host == "guest on b"
+
+
 @pytest.mark.parametrize(
     "line",
     [

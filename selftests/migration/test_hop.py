@@ -17,6 +17,7 @@ from migrate.migration.move import MigrateCall
 from migrate.model import Case, PhaseName, ReportedFigures
 from migrate.model.recording import HopRecording
 from migrate.recorder.base import AttemptEnv, Hop, Observer, Rig
+from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
 
 LAB: Any = SimpleNamespace(name="lab", shared=Path("/shared"), patience=1.0)
@@ -34,7 +35,10 @@ class Clocks:
 
 
 def rig(phases: list[PhaseName]) -> Rig:
-    listener = SimpleNamespace(resubscribe=lambda *_hosts: ("events of b were missed",))
+    listener = Listener()
+    listener.resubscribe = lambda *_hosts: (  # type: ignore[method-assign]
+        "events of b were missed",
+    )
     traffic = SimpleNamespace(read_guest_clock=lambda: None)
     domain = SimpleNamespace(host="a", uuid="0", state=lambda: "running")
     plain: dict[str, Any] = {"a": None, "b": None}
@@ -44,7 +48,7 @@ def rig(phases: list[PhaseName]) -> Rig:
         pair=(host("a"), host("b")),
         domain=cast("Any", domain),
         traffic=cast("Any", traffic),
-        listener=cast("Any", listener),
+        listener=listener,
         clocks=cast("Any", Clocks()),
         rewrites={"a": (), "b": ()},
         hotplug=plain,
@@ -85,12 +89,31 @@ def test_what_every_observer_has_seen_is_in_the_recording(monkeypatch: pytest.Mo
     monkeypatch.setattr(hops, "OBSERVERS", (noting("one", log), noting("two", log)))
     monkeypatch.setattr(hops, "perform_move", moved)
     monkeypatch.setattr(hops, "holders", lambda _hosts, _uuid: ("a",))
+    monkeypatch.setattr(hops, "guest_states", lambda *_words, **_names: ())
     recording = move_guest(rig(phases))
     assert log == ["one begins", "two begins", "the guest is moved", "two ends", "one ends"]
     assert recording.notes == ("refused", "one", "two")
     assert recording.missed_events == ("events of b were missed",)
     assert recording.result.held_by == ("a",)
     assert recording.begin_ns <= recording.end_ns
+
+
+def test_an_observer_that_fails_at_its_end_loses_no_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def failing(_hop: Hop) -> Iterator[Any]:
+        yield SimpleNamespace(add_to=lambda recording: recording)
+        raise KeyError("status")
+
+    def moved(*_words: Any) -> MigrateCall:
+        return MigrateCall(BackgroundCall("migrate", lambda: None), True, ReportedFigures())
+
+    monkeypatch.setattr(hops, "OBSERVERS", (failing,))
+    monkeypatch.setattr(hops, "perform_move", moved)
+    monkeypatch.setattr(hops, "holders", lambda _hosts, _uuid: ("a",))
+    monkeypatch.setattr(hops, "guest_states", lambda *_words, **_names: ())
+    recording = move_guest(rig([]))
+    assert recording.void == ("an observer failed: KeyError: 'status'",)
+    assert recording.result.held_by == ("a",)
 
 
 def test_observers_end_also_if_the_move_can_not_be_asked_for(

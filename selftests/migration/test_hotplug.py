@@ -36,6 +36,7 @@ class Guest:
 
     def __init__(self, host: str, listener: Listener, refuses: tuple[str, ...] = ()) -> None:
         self.host = host
+        self.uuid = "0"
         self.did: list[str] = []
         self.keeps = False
         self._listener = listener

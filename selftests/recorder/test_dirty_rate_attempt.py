@@ -106,7 +106,9 @@ def test_a_rate_has_what_the_guest_wrote_meanwhile_by_its_own_count(
 ) -> None:
     hosts = (serve("a", emulated(16))[0], here("b", tmp_path))
     rates = measure_dirty_rates(rig(hosts, dirty_rate_within=0.5), "before", ("a",))
-    assert all((rate.written_mib_s or 0) > 0 for rate in rates)
+    told = [(rate.mib_s is not None, rate.written_mib_s is not None) for rate in rates]
+    assert told == [(True, True), (False, False), (False, False)], "not of one that was refused"
+    assert (rates[0].written_mib_s or 0) > 0
 
 
 def test_a_guest_that_does_not_tell_leaves_the_rate_alone(serve: Serve) -> None:

@@ -92,6 +92,12 @@ def test_a_child_that_ended_counts_from_the_first_look_only() -> None:
     assert after.used_since(before, frozenset()) == {"make": 2.5}
 
 
+def test_daemons_that_ended_are_not_the_work_of_process_1() -> None:
+    before = Census.of(stat_line(1, "init", 1.0, parent=0) + "\n")
+    after = Census.of(stat_line(1, "init", 1.5, parent=0, children_s=90.0) + "\n")
+    assert after.used_since(before, frozenset()) == {"init": 0.5}
+
+
 def test_a_cpu_that_was_too_hot_meanwhile() -> None:
     machine = PaperMachine(throttled=10)
     looked = paper(machine)

@@ -26,6 +26,7 @@ from migrate.model import (
     Problem,
     ReportedFigures,
     Skip,
+    Unmeasured,
     Verdict,
 )
 from migrate.model.recording import Arrivals
@@ -35,7 +36,7 @@ from migrate.report.figure_data import FigureData, windows
 from migrate.report.figure_lanes import PHASES, labels
 from migrate.report.html import GAPS, headline, write_report
 from migrate.report.ranking import MOST_ROWS_COMPARED
-from migrate.report.table import NO_PHASE, RunTable, plain, rich, run_table
+from migrate.report.table import NO_PHASE, RunTable, attempt_lines, plain, rich, run_table
 from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
@@ -118,6 +119,22 @@ def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
     assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
     told = row(run_table(synthetic.run(), many(count=1, verdicts=())))
     assert told["verdict"] == "FAIL 0/1 passed: no verdict"
+
+
+def test_a_void_attempt_is_told_first_and_is_in_no_figure() -> None:
+    case = synthetic.case()
+    good = [synthetic.attempt(case, number) for number in (1, 2)]
+    void = synthetic.attempt(case, 3, length_ms=901.0).model_copy(update={"void": ("no fault",)})
+    table = run_table(synthetic.run(skips=()), [*good, void])
+    assert row(table)["n"] == "2 of 3 1 void"
+    assert row(table)["verdict"] == "VOID 2/3 passed: 1 void"
+    assert "901" not in plain(table)
+    assert table.skips[0] == f"{case.id}/3: void: no fault"
+    alone = run_table(synthetic.run(skips=()), [void])
+    assert row(alone)["verdict"] == "VOID 1/1"
+    assert row(alone)["n"] == "0 of 1 1 void"
+    assert next(attempt_lines(void)) == f"{case.id}/3: VOID: no fault"
+    assert headline(void).startswith("void, it tells nothing of what was to be tested: no fault; ")
 
 
 def test_an_unmeasured_check_that_is_allowed_passes() -> None:
@@ -680,3 +697,19 @@ def test_the_longest_gap_of_a_direction_counts_and_they_are_not_added_up() -> No
     found = longest_outage(synthetic.attempt(synthetic.case(), gaps=gaps), "egress")
     assert found is not None
     assert found.ms == 120
+
+
+def test_what_was_not_measured_is_listed_with_its_reason(tmp_path: Path) -> None:
+    attempt = synthetic.attempt(synthetic.case())
+    gaps = tuple(gap.model_copy(update={"next_to_unmeasured": True}) for gap in attempt.gaps or ())
+    blank = Unmeasured(
+        direction="ingress",
+        begin_ns=synthetic.STOP,
+        length_ns=300 * synthetic.MS,
+        reason="the log of the guest's probe was full",
+    )
+    attempt = attempt.model_copy(update={"gaps": gaps, "unmeasured": (blank,)})
+    text = write_report(synthetic.write_run(tmp_path, [attempt]).folder).read_text()
+    assert "Not measured: 1 stretches" in text
+    assert "the log of the guest&#39;s probe was full" in text
+    assert "≥ 150.0" in text

@@ -12,8 +12,10 @@ from migrate.model import (
     GapExplanation,
     Problem,
     Span,
+    Unmeasured,
     Workload,
 )
+from migrate.report.html import headline
 from migrate.report.ranking import ranking_notes
 from migrate.report.table import RunTable, run_table
 from migrate.report.table_model import NOT_COUNTED
@@ -167,3 +169,20 @@ def test_of_a_gap_that_did_not_end_what_it_broke_off_in_is_a_lower_bound() -> No
     told = {line[0].text: line[1].line() for line in section.grid.rows}
     assert told["stop"] == "40.0 [40.0..40.0]"
     assert told["silence"] == "≥ 460 [60.0..≥ 560]"
+
+
+def test_where_the_meter_could_not_tell_an_outage_may_have_been_so_long() -> None:
+    gap = synthetic.gap("egress", 0, 100)
+    after = Unmeasured(
+        direction="egress",
+        begin_ns=gap.begin_ns + gap.length_ns,
+        length_ns=400 * MS,
+        reason="the log was full",
+    )
+    both = synthetic.attempt(synthetic.case(), gaps=(gap,), unmeasured=(after,))
+    assert row([both])[EGRESS] == "100 to 502", "and the gap's own error"
+    none = synthetic.attempt(synthetic.case(), gaps=(), unmeasured=(after,))
+    assert row([none])[EGRESS] == "≤ 400"
+    assert row([none])["outage seen, ingress, ms"] == "in the floor"
+    assert "in the floor; downtime" in headline(none)
+    assert "outage egress 0.0 to 400.0 ms" in headline(none)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
 from migrate.model import (
@@ -330,6 +331,15 @@ def test_junit_counts_passes_failures_and_skips() -> None:
     assert ["no vDPA" in one.get("message", "") for one in suite.iter("skipped")] == [True]
 
 
+def test_a_void_attempt_is_an_error_of_junit_whatever_its_verdicts_say() -> None:
+    void = synthetic.attempt(synthetic.case()).model_copy(update={"void": ("no fault",)})
+    suite = ET.fromstring(junit(synthetic.run(), [void]))
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert (error.get("message"), error.get("type")) == ("void: no fault", "void")
+
+
 def test_junit_survives_hostile_text() -> None:
     hostile = synthetic.HOSTILE
     verdict = Verdict(check=hostile, result="fail", measured=hostile, evidence=hostile)
@@ -361,11 +371,22 @@ def test_the_examples_of_the_documentation_run(
     assert "egress 150.0 ± 2.0 ms" in said or "10851 packets arrived" in said
 
 
+def test_a_copy_with_changes_is_validated_as_what_is_made_anew() -> None:
+    """A stop that lies 0.58 s before the first pass was written once, and no reader took it."""
+    with pytest.raises(ValidationError, match="stopped_s"):
+        Convergence().model_copy(update={"stopped_s": -0.58})
+    with pytest.raises(ValidationError, match="no_such_field"):
+        Convergence().model_copy(update={"no_such_field": 1})
+    assert Convergence().model_copy(update={"stopped_s": 0.58}).stopped_s == 0.58
+    assert Convergence(stopped_s=1.0).model_copy() == Convergence(stopped_s=1.0)
+
+
 def test_an_attempt_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [synthetic.attempt(synthetic.case())])
-    negative = Convergence().model_copy(update={"stopped_s": -0.58})
+    good = synthetic.attempt(synthetic.case(), 2)
+    negative = Convergence.model_construct(**{**dict(Convergence()), "stopped_s": -0.58})
     details = MoveDetails().model_copy(update={"convergence": negative})
-    bad = synthetic.attempt(synthetic.case(), 2).model_copy(update={"inside": (details,)})
+    bad = good.model_copy(update={"inside": (details,)})
     with pytest.raises(MeasurementError, match="could not be read back"):
         writer.write_attempt(bad)
     assert [one.attempt.number for one in read_run(writer.folder).attempts] == [1]

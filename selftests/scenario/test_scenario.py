@@ -212,6 +212,12 @@ REFUSED = {
         "line 3: variants.0.fault",
         "'faults'",
     ),
+    "no pattern": (
+        "[expect]\noutcome = 'failed'\nerror = '['",
+        "line 3: expect.error",
+        "no regular expression",
+    ),
+    "an empty pattern": ("[expect]\nerror = ''", "line 2: expect.error", "at least 1"),
     "no TOML": ("name = ", "read scenario f.toml", "toml.io"),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.statistics.censored import Interval, bounds_text, largest_floor, median, quantile
+from migrate.statistics.censored import Interval, bounds_text, median, quantile
 
 FLOOR = (0.0, 9.0)
 
@@ -26,7 +26,7 @@ def at_least(value: float) -> Interval:
 def text(*values: Interval) -> str:
     middle = median(values)
     assert middle is not None
-    return bounds_text(middle, largest_floor(values))
+    return bounds_text(middle, FLOOR[1] if FLOOR in values else 0.0)
 
 
 @given(
@@ -71,6 +71,12 @@ def test_a_lower_bound_is_one_of_the_median_only_where_the_median_is_censored() 
     assert text(*exact(100, 120), at_least(50)) == "100 to 120"
     assert text(*exact(100), at_least(200)) == "≥ 150"
     assert quantile([at_least(3.0), at_least(5.0)], 0.25) == (3.5, math.inf)
+
+
+def test_what_may_be_longer_than_the_floor_is_not_in_it() -> None:
+    assert text(FLOOR, FLOOR, (0.0, 500.0)) == "in the floor"
+    assert text(FLOOR, (0.0, 500.0), (0.0, 500.0)) == "≤ 500"
+    assert bounds_text((0.0, math.inf)) == "not known"
 
 
 def test_ends_that_read_alike_are_one_figure() -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NAME = "mlab0"
 """Our device on each host."""
+MADE = f"/run/migrate-lab/vdpa-{NAME}"
+"""Written on the host before the device is made: one of that name without it is not ours."""
 UNDO_S = 10.0
 POLL_S = 0.05
 """Between two looks for a device's node, which udev or the kernel makes."""
@@ -193,7 +195,17 @@ def add_device(
             said=f"{other[0]} exists already",
             remedy=f"`vdpa dev del {other[0]}` there, if nobody uses it",
         )
+    if NAME in there:
+        if not _is_ours(host, deadline):
+            raise HostError(
+                f"add a vDPA device on {management}",
+                host=host.name,
+                said=f"there is a {NAME} that is not ours: it is left alone",
+                remedy=f"`vdpa dev del {NAME}` there, if nobody uses it",
+            )
+        remove(host, deadline)
     with ExitStack() as undo:
+        host.run(["sh", "-ec", KEEP, "sh", MADE], deadline, text=management)
         undo.callback(remove, host)
         _add(host, management, settings, deadline)
         undo.enter_context(bind(host, "vdpa", NAME, "vhost_vdpa", deadline))
@@ -225,9 +237,12 @@ def _fewer(settings: Mapping[str, str]) -> Iterator[Sequence[str]]:
 
 
 def remove(host: Host, deadline: Deadline | None = None) -> None:
-    """Take our device away, if it is there; HostError if a process has it open."""
+    """Take our device away, if it is there and ours; HostError if a process has it open."""
     deadline = deadline or Deadline.after(UNDO_S)
+    if not _is_ours(host, deadline):
+        return
     if NAME not in devices(host, deadline):
+        host.run(["rm", "-f", MADE], deadline)
         return
     node = _node_path(host, deadline)
     if node and (user := _user_of(host, node, deadline)):
@@ -239,11 +254,19 @@ def remove(host: Host, deadline: Deadline | None = None) -> None:
             remedy="end the guest that uses it",
         )
     host.run(["vdpa", "dev", "del", NAME], deadline)
+    host.run(["rm", "-f", MADE], deadline)
+
+
+KEEP = 'mkdir -p "${1%/*}" && cat > "$1"'
+
+
+def _is_ours(host: Host, deadline: Deadline) -> bool:
+    return host.run(["cat", MADE], deadline, check=False).status == 0
 
 
 DEVICE_LEFTOVER = LeftoverKind(
     "vDPA device {}",
-    f"[ ! -e /sys/bus/vdpa/devices/{NAME} ] || echo {NAME}",
+    f"[ ! -e /sys/bus/vdpa/devices/{NAME} ] || [ ! -e {MADE} ] || echo {NAME}",
     lambda host, _name, deadline: remove(host, deadline),
 )
 """vDPA devices of other names are not ours."""

@@ -30,6 +30,8 @@ CONTROL = f"{RUN}/ovs-vswitchd.ctl"
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "dpu"
 PORT = "vhu0"
+MARK = "external_ids:migrate-lab"
+"""A key of ours in OVS's database (ovs-vswitchd.conf.db(5)): a port without it is not ours."""
 SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
 UNDO_S = 15.0
 SWITCH_S = 60.0
@@ -152,12 +154,14 @@ def end_switch(host: Host, deadline: Deadline) -> None:
 def client_port(host: Host, socket: str, deadline: Deadline) -> Iterator[None]:
     """A port that connects to a guest's socket while the block runs."""
     bridge = host.resources.ovs_bridge or BRIDGE
+    _check_ours(host, deadline)
     # Another path for a port that exists has no effect: it is deleted and added.
     _vsctl(
         host,
         deadline,
         *("--if-exists", "del-port", bridge, PORT),
         *("--", "add-port", bridge, PORT),
+        *("--", "set", "port", PORT, f"{MARK}=guest"),
         *("--", "set", "interface", PORT, "type=dpdkvhostuserclient"),
         f"options:vhost-server-path={socket}",
     )
@@ -166,6 +170,19 @@ def client_port(host: Host, socket: str, deadline: Deadline) -> Iterator[None]:
     finally:
         if host.resources.ovs_bridge is not None or is_running(host, Deadline.after(UNDO_S)):
             _vsctl(host, Deadline.after(UNDO_S), "--if-exists", "del-port", bridge, PORT)
+
+
+def _check_ours(host: Host, deadline: Deadline) -> None:
+    """HostError if a port of that name is there which we have not made."""
+    asked = ["get", "port", PORT, "external_ids"]
+    said = host.run([*_command(deadline), "--if-exists", *asked], deadline).out.strip()
+    if said and "migrate-lab=" not in said:
+        raise HostError(
+            f"add the port {PORT} to OVS",
+            host=host.name,
+            said=f"there is a port {PORT} that is not ours (external_ids {said}): it is left alone",
+            remedy=f"`ovs-vsctl del-port {PORT}` there, if nobody uses it",
+        )
 
 
 def guest_ports(host: Host, deadline: Deadline) -> tuple[str, ...]:
@@ -184,21 +201,25 @@ def kill_switch(host: Host, deadline: Deadline) -> None:
 
 
 def _remove_port(host: Host, port: str, deadline: Deadline) -> None:
-    _vsctl(host, deadline, "--if-exists", "del-port", BRIDGE, port)
+    _check_ours(host, deadline)
+    _vsctl(host, deadline, "--if-exists", "del-port", port)
 
 
 PORT_LEFTOVER = LeftoverKind(
     "port {} of OVS",
     # Of a switch that crashed, the database goes on: its ports are nobody's, and go with it.
     f"if ovs-appctl --timeout=2 --target={CONTROL} version >/dev/null 2>&1; then\n"
-    f"    ovs-vsctl --timeout=10 --db=unix:{RUN}/db.sock list-ports {BRIDGE} 2>/dev/null |\n"
-    f"        grep -x {PORT} || :\n"
+    f"    ovs-vsctl --timeout=10 --db=unix:{RUN}/db.sock --bare --columns=name \\\n"
+    f"        find port {MARK}=guest 2>/dev/null || :\n"
     "fi",
     _remove_port,
 )
 
 
 def _vsctl(host: Host, deadline: Deadline, *words: str) -> None:
+    host.run([*_command(deadline), *words], deadline)
+
+
+def _command(deadline: Deadline) -> list[str]:
     seconds = max(1, int(min(deadline.left(), SWITCH_S)))
-    command = ["ovs-vsctl", f"--timeout={seconds}", f"--db=unix:{RUN}/db.sock"]
-    host.run([*command, *words], deadline)
+    return ["ovs-vsctl", f"--timeout={seconds}", f"--db=unix:{RUN}/db.sock"]

@@ -302,6 +302,26 @@ def test_without_huge_pages_the_lab_is_up_and_says_so(
     assert found.record.note == lab.record.note
 
 
+def test_a_namespace_of_our_name_that_is_in_no_journal_of_ours_is_left_alone(
+    lab_name: str,
+) -> None:
+    """A lab of the same name that another user has brought up, with another state folder."""
+    theirs = f"mlab-{lab_name}-a"
+    run(["ip", "netns", "add", theirs], soon())
+    command = ["ip", "netns", "exec", theirs, "sleep", "1000"]
+    with subprocess.Popen(command) as process:
+        try:
+            with pytest.raises(HostError, match="not in our journal: it was left alone") as caught:
+                local.KIND.up(config(lab_name))
+            assert theirs in caught.value.said
+            fabric_kind.down(lab_name)
+            assert process.poll() is None
+            assert Path("/run/netns", theirs).exists()
+        finally:
+            process.kill()
+            run(["ip", "netns", "del", theirs], soon())
+
+
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_without_root_it_is_told_what_to_do(
     monkeypatch: pytest.MonkeyPatch, command: str, lab_name: str
