@@ -195,6 +195,21 @@ def gone(dark_ms: int, error_ms: int = 0, direction: Direction = "egress") -> Ga
     return GapExplanation(direction=direction, begin_ns=0, length_ns=100 * MS, spans=(lit, dark))
 
 
+def blurred(length_ms: int, error_ms: int) -> GapExplanation:
+    """A gap that is explained from end to end, by stages whose places are not known so well."""
+    third = length_ms * MS // 3
+    spans = tuple(
+        Span(
+            what=f"stage {n}",
+            begin_ns=n * third,
+            end_ns=length_ms * MS if n == 2 else (n + 1) * third,
+            error_ns=error_ms * MS,
+        )
+        for n in range(3)
+    )
+    return GapExplanation(direction="egress", begin_ns=0, length_ns=length_ms * MS, spans=spans)
+
+
 WAYS: tuple[Direction, ...] = get_args(Direction)
 BACK = gone(0, direction="ingress")
 
@@ -205,6 +220,8 @@ BACK = gone(0, direction="ingress")
         ((gone(5), BACK), "pass", "who knows"),
         ((gone(5), gone(6, direction="ingress")), "fail", "ingress: 6.0 ms, who knows"),
         ((gone(6, 2), BACK), "unmeasured", "the limit lies inside the error"),
+        ((gone(4), gone(3, 5, direction="ingress")), "unmeasured", "lies inside the error"),
+        ((blurred(62, 40), BACK), "unmeasured", "lies inside the error"),
         ((gone(6, 0),), "fail", "egress: 6.0 ms"),
         ((gone(5),), "unmeasured", "nothing tells of the longest gap of ingress; b: it ran on"),
         ((), "unmeasured", "nothing tells of the longest gap of egress, ingress"),
