@@ -14,9 +14,12 @@ _PREFIX = "lower-"
 def failover_carriers(recording: Recording) -> tuple[Carrier, ...] | None:
     """The stretches in which a device carried, in order, by what the guest's probe noted.
 
-    None if the interface has no standby, or nothing that was noted could be laid on the axis.
+    None if the interface has no standby, if nothing that was noted could be laid on the axis, or if
+    the probe's log was full and began anew: who carried before is not known.
     """
     events = _noted(recording.events)
+    if recording.traffic.lowers_missed:
+        return None
     if not events or (recording.start.primaries is None and not _is_pair(events)):
         return None
     return tuple(_stretches(events, recording.traffic.end_ns))

@@ -305,6 +305,10 @@ class Probe:
             for change in self.call("lower.log")["changes"]
         )
 
+    def lower_total(self) -> int:
+        """How many changes there were: the log keeps the newest 1000."""
+        return int(self.call("lower.log")["total"])
+
     def lower_stop(self) -> None:
         """Note no more; the log stays."""
         self.call("lower.stop")

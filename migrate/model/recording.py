@@ -152,6 +152,8 @@ class TrafficLog(Value):
     tcp: TcpCheck | None = None
     nic: Nic | None = None
     lowers: tuple[LowerChange, ...] | None = None
+    lowers_missed: int = 0
+    """Changes before these that are no longer on record."""
     from_receipts: bool = False
     """The guest is gone: ``ingress`` was rebuilt from the receipts in its egress packets."""
     notes: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
 from migrate.guest.probe import Announcement, PipeTransport, Probe, StreamCounts
 from migrate.lab.api import Lab
-from migrate.model import Event, LowerChange, Nic, TcpCheck, Workload
+from migrate.model import Event, Nic, TcpCheck, Workload
 from migrate.model.recording import Arrivals, TrafficLog
 from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks, look_at_clock
 
@@ -244,7 +244,7 @@ def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline
         tcp=tcp,
         nic=guest.nic(),
         from_receipts=False,
-        lowers=_lowers(guest),
+        **_lowers(guest),
         work=guest.work_log(deadline),
         notes=_meter_losses(guest.stream_status(), peer.stream_status()),
     )
@@ -301,7 +301,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         tcp=None,
         nic=guest.nic(),
         from_receipts=False,
-        lowers=_lowers(guest),
+        **_lowers(guest),
         work=guest.work_log(deadline),
         notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
@@ -317,9 +317,11 @@ def _late_ticks(guest: Probe) -> dict[str, Any]:
     }
 
 
-def _lowers(guest: Probe) -> tuple[LowerChange, ...]:
+def _lowers(guest: Probe) -> dict[str, Any]:
+    """Fields of :class:`TrafficLog`: what became of devices, and how much of it is not known."""
     guest.lower_stop()
-    return guest.lower_log()
+    changes = guest.lower_log()
+    return {"lowers": changes, "lowers_missed": guest.lower_total() - len(changes)}
 
 
 def await_more(receivers: Sequence[Probe], deadline: Deadline) -> None:

@@ -138,6 +138,14 @@ def test_a_guest_that_could_not_be_asked_is_not_judged() -> None:
     assert verdict is not None and verdict.result == "unmeasured"
 
 
+def test_a_log_that_overflowed_does_not_tell_who_carried() -> None:
+    recording, case = recorded("failover")
+    cut = recording.traffic.model_copy(update={"lowers_missed": 3})
+    torn = with_primaries(recording, "a", "b").model_copy(update={"traffic": cut})
+    _, verdict = judged(torn, case)
+    assert verdict is not None and verdict.result == "unmeasured"
+
+
 def test_a_guest_on_no_one_host_is_not_judged_at_the_end() -> None:
     recording, case = recorded("failover")
     hop = recording.hops[0]
