@@ -9,6 +9,7 @@ from typing import get_args
 
 from migrate.analysis.excess_loss import heavy_loss
 from migrate.analysis.phases import move_parts
+from migrate.analysis.possible_outages import possible_outages
 from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Part
 from migrate.statistics.censored import Interval
 
@@ -110,11 +111,8 @@ def no_outage_known(attempt: Attempt, direction: Direction) -> str:
 
 def _most_ms(attempt: Attempt, direction: Direction, gaps: Sequence[Gap]) -> float | None:
     """How long an outage there may have been where the meter could not tell; None: it could."""
-    if not any(stretch.direction == direction for stretch in attempt.unmeasured):
-        return None
-    from migrate.analysis.outage import longest_possible_ns  # noqa: PLC0415 - numpy is heavy
-
-    return longest_possible_ns(gaps, attempt.unmeasured, direction) / 1e6
+    outages = possible_outages(attempt, direction, gaps)
+    return max((outage.most_ms for outage in outages if outage.unmeasured), default=None)
 
 
 def ended_as_asked(attempt: Attempt) -> bool:

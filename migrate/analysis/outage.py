@@ -38,31 +38,6 @@ def total_gap_ns(gaps: Iterable[Gap] | None, direction: Direction) -> int:
     return sum(gap.length_ns for gap in gaps or () if gap.direction == direction)
 
 
-def longest_possible_ns(
-    gaps: Iterable[Gap] | None, unmeasured: Iterable[Unmeasured], direction: Direction
-) -> int:
-    """How long an outage of a direction there may have been, in nanoseconds; 0: none was seen.
-
-    What a gap and the stretches that are not measured next to it make together; it is no shorter
-    than the longest gap at its most. A gap that is open-ended counts as long as it was seen.
-    """
-    ours = [gap for gap in gaps or () if gap.direction == direction]
-    pieces = [(gap.begin_ns - gap.error_ns, gap.begin_ns + gap.most_ns, False) for gap in ours] + [
-        (blank.begin_ns, blank.begin_ns + blank.length_ns, True)
-        for blank in unmeasured
-        if blank.direction == direction
-    ]
-    longest = max((gap.most_ns for gap in ours), default=0)
-    begin, end, has_blank = 0, -1, False
-    for first, last, is_blank in sorted(pieces):
-        if first > end:
-            begin, end, has_blank = first, last, is_blank
-        end, has_blank = max(end, last), has_blank or is_blank
-        if has_blank:
-            longest = max(longest, end - begin)
-    return longest
-
-
 # --- both directions ----------------------------------------------------------------------------
 
 

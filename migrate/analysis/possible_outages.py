@@ -36,18 +36,27 @@ class PossibleOutage:
         return max(self.gaps, key=lambda gap: gap.length_ns, default=None)
 
 
-def possible_outages(attempt: Attempt, direction: Direction) -> tuple[PossibleOutage, ...]:
-    """All of a direction, by begin; none without gaps on record."""
-    every: list[Gap | Unmeasured] = [*(attempt.gaps or ()), *attempt.unmeasured]
-    parts = [part for part in every if part.direction == direction]
-    parts.sort(key=lambda part: part.begin_ns)
+def possible_outages(
+    attempt: Attempt, direction: Direction, gaps: Sequence[Gap] | None = None
+) -> tuple[PossibleOutage, ...]:
+    """All of a direction, by begin; none without gaps on record. ``gaps``: of these alone."""
+    listed = (attempt.gaps or ()) if gaps is None else gaps
     ends_ns = [
         loss.end_ns
         for loss in attempt.loss or ()
         if (loss.direction, loss.window) == (direction, "after")
     ]
-    until_ns = ends_ns[0] if ends_ns else None
-    return tuple(_outage(group, until_ns) for group in _touching(parts))
+    every: list[Gap | Unmeasured] = [*listed, *attempt.unmeasured]
+    parts = [part for part in every if part.direction == direction]
+    return outages_of(parts, ends_ns[0] if ends_ns else None)
+
+
+def outages_of(
+    parts: Iterable[Gap | Unmeasured], until_ns: int | None
+) -> tuple[PossibleOutage, ...]:
+    """By begin; ``until_ns``: the end of what was observed, None if that is not on record."""
+    ordered = sorted(parts, key=lambda part: part.begin_ns)
+    return tuple(_outage(group, until_ns) for group in _touching(ordered))
 
 
 def _touching(parts: Iterable[Gap | Unmeasured]) -> Iterator[list[Gap | Unmeasured]]:

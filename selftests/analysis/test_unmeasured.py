@@ -9,15 +9,16 @@ import pytest
 
 from migrate.analysis.deliveries import MOST_NUMBERS
 from migrate.analysis.gaps import MOST_LISTED
+from migrate.analysis.hops import FOREVER_NS
 from migrate.analysis.outage import (
     Measurement,
     TrafficObservation,
-    longest_possible_ns,
     measure,
 )
+from migrate.analysis.possible_outages import outages_of
 from migrate.analysis.receipts import RECEIPTS
 from migrate.errors import MeasurementError
-from migrate.model import DIRECTIONS, Direction, Unmeasured
+from migrate.model import DIRECTIONS, Direction, Gap, Unmeasured
 from migrate.model.recording import Arrivals, MeterLoss
 from selftests.doubles.wire import (
     GUEST_ZERO,
@@ -38,7 +39,9 @@ def blanks(measurement: Measurement, direction: Direction) -> list[Unmeasured]:
 
 
 def possible_ms(measurement: Measurement, direction: Direction) -> float:
-    return longest_possible_ns(measurement.gaps, measurement.unmeasured, direction) / MS
+    every: list[Gap | Unmeasured] = [*measurement.gaps, *measurement.unmeasured]
+    outages = outages_of([part for part in every if part.direction == direction], FOREVER_NS)
+    return max((outage.most_ms for outage in outages), default=0.0)
 
 
 def with_log(seen: TrafficObservation, direction: Direction, log: Arrivals) -> TrafficObservation:

@@ -10,6 +10,7 @@ from migrate.model import (
     AttemptError,
     Expect,
     GapExplanation,
+    Loss,
     Problem,
     Span,
     Unmeasured,
@@ -179,9 +180,22 @@ def test_where_the_meter_could_not_tell_an_outage_may_have_been_so_long() -> Non
         length_ns=400 * MS,
         reason="the log was full",
     )
-    both = synthetic.attempt(synthetic.case(), gaps=(gap,), unmeasured=(after,))
-    assert row([both])[EGRESS] == "100 to 502", "and the gap's own error"
-    none = synthetic.attempt(synthetic.case(), gaps=(), unmeasured=(after,))
+    end_ns = after.begin_ns + after.length_ns
+    watched = Loss(
+        direction="egress",
+        window="after",
+        hop=1,
+        begin_ns=gap.begin_ns,
+        end_ns=end_ns + 1000 * MS,
+        **dict.fromkeys(("sent", "lost", "late", "late_in_gaps"), 0),
+    )
+    told: dict[str, Any] = {"unmeasured": (after,), "loss": (watched,)}
+    both = synthetic.attempt(synthetic.case(), gaps=(gap,), **told)
+    assert row([both])[EGRESS] == "100 to 504", "and the gap's own errors, of length and place"
+    to_the_end = {**told, "loss": (watched.model_copy(update={"end_ns": end_ns}),)}
+    endless = synthetic.attempt(synthetic.case(), gaps=(gap,), **to_the_end)
+    assert row([endless])[EGRESS] == "≥ 100", "it may have gone on"
+    none = synthetic.attempt(synthetic.case(), gaps=(), **told)
     assert row([none])[EGRESS] == "≤ 400"
     assert row([none])["outage seen, ingress, ms"] == "in the floor"
     assert "in the floor; downtime" in headline(none)
