@@ -49,6 +49,9 @@ from migrate.model.recording import (
 
 BLIND_NS = 250_000_000
 """QEMU is asked for its progress every 20 ms: so long without an answer, and it was blind."""
+UNHEARD = (
+    "announcements: the fabric sent more frames than its capture keeps, and the first are lost"
+)
 NO_STAGES = "no stages of the stop"
 WORKED = "queues that a backend works are not asked about: that would stop them"
 NO_TRACES = "no trace points vmstate_downtime_* are on record (QEMU has them since 8.2)"
@@ -128,6 +131,8 @@ def _of_hop(
     told = (nonsense,) if nonsense else ()
     missing["devices"] += (*told, *((AMBIGUOUS,) if ambiguous else ()))
     missing["rings"] += told
+    missed_ns = frames_missed_ns(recording.events)
+    unheard = stop is not None and missed_ns is not None and missed_ns >= stop.at_ns
     unseen = (*hop.qemu.unseen, *told, *missing["stop"], *missing["bytes"])
     blocktime = hop.qemu.blocktime
     return {
@@ -139,7 +144,7 @@ def _of_hop(
         "postcopy_cpus_blocktime_ms": blocktime.each_ms if blocktime else (),
         "placed": not hop_events.unplaced,
         "blind": tuple(_blind(hop.qemu, hop_events)),
-        "unseen": tuple(dict.fromkeys(unseen)),
+        "unseen": tuple(dict.fromkeys((*unseen, UNHEARD) if unheard else unseen)),
         "missing": missing,
     }
 

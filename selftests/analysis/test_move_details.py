@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from migrate.analysis.hops import hop_events
-from migrate.analysis.move_details import move_details
+from migrate.analysis.move_details import UNHEARD, move_details
 from migrate.analysis.traffic import guest_clock
 from migrate.model import Case, Event, GuestSpec, MoveDetails, Nic
 from migrate.model.recording import (
@@ -123,6 +123,7 @@ def test_announcements_are_not_known_where_captured_frames_are_missing() -> None
     missed = at(170, "frames-missed", "fabric", count=12)
     found = hop(events=(STOP, RESUME, missed, *HEARD))
     assert (found.announced, found.first_announce_ms) == (None, None)
+    assert UNHEARD in found.unseen
     before = at(90, "frames-missed", "fabric", count=12)
     assert hop(events=(before, STOP, RESUME, *HEARD)).announced == 3
 
