@@ -296,6 +296,12 @@ void tcp_status(const struct request *request, struct reply *reply)
     put_integer(reply, "opened", client.opened);
     put_integer(reply, "alive", alive);
     put_integer(reply, "resets", client.resets);
+    put_raw(reply, ",\"waiting_ms\":[");
+    for (int i = 0, open = 0; i < client.opened; i++)
+        if (client.connections[i].fd >= 0)
+            put_raw(reply, "%s%.3f", open++ ? "," : "",
+                    (double)(now - client.connections[i].last_byte_ns) / 1e6);
+    put_raw(reply, "]");
     pthread_mutex_unlock(&client.lock);
     put_real(reply, "stall_ms", (double)longest / 1e6);
 }

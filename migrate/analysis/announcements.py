@@ -17,6 +17,15 @@ KINDS = ("garp", "na", "rarp")
 backend on QEMU's behalf, VHOST_USER_SEND_RARP)."""
 
 
+FRAMES_MISSED = "frames-missed"
+"""An event of the fabric: what was captured before it is no longer on record."""
+
+
+def frames_missed_ns(events: Iterable[Event]) -> int | None:
+    """Until when frames of the fabric are missing; None: none is."""
+    return max((event.at_ns for event in events if event.name == FRAMES_MISSED), default=None)
+
+
 def count_by_kind(announcements: Iterable[Event]) -> dict[str, int]:
     """Frames of each kind; 0: none of it was captured."""
     counted = Counter(str(event.data.get("kind")) for event in announcements)

@@ -183,7 +183,7 @@ def _guest_sends(
         began = resume is not None and int(log.sent_ns[last]) >= resume.at_ns
         what = _SILENT_AGAIN if began else "the guest runs, and has not come to send yet"
         yield Mark(at_ns, what, hop.runs_on)
-        if (arrived := int(log.received_ns[first])) < end_ns:
+        if (arrived := min(int(log.received_ns[first]), end_ns)) > at_ns:
             yield Mark(arrived, "its first packet is under way")
             yield from _sends_late(hop, _run(log, since_ns, end_ns), arrived, grain_ns)
 

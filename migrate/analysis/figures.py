@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from migrate.analysis.excess_loss import heavy_loss
 from migrate.analysis.phases import move_parts
 from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Part
 from migrate.statistics.censored import Interval
@@ -61,6 +62,8 @@ class FigureColumn:
     outage: bool = False
     applies: Callable[[Attempt], bool] = lambda _attempt: True
     """Whether the attempt has what is measured: one that was given up has no switchover."""
+    why_none: Callable[[Attempt], str] = lambda _attempt: ""
+    """Why it is not measured, in a word or two."""
 
     @property
     def head(self) -> str:
@@ -73,7 +76,8 @@ def longest_outage(
 ) -> FigureValue | None:
     """The longest gap in a direction; 0, ``in_floor``, if none rose above the floor.
 
-    None: not measured. Without a floor nobody knows what of a gap is the meter's own.
+    None: not measured. Without a floor nobody knows what of a gap is the meter's own; where there
+    is no gap, and so much is lost that no outage could be told from that, nobody knows either.
     """
     seen_from_ms = attempt.seen_from_ms(direction)
     if attempt.gaps is None or seen_from_ms is None:
@@ -84,6 +88,8 @@ def longest_outage(
         if gap.direction == direction and (part is None or gap.part == part)
     ]
     most_ms = _most_ms(attempt, direction, gaps)
+    if not gaps and heavy_loss(attempt.loss, direction) is not None:
+        return None
     if not gaps:
         return FigureValue(0.0, error_ms=seen_from_ms, in_floor=True, most_ms=most_ms)
     longest = max(gaps, key=lambda gap: gap.length_ns)
@@ -94,6 +100,12 @@ def longest_outage(
         error_ms=longest.error_ns / 1e6,
         part=longest.part,
     )
+
+
+def no_outage_known(attempt: Attempt, direction: Direction) -> str:
+    """Why :func:`longest_outage` is None, if that is for what was lost; empty: it is not."""
+    lost = heavy_loss(attempt.loss, direction)
+    return f"{lost:.0%} lost" if lost is not None and attempt.gaps is not None else ""
 
 
 def _most_ms(attempt: Attempt, direction: Direction, gaps: Sequence[Gap]) -> float | None:
@@ -138,7 +150,10 @@ def _plain(value: float | None) -> FigureValue | None:
 
 def _outage(direction: Direction) -> FigureColumn:
     return FigureColumn(
-        f"outage seen, {direction}", lambda attempt: longest_outage(attempt, direction), outage=True
+        f"outage seen, {direction}",
+        lambda attempt: longest_outage(attempt, direction),
+        outage=True,
+        why_none=lambda attempt: no_outage_known(attempt, direction),
     )
 
 
@@ -148,6 +163,7 @@ def _part(direction: Direction, part: Part) -> FigureColumn:
         lambda attempt: longest_outage(attempt, direction, part),
         outage=True,
         applies=lambda attempt: part in move_parts(attempt.phases),
+        why_none=lambda attempt: no_outage_known(attempt, direction),
     )
 
 

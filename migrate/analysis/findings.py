@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from migrate.analysis import loss
 from migrate.analysis.carriers import carrier_checkpoints, failover_carriers
 from migrate.analysis.dirty_rate import rate_during
 from migrate.analysis.guest_clock import GuestClock
@@ -18,7 +19,7 @@ from migrate.analysis.reported import combined, with_vfio
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock, observation
 from migrate.analysis.work import as_done, shortfalls, work_done
 from migrate.formats.qemu_migration import unknown_statuses
-from migrate.model import Case, DirtyRate, Findings, Phase, Problem, WorkDone
+from migrate.model import Case, DirtyRate, Findings, Loss, Phase, Problem, TcpCheck, WorkDone
 from migrate.model.recording import Recording
 
 
@@ -49,14 +50,16 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         gaps=gaps,
         unmeasured=measured.unmeasured if measured else (),
         streams=measured.streams if measured else None,
+        loss=_loss(recording, case, measured) if measured else None,
         stalls=measured.stalls if measured else None,
+        stalls_seen_from_ms=_stalls_seen_from_ms(measured, recording),
         explained=explanations(hops, gaps, floor, case, arrivals),
         inside=move_details(recording, hops, as_done(case, work), arrivals, clock),
         dirty_rates=_dirty_rates(recording, case),
         floor=floor,
         start_ms=start.start_ms,
         memory=traffic.memory,
-        tcp=traffic.tcp,
+        tcp=_tcp(recording),
         nic_before=start.nic,
         nic_after=traffic.nic,
         carriers=carriers,
@@ -131,6 +134,45 @@ def _measured(
     interval_ns = case.workload.interval_us * 1000
     window = recording.start.floor_window
     return measure(observation(recording.traffic, interval_ns, window, moved), clock)
+
+
+def _stalls_seen_from_ms(measured: Measurement | None, recording: Recording) -> float | None:
+    """None if late ticks are missing: one of them may have been the longest stall."""
+    if measured is None or measured.stalls is None or recording.traffic.jumps_missed:
+        return None
+    if measured.stalls_seen_from_ns is None:
+        return None
+    return measured.stalls_seen_from_ns / 1e6
+
+
+def _tcp(recording: Recording) -> TcpCheck | None:
+    """With the connections on which a byte came back after the last move.
+
+    A probe that does not tell each one's wait tells the longest: if that is shorter than the time
+    since the move, all had one.
+    """
+    check, moved_ns = recording.traffic.tcp, recording.hops[-1].end_ns
+    if check is None:
+        return None
+    asked_ns = recording.traffic.end_ns if check.asked_ns is None else check.asked_ns
+    since_ms = (asked_ns - moved_ns) / 1e6
+    if check.waiting_ms is not None:
+        answered = sum(waiting < since_ms for waiting in check.waiting_ms)
+    elif check.longest_stall_ms < since_ms:
+        answered = check.alive
+    else:
+        return check
+    return check.model_copy(update={"answered": answered})
+
+
+def _loss(recording: Recording, case: Case, measured: Measurement) -> tuple[Loss, ...]:
+    parts = loss.windows(recording)
+    return tuple(
+        account
+        for delivery in measured.deliveries
+        for gaps in [[gap for gap in measured.gaps if gap.direction == delivery.direction]]
+        for account in loss.losses(delivery, gaps, parts, case.workload.interval_us * 1000)
+    )
 
 
 def _dirty_rates(recording: Recording, case: Case) -> tuple[DirtyRate, ...] | None:

@@ -241,7 +241,7 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
     """
     inside = stretch.inside
     before = None if stretch.at_begin else inside.start - 1
-    after = None if stretch.at_end else inside.stop
+    after = None if stretch.at_end or _is_cut(delivery, stretch) else inside.stop
     if not len(inside):
         if before is None or after is None:
             edge = _at_window_edge(delivery, ruler, stretch)
@@ -261,6 +261,11 @@ def _idle(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> tuple[int, i
         return (0, one) if before is None else (one, 0)
     both = _ran(delivery, ruler, before, after, ends=2)
     return both // 2, both - both // 2
+
+
+def _is_cut(delivery: Deliveries, stretch: _Stretch) -> bool:
+    """Whether it ends where nothing more is known, and not at a packet."""
+    return stretch.inside.stop >= len(delivery.sent_ns)
 
 
 def _left_late(delivery: Deliveries, ruler: Ruler, number: int) -> int:
@@ -335,7 +340,7 @@ def _slow_before(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
 
 def _slower(delivery: Deliveries, ruler: Ruler, stretch: _Stretch) -> int:
     """How much longer the first packet served again took than the last one before."""
-    if stretch.at_edge:
+    if stretch.at_edge or _is_cut(delivery, stretch):
         return ruler.jitter_ns
     pair = [stretch.inside.start - 1, stretch.inside.stop]
     if not delivery.arrived[pair].all():

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from migrate.analysis.clock_bounds import OffsetBounds
+from migrate.analysis.clock_bounds import TOLERANCE_NS, OffsetBounds
 from migrate.analysis.clock_steps import common_steps
 from migrate.errors import MeasurementError
 from migrate.model import Stall
@@ -20,6 +20,8 @@ from migrate.model.recording import Arrivals, Column
 
 # --- the guest's clock --------------------------------------------------------------------------
 
+TICK_LATE_NS = 10_000_000
+"""The probe logs a tick that comes later than this: guest-images/probe/stream.c, JUMP_NS."""
 UNKNOWN_DELAY_NS = 50_000_000
 """The error where nothing ever came back: a one-way delay looks like an offset."""
 
@@ -127,6 +129,17 @@ class GuestClock:
     def error_ns(self) -> int:
         """The largest error of all segments."""
         return max(segment.error_ns for segment in self.segments)
+
+    def stalls_seen_from_ns(self, interval_ns: int) -> int | None:
+        """From which length on :func:`guest_stalls` has every stall; None: it may miss any.
+
+        A clock that stands still for less than its corridor is wide contradicts no packet; a tick
+        that comes less late is not logged.
+        """
+        if any(segment.scatter_ns is None for segment in self.segments):
+            return None
+        corridor_ns = max(2 * segment.error_ns for segment in self.segments)
+        return max(corridor_ns + TOLERANCE_NS, interval_ns + TICK_LATE_NS)
 
     def segment_at(self, at_ns: int) -> int:
         """Which segment a point on the axis is in; the one before, if the clock stood still."""

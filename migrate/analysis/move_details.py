@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from migrate.analysis.announcements import count_by_kind
+from migrate.analysis.announcements import count_by_kind, frames_missed_ns
 from migrate.analysis.convergence import PRECOPY, assess_convergence
 from migrate.analysis.explain import explain_gap
 from migrate.analysis.guest_clock import GuestClock
@@ -68,8 +68,11 @@ def move_details(
     return tuple(
         MoveDetails(
             hop=number,
+            begin_ns=hop.begin_ns,
+            end_ns=None if border_ns == FOREVER_NS else border_ns,
+            reported_downtime_ms=hop.result.reported.downtime_ms,
             **_of_hop(hop, events, case, recording),
-            **_announced(events, hop.qemu, border_ns),
+            **_announced(events, hop.qemu, border_ns, frames_missed_ns(recording.events)),
             **_first_packets(events, recording.traffic, arrivals, border_ns, clock),
         )
         for number, ((hop, _, border_ns), events) in enumerate(stretches, 1)
@@ -208,14 +211,21 @@ def _stopped_s(stop: Event | None, passes: Sequence[Event]) -> float | None:
     return (stop.at_ns - passes[0].at_ns) / 1e9
 
 
-def _announced(hop_events: HopEvents, qemu: QemuRecording, border_ns: int) -> dict[str, Any]:
-    """What was asked for, and what was heard after the resume on the target; since the stop."""
+def _announced(
+    hop_events: HopEvents, qemu: QemuRecording, border_ns: int, missed_ns: int | None
+) -> dict[str, Any]:
+    """What was asked for, and what was heard after the resume on the target; since the stop.
+
+    ``missed_ns``: until when frames of the fabric are missing.
+    """
     asked: dict[str, Any] = {}
     if (announce := qemu.announce) is not None:
         asked["announce_rounds_asked"] = announce.rounds
         asked["announce_last_due_ms"] = announce.last_due_ms
     stop, resume = hop_events.switchover
     if stop is None or resume is None or resume.host != hop_events.target or hop_events.unplaced:
+        return asked
+    if missed_ns is not None and missed_ns >= stop.at_ns:
         return asked
     heard = [e for e in hop_events.events if e.name == "announce" and e.at_ns >= stop.at_ns]
     after = [e for e in heard if e.at_ns >= resume.at_ns]
@@ -224,6 +234,7 @@ def _announced(hop_events: HopEvents, qemu: QemuRecording, border_ns: int) -> di
         **asked,
         "announced": len(after),
         "first_announce_ms": (heard[0].at_ns - resume.at_ns) / 1e6 if heard else None,
+        "announce_error_ms": (resume.off_ns + (heard[0].off_ns if heard else 0)) / 1e6,
         "announced_by": count_by_kind(after),
         "listened_ms": listened_ms,
     }

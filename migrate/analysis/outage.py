@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from migrate.analysis.deliveries import SentPackets, fates, in_sequence
+from migrate.analysis.deliveries import Deliveries, SentPackets, fates, in_sequence
 from migrate.analysis.floor import LATE_NS, DirectionFloor, Window, direction_floor, floor, jitter
 from migrate.analysis.gaps import FLUSH_NS, Ruler, gaps, stood_still, threshold
 from migrate.analysis.guest_clock import GuestClock, guest_stalls
@@ -107,9 +107,13 @@ class Measurement:
     gaps: tuple[Gap, ...]
     streams: tuple[Stream, ...]
     stalls: tuple[Stall, ...] | None
+    stalls_seen_from_ns: int | None
+    """A shorter stall may not be among them; None: any may be missing."""
     floor: Floor | None
     clock_error_ns: int | None
     """Error of the guest's clock on the axis, the peer's own error included."""
+    deliveries: tuple[Deliveries, ...] = ()
+    """The fate of every packet, of each direction."""
     unmeasured: tuple[Unmeasured, ...] = ()
     """Stretches in which it can't be told whether a direction was served."""
     notes: tuple[str, ...] = ()
@@ -136,31 +140,45 @@ def measure(observation: TrafficObservation, clock: GuestClock | None = None) ->
         )
     measured: list[Gap] = []
     blanks: list[Unmeasured] = []
-    streams = []
+    deliveries: list[Deliveries] = []
     for side, (base, _) in zip(sides, bases, strict=True):
         packets = side.packets
         if observation.from_receipts and packets.direction == "ingress" and clock:
             packets = _without_receipts(observation, packets, clock, base.delay_ns)
         delivery = fates(packets, base.delay_ns, observation.late_ns)
         ruler = _ruler(observation, side, base, sides[1].packets.arrivals, bases[1][0].delay_ns)
+        ruler = replace(ruler, window=_until_served(delivery, observation.window))
         found, unknown, left_out = gaps(delivery, ruler, observation.phases)
         if left_out:
             notes.append(f"{left_out} shorter gaps of {packets.direction} are not listed")
         measured += found
         blanks += unknown
-        streams.append(delivery.stream())
+        deliveries.append(delivery)
     floored = not any(note for _, note in bases)
     return Measurement(
         gaps=tuple(sorted(measured, key=_place)),
-        streams=tuple(streams),
+        streams=tuple(delivery.stream() for delivery in deliveries),
+        deliveries=tuple(deliveries),
         stalls=guest_stalls(clock, observation.jumps)
         if clock and observation.jumps is not None
         else None,
+        stalls_seen_from_ns=clock.stalls_seen_from_ns(observation.interval_ns) if clock else None,
         floor=floor(bases[0][0], bases[1][0], observation.floor_window) if floored else None,
         clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
         unmeasured=tuple(sorted(blanks, key=_place)),
         notes=tuple(notes),
     )
+
+
+def _until_served(delivery: Deliveries, window: Window) -> Window:
+    """A packet that was sent after the end and served shows that no silence went on from there.
+
+    Of a log that was cut short, what came then is not known anyway.
+    """
+    if delivery.cut_short:
+        return window
+    after = delivery.sent_ns[delivery.served & (delivery.sent_ns > window[1])]
+    return window[0], int(after.min()) if len(after) else window[1]
 
 
 def _place(stretch: Gap | Unmeasured) -> tuple[int, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from migrate.analysis.outage import longest_gap, total_gap_ns
+from migrate.analysis.excess_loss import floor_loss, heavy_loss
+from migrate.analysis.outage import total_gap_ns
+from migrate.analysis.possible_outages import PossibleOutage, possible_outages
 from migrate.checks.needs import UNCOMPARED
-from migrate.checks.verdicts import listed, unmeasured, within
-from migrate.model import Attempt, Direction, Stall, Verdict
+from migrate.checks.verdicts import between, listed, unmeasured, within
+from migrate.model import DIRECTIONS, Attempt, Direction, Gap, Stall, Verdict
 
 # --- how it ended -------------------------------------------------------------------------------
 
@@ -112,21 +114,29 @@ def clean(attempt: Attempt) -> Verdict:
 def measured(attempt: Attempt) -> Verdict:
     """Gaps, streams and the floor are all there: numbers without their floor mean nothing.
 
-    Looks at what the meter has of both directions; needs the gaps, the streams' accounts, the
-    floor.
+    Nor do numbers against a floor on which most packets were lost or late: that network did not
+    work before the move. Looks at what the meter has of both directions; needs the gaps, the
+    streams' accounts, the floor, packets on the floor, both ways to the end.
     """
     parts = {"gaps": attempt.gaps, "streams": attempt.streams, "floor": attempt.floor}
     missing = [name for name, part in parts.items() if part is None]
-    if missing:
+    if missing or attempt.floor is None:
         return unmeasured("measured", f"no {', no '.join(missing)}")
-    assert attempt.floor is not None
     floor = attempt.floor
+    lost = [
+        f"{account.lost} lost and {account.late} late of {account.sent} {way}"
+        for way in DIRECTIONS
+        if (account := floor_loss(attempt.loss or (), way)) is not None
+        and 2 * (account.lost + account.late) > account.sent
+    ]
     return Verdict(
         check="measured",
-        result="pass",
+        result="fail" if lost else "pass",
         measured=", ".join(parts),
         limit=", ".join(parts),
-        evidence=f"floor {floor.egress_ms:.1f} ms egress, {floor.ingress_ms:.1f} ms ingress",
+        evidence=f"with nothing going on: {', '.join(lost)}"
+        if lost
+        else f"floor {floor.egress_ms:.1f} ms egress, {floor.ingress_ms:.1f} ms ingress",
     )
 
 
@@ -147,19 +157,39 @@ def outage_ingress(attempt: Attempt) -> Verdict | None:
 
 
 def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verdict | None:
+    """The longest of all that may have been, by the one that decides.
+
+    That is one over the limit, else one that may be, else the longest.
+    """
     check = f"outage.{direction}"
     if limit is None:
         return None
     if attempt.gaps is None:
         return unmeasured(check, "there are no gaps on record", limit)
-    gap = longest_gap(attempt.gaps, direction)
-    if gap is None:
+    outages = possible_outages(attempt, direction)
+    if not outages:
         return _no_gap(attempt, check, direction, limit)
-    evidence = _gap_sentence(attempt, direction)
-    verdict = within(check, gap.length_ms, gap.error_ns / 1e6, limit, evidence)
-    if gap.open_ended and verdict.result == "pass":
-        return unmeasured(check, f"{evidence}; how long it went on is not known", limit)
-    return verdict
+    worst = max(
+        outages,
+        key=lambda outage: (outage.least_ms > limit, outage.most_ms > limit, outage.most_ms),
+    )
+    least_ms = max(outage.least_ms for outage in outages)
+    most_ms = max(outage.most_ms for outage in outages)
+    evidence = _outage_sentence(attempt, worst, direction)
+    return between(check, least_ms, most_ms, limit, evidence)
+
+
+def _outage_sentence(attempt: Attempt, outage: PossibleOutage, direction: Direction) -> str:
+    sentences = [] if outage.longest is None else [_gap_sentence(attempt, outage.longest)]
+    if any(gap.open_ended for gap in outage.gaps):
+        sentences.append("how long it went on is not known")
+    for stretch in outage.unmeasured:
+        after_s = (stretch.begin_ns - attempt.begin_ns) / 1e9
+        sentences.append(
+            f"{direction} is not known for {stretch.length_ns / 1e6:.1f} ms, {after_s:.3f} s into "
+            f"the attempt: {stretch.reason}"
+        )
+    return "; ".join(sentences)
 
 
 def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) -> Verdict:
@@ -169,6 +199,9 @@ def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) ->
         return unmeasured(check, "no gap, but no floor to say from which length on", limit)
     if seen_ms > limit:
         return unmeasured(check, f"a gap below the floor of {seen_ms:.1f} ms is not seen", limit)
+    lost = heavy_loss(attempt.loss, direction)
+    if lost is not None:
+        return unmeasured(check, f"no gap, but {lost:.0%} of {direction} were lost or late", limit)
     return Verdict(
         check=check,
         result="pass",
@@ -179,43 +212,56 @@ def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) ->
     )
 
 
-def _gap_sentence(attempt: Attempt, direction: Direction) -> str:
-    gap = longest_gap(attempt.gaps, direction)
-    assert gap is not None
+def _gap_sentence(attempt: Attempt, gap: Gap) -> str:
     after_s = (gap.begin_ns - attempt.begin_ns) / 1e9
     at_least = "at least " if gap.open_ended else ""
     during = f" during {listed(gap.phases)}" if gap.phases else " with no migration going on"
     if not gap.phases and not all(hop.placed for hop in attempt.inside):
         during = " (not all events are on record: during what is not known)"
-    count = sum(other.direction == direction for other in attempt.gaps or ())
-    others = f"; {count} gaps, together {total_gap_ns(attempt.gaps, direction) / 1e6:.1f} ms"
+    count = sum(other.direction == gap.direction for other in attempt.gaps or ())
+    together_ms = total_gap_ns(attempt.gaps, gap.direction) / 1e6
+    others = f"; {count} gaps, together {together_ms:.1f} ms" if count > 1 else ""
     return (
-        f"{direction} gap of {at_least}{gap.length_ms:.1f} ± {gap.error_ns / 1e6:.1f} ms, "
-        f"{after_s:.3f} s into the attempt{during}: {gap.lost} lost, {gap.late} late"
-        f"{others if count > 1 else ''}"
+        f"{gap.direction} gap of {at_least}{gap.length_ms:.1f} ± {gap.error_ns / 1e6:.1f} ms, "
+        f"{after_s:.3f} s into the attempt{during}: {gap.lost} lost, {gap.late} late{others}"
     )
 
 
 def stall(attempt: Attempt) -> Verdict | None:
     """The longest time that the guest's own clock stood still, or its tick was late.
 
-    Looks at the guest's clock and tick, all the time; needs the guest's clock.
+    Looks at the guest's clock and tick, all the time; needs the guest's clock, the shortest stall
+    that is seen.
     """
     limit = attempt.case.expect.stall_ms
     if limit is None:
         return None
     if attempt.stalls is None:
         return unmeasured("stall", "the guest's clock and tick could not be had", limit)
-    worst: Stall | None = max(attempt.stalls, key=lambda stall: stall.length_ns, default=None)
-    if worst is None:
-        return within("stall", 0.0, 0.0, limit, "the guest's clock neither stood still nor jumped")
-    return within(
-        "stall",
-        worst.length_ns / 1e6,
-        worst.error_ns / 1e6,
-        limit,
-        f"the guest's clock {worst.kind.replace('-', ' ')}, "
-        f"{(worst.begin_ns - attempt.begin_ns) / 1e9:.3f} s into the attempt",
+    worst: Stall | None = max(
+        attempt.stalls, key=lambda stall: stall.length_ns + stall.error_ns, default=None
+    )
+    seen_ms = attempt.stalls_seen_from_ms
+    evidence = "the guest's clock neither stood still nor jumped"
+    if worst is not None:
+        evidence = (
+            f"the guest's clock {worst.kind.replace('-', ' ')}, "
+            f"{(worst.begin_ns - attempt.begin_ns) / 1e9:.3f} s into the attempt"
+        )
+        verdict = within("stall", worst.length_ns / 1e6, worst.error_ns / 1e6, limit, evidence)
+        if verdict.result == "fail" or seen_ms is None or seen_ms <= limit:
+            return verdict
+    if seen_ms is None:
+        return unmeasured("stall", evidence, limit)
+    if seen_ms > limit:
+        return unmeasured("stall", f"a stall below {seen_ms:.1f} ms is not seen here", limit)
+    return Verdict(
+        check="stall",
+        result="pass",
+        measured=f"≤ {seen_ms:.1f}",
+        limit=f"{limit:g}",
+        unit="ms",
+        evidence=evidence,
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from migrate.analysis.excess_loss import unserved_after
 from migrate.checks.verdicts import guest_expected, listed, unmeasured
-from migrate.model import Attempt, Nic, Verdict
+from migrate.model import DIRECTIONS, Attempt, Direction, Nic, Verdict
 
 
 def memory(attempt: Attempt) -> Verdict | None:
     """The pattern that was written while the guest moved reads back.
 
-    Looks at every page of the pattern after the move; needs the pattern read back.
+    Looks at every page of the pattern after the move; needs the pattern read back, writes to it.
     """
     if not (
         attempt.case.expect.memory
@@ -20,8 +21,6 @@ def memory(attempt: Attempt) -> Verdict | None:
     check = attempt.memory
     if check is None:
         return unmeasured("memory", "the pattern was not read back")
-    if not check.pages or not check.writes:
-        return unmeasured("memory", f"{check.writes} writes to {check.pages} pages prove nothing")
     if check.wrong_page is None:
         evidence = f"all {check.pages} pages are right after {check.writes} writes"
         return Verdict(
@@ -40,7 +39,9 @@ def memory(attempt: Attempt) -> Verdict | None:
 def tcp(attempt: Attempt) -> Verdict | None:
     """Connections that were opened before the move are alive, and none was reset.
 
-    Looks at every connection after the move; needs an account of connections.
+    Alive is a connection on which a byte came back after the move: an open socket tells nothing.
+    Looks at every connection after the move; needs an account of connections, an open connection,
+    the last byte of each.
     """
     if not (
         attempt.case.expect.tcp
@@ -51,16 +52,17 @@ def tcp(attempt: Attempt) -> Verdict | None:
     check = attempt.tcp
     if check is None:
         return unmeasured("tcp", "the connections were not asked about")
-    if not check.opened:
-        return unmeasured("tcp", "no connection could be opened before the move")
+    alive = check.alive if check.answered is None else min(check.alive, check.answered)
+    failed = check.resets or alive < check.opened
+    silent = "" if check.answered is None else f"; {check.answered} got a byte since the move"
     return Verdict(
         check="tcp",
-        result="pass" if check.alive == check.opened and not check.resets else "fail",
-        measured=f"{check.alive} alive, {check.resets} reset",
+        result="fail" if failed else "pass",
+        measured=f"{alive} alive, {check.resets} reset",
         limit=f"{check.opened} alive, 0 reset",
         unit="connections",
-        evidence=f"{check.alive} of {check.opened} connections are alive, {check.resets} were "
-        f"reset; the longest wait for a byte was {check.longest_stall_ms:.0f} ms",
+        evidence=f"{check.alive} of {check.opened} connections are open, {check.resets} were "
+        f"reset{silent}; the longest wait for a byte was {check.longest_stall_ms:.0f} ms",
     )
 
 
@@ -102,27 +104,50 @@ def _change(name: str, before: Nic, after: Nic) -> str:
 
 
 def network(attempt: Attempt) -> Verdict | None:
-    """Packets arrive again, each way, before the listening ends.
+    """Packets arrive again, each way, before the listening ends, and most of them.
 
     A direction is dead if nothing was served in the last half of the time (``settle_s``) that was
-    listened after the move: a move may succeed, and leave it so.
-
-    Looks at all gaps each way at the end; needs the gaps.
+    listened after the move, or less than half of what was sent after it, outages apart: a move may
+    succeed, and leave it so. Looks at all gaps each way and at the packets after the move; needs
+    the gaps, gaps that had ended, packets after the move.
     """
     if not (attempt.case.expect.network and guest_expected(attempt)):
         return None
     if attempt.gaps is None:
         return unmeasured("network", "no gaps")
-    least_ns = attempt.case.workload.settle_s * 1e9 / 2
-    dead = [gap for gap in attempt.gaps if gap.open_ended and gap.length_ns >= least_ns]
-    silences = [f"{gap.direction} for at least {gap.length_ms:.0f} ms" for gap in dead]
+    dead = tuple(reason for way in DIRECTIONS if (reason := _dead(attempt, way)))
+    half_lost = [
+        f"{way}: {unserved.value:.0%} of the packets after the move"
+        for way in DIRECTIONS
+        if (unserved := unserved_after(attempt.loss or (), way)) and unserved.high > MOST
+    ]
     return Verdict(
         check="network",
-        result="fail" if dead else "pass",
-        measured="dead" if dead else "works",
+        result="fail" if dead else "unmeasured" if half_lost else "pass",
+        measured="dead" if dead else "not known" if half_lost else "works",
         limit="works",
-        evidence=f"nothing arrived any more: {listed(tuple(silences))}" if dead else "both ways",
+        evidence=listed(dead)
+        if dead
+        else f"not served: {listed(tuple(half_lost))}"
+        if half_lost
+        else "both ways",
     )
+
+
+MOST = 0.5
+"""A network serves more packets than it does not."""
+
+
+def _dead(attempt: Attempt, way: Direction) -> str:
+    """Why a direction does not work; empty: nothing shows that."""
+    least_ms = attempt.case.workload.settle_s * 1e3 / 2
+    silent = [gap for gap in attempt.gaps or () if gap.direction == way and gap.open_ended]
+    if silent and silent[0].least_ns / 1e6 >= least_ms:
+        return f"nothing arrived any more: {way} for at least {silent[0].length_ms:.0f} ms"
+    unserved = unserved_after(attempt.loss or (), way)
+    if unserved is not None and unserved.low > MOST:
+        return f"{unserved.value:.0%} of {way} after the move were not served"
+    return ""
 
 
 def backend(attempt: Attempt) -> Verdict | None:

@@ -5,10 +5,23 @@ A check can fail without a part: one gap that is too long is too long, whatever 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from migrate.model import Attempt, DetailsPart, DeviceHandoff, MoveDetails
+from migrate.analysis.outage import longest_gap
+from migrate.analysis.possible_outages import PossibleOutage, possible_outages
+from migrate.model import (
+    DIRECTIONS,
+    DIRTY_RATE_S,
+    Attempt,
+    DetailsPart,
+    DeviceHandoff,
+    Direction,
+    LossWindow,
+    MoveDetails,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,7 @@ def _part(name: str, field: str, reason: str) -> Need:
 def on_every_hop(
     name: str, missing: Callable[[MoveDetails], str], part: DetailsPart | None = None
 ) -> Need:
-    """A detail of each move; an attempt of which no move was looked into has none.
+    """A detail of each move: of as many as the case asks for, if all were completed.
 
     ``part``: whose reasons are told with it; None: all reasons on record.
     """
@@ -51,7 +64,10 @@ def on_every_hop(
             for hop in attempt.inside
             if (reason := missing(hop))
         ]
-        if not attempt.inside:
+        hops, moves = len(attempt.inside), attempt.case.policy.hops
+        if attempt.outcome == "completed" and hops < moves:
+            reasons.append(f"{hops} of {moves} moves were looked into")
+        if not attempt.inside and not reasons:
             reasons = ["no move was looked into"]
         return "; ".join((*reasons, *unseen_reasons(attempt, part))) if reasons else ""
 
@@ -72,11 +88,102 @@ EXPECTED_ERROR = Need(
     "an expected error",
     lambda attempt: "" if attempt.case.expect.error is not None else UNCOMPARED,
 )
-LEFTOVERS = _part("a search for leftovers", "leftovers", "nobody looked for leftovers")
+
+# --- traffic ------------------------------------------------------------------------------------
+
 GAPS = _part("the gaps", "gaps", "there are no gaps on record")
 STREAMS = _part("the streams' accounts", "streams", "no streams")
 FLOOR = _part("the floor", "floor", "no floor to say from which length on a gap is seen")
+
+
+def _going_on(attempt: Attempt) -> list[PossibleOutage]:
+    """Outages that may not have ended with the observation."""
+    every = (outage for way in DIRECTIONS for outage in possible_outages(attempt, way))
+    return [outage for outage in every if math.isinf(outage.most_ms)]
+
+
+def _not_known_to_the_end(attempt: Attempt) -> str:
+    """Directions of which the meter knows nothing from a point on."""
+    return "; ".join(
+        f"{stretch.direction} is not known to the end: {stretch.reason}"
+        for outage in _going_on(attempt)
+        for stretch in outage.unmeasured[-1:]
+    )
+
+
+def _not_measured_to_the_end(attempt: Attempt) -> str:
+    """Nobody tells what a guest received that is expected to be gone."""
+    return _not_known_to_the_end(attempt) if attempt.case.expect.held_by else ""
+
+
+KNOWN = Need("both ways to the end", _not_measured_to_the_end)
+
+
+def _not_ended(attempt: Attempt) -> str:
+    """Directions that were silent when the observation ended, or not known, and since when."""
+    silent = [
+        f"{gap.direction} was silent for the last {gap.length_ms:.0f} ms, and may be for good"
+        for outage in _going_on(attempt)
+        for gap in outage.gaps
+        if gap.open_ended
+    ]
+    return "; ".join(filter(None, (*silent, _not_known_to_the_end(attempt))))
+
+
+ENDED = Need("gaps that had ended", _not_ended)
+
+
+def _may_be_longer(attempt: Attempt) -> str:
+    """Stretches that may hide a longer outage than the longest gap of their direction, or are so
+    long a part of it that what is explained falls below the case's share."""
+    unexplained = 1 - (attempt.case.expect.explained_share or 1)
+    hidden = []
+    for way in DIRECTIONS:
+        longest = longest_gap(attempt.gaps, way)
+        least_ms = (longest.least_ns / 1e6 if longest else attempt.seen_from_ms(way)) or 0.0
+        for outage in possible_outages(attempt, way):
+            unknown_ms = sum(stretch.length_ns for stretch in outage.unmeasured) / 1e6
+            beside = longest in outage.gaps and unknown_ms <= unexplained * least_ms
+            if unknown_ms and outage.most_ms > least_ms and not beside:
+                hidden += [
+                    f"{way} is not known for {stretch.length_ns / 1e6:.0f} ms: {stretch.reason}"
+                    for stretch in outage.unmeasured
+                ]
+    return "; ".join(hidden)
+
+
+LONGEST = Need("all that may be longer", _may_be_longer)
+
+
+def _counted(window: LossWindow, where: str, ways: Sequence[Direction]) -> Need:
+    """Packets that were sent in a window, outside of outages, and counted; those ``ways``."""
+
+    def missing(attempt: Attempt) -> str:
+        counted = [loss for loss in attempt.loss or () if loss.window == window and loss.sent]
+        without = [way for way in ways if way not in {loss.direction for loss in counted}]
+        return f"no packets of {', '.join(without)} were counted {where}" if without else ""
+
+    return Need(f"packets {where}", missing)
+
+
+def packets_on_floor(*ways: Direction) -> Need:
+    """Packets with nothing going on."""
+    return _counted("floor", "on the floor", ways or DIRECTIONS)
+
+
+def packets_after(*ways: Direction) -> Need:
+    """Packets after the last move."""
+    return _counted("after", "after the move", ways or DIRECTIONS)
+
+
+# --- the guest ----------------------------------------------------------------------------------
+
 STALLS = _part("the guest's clock", "stalls", "the guest's clock and tick could not be had")
+SHORTEST_STALL = _part(
+    "the shortest stall that is seen",
+    "stalls_seen_from_ms",
+    "from which length on a stall is seen is not known",
+)
 NIC_BEFORE = _part(
     "the interface before", "nic_before", "the guest's interface was not read before the move"
 )
@@ -88,13 +195,49 @@ BACKEND_LOG = _part(
 )
 CARRIERS = _part("the log of carriers", "carriers", "the guest could not be asked what carries")
 PATTERN = _part("the pattern read back", "memory", "the pattern was not read back")
+
+
+def _writes(attempt: Attempt) -> str:
+    check = attempt.memory
+    if check is None or (check.pages and check.writes):
+        return ""
+    return f"{check.writes} writes to {check.pages} pages prove nothing"
+
+
+WRITES = Need("writes to it", _writes)
 CONNECTIONS = _part("an account of connections", "tcp", "the connections were not asked about")
-EXPLANATION = _part("an explanation", "explained", "no gaps to explain")
 
 
-def _reported(attempt: Attempt, field: str) -> str:
-    known = getattr(attempt.reported, field) is not None
-    return "" if known else "the hypervisor did not report it"
+def _opened(attempt: Attempt) -> str:
+    opened = attempt.tcp is None or attempt.tcp.opened
+    return "" if opened else "no connection could be opened before the move"
+
+
+OPENED = Need("an open connection", _opened)
+
+
+def _answered(attempt: Attempt) -> str:
+    known = attempt.tcp is None or attempt.tcp.answered is not None
+    return "" if known else "whether a byte came back since the move is not known"
+
+
+ANSWERED = Need("the last byte of each", _answered)
+
+# --- the host's side ----------------------------------------------------------------------------
+
+LEFTOVERS = _part("a search for leftovers", "leftovers", "nobody looked for leftovers")
+
+
+def _reported(field: str, attempt: Attempt) -> str:
+    if getattr(attempt.reported, field) is None:
+        return "the hypervisor did not report it"
+    if attempt.case.policy.method == "save-restore":
+        return "libvirt reports on the save alone, not on the restore"
+    return ""
+
+
+DOWNTIME = Need("the downtime reported", partial(_reported, "downtime_ms"))
+TOTAL = Need("the total time reported", partial(_reported, "total_ms"))
 
 
 def _written(attempt: Attempt) -> str:
@@ -104,13 +247,66 @@ def _written(attempt: Attempt) -> str:
 
 
 WRITTEN = Need("the guest's count", _written)
-DOWNTIME = Need("the downtime reported", lambda attempt: _reported(attempt, "downtime_ms"))
-TOTAL = Need("the total time reported", lambda attempt: _reported(attempt, "total_ms"))
 PLACED = on_every_hop(
     "events on the axis",
     lambda hop: "" if hop.placed else "not all of its events are placed on the axis",
 )
 
+
+def _explained(attempt: Attempt) -> str:
+    explained = {gap.direction for gap in attempt.explained or ()}
+    ways = [way for way in DIRECTIONS if way not in explained and longest_gap(attempt.gaps, way)]
+    if attempt.explained is None:
+        return "; ".join(("no gaps to explain", *unseen_reasons(attempt)))
+    if ways:
+        reason = f"nothing tells of the longest gap of {', '.join(ways)}"
+        return "; ".join((reason, *unseen_reasons(attempt)))
+    return ""
+
+
+EXPLANATION = Need("an explanation of each way", _explained)
+
+
+def _announcements(hop: MoveDetails) -> str:
+    """An announcement that was heard, with its error; without one the check itself says why."""
+    heard = hop.first_announce_ms is not None
+    if heard and hop.announce_error_ms is None:
+        return "when the first announcement was heard is not known"
+    return "" if heard else "no announcement was heard, or none listened for"
+
+
+ANNOUNCEMENTS = on_every_hop("announcements of each hop", _announcements)
+
+
+def _set_rate(attempt: Attempt) -> str:
+    """A rate of the workload that a measurement of a second can show."""
+    workload = attempt.case.workload
+    if not workload.dirty_mib_s or not workload.dirty_mib:
+        return "the workload sets no rate: dirty_mib or dirty_mib_s is 0"
+    if workload.dirty_mib_s * DIRTY_RATE_S > workload.dirty_mib:
+        return (
+            f"at {workload.dirty_mib_s:g} MiB/s the {workload.dirty_mib} MiB are written over "
+            f"within the {DIRTY_RATE_S} s of measuring, and a page counts once: a larger dirty_mib "
+            "shows it"
+        )
+    return ""
+
+
+SET_RATE = Need("a rate that was set", _set_rate)
+
+
+def _measured_rate(attempt: Attempt) -> str:
+    before = [rate for rate in attempt.dirty_rates or () if rate.when == "before"]
+    if any(rate.mib_s is not None for rate in before):
+        return ""
+    reasons = [f"{rate.method}: {rate.reason}" for rate in before]
+    return "; ".join(reasons) or "nothing was measured"
+
+
+MEASURED_RATE = Need("a rate that was measured", _measured_rate)
+
+
+# --- devices and rings --------------------------------------------------------------------------
 
 NETWORK_DEVICE = "/virtio-net"
 

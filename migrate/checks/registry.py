@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from migrate.checks import basic, failover, guest, move, needs
+from migrate.checks import basic, failover, guest, loss, move, needs
 from migrate.checks.needs import Need
 from migrate.model import Attempt, Verdict
 
@@ -79,8 +79,8 @@ CHECKS = (
         "measured",
         basic.measured,
         "",
-        "gaps, streams and the floor were measured",
-        (needs.GAPS, needs.STREAMS, needs.FLOOR),
+        "gaps, streams and the floor were measured, and the floor served most packets",
+        (needs.GAPS, needs.STREAMS, needs.FLOOR, needs.packets_on_floor(), needs.KNOWN),
     ),
     Check(
         "outage.egress",
@@ -97,7 +97,11 @@ CHECKS = (
         (needs.GAPS, needs.FLOOR),
     ),
     Check(
-        "stall", basic.stall, "stall_ms", "the guest's longest stall is within it", (needs.STALLS,)
+        "stall",
+        basic.stall,
+        "stall_ms",
+        "the guest's longest stall is within it",
+        (needs.STALLS, needs.SHORTEST_STALL),
     ),
     Check(
         "downtime",
@@ -118,10 +122,14 @@ CHECKS = (
         guest.memory,
         "memory",
         "every page that was written reads back",
-        (needs.PATTERN,),
+        (needs.PATTERN, needs.WRITES),
     ),
     Check(
-        "tcp", guest.tcp, "tcp", "all connections are alive, none was reset", (needs.CONNECTIONS,)
+        "tcp",
+        guest.tcp,
+        "tcp",
+        "a byte came back on each since the move, none was reset",
+        (needs.CONNECTIONS, needs.OPENED, needs.ANSWERED),
     ),
     Check(
         "device",
@@ -130,7 +138,27 @@ CHECKS = (
         "the guest's interface is as it was before",
         (needs.NIC_BEFORE, needs.NIC_AFTER),
     ),
-    Check("network", guest.network, "network", "packets arrive each way at the end", (needs.GAPS,)),
+    Check(
+        "network",
+        guest.network,
+        "network",
+        "most packets arrive each way at the end",
+        (needs.GAPS, needs.ENDED, needs.packets_after()),
+    ),
+    Check(
+        "loss.egress",
+        loss.loss_egress,
+        "loss_within",
+        "no window loses a larger share than the floor, by more than it",
+        (needs.packets_on_floor("egress"), needs.packets_after("egress")),
+    ),
+    Check(
+        "loss.ingress",
+        loss.loss_ingress,
+        "loss_within",
+        "no window loses a larger share than the floor, by more than it",
+        (needs.packets_on_floor("ingress"), needs.packets_after("ingress")),
+    ),
     Check(
         "carried-by",
         failover.carried_by,
@@ -158,27 +186,28 @@ CHECKS = (
         move.downtime_explained,
         "explained_share",
         "at least this share of the longest gap each way is explained",
-        (needs.EXPLANATION,),
+        (needs.GAPS, needs.FLOOR, needs.EXPLANATION, needs.ENDED, needs.LONGEST),
     ),
     Check(
         "reported.agrees",
         move.reported_agrees,
         "reported_within_ms",
         "reported downtime is this near to the longest switchover gap",
-        (needs.DOWNTIME, needs.GAPS, needs.PLACED),
+        (needs.DOWNTIME, needs.GAPS, needs.FLOOR, needs.PLACED),
     ),
     Check(
         "announce.sent",
         move.announce_sent,
         "announce_within_ms",
         "the fabric sees an announcement by then after the resume, and none before",
+        (needs.ANNOUNCEMENTS,),
     ),
     Check(
         "dirty.rate",
         move.dirty_rate,
         "dirty_rate_within",
         "the rate measured is what the guest wrote, within a share",
-        needs=(needs.WRITTEN,),
+        (needs.SET_RATE, needs.MEASURED_RATE, needs.WRITTEN),
     ),
     Check("clean", basic.clean, "", "nothing was left over", (needs.LEFTOVERS,)),
 )

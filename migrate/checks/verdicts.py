@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from migrate.model import Attempt, Verdict
@@ -18,22 +19,39 @@ def unmeasured(check: str, reason: str, limit: float | None = None, unit: str = 
 
 def within(check: str, value: float, error: float, limit: float, evidence: str) -> Verdict:
     """Milliseconds against a limit; nothing is ranked inside its own error."""
-    result: CheckResult
-    if value - error > limit:
-        result = "fail"
-    elif value + error <= limit:
-        result = "pass"
-    else:
-        result = "unmeasured"
-        evidence += f"; the limit of {limit:g} ms lies inside the error"
+    return between(check, value - error, value + error, limit, evidence)
+
+
+def between(
+    check: str, least: float, most: float, limit: float, evidence: str, unit: str = "ms"
+) -> Verdict:
+    """What lies between two ends against a limit; ``most`` is infinite if there is no upper one."""
+    result = ranked(least, most, limit)
+    if result == "unmeasured" and math.isfinite(most):
+        evidence += f"; the limit of {limit:g}{' ms' if unit == 'ms' else ''} lies inside the error"
+    middle, error = (least + most) / 2, (most - least) / 2
+    digits = 1 if unit == "ms" else 3
+    measured = f"{middle:.{digits}f} ± {error:.{digits}f}" if error else f"{middle:.{digits}f}"
     return Verdict(
         check=check,
         result=result,
-        measured=f"{value:.1f} ± {error:.1f}" if error else f"{value:.1f}",
+        measured=measured if math.isfinite(most) else f"≥ {least:.{digits}f}",
         limit=f"{limit:g}",
-        unit="ms",
+        unit=unit,
         evidence=evidence,
     )
+
+
+def share_between(value: float, least: float, most: float) -> str:
+    """A share and the ends between which it lies, as a verdict has them."""
+    return f"{value:.3f} [{least:.3f}..{most:.3f}]" if most > least else f"{value:.3f}"
+
+
+def ranked(least: float, most: float, limit: float) -> CheckResult:
+    """Over a limit, within it, or neither for what is known."""
+    if least > limit:
+        return "fail"
+    return "pass" if most <= limit else "unmeasured"
 
 
 def guest_expected(attempt: Attempt) -> bool:

@@ -481,7 +481,13 @@ class Probe:
 
     def captured(self) -> list[Announcement]:
         """The newest 1000, oldest first; stamps by the probe's clock."""
-        return [self._shaped(Announcement, frame) for frame in self.call("capture.log")["frames"]]
+        return self.capture_log()[0]
+
+    def capture_log(self) -> tuple[list[Announcement], int]:
+        """The newest 1000, and how many came before them."""
+        reply = self.call("capture.log")
+        frames = [self._shaped(Announcement, frame) for frame in reply["frames"]]
+        return frames, int(reply["total"]) - len(frames)
 
     def capture_stop(self) -> None:
         """Note no more."""

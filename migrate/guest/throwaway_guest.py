@@ -72,19 +72,22 @@ children=
 cd "$folder" && base64 -d >rom && echo $$ >id || exit
 for side in source target; do
     cd "$folder/$side" || exit
-    case $side in
-    source) timeout --foreground --kill-after=1 "$seconds" "$@" </dev/null & ;;
-    target) timeout --foreground --kill-after=1 "$seconds" "$@" -S -incoming defer </dev/null & ;;
-    esac
+    incoming=
+    [ $side = source ] || incoming="-S -incoming defer"
+    # shellcheck disable=SC2086
+    timeout --foreground --kill-after=1 "$seconds" "$@" $incoming \
+        -qmp "unix:$PWD/monitor,server=on,wait=off" \
+        -chardev "socket,id=backend,path=$PWD/backend,server=on,wait=off" </dev/null &
     children="$children $!"
 done
 wait
 wait # a signal ends the first one
 """
-# Arguments: a folder of a side, a name in it. Status 1: the folder has gone again.
+# Arguments: a folder of a side, a name in it. Status 1: the folder has gone again. A socket's file
+# is there a moment before anybody listens; the kernel tells who does (proc_pid_net(5), unix).
 _AWAIT = r"""
 known=no
-until [ -S "$1/$2" ]; do
+until grep -q " 00010000 .* $1/$2\$" /proc/net/unix; do
     if [ -d "$1" ]; then known=yes; elif [ $known = yes ]; then exit 1; fi
     sleep 0.01
 done
@@ -97,7 +100,6 @@ _MACHINE = (
     # Either runs sixteen bits; where one is not built in, the other is taken.
     *("-accel", "tcg", "-accel", "kvm", "-machine", "q35"),
     *("-nodefaults", "-no-user-config", "-display", "none", "-bios", "../rom"),
-    *("-qmp", "unix:monitor,server=on,wait=off"),
 )
 _DEVICE = "virtio-net-pci,id=net0,addr=4,romfile="
 _BACKING: dict[Backing, tuple[str, ...]] = {
@@ -105,7 +107,6 @@ _BACKING: dict[Backing, tuple[str, ...]] = {
     "vhost-user": (
         *("-m", "2", "-object", "memory-backend-memfd,id=memory,size=2M,share=on"),
         *("-machine", "memory-backend=memory"),
-        *("-chardev", "socket,id=backend,path=backend,server=on,wait=off"),
         *("-netdev", "vhost-user,id=network,chardev=backend"),
         *("-device", f"{_DEVICE},netdev=network"),
     ),

@@ -16,6 +16,7 @@ from migrate.model.observation import (
     DirtyRate,
     Floor,
     Gap,
+    Loss,
     MemoryCheck,
     Nic,
     Phase,
@@ -76,7 +77,11 @@ class Findings(Value):
     """Stretches in which the meter can't tell whether a direction was served: neither gap nor not.
     An outage may have been as long as a stretch, and the gaps next to it together."""
     streams: tuple[Stream, ...] | None = None
+    loss: tuple[Loss, ...] | None = None
+    """Window by window, each way; the floor's first."""
     stalls: tuple[Stall, ...] | None = None
+    stalls_seen_from_ms: NotNegative | None = None
+    """A shorter stall may not be among them; None: not known, or none can be seen at all."""
     explained: tuple[GapExplanation, ...] | None = None
     """The longest gap of each direction; None: no gaps or no events to explain them by."""
     inside: tuple[MoveDetails, ...] = ()

@@ -201,6 +201,8 @@ class Expect(Value):
     tcp: bool = True
     device: bool = True
     network: bool = True
+    loss_within: float | None = Field(default=0.05, gt=0, le=1)
+    """At most this share more than on the floor is lost or late, outside outages; each window."""
     primary: bool = True
     """A failover pair's primary carries the traffic before the move and at the end, wherever the
     host has one."""

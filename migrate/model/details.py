@@ -169,6 +169,8 @@ class MoveDetails(Value):
     """Announcements captured on the fabric after the resume."""
     first_announce_ms: float | None = None
     """The first announcement, after the resume; negative: before the target ran."""
+    announce_error_ms: NotNegative | None = None
+    """Of the first announcement after the resume, and of how long was listened for one."""
     convergence: Convergence | None = None
     """The convergence of a pre-copy whose progress was sampled."""
     announced_by: dict[str, int] | None = None
@@ -201,6 +203,11 @@ class MoveDetails(Value):
     """What is not available, and why."""
     missing: dict[DetailsPart, tuple[str, ...]] = Field(default={})
     """Of ``unseen``, why these are not available, or not whole; empty in older records."""
+    begin_ns: int | None = None
+    end_ns: int | None = None
+    """Of the stretch of the axis that belongs to it: until the next move begins, or for ever."""
+    reported_downtime_ms: NotNegative | None = None
+    """As the hypervisor reports it of this move."""
     placed: bool = True
     """False: a clock was set, or a connection broke. Events are missing on the axis: see
     ``unseen``."""

@@ -159,6 +159,30 @@ class Stream(Value):
     """Whether they arrived is not known; ``received + lost + unknown = sent``."""
 
 
+LossWindow = Literal["floor", "move", "after"]
+"""``move``: from the window before to the end of a move; ``after``: what follows the last one."""
+
+
+class Loss(Value):
+    """Packets of one direction, sent in a window, that no outage accounts for.
+
+    ``sent`` leaves out what was sent in an outage and not served; of it ``lost`` never arrived and
+    ``late`` was not served in time, outside gaps.
+    """
+
+    direction: Direction
+    window: LossWindow
+    hop: int
+    """Which move, from 1; 0 for the floor's window."""
+    begin_ns: int
+    end_ns: int
+    sent: int
+    lost: int
+    late: int
+    late_in_gaps: int
+    """Late in a gap that is no outage by itself."""
+
+
 class Sample(Value):
     """One look at the progress of a migration."""
 
@@ -247,6 +271,12 @@ class TcpCheck(Value):
     resets: int
     longest_stall_ms: NotNegative
     """The longest that a connection waited for its next byte."""
+    waiting_ms: tuple[NotNegative, ...] | None = None
+    """How long each open one had been without a byte when it was asked; None: not told."""
+    asked_ns: int | None = None
+    """When they were asked about, on the axis, or a little before."""
+    answered: int | None = None
+    """On so many a byte came back after the last move; None: not known."""
 
 
 class WorkSample(Value):

@@ -146,6 +146,8 @@ class TrafficLog(Value):
     end_ns: int
     jumps: tuple[tuple[int, int], ...] | None
     """Ticks of the guest that came late: when, by the guest's clock, and by how much."""
+    jumps_missed: int = 0
+    """Late ticks before these that are no longer on record."""
     memory: MemoryCheck | None = None
     tcp: TcpCheck | None = None
     nic: Nic | None = None

@@ -77,6 +77,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
             rig.traffic,
             guest_is_there=bool(held_by),
             deadline=deadline,
+            moved_ns=hops[-1].end_ns if hops else start.begin_ns,
             stops=stops,
             silent=silent,
         ),

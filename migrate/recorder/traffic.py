@@ -10,15 +10,17 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from migrate.analysis.announcements import FRAMES_MISSED
 from migrate.clock import MONOTONIC, Deadline, Offset, now_ns, until
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
-from migrate.guest.probe import PipeTransport, Probe, StreamCounts
+from migrate.guest.probe import Announcement, PipeTransport, Probe, StreamCounts
 from migrate.lab.api import Lab
-from migrate.model import Event, LowerChange, Nic, Workload
+from migrate.model import Event, LowerChange, Nic, TcpCheck, Workload
 from migrate.model.recording import Arrivals, TrafficLog
 from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks, look_at_clock
 
@@ -33,6 +35,10 @@ FIRST_PACKETS = 100
 """How many have to arrive each way before a stream counts as started."""
 TIMED_OUT = "timed out"
 """In the probe's answer to a connection that it gave up."""
+MORE_S = 3.0
+"""At most so long is waited at the end for one more packet each way."""
+TCP_PATIENCE_S = 15.0
+"""At most so long is waited for a byte on connections that have had none since the move."""
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
@@ -155,19 +161,32 @@ class Traffic:
         self._followed.close()
 
     def announcements(self) -> tuple[Event, ...]:
-        """Frames on the fabric that tell where the guest's MAC is."""
-        return tuple(
-            Event(
-                at_ns=self.peer_clock.to_axis(frame.at_ns),
-                error_ns=self.peer_clock.error_ns,
-                clock=self.peer_clock.clock,
-                source="fabric",
-                host="fabric",
-                name=_EVENTS.get(frame.kind, frame.kind),
-                data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
-            )
-            for frame in self.peer.captured()
+        """Frames on the fabric that tell where the guest's MAC is, and whether older ones are
+        missing."""
+        frames, missed = self.peer.capture_log()
+        events = tuple(self._heard(frame) for frame in frames)
+        if not missed or not events:
+            return events
+        data = {"count": missed}
+        return (events[0].model_copy(update={"name": FRAMES_MISSED, "data": data}), *events)
+
+    def _heard(self, frame: Announcement) -> Event:
+        return Event(
+            at_ns=self.peer_clock.to_axis(frame.at_ns),
+            error_ns=self.peer_clock.error_ns,
+            clock=self.peer_clock.clock,
+            source="fabric",
+            host="fabric",
+            name=_EVENTS.get(frame.kind, frame.kind),
+            data={"kind": frame.kind, "mac": frame.mac, "length": frame.length},
         )
+
+
+def silent_since(check: TcpCheck, at_ns: int) -> tuple[float, ...]:
+    """How long those connections have waited, in ms, that have had no byte since ``at_ns``."""
+    if check.asked_ns is None:
+        return ()
+    return tuple(w for w in check.waiting_ms or () if w * 1e6 >= check.asked_ns - at_ns)
 
 
 def read_back(
@@ -175,13 +194,14 @@ def read_back(
     *,
     guest_is_there: bool,
     deadline: Deadline,
+    moved_ns: int = 0,
     stops: Sequence[int] = (),
     silent: bool = False,
 ) -> TrafficLog:
     """End the workload and read everything back; a guest that is gone leaves its receipts.
 
-    ``stops``: when the guest was stopped, on the axis, in order; ``silent``: it has not answered
-    before, and is not asked.
+    On the axis, ``moved_ns``: when the last move was over, 0: there was none; ``stops``: when the
+    guest was stopped, in order. ``silent``: it has not answered before, and is not asked.
     """
     end_ns = now_ns()
     if silent:
@@ -191,15 +211,16 @@ def read_back(
     try:
         if traffic.loops:
             return _looped(traffic, end_ns, stops, deadline)
-        return _with_guest(traffic, end_ns, deadline)
+        return _with_guest(traffic, end_ns, moved_ns, deadline)
     except GuestError as error:
         return _without_guest(traffic, end_ns, str(error))
 
 
-def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog:
+def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline) -> TrafficLog:
     guest, peer = traffic.guest, traffic.peer
     guest.work_stop()
-    tcp = guest.tcp_check() if traffic.workload.tcp_connections else None
+    tcp = tcp_since(guest, moved_ns, deadline) if traffic.workload.tcp_connections else None
+    await_more((guest, peer), deadline.sooner(MORE_S))
     out, into = guest.stop_stream(), peer.stop_stream()
     _await_last(peer, out, deadline.sooner(0.5))
     _await_last(guest, into, deadline.sooner(0.5))
@@ -218,7 +239,7 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
         sent_egress=out.sent,
         sent_ingress=into.sent,
         end_ns=end_ns,
-        jumps=tuple((jump.at_ns, jump.delta_ns) for jump in guest.jumps()),
+        **_late_ticks(guest),
         memory=memory,
         tcp=tcp,
         nic=guest.nic(),
@@ -229,10 +250,35 @@ def _with_guest(traffic: Traffic, end_ns: int, deadline: Deadline) -> TrafficLog
     )
 
 
+def tcp_since(guest: Probe, moved_ns: int, deadline: Deadline) -> TcpCheck:
+    """How the connections fared; one without a byte since the move may be between two tries.
+
+    TCP doubles the time between its tries (RFC 6298, 5.5), so what has waited is tried again before
+    it has waited twice as long.
+    """
+
+    check = _asked(guest)
+
+    def all_answered() -> bool:
+        nonlocal check
+        check = _asked(guest)
+        return not silent_since(check, moved_ns)
+
+    if waits_ms := silent_since(check, moved_ns):
+        until(all_answered, deadline.sooner(min(TCP_PATIENCE_S, max(waits_ms) / 1e3)), POLL_S)
+    return check
+
+
+def _asked(guest: Probe) -> TcpCheck:
+    asked_ns = now_ns()
+    return guest.tcp_check().model_copy(update={"asked_ns": asked_ns})
+
+
 def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadline) -> TrafficLog:
     guest = traffic.guest
     traffic.read_guest_clock()
     guest.work_stop()
+    await_more((guest,), deadline.sooner(MORE_S))
     out = guest.stop_stream()
     _await_last(guest, out, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
@@ -250,7 +296,7 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         sent_egress=out.sent,
         sent_ingress=out.sent,
         end_ns=end_ns,
-        jumps=tuple((jump.at_ns, jump.delta_ns) for jump in guest.jumps()),
+        **_late_ticks(guest),
         memory=memory,
         tcp=None,
         nic=guest.nic(),
@@ -262,9 +308,29 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
     )
 
 
+def _late_ticks(guest: Probe) -> dict[str, Any]:
+    """Fields of :class:`TrafficLog`: the late ticks, and how many the probe has no more."""
+    jumps = guest.jumps()
+    return {
+        "jumps": tuple((jump.at_ns, jump.delta_ns) for jump in jumps),
+        "jumps_missed": guest.stream_status().jumps - len(jumps),
+    }
+
+
 def _lowers(guest: Probe) -> tuple[LowerChange, ...]:
     guest.lower_stop()
     return guest.lower_log()
+
+
+def await_more(receivers: Sequence[Probe], deadline: Deadline) -> None:
+    """Wait for one more packet each way: whether a silence at the end went on is known by it."""
+    before = [probe.stream_status().received for probe in receivers]
+
+    def came() -> bool:
+        counts = zip(receivers, before, strict=True)
+        return all(probe.stream_status().received > count for probe, count in counts)
+
+    until(came, deadline, POLL_S)
 
 
 def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None:

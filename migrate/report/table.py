@@ -156,7 +156,9 @@ def _cell(group: Sequence[Attempt], column: FigureColumn) -> Cell:
     known = [value.bounds for value in values]
     middle, floor = median(known), max((value.floor_ms for value in values), default=0.0)
     if middle is None:
-        return Cell(NOT_MEASURED)
+        return Cell(
+            NOT_MEASURED, ", ".join(filter(None, dict.fromkeys(map(column.why_none, group))))
+        )
     ends = [bounds_text(quantile(known, share) or middle, floor, "floor") for share in (0, 1)]
     shown = "" if len(known) < 2 or ends == ["floor", "floor"] else f"[{'..'.join(ends)}]"
     missing = f" {len(known)}/{len(group)} measured" if len(known) < len(group) else ""

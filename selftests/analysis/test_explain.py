@@ -280,6 +280,11 @@ def test_a_guest_that_falls_silent_again_is_told_from_packets_that_wait() -> Non
     assert not spans(missing)[-1][2]
 
 
+def test_a_first_packet_that_comes_after_the_end_was_under_way_until_then() -> None:
+    found = of("egress", 80, (STOP, RESUME, *TRACES), [(4, 56, 90)])
+    assert spans(found)[-1] == (24.0, "its first packet is under way", True)
+
+
 def test_lost_packets_do_not_wait() -> None:
     found = of("egress", 80, (STOP, RESUME, *TRACES), [*LATE, (12, 79, 80)])
     assert spans(found)[-1] == (10.0, "served again, and nothing tells why not before", False)

@@ -118,6 +118,15 @@ def test_a_hop_is_listened_to_until_the_next_one_begins() -> None:
     assert (second.listened_ms, second.announced_by) == (None, None)
 
 
+def test_announcements_are_not_known_where_captured_frames_are_missing() -> None:
+    """The log keeps the newest ones: the first announcement may have been before them."""
+    missed = at(170, "frames-missed", "fabric", count=12)
+    found = hop(events=(STOP, RESUME, missed, *HEARD))
+    assert (found.announced, found.first_announce_ms) == (None, None)
+    before = at(90, "frames-missed", "fabric", count=12)
+    assert hop(events=(before, STOP, RESUME, *HEARD)).announced == 3
+
+
 def test_how_long_the_fabric_was_listened_to_may_be_unknown() -> None:
     found = hop(events=(STOP, RESUME, *HEARD), end_ms=None)
     assert (found.announced, found.listened_ms) == (3, None)

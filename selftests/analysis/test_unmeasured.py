@@ -235,6 +235,15 @@ def test_after_the_last_packet_of_a_guest_that_is_gone_ingress_is_not_known() ->
     assert blank.begin_ns + blank.length_ns == on_axis(4000)
 
 
+def test_an_outage_that_a_guest_did_not_outlive_has_no_packet_behind_it() -> None:
+    """The last packets to it are lost for certain, and none tells when it ended."""
+    troubles = held("ingress", 2900, 300), cut("ingress", 3000, 1000), held("egress", 2500, 1000)
+    measurement = measure(receipts_of(Wire(troubles=troubles).log()))
+    *_, gap = of(measurement, "ingress")
+    assert gap.next_to_unmeasured
+    assert "gone" in blanks(measurement, "ingress")[-1].reason
+
+
 # --- numbers
 
 

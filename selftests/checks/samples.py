@@ -20,6 +20,8 @@ from migrate.model import (
     Floor,
     Gap,
     GapExplanation,
+    Loss,
+    LossWindow,
     MemoryCheck,
     MoveDetails,
     Nic,
@@ -30,6 +32,7 @@ from migrate.model import (
     Stall,
     Stream,
     TcpCheck,
+    Unmeasured,
     Workload,
 )
 
@@ -54,6 +57,9 @@ ALL_LIMITS: dict[str, Any] = {
 }
 
 
+TCP = TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=310, answered=1)
+
+
 def ring_rate(mib_s: float, written_mib_s: float | None) -> DirtyRate:
     """Before the move, by the dirty ring, beside what the guest wrote."""
     rate = {"when": "before", "method": "dirty-ring", "host": "a", "mib_s": mib_s}
@@ -71,6 +77,16 @@ def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
         **changes,
     }
     return Gap(**fields)
+
+
+def unknown(begin: float, length: float, direction: Direction = "egress") -> Unmeasured:
+    """Not measured for some milliseconds; what :func:`losses` counts ends at 1000 ms."""
+    return Unmeasured(
+        direction=direction,
+        begin_ns=round(begin * MS),
+        length_ns=round(length * MS),
+        reason="the log was full",
+    )
 
 
 def stall(length: float, error: float = 1.0) -> Stall:
@@ -105,6 +121,31 @@ def checkpoints(at_the_end: Carrier) -> tuple[CarrierCheckpoint, ...]:
     )
 
 
+def loss(direction: Direction, window: LossWindow, lost: int = 0, sent: int = 1000) -> Loss:
+    return Loss(
+        direction=direction,
+        window=window,
+        hop=0 if window == "floor" else 1,
+        begin_ns=0,
+        end_ns=1000 * MS,
+        sent=sent,
+        lost=lost,
+        late=0,
+        late_in_gaps=0,
+    )
+
+
+def losses(direction: Direction, window: LossWindow, lost: int, sent: int = 1000) -> dict[str, Any]:
+    """An attempt's account with so many packets lost in one window."""
+    return {
+        "loss": tuple(
+            loss(way, name, lost, sent) if (way, name) == (direction, window) else loss(way, name)
+            for way in get_args(Direction)
+            for name in get_args(LossWindow)
+        )
+    }
+
+
 def attempt(
     expect: dict[str, Any] | None = None, workload: dict[str, Any] | None = None, **changes: Any
 ) -> Attempt:
@@ -126,10 +167,12 @@ def attempt(
             Stream(direction=way, sent=1, received=1, lost=0, late=0, duplicated=0, reordered=0)
             for way in ("egress", "ingress")
         ),
+        **losses("egress", "after", 0),
         "stalls": (stall(250),),
+        "stalls_seen_from_ms": 12.0,
         "floor": FLOOR,
         "memory": MemoryCheck(pages=2048, writes=9000),
-        "tcp": TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=310),
+        "tcp": TCP,
         "nic_before": NIC,
         "nic_after": NIC,
         "leftovers": (),
@@ -154,6 +197,7 @@ def attempt(
                 ),
                 announced=5,
                 first_announce_ms=1.0,
+                announce_error_ms=0.1,
             ),
         ),
         "dirty_rates": (ring_rate(4.0, 4.0),),
@@ -206,18 +250,26 @@ SAMPLES: Mapping[str, Samples] = {
     ),
     "held-by": Samples({"held_by": ("alpha",)}),
     "measured": Samples(
-        {},
+        losses("egress", "floor", 600),
         {
             "the gaps": NO_GAPS,
             "the streams' accounts": {"streams": None},
             "the floor": NO_FLOOR,
+            "packets on the floor": losses("ingress", "floor", 0, sent=0),
+            "both ways to the end": {"unmeasured": (unknown(400, 600),)},
         },
     ),
     "outage.egress": Samples({"gaps": (gap(900),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}),
     "outage.ingress": Samples(
         {"gaps": (gap(900, direction="ingress"),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}
     ),
-    "stall": Samples({"stalls": (stall(900),)}, {"the guest's clock": {"stalls": None}}),
+    "stall": Samples(
+        {"stalls": (stall(900),)},
+        {
+            "the guest's clock": {"stalls": None},
+            "the shortest stall that is seen": {"stalls_seen_from_ms": None},
+        },
+    ),
     "downtime": Samples(
         {"reported": ReportedFigures(downtime_ms=900)},
         {"the downtime reported": NOTHING_REPORTED},
@@ -228,11 +280,20 @@ SAMPLES: Mapping[str, Samples] = {
     ),
     "memory": Samples(
         {"memory": MemoryCheck(pages=2048, writes=9000, wrong_page=3)},
-        {"the pattern read back": {"memory": None}},
+        {
+            "the pattern read back": {"memory": None},
+            "writes to it": {"memory": MemoryCheck(pages=2048, writes=0)},
+        },
     ),
     "tcp": Samples(
-        {"tcp": TcpCheck(opened=1, alive=0, resets=1, longest_stall_ms=0)},
-        {"an account of connections": {"tcp": None}},
+        {"tcp": TCP.model_copy(update={"answered": 0})},
+        {
+            "an account of connections": {"tcp": None},
+            "an open connection": {
+                "tcp": TCP.model_copy(update={"opened": 0, "alive": 0, "answered": 0})
+            },
+            "the last byte of each": {"tcp": TCP.model_copy(update={"answered": None})},
+        },
     ),
     "device": Samples(
         {"nic_after": NIC.model_copy(update={"carrier": False})},
@@ -241,7 +302,24 @@ SAMPLES: Mapping[str, Samples] = {
             "the interface after": {"nic_after": None},
         },
     ),
-    "network": Samples({"gaps": (gap(2000, open_ended=True),)}, {"the gaps": NO_GAPS}),
+    "network": Samples(
+        {"gaps": (gap(2000, open_ended=True),)},
+        {
+            "the gaps": NO_GAPS,
+            "gaps that had ended": {"gaps": (gap(100, open_ended=True),)},
+            "packets after the move": losses("ingress", "after", 0, sent=0),
+        },
+    ),
+    **{
+        f"loss.{way}": Samples(
+            losses(way, "after", 500),
+            {
+                "packets on the floor": losses(way, "floor", 0, sent=0),
+                "packets after the move": losses(way, "after", 0, sent=0),
+            },
+        )
+        for way in get_args(Direction)
+    },
     "carried-by": Samples(
         {"carrier_checkpoints": checkpoints(STANDBY)}, {"the log of carriers": {"carriers": None}}
     ),
@@ -260,20 +338,38 @@ SAMPLES: Mapping[str, Samples] = {
                 for way in get_args(Direction)
             )
         },
-        {"an explanation": {"explained": None}},
+        {
+            "the gaps": NO_GAPS,
+            "the floor": NO_FLOOR,
+            "an explanation of each way": {"explained": ()},
+            "gaps that had ended": {
+                "gaps": (gap(300), gap(100, open_ended=True), gap(100, direction="ingress"))
+            },
+            "all that may be longer": {"unmeasured": (unknown(100, 400),)},
+        },
     ),
     "reported.agrees": Samples(
         {"reported": ReportedFigures(downtime_ms=2000)},
         {
             "the downtime reported": NOTHING_REPORTED,
             "the gaps": NO_GAPS,
+            "the floor": NO_FLOOR,
             "events on the axis": hop(placed=False),
         },
     ),
-    "announce.sent": Samples(hop(first_announce_ms=900.0)),
+    "announce.sent": Samples(
+        hop(first_announce_ms=900.0),
+        {"announcements of each hop": hop(first_announce_ms=None, announced=None)},
+    ),
     "dirty.rate": Samples(
         {"dirty_rates": (ring_rate(40.0, 4.0),)},
-        {"the guest's count": {"dirty_rates": (ring_rate(4.0, None),)}},
+        {
+            "a rate that was set": {"workload": {"dirty_mib_s": 16}},
+            "a rate that was measured": {
+                "dirty_rates": (ring_rate(4.0, 4.0).model_copy(update={"mib_s": None}),)
+            },
+            "the guest's count": {"dirty_rates": (ring_rate(4.0, None),)},
+        },
     ),
     "clean": Samples(
         {"leftovers": ("tap vnet0",)}, {"a search for leftovers": {"leftovers": None}}

@@ -254,6 +254,21 @@ def test_the_downtime_that_is_reported_agrees(
     assert (found.result, said in found.evidence) == (result, True)
 
 
+def test_each_hop_is_held_against_its_own_report() -> None:
+    """300 ms reported of the first and 100 seen, and the other way round: neither agrees."""
+    hops = [
+        MoveDetails(hop=1, begin_ns=0, end_ns=synthetic.STOP + 2000 * MS, reported_downtime_ms=300),
+        MoveDetails(hop=2, begin_ns=synthetic.STOP + 2000 * MS, reported_downtime_ms=100),
+    ]
+    later = synthetic.STOP + 4000 * MS
+    second = [gap.model_copy(update={"begin_ns": later}) for gap in seen(300)]
+    told = {"inside": tuple(hops), "reported": ReportedFigures(downtime_ms=300)}
+    found = verdict(
+        "reported.agrees", {"reported_within_ms": 10.0}, gaps=(*seen(100), *second), **told
+    )
+    assert (found.result, "hop 1: reported 300.0 ms, seen" in found.evidence) == ("fail", True)
+
+
 def test_no_gap_without_a_floor_agrees_with_nothing() -> None:
     told = {"gaps": (), "floor": None, "reported": ReportedFigures(downtime_ms=2)}
     found = verdict("reported.agrees", {"reported_within_ms": 10.0}, **told)
@@ -261,7 +276,16 @@ def test_no_gap_without_a_floor_agrees_with_nothing() -> None:
 
 
 def heard(announced: int | None, first_ms: float | None, number: int = 1) -> MoveDetails:
-    return MoveDetails(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
+    """Heard to within a tenth of a millisecond, or not in 500 ms."""
+    details = MoveDetails(hop=number, announced=announced, first_announce_ms=first_ms, unseen=HOW)
+    how: dict[str, Any] = {"listened_ms": 500.0}
+    if first_ms is not None:
+        how["announce_error_ms"] = 0.1
+    return details.model_copy(update=how)
+
+
+def but(details: MoveDetails, **changes: Any) -> MoveDetails:
+    return details.model_copy(update=changes)
 
 
 @pytest.mark.parametrize(
@@ -269,10 +293,16 @@ def heard(announced: int | None, first_ms: float | None, number: int = 1) -> Mov
     [
         ((heard(5, 0.1),), "pass", "5 announcements"),
         ((heard(5, 12.0),), "fail", "5 announcements"),
+        ((heard(5, 10.05),), "unmeasured", "lies inside the error"),
         ((heard(5, -3.0),), "fail", "the first before it ran"),
         ((heard(0, -3.0),), "fail", "the first before it ran"),
+        ((but(heard(5, -0.2), announce_error_ms=1.0),), "unmeasured", "inside the error"),
+        ((but(heard(5, 0.2), announce_error_ms=1.0),), "unmeasured", "inside the error"),
+        ((but(heard(5, 0.2), announce_error_ms=None),), "unmeasured", "inside the error"),
         ((heard(0, None),), "fail", "0 announcements"),
-        ((heard(None, None),), "unmeasured", "hop 1: not measured; b: it ran on"),
+        ((but(heard(0, None), listened_ms=9.0),), "unmeasured", "heard none in 9 ms"),
+        ((but(heard(0, None), listened_ms=None),), "unmeasured", "hop 1: not measured"),
+        ((heard(None, None),), "unmeasured", "hop 1: not measured, heard none in 500 ms; b: it"),
         ((heard(5, None),), "unmeasured", "hop 1: not measured"),
         ((heard(5, 0.1), heard(None, None, 2)), "unmeasured", "hop 2: not measured"),
         ((heard(0, None), heard(None, None, 2)), "fail", "hop 1: 0 announcements"),
@@ -314,7 +344,7 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
             (NO_RING, rate("dirty-bitmap", None), rate("page-sampling", 14, 2)),
             *("pass", "14 ± 2.0 MiB/s, the guest wrote 16.0 of 16; the error is"),
         ),
-        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit lies inside the error"),
+        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit of 0.5 lies inside the error"),
         ((rate("dirty-bitmap", 0.0),), "fail", "by dirty-bitmap: 0"),
         (
             (NO_RING, rate("dirty-bitmap", None), rate("dirty-ring", 16, when="after")),

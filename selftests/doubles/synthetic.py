@@ -190,7 +190,7 @@ def attempt(of: Case, number: int = 1, *, length_ms: float = 150.0, **fields: ob
             packets=2000,
         ),
         "memory": MemoryCheck(pages=2048, writes=9000),
-        "tcp": TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=810.0),
+        "tcp": TcpCheck(opened=1, alive=1, resets=0, longest_stall_ms=810.0, answered=1),
         "leftovers": (),
         "verdicts": (
             Verdict(check="outcome", result="pass", measured="completed", limit="completed"),

@@ -648,6 +648,18 @@ def test_connections_live_and_tell_their_longest_wait(left: Running, right: Runn
         left.tcp_check()
 
 
+def test_each_open_connection_tells_when_its_last_byte_came(left: Running, right: Running) -> None:
+    """An open socket tells nothing: what is sent may never be answered."""
+    left.tcp_open(LOOPBACK, right.tcp_listen(), 2)
+    right.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: min(left.tcp_check().waiting_ms or ()) > 300)
+    assert left.tcp_check().alive == 2
+    right.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: max(left.tcp_check().waiting_ms or ()) < 300)
+    right.process.kill()
+    wait_until(lambda: left.tcp_check().waiting_ms == ())
+
+
 def test_an_echo_ends_the_wait(left: Running, right: Running) -> None:
     """Had no byte come back, the wait would be as long as the connection is old."""
     left.tcp_open(LOOPBACK, right.tcp_listen(), 1, interval_ms=1)

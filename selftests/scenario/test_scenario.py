@@ -406,6 +406,17 @@ def test_every_shipped_scenario_can_be_had_with_the_nested_labs_defaults() -> No
     assert {case.workload.interval_us for case in cases} >= {5000}
 
 
+@pytest.mark.parametrize(
+    "at", ["postcopy-device", "postcopy-paused", "postcopy-recover-setup", "failing"]
+)
+def test_a_fault_can_aim_at_a_status_of_a_newer_qemu(at: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    fault = f'faults = [{{ at = "{at}", do = "kill-guest" }}]'
+    file.write_text(f'name = "x"\npolicy.method = "postcopy"\n{fault}\n')
+    (case,) = load(file).cases
+    assert case.faults[0].at == at
+
+
 def test_the_schema_for_editors_is_current() -> None:
     committed = json.loads((ROOT / "docs" / "scenario.schema.json").read_text())
     assert committed == schema(), (
