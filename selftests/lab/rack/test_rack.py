@@ -282,7 +282,8 @@ def test_a_host_that_reboots_in_the_middle_is_an_attempt_or_told(
     start_sshd(host)
     host.start_libvirt(Deadline.after(20))
     err = last_error(going)
-    assert going.returncode in (1, 3), err
+    # Void, too: the target's QEMU is put a question shortly before, and who ended it is not known.
+    assert going.returncode in (1, 3, 5), err
     assert "failed" in err or "no attempt" in err
     clean(here)
 
