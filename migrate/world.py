@@ -18,6 +18,7 @@ from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
 from migrate.errors import ConfigurationError, GuestError, LeaseLostError
+from migrate.guest.clock_rate import check_clock_rate
 from migrate.guest.disk_overlay import overlay
 from migrate.guest.domain_xml import CONSOLE, MONITOR, QEMU_LOG, domain_xml, has_interface
 from migrate.guest.identity import Identity
@@ -357,5 +358,6 @@ def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Do
         with guest_probe(domain, deadline) as probe:
             if has_interface(domain.xml()):  # else it gets its address when it is plugged in
                 probe.address(lab.guest_address, lab.prefix)
+            check_clock_rate(probe)
 
     return prepare

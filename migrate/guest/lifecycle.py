@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,15 @@ from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
 from migrate.errors import CleanupError, GuestError, HostError, LabError
+from migrate.guest.clock_rate import ClockRateError
 from migrate.guest.domain_xml import MONITOR, NAME
 from migrate.guest.identity import Identity, forget, marked, record, recorded
 from migrate.images.cache import build_once, digest
 from migrate.images.disk import Disk
 from migrate.images.initramfs import Image
 from migrate.lab.api import Host
+
+LOGGER = logging.getLogger(__name__)
 
 Prepare = Callable[[Domain], None]
 """Called once a guest has been started cold: waits for its probe, and gives it its address."""
@@ -44,11 +48,16 @@ class Order:
     identity: Identity = field(default_factory=Identity.new)
 
 
+BOOTS = 3
+PREPARED = "clock-rate"
+"""What a saved guest was looked at for: older saved states were not."""
+
+
 def saved_state(order: Order, hypervisor: Hypervisor) -> Path:
     """Where the booted guest is kept: one for each image, domain and QEMU version."""
     versions = hypervisor.versions()
     software = versions["qemu"], versions["libvirt"]
-    key = digest(order.image.digest, order.xml, order.save_key, *software)
+    key = digest(order.image.digest, order.xml, order.save_key, PREPARED, *software)
     return order.cache / "warm" / f"{order.image.name}-{key}.sav"
 
 
@@ -112,6 +121,16 @@ def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]
 
 
 def _cold(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
+    """A guest that has booted; once more if it measured its clock wrongly, :data:`BOOTS` times."""
+    for _ in range(BOOTS - 1):
+        try:
+            return _booted(order, on, prepare, deadline)
+        except ClockRateError as error:
+            LOGGER.info("the guest is booted again: %s", error.said)
+    return _booted(order, on, prepare, deadline)
+
+
+def _booted(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
     domain = on.create(rewritten(order.xml, (order.identity.mark,)), deadline)
     try:
         prepare(domain)

@@ -18,7 +18,7 @@ from migrate.model import (
     TcpCheck,
     Verdict,
 )
-from selftests.checks.samples import ALL_LIMITS, NIC, attempt, gap, stall
+from selftests.checks.samples import ALL_LIMITS, NIC, attempt, gap, loss, stall
 
 
 def verdict(name: str, found: Attempt) -> Verdict:
@@ -367,3 +367,12 @@ def test_a_backend_that_failed_the_guest_is_reported_as_qemu_logged_it(
     done = attempt(expect={"backend_fails": expected}, backend_failed=failed)
     found = verdict("backend", done)
     assert (found.result, found.evidence) == (result, evidence)
+
+
+@pytest.mark.parametrize(("lost", "result"), [(280, "pass"), (660, "fail"), (500, "unmeasured")])
+def test_a_floor_that_loses_itself_allows_for_twice_of_it(lost: int, result: str) -> None:
+    """9 % with nothing going on, as on a nested lab whose hosts are emulated."""
+    others = (loss("ingress", "floor"), loss("ingress", "after"))
+    accounts = (loss("egress", "floor", 90), loss("egress", "after", lost, sent=2000), *others)
+    found = verdict("loss.egress", attempt(loss=accounts))
+    assert (found.result, found.limit) == (result, "0.18")
