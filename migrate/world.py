@@ -44,7 +44,7 @@ from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
 
-RESTARTS = 3
+RESTARTS = 6
 """Of a guest whose backend fails it at its start: with vDPA, QEMU 10.0 now and then can't map the
 memory of a guest that it restores ("vhost vdpa map fail!")."""
 START_S = 60.0
