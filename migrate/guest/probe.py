@@ -300,14 +300,16 @@ class Probe:
 
         Carrier and packets are looked at every 20 ms: so much later is a stamp at most.
         """
-        return tuple(
-            self._shaped(LowerChange, dict(zip(LowerChange.model_fields, change, strict=False)))
-            for change in self.call("lower.log")["changes"]
-        )
+        return self.lower_account()[0]
 
-    def lower_total(self) -> int:
-        """How many changes there were: the log keeps the newest 1000."""
-        return int(self.call("lower.log")["total"])
+    def lower_account(self) -> tuple[tuple[LowerChange, ...], int]:
+        """The log, and how many changes before it are no longer on record."""
+        reply = self.call("lower.log")
+        changes = tuple(
+            self._shaped(LowerChange, dict(zip(LowerChange.model_fields, change, strict=False)))
+            for change in reply["changes"]
+        )
+        return changes, int(reply["total"]) - len(changes)
 
     def lower_stop(self) -> None:
         """Note no more; the log stays."""

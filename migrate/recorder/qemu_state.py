@@ -152,6 +152,7 @@ class _End:
         self.ended, self.watch = ended, watch
         self.observers = observers.get(host.name, Observers())
         self.ready = threading.Event()
+        self.since = listener.mark()
 
     def run(self) -> None:
         """In its thread; that a QEMU ends, or does not answer, is noted and nothing more."""
@@ -292,17 +293,6 @@ def _turns(qemu: NotedMonitor) -> list[str]:
 
 
 class _Target(_End):
-    def __init__(
-        self,
-        host: Host,
-        ended: threading.Event,
-        watch: QemuWatch,
-        listener: Listener,
-        observers: Mapping[str, Observers],
-    ) -> None:
-        super().__init__(host, ended, watch, listener, observers)
-        self.since = listener.mark()
-
     def missing(self) -> bool:
         return self.watch.target is None
 

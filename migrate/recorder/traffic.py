@@ -320,8 +320,8 @@ def _late_ticks(guest: Probe) -> dict[str, Any]:
 def _lowers(guest: Probe) -> dict[str, Any]:
     """Fields of :class:`TrafficLog`: what became of devices, and how much of it is not known."""
     guest.lower_stop()
-    changes = guest.lower_log()
-    return {"lowers": changes, "lowers_missed": guest.lower_total() - len(changes)}
+    changes, missed = guest.lower_account()
+    return {"lowers": changes, "lowers_missed": missed}
 
 
 def await_more(receivers: Sequence[Probe], deadline: Deadline) -> None:
