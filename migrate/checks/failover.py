@@ -47,23 +47,34 @@ def _judge(checkpoint: CarrierCheckpoint, hosts: tuple[str, ...] | None) -> tupl
     if carrier is None:
         return "fail", f"no device carries {where}"
     if carrier.is_standby:
-        if hosts is None:
-            return (
-                "unmeasured",
-                f"the standby carries {where}: whether that has a primary is unknown",
-            )
-        if checkpoint.host in hosts:
-            return "fail", f"the standby {carrier.device} carries {where}, which has a primary"
-        return "pass", f"the standby carries {where}, which has no primary"
+        return _judge_standby(carrier, checkpoint.host, hosts, where)
+    if not carrier.driver:
+        return "unmeasured", f"the driver of {carrier.device}, which carries {where}, is not known"
     sent, received = carrier.sent, carrier.received
     if sent is not None and sent >= FEW and received == 0:
         return "fail", f"the primary {carrier.device} sends {where}, and receives nothing"
     return "pass", f"the primary carries {where}"
 
 
+def _judge_standby(
+    carrier: Carrier, host: str, hosts: tuple[str, ...] | None, where: str
+) -> tuple[CheckResult, str]:
+    """It is right for the standby to carry only where the host has no primary."""
+    if hosts is None:
+        return (
+            "unmeasured",
+            f"the standby carries {where}: whether that has a primary is unknown",
+        )
+    if host in hosts:
+        return "fail", f"the standby {carrier.device} carries {where}, which has a primary"
+    return "pass", f"the standby carries {where}, which has no primary"
+
+
 def _name(carrier: Carrier | None) -> str:
     if carrier is None:
         return "nothing"
+    if not carrier.driver:
+        return "not known"
     return "standby" if carrier.is_standby else "primary"
 
 

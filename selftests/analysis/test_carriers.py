@@ -146,6 +146,19 @@ def test_a_log_that_overflowed_does_not_tell_who_carried() -> None:
     assert verdict is not None and verdict.result == "unmeasured"
 
 
+def test_a_device_without_a_known_driver_is_not_taken_for_the_primary() -> None:
+    recording, case = recorded("failover")
+    events = [
+        event.model_copy(update={"data": {**event.data, "driver": ""}})
+        if event.source == "probe" and event.data["driver"] == "igbvf"
+        else event
+        for event in recording.events
+    ]
+    _, verdict = judged(with_events(with_primaries(recording, "a", "b"), events), case)
+    assert verdict is not None
+    assert (verdict.result, verdict.measured) == ("unmeasured", "not known")
+
+
 def test_a_guest_on_no_one_host_is_not_judged_at_the_end() -> None:
     recording, case = recorded("failover")
     hop = recording.hops[0]
