@@ -198,7 +198,9 @@ def _begin(domain: Domain, move: Move) -> BackgroundCall:
     # A disk lies in a folder that both hosts see and is opened with cache=none, so it is safe to
     # move; but libvirt knows only network file systems to be shared, and takes others for unsafe.
     flags = {"live", "unsafe"}
-    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
+    address = move.target.host.migration_address
+    # What listens for the guest does so there alone, whatever the target's qemu.conf says.
+    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{address}", "listen_address": address}
     if policy.transport == "peer-to-peer":
         flags.add("peer-to-peer")
     if policy.may_postcopy:
