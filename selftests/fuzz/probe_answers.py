@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from migrate.clock import Deadline
-from migrate.guest.probe import PROTOCOL, Probe
+from migrate.guest.probe import Probe
+from migrate.guest.probe_channel import PROTOCOL
 from selftests.fuzz.lane import Lane
 
 AT = 4_711_000_000_000
@@ -27,19 +28,19 @@ class Answering:
         self.asked: list[bytes] = []
 
     def send(self, data: bytes) -> None:
-        """See :class:`migrate.guest.probe.ProbeTransport`."""
+        """See :class:`migrate.guest.transport.ProbeTransport`."""
         number = json.loads(data)["id"]
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.asked.append(answer.replace(b'"id": 1,', b'"id": %d,' % number) + b"\n")
 
     def receive(self, deadline: Deadline) -> bytes:
-        """See :class:`migrate.guest.probe.ProbeTransport`."""
+        """See :class:`migrate.guest.transport.ProbeTransport`."""
         if not self.asked:
             raise TimeoutError("nothing came from the probe")
         return self.asked.pop()
 
     def close(self) -> None:
-        """See :class:`migrate.guest.probe.ProbeTransport`."""
+        """See :class:`migrate.guest.transport.ProbeTransport`."""
 
 
 def _records(shape: str, *records: tuple[int, ...]) -> dict[str, Any]:
