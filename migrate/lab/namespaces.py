@@ -11,7 +11,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
-from migrate.drivers.shell import Completed, run, tail
+from migrate.drivers.shell import Completed, piped, run, tail
 from migrate.errors import HostError
 from migrate.images.cache import build_once
 from migrate.lab.api import Power
@@ -133,6 +133,30 @@ def keep_capabilities(record: LabRecord) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class HerePrograms:
+    """Programs of this machine, in a namespace that a prefix of their argument lists enters."""
+
+    prefix: Sequence[str] = ()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """See Runs."""
+        return run([*self.prefix, *argv], deadline, text=text, check=check)
+
+    def piped(
+        self, argv: Sequence[str], _deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """See Programs."""
+        return piped([*self.prefix, *argv])
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceHost:
     """A host made of namespaces on this machine, entered by way of its process 1."""
 
@@ -159,6 +183,12 @@ class NamespaceHost:
     ) -> Completed:
         """Run a program inside the host's namespaces and root."""
         return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
+
+    def piped(
+        self, argv: Sequence[str], _deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """See Programs."""
+        return piped(self.enter(argv))
 
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on the host, without our environment."""

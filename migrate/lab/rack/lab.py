@@ -23,7 +23,7 @@ from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Place
+from migrate.lab.api import Place, Programs
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
@@ -61,6 +61,11 @@ class RackLab:
             name: _remote(name, host, program) for name, host in config.hosts.items()
         }
         self.peer_ssh = Connection(resolve(config.peer.ssh, "peer"))
+
+    @property
+    def surroundings(self) -> Mapping[str, Programs]:
+        """See Lab; its fabric is not ours to look into."""
+        return {"peer": self.peer_ssh}
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:
