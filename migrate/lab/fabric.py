@@ -23,7 +23,7 @@ from migrate.drivers.shell import run
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Host, Place, Programs
 from migrate.lab.config import cache_folder
-from migrate.lab.namespaces import HerePrograms
+from migrate.lab.programs import Entered, HerePrograms
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
 from migrate.model import HostFacts
@@ -84,8 +84,8 @@ class FabricLab:
     def surroundings(self) -> Mapping[str, Programs]:
         """See Lab; both are namespaces of this machine."""
         return {
-            "fabric": HerePrograms(self.in_fabric([])),
-            "peer": HerePrograms(self.beside_peer([])),
+            "fabric": Entered(HerePrograms(), self.in_fabric([])),
+            "peer": Entered(HerePrograms(), self.beside_peer([])),
         }
 
     def in_fabric(self, argv: Sequence[str]) -> list[str]:

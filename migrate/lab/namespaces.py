@@ -133,30 +133,6 @@ def keep_capabilities(record: LabRecord) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class HerePrograms:
-    """Programs of this machine, in a namespace that a prefix of their argument lists enters."""
-
-    prefix: Sequence[str] = ()
-
-    def run(
-        self,
-        argv: Sequence[str],
-        deadline: Deadline,
-        *,
-        text: str | None = None,
-        check: bool = True,
-    ) -> Completed:
-        """See Runs."""
-        return run([*self.prefix, *argv], deadline, text=text, check=check)
-
-    def piped(
-        self, argv: Sequence[str], _deadline: Deadline
-    ) -> AbstractContextManager[socket.socket]:
-        """See Programs."""
-        return piped([*self.prefix, *argv])
-
-
-@dataclass(frozen=True, slots=True)
 class NamespaceHost:
     """A host made of namespaces on this machine, entered by way of its process 1."""
 

@@ -14,7 +14,7 @@ import logging
 import select
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_interface
@@ -26,7 +26,7 @@ from migrate.formats.frames import Address, Answer, End
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Lab, Programs, Runs
 from migrate.lab.config import cache_folder
-from migrate.lab.namespaces import HerePrograms
+from migrate.lab.programs import HerePrograms
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Scan, Value
 
@@ -77,6 +77,8 @@ class Place:
     name: str
     programs: Programs
     bridge: str
+    nearest: Mapping[str, Collection[str]]
+    """Links, by their station, of which every port is tried from here."""
 
 
 def scan_lab(lab: Lab, hosts: Collection[str] = ()) -> tuple[Scan, ...]:
@@ -89,19 +91,20 @@ def scan_lab(lab: Lab, hosts: Collection[str] = ()) -> tuple[Scan, ...]:
         stations.append(look_at(programs, name, deadline, may_answer=name == "peer"))
     stations.append(look_at(HerePrograms(), "controller", deadline))
     places = [
-        Place(name, host, host.resources.bridge)
+        Place(name, host, host.resources.bridge, {name: (host.resources.bridge,)})
         for name, host in lab.hosts.items()
         if not hosts or name in hosts
     ]
     if "fabric" in surroundings and not hosts:
-        places.append(Place("fabric", surroundings["fabric"], DATA_BRIDGE))
+        nearest = {"fabric": (DATA_BRIDGE,), "peer": (lab.peer_interface,)}
+        places.append(Place("fabric", surroundings["fabric"], DATA_BRIDGE, nearest))
     guest = IPv4Address(lab.guest_address)
     program = str(ensure_image("tiny", cache_folder()).probe)
     scans: list[Scan] = []
     for place in places:
         LOGGER.info("asking everything of ours from %s's bridge %s", place.name, place.bridge)
         with bridge_port(place, program, deadline) as port:
-            scans += scan(port, place.name, stations, guest, deadline, lab.patience)
+            scans += scan(port, place, stations, guest, deadline, lab.patience)
     return tuple(scans)
 
 
@@ -148,13 +151,16 @@ def links_of(runs: Runs, deadline: Deadline) -> Iterator[LinkAddresses]:
 
 def _targets(station: Station) -> Iterator[End]:
     """Each address by each MAC; one of a link alone by that link's."""
-    macs = dict.fromkeys(bytes.fromhex(link.mac.replace(":", "")) for link in station.links)
+    macs = dict.fromkeys(_bytes(link) for link in station.links)
     for link in station.links:
-        own = bytes.fromhex(link.mac.replace(":", ""))
         for text in link.addresses:
             address = ip_interface(text).ip
-            for mac in (own,) if address.is_link_local else macs:
+            for mac in (_bytes(link),) if address.is_link_local else macs:
                 yield End(mac, address)
+
+
+def _bytes(link: LinkAddresses) -> bytes:
+    return bytes.fromhex(link.mac.replace(":", ""))
 
 
 def _sources(station: Station, guest: IPv4Address) -> tuple[Address, ...]:
@@ -164,17 +170,19 @@ def _sources(station: Station, guest: IPv4Address) -> tuple[Address, ...]:
     return tuple(dict.fromkeys((guest, *neighbours)))
 
 
-def _questions(station: Station, guest: IPv4Address, *, every_port: bool) -> Iterator[bytes]:
+def _questions(station: Station, guest: IPv4Address, nearest: Collection[str]) -> Iterator[bytes]:
+    """Every TCP port by the MACs of the links that are nearest; by others the ports that are known
+    or used."""
+    near = {_bytes(link) for link in station.links if link.name in nearest}
+    ports = sorted({*KNOWN, *station.ports})
     sources = _sources(station, guest)
-    ports = frames.EVERY_PORT if every_port else sorted({*KNOWN, *station.ports})
     for there in _targets(station):
-        for source in sources:
-            if source.version == there.address.version and not source.is_link_local:
-                yield from _knock(End(MAC, source), there)
         here = End(MAC, guest if there.address.version == 4 else OUR_LINK_LOCAL)
-        yield from _knock(here, there)
-        yield from frames.datagrams(here, there, sorted({*KNOWN, *station.ports}))
-        yield from frames.syns(here, there, ports)
+        others = (source for source in sources if source.version == there.address.version)
+        for end in (here, *(End(MAC, source) for source in others)):
+            yield from _knock(end, there)
+        yield from frames.datagrams(here, there, ports)
+        yield from frames.syns(here, there, frames.EVERY_PORT if there.mac in near else ports)
 
 
 def _knock(here: End, there: End) -> Iterator[bytes]:
@@ -265,27 +273,25 @@ class _Exchange:
 
 def scan(
     port: socket.socket,
-    place: str,
+    place: Place,
     stations: Sequence[Station],
     guest: IPv4Address,
     deadline: Deadline,
     patience: float = 1.0,
 ) -> tuple[Scan, ...]:
-    """Ask every station from one place: at every port what is nearest to it and the peer, at the
-    known and the used ones what is farther away, which others are near."""
+    """Ask every station from one place."""
     asked: dict[str, int] = {}
     ours = {source for station in stations for source in _sources(station, guest)}
     port.setblocking(False)
     exchange = _Exchange(port, frozenset({*ours, OUR_LINK_LOCAL}))
     exchange.send(_to_everybody(guest), deadline)
     for station in stations:
-        every = station.name in (place, "peer")
-        questions = _questions(station, guest, every_port=every)
-        asked[station.name] = exchange.send(questions, deadline)
+        nearest = place.nearest.get(station.name, ())
+        asked[station.name] = exchange.send(_questions(station, guest, nearest), deadline)
     exchange.hear_out(SILENCE_S * patience, deadline)
     return tuple(
         Scan(
-            place=place,
+            place=place.name,
             station=station.name,
             asked=asked[station.name],
             answers=tuple(_of(station, exchange.answers)),
