@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from migrate.clock import Deadline
+from migrate.drivers.netns import inside
 from migrate.lab import fabric_kind
 from migrate.lab.config import state_folder
 
@@ -63,6 +65,21 @@ def traces(name: str) -> list[str]:
     if any(mark in Path("/proc/self/mountinfo").read_text() for mark in marks):
         found.append("a mount of this machine")
     return found
+
+
+def listening_in(namespace: Path, kind: socket.SocketKind, at: str) -> socket.socket:
+    """A socket in a network namespace, on a port that is free there, of IPv6 if ``at`` is."""
+
+    def made() -> socket.socket:
+        opened = socket.socket(socket.AF_INET6 if ":" in at else socket.AF_INET, kind)
+        if ":" in at:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((at, 0))
+        if kind == socket.SOCK_STREAM:
+            opened.listen()
+        return opened
+
+    return inside(namespace, "listen", made, soon())
 
 
 def unpack_newc(archive: bytes) -> dict[str, tuple[int, bytes]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from migrate.drivers.netns import inside
 from migrate.formats import frames
 from migrate.formats.frames import End
 from migrate.images.initramfs import ensure_image
@@ -21,23 +20,12 @@ from migrate.lab.reach import MAC, MULTICAST, Place, bridge_port, look_at, scan_
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Scan
 from migrate.report import reach as report
-from selftests.helpers import soon
+from selftests.helpers import listening_in, soon
 
 
-def listening(host: NamespaceHost, kind: socket.SocketKind, family: int, at: str) -> socket.socket:
+def listening(host: NamespaceHost, kind: socket.SocketKind, at: str) -> socket.socket:
     """A socket of the host that listens at an address."""
-
-    def made() -> socket.socket:
-        opened = socket.socket(family, kind)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((at, 0))
-        if kind == socket.SOCK_STREAM:
-            opened.listen()
-        return opened
-
-    namespace = Path(f"/proc/{host.init_pid}/ns/net")
-    return inside(namespace, "listen", made, soon())
+    return listening_in(Path(f"/proc/{host.init_pid}/ns/net"), kind, at)
 
 
 @contextmanager
@@ -88,8 +76,8 @@ def test_what_listens_on_the_guests_bridge_is_found(shared_lab: LocalLab) -> Non
     host = shared_lab.hosts["a"]
     with (
         careless(host),
-        listening(host, socket.SOCK_STREAM, socket.AF_INET, "0.0.0.0") as four,
-        listening(host, socket.SOCK_STREAM, socket.AF_INET6, "::") as six,
+        listening(host, socket.SOCK_STREAM, "0.0.0.0") as four,
+        listening(host, socket.SOCK_STREAM, "::") as six,
     ):
         scans = scan_lab(shared_lab, ["a"])
         ports = four.getsockname()[1], six.getsockname()[1]
@@ -113,7 +101,7 @@ def test_a_datagram_of_which_no_answer_would_tell_does_not_arrive(
     place = Place(name, host, DATA_BRIDGE, {})
     program = str(ensure_image("tiny", cache_folder()).probe)
     with (
-        listening(host, socket.SOCK_DGRAM, socket.AF_INET, "0.0.0.0") as service,
+        listening(host, socket.SOCK_DGRAM, "0.0.0.0") as service,
         bridge_port(place, program, soon()) as port,
     ):
         number = service.getsockname()[1]
@@ -123,7 +111,7 @@ def test_a_datagram_of_which_no_answer_would_tell_does_not_arrive(
                 (frame,) = frames.datagrams(End(MAC, source), there, [number])
                 port.sendall(frames.framed(frame))
         other = shared_lab.hosts["b" if name == "a" else "a"]
-        with listening(other, socket.SOCK_DGRAM, socket.AF_INET, "0.0.0.0") as sender:
+        with listening(other, socket.SOCK_DGRAM, "0.0.0.0") as sender:
             sender.sendto(b"on the hosts' own network", (str(address), number))
         service.settimeout(20)
         assert service.recv(100) == b"on the hosts' own network", "and nothing before that"
