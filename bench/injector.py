@@ -19,7 +19,7 @@ from bench.delay_line import Line
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.shell import run
 from migrate.errors import HostError, MeasurementError
-from migrate.guest.probe import PipeTransport
+from migrate.guest.transport import PipeTransport
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Direction

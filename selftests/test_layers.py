@@ -29,7 +29,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
     "subprocess": (
         *("drivers.shell", "lab.namespaces", "lab.fabric", "lab.api", "lab.rack.lab"),
-        *("images.kernel", "images.initramfs", "guest.probe", "cli.lab"),
+        *("images.kernel", "images.initramfs", "guest.transport", "cli.lab"),
     ),
     "duckdb": ("results.database",),
     "scipy": ("statistics.significance",),

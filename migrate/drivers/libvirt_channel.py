@@ -13,7 +13,7 @@ from migrate.clock import Deadline
 
 class Channel:
     """A byte stream to a virtio-serial port: the probe's transport (see
-    :mod:`migrate.guest.probe`).
+    :mod:`migrate.guest.transport`).
     """
 
     def __init__(self, stream: libvirt.virStream, host: str) -> None:

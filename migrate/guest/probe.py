@@ -1,33 +1,25 @@
-"""The controller's side of the probe: typed calls, one JSON object a line each way.
+"""The controller's side of the probe: typed calls.
 
 The same program answers in the guest (over a virtio-serial channel) and on the fabric (over its
 standard input and output); what it is told and what it answers is in ``guest-images/README.md``.
-Every call ends by a deadline. Clock stamps are the probe's own ``CLOCK_MONOTONIC`` until a caller
-maps them by :meth:`Probe.clock_offset`.
+Clock stamps are the probe's own ``CLOCK_MONOTONIC`` until a caller maps them by
+:meth:`Probe.clock_offset`.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import os
-import selectors
-import subprocess
-from collections.abc import Collection
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from migrate.clock import Deadline, Offset, offset_of
-from migrate.errors import GuestError
-from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value, WorkSample
+from migrate.guest.answers import Announcement, Jump, StreamCounts
+from migrate.guest.probe_channel import PATIENCE_S, ProbeChannel, Reply
+from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, WorkSample
 from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
-PROTOCOL = 3
-PATIENCE_S = 10.0
-"""How long a call may take that was handed no deadline."""
 PAGE_RECORDS = 5000
 """Records of a log that are asked for at once: some 130 kB a line."""
 MIB_S = 20.0
@@ -38,239 +30,8 @@ _SEND = np.dtype([("sent_ns", "<u8")])
 _RECEIPT = np.dtype([("seq", "<u4"), ("received_ns", "<u8")])
 
 
-class ProbeTransport(Protocol):
-    """Carries bytes to a probe and back; its owner closes it."""
-
-    def send(self, data: bytes) -> None:
-        """Hand over all of ``data``; ConnectionError when the other side is gone."""
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """Some bytes, at least one; TimeoutError at the deadline, ConnectionError when gone."""
-
-    def close(self) -> None:
-        """Let go of the channel; the process or port at its end is not touched."""
-
-
-class PipeTransport:
-    """A probe that was started with pipes as its standard input and output; it ends at close."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        if process.stdin is None or process.stdout is None:
-            raise ValueError("the probe needs pipes for its standard input and output")
-        self._input = process.stdin
-        self._output = process.stdout
-        os.set_blocking(self._input.fileno(), False)
-        os.set_blocking(self._output.fileno(), False)
-
-    def send(self, data: bytes) -> None:
-        """See :class:`Transport`; a pipe that takes no more counts as gone: requests are short."""
-        try:
-            sent = os.write(self._input.fileno(), data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            raise ConnectionError("the probe no longer reads what it is told")
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """See :class:`Transport`."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._output, selectors.EVENT_READ)
-            if not selector.select(deadline.left()):
-                raise TimeoutError("nothing came from the probe")
-        data = os.read(self._output.fileno(), 1 << 16)
-        if not data:
-            raise ConnectionError("the probe has ended")
-        return data
-
-    def close(self) -> None:
-        """See :class:`Transport`."""
-        self._input.close()
-        self._output.close()
-
-
-class Hello(Value):
-    """Who answers."""
-
-    protocol: int
-    version: str
-    pid: int
-    fifo: bool
-    """Whether the stream's thread runs with real-time priority."""
-    uptime_ms: int
-    mono_ns: int
-    real_ns: int
-
-
-class StreamCounts(Value):
-    """One side's account of its stream; stamps by its own clock, 0 before the first packet."""
-
-    open: bool
-    sending: bool
-    sent: int
-    skipped: int
-    """Slots that were missed because the sender was late; they used up no number."""
-    send_errors: int
-    """Numbers that the kernel refused to send; to the receiver they are lost."""
-    first_sent_ns: int
-    last_sent_ns: int
-    received: int
-    strays: int
-    unlogged: int
-    """Arrivals that no longer found room in the log: it tells of none after the last row."""
-    dropped_records: int
-    """Arrivals or receipts that no longer found room in a log."""
-    socket_drops: int
-    """Arrivals that the kernel dropped because the probe was too slow: not the network's loss."""
-    jumps: int
-
-
-class Jump(Value):
-    """The sender's tick came late: from ``at_ns``, ``delta_ns`` passed instead of one interval."""
-
-    at_ns: int
-    delta_ns: int
-
-
-class Announcement(Value):
-    """A frame that tells switches or neighbours where a MAC is."""
-
-    at_ns: int
-    kind: str
-    """``rarp``, ``garp`` (gratuitous ARP), ``arp``, ``na`` (IPv6 neighbour advertisement), or
-    ``tcp``: the first frame of TCP after 30 ms without any."""
-    mac: str
-    """Of the sender, from the Ethernet header."""
-    length: int
-
-
-Reply = dict[str, Any]
-_Shape = TypeVar("_Shape", bound=Value)
-
-
-class Probe:
-    """A probe at the other end of ``transport``; ``where`` names it in errors."""
-
-    def __init__(self, transport: ProbeTransport, where: str) -> None:
-        self.where = where
-        self._transport = transport
-        self._next_id = 1
-        self._buffer = b""
-        self._noise = b""
-
-    # --- the channel ----------------------------------------------------------------------------
-
-    def reconnect(self, transport: ProbeTransport, where: str | None = None) -> None:
-        """Go on over another channel to the same probe, e.g. on the host that the guest moved to:
-        ``where`` names it in errors from now on.
-
-        The old channel is the caller's to close. Ask :meth:`ready` next.
-        """
-        self.where = where or self.where
-        self._transport = transport
-        self._buffer = b""
-
-    def ready(self, deadline: Deadline) -> Hello:
-        """Wait until the probe answers; GuestError at the deadline, or if it is another protocol.
-
-        The empty line ends what an earlier controller may have left half said.
-        """
-        asked: set[int] = set()
-        self._noise = b""
-        while True:
-            try:
-                asked.add(self._send("hello", {}, before=b"\n"))
-                return self._greeted(self._answer(asked, deadline.sooner(1.0)))
-            except TimeoutError as silence:
-                if deadline.passed():
-                    raise self._silent("hello") from silence
-            except ConnectionError as gone:
-                raise self._lost("hello", gone) from gone
-
-    def call(self, do: str, deadline: Deadline | None = None, **parameters: object) -> Reply:
-        """One request and its answer without ``id`` and ``ok``.
-
-        GuestError if the probe refuses, is gone, or is silent until the deadline.
-        """
-        deadline = deadline or Deadline.after(PATIENCE_S)
-        self._noise = b""
-        try:
-            return self._accepted(do, self._answer({self._send(do, parameters)}, deadline))
-        except TimeoutError as silence:
-            raise self._silent(do) from silence
-        except ConnectionError as gone:
-            raise self._lost(do, gone) from gone
-
-    def _send(self, do: str, parameters: Reply, before: bytes = b"") -> int:
-        number = self._next_id
-        self._next_id += 1
-        request = {"id": number, "do": do, **parameters}
-        self._transport.send(before + json.dumps(request).encode() + b"\n")
-        return number
-
-    def _answer(self, asked: Collection[int], deadline: Deadline) -> Reply:
-        """The next answer to one of the requests ``asked``; what else comes is dropped."""
-        while True:
-            line = self._line(deadline)
-            try:
-                reply = json.loads(line)
-            except ValueError:
-                reply = None
-            if isinstance(reply, dict) and reply.get("id") in asked:
-                return reply
-            self._noise = (self._noise + line + b"\n")[-500:]
-
-    def _line(self, deadline: Deadline) -> bytes:
-        parts = [self._buffer]
-        while b"\n" not in parts[-1]:
-            try:
-                parts.append(self._transport.receive(deadline))
-            except TimeoutError:
-                self._buffer = b"".join(parts)
-                raise
-        line, _, self._buffer = b"".join(parts).partition(b"\n")
-        return line
-
-    def _accepted(self, do: str, reply: Reply) -> Reply:
-        if reply.pop("ok", False) is not True:
-            raise GuestError(f"probe: {do}", host=self.where, said=str(reply.get("error", reply)))
-        del reply["id"]
-        return reply
-
-    def _greeted(self, reply: Reply) -> Hello:
-        reply = self._accepted("hello", reply)
-        if reply.get("protocol") != PROTOCOL:
-            raise GuestError(
-                "probe: hello",
-                host=self.where,
-                said=f"it speaks protocol {reply.get('protocol')}, this version {PROTOCOL}",
-                remedy="build the guest image anew, or put this version's probe on the disk",
-            )
-        return self._shaped(Hello, reply)
-
-    def _silent(self, do: str) -> GuestError:
-        said = (self._noise + self._buffer)[-500:].decode(errors="replace").strip()
-        return GuestError(
-            f"the probe did not answer {do}",
-            host=self.where,
-            said=said or "nothing was received",
-            remedy="look at the guest's serial console: does it run, and the probe in it?",
-        )
-
-    def _lost(self, do: str, gone: ConnectionError) -> GuestError:
-        return GuestError(
-            f"the channel to the probe broke at {do}",
-            host=self.where,
-            said=str(gone),
-            remedy="look at the guest's serial console, and at its log",
-        )
-
-    def _shaped(self, shape: type[_Shape], reply: Reply) -> _Shape:
-        try:
-            return shape.model_validate(reply)
-        except ValidationError as wrong:
-            raise GuestError(
-                f"the probe's answer is no {shape.__name__}", host=self.where, said=str(wrong)
-            ) from wrong
+class Probe(ProbeChannel):
+    """A probe, asked by typed calls: each raises GuestError for an answer that is none."""
 
     # --- clock and network ----------------------------------------------------------------------
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
 from migrate.clock import until
+from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.qmp import ask
 from migrate.errors import HostError
 from migrate.formats.qapi import KEPT, QUEUE, RUN_STATUS
@@ -69,6 +71,25 @@ def test_a_qemu_that_does_not_start_is_told_in_its_own_words(
         pytest.fail("it started")
     assert "no-such-machine" in caught.value.said
     assert left(host) == ""
+
+
+def test_a_qemu_that_had_ended_before_anybody_looked_is_told_as_well(
+    host: NamespaceHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder has come and gone by then."""
+
+    class EndedCall(BackgroundCall):
+        def __init__(self, tried: str, function: Callable[[], object]) -> None:
+            super().__init__(tried, function)
+            assert self.wait(soon())
+
+    monkeypatch.setattr(module, "_MACHINE", ("-machine", "no-such-machine"))
+    monkeypatch.setattr(module, "BackgroundCall", EndedCall)
+    deadline = soon()
+    with pytest.raises(HostError) as caught, throwaway_guest(host, "none", deadline):
+        pytest.fail("it started")
+    assert "no-such-machine" in caught.value.said
+    assert not deadline.passed()
 
 
 def test_a_qemu_that_hangs_is_ended(host: NamespaceHost) -> None:
