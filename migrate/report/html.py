@@ -1,7 +1,7 @@
 """``report.html``: one file that opens offline, made from a run folder alone.
 
 A door of jinja2: here it writes HTML, escapes all that it is given and refuses unknown names.
-Figures are JSON in the page and drawn when they come into view.
+Figures are pieces of HTML with their drawing, complete without a script.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from migrate.checks import quarantine
 from migrate.errors import MeasurementError
 from migrate.model import DIRECTIONS, Attempt, Event, MachineRecording, Sample
 from migrate.model.recording import Arrivals
-from migrate.report.figure import figure
+from migrate.report.figure import HELP, figure, script, style
 from migrate.report.figure_data import FigureData
 from migrate.report.machines import describe, machine_sections
 from migrate.report.move_details import sections
@@ -30,8 +30,6 @@ from migrate.results.writer import RunWriter
 
 Content = TypeVar("Content")
 
-POINTS = 80_000
-"""Points of all figures together, per direction: many attempts get fewer points each."""
 EVENTS = 500
 """Events listed for an attempt; ``events.jsonl`` has them all."""
 GAPS = 300
@@ -54,14 +52,12 @@ def write_report(folder: Path) -> Path:
 def render(record: RunRecord) -> str:
     """The whole page as HTML."""
     import jinja2  # noqa: PLC0415 - heavy
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - heavy
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("migrate.report").joinpath("report.html.j2").read_text("utf-8")
     attempts = [record_of_attempt.attempt for record_of_attempt in record.attempts]
-    points = max(300, min(4000, POINTS // max(1, len(attempts))))
     return environment.from_string(source).render(
         run=record.run,
         unfinished=record.unfinished,
@@ -72,13 +68,15 @@ def render(record: RunRecord) -> str:
         void=sum(bool(attempt.void) for attempt in attempts),
         excused=sum(bool(quarantine.excuses(record.run, attempt)) for attempt in attempts),
         expired=len(quarantine.expired(record.run)),
-        attempts=[_section(record_of_attempt, points) for record_of_attempt in record.attempts],
-        plotly=get_plotlyjs(),
+        attempts=[_section(record_of_attempt) for record_of_attempt in record.attempts],
+        figure_style=style(),
+        figure_script=script(),
+        figure_help=HELP,
         described=describe,
     )
 
 
-def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
+def _section(record: AttemptRecord) -> dict[str, Any]:
     attempt = record.attempt
     damage: list[str] = []
     events: Sequence[Event] = _whole(record.events, damage) or ()
@@ -86,14 +84,13 @@ def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
     samples: Sequence[Sample] = _whole(record.samples, damage) or ()
     machines: Sequence[MachineRecording] = _whole(record.machines, damage) or ()
     gaps = attempt.gaps or ()
-    data = FigureData(attempt, arrivals, samples, events, machines, points)
+    data = FigureData(attempt, arrivals, samples, events, machines)
     return {
         "damage": damage,
         "id": f"{attempt.case.id}/{attempt.number}",
         "attempt": attempt,
         "headline": headline(attempt),
-        "figure": in_script(figure(data)),
-        "downsampled": any(len(log) > points for log in arrivals.values()),
+        "figure": figure(data, headline(attempt)),
         "gaps": [{"ms": f"{data.ms(gap.begin_ns):+.1f}", "gap": gap} for gap in gaps[:GAPS]],
         "more_gaps": max(0, len(gaps) - GAPS),
         "unmeasured": [
@@ -152,8 +149,3 @@ def _outage_text(outage: FigureValue) -> str:
     if outage.at_least or low == high:
         return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
     return f"{low:.1f} to {high:.1f} ms"
-
-
-def in_script(text: str) -> str:
-    """JSON escaped so that it can't end its script element."""
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
