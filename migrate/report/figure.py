@@ -31,7 +31,48 @@ PANEL_PX = 190
 """Height of each panel below the lanes."""
 
 
-def figure(data: FigureData) -> str:
+HELP = (
+    "Left to right is time. Each dot is one packet: across, when it was sent; up, how long it took "
+    "to arrive (the scale is logarithmic). A red line at the bottom is packets that never arrived. "
+    "Orange is a gap: from the last packet served to the next one served, with its length and "
+    "error. Drag to zoom, double-click to go back."
+)
+_SCRIPT = """
+const draw = (place) => {
+  if (place.classList.contains("drawn")) return;
+  place.classList.add("drawn");
+  const figure = JSON.parse(place.nextElementSibling.textContent);
+  Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false });
+};
+const watch = new IntersectionObserver((seen) => {
+  for (const one of seen) if (one.isIntersecting) { watch.unobserve(one.target); draw(one.target); }
+}, { rootMargin: "600px" });
+document.querySelectorAll(".plot").forEach((place) => watch.observe(place));
+"""
+
+
+def style() -> str:
+    """What figures need in the page's style."""
+    return ".plot { min-height: 760px; background: #fff; }"
+
+
+def script() -> str:
+    """What figures need as a script at the end of the page."""
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - heavy
+
+    return f"{get_plotlyjs()}{_SCRIPT}"
+
+
+def figure(data: FigureData, title: str = "") -> str:
+    """A figure as a piece of HTML."""
+    text = plot(data).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return (
+        f'<div class="plot" role="img" aria-label="{html.escape(title)}"></div>'
+        f'<script type="application/json">{text}</script>'
+    )
+
+
+def plot(data: FigureData) -> str:
     """A plotly figure as JSON text, without the library."""
     from plotly import graph_objects as go  # noqa: PLC0415 - heavy
     from plotly.subplots import make_subplots  # noqa: PLC0415 - heavy
