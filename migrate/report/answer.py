@@ -112,5 +112,5 @@ def too_close_line(ranks: RowRanks) -> str:
                 "all rows" if len(labels) == len(column.medians) else " and ".join(labels)
                 for labels in column.alike
             )
-            parts.append(f"{column.column.name}: {'; '.join(sets)}")
-    return f"{TOO_CLOSE.capitalize()}, too: {'. '.join(parts)}." if parts else ""
+            parts.append(f"{column.column.name} ({'; '.join(sets)})")
+    return f"Also {TOO_CLOSE}: {'; '.join(parts)}." if parts else ""

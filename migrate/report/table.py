@@ -25,6 +25,8 @@ from migrate.results.reader import UnreadableAttempt
 from migrate.statistics.censored import bounds_text, median, quantile
 
 NO_PHASE = "no such phase"
+MOST_CHECKS = 2
+"""Checks that a row names, of those that did not pass."""
 
 PARTS_TITLE = "Outage by part of the move: the longest gap of each part, never a sum"
 
@@ -196,14 +198,16 @@ def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
 
 
 def _checks(wrong: Sequence[Verdict]) -> tuple[str, ...]:
-    """Each check that did not pass once, with the figures of its first failure."""
+    """Each check that did not pass once, failures first, with the figures of its first one."""
     by_check: dict[str, list[Verdict]] = {}
     for verdict in sorted(wrong, key=lambda verdict: verdict.result != "fail"):
         by_check.setdefault(verdict.check, []).append(verdict)
-    return tuple(
+    named = [
         verdict_text(verdicts[0]) + (f" ({len(verdicts)} times)" if len(verdicts) > 1 else "")
         for verdicts in by_check.values()
-    )
+    ]
+    more = len(named) - MOST_CHECKS
+    return (*named[:MOST_CHECKS], *([f"and {more} more"] if more > 0 else []))
 
 
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:

@@ -368,8 +368,8 @@ def test_for_a_pipe_five_modes_fit_a_line_and_no_word_is_broken(width: int) -> N
     for grid in (of, of.parts):
         for cell in (*map(Cell, grid.heads), *(cell for row in grid.rows for cell in row)):
             assert words.issuperset(re.split(r"\s+|(?<=\.\.)", cell.line()))
-    (line,) = [line for line in text.splitlines() if line.startswith("Too close to rank, too: ")]
-    assert "guest stall: all rows" in line
+    (line,) = [line for line in text.splitlines() if "guest stall (all rows)" in line]
+    assert line.startswith("Also too close to rank: ")
     assert "indistinguishable" not in text
 
 

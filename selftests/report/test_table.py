@@ -168,7 +168,7 @@ def test_with_five_what_is_far_apart_is_ranked() -> None:
 
 def test_all_that_is_too_close_besides_is_one_line() -> None:
     line = too_close_line(rank_rows(modes(5)))
-    assert line == "Too close to rank, too: guest stall: all rows. total time: all rows."
+    assert line == "Also too close to rank: guest stall (all rows); total time (all rows)."
 
 
 def test_rows_that_must_not_be_compared_are_not_ranked_and_the_reason_is_said() -> None:
