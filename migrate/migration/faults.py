@@ -13,7 +13,7 @@ from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError, LabError
-from migrate.formats.qemu_migration import FAULT
+from migrate.formats.qemu_migration import FAULT, FAULT_OVER
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
@@ -79,7 +79,7 @@ class FaultInjection:
         told, when the move has ended."""
         with suppress(LabError):
             put_back()
-            self._note(f"fault over: {fault.do}", host)
+            self._note(FAULT_OVER + fault.do, host)
 
     def _note(self, name: str, host: Host) -> None:
         self.listener.add(Event(at_ns=now_ns(), source="controller", host=host.name, name=name))

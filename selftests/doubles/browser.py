@@ -1,7 +1,7 @@
 """A real browser without a window: Chromium, spoken to over two pipes in its DevTools protocol.
 
-Source: https://chromedevtools.github.io/devtools-protocol/; over ``--remote-debugging-pipe`` each
-message is JSON that ends with a zero byte, to its file descriptor 3 and from its 4.
+Source: https://chromedevtools.github.io/devtools-protocol/; over ``--remote-debugging-pipe`` its
+messages are JSON that ends with a zero byte, to its file descriptor 3 and from its 4.
 """
 
 from __future__ import annotations

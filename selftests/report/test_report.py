@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -23,7 +20,6 @@ from migrate.model import (
     Gap,
     HostFacts,
     Mode,
-    PhaseName,
     Policy,
     Problem,
     ReportedFigures,
@@ -31,12 +27,7 @@ from migrate.model import (
     Unmeasured,
     Verdict,
 )
-from migrate.model.recording import Arrivals
 from migrate.report.attempt_section import GAPS, headline
-from migrate.report.downsample import downsample, gap_edges, lost_stretches
-from migrate.report.figure import plot as figure
-from migrate.report.figure_data import FigureData, windows
-from migrate.report.figure_lanes import PHASES, labels
 from migrate.report.html import write_report
 from migrate.report.ranking import MOST_ROWS_COMPARED, rank_rows
 from migrate.report.table import NO_PHASE, RunTable, labelled, run_table
@@ -413,196 +404,6 @@ def test_no_control_character_reaches_a_terminal() -> None:
         assert "[bold]x[/bold]" in shown
 
 
-# --- thinning -----------------------------------------------------------------------------------
-
-
-def test_downsampling_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    log = synthetic.logs(attempt)["egress"]
-    gaps = tuple(gap for gap in attempt.gaps or () if gap.direction == "egress")
-    delay = (log.received_ns - log.sent_ns) / 1e6
-    rows = downsample(log.sent_ns / 1e6, delay, gap_edges(log, gaps), 400)
-    assert len(rows) < 700 < len(log)
-    assert np.all(np.diff(log.sent_ns[rows]) > 0)
-    assert {int(delay.argmin()), int(delay.argmax())} <= set(rows.tolist())
-    before = np.flatnonzero(log.sent_ns <= gaps[0].begin_ns)[-1]
-    after = np.flatnonzero(log.sent_ns >= gaps[0].begin_ns + gaps[0].length_ns)[0]
-    assert {int(before), int(after)} <= set(rows.tolist())
-
-
-def test_few_points_and_none_are_left_alone() -> None:
-    none = np.empty(0, dtype=np.int64)
-    assert len(downsample(none.astype(float), none.astype(float), none, 10)) == 0
-    assert downsample(np.array([2.0, 1.0]), np.zeros(2), none, 10).tolist() == [1, 0]
-    assert len(gap_edges(Arrivals.empty(), ())) == 0
-
-
-def test_what_never_arrived_is_drawn_where_it_was_sent() -> None:
-    seq = np.array([0, 1, 5, 6])
-    log = Arrivals(seq, seq * MS, seq * MS + 5)
-    assert lost_stretches(log) == [(2.0 * MS, 4.0 * MS)]
-    assert lost_stretches(Arrivals.empty()) == []
-
-
-# --- the picture --------------------------------------------------------------------------------
-
-
-def picture(attempt: Attempt, **fields: Any) -> dict[str, Any]:
-    seen = FigureData(attempt, synthetic.logs(attempt), synthetic.samples(), **fields)
-    return dict(json.loads(figure(seen)))
-
-
-def words(drawn: dict[str, Any]) -> str:
-    return json.dumps([note["text"] for note in drawn["layout"]["annotations"]])
-
-
-def test_the_picture_tells_gaps_with_errors_downtime_and_phases() -> None:
-    said = words(picture(synthetic.attempt(synthetic.case())))
-    for wanted in ("150.0 \\u00b1 2.0 ms", "810.0 \\u00b1 2.0 ms", "61.0 ms", "62.0 \\u00b1 1.0"):
-        assert wanted in said
-    for phase in ("precopy 1", "precopy 3", "stopped", "announce"):
-        assert phase in said
-
-
-def test_the_zero_of_the_picture_is_the_stop() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    drawn = picture(attempt)
-    assert "first stop" in drawn["layout"]["xaxis4"]["title"]["text"]
-    gaps = [shape for shape in drawn["layout"]["shapes"] if shape["line"].get("color") == "#d55e00"]
-    assert [(shape["x0"], shape["x1"]) for shape in gaps] == [(-5.0, 145.0), (-3.0, 807.0)]
-
-
-def failover_picture(**fields: Any) -> dict[str, Any]:
-    attempt = synthetic.failover()
-    seen = FigureData(
-        attempt, synthetic.logs(attempt), (), **({"events": synthetic.carried()} | fields)
-    )
-    return dict(json.loads(figure(seen)))
-
-
-def heights(drawn: dict[str, Any]) -> dict[str, float]:
-    axis = drawn["layout"]["yaxis"]
-    return dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
-
-
-def test_the_primary_and_the_carrier_of_the_traffic_have_lanes_of_their_own() -> None:
-    drawn = failover_picture()
-    at = heights(drawn)
-    assert list(at) == [
-        "phase",
-        "primary",
-        "traffic goes over",
-        "downtime reported",
-        "guest stall",
-    ]
-    assert list(at.values()) == [4, 3, 2, 1, 0]
-    written = {note["text"].strip(): note["y"] for note in drawn["layout"]["annotations"]}
-    assert written["standby"] == written["replug"] == at["primary"]
-    assert written["eth2 (igbvf)"] == written["eth1 (virtio_net)"] == at["traffic goes over"]
-    assert written["wait-unplug"] > at["phase"]
-
-
-def test_each_carrier_lasts_until_the_next_one_and_the_last_to_the_end() -> None:
-    drawn = failover_picture()
-    bars = [
-        (one["text"].partition("<br>")[0], min(one["x"]), max(one["x"]))
-        for one in drawn["data"]
-        if "begin ±" in str(one.get("text"))
-    ]
-    assert bars == [
-        ("eth2 (igbvf)", -3000, -790),
-        ("eth1 (virtio_net)", -790, 1200),
-        ("eth2 (igbvf)", 1200, 2499),
-    ]
-
-
-def test_a_carrier_that_is_taken_out_carries_until_then() -> None:
-    first, *rest = synthetic.carried()
-    gone = first.model_copy(update={"name": "lower-gone", "at_ns": rest[0].at_ns - 500 * MS})
-    drawn = failover_picture(events=[first, gone, *rest])
-    ends = [max(one["x"]) for one in drawn["data"] if "begin ±" in str(one.get("text"))]
-    assert ends == [-1290, 1200, 2499]
-
-
-def test_a_move_without_a_primary_has_no_lane_for_it() -> None:
-    lanes = ["phase", "downtime reported", "guest stall"]
-    assert list(heights(picture(synthetic.attempt(synthetic.case())))) == lanes
-    assert "primary" in heights(failover_picture(events=()))
-    assert "traffic goes over" not in heights(failover_picture(events=()))
-
-
-def test_the_name_of_a_device_comes_from_the_guest_and_is_no_markup() -> None:
-    (event, *_) = synthetic.carried()
-    hostile = event.model_copy(update={"data": {"device": "<b>x</b>", "driver": "<a href=x>"}})
-    said = json.dumps(failover_picture(events=[hostile]))
-    assert "<a href" not in said
-    assert "&lt;b&gt;x&lt;/b&gt; (&lt;a href=x&gt;)" in said
-
-
-def test_every_phase_has_a_colour() -> None:
-    assert set(PHASES) == set(get_args(PhaseName))
-
-
-def test_of_many_gaps_all_are_shaded_and_the_longest_labelled() -> None:
-    gaps = [synthetic.gap("egress", 10.0 * number, number / 100) for number in range(1, 501)]
-    drawn = picture(synthetic.attempt(synthetic.case(), gaps=gaps))
-    shaded = [s for s in drawn["layout"]["shapes"] if s["line"].get("color") == "#d55e00"]
-    assert len(shaded) == 500
-    said = words(drawn)
-    assert "5.0 \\u00b1" in said
-    assert "4.4 \\u00b1 2.0" in said
-    assert "4.3 \\u00b1 2.0" not in said
-
-
-def test_without_a_stop_the_zero_is_the_begin() -> None:
-    drawn = picture(synthetic.attempt(synthetic.case(), phases=(), outcome="failed"))
-    assert "begin of the attempt" in drawn["layout"]["xaxis4"]["title"]["text"]
-
-
-def test_an_attempt_without_measurements_still_has_a_figure() -> None:
-    attempt = synthetic.attempt(
-        synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=ReportedFigures()
-    )
-    said = words(dict(json.loads(figure(FigureData(attempt, {}, ())))))
-    assert said.count("not measured") == 4
-    assert said.count("not reported") == 1
-
-
-def test_a_stream_that_never_starts_says_that_nothing_arrived() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    seen = FigureData(attempt, {"egress": Arrivals.empty()}, ())
-    assert "nothing arrived" in words(dict(json.loads(figure(seen))))
-
-
-def test_no_name_of_a_phase_hides_another() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    seen = FigureData(attempt, {}, ())
-    _, move, _ = windows(seen)
-    per_letter = 7 * (move[1] - move[0]) / 1000
-    ends: dict[int, float] = {}
-    for x, level, text in labels(seen, move):
-        assert ends.get(level, -np.inf) <= x
-        ends[level] = x + per_letter * len(text)
-
-
-def test_the_window_around_the_stop_is_close_and_lies_within_all_of_it() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    whole, move, stop = windows(FigureData(attempt, synthetic.logs(attempt), ()))
-    assert whole[0] <= move[0] < stop[0] < 0 < stop[1] < move[1] <= whole[1]
-    failed = synthetic.attempt(synthetic.case(), phases=(), gaps=())
-    whole, move, stop = windows(FigureData(failed, {}, ()))
-    assert stop == move
-
-
-def test_points_are_downsampled_and_the_legend_says_so() -> None:
-    drawn = picture(synthetic.attempt(synthetic.case()), points=400)
-    (trace,) = [one for one in drawn["data"] if str(one.get("name")).startswith("ingress:")]
-    said = re.fullmatch(r"ingress: (\d+) of (\d+) packets", trace["name"])
-    assert said is not None
-    raw = base64.b64decode(trace["y"]["bdata"])
-    assert len(raw) // 4 == int(said[1]) < int(said[2])
-
-
 # --- the page -----------------------------------------------------------------------------------
 
 
@@ -648,7 +449,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_of_a_guests(
     assert all(address.startswith("#") for address in page.loads)
     assert page.handlers == []
     assert "img" not in page.tags
-    assert page.tags.count("script") == 2 + text.count('type="application/json"')
+    assert page.tags.count("script") == 2
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
 
@@ -703,13 +504,7 @@ def test_a_run_without_attempts_is_no_pass(tmp_path: Path) -> None:
 
 def test_a_report_of_ten_attempts_stays_small(tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [*many(), *many("vhost-user")])
-    assert write_report(writer.folder).stat().st_size < 8_000_000
-
-
-def test_the_figures_in_the_page_are_whole_json(tmp_path: Path) -> None:
-    text = write_report(synthetic.write_run(tmp_path, many(count=2)).folder).read_text()
-    found = re.findall(r'<script type="application/json">(.*?)</script>', text)
-    assert [set(json.loads(one)) for one in found] == [{"data", "layout"}] * 2
+    assert write_report(writer.folder).stat().st_size < 10 * 60_000
 
 
 def test_the_headline_says_what_was_not_measured_and_what_failed() -> None:

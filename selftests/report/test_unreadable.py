@@ -14,6 +14,7 @@ from migrate.cli.main import cli
 from migrate.cli.output import with_unreadable
 from migrate.model import SCHEMA
 from migrate.report.readers import write_readers
+from migrate.report.table import run_table
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
@@ -74,7 +75,10 @@ def test_the_table_names_it_and_its_case_did_not_pass(run: Path) -> None:
     shown = command(run, "show")
     assert shown.exit_code == 0, shown.output
     assert f"{NAME}: could not be read, and is no pass: read " in shown.output
-    assert "2/3 passed: 1 can't be read" in " ".join(shown.output.split())
+    read = read_run(run)
+    table = run_table(read.run, [one.attempt for one in read.attempts], read.unreadable)
+    assert table.rows[0][-1].line() == "FAIL 2/3 passed: 1 can't be read"
+    assert "FAIL" in shown.output
     assert "153" not in shown.output
     (lost,) = json.loads(command(run, "show", "--json").output)["unreadable"]
     assert lost["attempt"] == NAME
