@@ -18,6 +18,8 @@ from migrate.clock import Deadline, now_ns
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import HostError, LabError, MeasurementError
+from migrate.formats.answers import MalformedError
+from migrate.formats.qemu_migration import JOB, pass_of
 from migrate.formats.virtio_features import refusal_remedy
 from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.lab.api import Host
@@ -122,8 +124,8 @@ def perform_move(
     else:
         call = _begin(domain, move)
     _attend(move, call, listener, phases, orders)
-    reported = _reported(listener, since, move.source.host.name, call)
-    notes = orders.refused()
+    reported, unread = _reported(listener, since, move.source.host.name, call)
+    notes = (*orders.refused(), *unread)
     if move.policy.method == "save-restore":
         notes = (*notes, "libvirt reports on the save alone, not on the restore", *saved.notes)
     lost = call.error is not None and not domain.reachable()
@@ -198,7 +200,9 @@ def _begin(domain: Domain, move: Move) -> BackgroundCall:
     # A disk lies in a folder that both hosts see and is opened with cache=none, so it is safe to
     # move; but libvirt knows only network file systems to be shared, and takes others for unsafe.
     flags = {"live", "unsafe"}
-    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
+    address = move.target.host.migration_address
+    # What listens for the guest does so there alone, whatever the target's qemu.conf says.
+    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{address}", "listen_address": address}
     if policy.transport == "peer-to-peer":
         flags.add("peer-to-peer")
     if policy.may_postcopy:
@@ -298,8 +302,7 @@ def _postcopy_is_due(event: Event, policy: Policy, source: str) -> bool:
     return (
         policy.method == "postcopy"
         and event.host == source
-        and event.name == "MIGRATION_PASS"
-        and int(event.data.get("pass", 0)) == policy.postcopy_after_pass
+        and pass_of(event) == policy.postcopy_after_pass
     )
 
 
@@ -335,8 +338,11 @@ def _problem(call: BackgroundCall, move: Move) -> Problem | None:
     return Problem(tried=call.tried, host=host, said=str(error), remedy=refusal_remedy(str(error)))
 
 
-def _reported(listener: Listener, since: int, source: str, call: BackgroundCall) -> ReportedFigures:
-    """libvirt's account of the job, as the source tells it when the job has ended.
+def _reported(
+    listener: Listener, since: int, source: str, call: BackgroundCall
+) -> tuple[ReportedFigures, tuple[str, ...]]:
+    """libvirt's account of the job, as the source tells it when the job has ended; and why it can't
+    be read, if it makes no sense.
 
     The event comes over another connection than the end of the call, so it may come later; of a
     job that failed there is none.
@@ -348,12 +354,16 @@ def _reported(listener: Listener, since: int, source: str, call: BackgroundCall)
         since,
     )
     if ended is None:
-        return ReportedFigures()
-    job = ended.data
-    return ReportedFigures(
-        downtime_ms=job.get("downtime"),
-        total_ms=job.get("time_elapsed"),
-        setup_ms=job.get("setup_time"),
-        transferred_bytes=job.get("data_processed"),
-        iterations=job.get("memory_iteration"),
+        return ReportedFigures(), ()
+    try:
+        job = JOB.of(ended.data, "read libvirt's account of the job", host=source)
+    except MalformedError as error:
+        return ReportedFigures(), (f"not measured: {error}",)
+    figures = ReportedFigures(
+        downtime_ms=job.downtime,
+        total_ms=job.time_elapsed,
+        setup_ms=job.setup_time,
+        transferred_bytes=job.data_processed,
+        iterations=job.memory_iteration,
     )
+    return figures, ()
