@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize(("here", "there"), [(HERE4, THERE4), (HERE6, THER
 def ones(data: bytes) -> int:
     """What a receiver adds up: all ones, if the checksum in it is right."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return int(total)
