@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from migrate.backends.vhost_user.ovs import BRIDGE, end_switch, ensure_switch
 from migrate.formats import frames
 from migrate.formats.frames import End
 from migrate.images.initramfs import ensure_image
@@ -70,6 +71,23 @@ def test_from_the_guests_network_nothing_of_a_local_lab_answers(shared_lab: Loca
     peers = [scan for scan in scans if scan.station == "peer"]
     assert all(scan.answers for scan in peers), "the peer is there: the scan can hear"
     assert "nothing of ours is reached" in report.plain(scans)
+
+
+def test_nor_does_what_a_switch_adds_to_a_host(shared_lab: LocalLab) -> None:
+    """OVS has a link of its own on the host, ``dpu``, that stands for its bridge."""
+    if shared_lab.record.note:
+        pytest.skip(shared_lab.record.note)
+    with ExitStack() as undo:
+        for host in shared_lab.hosts.values():
+            ensure_switch(host, soon(60))
+            undo.callback(end_switch, host, soon(90))
+            host.run(["ip", "link", "set", BRIDGE, "up"], soon())
+        scans = scan_lab(shared_lab, ["a"])
+        links = {link.name for link in look_at(shared_lab.hosts["b"], "b", soon()).links}
+    assert wrong(scans) == []
+    assert BRIDGE in links
+    asked = {scan.station: scan.asked for scan in scans}
+    assert asked["b"] > 0
 
 
 def test_what_listens_on_the_guests_bridge_is_found(shared_lab: LocalLab) -> None:
