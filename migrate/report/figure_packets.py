@@ -210,5 +210,5 @@ def _rows(
 def _lost(data: FigureData, log: Arrivals) -> str:
     """What never arrived, at the bottom, where it was sent."""
     longest = sorted(lost_stretches(log), key=lambda pair: pair[0] - pair[1])[:LOST_MOST]
-    path = stretches(((data.ms(begin), data.ms(end)) for begin, end in longest), UNITS - 25)
+    path = stretches(((data.ms(begin), data.ms(end)) for begin, end in longest), UNITS - UNITS // 40)
     return element("path", kind="lost", d=path) if path else ""

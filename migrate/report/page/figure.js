@@ -1,7 +1,7 @@
 // Figures of attempts: zoom, what is said when pointed at, and labels where there is room.
 "use strict";
 (() => {
-const NARROWEST = 540, PAD = 3, LINE = 13, BAR = 18, TENTH = 10, UNITS = 1000, NEAR_PX = 12, TICKS = 8;
+const NARROWEST = 540, PAD = 3, LINE = 13, BAR = 18, TENTH = 10, UNITS = 4000, NEAR_PX = 12, TICKS = 8;
 const ACROSS = ["x", "x1", "x2", "cx", "width"];
 const numbers = (text) => text.split(" ").map(Number);
 const made = (name, attributes, text) => {
