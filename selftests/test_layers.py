@@ -36,7 +36,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "labgrid": ("lab.lease.coordinator",),
     "grpc": ("lab.lease.coordinator",),
     "click": ("cli",),
-    "jinja2": ("backends.xml", "report.html", "report.trend_page"),
+    "jinja2": ("backends.xml", "report.html"),
     "pyarrow": ("results.tables",),
     "pytest": ("plugins.pytest",),
     "avocado": ("plugins.avocado",),

@@ -12,7 +12,8 @@ from migrate.report.figure_data import FigureData
 from migrate.report.figure_machines import machine_lanes
 from migrate.report.html import write_report
 from migrate.report.machines import describe, machine_sections
-from migrate.report.table import plain, plain_sections, run_table
+from migrate.report.table import run_table
+from migrate.report.table_text import plain, plain_sections
 from migrate.report.work import work_sections
 from migrate.results.reader import read_run
 from migrate.results.tables import MACHINES, machines_to_parquet
@@ -29,7 +30,7 @@ def attempt(busy: tuple[str, ...] | None, number: int = 1, **fields: object) -> 
 
 def test_a_busy_machine_is_marked_beside_the_figures_and_explained_below() -> None:
     attempts = [attempt((), 1), attempt((REASON,), 2)]
-    text = plain(run_table(synthetic.run(), attempts))
+    text = plain(run_table(synthetic.run(), attempts), width=1000)
     assert "busy machine 1/2" in text.splitlines()[2]
     (line,) = [line for line in text.splitlines() if "cc1plus" in line]
     assert "attempt 2" in line

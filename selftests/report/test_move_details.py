@@ -31,7 +31,8 @@ from migrate.report.figure_data import FigureData
 from migrate.report.figure_lanes import report_lanes
 from migrate.report.html import write_report
 from migrate.report.move_details import sections
-from migrate.report.table import plain, plain_sections, run_table
+from migrate.report.table import run_table
+from migrate.report.table_text import plain, plain_sections
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS
 

@@ -14,9 +14,11 @@ from rich.console import Console
 from migrate.analysis.figures import longest_outage
 from migrate.model import (
     Attempt,
+    Capability,
     Event,
     Expect,
     Gap,
+    HostFacts,
     Mode,
     Policy,
     Problem,
@@ -25,10 +27,12 @@ from migrate.model import (
     Unmeasured,
     Verdict,
 )
-from migrate.report.html import GAPS, headline, write_report
-from migrate.report.ranking import MOST_ROWS_COMPARED
-from migrate.report.table import NO_PHASE, RunTable, attempt_lines, plain, rich, run_table
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
+from migrate.report.attempt_section import GAPS, headline
+from migrate.report.html import write_report
+from migrate.report.ranking import MOST_ROWS_COMPARED, rank_rows
+from migrate.report.table import NO_PHASE, RunTable, labelled, run_table
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell
+from migrate.report.table_text import attempt_lines, plain, rich
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS, STOP
@@ -107,7 +111,7 @@ def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
     told = row(
         run_table(synthetic.run(), [*many(count=1), *many(count=1, verdicts=(fail, missing))])
     )
-    assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
+    assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall not measured"
     told = row(run_table(synthetic.run(), many(count=1, verdicts=())))
     assert told["verdict"] == "FAIL 0/1 passed: no verdict"
 
@@ -143,16 +147,17 @@ def test_what_lies_within_each_others_error_is_called_indistinguishable() -> Non
         synthetic.attempt(synthetic.case("vhost-user"), number, length_ms=500.0 + number)
         for number in range(1, 6)
     ]
-    (note,) = ranked([*many(), *slow])
-    assert note == (
-        "virtio and vhost-user are indistinguishable in downtime reported; guest stall; total time."
-    )
+    assert ranked([*many(), *slow]) == {
+        "downtime reported": (("virtio", "vhost-user"),),
+        "guest stall": (("virtio", "vhost-user"),),
+        "total time": (("virtio", "vhost-user"),),
+    }
 
 
-def ranked(attempts: list[Attempt]) -> list[str]:
-    """The lines that say which rows can't be told apart."""
-    notes = run_table(synthetic.run(), attempts).notes
-    return [note for note in notes if " are indistinguishable in " in note]
+def ranked(attempts: list[Attempt]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """By column, the rows that can't be told apart."""
+    ranks = rank_rows(labelled(attempts))
+    return {ranked.column.name: ranked.alike for ranked in ranks.columns if ranked.alike}
 
 
 def lengths(mode: Mode, length_ms: float, **fields: Any) -> list[Attempt]:
@@ -172,33 +177,30 @@ def test_five_modes_are_compared_in_sets_and_not_in_ten_pairs() -> None:
         *lengths("hostdev", 900),
         *lengths("failover", 901),
     ]
-    everything, fast, slow = ranked(attempts)
-    assert everything.startswith("virtio, vhost-user, vdpa, hostdev and failover are")
-    assert "downtime reported" in everything
-    assert fast.startswith("virtio, vhost-user and vdpa are")
-    assert slow.startswith("hostdev and failover are")
-    for line in (fast, slow):
-        assert "outage seen, egress; outage seen, ingress" in line
-        assert "switchover, egress" in line
+    sets = ranked(attempts)
+    fast, slow = ("virtio", "vhost-user", "vdpa"), ("hostdev", "failover")
+    assert sets["downtime reported"] == ((*fast, *slow),)
+    for column in ("outage seen, egress", "outage seen, ingress", "switchover, egress"):
+        assert sets[column] == (fast, slow)
 
 
 def test_the_error_of_the_gaps_themselves_counts() -> None:
     """Half a millisecond of spread, but the meter is right to 2 ms only."""
     near, far = lengths("vhost-user", 153.5), lengths("vhost-user", 156)
-    assert "outage seen, egress" in ranked([*lengths("virtio", 150), *near])[0]
-    assert "outage seen, egress" not in "".join(ranked([*lengths("virtio", 150), *far]))
+    assert "outage seen, egress" in ranked([*lengths("virtio", 150), *near])
+    assert "outage seen, egress" not in ranked([*lengths("virtio", 150), *far])
 
 
 def test_an_outage_in_the_floor_is_not_ranked_above_one_that_is_as_short_as_the_floor() -> None:
     short = (synthetic.gap("egress", 0, 2.5),)
     quiet = lengths("virtio", 0, gaps=())
-    assert "outage seen, egress" in ranked([*quiet, *lengths("vhost-user", 0, gaps=short)])[0]
+    assert "outage seen, egress" in ranked([*quiet, *lengths("vhost-user", 0, gaps=short)])
 
 
 def test_an_outage_that_did_not_end_is_not_ranked_below_a_longer_one() -> None:
     cut = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
     open_ended = lengths("virtio", 0, gaps=(cut,))
-    assert "outage seen, egress" in ranked([*open_ended, *lengths("vhost-user", 2000)])[0]
+    assert "outage seen, egress" in ranked([*open_ended, *lengths("vhost-user", 2000)])
 
 
 def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> None:
@@ -207,14 +209,14 @@ def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> 
         for number in range(MOST_ROWS_COMPARED + 1)
         for turn in range(1, 4)
     ]
-    assert ranked(attempts) == []
+    assert ranked(attempts) == {}
     assert "More than 12 rows are not compared" in run_table(synthetic.run(), attempts).notes[-1]
 
 
 def test_single_attempts_can_not_be_ranked() -> None:
     attempts = [*many(count=1), *many("vhost-user", count=1)]
     assert "can't be ranked" in run_table(synthetic.run(), attempts).notes[-1]
-    assert ranked(attempts) == []
+    assert ranked(attempts) == {}
 
 
 # --- the outage by part -------------------------------------------------------------------------
@@ -300,6 +302,27 @@ def test_a_local_lab_has_no_such_line() -> None:
     assert "silicon" not in plain(run_table(synthetic.run(), many()))
 
 
+def test_whether_guests_were_emulated_is_said_by_what_is_on_record(tmp_path: Path) -> None:
+    def host(name: str, **kvm: Any) -> HostFacts:
+        (fact,) = synthetic.run().hosts[:1]
+        known = (Capability(name="kvm", **kvm),) if kvm else ()
+        return fact.model_copy(update={"host": name, "capabilities": known})
+
+    why = "/dev/kvm opens, but Linux did not boot"
+    able, unable = host("a", able=True), host("b", able=False, reason=why)
+
+    def about(*hosts: HostFacts) -> str:
+        return " ".join(run_table(synthetic.run(hosts=hosts), many()).about)
+
+    assert about(able) == "The guests ran under KVM."
+    assert about(unable).startswith(f"The guests were emulated (QEMU's TCG): {why}.")
+    assert "no figures of a product" in about(unable)
+    assert about(able, unable).startswith("The guests from or to b were emulated")
+    assert about(host("a")) == "Whether the guests were emulated is not on record."
+    page = write_report(synthetic.write_run(tmp_path, many(), hosts=(unable,)).folder).read_text()
+    assert "The guests were emulated (QEMU&#39;s TCG)" in page
+
+
 def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them() -> None:
     svq = "shadow virtqueues all the time"
     ended = "target had no VF: ends on the standby"
@@ -322,7 +345,23 @@ def test_five_modes_fit_a_terminal(width: int) -> None:
     lines = shown(of, width).splitlines()
     assert sum("switchover, egress, ms" in line for line in lines) == (width == 160)
     assert max(map(len, lines)) <= width
-    assert len(plain(of).partition("\n\n")[2].splitlines()[2]) <= 160
+
+
+@pytest.mark.parametrize("width", [90, 100, 120])
+def test_for_a_pipe_five_modes_fit_a_line_and_no_word_is_broken(width: int) -> None:
+    modes: list[Mode] = ["virtio", "vhost-user", "vdpa", "hostdev"]
+    attempts = [one for mode in modes for one in lengths(mode, 1500)]
+    of = run_table(synthetic.run(), [*attempts, *(synthetic.failover(n) for n in range(1, 6))])
+    text = plain(of, width)
+    tables = text[: text.index("synthetic-vdpa: not here")]
+    assert max(map(len, tables.splitlines())) <= width
+    words = set(re.split(r"\s+|(?<=\.\.)", tables))
+    for grid in (of, of.parts):
+        for cell in (*map(Cell, grid.heads), *(cell for row in grid.rows for cell in row)):
+            assert words.issuperset(re.split(r"\s+|(?<=\.\.)", cell.line()))
+    (line,) = [line for line in text.splitlines() if "guest stall (all rows)" in line]
+    assert line.startswith("Also too close to rank: ")
+    assert "indistinguishable" not in text
 
 
 def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
@@ -335,7 +374,7 @@ def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
 
 def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
     of = run_table(synthetic.run(), [*many(), *many("vhost-user")])
-    lines = plain(of).splitlines()
+    lines = plain(of, width=1000).splitlines()
     starts = [lines[0].index(head) for head in of.heads]
     for line, cells in zip(lines[2:], of.rows, strict=False):
         for start, cell in zip(starts, cells, strict=True):
@@ -406,10 +445,11 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_of_a_guests(
 ) -> None:
     text = write_report(hostile_run(tmp_path).folder).read_text()
     page = Page(text)
-    assert page.loads == []
+    assert page.loads
+    assert all(address.startswith("#") for address in page.loads)
     assert page.handlers == []
     assert "img" not in page.tags
-    assert page.tags.count("script") == 1
+    assert page.tags.count("script") == 2
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
 
@@ -426,10 +466,10 @@ def test_the_page_tells_the_outcome_the_table_and_the_evidence(tmp_path: Path) -
     text = write_report(writer.folder).read_text()
     for wanted in (
         "2 of 3 attempts passed",
-        "cut off: synthetic-virtio/4",
+        '>cut off</span></td><td>synthetic-virtio</td><td class="numbers">4</td>',
         "2/3 passed: tcp fail",
         "2 died",
-        'href="#synthetic-virtio/3" class="fail"',
+        '<td class="numbers"><a href="#synthetic-virtio/3">3</a></td>',
         "no vDPA management device",
         "qemu 10.0.2",
         "logs/alpha-qemu.log",
@@ -445,7 +485,7 @@ def test_the_page_lists_gaps_with_their_parts_and_what_the_backend_said(tmp_path
     assert "failover, every attempt: net_failover" in text
     assert "6 gaps" in text
     for part, phases in (("start", "wait-unplug, standby"), ("tail", "announce, replug")):
-        assert re.search(rf"<td>egress</td><td>{part}</td>.*<td>{phases}</td>", text)
+        assert re.search(rf"<td><b>egress</b></td><td><b>{part}</b></td>.*<td>{phases}</td>", text)
 
 
 def test_of_very_many_gaps_the_page_says_how_many_it_leaves_out(tmp_path: Path) -> None:
