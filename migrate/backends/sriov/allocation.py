@@ -23,14 +23,13 @@ from migrate.backends.sriov.capabilities import VARIANTS
 from migrate.backends.sriov.functions import Pf, Vf, VfSettings, read_pf
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.lab.host_journal import RUN, keep
 from migrate.lab.state import ProcessId
 from migrate.model import Interface, Value
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
 
-RUN = "/run/migrate-lab"
-"""On each host: where it is written what was found."""
 DEFAULT_VFS = 2
 """VFs that are made where there are none: one for the guest, one to spare."""
 UNDO_S = 60.0
@@ -293,12 +292,8 @@ def _read(host: Host, link: str, deadline: Deadline) -> Ledger | None:
     return Ledger.model_validate_json(said.out) if said.status == 0 else None
 
 
-# Argument: the file. It is written aside first, so it is whole or not there.
-KEEP = 'mkdir -p "${1%/*}" && cat >"$1.new" && mv "$1.new" "$1"'
-
-
 def _write(host: Host, link: str, ledger: Ledger, deadline: Deadline) -> None:
-    host.run(["sh", "-c", KEEP, "sh", _file(link)], deadline, text=ledger.model_dump_json())
+    keep(host, _file(link), ledger.model_dump_json(), deadline)
 
 
 LEFTOVERS = (
