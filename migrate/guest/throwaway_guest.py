@@ -83,12 +83,13 @@ done
 wait
 wait # a signal ends the first one
 """
-# Arguments: a folder of a side, a name in it. Status 1: the folder has gone again. A socket's file
-# is there a moment before anybody listens; the kernel tells who does (proc_pid_net(5), unix).
+# Arguments: a folder of a side, a name in it. Status 1: not yet, after a second; whoever asks looks
+# whether both have ended meanwhile. A socket's file is there a moment before anybody listens; the
+# kernel tells who does (proc_pid_net(5), unix).
 _AWAIT = r"""
-known=no
+tries=100
 until grep -q " 00010000 .* $1/$2\$" /proc/net/unix; do
-    if [ -d "$1" ]; then known=yes; elif [ $known = yes ]; then exit 1; fi
+    [ $((tries -= 1)) -gt 0 ] || exit 1
     sleep 0.01
 done
 """
@@ -169,9 +170,9 @@ def _side(
 def _await(host: Host, folder: str, name: str, both: BackgroundCall, deadline: Deadline) -> None:
     """Until QEMU listens at a socket in its folder; HostError if it never does."""
     waiting = ["sh", "-c", _AWAIT, "sh", folder, name]
-    if host.run(waiting, deadline, check=False).status != 0:
-        both.wait(deadline)
-        raise HostError("start a throw-away guest", host=host.name, said=_last_words(both))
+    while host.run(waiting, deadline, check=False).status != 0:
+        if both.ended:
+            raise HostError("start a throw-away guest", host=host.name, said=_last_words(both))
 
 
 def _last_words(both: BackgroundCall) -> str:

@@ -36,7 +36,6 @@ auth_tcp = "none"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 unix_sock_rw_perms = "0700"
-host_uuid = "{uuid}"
 log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 """
 QEMU = """\
@@ -63,8 +62,10 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
     upper, work, mount = (folder / part for part in ("upper", "work", "mount"))
     for path in (upper / "etc/libvirt", upper / "var/log/libvirt", work, mount):
         path.mkdir(parents=True, exist_ok=True)
-    (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD.format(uuid=uuid.uuid4()))
-    (upper / "etc/libvirt/qemu.conf").write_text(QEMU)
+    own = f'host_uuid = "{uuid.uuid4()}"\nlisten_addr = "{host.address}"\n'
+    incoming = f'migration_address = "{host.address}"\n'
+    (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD + own)
+    (upper / "etc/libvirt/qemu.conf").write_text(QEMU + incoming)
     (upper / "etc/hostname").write_text(host.name + "\n")
     known = [f"{other.address} {other.name}" for other in record.hosts]
     (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")

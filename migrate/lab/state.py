@@ -104,17 +104,16 @@ class LabRecord(Value):
     def namespaces(self) -> tuple[str, ...]:
         """Every network namespace of the lab, the fabric's last."""
         own = (host.namespace for host in self.hosts if host.namespace != self.fabric)
-        peers = (self.peer_of(host.name) for host in self.hosts)
-        return (*own, *(peer for peer in peers if peer != self.fabric), self.fabric)
+        peers = dict.fromkeys(self.peer_of(host.name) for host in self.hosts)
+        return (*own, *peers, self.fabric)
 
     def peer_of(self, source: str) -> str:
         """The namespace of the peer of a guest that starts on the host ``source``.
 
-        Only where two pairs of hosts can be used at once is there more than the fabric's own.
+        Only where two pairs of hosts can be used at once is there more than one.
         """
         number = next(host.number for host in self.hosts if host.name == source)
-        alone = len(self.hosts) < 4 or number == 1
-        return self.fabric if alone else f"{self.fabric}.{number}"
+        return f"{self.fabric}.{1 if len(self.hosts) < 4 else number}"
 
 
 def new_record(

@@ -37,7 +37,8 @@ from migrate.lab.api import Host, Lab
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
-from migrate.report.table import plain, run_table
+from migrate.report.table import run_table
+from migrate.report.table_text import plain
 from migrate.results.layout import PARTIAL
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter

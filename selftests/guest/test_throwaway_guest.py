@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
 from migrate.clock import until
+from migrate.drivers.background_call import BackgroundCall
+from migrate.drivers.qmp import ask
 from migrate.errors import HostError
+from migrate.formats.qapi import KEPT, QUEUE, RUN_STATUS
 from migrate.guest import throwaway_guest as module
 from migrate.guest.throwaway_guest import DEVICE, FOLDER, throwaway_guest
 from migrate.lab.local.lab import LocalLab
@@ -37,9 +41,10 @@ def left(host: NamespaceHost) -> str:
 @pytest.mark.parametrize("backing", ["none", "vhost-user"])
 def test_it_runs_waits_and_leaves_nothing(host: NamespaceHost, backing: Backing) -> None:
     with throwaway_guest(host, backing, soon()) as (source, target):
-        assert source.qemu.execute("query-status", soon())["status"] == "running"
-        assert target.qemu.execute("query-status", soon())["status"] == "inmigrate"
-        assert [card["name"] for card in source.qemu.execute("query-rx-filter", soon())] == ["net0"]
+        assert ask(source.qemu, "query-status", RUN_STATUS, soon()).status == "running"
+        assert ask(target.qemu, "query-status", RUN_STATUS, soon()).status == "inmigrate"
+        cards = ask(source.qemu, "query-rx-filter", KEPT["query-rx-filter"], soon())
+        assert [card.name for card in cards] == ["net0"]
         assert left(host)
         assert (source.backend is not None) == (backing == "vhost-user")
     assert left(host) == ""
@@ -49,14 +54,13 @@ def test_its_device_is_set_up_and_has_rings(host: NamespaceHost) -> None:
     """As a driver would have it; of a QEMU that takes the question."""
 
     def statuses() -> str:
-        answer = source.qemu.execute("x-query-virtio-status", soon(), path=DEVICE)
-        return str(answer["status"])
+        return str(source.qemu.execute("x-query-virtio-status", soon(), path=DEVICE))
 
     with throwaway_guest(host, "none", soon()) as (source, _target):
         assert until(lambda: "DRIVER_OK" in statuses(), soon(), 0.01)
         place = {"path": DEVICE, "queue": 2}
-        queue = source.qemu.execute("x-query-virtio-queue-status", soon(), **place)
-        assert queue["vring-desc"] == 3 << 16
+        queue = ask(source.qemu, "x-query-virtio-queue-status", QUEUE, soon(), **place)
+        assert queue.vring_desc == 3 << 16
 
 
 def test_a_qemu_that_does_not_start_is_told_in_its_own_words(
@@ -67,6 +71,25 @@ def test_a_qemu_that_does_not_start_is_told_in_its_own_words(
         pytest.fail("it started")
     assert "no-such-machine" in caught.value.said
     assert left(host) == ""
+
+
+def test_a_qemu_that_had_ended_before_anybody_looked_is_told_as_well(
+    host: NamespaceHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder has come and gone by then."""
+
+    class EndedCall(BackgroundCall):
+        def __init__(self, tried: str, function: Callable[[], object]) -> None:
+            super().__init__(tried, function)
+            assert self.wait(soon())
+
+    monkeypatch.setattr(module, "_MACHINE", ("-machine", "no-such-machine"))
+    monkeypatch.setattr(module, "BackgroundCall", EndedCall)
+    deadline = soon()
+    with pytest.raises(HostError) as caught, throwaway_guest(host, "none", deadline):
+        pytest.fail("it started")
+    assert "no-such-machine" in caught.value.said
+    assert not deadline.passed()
 
 
 def test_a_qemu_that_hangs_is_ended(host: NamespaceHost) -> None:

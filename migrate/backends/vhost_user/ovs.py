@@ -36,6 +36,11 @@ SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
 UNDO_S = 15.0
 SWITCH_S = 60.0
 """For the switch to take on what it is told: one that starts in an emulated host is slow."""
+_END = r"""
+pkill -KILL --pidfile "$1" "^ovs" || exit 0
+while pgrep --pidfile "$1" "^ovs" >/dev/null; do sleep 0.01; done
+"""
+# Argument: a pid file.
 MEMORY_MIB = 128
 """Of huge pages for one OVS: 64 pages of 2 MiB hold the buffers of a few ports."""
 
@@ -128,10 +133,13 @@ def _log_errors(host: Host) -> str:
 
 
 def _end(host: Host) -> None:
-    """End switch and database, if they run: by the ids that they wrote down, and their name."""
+    """End switch and database, if they run: by the ids that they wrote down, and their name.
+
+    They have ended when it returns: a signal alone is only on its way.
+    """
     for file in (SWITCH_PID, DATABASE_PID):
-        ending = ["pkill", "-KILL", "--pidfile", file, "^ovs"]
-        host.run(ending, Deadline.after(UNDO_S), check=False)
+        ending = ["timeout", f"{UNDO_S:.0f}", "sh", "-c", _END, "sh", file]
+        host.run(ending, Deadline.after(2 * UNDO_S), check=False)
 
 
 def is_running(host: Host, deadline: Deadline) -> bool:

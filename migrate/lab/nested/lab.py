@@ -191,8 +191,8 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
     )
     resources = Resources(pf="up-pf", vdpa=(f"pci/{VDPA_SLOT}", "vdpasim_net"))
     reach = Reach(
-        libvirt=f"qemu+tcp://{address.ip}/system",
-        # TCP without authentication, on a network that exists inside the lab only.
+        # TCP without authentication, on networks that exist inside the lab only, and no guest is on.
+        libvirt=f"qemu+tcp://{host.address}/system",
         libvirt_target=f"qemu+tcp://{host.address}/system",
         program=str(probe),
     )
@@ -228,12 +228,14 @@ def make(_config: NestedConfig, record: LabRecord) -> LabRecord:
 
 def _network(record: LabRecord) -> None:
     deadline = Deadline.after(20)
-    make_fabric(record, NETWORKS, deadline)
+    make_fabric(record, NETWORKS, deadline, "mgmt")
     lines = ["link set mgmt arp on", f"addr add {CONTROLLER} dev mgmt"]
     for host in record.hosts:
         for tap, bridge in taps(host.name, _config(record, host.name)):
             lines += [f"tuntap add {tap} mode tap", f"link set {tap} master {bridge} up"]
-    ip_batch(record.fabric, lines, deadline)
+    # What listens for the other hosts is the controller's, too, and goes on when their link is cut.
+    routes = [f"route add {host.address} via 10.79.0.{host.number}" for host in record.hosts]
+    ip_batch(record.fabric, [*lines, *routes], deadline)
 
 
 def _config(record: LabRecord, host: str) -> MachineConfig:

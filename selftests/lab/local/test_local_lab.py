@@ -81,7 +81,7 @@ def test_hosts_answer_and_down_leaves_nothing(lab_name: str, told: SaidSoFar) ->
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
     assert own_huge_pages() == before
-    peer = run(lab.in_fabric(["ip", "-brief", "addr", "show", "peer"]), Deadline.after(10)).out
+    peer = run(lab.beside_peer(["ip", "-brief", "addr", "show", "peer"]), Deadline.after(10)).out
     assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
