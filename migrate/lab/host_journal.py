@@ -4,9 +4,12 @@ of the host can read, hold up or put in its place."""
 from __future__ import annotations
 
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from migrate.clock import Deadline
-from migrate.lab.api import Host
+
+if TYPE_CHECKING:
+    from migrate.lab.api import Host
 
 RUN = PurePosixPath("/run/migrate-lab")
 """On each host: gone after a reboot, as what it tells of is."""

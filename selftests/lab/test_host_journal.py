@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -43,8 +43,10 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], autouse=True)
-def umask(request: pytest.FixtureRequest) -> None:
-    os.umask(request.param)
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
 
 
 def test_folders_and_files_are_closed_to_others(host: Host, tmp_path: Path) -> None:
