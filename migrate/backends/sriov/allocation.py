@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from migrate.backends.base import LeftoverKind
 from migrate.backends.sriov.capabilities import VARIANTS
 from migrate.backends.sriov.functions import Pf, Vf, VfSettings, read_pf
@@ -96,7 +98,7 @@ def lease_vf(host: Host, interface: Interface, deadline: Deadline) -> Iterator[V
 def restore(host: Host, link: str, deadline: Deadline) -> Ledger | None:
     """Our own ledger of the PF, if there is one. That of a controller that is no more is used to
     put back what it left."""
-    ledger = _read(host, link, deadline)
+    ledger = read_ledger(host, link, deadline)
     if ledger is None or ledger.owner == _owner():
         return ledger
     _put_back(host, link, ledger, ledger.addresses, deadline)
@@ -240,7 +242,7 @@ def _set_num_vfs(host: Host, pf: Pf, number: int, deadline: Deadline) -> None:
 
 
 def _release(host: Host, link: str, addresses: set[str], deadline: Deadline) -> None:
-    ledger = _read(host, link, deadline)
+    ledger = read_ledger(host, link, deadline)
     if ledger is not None:
         _put_back(host, link, ledger, addresses, deadline)
 
@@ -287,9 +289,18 @@ def _file(link: str) -> str:
     return f"{RUN}/vf-{link}.json"
 
 
-def _read(host: Host, link: str, deadline: Deadline) -> Ledger | None:
+def read_ledger(host: Host, link: str, deadline: Deadline) -> Ledger | None:
+    """What a controller wrote; None: there is none. HostError: something else lies there."""
     said = host.run(["cat", _file(link)], deadline, check=False)
-    return Ledger.model_validate_json(said.out) if said.status == 0 else None
+    try:
+        return Ledger.model_validate_json(said.out) if said.status == 0 else None
+    except ValidationError as error:
+        raise HostError(
+            f"read what was found on {link}",
+            host=host.name,
+            said=str(error.errors()[0]["msg"]),
+            remedy=f"look into {_file(link)} there: it was not written by this version",
+        ) from error
 
 
 def _write(host: Host, link: str, ledger: Ledger, deadline: Deadline) -> None:
