@@ -29,11 +29,12 @@ BUG_REPORT = "bug-report.txt"
 """In an attempt's folder, where its recording is that shows the error again."""
 MOST_LINES = 400
 """Of a traceback: one without an end has no more to tell."""
+_WORDS = "password|passwd|passphrase|secret|token|api.?key"
 _SECRETS = (
     (re.compile(r"(://[^/\s:@]*):[^@\s/]+@"), r"\1:…@"),
-    (re.compile(r"(?i)((?:password|passwd|passphrase|secret|token|api.?key)\w*['\"]?[ =:]+)\S+"), r"\1…"),
+    (re.compile(rf"(?i)((?:{_WORDS})\w*['\"]?[ =:]+)\S+"), r"\1…"),
     (re.compile(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)"), "(a private key)"),
-)  # fmt: skip
+)
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def _written(text: str, folder: Path | None) -> Path | None:
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             path = (place / name).absolute()
-            with open(os.open(path, flags, 0o600), "wb") as file:
+            with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
                 file.write(text.encode("utf-8", "replace"))
             return path
     return None

@@ -13,15 +13,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from migrate.errors import ConfigurationError
+from pydantic import ValidationError
+
+from migrate.errors import ConfigurationError, quoted
 
 LARGEST = 1 << 20
 """Bytes of a file that somebody writes: a thousand times what the longest of ours has."""
+LONGEST = 120
+"""Letters of a key in an error."""
 DEEPEST = 16
 """Tables and arrays in one another: no file of ours has more than four."""
-_LONG_KEY = re.compile(
-    r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}"""
-)
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
 """A dotted key as no file has one: tomllib takes the square of its parts."""
 
 
@@ -31,7 +33,7 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except ValueError as error:  # a path with a NUL byte in it
         raise OSError(str(error)) from error
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError("it is a folder: name a file")
@@ -56,16 +58,17 @@ def read_input(path: Path, tried: str, remedy: str) -> str:
         raise ConfigurationError(tried, said=error.strerror or str(error), remedy=remedy) from error
 
 
-def parse_toml(text: str, tried: str) -> dict[str, Any]:
+def parse_toml(
+    text: str, tried: str, remedy: str = "this is not TOML: see toml.io"
+) -> dict[str, Any]:
     """What a TOML text says, :data:`DEEPEST` levels deep at most. Raises ConfigurationError."""
+    if _LONG_KEY.search(text):
+        raise _too_deep(tried)
     try:
-        if _LONG_KEY.search(text):
-            raise RecursionError
         document = tomllib.loads(text)
     except RecursionError as error:
         raise _too_deep(tried) from error
     except tomllib.TOMLDecodeError as error:
-        remedy = "this is not TOML: see toml.io"
         raise ConfigurationError(tried, said=str(error), remedy=remedy) from error
     except ValueError as error:  # Python turns no text of more than 4300 digits into a number
         said = "there is a number of thousands of digits"
@@ -73,6 +76,23 @@ def parse_toml(text: str, tried: str) -> dict[str, Any]:
     if _is_deeper(document, DEEPEST):
         raise _too_deep(tried)
     return document
+
+
+def first_refusal(error: ValidationError) -> tuple[str, str]:
+    """The key of the first value that does not fit, dotted, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if isinstance(inner := first.get("ctx", {}).get("error"), ValidationError):
+        within, said = first_refusal(inner)
+        return f"{key}.{within}", said
+    said = first["msg"].removeprefix("Value error, ").replace("Input", "it", 1)
+    if first["type"] == "missing":
+        said = "it is not there"
+    elif first["type"] == "extra_forbidden":
+        said = "there is no such key"
+    elif not isinstance(first["input"], (dict, list)):
+        said = f"{quoted(first['input'])}: {said}"
+    return (key if len(key) <= LONGEST else f"{key[:LONGEST]}…"), said
 
 
 def _too_deep(tried: str) -> ConfigurationError:

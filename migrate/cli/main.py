@@ -111,35 +111,34 @@ def main() -> None:
 def status(words: Sequence[str]) -> int | str | None:
     """Do what ``words`` say, and return the exit code: errors become one line."""
     from migrate import log
-    from migrate.errors import LabError
 
     try:
         with log.remembered():
             return _done(words)
-    except OutputError as error:
+    except ClosedOutputError:
         point_nowhere(1)
-        if isinstance(error, ClosedOutputError):
-            return NOBODY_READS
-        click.echo(f"migrate-lab: {error}", err=True)
-        return error.exit_code
-    except LabError as error:
-        click.echo(f"migrate-lab: {error}", err=True)
-        return error.exit_code
-    except click.UsageError as error:
-        _show(error)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return NOBODY_READS
     except (KeyboardInterrupt, click.Abort):
         click.echo("migrate-lab: interrupted; what was done has been undone", err=True)
         return 130
-    except Exception as error:
-        from migrate.bug_report import as_program_error
+    except Exception as error:  # noqa: BLE001 - the last net
+        return _told(error, words)
 
-        known = as_program_error(error, " ".join(("migrate-lab", *words[:1])))
-        click.echo(f"migrate-lab: {known}", err=True)
-        return known.exit_code
+
+def _told(error: Exception, words: Sequence[str]) -> int:
+    """Say in a line what went wrong, and return the exit code of its kind."""
+    from migrate.bug_report import as_program_error
+    from migrate.errors import LabError
+
+    if isinstance(error, OutputError):
+        point_nowhere(1)
+    if isinstance(error, click.ClickException):
+        _show(error)
+        return error.exit_code
+    if not isinstance(error, LabError):
+        error = as_program_error(error, " ".join(("migrate-lab", *words[:1])))
+    click.echo(f"migrate-lab: {error}", err=True)
+    return error.exit_code
 
 
 def _done(words: Sequence[str]) -> int | str | None:
@@ -159,11 +158,12 @@ def _done(words: Sequence[str]) -> int | str | None:
     return code
 
 
-def _show(error: click.UsageError) -> None:
+def _show(error: click.ClickException) -> None:
     """A line: the command, what is wrong, where to read what is right; click's help is as it is."""
     from migrate.errors import visible
 
-    command = error.ctx.command_path if error.ctx else "migrate-lab"
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "migrate-lab"
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return

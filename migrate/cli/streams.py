@@ -40,7 +40,9 @@ def _as_output_error() -> Iterator[None]:
         yield
     except OSError as error:
         kind = ClosedOutputError if isinstance(error, BrokenPipeError) else OutputError
-        raise kind("print to standard output", said=str(error), remedy="send it elsewhere") from error
+        raise kind(
+            "print to standard output", said=str(error), remedy="send it elsewhere"
+        ) from error
 
 
 def have_streams() -> None:
@@ -50,17 +52,15 @@ def have_streams() -> None:
             os.fstat(number)
         except OSError:
             point_nowhere(number)
-    if sys.stdin is None:
-        sys.stdin = open(0)
-    out = sys.stdout or open(1, "w")
+    sys.stdin = sys.stdin or os.fdopen(0)
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
     sys.stdout = _Output(
-        out.detach(),
-        encoding=out.encoding,
+        io.BufferedWriter(io.FileIO(1, "w", closefd=False)),
+        encoding=encoding,
         errors="backslashreplace",
         line_buffering=os.isatty(1),
     )
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", errors="backslashreplace")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", errors="backslashreplace")
 
 
 def point_nowhere(number: int) -> None:

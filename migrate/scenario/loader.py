@@ -11,9 +11,9 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import math
 import re
 import tomllib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,13 +201,13 @@ def _override(text: str) -> tuple[tuple[str, ...], Any]:
     _known({keys[0]: None}, (), OF_THE_CASE, Origin(f"--set {key}", {}))
     try:
         document = parse_toml(f"value = {value}", place)
-        if len(document) > 1:
-            raise ConfigurationError(place, said="this is more than one value", remedy="--set each")
-        return keys, document["value"]
     except ConfigurationError as error:
         if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
             raise
         return keys, value.strip()
+    if len(document) > 1:
+        raise ConfigurationError(place, said="it is more than one value", remedy="--set each")
+    return keys, document["value"]
 
 
 def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> list[Axis]:
@@ -216,8 +216,8 @@ def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> l
         raise origin.refuse(("matrix",), "this is no table", "write [matrix] and keys below it")
     found: dict[tuple[str, ...], Axis] = {}
     by_line = sorted(flat(matrix), key=lambda item: origin.lines.get(("matrix", *item[0]), 0))
-    for quoted, values in by_line:
-        keys, path = _split(quoted), ("matrix", *quoted)
+    for key, values in by_line:
+        keys, path = _split(key), ("matrix", *key)
         if keys[0] not in OF_THE_CASE:
             raise origin.refuse(path, "there is no such key", _closest(keys[0], OF_THE_CASE))
         found[keys] = Axis(keys, _distinct(values, path, origin), origin.place(path))
