@@ -23,8 +23,9 @@ from migrate.analysis.convergence import (
     throttle_steps,
 )
 from migrate.clock import Deadline, now_ns
-from migrate.drivers.qmp import Monitor
+from migrate.drivers.qmp import Monitor, ask
 from migrate.errors import HostError, MeasurementError
+from migrate.formats.qapi import MIGRATION, RamStats
 from migrate.lab.api import Host
 from migrate.recorder.dirty_rate import (
     METHODS,
@@ -203,16 +204,16 @@ def live_move(
         foretold = _forecast(rates[by], pages_so_far(leaving))
         _prepare(leaving, auto_converge=auto_converge)
         status, looks = _migrate(leaving, place)
-        account = leaving.execute("query-migrate", Deadline.after(10))
+        account = ask(leaving, "query-migrate", MIGRATION, Deadline.after(10))
         after = None
         if status == "completed":
             await_sector(arriving, target)
             after = _rate_over(arriving, 1)
         return Move(
             *(mib_s, auto_converge, by, rates[by], foretold, status),
-            syncs=account.get("ram", {}).get("dirty-sync-count", len(looks)),
-            total_ms=account.get("total-time"),
-            downtime_ms=account.get("downtime"),
+            syncs=(account.ram and account.ram.dirty_sync_count) or len(looks),
+            total_ms=account.total_time,
+            downtime_ms=account.downtime,
             looks=looks,
             after_mib_s=after,
         )
@@ -255,10 +256,10 @@ def _migrate(qemu: Monitor, place: str) -> tuple[str, tuple[PassSample, ...]]:
         if event is None:
             qemu.execute("migrate_cancel", Deadline.after(10))
             cancelled, until = True, until.later(10)
-        elif event["event"] == "MIGRATION_PASS":
+        elif event.name == "MIGRATION_PASS":
             samples.append(_sample_pass(qemu))
-        elif event["event"] == "MIGRATION" and _ends(status := str(event["data"]["status"])):
-            return status, tuple(samples)
+        elif _ends(event.status):
+            return event.status, tuple(samples)
 
 
 def _ends(status: str) -> bool:
@@ -266,13 +267,13 @@ def _ends(status: str) -> bool:
 
 
 def _sample_pass(qemu: Monitor) -> PassSample:
-    account = qemu.execute("query-migrate", Deadline.after(10))
-    ram = account.get("ram", {})
+    account = ask(qemu, "query-migrate", MIGRATION, Deadline.after(10))
+    ram = account.ram or RamStats()
     return PassSample(
         now_ns(),
-        ram.get("transferred", 0),
-        ram.get("dirty-pages-rate", 0),
-        account.get("cpu-throttle-percentage"),
+        ram.transferred or 0,
+        ram.dirty_pages_rate or 0,
+        account.cpu_throttle_percentage,
         pages_so_far(qemu),
     )
 

@@ -19,7 +19,7 @@ from bench.delay_line import Line
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.shell import run
 from migrate.errors import HostError, MeasurementError
-from migrate.guest.probe import PipeTransport
+from migrate.guest.transport import PipeTransport
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Direction
@@ -164,7 +164,7 @@ def _line(pipe: PipeTransport, deadline: Deadline) -> bytes:
 def fabric_ways(lab: LocalLab, guest_mac: str) -> Ways:
     """As the fabric's bridge has learned them: the guest must have been heard already."""
     deadline = Deadline.after(PATIENCE_S)
-    asked = run(lab.in_fabric(["ip", "-json", "link", "show", lab.peer_interface]), deadline)
+    asked = run(lab.beside_peer(["ip", "-json", "link", "show", lab.peer_interface]), deadline)
     peer_mac = str(json.loads(asked.out)[0]["address"])
     table = json.loads(
         run(lab.in_fabric(["bridge", "-json", "fdb", "show", "br", DATA_BRIDGE]), deadline).out

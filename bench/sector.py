@@ -55,7 +55,7 @@ def pages_so_far(qemu: Monitor) -> PageCount | None:
     """The pages that the guest has written so far; None before the sector runs."""
     before = now_ns()
     command = {"command-line": "info registers"}
-    registers = qemu.execute("human-monitor-command", Deadline.after(10), **command)
+    registers = str(qemu.execute("human-monitor-command", Deadline.after(10), **command))
     pages = pages_written(registers)
     return None if pages is None else PageCount(pages, (before + now_ns()) // 2)
 

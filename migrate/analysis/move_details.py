@@ -27,7 +27,7 @@ from migrate.analysis.network_devices import (
 from migrate.analysis.outage import longest_gap
 from migrate.analysis.stop_stages import device_times, stop_stages
 from migrate.analysis.traffic import arrival_error_ns
-from migrate.formats.qemu_migration import SWITCHED, sample_of_job, status_of
+from migrate.formats.qemu_migration import SWITCHED, pass_of, sample_of_job, status_of
 from migrate.model import (
     DIRECTIONS,
     Case,
@@ -190,10 +190,11 @@ def _convergence(hop: HopRecording, hop_events: HopEvents, case: Case) -> Conver
     if case.policy.method not in PRECOPY or not hop.qemu.samples or hop_events.unplaced:
         return None
     ours = [event for event in hop_events.events if event.host == hop.source]
-    account = [sample_of_job(event) for event in ours if event.name == "job-completed"]
+    told = (sample_of_job(event) for event in ours if event.name == "job-completed")
+    account = [sample for sample in told if sample is not None]
     converged = assess_convergence([*hop.qemu.samples, *account], case.policy, case.workload)
     statuses = {status_of(event) for event in ours if event.name == "MIGRATION"}
-    passes = [event for event in ours if event.name == "MIGRATION_PASS"]
+    passes = [event for event in ours if pass_of(event)]
     if converged is None or "postcopy-active" in statuses:
         return None
     stop, _ = hop_events.switchover
@@ -202,7 +203,7 @@ def _convergence(hop: HopRecording, hop_events: HopEvents, case: Case) -> Conver
     of_events = {
         "switched_over": not statuses.isdisjoint(SWITCHED),
         # QEMU tells of those after the last look, too.
-        "syncs": int(passes[-1].data["pass"]) if passes else converged.syncs,
+        "syncs": pass_of(passes[-1]) if passes else converged.syncs,
         "stopped_s": _stopped_s(stop, passes),
         "suspended": suspends and stop is not None and stop.at_ns >= limit_ns,
     }

@@ -10,6 +10,7 @@ from migrate.formats.qemu_migration import (
     INTERRUPTED,
     POSTCOPY,
     STATUS_PHASES,
+    pass_of,
     status_of,
 )
 from migrate.model import STANDBY_DRIVER, Event, Part, Phase, PhaseName
@@ -180,17 +181,13 @@ def _precopy(
     if not enders:
         return []
     last = min(enders, key=lambda event: event.at_ns)
-    passes = [
-        event
-        for event in source_events
-        if event.name == "MIGRATION_PASS" and event.at_ns < last.at_ns and event.data.get("pass")
-    ]
+    passes = [event for event in source_events if pass_of(event) and event.at_ns < last.at_ns]
     if not passes:
         return [_phase("precopy", active, last)]
     phases = []
     for event, following in pairwise([*passes, last]):
         begin = max(event, active, key=lambda candidate: candidate.at_ns)
-        phases.append(_phase("precopy", begin, following, int(event.data["pass"])))
+        phases.append(_phase("precopy", begin, following, pass_of(event)))
     return phases
 
 

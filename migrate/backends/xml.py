@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from migrate.data import data_path
+from migrate.formats.xml_document import parse_xml
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -47,8 +48,8 @@ def source_rewrite(kind: str, key: str, source: str, target: str) -> tuple[Rewri
 
 
 def rewritten(xml: str, rewrites: tuple[Rewrite, ...]) -> str:
-    """``xml`` after each rewrite."""
-    root = ET.fromstring(xml)  # noqa: S314  our own XML, or libvirt's
+    """``xml`` after each rewrite. HostError if it is none."""
+    root = parse_xml(xml, "read the domain's XML")
     for rewrite in rewrites:
         rewrite(root)
     return ET.tostring(root, encoding="unicode")

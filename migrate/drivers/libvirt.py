@@ -7,12 +7,10 @@ Its events' names and loop are in :mod:`migrate.drivers.libvirt_events`, the gue
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import libvirt
 import libvirt_qemu
@@ -23,7 +21,9 @@ from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt_domain import CHANNEL, Domain
 from migrate.drivers.libvirt_events import EVENTS, LibvirtEvent, QemuEvent, ensure_event_loop
 from migrate.errors import GuestError, HostError
+from migrate.formats.answers import MalformedError, Shape, plain, quote
 from migrate.formats.virtio_features import refusal_remedy
+from migrate.formats.xml_document import parse_xml
 
 __all__ = ["CHANNEL", "Domain", "Hypervisor"]
 
@@ -32,6 +32,10 @@ OPEN_S = 20.0
 NO_FILE_DESCRIPTORS = 11_000_000
 """QEMU from this version on reads no state from the descriptor of a file, which is what libvirt
 11.3 hands it; past the cache libvirt hands it a pipe."""
+LAST_S = 1 << 33
+"""A stamp of QEMU's beyond that (the year 2242), or before 1970, is none: it has -1 where it can't
+tell the time (QEMU docs/interop/qmp-spec)."""
+DATA = Shape(dict[str, Any])
 UNDO_S = 10.0
 """For libvirt to end a guest whose start hangs."""
 
@@ -88,7 +92,7 @@ class Hypervisor:
     def _said(self, tried: str, remedy: str = "") -> Iterator[None]:
         try:
             yield
-        except libvirt.libvirtError as error:
+        except (libvirt.libvirtError, UnicodeError) as error:  # a name that is no UTF-8
             said = str(error)
             remedy = remedy or refusal_remedy(said)
             raise HostError(tried, host=self.host, said=said, remedy=remedy) from error
@@ -116,14 +120,14 @@ class Hypervisor:
             text = self._connection.getDomainCapabilities(
                 "/usr/bin/qemu-system-x86_64", "x86_64", wanted, "qemu"
             )
-        name = ElementTree.fromstring(text).findtext("machine")  # noqa: S314  libvirt's own
+        name = parse_xml(text, "read domain capabilities", host=self.host).findtext("machine")
         return name or wanted
 
     def machines(self, kind: str) -> tuple[str, ...]:
         """Every versioned name of a kind of machine that the host's QEMU knows."""
         with self._said("ask for machine types"):
             text = self._connection.getCapabilities()
-        root = ElementTree.fromstring(text)  # noqa: S314  libvirt's own
+        root = parse_xml(text, "read the host's capabilities", host=self.host)
         elements = root.iterfind("./guest/arch[@name='x86_64']//machine")
         names = {name for e in elements for name in (e.text, e.get("canonical")) if name}
         family = self.machine(kind).rpartition("-")[0]
@@ -224,11 +228,14 @@ class Hypervisor:
 
         def qemu(*args: Any) -> None:
             _connection, _domain, event, seconds, micros, details, _opaque = args
-            data = json.loads(details) if details else {}
-            on_qemu(event, seconds * 10**9 + micros * 1000, data)
+            on_qemu(str(event), stamp_ns(seconds, micros), event_data(details))
 
         def callback(tell: Callable[..., tuple[str, dict[str, Any]]]) -> Callable[..., None]:
-            return lambda _connection, _domain, *details: on_libvirt(*tell(*details[:-1]))
+            def told(_connection: object, _domain: object, *details: Any) -> None:
+                name, data = tell(*details[:-1])
+                on_libvirt(name, kept_data(data))
+
+            return told
 
         with contextlib.ExitStack() as undo, self._said("listen to events"):
             number = libvirt_qemu.qemuMonitorEventRegister(connection, None, None, qemu, None, 0)
@@ -246,8 +253,35 @@ class Hypervisor:
             undo(*args)
 
 
+UNREADABLE = "unreadable"
+"""In an event's data, in the place of what made no sense: its begin."""
+
+
+def stamp_ns(seconds: int, micros: int) -> int | None:
+    """QEMU's stamp of an event, in ns since 1970; None where it has none."""
+    if not (0 <= seconds < LAST_S and 0 <= micros < 10**6):
+        return None
+    return seconds * 10**9 + micros * 1000
+
+
+def event_data(details: str | None) -> dict[str, Any]:
+    """The data of an event of QEMU's, as libvirt hands it on: JSON."""
+    try:
+        return kept_data(DATA.parse(details, "event")) if details else {}
+    except MalformedError:
+        return {UNREADABLE: quote(details or "")}
+
+
+def kept_data(data: dict[str, Any]) -> dict[str, Any]:
+    """An event's data, if it can be kept."""
+    try:
+        return DATA.of(plain(data, "event"), "event")
+    except MalformedError as error:
+        return {UNREADABLE: error.said}
+
+
 def _uuid_in(xml: str) -> str:
-    return ElementTree.fromstring(xml).findtext("uuid", "")  # noqa: S314  our own, or libvirt's
+    return parse_xml(xml, "read a domain's XML").findtext("uuid", "")
 
 
 def _dotted(number: int) -> str:

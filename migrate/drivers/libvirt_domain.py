@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import libvirt
 import libvirt_qemu
+from pydantic import Field
 
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt_channel import Channel
 from migrate.errors import HostError
+from migrate.formats.answers import Part, Shape
 
 if TYPE_CHECKING:
     from migrate.clock import Deadline
@@ -32,6 +34,13 @@ FLAGS = {
     "compressed": libvirt.VIR_MIGRATE_COMPRESSED,
 }
 """Flags of a migration by the words that :mod:`migrate.migration.move` uses."""
+
+
+class _AgentAnswer(Part):
+    answer: Any = Field(alias="return")
+
+
+AGENT = Shape(_AgentAnswer)
 
 
 class HostConnection(Protocol):
@@ -191,14 +200,15 @@ class Domain:
             self._domain.openChannel(name, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
         return Channel(stream, self.host)
 
-    def agent(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
-        """A command to the QEMU guest agent."""
+    def agent(self, command: str, deadline: Deadline, **arguments: Any) -> object:
+        """A command to the QEMU guest agent, and what it returns. HostError."""
         text = json.dumps({"execute": command, "arguments": arguments})
-        with self._said(f"ask the guest agent for {command}"):
+        asked = f"ask the guest agent for {command}"
+        with self._said(asked):
             answer = libvirt_qemu.qemuAgentCommand(
                 self._domain, text, max(1, int(deadline.left())), 0
             )
-        return json.loads(answer)["return"]
+        return AGENT.parse(str(answer), asked, host=self.host).answer
 
 
 def _reason(state: str, number: int) -> str:

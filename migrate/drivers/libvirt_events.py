@@ -13,8 +13,8 @@ from typing import Any
 
 import libvirt
 
-QemuEvent = Callable[[str, int, dict[str, Any]], None]
-"""Called with the event's name, its wall-clock stamp in ns, and its data."""
+QemuEvent = Callable[[str, int | None, dict[str, Any]], None]
+"""Called with the event's name, its wall-clock stamp in ns, if it has one, and its data."""
 LibvirtEvent = Callable[[str, dict[str, Any]], None]
 LIFECYCLE = {
     libvirt.VIR_DOMAIN_EVENT_STARTED: "started",

@@ -1,5 +1,8 @@
 """The one door to QMP: a monitor of a QEMU of ours, asked from ordinary code.
 
+What QEMU says is JSON that can be kept, and no more than that: whoever asks holds an answer against
+a :class:`~migrate.formats.answers.Shape`. What is no QMP at all is a HostError.
+
 Source: QEMU docs/interop/qmp-spec; https://qemu.readthedocs.io/projects/python-qemu-qmp.
 """
 
@@ -10,14 +13,68 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
+from pydantic import Field
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, Runstate
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.formats.answers import Part, Shape, Unsigned, plain
 
 _Value = TypeVar("_Value")
+SHOWN = 500
+"""Characters of a library's complaint that are told."""
+
+
+class MonitorEvent(Part):
+    """An event of QEMU's (docs/interop/qmp-spec)."""
+
+    name: str = Field(alias="event")
+    data: dict[str, Any] = Field(default={})
+
+    @property
+    def status(self) -> str:
+        """Of a MIGRATION event, the status that it tells; empty for any other."""
+        return str(self.data.get("status", "")) if self.name == "MIGRATION" else ""
+
+
+EVENT = Shape(MonitorEvent)
+
+
+class _Numbers(Part):
+    major: Unsigned
+    minor: Unsigned
+    micro: Unsigned
+
+
+class _Version(Part):
+    qemu: _Numbers
+
+
+class _Status(Part):
+    error: str | None = Field(default=None, alias="error-desc")
+
+
+_VERSION, _STATUS = Shape(_Version), Shape(_Status)
+
+
+class Asked(Protocol):
+    """A monitor, as one who asks knows it."""
+
+    @property
+    def host(self) -> str:
+        """The name of the host that its QEMU runs on."""
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> object:
+        """One command and what it returns; HostError in QEMU's words."""
+
+
+def ask(
+    qemu: Asked, command: str, shape: Shape[_Value], deadline: Deadline, **arguments: Any
+) -> _Value:
+    """One command, and what it returns in its shape; HostError for anything else."""
+    return shape.of(qemu.execute(command, deadline, **arguments), command, host=qemu.host)
 
 
 class Monitor:
@@ -26,31 +83,33 @@ class Monitor:
     def __init__(self, client: QMPClient, runner: asyncio.Runner, host: str) -> None:
         self._client = client
         self._runner = runner
-        self._host = host
+        self.host = host
 
     @property
     def version(self) -> tuple[int, int, int]:
-        """QEMU's, as its greeting tells it; 0.0.0 from one that has not greeted."""
+        """QEMU's, as its greeting tells it; 0.0.0 from one that has not greeted. HostError for one
+        that makes no sense."""
         greeting = self._client.greeting
         if greeting is None:
             return 0, 0, 0
-        told: Any = greeting.QMP.version["qemu"]
-        return int(told["major"]), int(told["minor"]), int(told["micro"])
+        version = _VERSION.of(greeting.QMP.version, "read QEMU's version", host=self.host).qemu
+        return version.major, version.minor, version.micro
 
     @property
     def connected(self) -> bool:
         """Whether QEMU is there still, as far as is known: one that has ended is not."""
         return self._client.runstate is Runstate.RUNNING
 
-    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> object:
         """One command and what it returns; HostError in QEMU's words."""
-        return self._run(
+        answer = self._run(
             command, lambda: self._client.execute(command, arguments or None), deadline
         )
+        return plain(answer, command, host=self.host)
 
     def execute_all(
         self, commands: Sequence[tuple[str, Mapping[str, Any]]], deadline: Deadline
-    ) -> list[tuple[Any, bool]]:
+    ) -> list[tuple[object, bool]]:
         """Commands in one go: what each returns, and whether that came before any event.
 
         None for one that QEMU refused. Events and answers come over one connection in their order:
@@ -58,19 +117,21 @@ class Monitor:
         """
         events = self._client.events
 
-        async def answer(command: str, arguments: Mapping[str, Any]) -> tuple[Any, bool]:
+        async def answer(command: str, arguments: Mapping[str, Any]) -> tuple[object, bool]:
             try:
                 answer = await self._client.execute(command, dict(arguments) or None)
             except ExecuteError:
                 return None, events.empty()
             return answer, events.empty()
 
-        async def work() -> list[tuple[Any, bool]]:
+        async def work() -> list[tuple[object, bool]]:
             return await asyncio.gather(*(answer(*command) for command in commands))
 
-        return self._run(f"{len(commands)} commands", work, deadline)
+        answers = self._run(f"{len(commands)} commands", work, deadline)
+        named = zip(commands, answers, strict=True)
+        return [(plain(got, name, host=self.host), first) for (name, _), (got, first) in named]
 
-    def event(self, deadline: Deadline) -> Mapping[str, Any] | None:
+    def event(self, deadline: Deadline) -> MonitorEvent | None:
         """The next event since the monitor was opened, in their order; None at the deadline."""
 
         async def work() -> Message | None:
@@ -78,11 +139,15 @@ class Monitor:
                 return await self._client.events.get()
             return await _next(self._client, self._client.events, deadline.left())
 
-        return self._run("wait for an event", work, deadline.later(5))
+        event = self._run("wait for an event", work, deadline.later(5))
+        return None if event is None else self._taken(event)
 
-    def pending(self) -> Sequence[Mapping[str, Any]]:
+    def pending(self) -> Sequence[MonitorEvent]:
         """Take the events that came, and were not taken yet; without waiting for more."""
-        return self._client.events.clear()
+        return [self._taken(event) for event in self._client.events.clear()]
+
+    def _taken(self, event: Message) -> MonitorEvent:
+        return EVENT.of(dict(event), "read an event of QEMU's", host=self.host)
 
     def migrate(self, command: str, deadline: Deadline, **arguments: Any) -> None:
         """``migrate`` or ``migrate-incoming``: returns when QEMU says that it is completed."""
@@ -92,17 +157,18 @@ class Monitor:
                 await self._client.execute(command, arguments)
                 status = ""
                 while status not in ("completed", "failed"):
-                    event: Any = await _next(self._client, events)
-                    status = str(event["data"]["status"])
+                    if (event := await _next(self._client, events)) is not None:
+                        status = self._taken(event).status
             return status
 
         status = self._run(command, work, deadline)
         if status != "completed":
-            state = self.execute("query-migrate", deadline)
-            raise HostError(command, host=self._host, said=state.get("error-desc", status))
+            asked = "query-migrate"
+            said = _STATUS.of(self.execute(asked, deadline), asked, host=self.host).error
+            raise HostError(command, host=self.host, said=said or status)
 
     def _run(self, tried: str, work: Callable[[], Awaitable[_Value]], deadline: Deadline) -> _Value:
-        return _run(self._runner, tried, self._host, work, deadline)
+        return _run(self._runner, tried, self.host, work, deadline)
 
 
 @contextmanager
@@ -164,5 +230,8 @@ def _run(
         return runner.run(timed())
     except TimeoutError as late:
         raise HostError(tried, host=host, said="QEMU did not answer before the deadline") from late
-    except (ExecuteError, QMPError, OSError, EOFError) as error:
-        raise HostError(tried, host=host, said=str(error) or type(error).__name__) from error
+    except HostError:  # an event that makes no sense
+        raise
+    except Exception as error:  # what the library raises of an answer that is no QMP is any type
+        said = str(error)[:SHOWN] or type(error).__name__
+        raise HostError(tried, host=host, said=said) from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,9 @@ from migrate.errors import HostError
 LOGGER = logging.getLogger(__name__)
 LOGGED = 300
 """Letters of a command line that are logged at most: some are whole scripts."""
+MOST_BYTES = 64 << 20
+"""That a program may say, on its output and its error together: a host may be out of its mind."""
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +46,115 @@ def run(
 ) -> Completed:
     """Run a program to its end; with ``check`` a status other than 0 is a :class:`HostError`.
 
-    ``text`` is its standard input (none: empty). A program that outlives the deadline is killed,
-    and all that it started: `nsenter`, for one, leaves the real work to a child.
+    ``text`` is its standard input (none: empty). A program that outlives the deadline, or says more
+    than :data:`MOST_BYTES`, is killed, and all that it started: `nsenter`, for one, leaves the real
+    work to a child.
     """
     tried = " ".join(argv)
-    began_ns = now_ns()
+    began_ns, seconds = now_ns(), deadline.left()
     with _interrupts_later() as deliver, _start(argv, host, remedy) as process:
         try:
             deliver()
-            out, err = process.communicate(text or "", timeout=deadline.left())
-        except subprocess.TimeoutExpired as error:
+            out, err = _communicate(process, (text or "").encode(errors="replace"), deadline)
+            process.wait(deadline.left())
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
             _kill_all(process)
-            raise HostError(
-                tried, host=host, said=f"no end after {error.timeout:.1f} s", remedy=remedy
-            ) from error
+            said = f"no end after {seconds:.1f} s"
+            raise HostError(tried, host=host, said=said, remedy=remedy) from error
+        except TooMuchError as error:
+            _kill_all(process)
+            raise HostError(tried, host=host, said=str(error), remedy=remedy) from error
         except BaseException:  # interrupted: nothing goes on behind our back
             _kill_all(process)
             raise
-    done = Completed(tuple(argv), process.returncode, out, err)
+    done = Completed(tuple(argv), process.returncode, decoded(out), decoded(err))
     log_end(LOGGER, done, began_ns, host)
     if check and done.status != 0:
-        said = (err or out).strip() or f"exit status {done.status}"
+        said = (done.err or done.out).strip() or f"exit status {done.status}"
         raise HostError(tried, host=host, said=said[-2000:], remedy=remedy)
     return done
+
+
+class TooMuchError(Exception):
+    """A program said more than anybody would read."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it said more than {MOST_BYTES >> 20} MiB")
+
+
+def decoded(said: bytes) -> str:
+    """What a program said, as text: bytes that are none are replaced."""
+    return said.decode(errors="replace")
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], text: bytes, deadline: Deadline
+) -> tuple[bytes, bytes]:
+    """All that it says until both its streams have ended. TimeoutError at the deadline,
+    :class:`TooMuchError` beyond :data:`MOST_BYTES`."""
+    streams = process.stdin, process.stdout, process.stderr
+    given, out, err = (stream.fileno() for stream in streams if stream is not None)
+    said, left = {out: bytearray(), err: bytearray()}, memoryview(text)
+    with selectors.DefaultSelector() as selector:
+        for stream in said:
+            selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(given, False)
+        selector.register(given, selectors.EVENT_WRITE)
+        while selector.get_map():
+            if deadline.passed():
+                raise TimeoutError
+            for key, _ in selector.select(deadline.left()):
+                if key.fd == given:
+                    left = _give(given, left)
+                    if not left:
+                        selector.unregister(given)
+                        _close(process)
+                elif data := os.read(key.fd, CHUNK):
+                    said[key.fd] += data
+                    if sum(map(len, said.values())) > MOST_BYTES:
+                        raise TooMuchError
+                else:
+                    selector.unregister(key.fd)
+    return bytes(said[out]), bytes(said[err])
+
+
+def _give(to: int, left: memoryview) -> memoryview:
+    """What of a program's input is left; nothing where it has ended without reading on."""
+    try:
+        return left[os.write(to, left) :] if left else left
+    except BlockingIOError:
+        return left
+    except BrokenPipeError:
+        return left[:0]
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Its input has ended."""
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+@contextmanager
+def piped(argv: Sequence[str]) -> Iterator[socket.socket]:
+    """A program's input and output as one socket while the block runs; it ends with its input."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise HostError(" ".join(argv), said=f"{argv[0]} is not installed") from error
+        with process:
+            theirs.close()
+            try:
+                yield ours
+            finally:
+                ours.close()
 
 
 def log_end(logger: logging.Logger, done: Completed, began_ns: int, host: str) -> None:
@@ -74,21 +165,22 @@ def log_end(logger: logging.Logger, done: Completed, began_ns: int, host: str) -
     logger.debug("%s%s: exit status %d after %.0f ms", where, command, done.status, took_ms)
 
 
-def _start(argv: Sequence[str], host: str, remedy: str) -> subprocess.Popen[str]:
+def _start(argv: Sequence[str], host: str, remedy: str) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
+            bufsize=0,
             start_new_session=True,
         )
     except FileNotFoundError as error:
         raise HostError(
             " ".join(argv), host=host, said=f"{argv[0]} is not installed", remedy=remedy
         ) from error
+    except (OSError, ValueError) as error:  # too long a list; a NUL in what a host named
+        raise HostError(" ".join(argv), host=host, said=str(error), remedy=remedy) from error
 
 
 @contextmanager
@@ -114,7 +206,7 @@ def _interrupts_later() -> Iterator[Callable[[], None]]:
         deliver()
 
 
-def _kill_all(process: subprocess.Popen[str]) -> None:
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """End the process group that the program leads; it was not waited for, so its id is its own."""
     if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -122,8 +214,12 @@ def _kill_all(process: subprocess.Popen[str]) -> None:
 
 
 def tail(path: Path, lines: int = 8) -> str:
-    """The last lines of a log, or that there is none."""
+    """The last lines of a log, or why there is none."""
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - CHUNK))
+            return "\n".join(decoded(file.read(CHUNK)).splitlines()[-lines:])
     except FileNotFoundError:
         return f"{path} does not exist"
+    except OSError as error:
+        return f"{path} can't be read: {error}"

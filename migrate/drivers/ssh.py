@@ -17,7 +17,7 @@ import paramiko
 
 from migrate.clock import Deadline, now_ns
 from migrate.drivers.netns import inside
-from migrate.drivers.shell import Completed, log_end
+from migrate.drivers.shell import MOST_BYTES, Completed, TooMuchError, decoded, log_end
 from migrate.drivers.ssh_address import Address
 from migrate.errors import HostError
 
@@ -26,6 +26,8 @@ LOGGER = logging.getLogger(__name__)
 CONNECT_S = 15.0
 """For a host to answer and let us in."""
 CHUNK = 1 << 16
+LINE_BYTES = 16 << 20
+"""Of an answer: many small files are one."""
 GRACE_S = 1.0
 """How much longer than its deadline a program may live on the host before it is killed there."""
 
@@ -60,7 +62,7 @@ class Connection:
         tried = " ".join(argv)
         began_ns = now_ns()
         out, err, status = self._done(argv, deadline, tried, text or "")
-        done = Completed(tuple(argv), status, _text(out), _text(err))
+        done = Completed(tuple(argv), status, decoded(out), decoded(err))
         log_end(LOGGER, done, began_ns, self.address.host)
         if check and status != 0:
             said = (done.err or done.out).strip() or f"exit status {status}"
@@ -78,7 +80,7 @@ class Connection:
         tried = f"read {path}"
         out, err, status = self._done(["cat", "--", path], deadline, tried, "")
         if status != 0:
-            raise HostError(tried, host=self.address.host, said=_text(err).strip())
+            raise HostError(tried, host=self.address.host, said=decoded(err).strip())
         return out
 
     def _done(
@@ -91,6 +93,8 @@ class Connection:
             except TimeoutError as late:
                 said = "no end before the deadline"
                 raise HostError(tried, host=self.address.host, said=said) from late
+            except TooMuchError as error:
+                raise HostError(tried, host=self.address.host, said=str(error)) from error
             except (OSError, EOFError, paramiko.SSHException) as broken:
                 raise self._lost(tried, broken) from broken
 
@@ -158,7 +162,7 @@ class Lines:
     def __init__(self, channel: paramiko.Channel, host: str) -> None:
         self._channel = channel
         self._host = host
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def ask(self, line: str, deadline: Deadline) -> str:
         """Send a line; the line that comes back. HostError where none does."""
@@ -166,15 +170,25 @@ class Lines:
         try:
             self._channel.settimeout(max(deadline.left(), 0.001))
             self._channel.sendall(line.encode() + b"\n")
-            while b"\n" not in self._buffer and (data := self._channel.recv(CHUNK)):
-                self._buffer += data
-                self._channel.settimeout(max(deadline.left(), 0.001))
+            self._fill(deadline)
         except OSError as broken:
             said = str(broken) or "no answer before the deadline"
-        if b"\n" not in self._buffer:
+        answer, end, rest = self._buffer.partition(b"\n")
+        if not end:
             raise HostError("talk to a program", host=self._host, said=said)
-        answer, _, self._buffer = self._buffer.partition(b"\n")
-        return answer.decode(errors="replace")
+        self._buffer = rest
+        return decoded(bytes(answer))
+
+    def _fill(self, deadline: Deadline) -> None:
+        """Until a line is whole, or there is no more; OSError for one without end, or too late."""
+        data = bytes(self._buffer)
+        while b"\n" not in data and (data := self._channel.recv(CHUNK)):
+            self._buffer += data
+            self._channel.settimeout(max(deadline.left(), 0.001))
+            if len(self._buffer) > LINE_BYTES:
+                raise OSError(f"a line of more than {LINE_BYTES >> 20} MiB came")
+            if deadline.passed() and b"\n" not in data:
+                raise TimeoutError
 
 
 def _timed(argv: Sequence[str], deadline: Deadline) -> str:
@@ -270,7 +284,8 @@ def _keys(address: Address, refused: list[str]) -> Iterator[tuple[str, paramiko.
 
 
 def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tuple[bytes, bytes]:
-    """All that comes until both streams have ended; TimeoutError at the deadline."""
+    """All that comes until both streams have ended; TimeoutError at the deadline, TooMuchError
+    beyond :data:`~migrate.drivers.shell.MOST_BYTES`."""
     channel.settimeout(max(deadline.left(), 0.001))
     if text:
         with suppress(OSError):  # it ended without reading on: its status tells more
@@ -278,6 +293,8 @@ def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tu
     channel.shutdown_write()
     out, err = bytearray(), bytearray()
     while True:
+        if len(out) + len(err) > MOST_BYTES:
+            raise TooMuchError
         if channel.recv_ready():
             out += channel.recv(CHUNK)
         elif channel.recv_stderr_ready():
@@ -286,10 +303,6 @@ def _communicate(channel: paramiko.Channel, text: str, deadline: Deadline) -> tu
             return bytes(out), bytes(err)
         elif not select.select([channel], [], [], deadline.left())[0]:
             raise TimeoutError
-
-
-def _text(said: bytes) -> str:
-    return said.decode(errors="replace")
 
 
 def _pump(channel: paramiko.Channel, plug: socket.socket) -> None:

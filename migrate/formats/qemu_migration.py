@@ -7,8 +7,9 @@ VIR_DOMAIN_JOB_* statistics (libvirt-domain.h).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from migrate.formats.answers import Count, MalformedError, Part, Shape
+from migrate.formats.qapi import MigrationInfo
 from migrate.model import Event, PhaseName, Sample
 
 STATUS_PHASES: Mapping[str, PhaseName] = {
@@ -43,9 +44,11 @@ SWITCHED = ("pre-switchover", "device", "completed")
 FINAL = ("completed", "postcopy-active")
 """Of a source that has stopped: it does not run on, unless the target fails yet."""
 
-QUESTION, QEMU_ENDED, FAULT = "question", "QEMU ended", "fault: "
-"""Events of the controller's: what it asked a QEMU, that this has ended, and before its name a
-fault of the case."""
+QUESTION, QEMU_ENDED = "question", "QEMU ended"
+"""Events of the controller's: what it asked a QEMU, and that this has ended."""
+ORDER, FAULT, FAULT_OVER = "order: ", "fault: ", "fault over: "
+"""Events of the controller's, before what it asked libvirt to do, before the name of a fault that
+was done, and of one that was put back."""
 
 
 def status_of(event: Event) -> str:
@@ -61,40 +64,71 @@ def unknown_statuses(events: Iterable[Event]) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys((event.host, status_of(event)) for event in unknown))
 
 
-def sample_of_query(at_ns: int, host: str, answer: Mapping[str, Any]) -> Sample:
-    """The answer to query-migrate as a sample; what is absent is None."""
-    ram = answer["ram"]
-    mbps = ram.get("mbps")
+def pass_of(event: Event) -> int:
+    """The number of the pass over memory that a MIGRATION_PASS event tells; 0 if it has none."""
+    number = event.data.get("pass") if event.name == "MIGRATION_PASS" else None
+    return number if isinstance(number, int) and number > 0 else 0
+
+
+def sample_of_query(at_ns: int, host: str, answer: MigrationInfo) -> Sample | None:
+    """The answer to query-migrate as a sample; what is absent is None, and so is one of nothing."""
+    ram = answer.ram
+    if ram is None:
+        return None
     return Sample(
         at_ns=at_ns,
         host=host,
-        iteration=ram.get("dirty-sync-count"),
-        remaining_bytes=ram.get("remaining"),
-        transferred_bytes=ram.get("transferred"),
-        rate_bytes_s=None if mbps is None else round(mbps * 1e6 / 8),
-        dirty_pages_s=ram.get("dirty-pages-rate"),
-        throttle_percent=answer.get("cpu-throttle-percentage"),
-        postcopy_requests=ram.get("postcopy-requests"),
-        zero_pages=ram.get("duplicate"),
-        multifd_bytes=ram.get("multifd-bytes"),
-        postcopy_blocktime_ms=answer.get("postcopy-blocktime"),
-        ring_full_us=answer.get("dirty-limit-ring-full-time"),
-        vfio_bytes=answer.get("vfio", {}).get("transferred"),
+        iteration=ram.dirty_sync_count,
+        remaining_bytes=ram.remaining,
+        transferred_bytes=ram.transferred,
+        rate_bytes_s=None if ram.mbps is None else round(ram.mbps * 1e6 / 8),
+        dirty_pages_s=ram.dirty_pages_rate,
+        throttle_percent=answer.cpu_throttle_percentage,
+        postcopy_requests=ram.postcopy_requests,
+        zero_pages=ram.duplicate,
+        multifd_bytes=ram.multifd_bytes,
+        postcopy_blocktime_ms=answer.postcopy_blocktime,
+        ring_full_us=answer.dirty_limit_ring_full_time,
+        vfio_bytes=None if answer.vfio is None else answer.vfio.transferred,
     )
 
 
-def sample_of_job(event: Event) -> Sample:
-    """libvirt's job statistics, as its event ``job-completed`` carries them; absent is None."""
-    job = event.data
+class JobStatistics(Part):
+    """What is read of libvirt's account of a job; absent is None."""
+
+    downtime: Count | None = None
+    time_elapsed: Count | None = None
+    setup_time: Count | None = None
+    data_processed: Count | None = None
+    data_remaining: Count | None = None
+    memory_iteration: Count | None = None
+    memory_bps: Count | None = None
+    memory_dirty_rate: Count | None = None
+    memory_constant: Count | None = None
+    memory_postcopy_requests: Count | None = None
+    auto_converge_throttle: Count | None = None
+
+
+JOB = Shape(JobStatistics)
+"""Source: libvirt's VIR_DOMAIN_JOB_* (libvirt-domain.h), as its binding for Python names them."""
+
+
+def sample_of_job(event: Event) -> Sample | None:
+    """libvirt's job statistics, as its event ``job-completed`` carries them; None if it makes no
+    sense."""
+    try:
+        job = JOB.of(event.data, event.name)
+    except MalformedError:
+        return None
     return Sample(
         at_ns=event.at_ns,
         host=event.host,
-        iteration=job.get("memory_iteration"),
-        remaining_bytes=job.get("data_remaining"),
-        transferred_bytes=job.get("data_processed"),
-        rate_bytes_s=job.get("memory_bps"),
-        dirty_pages_s=job.get("memory_dirty_rate"),
-        throttle_percent=job.get("auto_converge_throttle"),
-        postcopy_requests=job.get("memory_postcopy_requests"),
-        zero_pages=job.get("memory_constant"),
+        iteration=job.memory_iteration,
+        remaining_bytes=job.data_remaining,
+        transferred_bytes=job.data_processed,
+        rate_bytes_s=job.memory_bps,
+        dirty_pages_s=job.memory_dirty_rate,
+        throttle_percent=job.auto_converge_throttle,
+        postcopy_requests=job.memory_postcopy_requests,
+        zero_pages=job.memory_constant,
     )

@@ -7,11 +7,11 @@ both. libvirt validates it against its own schema when the domain is started.
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 from migrate.backends.base import Backend
 from migrate.backends.xml import template
 from migrate.drivers.libvirt import CHANNEL
+from migrate.formats.xml_document import parse_xml
 from migrate.guest.identity import NAMESPACE, NOBODY, PREFIX
 from migrate.images.initramfs import Image
 from migrate.model import GuestSpec, Interface
@@ -67,4 +67,4 @@ def domain_xml(
 
 def has_interface(xml: str) -> bool:
     """Whether a domain has a network interface from its start on."""
-    return ET.fromstring(xml).find("./devices/interface") is not None  # noqa: S314  our own XML
+    return parse_xml(xml, "read the domain's XML").find("./devices/interface") is not None

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import Domain
 from migrate.errors import HostError
+from migrate.formats.xml_document import element_at, parse_xml
 from migrate.lab.api import Host
 from migrate.model import Value
 
@@ -46,8 +47,10 @@ class Identity(Value):
 
     def mark(self, root: ET.Element) -> None:
         """Make a domain this guest's: a rewrite of XML that has another identity of ours."""
-        _the(root, "./uuid").text = self.uuid
-        _the(root, f"./metadata/{{{NAMESPACE}}}guest").attrib.update(self.model_dump())
+        tried = "name the guest"
+        element_at(root, "./uuid", tried).text = self.uuid
+        ours = element_at(root, f"./metadata/{{{NAMESPACE}}}guest", tried)
+        ours.attrib.update(self.model_dump())
         for target in root.iterfind("./devices/interface[@type='bridge']/target"):
             target.set("dev", self.tap)
 
@@ -63,14 +66,10 @@ NOBODY = Identity(uuid=str(uuid.UUID(int=0)))
 def marked(domain: Domain) -> bool:
     """Whether the domain's metadata is ours, and of a domain with this UUID: not of a copy."""
     text = domain.metadata(NAMESPACE)
-    return text is not None and ET.fromstring(text).get("uuid") == domain.uuid  # noqa: S314  ours
-
-
-def _the(root: ET.Element, path: str) -> ET.Element:
-    element = root.find(path)
-    if element is None:
-        raise HostError("name the guest", said=f"its XML has no {path}")
-    return element
+    if text is None:
+        return False
+    tried = f"read our metadata in the domain {domain.name}"
+    return parse_xml(text, tried, host=domain.host).get("uuid") == domain.uuid
 
 
 # --- the journal on a host ----------------------------------------------------------------------

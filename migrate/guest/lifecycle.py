@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 from migrate.backends.xml import rewritten
 from migrate.clock import Deadline, until
@@ -19,6 +17,8 @@ from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
 from migrate.errors import CleanupError, GuestError, HostError, LabError
+from migrate.formats.answers import Part, Shape, Signed
+from migrate.formats.xml_document import parse_xml
 from migrate.guest.clock_rate import ClockRateError
 from migrate.guest.domain_xml import MONITOR, NAME
 from migrate.guest.identity import Identity, forget, marked, record, recorded
@@ -106,8 +106,11 @@ def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]
     # One a host, which is leased: what a controller left that was killed is written over.
     copy = saved.with_name(f"saved-{identity.lab}-{on.host}-start.sav")
     try:
+        copy.unlink(missing_ok=True)
+        copy.touch(0o600, exist_ok=False)  # a guest's memory: for nobody else to read
         shutil.copyfile(saved, copy)
-        before = ElementTree.fromstring(on.saved_xml(str(copy))).findtext("uuid", "")  # noqa: S314
+        xml = parse_xml(on.saved_xml(str(copy)), f"read the XML in {copy}", host=on.host)
+        before = xml.findtext("uuid", "")
         with copy.open("r+b") as file:
             header = file.read(HEADER_BYTES)
             file.seek(0)
@@ -146,6 +149,23 @@ PROBE = "/usr/local/sbin/migrate-lab-probe"
 CHUNK = 36 << 10
 """Bytes of one guest-file-write. A message of 256 KiB was never answered (QEMU 10.0); in base64
 this is one of 48 KiB."""
+
+
+class _Process(Part):
+    """GuestExec."""
+
+    pid: Signed
+
+
+class _ExitStatus(Part):
+    """GuestExecStatus."""
+
+    exited: bool
+    exitcode: Signed | None = None
+    signal: Signed | None = None
+
+
+HANDLE, PROCESS, EXIT_STATUS = Shape(int), Shape(_Process), Shape(_ExitStatus)
 BRING_S = 60.0
 """For the probe to be brought in, from the agent's first answer on."""
 POLL_S = 0.2
@@ -161,7 +181,9 @@ def bring_probe(domain: Domain, probe: Path, deadline: Deadline) -> None:
     _await_agent(domain, deadline)
     deadline = deadline.sooner(BRING_S)
     try:
-        file = domain.agent("guest-file-open", deadline, path=PROBE, mode="w")
+        asked = "guest-file-open"
+        opened = domain.agent(asked, deadline, path=PROBE, mode="w")
+        file = HANDLE.of(opened, asked, host=domain.host)
         content = probe.read_bytes()
         for begin in range(0, len(content), CHUNK):
             part = base64.b64encode(content[begin : begin + CHUNK]).decode()
@@ -197,14 +219,18 @@ def _await_agent(domain: Domain, deadline: Deadline) -> None:
 
 def _execute(domain: Domain, deadline: Deadline, path: str, *words: str) -> None:
     """Run a program in the guest to its end; HostError when its status is not 0."""
-    pid = domain.agent("guest-exec", deadline, path=path, arg=list(words))["pid"]
+    asked = "guest-exec"
+    started = domain.agent(asked, deadline, path=path, arg=list(words))
+    pid = PROCESS.of(started, asked, host=domain.host).pid
 
-    def exit_status() -> dict[str, Any] | None:
-        status: dict[str, Any] = domain.agent("guest-exec-status", deadline, pid=pid)
-        return status if status["exited"] else None
+    def exit_status() -> _ExitStatus | None:
+        asked = "guest-exec-status"
+        answer = domain.agent(asked, deadline, pid=pid)
+        status = EXIT_STATUS.of(answer, asked, host=domain.host)
+        return status if status.exited else None
 
     status = until(exit_status, deadline, POLL_S)
-    if status is None or status.get("exitcode") != 0:
+    if status is None or status.exitcode != 0:
         said = "it has not ended" if status is None else f"it ended as {status}"
         raise HostError(f"run {path} in the guest", host=domain.host, said=said)
 

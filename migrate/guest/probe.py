@@ -1,33 +1,43 @@
-"""The controller's side of the probe: typed calls, one JSON object a line each way.
+"""The controller's side of the probe: typed calls.
 
 The same program answers in the guest (over a virtio-serial channel) and on the fabric (over its
 standard input and output); what it is told and what it answers is in ``guest-images/README.md``.
-Every call ends by a deadline. Clock stamps are the probe's own ``CLOCK_MONOTONIC`` until a caller
-maps them by :meth:`Probe.clock_offset`.
+Clock stamps are the probe's own ``CLOCK_MONOTONIC`` until a caller maps them by
+:meth:`Probe.clock_offset`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import selectors
-import subprocess
-from collections.abc import Collection
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from migrate.clock import Deadline, Offset, offset_of
-from migrate.errors import GuestError
-from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value, WorkSample
+from migrate.guest.answers import (
+    MOST_RECORDS,
+    Announcement,
+    Bound,
+    Clock,
+    Dirtied,
+    Drops,
+    Frames,
+    Jump,
+    Jumps,
+    Lowers,
+    NicAnswer,
+    Page,
+    Pages,
+    StreamCounts,
+    Tcp,
+    Verified,
+    Work,
+    impossible,
+)
+from migrate.guest.probe_channel import PATIENCE_S, ProbeChannel, Reply
+from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, WorkSample
 from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
-PROTOCOL = 3
-PATIENCE_S = 10.0
-"""How long a call may take that was handed no deadline."""
 PAGE_RECORDS = 5000
 """Records of a log that are asked for at once: some 130 kB a line."""
 MIB_S = 20.0
@@ -38,249 +48,18 @@ _SEND = np.dtype([("sent_ns", "<u8")])
 _RECEIPT = np.dtype([("seq", "<u4"), ("received_ns", "<u8")])
 
 
-class ProbeTransport(Protocol):
-    """Carries bytes to a probe and back; its owner closes it."""
-
-    def send(self, data: bytes) -> None:
-        """Hand over all of ``data``; ConnectionError when the other side is gone."""
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """Some bytes, at least one; TimeoutError at the deadline, ConnectionError when gone."""
-
-    def close(self) -> None:
-        """Let go of the channel; the process or port at its end is not touched."""
-
-
-class PipeTransport:
-    """A probe that was started with pipes as its standard input and output; it ends at close."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        if process.stdin is None or process.stdout is None:
-            raise ValueError("the probe needs pipes for its standard input and output")
-        self._input = process.stdin
-        self._output = process.stdout
-        os.set_blocking(self._input.fileno(), False)
-        os.set_blocking(self._output.fileno(), False)
-
-    def send(self, data: bytes) -> None:
-        """See :class:`Transport`; a pipe that takes no more counts as gone: requests are short."""
-        try:
-            sent = os.write(self._input.fileno(), data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            raise ConnectionError("the probe no longer reads what it is told")
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """See :class:`Transport`."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._output, selectors.EVENT_READ)
-            if not selector.select(deadline.left()):
-                raise TimeoutError("nothing came from the probe")
-        data = os.read(self._output.fileno(), 1 << 16)
-        if not data:
-            raise ConnectionError("the probe has ended")
-        return data
-
-    def close(self) -> None:
-        """See :class:`Transport`."""
-        self._input.close()
-        self._output.close()
-
-
-class Hello(Value):
-    """Who answers."""
-
-    protocol: int
-    version: str
-    pid: int
-    fifo: bool
-    """Whether the stream's thread runs with real-time priority."""
-    uptime_ms: int
-    mono_ns: int
-    real_ns: int
-
-
-class StreamCounts(Value):
-    """One side's account of its stream; stamps by its own clock, 0 before the first packet."""
-
-    open: bool
-    sending: bool
-    sent: int
-    skipped: int
-    """Slots that were missed because the sender was late; they used up no number."""
-    send_errors: int
-    """Numbers that the kernel refused to send; to the receiver they are lost."""
-    first_sent_ns: int
-    last_sent_ns: int
-    received: int
-    strays: int
-    unlogged: int
-    """Arrivals that no longer found room in the log: it tells of none after the last row."""
-    dropped_records: int
-    """Arrivals or receipts that no longer found room in a log."""
-    socket_drops: int
-    """Arrivals that the kernel dropped because the probe was too slow: not the network's loss."""
-    jumps: int
-
-
-class Jump(Value):
-    """The sender's tick came late: from ``at_ns``, ``delta_ns`` passed instead of one interval."""
-
-    at_ns: int
-    delta_ns: int
-
-
-class Announcement(Value):
-    """A frame that tells switches or neighbours where a MAC is."""
-
-    at_ns: int
-    kind: str
-    """``rarp``, ``garp`` (gratuitous ARP), ``arp``, ``na`` (IPv6 neighbour advertisement), or
-    ``tcp``: the first frame of TCP after 30 ms without any."""
-    mac: str
-    """Of the sender, from the Ethernet header."""
-    length: int
-
-
-Reply = dict[str, Any]
-_Shape = TypeVar("_Shape", bound=Value)
-
-
-class Probe:
-    """A probe at the other end of ``transport``; ``where`` names it in errors."""
-
-    def __init__(self, transport: ProbeTransport, where: str) -> None:
-        self.where = where
-        self._transport = transport
-        self._next_id = 1
-        self._buffer = b""
-        self._noise = b""
-
-    # --- the channel ----------------------------------------------------------------------------
-
-    def reconnect(self, transport: ProbeTransport, where: str | None = None) -> None:
-        """Go on over another channel to the same probe, e.g. on the host that the guest moved to:
-        ``where`` names it in errors from now on.
-
-        The old channel is the caller's to close. Ask :meth:`ready` next.
-        """
-        self.where = where or self.where
-        self._transport = transport
-        self._buffer = b""
-
-    def ready(self, deadline: Deadline) -> Hello:
-        """Wait until the probe answers; GuestError at the deadline, or if it is another protocol.
-
-        The empty line ends what an earlier controller may have left half said.
-        """
-        asked: set[int] = set()
-        self._noise = b""
-        while True:
-            try:
-                asked.add(self._send("hello", {}, before=b"\n"))
-                return self._greeted(self._answer(asked, deadline.sooner(1.0)))
-            except TimeoutError as silence:
-                if deadline.passed():
-                    raise self._silent("hello") from silence
-            except ConnectionError as gone:
-                raise self._lost("hello", gone) from gone
-
-    def call(self, do: str, deadline: Deadline | None = None, **parameters: object) -> Reply:
-        """One request and its answer without ``id`` and ``ok``.
-
-        GuestError if the probe refuses, is gone, or is silent until the deadline.
-        """
-        deadline = deadline or Deadline.after(PATIENCE_S)
-        self._noise = b""
-        try:
-            return self._accepted(do, self._answer({self._send(do, parameters)}, deadline))
-        except TimeoutError as silence:
-            raise self._silent(do) from silence
-        except ConnectionError as gone:
-            raise self._lost(do, gone) from gone
-
-    def _send(self, do: str, parameters: Reply, before: bytes = b"") -> int:
-        number = self._next_id
-        self._next_id += 1
-        request = {"id": number, "do": do, **parameters}
-        self._transport.send(before + json.dumps(request).encode() + b"\n")
-        return number
-
-    def _answer(self, asked: Collection[int], deadline: Deadline) -> Reply:
-        """The next answer to one of the requests ``asked``; what else comes is dropped."""
-        while True:
-            line = self._line(deadline)
-            try:
-                reply = json.loads(line)
-            except ValueError:
-                reply = None
-            if isinstance(reply, dict) and reply.get("id") in asked:
-                return reply
-            self._noise = (self._noise + line + b"\n")[-500:]
-
-    def _line(self, deadline: Deadline) -> bytes:
-        parts = [self._buffer]
-        while b"\n" not in parts[-1]:
-            try:
-                parts.append(self._transport.receive(deadline))
-            except TimeoutError:
-                self._buffer = b"".join(parts)
-                raise
-        line, _, self._buffer = b"".join(parts).partition(b"\n")
-        return line
-
-    def _accepted(self, do: str, reply: Reply) -> Reply:
-        if reply.pop("ok", False) is not True:
-            raise GuestError(f"probe: {do}", host=self.where, said=str(reply.get("error", reply)))
-        del reply["id"]
-        return reply
-
-    def _greeted(self, reply: Reply) -> Hello:
-        reply = self._accepted("hello", reply)
-        if reply.get("protocol") != PROTOCOL:
-            raise GuestError(
-                "probe: hello",
-                host=self.where,
-                said=f"it speaks protocol {reply.get('protocol')}, this version {PROTOCOL}",
-                remedy="build the guest image anew, or put this version's probe on the disk",
-            )
-        return self._shaped(Hello, reply)
-
-    def _silent(self, do: str) -> GuestError:
-        said = (self._noise + self._buffer)[-500:].decode(errors="replace").strip()
-        return GuestError(
-            f"the probe did not answer {do}",
-            host=self.where,
-            said=said or "nothing was received",
-            remedy="look at the guest's serial console: does it run, and the probe in it?",
-        )
-
-    def _lost(self, do: str, gone: ConnectionError) -> GuestError:
-        return GuestError(
-            f"the channel to the probe broke at {do}",
-            host=self.where,
-            said=str(gone),
-            remedy="look at the guest's serial console, and at its log",
-        )
-
-    def _shaped(self, shape: type[_Shape], reply: Reply) -> _Shape:
-        try:
-            return shape.model_validate(reply)
-        except ValidationError as wrong:
-            raise GuestError(
-                f"the probe's answer is no {shape.__name__}", host=self.where, said=str(wrong)
-            ) from wrong
+class Probe(ProbeChannel):
+    """A probe, asked by typed calls: each raises GuestError for an answer that is none."""
 
     # --- clock and network ----------------------------------------------------------------------
 
     def clock_offset(self, clock: str, rounds: int = 8) -> Offset:
         """From the probe's monotonic clock to the axis, by round trips; ``clock`` names it."""
-        return offset_of(clock, lambda: int(self.call("clock")["mono_ns"]), rounds)
+        return offset_of(clock, lambda: self.ask("clock", Clock).mono_ns, rounds)
 
     def nic(self, name: str | None = None) -> Nic:
         """The interface ``name``, or the first that is not the loopback and has no master."""
-        return self._shaped(Nic, self.call("net", **_given(name=name)))
+        return self.ask("net", NicAnswer, **_given(name=name)).nic()
 
     def address(self, ip: str, prefix: int, name: str | None = None) -> None:
         """Give the interface its IPv4 address and bring it up."""
@@ -304,12 +83,8 @@ class Probe:
 
     def lower_account(self) -> tuple[tuple[LowerChange, ...], int]:
         """The log, and how many changes before it are no longer on record."""
-        reply = self.call("lower.log")
-        changes = tuple(
-            self._shaped(LowerChange, dict(zip(LowerChange.model_fields, change, strict=False)))
-            for change in reply["changes"]
-        )
-        return changes, int(reply["total"]) - len(changes)
+        log = self.ask("lower.log", Lowers)
+        return log.lower_changes(), log.total - len(log.changes)
 
     def lower_stop(self) -> None:
         """Note no more; the log stays."""
@@ -319,7 +94,7 @@ class Probe:
 
     def open_stream(self, stream_id: int, port: int = 0) -> int:
         """Listen for stream ``stream_id`` (32 bits); logs begin anew. The port that was bound."""
-        return int(self.call("stream.open", stream=stream_id, port=port)["port"])
+        return self.ask("stream.open", Bound, stream=stream_id, port=port).port
 
     def send_stream(self, to: str, port: int, interval_us: int, payload: int) -> None:
         """Begin to send; ``payload`` in bytes, at least 224."""
@@ -338,19 +113,22 @@ class Probe:
 
     def stream_status(self) -> StreamCounts:
         """The account so far."""
-        return self._shaped(StreamCounts, self.call("stream.status"))
+        return self.ask("stream.status", StreamCounts)
 
     def stop_stream(self) -> StreamCounts:
         """End the sending; what the other side has under way is still received."""
-        return self._shaped(StreamCounts, self.call("stream.stop"))
+        return self.ask("stream.stop", StreamCounts)
 
     def close_stream(self) -> StreamCounts:
         """End the receiving, too; the logs stay until the next open."""
-        return self._shaped(StreamCounts, self.call("stream.close"))
+        return self.ask("stream.close", StreamCounts)
 
-    def arrivals(self, deadline: Deadline | None = None) -> Arrivals:
-        """What this side received of the other's stream; both clocks as they were stamped."""
-        log = self._records("stream.log", _ARRIVAL, deadline)
+    def arrivals(self, deadline: Deadline | None = None, due: int = MOST_RECORDS) -> Arrivals:
+        """What this side received of the other's stream; both clocks as they were stamped.
+
+        ``due``: so many packets the other side can have sent at most.
+        """
+        log = self._records("stream.log", _ARRIVAL, deadline, due)
         return Arrivals(
             log["seq"].astype(np.int64),
             log["sent_ns"].astype(np.int64),
@@ -359,7 +137,7 @@ class Probe:
 
     def sends(self, deadline: Deadline | None = None) -> Column:
         """When this side sent each of its numbers, from 0 on, by its own clock."""
-        log = self._records("stream.sends", _SEND, deadline)
+        log = self._records("stream.sends", _SEND, deadline, MOST_RECORDS)
         return np.asarray(log["sent_ns"].astype(np.int64))
 
     def unreceived(self, arrived: Column, deadline: Deadline | None = None) -> Sends:
@@ -379,60 +157,61 @@ class Probe:
     def meter_loss(self) -> MeterLoss:
         """What this side lost itself of what it received: its log was full, its socket dropped."""
         counts = self.stream_status()
-        drops = tuple((row, count) for row, count in self.call("stream.drops")["drops"])
+        drops = self.ask("stream.drops", Drops).drops
         return MeterLoss(full=counts.unlogged > 0, drops=drops, dropped=counts.socket_drops)
 
-    def receipts(self, deadline: Deadline | None = None) -> dict[int, int]:
-        """When the other side, by its clock, received our numbers: what it told us of them."""
-        log = self._records("stream.receipts", _RECEIPT, deadline)
+    def receipts(self, deadline: Deadline | None = None, due: int = MOST_RECORDS) -> dict[int, int]:
+        """When the other side, by its clock, received our numbers: what it told us of them.
+
+        ``due``: so many we have sent at most.
+        """
+        log = self._records("stream.receipts", _RECEIPT, deadline, due)
         return dict(zip(log["seq"].tolist(), log["received_ns"].tolist(), strict=True))
 
-    def _records(self, do: str, shape: np.dtype[Any], deadline: Deadline | None) -> NDArray[Any]:
+    def _records(
+        self, do: str, shape: np.dtype[Any], deadline: Deadline | None, due: int
+    ) -> NDArray[Any]:
+        """A whole log, page by page; GuestError if it has what can't be."""
         deadline = deadline or Deadline.after(6 * PATIENCE_S)
         pages = [np.empty(0, dtype=shape)]
         had, total = 0, 1
         while had < total:
-            reply = self.call(do, deadline, **{"from": had, "max": PAGE_RECORDS})
-            pages.append(np.frombuffer(base64.b64decode(reply["data"]), dtype=shape))
-            had, total = had + len(pages[-1]), int(reply["total"])
-            if not len(pages[-1]):
-                break
-        return np.concatenate(pages)
+            page = self.ask(do, Page, deadline, **{"from": had, "max": PAGE_RECORDS})
+            try:
+                records = page.records(shape, had, PAGE_RECORDS)
+            except ValueError as wrong:
+                raise self.nonsense(do, str(wrong)) from wrong
+            pages.append(records)
+            had, total = had + len(records), page.total
+        log = np.concatenate(pages)
+        if wrong_record := impossible(log, due):
+            raise self.nonsense(do, wrong_record)
+        return log
 
     def jumps(self) -> tuple[Jump, ...]:
         """Where the sender's tick was more than 10 ms late; the newest 1000."""
-        return tuple(Jump(at_ns=at, delta_ns=delta) for at, delta in self.call("tick.log")["jumps"])
+        log = self.ask("tick.log", Jumps)
+        return tuple(Jump(at_ns=at_ns, delta_ns=delta_ns) for at_ns, delta_ns in log.jumps)
 
     # --- memory ---------------------------------------------------------------------------------
 
     def dirty_start(self, mib: int, mib_s: float, seed: int = 1) -> int:
         """Fill ``mib`` MiB and rewrite them round robin at ``mib_s`` MiB/s; how many pages."""
         deadline = Deadline.after(PATIENCE_S + mib / MIB_S)
-        return int(self.call("dirty.start", deadline, mib=mib, mib_s=mib_s, seed=seed)["pages"])
+        return self.ask("dirty.start", Pages, deadline, mib=mib, mib_s=mib_s, seed=seed).pages
 
     def dirty_rate(self) -> float:
         """The rate that was reached so far, in MiB/s."""
-        return float(self.call("dirty.status")["mib_s"])
+        return self.ask("dirty.status", Dirtied).mib_s
 
     def verify(self, deadline: Deadline | None = None) -> MemoryCheck:
         """Read every byte back; the writer pauses meanwhile."""
-        reply = self.call("dirty.verify", deadline or Deadline.after(6 * PATIENCE_S))
-        wrong = int(reply["wrong_page"])
-        if wrong < 0:
-            return MemoryCheck(pages=reply["pages"], writes=reply["writes"])
-        earlier = reply["found_generation"]
-        stale = f", which pass {earlier} wrote" if earlier >= 0 else ""
-        return MemoryCheck(
-            pages=reply["pages"],
-            writes=reply["writes"],
-            wrong_page=wrong,
-            expected=f"{reply['expected']} of pass {reply['generation']}",
-            found=f"{reply['found']} at byte {reply['offset']}{stale}",
-        )
+        deadline = deadline or Deadline.after(6 * PATIENCE_S)
+        return self.ask("dirty.verify", Verified, deadline).check()
 
     def pages_written(self) -> int:
         """Since the writer began."""
-        return int(self.call("dirty.status")["writes"])
+        return self.ask("dirty.status", Dirtied).writes
 
     def dirty_corrupt(self, page: int, offset: int = 0) -> None:
         """Break a byte on purpose, so that the check can be seen to fire."""
@@ -454,16 +233,13 @@ class Probe:
 
     def work_log(self, deadline: Deadline | None = None) -> tuple[WorkSample, ...]:
         """The newest 4000 seconds; stamps by the probe's clock."""
-        return tuple(
-            self._shaped(WorkSample, dict(zip(WorkSample.model_fields, second, strict=False)))
-            for second in self.call("work.log", deadline)["seconds"]
-        )
+        return self.ask("work.log", Work, deadline).samples()
 
     # --- TCP ------------------------------------------------------------------------------------
 
     def tcp_listen(self, port: int = 0) -> int:
         """Echo whatever connects; the port that was bound."""
-        return int(self.call("tcp.listen", port=port)["port"])
+        return self.ask("tcp.listen", Bound, port=port).port
 
     def tcp_open(self, to: str, port: int, count: int, interval_ms: int = 10) -> None:
         """Hold ``count`` connections and have a message echoed on each every interval."""
@@ -471,9 +247,7 @@ class Probe:
 
     def tcp_check(self) -> TcpCheck:
         """How the connections fared, a wait that is going on included."""
-        reply = self.call("tcp.status")
-        reply["longest_stall_ms"] = reply.pop("stall_ms", None)
-        return self._shaped(TcpCheck, reply)
+        return self.ask("tcp.status", Tcp).check()
 
     def tcp_close(self) -> None:
         """End the connections, and the echo."""
@@ -485,15 +259,14 @@ class Probe:
         """Begin to note announcements that come in on ``interface``."""
         self.call("capture.start", name=interface)
 
-    def captured(self) -> list[Announcement]:
+    def captured(self) -> tuple[Announcement, ...]:
         """The newest 1000, oldest first; stamps by the probe's clock."""
         return self.capture_log()[0]
 
-    def capture_log(self) -> tuple[list[Announcement], int]:
+    def capture_log(self) -> tuple[tuple[Announcement, ...], int]:
         """The newest 1000, and how many came before them."""
-        reply = self.call("capture.log")
-        frames = [self._shaped(Announcement, frame) for frame in reply["frames"]]
-        return frames, int(reply["total"]) - len(frames)
+        log = self.ask("capture.log", Frames)
+        return log.frames, log.total - len(log.frames)
 
     def capture_stop(self) -> None:
         """Note no more."""

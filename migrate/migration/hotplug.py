@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree as ET
-
 from migrate.clock import Deadline, now_ns, until
 from migrate.drivers.libvirt import Domain
 from migrate.errors import GuestError, HostError
+from migrate.formats.xml_document import parse_xml
 from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import Event
@@ -23,7 +22,7 @@ def unplug(domain: Domain, device: str, listener: Listener) -> None:
 
     HostError if libvirt refuses, or the guest keeps it.
     """
-    alias = ET.fromstring(device).find("alias")  # noqa: S314  our own XML
+    alias = parse_xml(device, "take the device out").find("alias")
     name = None if alias is None else alias.get("name")
     since = listener.mark()
     domain.detach(device)

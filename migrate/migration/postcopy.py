@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from migrate.clock import Deadline, until
+from migrate.drivers.qmp import ask
 from migrate.errors import LabError
+from migrate.formats.qapi import MIGRATION, RUN_STATUS
 from migrate.formats.qemu_migration import status_of
 from migrate.guest.lifecycle import holders, own_monitor
 from migrate.lab.api import Host
@@ -81,8 +83,8 @@ def _state(host: Host, uuid: str, *, ask_qemu: bool) -> GuestState:
     try:
         deadline = Deadline.after(ASK_S)
         with own_monitor(host, deadline) as qemu:
-            run_state = qemu.execute("query-status", deadline).get("status")
-            migration = qemu.execute("query-migrate", deadline).get("status")
+            run_state = ask(qemu, "query-status", RUN_STATUS, deadline).status
+            migration = ask(qemu, "query-migrate", MIGRATION, deadline).status
     except LabError as error:
         return GuestState(host=host.name, libvirt=said, qemu=f"not known: {error.said}")
     return GuestState(host=host.name, libvirt=said, qemu=run_state, migration=migration)

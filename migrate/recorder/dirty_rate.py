@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from migrate.clock import Deadline, now_ns, until
+from migrate.drivers.qmp import Asked, ask
 from migrate.errors import GuestError, HostError, MeasurementError
 from migrate.formats.proc_files import PAGE_MIB
+from migrate.formats.qapi import DIRTY_LIMITS, DIRTY_RATE, KVM, DirtyRateInfo
 from migrate.guest.lifecycle import own_monitor
 from migrate.lab.api import Host
 from migrate.model import DIRTY_RATE_S, DirtyRate, DirtyWhen
@@ -34,13 +36,6 @@ NOT_COUNTED = (
     "page-sampling measures it"
 )
 """In our words: QEMU takes the command and answers as if it had measured."""
-
-
-class Qemu(Protocol):
-    """A monitor."""
-
-    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
-        """One command and what it returns; HostError in QEMU's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ class VcpuLimit:
 
 
 def measure(
-    qemu: Qemu, method: Method, seconds: int, sample_pages: int | None = None
+    qemu: Asked, method: Method, seconds: int, sample_pages: int | None = None
 ) -> RateAnswer:
     """Over so many seconds (QEMU: 1 to 60). The answer to a refused one is its reason.
 
@@ -82,36 +77,40 @@ def measure(
         qemu.execute("calc-dirty-rate", deadline, **asked)
     except HostError as error:
         return RateAnswer(method, seconds=seconds, refused=error.said)
-    answer: dict[str, Any] = {}
+    answer = DirtyRateInfo(status="")
 
     def is_measured() -> bool:
         nonlocal answer
-        answer = qemu.execute("query-dirty-rate", deadline)
-        return bool(answer["status"] == "measured")
+        answer = ask(qemu, "query-dirty-rate", DIRTY_RATE, deadline)
+        return answer.status == "measured"
 
+    tried = f"measure the dirty rate by {method}"
     if not until(is_measured, deadline, ASKED_S):
         raise MeasurementError(
-            f"measure the dirty rate by {method}",
-            said=f"still {answer['status']} {GRACE_S:g} s after it should have ended",
+            tried,
+            said=f"still {answer.status} {GRACE_S:g} s after it should have ended",
             remedy="QEMU may be too busy: see its log",
         )
-    if method == "dirty-bitmap" and not answer["dirty-rate"] and _emulated(qemu, deadline):
+    rate = answer.dirty_rate
+    if method == "dirty-bitmap" and not rate and _emulated(qemu, deadline):
         return RateAnswer(method, seconds=seconds, refused=NOT_COUNTED)
-    per_vcpu = tuple(float(vcpu["dirty-rate"]) for vcpu in answer.get("vcpu-dirty-rate", ()))
-    return RateAnswer(method, float(answer["dirty-rate"]), per_vcpu, seconds)
+    if rate is None:
+        raise MeasurementError(tried, said="QEMU said that it has measured, and no rate")
+    per_vcpu = tuple(float(vcpu.dirty_rate) for vcpu in answer.vcpu_dirty_rate)
+    return RateAnswer(method, float(rate), per_vcpu, seconds)
 
 
-def _emulated(qemu: Qemu, deadline: Deadline) -> bool:
-    return not qemu.execute("query-kvm", deadline)["enabled"]
+def _emulated(qemu: Asked, deadline: Deadline) -> bool:
+    return not ask(qemu, "query-kvm", KVM, deadline).enabled
 
 
-def measure_all(qemu: Qemu, seconds: int) -> tuple[RateAnswer, ...]:
+def measure_all(qemu: Asked, seconds: int) -> tuple[RateAnswer, ...]:
     """By every method, one after the other: QEMU measures by one at a time."""
     return tuple(measure(qemu, method, seconds) for method in METHODS)
 
 
 @contextmanager
-def limited(qemu: Qemu, mib_s: int) -> Iterator[None]:
+def limited(qemu: Asked, mib_s: int) -> Iterator[None]:
     """All processors dirty at most so many MiB a second each while the block runs; KVM's ring only.
 
     Raises HostError in QEMU's words where there is none.
@@ -123,11 +122,11 @@ def limited(qemu: Qemu, mib_s: int) -> Iterator[None]:
         qemu.execute("cancel-vcpu-dirty-limit", Deadline.after(GRACE_S))
 
 
-def limits(qemu: Qemu) -> tuple[VcpuLimit, ...]:
+def limits(qemu: Asked) -> tuple[VcpuLimit, ...]:
     """Those that are in force now, one a processor."""
-    answer = qemu.execute("query-vcpu-dirty-limit", Deadline.after(GRACE_S))
+    answer = ask(qemu, "query-vcpu-dirty-limit", DIRTY_LIMITS, Deadline.after(GRACE_S))
     return tuple(
-        VcpuLimit(vcpu["cpu-index"], float(vcpu["limit-rate"]), float(vcpu["current-rate"]))
+        VcpuLimit(vcpu.cpu_index, float(vcpu.limit_rate), float(vcpu.current_rate))
         for vcpu in answer
     )
 
@@ -185,7 +184,9 @@ def _unmeasured(host: str, when: DirtyWhen, reason: str) -> tuple[DirtyRate, ...
     )
 
 
-def _measured(qemu: Qemu, host: str, when: DirtyWhen, method: Method, memory_mib: int) -> DirtyRate:
+def _measured(
+    qemu: Asked, host: str, when: DirtyWhen, method: Method, memory_mib: int
+) -> DirtyRate:
     per_gib = min(max(SAMPLED * 1024 // memory_mib, 128), 16384)
     try:
         answer = measure(qemu, method, DIRTY_RATE_S, per_gib)

@@ -104,13 +104,14 @@ def listening(hosts: Mapping[str, tuple[Host, Hypervisor]]) -> Iterator[Listener
 
 def _qemu_to(
     listener: Listener, host: str, to_axis: Callable[[int], int], error_ns: int
-) -> Callable[[str, int, dict[str, Any]], None]:
-    def add(name: str, stamp_ns: int, data: dict[str, Any]) -> None:
+) -> Callable[[str, int | None, dict[str, Any]], None]:
+    def add(name: str, stamp_ns: int | None, data: dict[str, Any]) -> None:
         listener.add(
             Event(
-                at_ns=to_axis(stamp_ns),
+                # One without a stamp is laid where it came, and when it happened is not known.
+                at_ns=now_ns() if stamp_ns is None else to_axis(stamp_ns),
                 # QEMU gives microseconds.
-                error_ns=error_ns + 1000,
+                error_ns=None if stamp_ns is None else error_ns + 1000,
                 clock=f"{host}.wall",
                 source="qemu",
                 host=host,

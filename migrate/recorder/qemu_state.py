@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from migrate.analysis.device_state import ring_regions
 from migrate.analysis.network_devices import supplemented
 from migrate.clock import Deadline, now_ns
+from migrate.drivers.qmp import MonitorEvent, ask
 from migrate.errors import HostError
+from migrate.formats.answers import MalformedError
+from migrate.formats.qapi import CAPABILITIES, MIGRATION, PARAMETERS, MigrationParameters
 from migrate.formats.qemu_migration import FINAL, sample_of_query
 from migrate.guest.domain_xml import MONITOR
 from migrate.guest.lifecycle import own_monitor
@@ -169,9 +171,9 @@ class _End:
         finally:
             self.ready.set()
 
-    def unseen(self, why: str) -> None:
+    def unseen(self, *reasons: str) -> None:
         """Note what was not seen, and why."""
-        self.watch.unseen.append(f"{self.host.name}: {why}")
+        self.watch.unseen += [f"{self.host.name}: {why}" for why in reasons]
 
     def awaited(self) -> bool:
         """Whether its QEMU came to be there."""
@@ -196,6 +198,8 @@ class _End:
 class _Source(_End):
     on_sample: Callable[[Sample], None]
     regions: Regions
+    odd = False
+    """Whether an answer about the progress made no sense: that is noted once."""
 
     def missing(self) -> bool:
         return self.watch.source is None
@@ -212,8 +216,8 @@ class _Source(_End):
                 self._sample(qemu)
                 due = Deadline.after(self.watch.interval_s)
                 continue
-            if event["event"] in ("STOP", "RESUME"):
-                stopped = event["event"] == "STOP"
+            if event.name in ("STOP", "RESUME"):
+                stopped = event.name == "STOP"
                 if not stopped and self.watch.source is None and questions.kinds is not None:
                     self._drop("the guest ran on before its state was read")
             if stopped and _is_due(event, vhost=questions.vhost is not False):
@@ -223,12 +227,19 @@ class _Source(_End):
         self.watch.answered_ns.append(now_ns())
 
     def _sample(self, qemu: NotedMonitor) -> None:
+        """One look at the progress; an answer that makes no sense is none, and noted."""
         try:
-            answer = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
+            answer = ask(qemu, "query-migrate", MIGRATION, Deadline.after(ANSWER_S))
+        except MalformedError as error:
+            if not self.odd:
+                self.unseen(f"progress: not measured: {error.tried}: {error.said}")
+            self.odd = True
+            return
         finally:
             self._answered()
-        if "ram" in answer and answer.get("status") != "completed":
-            sample = sample_of_query(now_ns(), self.host.name, answer)
+        if answer.status == "completed":
+            return
+        if (sample := sample_of_query(now_ns(), self.host.name, answer)) is not None:
             self.watch.samples.append(sample)
             self.on_sample(sample)
 
@@ -240,8 +251,10 @@ class _Source(_End):
             self.watch.memory.clear()
             turns = _turns(qemu)
             if not turns:
-                self.watch.source = questions.state(qemu, events_between=True).states
+                reading = questions.state(qemu, events_between=True)
+                self.watch.source = reading.states
                 self._answered()
+                self.unseen(*reading.odd)
                 if self.watch.source is not None:
                     self._read_memory(qemu, self.watch.source)
                 turns = _turns(qemu)
@@ -262,11 +275,8 @@ class _Source(_End):
         try:
             for _ in range(ROUNDS):
                 for address, length in self.regions(states, memory, bool(self.watch.vhost)):
-                    asked = {"val": address, "size": length, "filename": name}
                     saved = True
-                    qemu.execute("pmemsave", Deadline.after(ANSWER_S), **asked)
-                    self._answered()
-                    memory[address] = self.host.read(name, Deadline.after(ANSWER_S))
+                    memory[address] = self._saved(qemu, name, address, length)
         except HostError as error:  # its QEMU ended, or it refuses: the state is had all the same
             memory.clear()
             self.unseen(f"its rings were not read: {error.tried}: {error.said}")
@@ -274,21 +284,32 @@ class _Source(_End):
             if saved:
                 self.host.run(["rm", "-f", name], Deadline.after(ANSWER_S))
 
+    def _saved(self, qemu: NotedMonitor, name: str, address: int, length: int) -> bytes:
+        """Memory of the guest, by way of a file."""
+        asked = {"val": address, "size": length, "filename": name}
+        qemu.execute("pmemsave", Deadline.after(ANSWER_S), **asked)
+        self._answered()
+        content = self.host.read(name, Deadline.after(ANSWER_S))
+        if len(content) != length:
+            said = f"{len(content)} bytes came, and {length} were asked for"
+            raise HostError("pmemsave", host=self.host.name, said=said)
+        return content
 
-def _is_due(event: Mapping[str, Any], *, vhost: bool) -> bool:
+
+def _is_due(event: MonitorEvent, *, vhost: bool) -> bool:
     """Whether a source that has stopped can be asked now (see :meth:`Questions.of`).
 
     One whose queues a backend works, or may work, only when it will not run on any more: a move
     that is given up after STOP may let it run within a few ms, while a question is on its way.
     """
     if not vhost:
-        return bool(event["event"] == "STOP")
-    return event["event"] == "MIGRATION" and event["data"]["status"] in FINAL
+        return event.name == "STOP"
+    return event.status in FINAL
 
 
 def _turns(qemu: NotedMonitor) -> list[str]:
     """Stops and resumes of the guest that were not taken in yet."""
-    names = [str(event["event"]) for event in qemu.pending()]
+    names = [event.name for event in qemu.pending()]
     return [name for name in names if name in ("STOP", "RESUME")]
 
 
@@ -323,10 +344,10 @@ class _Target(_End):
                 return
             if event is None or over:
                 continue
-            if event["event"] == "RESUME":
+            if event.name == "RESUME":
                 self._resumed(qemu, questions)
                 runs, over = True, not postcopy
-            if event["event"] == "MIGRATION" and event["data"]["status"] == "completed":
+            if event.status == "completed":
                 if runs:
                     self._read_blocktime(qemu)
                     over = True
@@ -339,10 +360,10 @@ class _Target(_End):
         libvirt does not ask for that, and leaves it on (QEMU's capability postcopy-blocktime).
         """
         deadline = Deadline.after(ANSWER_S)
-        parameters = qemu.execute("query-migrate-parameters", deadline)
+        parameters = ask(qemu, "query-migrate-parameters", PARAMETERS, deadline)
         self.watch.announce = announce_parameters(parameters)
-        capabilities = qemu.execute("query-migrate-capabilities", deadline)
-        on = {capability["capability"] for capability in capabilities if capability["state"]}
+        capabilities = ask(qemu, "query-migrate-capabilities", CAPABILITIES, deadline)
+        on = {one.capability for one in capabilities if one.state}
         if "postcopy-ram" not in on:
             return False
         wanted = {"capability": "postcopy-blocktime", "state": True}
@@ -353,14 +374,15 @@ class _Target(_End):
         return True
 
     def _read_blocktime(self, qemu: NotedMonitor) -> None:
-        answer = qemu.execute("query-migrate", Deadline.after(ANSWER_S))
-        if (every := answer.get("postcopy-blocktime")) is not None:
-            each = answer.get("postcopy-vcpu-blocktime", ())
-            self.watch.blocktime = Blocktime(every_ms=int(every), each_ms=tuple(map(int, each)))
+        answer = ask(qemu, "query-migrate", MIGRATION, Deadline.after(ANSWER_S))
+        if (every := answer.postcopy_blocktime) is not None:
+            each = answer.postcopy_vcpu_blocktime
+            self.watch.blocktime = Blocktime(every_ms=every, each_ms=each)
 
     def _read(self, qemu: NotedMonitor, questions: Questions) -> None:
         reading = questions.state(qemu)
         self.watch.target = reading.states
+        self.unseen(*reading.odd)
         if reading.late:
             answers = f"{reading.late} of {reading.questions} answers"
             why = f"the guest ran on before {answers} came"
@@ -376,11 +398,10 @@ class _Target(_End):
                 self.watch.target[path]["backend"] = backend
 
 
-def announce_parameters(answer: Mapping[str, Any]) -> AnnounceParameters | None:
+def announce_parameters(answer: MigrationParameters) -> AnnounceParameters | None:
     """From the answer to query-migrate-parameters; None if it names none (QEMU before 4.0)."""
-    names = ("announce-rounds", "announce-initial", "announce-step", "announce-max")
-    values = [int(answer[name]) for name in names if answer.get(name) is not None]
-    if len(values) < len(names):
+    rounds, step_ms = answer.announce_rounds, answer.announce_step
+    initial_ms, max_ms = answer.announce_initial, answer.announce_max
+    if rounds is None or initial_ms is None or step_ms is None or max_ms is None:
         return None
-    rounds, initial_ms, step_ms, max_ms = values
     return AnnounceParameters(rounds=rounds, initial_ms=initial_ms, step_ms=step_ms, max_ms=max_ms)

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from migrate.clock import Deadline
-from migrate.formats.virtio_net_state import VIRTIO_NET
+from migrate.drivers.qmp import Asked, ask
+from migrate.formats import qapi
+from migrate.formats.answers import MalformedError
+from migrate.formats.qapi import KEPT
+from migrate.formats.virtio_net_state import QUEUE_MAX, VIRTIO_NET
 from migrate.model import Observers, QemuState
 from migrate.model.recording import DeviceStates
 
@@ -40,20 +44,37 @@ QUEUES_AT_ONCE = 4
 Question = tuple[str, dict[str, Any]]
 
 
-class Qemu(Protocol):
+class Qemu(Asked, Protocol):
     """A monitor."""
 
     @property
     def version(self) -> tuple[int, int, int]:
         """QEMU's."""
 
-    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
-        """One command and what it returns; HostError in QEMU's words."""
-
     def execute_all(
         self, commands: Sequence[Question], deadline: Deadline
-    ) -> list[tuple[Any, bool]]:
+    ) -> list[tuple[object, bool]]:
         """Commands in one go: what each returns, and whether that came before any event."""
+
+
+Answer = tuple[Any, bool]
+"""What came back, None for nothing, and whether before any event."""
+
+
+def answers_of(qemu: Qemu, asked: Sequence[Question], odd: list[str]) -> list[Answer]:
+    """Commands in one go; what has not the shape of QEMU's answer is none, and ``odd`` says so."""
+    came = qemu.execute_all(asked, Deadline.after(ANSWER_S))
+    answers: list[Answer] = []
+    for (command, _), (answer, in_time) in zip(asked, came, strict=True):
+        try:
+            if answer is not None and (shape := KEPT.get(command)) is not None:
+                shape.of(answer, command)
+        except MalformedError as error:
+            odd.append(f"not measured: {error}")
+            answers.append((None, in_time))
+        else:
+            answers.append((answer, in_time))
+    return answers
 
 
 def version_of(qemu: Qemu) -> str:
@@ -98,6 +119,8 @@ class Reading(NamedTuple):
     late: int
     """Answers that came after an event, and are not used."""
     questions: int
+    odd: tuple[str, ...] = ()
+    """Answers that make no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +158,8 @@ class Questions:
         if objection := permission.objection(DEVICES, _BEFORE[side]):
             why = f"network devices: not measured: {objection}"
             return cls(None, {}, {}, None, (), not_asked=(why,))
-        devices = qemu.execute(DEVICES, Deadline.after(ANSWER_S))
-        kinds = {one["path"]: one["name"] for one in devices if one["name"] == VIRTIO_NET}
+        devices = ask(qemu, DEVICES, qapi.DEVICES, Deadline.after(ANSWER_S))
+        kinds = {device.path: device.name for device in devices if device.name == VIRTIO_NET}
         paths = sorted(kinds)
         begin = _first_look(qemu, paths, side, permission, queues=queues)
         wanted = {QUEUE: queues, VHOST_QUEUE: queues and vhost, STATUS: True}
@@ -174,20 +197,23 @@ class Questions:
         """
         if self.kinds is None:
             return Reading(None, 0, 0)
-        asked, answers = [*self.asked], qemu.execute_all(self.asked, Deadline.after(ANSWER_S))
+        odd: list[str] = []
+        asked, answers = [*self.asked], answers_of(qemu, self.asked, odd)
         more = self._further_queues(asked, answers)
         while more:
-            further = qemu.execute_all(more, Deadline.after(ANSWER_S))
+            further = answers_of(qemu, more, odd)
             asked, answers = [*asked, *more], [*answers, *further]
             more = self._further_queues(more, further)
         usable = [answer if events_between or in_time else None for answer, in_time in answers]
         late = sum(not in_time for _, in_time in answers)
-        return Reading(self._by_device(self.kinds, asked, usable), late, len(asked))
+        states = self._by_device(self.kinds, asked, usable)
+        return Reading(states, late, len(asked), tuple(dict.fromkeys(odd)))
 
     def _further_queues(
-        self, asked: Sequence[Question], answers: Sequence[tuple[Any, bool]]
+        self, asked: Sequence[Question], answers: Sequence[Answer]
     ) -> list[Question]:
-        """The next ones of a device whose last one was answered."""
+        """The next ones of a device whose last one was answered; no device has more than
+        :data:`~migrate.formats.virtio_net_state.QUEUE_MAX`."""
         last = {
             place["path"]: (place["queue"], answer)
             for (name, place), (answer, _) in zip(asked, answers, strict=True)
@@ -198,7 +224,7 @@ class Questions:
             question
             for path, (queue, answer) in last.items()
             if path in self.uncounted and answer is not None
-            for question in _of_queues(path, range(queue + 1, queue + 1 + QUEUES_AT_ONCE), names)
+            for question in _of_queues(path, _next(queue + 1), names)
         ]
 
     def _by_device(
@@ -229,6 +255,11 @@ class Questions:
                 kind = "vhost" if command == VHOST_QUEUE else "queues"
                 states[place["path"]][kind].append(answer)
         return states
+
+
+def _next(queue: int) -> range:
+    """The queues to ask about from this one on."""
+    return range(queue, min(queue + QUEUES_AT_ONCE, QUEUE_MAX))
 
 
 def _of_device(path: str, queues: int, may: Set[str]) -> Iterator[Question]:
@@ -263,14 +294,18 @@ def _first_look(
     state, deadline = _BEFORE[side], Deadline.after(ANSWER_S)
     if not permission.objection(STATUS, state):
         statuses = {path: qemu.execute(STATUS, deadline, path=path) for path in paths}
+        shaped = {
+            path: qapi.STATUS.of(status, STATUS, host=qemu.host)
+            for path, status in statuses.items()
+        }
         working = {path: _backend(status) for path, status in statuses.items()}
-        counts = {path: int(status["num-vqs"]) for path, status in statuses.items()}
+        counts = {path: status.num_vqs for path, status in shaped.items()}
         return _FirstLook(any(one is not None for one in working.values()), working, counts)
     if side == "target":
         return _FirstLook(None, {}, _counted(qemu, paths, permission) if queues else {})
     if objection := permission.objection(VHOST_QUEUE, state):
         return _FirstLook(None, {}, {}, objection)
-    answers = qemu.execute_all([*_of_first_queues(paths)], deadline)
+    answers = answers_of(qemu, [*_of_first_queues(paths)], [])
     return _FirstLook(any(answer is not None for answer, _ in answers), {}, {})
 
 
@@ -282,9 +317,9 @@ def _counted(qemu: Qemu, paths: Iterable[str], permission: Permission) -> Mappin
     counts = {}
     for path in paths:
         count, answered = 0, QUEUES_AT_ONCE
-        while answered == QUEUES_AT_ONCE:
-            batch = [*_of_queues(path, range(count, count + QUEUES_AT_ONCE), {QUEUE})]
-            answers = qemu.execute_all(batch, Deadline.after(ANSWER_S))
+        while answered == QUEUES_AT_ONCE and count < QUEUE_MAX:
+            batch = [*_of_queues(path, _next(count), {QUEUE})]
+            answers = answers_of(qemu, batch, [])
             answered = sum(answer is not None for answer, _ in answers)
             count += answered
         counts[path] = count
@@ -301,11 +336,11 @@ def backends(qemu: Qemu, paths: Iterable[str], observers: Observers) -> Mapping[
     if Permission(observers, version_of(qemu)).objection(STATUS, "resumed"):
         return {}
     asked = [(STATUS, {"path": path}) for path in paths]
-    answers = qemu.execute_all(asked, Deadline.after(ANSWER_S))
+    answers = answers_of(qemu, asked, [])
     return {place["path"]: _backend(a) for (_, place), (a, _) in zip(asked, answers, strict=True)}
 
 
-def _backend(status: Mapping[str, Any] | None) -> Any:
+def _backend(status: Any) -> Any:
     """An empty one is a backend, too: that of a QEMU that tells no more."""
     if status is None or not status.get("vhost-started"):
         return None
@@ -316,7 +351,7 @@ def _config(qemu: Qemu, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What a QEMU has no such property for is not there."""
     asked = [("qom-get", {"path": path, "property": name}) for path in paths for name in STATIC]
     config: dict[str, dict[str, Any]] = {path: {} for path in paths}
-    answers = qemu.execute_all(asked, Deadline.after(ANSWER_S))
+    answers = answers_of(qemu, asked, [])
     for (_, place), (answer, _) in zip(asked, answers, strict=True):
         if answer is not None:
             config[place["path"]][place["property"]] = answer
@@ -325,7 +360,7 @@ def _config(qemu: Qemu, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _add_filters(states: DeviceStates, answer: Sequence[Mapping[str, Any]]) -> None:
     """To the devices that they are of: QEMU calls a network card by its device's id."""
-    by_id = {str(path).split("/")[-2]: device for path, device in states.items()}
+    by_id = {path.rpartition("/")[0].rpartition("/")[2]: device for path, device in states.items()}
     for card in answer:
         if card["name"] in by_id:
             vlans = ranges(card.get("vlan-table", ()))

@@ -16,13 +16,16 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from migrate.backends.base import EMULATOR
 from migrate.clock import Deadline, until
+from migrate.drivers.qmp import MonitorEvent, ask
 from migrate.errors import HostError
+from migrate.formats.answers import Shape
+from migrate.formats.qapi import PCI, RUN_STATUS, SCHEMA
 from migrate.guest.throwaway_guest import DEVICE, INTERRUPT, STREAM, ThrowawaySide, throwaway_guest
 from migrate.images.cache import build_once, digest
 from migrate.lab.api import Host
@@ -30,6 +33,8 @@ from migrate.model import Backing, Observers, QemuState, QuestionTrial
 from migrate.recorder.qmp_queries import ARGUMENTS, EXPERIMENTAL, version_of
 
 LOGGER = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 REVISION = 1
 """Raised when questions are tried in another way: then all are tried anew."""
@@ -68,11 +73,11 @@ def observers_of(
 
         build_once(kept, build)
         try:
-            return Observers.model_validate_json(kept.read_text())
+            return Observers.model_validate_json(kept.read_bytes())
         except ValidationError:  # of another version: tried anew, and written over
             kept.unlink(missing_ok=True)
             build_once(kept, build)
-            return Observers.model_validate_json(kept.read_text())
+            return Observers.model_validate_json(kept.read_bytes())
     except HostError as error:
         return Observers(untried=f"not tried on a throw-away guest ({error.tried}: {error.said})")
 
@@ -162,33 +167,37 @@ class _Side:
     def __init__(self, side: ThrowawaySide, deadline: Deadline) -> None:
         self.qemu, self.backend = side.qemu, side.backend
         self.deadline = deadline
-        self.events: list[Mapping[str, Any]] = []
+        self.events: list[MonitorEvent] = []
 
-    def execute(self, command: str, **arguments: Any) -> Any:
+    def execute(self, command: str, **arguments: Any) -> object:
         """A stable command."""
         return self.qemu.execute(command, self.deadline, **arguments)
+
+    def answer(self, command: str, shape: Shape[_Value]) -> _Value:
+        """What a stable command returns."""
+        return ask(self.qemu, command, shape, self.deadline)
 
     def commands(self) -> frozenset[str]:
         """All commands, by the schema (QEMU docs/devel/qapi-code-gen.rst, client JSON protocol
         introspection)."""
-        schema = self.execute("query-qmp-schema")
-        return frozenset(str(one["name"]) for one in schema if one["meta-type"] == "command")
+        schema = self.answer("query-qmp-schema", SCHEMA)
+        return frozenset(entity.name for entity in schema if entity.meta_type == "command")
 
     def await_device(self) -> None:
         """Until the firmware has set the device up."""
 
         def is_set_up() -> bool:
-            buses = self.execute("query-pci")
-            return any(device.get("irq") == INTERRUPT for bus in buses for device in bus["devices"])
+            buses = self.answer("query-pci", PCI)
+            return any(device.irq == INTERRUPT for bus in buses for device in bus.devices)
 
         if not until(is_set_up, self.deadline, POLL_S):
             raise HostError("set up the device of a throw-away guest", said="it is not set up")
 
     def await_status(self, status: str) -> None:
         """Until QEMU says that its migration has come so far."""
-        while not any(_status(event) == status for event in self.events):
+        while not any(event.status == status for event in self.events):
             event = self.qemu.event(self.deadline)
-            if event is None or _status(event) == "failed":
+            if event is None or event.status == "failed":
                 said = f"it is not {status}" if event is None else "it failed"
                 raise HostError("move a throw-away guest", said=said)
             self.events.append(event)
@@ -200,7 +209,7 @@ class _Side:
             raise HostError("move a throw-away guest", said=said)
 
     def _run_state(self) -> str:
-        return str(self.execute("query-status")["status"])
+        return self.answer("query-status", RUN_STATUS).status
 
     def harm_of(self, command: str) -> str:
         """Ask an experimental question twice; what harm that did, see :class:`QuestionTrial`."""
@@ -221,17 +230,12 @@ class _Side:
         self.events += events
         if before != after or answers[0] != answers[1]:
             return "changes the guest of"
-        names = [event["event"] for event in events if event["event"] not in _OF_MIGRATION]
+        names = [event.name for event in events if event.name not in _OF_MIGRATION]
         return f"is followed by {', '.join(dict.fromkeys(names))} of" if names else ""
 
     def _requests(self) -> tuple[str, ...]:
         return tuple(self.backend.requests) if self.backend else ()
 
-    def _account(self) -> Any:
+    def _account(self) -> list[object]:
         """What must be the same before and after a question, by stable commands."""
         return [self.execute(command) for command in ("query-status", "query-rx-filter")]
-
-
-def _status(message: Mapping[str, Any]) -> str:
-    """Of a migration, if a message is about one."""
-    return str(message["data"]["status"]) if message["event"] == "MIGRATION" else ""

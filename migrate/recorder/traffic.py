@@ -18,7 +18,9 @@ from migrate.analysis.announcements import FRAMES_MISSED
 from migrate.clock import MONOTONIC, Deadline, Offset, now_ns, until
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
-from migrate.guest.probe import Announcement, PipeTransport, Probe, StreamCounts
+from migrate.guest.answers import Announcement, StreamCounts
+from migrate.guest.probe import Probe
+from migrate.guest.transport import PipeTransport
 from migrate.lab.api import Lab
 from migrate.model import Event, Nic, TcpCheck, Workload
 from migrate.model.recording import Arrivals, TrafficLog

@@ -12,7 +12,7 @@ from migrate.bug_report import program_errors
 from migrate.checks.evaluate import evaluate
 from migrate.errors import MeasurementError, ProgramError
 from migrate.model import Attempt
-from migrate.report.table import clean
+from migrate.report.table_text import clean
 from migrate.results.reader import AttemptRecord, UnreadableAttempt
 from migrate.results.recording_file import RECORDING, read_recording
 

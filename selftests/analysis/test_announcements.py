@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migrate.analysis.announcements import count_by_kind
+from migrate.formats.qapi import PARAMETERS
 from migrate.model import Event
 from migrate.recorder.qemu_state import announce_parameters
 
@@ -28,13 +29,13 @@ DEFAULTS = {
 def test_the_last_round_is_due_after_pauses_that_grow(
     changes: dict[str, int], last_due_ms: int
 ) -> None:
-    announce = announce_parameters({**DEFAULTS, **changes})
+    announce = announce_parameters(PARAMETERS.of({**DEFAULTS, **changes}, ""))
     assert announce is not None
     assert announce.last_due_ms == last_due_ms
 
 
 def test_a_qemu_that_does_not_tell_its_rounds_has_none_on_record() -> None:
-    assert announce_parameters({}) is None
+    assert announce_parameters(PARAMETERS.of({}, "")) is None
 
 
 def test_a_kind_that_was_not_heard_is_zero() -> None:

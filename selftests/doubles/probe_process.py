@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from migrate.clock import Deadline
-from migrate.guest.probe import PipeTransport, Probe
+from migrate.guest.probe import Probe
+from migrate.guest.transport import PipeTransport
 
 STREAM = 0xFEEDF00D
 

@@ -49,6 +49,20 @@ def refusal(words: str) -> Message:
     return {"error": {"class": "GenericError", "desc": words}}
 
 
+def queue_status(number: int = 0) -> dict[str, Any]:
+    """What QEMU tells of a queue (VirtQueueStatus)."""
+    numbers = ("inuse", "vring-num", "vring-desc", "vring-avail", "vring-used", "used-idx")
+    told = {**dict.fromkeys(numbers, 0), "signalled-used": 0, "signalled-used-valid": False}
+    return {"queue-index": number, **told}
+
+
+def virtio_status(**more: Any) -> dict[str, Any]:
+    """What QEMU tells of a virtio network device of one queue (VirtioStatus)."""
+    features: dict[str, Any] = {"transports": [], "dev-features": []}
+    told = {"name": "virtio-net", "num-vqs": 1, "isr": 0, "broken": False, "vhost-started": False}
+    return {**told, "status": {"statuses": []}, "guest-features": features, **more}
+
+
 def event(status: str) -> Message:
     stamp = {"seconds": 1, "microseconds": 0}
     return {"event": "MIGRATION", "data": {"status": status}, "timestamp": stamp}

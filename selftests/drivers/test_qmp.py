@@ -62,7 +62,7 @@ def test_events_that_came_are_taken_without_waiting_for_more(qemu: Qemu) -> None
     with monitor(found.path, "a", soon()) as machine:
         assert list(machine.pending()) == []
         machine.execute("query-status", soon())
-        told = [one["data"]["status"] for one in machine.pending()]
+        told = [one.status for one in machine.pending()]
         assert (told, list(machine.pending())) == (["setup", "active"], [])
 
 

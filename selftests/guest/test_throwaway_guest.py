@@ -13,7 +13,9 @@ import pytest
 
 from migrate.clock import until
 from migrate.drivers.background_call import BackgroundCall
+from migrate.drivers.qmp import ask
 from migrate.errors import HostError
+from migrate.formats.qapi import KEPT, QUEUE, RUN_STATUS
 from migrate.guest import throwaway_guest as module
 from migrate.guest.throwaway_guest import DEVICE, FOLDER, throwaway_guest
 from migrate.lab.local.lab import LocalLab
@@ -39,9 +41,10 @@ def left(host: NamespaceHost) -> str:
 @pytest.mark.parametrize("backing", ["none", "vhost-user"])
 def test_it_runs_waits_and_leaves_nothing(host: NamespaceHost, backing: Backing) -> None:
     with throwaway_guest(host, backing, soon()) as (source, target):
-        assert source.qemu.execute("query-status", soon())["status"] == "running"
-        assert target.qemu.execute("query-status", soon())["status"] == "inmigrate"
-        assert [card["name"] for card in source.qemu.execute("query-rx-filter", soon())] == ["net0"]
+        assert ask(source.qemu, "query-status", RUN_STATUS, soon()).status == "running"
+        assert ask(target.qemu, "query-status", RUN_STATUS, soon()).status == "inmigrate"
+        cards = ask(source.qemu, "query-rx-filter", KEPT["query-rx-filter"], soon())
+        assert [card.name for card in cards] == ["net0"]
         assert left(host)
         assert (source.backend is not None) == (backing == "vhost-user")
     assert left(host) == ""
@@ -51,14 +54,13 @@ def test_its_device_is_set_up_and_has_rings(host: NamespaceHost) -> None:
     """As a driver would have it; of a QEMU that takes the question."""
 
     def statuses() -> str:
-        answer = source.qemu.execute("x-query-virtio-status", soon(), path=DEVICE)
-        return str(answer["status"])
+        return str(source.qemu.execute("x-query-virtio-status", soon(), path=DEVICE))
 
     with throwaway_guest(host, "none", soon()) as (source, _target):
         assert until(lambda: "DRIVER_OK" in statuses(), soon(), 0.01)
         place = {"path": DEVICE, "queue": 2}
-        queue = source.qemu.execute("x-query-virtio-queue-status", soon(), **place)
-        assert queue["vring-desc"] == 3 << 16
+        queue = ask(source.qemu, "x-query-virtio-queue-status", QUEUE, soon(), **place)
+        assert queue.vring_desc == 3 << 16
 
 
 def test_a_qemu_that_does_not_start_is_told_in_its_own_words(

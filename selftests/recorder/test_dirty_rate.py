@@ -34,6 +34,8 @@ from migrate.recorder.dirty_rate import (
 class Answers:
     """A QEMU that answers one after the other; the last answer for ever."""
 
+    host = "a"
+
     def __init__(self, answers: Sequence[Any], refuses: str = "") -> None:
         self.answers, self.refuses = list(answers), refuses
         self.heard: list[str] = []

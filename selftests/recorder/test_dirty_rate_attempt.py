@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from migrate.analysis.dirty_rate import NOT_RECKONED, rate_during
+from migrate.drivers.qmp import Asked
 from migrate.errors import GuestError, MeasurementError
 from migrate.lab.api import Host
 from migrate.model import DirtyRate, Expect, Sample
@@ -20,7 +21,6 @@ from migrate.recorder.collect import measure_dirty_rates
 from migrate.recorder.dirty_rate import (
     NOT_COUNTED,
     Method,
-    Qemu,
     RateAnswer,
     in_attempt,
     measure,
@@ -154,7 +154,7 @@ def test_a_ring_tells_the_rate_by_processor(serve: Serve) -> None:
 def test_a_method_that_fails_does_not_take_the_others_with_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stuck(qemu: Qemu, method: Method, *how: int) -> RateAnswer:
+    def stuck(qemu: Asked, method: Method, *how: int) -> RateAnswer:
         if method == "dirty-bitmap":
             raise MeasurementError("measure", said="still measuring")
         return measure(qemu, method, *how)

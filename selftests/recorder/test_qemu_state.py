@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from migrate.clock import Deadline, now_ns
+from migrate.formats.qapi import MIGRATION
 from migrate.formats.qemu_migration import sample_of_query
 from migrate.model import Event, Observers, Sample
 from migrate.model.recording import AnnounceParameters, Blocktime, DeviceStates
@@ -26,7 +27,9 @@ from selftests.doubles.qmp import (
     event,
     here,
     observers,
+    queue_status,
     refusal,
+    virtio_status,
 )
 
 NIC = "/machine/peripheral/net0/virtio-backend"
@@ -49,8 +52,8 @@ BACKEND = {"nvqs": 2}
 
 
 def status(*, vhost: bool = False) -> Message:
-    told: dict[str, Any] = {"name": "virtio-net", "num-vqs": 1, "vhost-started": vhost}
-    return {"return": {**told, "vhost-dev": BACKEND} if vhost else told}
+    more = {"vhost-started": True, "vhost-dev": BACKEND} if vhost else {}
+    return {"return": virtio_status(**more)}
 
 
 def script(**more: Answers | Callable[[Message], Answers]) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def script(**more: Answers | Callable[[Message], Answers]) -> dict[str, Any]:
             {"return": [{"path": NIC, "name": "virtio-net"}, {"path": "/c", "name": "virtio-c"}]}
         ],
         "x-query-virtio-status": [status()],
-        "x-query-virtio-queue-status": [{"return": {"queue-index": 0}}],
+        "x-query-virtio-queue-status": [{"return": queue_status()}],
         "x-query-virtio-vhost-queue-status": [REFUSED],
         "query-rx-filter": [{"return": [{"name": "net0", "vlan-table": [4, 2, 3, 9]}]}],
         "qom-get": [{"return": 1400}],
@@ -126,7 +129,7 @@ def test_progress_is_sampled_and_the_source_is_read_at_its_stop(moved: World) ->
     source = script(query_migrate=[ACTIVE, STOP])
     found = moved(source, None, lambda watch: watch.source is not None and watch.samples)
     assert found.samples[0].remaining_bytes == 5
-    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert nic(found.source)["queues"] == [queue_status()]
     assert nic(found.source)["vhost"] == []  # refused: there is no backend
     assert list(found.source or ()) == [NIC]  # of network devices alone
     assert found.vhost is False
@@ -136,13 +139,13 @@ def test_progress_is_sampled_and_the_source_is_read_at_its_stop(moved: World) ->
 def test_the_target_is_read_before_the_guest_runs_on(moved: World) -> None:
     target = script(x_query_virtio=[*script()["x-query-virtio"], event("completed")])
     found = moved(script(), target, lambda watch: watch.target is not None)
-    assert nic(found.target)["queues"] == [{"queue-index": 0}]
+    assert nic(found.target)["queues"] == [queue_status()]
 
 
 def test_a_state_that_was_read_while_the_guest_ran_on_is_none(moved: World) -> None:
     target = script(
         x_query_virtio=[*script()["x-query-virtio"], event("completed")],
-        x_query_virtio_queue_status=[RESUME, {"return": {"queue-index": 0}}],
+        x_query_virtio_queue_status=[RESUME, {"return": queue_status()}],
     )
     found = moved(script(), target, lambda watch: bool(watch.unseen))
     had = nic(found.target)
@@ -249,7 +252,7 @@ def queues(count: int) -> Callable[[Message], Answers]:
     def answers(arguments: Message) -> Answers:
         number = arguments["queue"]
         refused = refusal(f"Invalid virtqueue number {number}")
-        return [{"return": {"queue-index": number}}] if number < count else [refused]
+        return [{"return": queue_status(number)}] if number < count else [refused]
 
     return answers
 
@@ -391,8 +394,8 @@ def test_a_source_that_runs_on_while_it_is_read_has_no_state(moved: World, runni
     """A move that is cancelled after STOP."""
     answers: dict[str, list[Message]] = {
         "before": [*ENDS],
-        "while": [RESUME, {"return": {"queue-index": 0}}],
-        "again": [RESUME, STOP, {"return": {"queue-index": 0}}],
+        "while": [RESUME, {"return": queue_status()}],
+        "again": [RESUME, STOP, {"return": queue_status()}],
     }
     turns = [STOP, RESUME] if running == "before" else [STOP]
     source = script(query_migrate=[*turns, NOTHING], x_query_virtio_queue_status=answers[running])
@@ -422,7 +425,7 @@ def test_a_backend_that_will_not_run_on_is_asked_about(moved: World, final: str)
         x_query_virtio_status=[status(vhost=True)],
     )
     found = moved(source, None, lambda watch: watch.source is not None)
-    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert nic(found.source)["queues"] == [queue_status()]
     assert not found.unseen
 
 
@@ -446,13 +449,17 @@ def test_memory_is_read_with_the_state_and_leaves_no_file(moved: World, tmp_path
 def test_a_state_is_had_also_where_memory_can_not_be_read(moved: World) -> None:
     source = script(query_migrate=[NOTHING, STOP], pmemsave=[REFUSED])
     found = moved(source, None, lambda watch: bool(watch.unseen), lambda *_: [(0x1000, 5)])
-    assert nic(found.source)["queues"] == [{"queue-index": 0}]
+    assert nic(found.source)["queues"] == [queue_status()]
     assert not found.memory
     assert found.unseen[0].startswith("a: its rings were not read: pmemsave: ")
 
 
 def test_what_qemu_does_not_tell_is_not_measured() -> None:
-    found = sample_of_query(0, "a", {"ram": {}})
+    found = sample_of_query(0, "a", MIGRATION.of({"ram": {}}, ""))
+    assert found is not None
     assert found.remaining_bytes is None
     assert found.rate_bytes_s is None
-    assert sample_of_query(0, "a", ACTIVE["return"]).rate_bytes_s == 1_000_000
+    active = sample_of_query(0, "a", MIGRATION.of(ACTIVE["return"], ""))
+    assert active is not None
+    assert active.rate_bytes_s == 1_000_000
+    assert sample_of_query(0, "a", MIGRATION.of({"status": "setup"}, "")) is None

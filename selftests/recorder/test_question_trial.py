@@ -83,7 +83,7 @@ def test_whatever_qemu_calls_unstable_is_tried_before_it_is_asked(
 ) -> None:
     """Of all commands that the recorder's source names, by the schema of each QEMU."""
     with throwaway_guest(newer_lab.hosts[host], "none", soon()) as (source, _target):
-        schema = source.qemu.execute("query-qmp-schema", soon())
+        schema: Any = source.qemu.execute("query-qmp-schema", soon())
     commands = {
         one["name"]: one.get("features", ()) for one in schema if one["meta-type"] == "command"
     }

@@ -1,0 +1,13 @@
+"""All lanes, by name: a module a group of doors, a line each."""
+
+from __future__ import annotations
+
+from selftests.fuzz import probe_answers
+from selftests.fuzz.lane import Lane
+
+LANES: dict[str, Lane] = {
+    lane.name: lane
+    for lane in (
+        *probe_answers.LANES,
+    )
+}  # fmt: skip
