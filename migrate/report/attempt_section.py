@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,12 +24,12 @@ from migrate.results.reader import AttemptRecord
 
 Content = TypeVar("Content")
 
-EVENTS = 500
-"""Events listed for an attempt; ``events.jsonl`` has them all."""
-GAPS = 300
-"""Gaps listed for an attempt; ``attempt.json`` has them all."""
-MOST_DATA = 400
-"""Letters of an event's data that are listed."""
+EVENTS, EVENTS_ALIKE = 150, 8
+"""Events listed for an attempt, and of one name; ``events.jsonl`` has them all."""
+GAPS = 40
+"""Gaps listed for an attempt, and stretches not measured: the longest. ``attempt.json`` has all."""
+MOST_DATA, MOST_EVIDENCE = 120, 600
+"""Letters of an event's data, and of a verdict's evidence, that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,10 @@ class AttemptSection:
     """Folded, but for the first :attr:`shown`."""
     shown: int
     events: tuple[str, ...]
-    """A line each, of the first :data:`EVENTS`."""
+    """A line each, of some."""
     event_count: int
+    more_events: str
+    """Which are not listed, in words; empty: all are."""
     files: tuple[str, ...]
 
 
@@ -64,7 +67,7 @@ def attempt_section(record: AttemptRecord) -> AttemptSection:
     samples: Sequence[Sample] = _whole(record.samples, damage) or ()
     machines: Sequence[MachineRecording] = _whole(record.machines, damage) or ()
     data = FigureData(attempt, arrivals, samples, events, machines)
-    inside = sections(attempt)
+    inside, listed = sections(attempt), _some_events(events)
     return AttemptSection(
         anchor=f"{attempt.case.id}/{attempt.number}",
         attempt=attempt,
@@ -82,8 +85,9 @@ def attempt_section(record: AttemptRecord) -> AttemptSection:
             *_unmeasured(data),
         ),
         shown=sum(section.title.startswith("Where the outage went") for section in inside),
-        events=tuple(_event_line(data, event) for event in events[:EVENTS]),
+        events=tuple(_event_line(data, event) for event in listed),
         event_count=len(events),
+        more_events=_others(events, listed),
         files=tuple(str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))),
     )
 
@@ -124,7 +128,7 @@ def _verdicts(attempt: Attempt) -> Grid:
                 ),
                 Cell(f"{verdict.measured} {verdict.unit}" if verdict.measured else NOT_MEASURED),
                 Cell(limit_text(verdict) or "none"),
-                Cell(verdict.evidence),
+                Cell(_cut(verdict.evidence, MOST_EVIDENCE)),
             )
             for verdict in sorted(attempt.verdicts, key=lambda v: order.index(v.result))
         ),
@@ -136,6 +140,7 @@ def _gaps(data: FigureData) -> Iterator[GridSection]:
     if gaps is None:
         return
     heads = ("direction", "part", "from, ms", "length, ms", "± ms", "lost", "late", "may overlap")
+    longest = sorted(gaps, key=lambda gap: gap.length_ns, reverse=True)[:GAPS]
     rows = tuple(
         (
             Cell(gap.direction),
@@ -147,10 +152,10 @@ def _gaps(data: FigureData) -> Iterator[GridSection]:
             Cell(str(gap.late)),
             Cell(", ".join(gap.phases)),
         )
-        for gap in gaps[:GAPS]
+        for gap in sorted(longest, key=lambda gap: gap.begin_ns)
     )
     more = len(gaps) - GAPS
-    lines = (f"{more} more are in attempt.json.",) if more > 0 else ()
+    lines = (f"{more} more, that are shorter, are in attempt.json.",) if more > 0 else ()
     yield GridSection(f"{len(gaps)} gaps", Grid(heads, rows) if rows else None, lines)
 
 
@@ -158,6 +163,7 @@ def _unmeasured(data: FigureData) -> Iterator[GridSection]:
     blanks = data.attempt.unmeasured
     if not blanks:
         return
+    longest = sorted(blanks, key=lambda blank: blank.length_ns, reverse=True)[:GAPS]
     rows = tuple(
         (
             Cell(blank.direction),
@@ -165,21 +171,46 @@ def _unmeasured(data: FigureData) -> Iterator[GridSection]:
             Cell(f"{blank.length_ns / 1e6:.1f}"),
             Cell(blank.reason),
         )
-        for blank in blanks[:GAPS]
+        for blank in sorted(longest, key=lambda blank: blank.begin_ns)
     )
     more = len(blanks) - GAPS
-    lines = (f"{more} more are in attempt.json.",) if more > 0 else ()
+    lines = (f"{more} more, that are shorter, are in attempt.json.",) if more > 0 else ()
     heads = ("direction", "from, ms", "length, ms", "why")
     yield GridSection(f"Not measured: {len(blanks)} stretches", Grid(heads, rows), lines)
 
 
+def _some_events(events: Sequence[Event]) -> list[Event]:
+    """The first of each name, and as many in all as a page has room for, in their order."""
+    seen: Counter[tuple[str, str]] = Counter()
+    listed = []
+    for event in events:
+        seen[event.source, event.name] += 1
+        if seen[event.source, event.name] <= EVENTS_ALIKE:
+            listed.append(event)
+    return listed[:EVENTS]
+
+
+def _others(events: Sequence[Event], listed: Sequence[Event]) -> str:
+    counts = Counter((event.source, event.name) for event in events)
+    counts.subtract((event.source, event.name) for event in listed)
+    names = [f"{number} {name}" for (_, name), number in counts.most_common(5) if number > 0]
+    more = len(events) - len(listed)
+    return f"{more} more are in events.jsonl: {', '.join(names)}" if more else ""
+
+
 def _event_line(data: FigureData, event: Event) -> str:
     """When, its error, where, who said it, what; control characters are shown as escapes."""
-    error = "±     ?" if event.error_ns is None else f"± {event.error_ns / 1e6:.3f}"
-    told = json.dumps(event.data, default=repr, ensure_ascii=False) if event.data else ""
-    cut = told if len(told) <= MOST_DATA else f"{told[:MOST_DATA]} … ({len(told)} letters)"
-    what = visible(f"{event.host:10} {event.source:10} {event.name} {cut}".rstrip())
-    return f"{data.ms(event.at_ns):+12.3f} {error:>9}  {what}"
+    error = "unknown" if event.error_ns is None else f"{event.error_ns / 1e6:.3f}"
+    told = ", ".join(
+        f"{key} {value if isinstance(value, str) else json.dumps(value, default=repr)}"
+        for key, value in event.data.items()
+    )
+    what = f"{event.host:7} {event.source:8} {event.name} {_cut(told, MOST_DATA)}".rstrip()
+    return visible(f"{data.ms(event.at_ns):+11.3f} ± {error:7} {what}")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most} letters more)"
 
 
 def headline(attempt: Attempt) -> str:

@@ -20,6 +20,7 @@ from migrate.model import (
 from migrate.report.html import write_report
 from migrate.report.trend import Trend
 from migrate.report.trend_page import render
+from migrate.results.reader import read_attempt
 from migrate.results.writer import RunWriter
 from selftests.doubles import composed, synthetic
 from selftests.doubles.browser import Page, browser, program
@@ -346,7 +347,7 @@ def test_hostile_text_stays_text_and_breaks_nothing(page: Page, hostile: Path, w
 
 
 def recorded() -> list[Attempt]:
-    return [composed.read_attempt(composed.RECORDINGS / name).attempt for name in composed.names()]
+    return [read_attempt(composed.RECORDINGS / name).attempt for name in composed.names()]
 
 
 def test_each_recorded_attempt_has_its_place(page: Page, tmp_path: Path) -> None:
