@@ -23,7 +23,7 @@ from migrate.drivers.shell import Completed, run, tail
 from migrate.errors import HostError
 from migrate.images.cache import build_once
 from migrate.lab.api import Power
-from migrate.lab.config import cache_folder
+from migrate.lab.config import cache_folder, shared_folder
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.lab.rootfs import init_program
 from migrate.lab.small_files import LocalFiles, SmallFiles
@@ -53,9 +53,7 @@ max_core = 0
 def shares() -> list[str]:
     """Folders of the cache that every host sees at the same paths, and how."""
     modes = {"images": "ro", "warm": "rw"}
-    for name in modes:
-        (cache_folder() / name).mkdir(parents=True, exist_ok=True)
-    return [f"{cache_folder() / name}:{mode}" for name, mode in modes.items()]
+    return [f"{shared_folder(name)}:{mode}" for name, mode in modes.items()]
 
 
 def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from migrate.analysis.figures import COLUMNS, FigureColumn, FigureValue, longest_outage
-from migrate.errors import MeasurementError, visible
-from migrate.model import DIRECTIONS, Attempt, Event, MachineRecording, Sample
+from migrate.errors import MeasurementError
+from migrate.model import DIRECTIONS, Attempt, Event, Gap, MachineRecording, Sample, Unmeasured
 from migrate.model.recording import Arrivals
+from migrate.report.event_lines import event_lines
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.machines import machine_sections
@@ -23,13 +22,13 @@ from migrate.report.work import work_sections
 from migrate.results.reader import AttemptRecord
 
 Content = TypeVar("Content")
+Stretch = TypeVar("Stretch", Gap, Unmeasured)
 
-EVENTS, EVENTS_ALIKE = 150, 8
-"""Events listed for an attempt, and of one name; ``events.jsonl`` has them all."""
-GAPS = 40
-"""Gaps listed for an attempt, and stretches not measured: the longest. ``attempt.json`` has all."""
-MOST_DATA, MOST_EVIDENCE = 120, 600
-"""Letters of an event's data, and of a verdict's evidence, that are listed."""
+GAPS = 24
+"""Gaps listed for an attempt, and stretches that were not measured: the longest.
+``attempt.json`` has them all."""
+MOST_EVIDENCE = 600
+"""Letters of a verdict's evidence that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,8 @@ class AttemptSection:
     """Folded, but for the first :attr:`shown`."""
     shown: int
     events: tuple[str, ...]
-    """A line each, of some."""
+    """Lines of text, some of several that are alike."""
     event_count: int
-    more_events: str
-    """Which are not listed, in words; empty: all are."""
     files: tuple[str, ...]
 
 
@@ -67,7 +64,7 @@ def attempt_section(record: AttemptRecord) -> AttemptSection:
     samples: Sequence[Sample] = _whole(record.samples, damage) or ()
     machines: Sequence[MachineRecording] = _whole(record.machines, damage) or ()
     data = FigureData(attempt, arrivals, samples, events, machines)
-    inside, listed = sections(attempt), _some_events(events)
+    inside = sections(attempt)
     return AttemptSection(
         anchor=f"{attempt.case.id}/{attempt.number}",
         attempt=attempt,
@@ -85,9 +82,8 @@ def attempt_section(record: AttemptRecord) -> AttemptSection:
             *_unmeasured(data),
         ),
         shown=sum(section.title.startswith("Where the outage went") for section in inside),
-        events=tuple(_event_line(data, event) for event in listed),
+        events=event_lines(data),
         event_count=len(events),
-        more_events=_others(events, listed),
         files=tuple(str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))),
     )
 
@@ -128,11 +124,16 @@ def _verdicts(attempt: Attempt) -> Grid:
                 ),
                 Cell(f"{verdict.measured} {verdict.unit}" if verdict.measured else NOT_MEASURED),
                 Cell(limit_text(verdict) or "none"),
-                Cell(_cut(verdict.evidence, MOST_EVIDENCE)),
+                Cell(_cut(verdict.evidence)),
             )
             for verdict in sorted(attempt.verdicts, key=lambda v: order.index(v.result))
         ),
     )
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MOST_EVIDENCE
+    return f"{text[:MOST_EVIDENCE]} … ({more} letters more)" if more > 0 else text
 
 
 def _gaps(data: FigureData) -> Iterator[GridSection]:
@@ -140,7 +141,6 @@ def _gaps(data: FigureData) -> Iterator[GridSection]:
     if gaps is None:
         return
     heads = ("direction", "part", "from, ms", "length, ms", "± ms", "lost", "late", "may overlap")
-    longest = sorted(gaps, key=lambda gap: gap.length_ns, reverse=True)[:GAPS]
     rows = tuple(
         (
             Cell(gap.direction),
@@ -152,18 +152,15 @@ def _gaps(data: FigureData) -> Iterator[GridSection]:
             Cell(str(gap.late)),
             Cell(", ".join(gap.phases)),
         )
-        for gap in sorted(longest, key=lambda gap: gap.begin_ns)
+        for gap in _longest(gaps)
     )
-    more = len(gaps) - GAPS
-    lines = (f"{more} more, that are shorter, are in attempt.json.",) if more > 0 else ()
-    yield GridSection(f"{len(gaps)} gaps", Grid(heads, rows) if rows else None, lines)
+    yield GridSection(f"{len(gaps)} gaps", Grid(heads, rows) if rows else None, _left(gaps))
 
 
 def _unmeasured(data: FigureData) -> Iterator[GridSection]:
     blanks = data.attempt.unmeasured
     if not blanks:
         return
-    longest = sorted(blanks, key=lambda blank: blank.length_ns, reverse=True)[:GAPS]
     rows = tuple(
         (
             Cell(blank.direction),
@@ -171,46 +168,21 @@ def _unmeasured(data: FigureData) -> Iterator[GridSection]:
             Cell(f"{blank.length_ns / 1e6:.1f}"),
             Cell(blank.reason),
         )
-        for blank in sorted(longest, key=lambda blank: blank.begin_ns)
+        for blank in _longest(blanks)
     )
-    more = len(blanks) - GAPS
-    lines = (f"{more} more, that are shorter, are in attempt.json.",) if more > 0 else ()
     heads = ("direction", "from, ms", "length, ms", "why")
-    yield GridSection(f"Not measured: {len(blanks)} stretches", Grid(heads, rows), lines)
+    yield GridSection(f"Not measured: {len(blanks)} stretches", Grid(heads, rows), _left(blanks))
 
 
-def _some_events(events: Sequence[Event]) -> list[Event]:
-    """The first of each name, and as many in all as a page has room for, in their order."""
-    seen: Counter[tuple[str, str]] = Counter()
-    listed = []
-    for event in events:
-        seen[event.source, event.name] += 1
-        if seen[event.source, event.name] <= EVENTS_ALIKE:
-            listed.append(event)
-    return listed[:EVENTS]
+def _longest(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """In order of time."""
+    by_length = sorted(stretches, key=lambda stretch: stretch.length_ns, reverse=True)
+    return sorted(by_length[:GAPS], key=lambda stretch: stretch.begin_ns)
 
 
-def _others(events: Sequence[Event], listed: Sequence[Event]) -> str:
-    counts = Counter((event.source, event.name) for event in events)
-    counts.subtract((event.source, event.name) for event in listed)
-    names = [f"{number} {name}" for (_, name), number in counts.most_common(5) if number > 0]
-    more = len(events) - len(listed)
-    return f"{more} more are in events.jsonl: {', '.join(names)}" if more else ""
-
-
-def _event_line(data: FigureData, event: Event) -> str:
-    """When, its error, where, who said it, what; control characters are shown as escapes."""
-    error = "unknown" if event.error_ns is None else f"{event.error_ns / 1e6:.3f}"
-    told = ", ".join(
-        f"{key} {value if isinstance(value, str) else json.dumps(value, default=repr)}"
-        for key, value in event.data.items()
-    )
-    what = f"{event.host:7} {event.source:8} {event.name} {_cut(told, MOST_DATA)}".rstrip()
-    return visible(f"{data.ms(event.at_ns):+11.3f} ± {error:7} {what}")
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most} letters more)"
+def _left(stretches: Sequence[object]) -> tuple[str, ...]:
+    more = len(stretches) - GAPS
+    return (f"The longest {GAPS}; {more} more are in attempt.json.",) if more > 0 else ()
 
 
 def headline(attempt: Attempt) -> str:

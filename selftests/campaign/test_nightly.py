@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -298,7 +299,7 @@ def test_two_processes_at_one_folder_are_refused(tmp_path: Path) -> None:
     with resumed_run("latest", request(tmp_path, "paper")):
         again = resumed_run("latest", request(tmp_path, "paper"))
         partial.mkdir()
-        with pytest.raises(ConfigurationError, match="another process"), again:
+        with pytest.raises(ConfigurationError, match=f"held by process {os.getpid()}"), again:
             raise AssertionError
         assert partial.exists(), "the other one's attempt is left alone"
 
