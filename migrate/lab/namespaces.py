@@ -11,7 +11,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
-from migrate.drivers.shell import Completed, run, tail
+from migrate.drivers.shell import Completed, piped, run, tail
 from migrate.errors import HostError
 from migrate.images.cache import build_once
 from migrate.lab.api import Power
@@ -44,10 +44,15 @@ group = "root"
 security_driver = "none"
 cgroup_controllers = []
 namespaces = []
-stdio_handler = "file"
+stdio_handler = "logd"
 remember_owner = 0
 max_core = 0
 """
+VIRTLOGD = """\
+max_size = 4194304
+max_backups = 1
+"""
+"""Of a guest's console and of QEMU's log: a guest that floods them fills no disk of a host."""
 
 
 def shares() -> list[str]:
@@ -66,6 +71,7 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
     incoming = f'migration_address = "{host.address}"\n'
     (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD + own)
     (upper / "etc/libvirt/qemu.conf").write_text(QEMU + incoming)
+    (upper / "etc/libvirt/virtlogd.conf").write_text(VIRTLOGD)
     (upper / "etc/hostname").write_text(host.name + "\n")
     known = [f"{other.address} {other.name}" for other in record.hosts]
     (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
@@ -158,6 +164,12 @@ class NamespaceHost:
         """Run a program inside the host's namespaces and root."""
         return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
 
+    def piped(
+        self, argv: Sequence[str], _deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """See Programs."""
+        return piped(self.enter(argv))
+
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on the host, without our environment."""
         clean = ["env", "-i", f"PATH={self.path}", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"]
@@ -201,6 +213,8 @@ class NamespaceHost:
 
     def start_libvirt(self, deadline: Deadline) -> None:
         """libvirtd as a daemon: the command returns when its sockets listen, and may fail yet."""
+        if not self.file("/run/libvirt/virtlogd-sock").exists():
+            self.run(["virtlogd", "--daemon"], deadline)
         self.run(["libvirtd", "--daemon", "--listen", "--timeout", "0"], deadline)
         try:
             with self.connect():

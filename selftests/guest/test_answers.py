@@ -193,7 +193,7 @@ FLOODED = pytest.mark.parametrize("piece", FLOODS.values(), ids=FLOODS.keys())
 @FLOODED
 def test_a_flood_is_an_error_long_before_the_deadline(piece: bytes) -> None:
     flood = Flood(piece)
-    with pytest.raises(GuestError, match="(bytes|lines) came"):
+    with pytest.raises(GuestError, match=r"(bytes|lines) came"):
         Probe(flood, "guest on a").call("clock", Deadline.after(600))
     assert flood.given < 2 * MOST_BYTES
 

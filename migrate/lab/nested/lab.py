@@ -191,7 +191,7 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
     )
     resources = Resources(pf="up-pf", vdpa=(f"pci/{VDPA_SLOT}", "vdpasim_net"))
     reach = Reach(
-        # TCP without authentication, on networks that exist inside the lab only, and no guest is on.
+        # TCP without authentication, on networks inside the lab only, which no guest is on.
         libvirt=f"qemu+tcp://{host.address}/system",
         libvirt_target=f"qemu+tcp://{host.address}/system",
         program=str(probe),

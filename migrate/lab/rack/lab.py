@@ -24,8 +24,9 @@ from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
 from migrate.files import make_private, replace_file
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Place
+from migrate.lab.api import Place, Programs
 from migrate.lab.config import SHARED, cache_folder, shared_folder, state_folder
+from migrate.lab.programs import Entered
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.model import HostFacts
@@ -64,6 +65,11 @@ class RackLab:
         self.peer_ssh = Connection(resolve(config.peer.ssh, "peer"))
 
     @property
+    def surroundings(self) -> Mapping[str, Programs]:
+        """See Lab; its fabric is not ours to look into."""
+        return {"peer": Entered(self.peer_ssh, self.config.peer.enter)}
+
+    @property
     def scenario_defaults(self) -> Mapping[str, Any]:
         """See Lab; from its lab file."""
         return self.config.scenario_defaults()
@@ -91,7 +97,7 @@ class RackLab:
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:
         """The probe on the peer's host; it ends when its input does."""
-        there = shlex.join([self.program, "--fifo", "20"])
+        there = shlex.join([*self.config.peer.enter, self.program, "--fifo", "20"])
         with subprocess.Popen(
             ["ssh", *STRICT, self.config.peer.ssh, "--", there],
             stdin=subprocess.PIPE,
