@@ -69,6 +69,6 @@ def test_no_room_for_it_is_told(saved: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(HostError, match="is there room"), copy_of(saved, Identity.new()):
+    with pytest.raises(HostError, match="make room"), copy_of(saved, Identity.new()):
         pytest.fail("it was copied")
     assert list(saved.parent.iterdir()) == [saved]
