@@ -155,6 +155,7 @@ def user_name(number: int) -> str:
 def make_private(folder: Path) -> Path:
     """Have ``folder``, which no other user can enter; those above it that are missing are made the
     same way. HostError: it can't be made, or see :func:`private_folder`."""
+    private_folder(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with as_host_error(f"make the folder {folder}", folder.parent):
         for path in reversed(missing):
