@@ -117,9 +117,7 @@ def _targets(station: Station) -> Iterator[End]:
 
 def _sources(station: Station, guest: IPv4Address) -> tuple[Address, ...]:
     """As a guest, and as a neighbour in each network of the station: a guest may say so."""
-    networks = [
-        ip_interface(text).network for link in station.links for text in link.addresses
-    ]
+    networks = [ip_interface(text).network for link in station.links for text in link.addresses]
     neighbours = (network[-6] for network in networks if network.num_addresses >= 8)
     return tuple(dict.fromkeys((guest, *neighbours)))
 
