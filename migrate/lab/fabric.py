@@ -21,8 +21,9 @@ from typing import Any, Self
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Host, Place
+from migrate.lab.api import Host, Place, Programs
 from migrate.lab.config import cache_folder
+from migrate.lab.programs import Entered, HerePrograms
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
 from migrate.model import HostFacts
@@ -78,6 +79,14 @@ class FabricLab:
     def coordinator(self) -> str | None:
         """See Lab; from its lab file."""
         return self.record.config.coordinator
+
+    @property
+    def surroundings(self) -> Mapping[str, Programs]:
+        """See Lab; both are namespaces of this machine."""
+        return {
+            "fabric": Entered(HerePrograms(), self.in_fabric([])),
+            "peer": Entered(HerePrograms(), self.beside_peer([])),
+        }
 
     def in_fabric(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program in the fabric's network namespace."""
@@ -186,7 +195,8 @@ def make_namespace(name: str, deadline: Deadline, *own_links: str) -> None:
 
 
 def _make_segment(fabric: str, namespace: str, deadline: Deadline) -> None:
-    """A bridge of the fabric, and on it the peer in ``namespace``; anew, if a controller that was killed left half of it."""
+    """A bridge of the fabric, and on it the peer in ``namespace``; anew, if a controller that was
+    killed left half of it."""
     if Path("/run/netns", namespace).exists():
         run(["ip", "netns", "del", namespace], deadline)
     gone = ["ip", "-netns", fabric, "link", "del", _bridge_of(namespace)]

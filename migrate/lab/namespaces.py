@@ -11,7 +11,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
-from migrate.drivers.shell import Completed, run, tail
+from migrate.drivers.shell import Completed, piped, run, tail
 from migrate.errors import HostError
 from migrate.images.cache import build_once
 from migrate.lab.api import Power
-from migrate.lab.config import cache_folder
+from migrate.lab.config import cache_folder, shared_folder
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.lab.rootfs import init_program
 from migrate.lab.small_files import LocalFiles, SmallFiles
@@ -53,9 +53,7 @@ max_core = 0
 def shares() -> list[str]:
     """Folders of the cache that every host sees at the same paths, and how."""
     modes = {"images": "ro", "warm": "rw"}
-    for name in modes:
-        (cache_folder() / name).mkdir(parents=True, exist_ok=True)
-    return [f"{cache_folder() / name}:{mode}" for name, mode in modes.items()]
+    return [f"{shared_folder(name)}:{mode}" for name, mode in modes.items()]
 
 
 def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:
@@ -159,6 +157,12 @@ class NamespaceHost:
     ) -> Completed:
         """Run a program inside the host's namespaces and root."""
         return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
+
+    def piped(
+        self, argv: Sequence[str], _deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """See Programs."""
+        return piped(self.enter(argv))
 
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on the host, without our environment."""

@@ -10,11 +10,12 @@ an answer: also one of a port that is closed, for then the host's network stack 
 from __future__ import annotations
 
 import json
+import logging
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
@@ -22,9 +23,19 @@ from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.formats import frames
 from migrate.formats.frames import Address, Answer, End
-from migrate.lab.api import Runs
-from migrate.model import Value
+from migrate.images.initramfs import ensure_image
+from migrate.lab.api import Lab, Programs, Runs
+from migrate.lab.config import cache_folder
+from migrate.lab.programs import HerePrograms
+from migrate.lab.resources import DATA_BRIDGE
+from migrate.model import Scan, Value
 
+LOGGER = logging.getLogger(__name__)
+
+SCAN_S = 120.0
+"""For all of a lab; times its patience."""
+PORT_S = 20.0
+"""For a port to be made."""
 MAC = bytes.fromhex("026d6cfe0001")
 """Ours on that port: nobody else's."""
 OUR_LINK_LOCAL = IPv6Address("fe80::6d:6cff:fefe:1")
@@ -59,27 +70,61 @@ class Station(Value):
     may_answer: bool = False
 
 
-class Scan(Value):
-    """What answered at one place."""
-
-    place: str
-    station: str
-    asked: int
-    """Frames that were sent to it."""
-    answers: tuple[str, ...] = ()
-    """``10.78.0.1 tcp open 16509``, one for each thing that answered."""
-    may_answer: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a guest could be."""
+    """Where a guest could be: on a bridge."""
 
     name: str
-    port: Callable[[], AbstractContextManager[socket.socket]]
-    """Frames in and out, as the probe's ``--tap`` has them."""
-    every_port_of: frozenset[str] = frozenset()
-    """Stations of which every port is tried; the known ones and those that are used, else."""
+    programs: Programs
+    bridge: str
+    nearest: Mapping[str, Collection[str]]
+    """Links, by their station, of which every port is tried from here."""
+
+
+def scan_lab(lab: Lab, hosts: Collection[str] = ()) -> tuple[Scan, ...]:
+    """Everything of the lab, from each host's bridge and from the fabric's; HostError where that
+    can't be done. ``hosts``: from the bridges of these alone."""
+    deadline = Deadline.after(SCAN_S * lab.patience)
+    surroundings = lab.surroundings
+    stations = [look_at(host, name, deadline) for name, host in lab.hosts.items()]
+    for name, programs in surroundings.items():
+        stations.append(look_at(programs, name, deadline, may_answer=name == "peer"))
+    stations.append(look_at(HerePrograms(), "controller", deadline))
+    places = [
+        Place(name, host, host.resources.bridge, {name: (host.resources.bridge,)})
+        for name, host in lab.hosts.items()
+        if not hosts or name in hosts
+    ]
+    if "fabric" in surroundings and not hosts:
+        nearest = {"fabric": (DATA_BRIDGE,), "peer": (lab.peer_interface,)}
+        places.append(Place("fabric", surroundings["fabric"], DATA_BRIDGE, nearest))
+    guest = IPv4Address(lab.guest_address)
+    program = str(ensure_image("tiny", cache_folder()).probe)
+    scans: list[Scan] = []
+    for place in places:
+        LOGGER.info("asking everything of ours from %s's bridge %s", place.name, place.bridge)
+        with bridge_port(place, program, deadline) as port:
+            scans += scan(port, place, stations, guest, deadline, lab.patience)
+    return tuple(scans)
+
+
+@contextmanager
+def bridge_port(place: Place, program: str, deadline: Deadline) -> Iterator[socket.socket]:
+    """A guest's port on a bridge while the block runs: frames as the probe's ``--tap`` has them."""
+    with place.programs.piped([program, "--tap", place.bridge], deadline) as port:
+        port.settimeout(max(deadline.sooner(PORT_S).left(), 0.1))
+        try:
+            there = port.recv(2)
+        except TimeoutError:
+            there = b""
+        if there != b"\0\0":
+            raise HostError(
+                f"make a guest's port on the bridge {place.bridge}",
+                host=place.name,
+                said="it was not made",
+                remedy="the host needs /dev/net/tun, and that bridge",
+            )
+        yield port
 
 
 def look_at(runs: Runs, name: str, deadline: Deadline, *, may_answer: bool = False) -> Station:
@@ -106,13 +151,16 @@ def links_of(runs: Runs, deadline: Deadline) -> Iterator[LinkAddresses]:
 
 def _targets(station: Station) -> Iterator[End]:
     """Each address by each MAC; one of a link alone by that link's."""
-    macs = dict.fromkeys(bytes.fromhex(link.mac.replace(":", "")) for link in station.links)
+    macs = dict.fromkeys(_bytes(link) for link in station.links)
     for link in station.links:
-        own = bytes.fromhex(link.mac.replace(":", ""))
         for text in link.addresses:
             address = ip_interface(text).ip
-            for mac in (own,) if address.is_link_local else macs:
+            for mac in (_bytes(link),) if address.is_link_local else macs:
                 yield End(mac, address)
+
+
+def _bytes(link: LinkAddresses) -> bytes:
+    return bytes.fromhex(link.mac.replace(":", ""))
 
 
 def _sources(station: Station, guest: IPv4Address) -> tuple[Address, ...]:
@@ -122,17 +170,19 @@ def _sources(station: Station, guest: IPv4Address) -> tuple[Address, ...]:
     return tuple(dict.fromkeys((guest, *neighbours)))
 
 
-def _questions(station: Station, guest: IPv4Address, *, every_port: bool) -> Iterator[bytes]:
+def _questions(station: Station, guest: IPv4Address, nearest: Collection[str]) -> Iterator[bytes]:
+    """Every TCP port by the MACs of the links that are nearest; by others the ports that are known
+    or used."""
+    near = {_bytes(link) for link in station.links if link.name in nearest}
+    ports = sorted({*KNOWN, *station.ports})
     sources = _sources(station, guest)
-    ports = frames.EVERY_PORT if every_port else sorted({*KNOWN, *station.ports})
     for there in _targets(station):
-        for source in sources:
-            if source.version == there.address.version and not source.is_link_local:
-                yield from _knock(End(MAC, source), there)
         here = End(MAC, guest if there.address.version == 4 else OUR_LINK_LOCAL)
-        yield from _knock(here, there)
-        yield from frames.datagrams(here, there, sorted({*KNOWN, *station.ports}))
-        yield from frames.syns(here, there, ports)
+        others = (source for source in sources if source.version == there.address.version)
+        for end in (here, *(End(MAC, source) for source in others)):
+            yield from _knock(end, there)
+        yield from frames.datagrams(here, there, ports)
+        yield from frames.syns(here, there, frames.EVERY_PORT if there.mac in near else ports)
 
 
 def _knock(here: End, there: End) -> Iterator[bytes]:
@@ -222,25 +272,23 @@ class _Exchange:
 
 
 def scan(
+    port: socket.socket,
     place: Place,
     stations: Sequence[Station],
     guest: IPv4Address,
     deadline: Deadline,
     patience: float = 1.0,
 ) -> tuple[Scan, ...]:
-    """Ask every station from one place; HostError where no port can be made there."""
+    """Ask every station from one place."""
     asked: dict[str, int] = {}
     ours = {source for station in stations for source in _sources(station, guest)}
-    with place.port() as port:
-        port.setblocking(False)
-        exchange = _Exchange(port, frozenset({*ours, OUR_LINK_LOCAL}))
-        exchange.send(_to_everybody(guest), deadline)
-        for station in stations:
-            every = station.name in place.every_port_of
-            asked[station.name] = exchange.send(
-                _questions(station, guest, every_port=every), deadline
-            )
-        exchange.hear_out(SILENCE_S * patience, deadline)
+    port.setblocking(False)
+    exchange = _Exchange(port, frozenset({*ours, OUR_LINK_LOCAL}))
+    exchange.send(_to_everybody(guest), deadline)
+    for station in stations:
+        nearest = place.nearest.get(station.name, ())
+        asked[station.name] = exchange.send(_questions(station, guest, nearest), deadline)
+    exchange.hear_out(SILENCE_S * patience, deadline)
     return tuple(
         Scan(
             place=place.name,

@@ -33,7 +33,7 @@ def of(xml: str) -> Any:
     element = root.find("./metadata/*")
     text = None if element is None else ET.tostring(element, encoding="unicode")
     uuid = root.findtext("./uuid")
-    return SimpleNamespace(name="guest", uuid=uuid, metadata=lambda _namespace: text)
+    return SimpleNamespace(name="guest", host="a", uuid=uuid, metadata=lambda _namespace: text)
 
 
 def test_a_domain_that_is_marked_is_owned_by_that_guest_alone() -> None:
