@@ -40,6 +40,7 @@ from migrate.recorder.clocks import Clocks
 from migrate.recorder.collect import collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
 from migrate.recorder.machines import Machines, sampled
+from migrate.recorder.pace import PACE_S, measure_at_pace
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         limit = Deadline.after(attempt_s(case, deadline.left(), env.lab.patience))
         hung = stack.enter_context(watchdog(pair, order.identity.uuid, limit))
         prepare = preparing(env.lab, image, deadline)
-        started = stack.enter_context(_started(case, order, ends, prepare, deadline))
+        started = stack.enter_context(_started(case, env.lab, order, ends, prepare, deadline))
         domain, probe = started.domain, started.probe
         if (device := backing.hotplug[domain.host]) is not None:
             probe.lower_start()
@@ -148,14 +149,25 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         LOGGER.info("the guest is ready on %s; measuring the floor", domain.host)
-        _must_run(case.workload.floor_s, listener)
+        floor = measure_at_pace(
+            probe,
+            case.workload,
+            lambda: _must_run(case.workload.floor_s, listener),
+            Deadline.after(PACE_S),
+        )
         start = StartRecording(
             begin_ns=begin_ns,
-            floor_window=(traffic.began_ns, now_ns()),
+            floor_window=floor.window,
             start_ms=start_ms,
             nic=nic,
             primaries=backing.primaries,
-            notes=(*env.notes, *backing.notes, *_cold_instead(case, order), *started.notes),
+            notes=(
+                *env.notes,
+                *backing.notes,
+                *_cold_instead(case, order),
+                *started.notes,
+                *floor.notes,
+            ),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -254,6 +266,7 @@ class _Started(NamedTuple):
 @contextmanager
 def _started(
     case: Case,
+    lab: Lab,
     order: Order,
     ends: Sequence[End],
     prepare: Callable[[Domain], None],
@@ -268,7 +281,7 @@ def _started(
     while True:
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
-            probe = stack.enter_context(guest_probe(domain, deadline))
+            probe = stack.enter_context(guest_probe(domain, lab, deadline))
             log = host.run(["cat", QEMU_LOG], deadline, check=False).out
             errors = "; ".join(mode.backend_errors(log))
             if not errors:
@@ -355,7 +368,7 @@ def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Do
     def prepare(domain: Domain) -> None:
         if isinstance(image, Disk):
             bring_probe(domain, image.probe, deadline)
-        with guest_probe(domain, deadline) as probe:
+        with guest_probe(domain, lab, deadline) as probe:
             if has_interface(domain.xml()):  # else it gets its address when it is plugged in
                 probe.address(lab.guest_address, lab.prefix)
             check_clock_rate(probe)
