@@ -17,6 +17,7 @@ from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
+from migrate.drivers.together import each, together
 from migrate.errors import ConfigurationError, GuestError, LeaseLostError
 from migrate.guest.clock_rate import check_clock_rate
 from migrate.guest.disk_overlay import overlay
@@ -126,8 +127,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
     deadline = env.deadline(DISK_START_S if isinstance(image, Disk) else START_S)
     with ExitStack() as stack:
         ends = [End(host, stack.enter_context(host.connect())) for host in pair]
-        for end in ends:
-            _cleared(end, env, deadline)
+        each(ends, lambda end: _cleared(end, env, deadline))
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
@@ -216,9 +216,8 @@ def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator
     mode, interface = backend_mode(case.interface.mode), case.interface
     names = [host.name for host in pair]
     with ExitStack() as stack:
-        source, target = (
-            stack.enter_context(mode.create(host, interface, deadline)) for host in pair
-        )
+        backends = together([mode.create(host, interface, deadline) for host in pair])
+        source, target = stack.enter_context(backends)
         if source.missing_primary is not None:
             raise source.missing_primary
         there, back = mode.target_rewrites(source, target), mode.target_rewrites(target, source)
