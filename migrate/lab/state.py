@@ -23,7 +23,7 @@ from pydantic import (
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.files import make_private, replace_file
+from migrate.files import as_host_error, make_private, replace_file
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import parse_config
 from migrate.locks import SHORT_S, file_lock
@@ -152,7 +152,8 @@ def new_record(
 def write_record(record: LabRecord) -> None:
     """Put the journal on disk, atomically."""
     make_private(record.folder)
-    replace_file(record.folder / "lab.json", record.model_dump_json(indent=2), 0o600)
+    with as_host_error(f"write the journal of the lab {record.config.name}", record.folder):
+        replace_file(record.folder / "lab.json", record.model_dump_json(indent=2), 0o600)
 
 
 def read_record(folder: Path) -> LabRecord | None:
@@ -185,6 +186,11 @@ def read_huge_pages(path: Path) -> dict[str, int]:
     return account
 
 
+def _write_huge_pages(path: Path, account: dict[str, int]) -> None:
+    with as_host_error("account for huge pages", path.parent):
+        replace_file(path, json.dumps(account), 0o600)
+
+
 def _no_account(path: Path, said: str) -> HostError:
     remedy = f"take every lab down, set {HUGE_PAGES} as it is to be, and remove that file"
     return HostError(f"read the account of huge pages {path}", said=said, remedy=remedy)
@@ -200,7 +206,7 @@ def _ledger(state: Path) -> Iterator[dict[str, int]]:
         if set(ledger) <= {"base"}:
             path.unlink(missing_ok=True)
         else:
-            replace_file(path, json.dumps(ledger), 0o600)
+            _write_huge_pages(path, ledger)
 
 
 def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
@@ -215,7 +221,7 @@ def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
         before = int(HUGE_PAGES.read_text())
         ledger.setdefault("base", before)
         ledger[lab] = count
-        replace_file(state / "huge-pages.json", json.dumps(ledger), 0o600)
+        _write_huge_pages(state / "huge-pages.json", ledger)
         HUGE_PAGES.write_text(str(before + count))
         if int(HUGE_PAGES.read_text()) >= before + count:
             return count
