@@ -5,6 +5,7 @@ Each line is refused before a lab is touched, in one line that names what is wro
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -79,10 +80,6 @@ LABS = {
     "coordinator": "coordinator = '--help:1'\n",
     "rack": "kind = 'rack'\n[hosts.a]\n[hosts.b]\n",
 }
-RECIPES = {
-    "option": "suite = 'trixie'\nkernel = 'linux'\ncmdline = ''\npackages = ['-oDPkg::Pre-Invoke=id']\n",
-    "cmdline": "suite = 'trixie'\nkernel = 'linux'\ncmdline = \"a\\nb\"\n",
-}
 QUARANTINES = {"owner": "[[quarantine]]\ncase = '*'\n", "list": "quarantine = 3\n"}
 PLACES = (
     "folder",
@@ -103,10 +100,11 @@ PLACES = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all of that in it, and one run."""
     folder = tmp_path_factory.mktemp("odd")
-    for name, text in {**TEXTS, **SCENARIOS, **LABS, **RECIPES, **QUARANTINES}.items():
+    for name, text in {**TEXTS, **SCENARIOS, **LABS, **QUARANTINES}.items():
         (folder / f"{name}.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     (folder / "good.toml").write_text(GOOD)
     (folder / "folder.toml").mkdir()
+    (folder / "odd.d").mkdir()
     os.mkfifo(folder / "pipe.toml")
     with (folder / "huge.toml").open("wb") as file:
         file.truncate(HUGE)
@@ -138,60 +136,79 @@ def files(names: dict[str, str]) -> Iterator[str]:
     yield from ("", f"{BYTES}.toml", "/dev/zero", "/proc/self/mem", "a\0b.toml")
 
 
-def odd_lines() -> Iterator[tuple[str, ...]]:
-    """All of them: every command, every option, every kind of file."""
+Line = tuple[str, ...]
+
+
+def files_that_are_wrong() -> Iterator[Line]:
     for path in files({**TEXTS, **SCENARIOS}):
         yield "run", path
     for path in ("matrix.toml", "pipe.toml", "/dev/zero", ""):
         yield "compare", "--modes", "virtio", "--scenario", path
     for path in files({**TEXTS, **LABS}):
         yield "run", "good.toml", "--lab", path
-    for command in (*(f"lab {verb}" for verb in ("prepare", "up", "status", "down", "ready", "repair")),
-                    "doctor", "lab shell", "lease register", "lease show"):  # fmt: skip
-        words = (*command.split(), *(("a",) if command == "lab shell" else ()))
-        for path in ("folder.toml", "pipe.toml", "deep.toml", "kind.toml"):
-            yield *words, "--lab", path
-        for name in ("", LONG, "Ux4", "../x", "-x", "a\0b", BYTES):
-            yield *words, f"--name={name}"
     for path in files({**TEXTS, **QUARANTINES}):
         yield "run", "good.toml", "--quarantine", path
+    for path in ("folder.toml", "", LONG, "file/x.xml", "/proc/x/y.xml"):
+        yield "run", "good.toml", "--junit", path
+    yield "run", "good.toml", "good.toml"
+
+
+LAB_COMMANDS = (
+    *(f"lab {verb}" for verb in ("prepare", "up", "status", "down", "ready", "repair", "shell a")),
+    *("doctor", "lease register", "lease show"),
+)
+
+
+def labs_that_are_none() -> Iterator[Line]:
+    for command in LAB_COMMANDS:
+        for path in ("folder.toml", "pipe.toml", "deep.toml", "kind.toml"):
+            yield *command.split(), "--lab", path
+        for name in ("", LONG, "Ux4", "../x", "-x", "a\0b", BYTES):
+            yield *command.split(), f"--name={name}"
+    for address in ("", "x", "x:", ":1", "x:y", "-x:1", "x:999999", "a b:1", BYTES):
+        yield "lease", "show", "--coordinator", address
+    for tag in ("", "x", "=1", "a b=1", "\x1b=1"):
+        yield "lease", "register", "--coordinator", "localhost:1", "--tag", tag
+
+
+def numbers_and_times() -> Iterator[Line]:
     for number in ("0", "-1", "1.5", "nan", FAR, DIGITS, "", "two"):
         yield "run", "good.toml", "--repeat", number
         yield "nightly", "good.toml", "--budget", "1h", "--repeat", number
         yield "gate", "--baseline", "results", "--last", number
     for number in ("nan", "inf", "-inf", "-1", "1", "", "x", DIGITS, "1e400"):
         yield "gate", "--baseline", "results", "--alpha", number
-    for option in ("--relative", "--least-ms"):
-        for number in ("nan", "inf", "-1", "", "x"):
-            yield "gate", "--baseline", "results", option, number
-    for time in (f"{'9' * 400}h", "0s", "-1h", "1", "", "nan", "1h1", "٣h", "9999999h"):
-        yield "nightly", "good.toml", "--budget", time
-        yield "run", "good.toml", f"--wait-quiet={time}"
+    for option, number in itertools.product(
+        ("--relative", "--least-ms"), ("nan", "inf", "-1", "", "x")
+    ):
+        yield "gate", "--baseline", "results", option, number
+    for length in (f"{'9' * 400}h", "0s", "-1h", "1", "", "nan", "1h1", "\u0663h", "9999999h"):
+        yield "nightly", "good.toml", "--budget", length
+        yield "run", "good.toml", f"--wait-quiet={length}"
     for days in ("inf", "nan", "-1", "1e9", "", "x"):
         yield "prune", "--keep-days", days, "--keep-runs", "1"
     for runs in ("-1", "nan", "1.5", ""):
         yield "prune", "--keep-days", "1", "--keep-runs", runs
-    yield from (("prune",), ("prune", "--keep-days", "1"), ("prune", "--keep-runs", "1"))
-    for since in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "x", "2026-13-01",
-                  "2026-02-30", "9" * 300, "-", "a\0b", BYTES):  # fmt: skip
-        yield "trend", "--since", since
-    for option in ("--case", "--mode", "--lab"):
-        yield "trend", option, "x" * 5000
-        yield "trend", option, BYTES
-    for option, value in (
-        ("--figure", "x"),
-        ("--by", ""),
-        ("--html", ""),
-        ("--html", "folder.toml"),
+    for since in (
+        *("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-13-01", "2026-02-30"),
+        *("x", "9" * 300, "-", "a\0b", BYTES),
     ):
-        yield "trend", option, value
-    for value in ("", "=1", "x", ".=1", "policy..hops=1", "policy.hops.x=1", "policy=3", "id=x",
-                  "name=x", f"policy.hops={DIGITS}", f"policy.hops={DEEP}", "policy.hops=[]",
-                  "policy.hops=[1, 1]", "policy.hops=nan", "policy.timeout_s=inf", "policy.hops=-1",
-                  f"policy.hops={FAR}", "guest.image=a\0b", f"guest.image={BYTES}", f"{'a.' * 500}b=1",
-                  "policy.hops=1\nx=2", "faults=3", "faults=[{}]", "roots=[[1]]", "interface.mode={}",
-                  "interface.mode=[{}]", f"expect.error={'(' * 5000}", "\x1b[2J=1"):  # fmt: skip
-        yield "run", "good.toml", "--set", value
+        yield "trend", "--since", since
+
+
+SETTINGS = (
+    *("", "=1", "x", ".=1", "policy..hops=1", "policy.hops.x=1", "policy=3", "id=x", "name=x"),
+    *(f"policy.hops={DIGITS}", f"policy.hops={DEEP}", "policy.hops=[]", "policy.hops=[1, 1]"),
+    *("policy.hops=nan", "policy.timeout_s=inf", "policy.hops=-1", f"policy.hops={FAR}"),
+    *("guest.image=a\0b", f"guest.image={BYTES}", f"{'a.' * 500}b=1", "policy.hops=1\nx=2"),
+    *("faults=3", "faults=[{}]", "roots=[[1]]", "interface.mode={}", "interface.mode=[{}]"),
+    *(f"expect.error={'(' * 5000}", "\x1b[2J=1"),
+)
+
+
+def words_that_are_wrong() -> Iterator[Line]:
+    for setting in SETTINGS:
+        yield "run", "good.toml", "--set", setting
     for modes in (
         "",
         ",",
@@ -205,6 +222,14 @@ def odd_lines() -> Iterator[tuple[str, ...]]:
     ):
         yield "compare", "--modes", modes
     yield "compare", "--modes", "virtio", "--set", "interface.mode=vdpa"
+    for option in ("--case", "--mode", "--lab"):
+        yield "trend", option, "x" * 5000
+        yield "trend", option, BYTES
+    for option, value in (("--figure", "x"), ("--by", ""), ("--html", ""), ("--html", "odd.d")):
+        yield "trend", option, value
+
+
+def results_and_runs() -> Iterator[Line]:
     for path in ("file", "", LONG, "a\0b"):
         for command in ("show", "report", "analyze", "trend"):
             yield command, "--results", path
@@ -217,14 +242,12 @@ def odd_lines() -> Iterator[tuple[str, ...]]:
         yield "gate", run, "--baseline", "results"
         yield "gate", "--baseline", run
         yield "nightly", "good.toml", "--resume", run
-    for junit in ("folder.toml", "", LONG, "file/x.xml", "/proc/x/y.xml"):
-        yield "run", "good.toml", "--junit", junit
     for folder in ("file", "", LONG, "file/x", "/proc/x"):
         yield "init", folder
-    for address in ("", "x", "x:", ":1", "x:y", "-x:1", "x:999999", "a b:1", BYTES):
-        yield "lease", "show", "--coordinator", address
-    for tag in ("", "x", "=1", "a b=1", "\x1b=1"):
-        yield "lease", "register", "--coordinator", "localhost:1", "--tag", tag
+
+
+def words_that_lack() -> Iterator[Line]:
+    yield from (("prune",), ("prune", "--keep-days", "1"), ("prune", "--keep-runs", "1"))
     yield from (
         ("nightly", "good.toml"),
         ("nightly",),
@@ -236,17 +259,22 @@ def odd_lines() -> Iterator[tuple[str, ...]]:
     yield from (("lab",), ("lab", "shell"), ("lab", "dance"), ("show", "a", "b"), ("schema", "x"))
     yield from (("compare",), ("", ""), ("\x1b[2J",), (BYTES,), ("--", "-x"), ("-",), ("lease",))
     yield "nightly", "good.toml", "--resume", "latest", "--repeat", "2"
-    yield "run", "good.toml", "good.toml"
     for command in LEAVES:
         yield *command.split(), "--no-such-option"
         yield *command.split(), f"--{LONG}"
+
+
+def odd_lines() -> Iterator[Line]:
+    """All of them: every command, every option, every kind of file."""
+    yield from (*files_that_are_wrong(), *labs_that_are_none(), *numbers_and_times())
+    yield from (*words_that_are_wrong(), *results_and_runs(), *words_that_lack())
 
 
 LINES = list(dict.fromkeys(odd_lines()))
 ESCAPES = re.compile("[\x00-\x09\x0b-\x1f\x7f\x80-\x9f]")
 
 
-def told(line: tuple[str, ...]) -> str:
+def told(line: Line) -> str:
     """As pytest's id."""
     words = " ".join(word if len(word) <= 30 else f"{word[:20]}({len(word)})" for word in line)
     return words.encode("ascii", "backslashreplace").decode().replace("\0", "NUL")
@@ -260,7 +288,7 @@ def test_there_are_many_of_them() -> None:
 
 @pytest.mark.parametrize("line", LINES, ids=told)
 def test_an_odd_line_is_refused_in_one_line(
-    line: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str]
+    line: Line, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = status(line)
     printed = capsys.readouterr()
