@@ -80,12 +80,16 @@ class _Memory(logging.Handler):
 
 @contextmanager
 def _handled_by(handler: logging.Handler) -> Iterator[None]:
+    if not LOGGER.handlers:
+        LOGGER.addHandler(_PRINTABLE)
     LOGGER.addHandler(handler)
     _set_level()
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
+        if LOGGER.handlers == [_PRINTABLE]:
+            LOGGER.removeHandler(_PRINTABLE)
         _set_level()
         handler.close()
 
@@ -93,6 +97,24 @@ def _handled_by(handler: logging.Handler) -> Iterator[None]:
 def _set_level() -> None:
     """Handlers choose what they take; without any, the application's own setting counts."""
     LOGGER.setLevel(logging.DEBUG if LOGGER.handlers else logging.NOTSET)
+
+
+class _Printable(logging.Handler):
+    """Comes first, and makes of what a record says text that any handler after it can write.
+
+    That is also an application's own, or pytest's: its workers end at half of a surrogate pair,
+    which a guest's console may have.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See the class."""
+        record.msg, record.args = visible(record.getMessage(), lines=True), None
+        if record.exc_info and not record.exc_text:
+            trace = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = visible(trace, lines=True)
+
+
+_PRINTABLE = _Printable(logging.DEBUG)
 
 
 class _Display(logging.Handler):

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, SerializeAsAny, TypeAdapter
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+)
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
@@ -230,33 +237,38 @@ def by_hand(folder: Path) -> str:
     )
 
 
+_ACCOUNT: TypeAdapter[dict[str, NonNegativeInt]] = TypeAdapter(dict[str, NonNegativeInt])
+
+
+def read_huge_pages(path: Path) -> dict[str, int]:
+    """An account of huge pages; HostError for a file that is none."""
+    if not path.exists():
+        return {}
+    try:
+        account = _ACCOUNT.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _no_account(path, str(error.errors()[0]["msg"])) from error
+    if account and "base" not in account:
+        raise _no_account(path, "it does not say how many there were before")
+    return account
+
+
+def _no_account(path: Path, said: str) -> HostError:
+    remedy = f"take every lab down, set {HUGE_PAGES} as it is to be, and remove that file"
+    return HostError(f"read the account of huge pages {path}", said=said, remedy=remedy)
+
+
 @contextmanager
 def _ledger(state: Path) -> Iterator[dict[str, int]]:
     """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
     path = make_private(state) / "huge-pages.json"
     with file_lock(state / "huge-pages.lock", Deadline.after(SHORT_S), "account for huge pages"):
-        ledger = _read_ledger(path)
+        ledger = read_huge_pages(path)
         yield ledger
         if set(ledger) <= {"base"}:
             path.unlink(missing_ok=True)
         else:
             replace_file(path, json.dumps(ledger), 0o600)
-
-
-def _read_ledger(path: Path) -> dict[str, int]:
-    try:
-        return _LEDGER.validate_json(read_bounded(path))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise HostError(
-            f"read the account of huge pages {path}",
-            said="it is damaged",
-            remedy=f"take every lab down, set {HUGE_PAGES} to what you want, and remove the file",
-        ) from error
-
-
-_LEDGER = TypeAdapter(dict[str, NonNegativeInt])
 
 
 def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
