@@ -39,7 +39,7 @@ class AttemptRecord:
         for number, line in enumerate(_text(path).splitlines(), 1):
             try:
                 events.append(Event.model_validate(json.loads(line)))
-            except (ValueError, ValidationError) as error:
+            except (ValueError, RecursionError) as error:
                 raise damaged(path, f"line {number} is cut short or damaged: {error}") from error
         return tuple(events)
 

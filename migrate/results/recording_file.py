@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrate.errors import MeasurementError
-from migrate.input_file import read_bounded
+from migrate.input_file import read_at_most, read_bounded
 
 if TYPE_CHECKING:
     from migrate.model.recording import Recording
@@ -68,7 +68,4 @@ def read_recording(folder: Path) -> Recording | None:
 def _decompressed(path: Path) -> bytes:
     """A file of zeros is a thousand times as long as it is stored: no longer than ``LARGEST``."""
     with gzip.open(io.BytesIO(read_bounded(path, LARGEST))) as file:
-        text = file.read(LARGEST + 1)
-    if len(text) > LARGEST:
-        raise ValueError(f"more than {LARGEST} bytes")
-    return text
+        return read_at_most(file, LARGEST)
