@@ -18,6 +18,7 @@ from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
 from migrate.drivers.together import each
 from migrate.errors import CleanupError, GuestError, HostError, LabError
+from migrate.files import advice
 from migrate.formats.answers import Part, Shape, Signed
 from migrate.formats.xml_document import parse_xml
 from migrate.guest.clock_rate import ClockRateError
@@ -117,7 +118,7 @@ def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]
             file.write(header.replace(before.encode(), identity.uuid.encode()))
         yield copy
     except OSError as error:
-        remedy = f"is there room for it in {copy.parent}?"
+        remedy = advice(error, copy.parent)
         raise HostError(f"copy the saved guest {saved}", said=str(error), remedy=remedy) from error
     finally:
         copy.unlink(missing_ok=True)

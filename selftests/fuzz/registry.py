@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import probe_answers
+from selftests.fuzz import lock_files, probe_answers
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
     lane.name: lane
     for lane in (
         *probe_answers.LANES,
+        *lock_files.LANES,
     )
 }  # fmt: skip
