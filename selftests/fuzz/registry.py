@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import probe_answers
+from selftests.fuzz import guest_memory, guest_words, probe_answers, traffic
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
     lane.name: lane
     for lane in (
         *probe_answers.LANES,
+        *traffic.LANES,
+        *guest_words.LANES,
+        *guest_memory.LANES,
     )
 }  # fmt: skip
