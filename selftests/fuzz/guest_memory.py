@@ -21,9 +21,13 @@ STEPS: list[Step] = [("add", 2), ("add", 1), ("take", 0), ("add", 3), ("take", 0
 
 
 def _rings() -> list[Ring]:
-    queues = [
-        *(Split(16, begin=begin, in_order=order) for begin in (0, 65530) for order in (0, 1)),
-        *(Packed(16, in_order=bool(order)) for order in (0, 1)),
+    queues: list[Split | Packed] = [
+        *(
+            Split(16, begin=begin, in_order=order)
+            for begin in (0, 65530)
+            for order in (True, False)
+        ),
+        *(Packed(16, in_order=order) for order in (True, False)),
     ]
     made = []
     for queue in queues:

@@ -16,6 +16,7 @@ from migrate.errors import MeasurementError
 from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import Workload
+from migrate.model.recording import TrafficLog
 from migrate.recorder import traffic
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import BEGIN, END, MS
@@ -127,18 +128,22 @@ def door(data: bytes) -> object:
     if said is None:
         return None  # the peer is ours: its lines are whole
     guest, peer = said
+    return [_judged(read(guest, peer, guest_is_there=there)) for there in (True, False)]
+
+
+def read(guest: Answers, peer: Answers, *, guest_is_there: bool) -> TrafficLog:
+    """The traffic's log, as these two tell it."""
     lab = cast("Lab", SimpleNamespace(peer_is_here=True))
     ends = (Probe(Speaking(guest), "guest on b"), Probe(Speaking(peer), "peer"))
     workload = traffic.Traffic(*ends, lab, WORKLOAD)
     workload.asked_ns = BEGIN
-    attempts = []
     with mock.patch.object(traffic, "now_ns", lambda: END):
-        for there in (True, False):
-            read = traffic.read_back(
-                workload, guest_is_there=there, deadline=Deadline.after(0), moved_ns=synthetic.STOP
-            )
-            attempts.append(_judged(read))
-    return attempts
+        return traffic.read_back(
+            workload,
+            guest_is_there=guest_is_there,
+            deadline=Deadline.after(0),
+            moved_ns=synthetic.STOP,
+        )
 
 
 def _both(data: bytes) -> tuple[Answers, Answers] | None:
@@ -151,7 +156,7 @@ def _both(data: bytes) -> tuple[Answers, Answers] | None:
     return cast("tuple[Answers, Answers]", both) if all(type(x) is dict for x in both) else None
 
 
-def _judged(log: Any) -> str:
+def _judged(log: TrafficLog) -> str:
     case = synthetic.case(workload=WORKLOAD.model_dump())
     recording = synthetic.recording(begin_ns=BEGIN, end_ns=END, traffic=log)
     try:
