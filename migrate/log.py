@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ LOGGER = logging.getLogger("migrate")
 """All loggers of the package are below it."""
 RUN_LOG = "run.log"
 """In a run folder."""
+REMEMBERED = 200
+"""Lines that are kept for a bug report."""
+LONGEST = 1000
+"""Letters of such a line."""
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,6 +53,29 @@ def recorded() -> Iterator[RunLog]:
         except BaseException as error:
             LOGGER.debug("ended by %s: %s", type(error).__name__, error)
             raise
+
+
+_LAST: deque[str] = deque(maxlen=REMEMBERED)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Keep the last lines of all that is logged while the block runs, for :func:`last_lines`."""
+    _LAST.clear()
+    with _handled_by(_Memory(logging.DEBUG)):
+        yield
+
+
+def last_lines() -> list[str]:
+    """The end of the log, as far as it is remembered."""
+    return list(_LAST)
+
+
+class _Memory(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        text = self.format(record)[:LONGEST]
+        _LAST.append(f"{now_ns() / 1e9:.3f} {record.levelname} {record.name}: {text}")
 
 
 @contextmanager

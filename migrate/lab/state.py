@@ -12,11 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+)
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.files import make_private, replace_file
+from migrate.files import as_host_error, make_private, replace_file
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import parse_config
 from migrate.locks import SHORT_S, file_lock
@@ -145,7 +152,8 @@ def new_record(
 def write_record(record: LabRecord) -> None:
     """Put the journal on disk, atomically."""
     make_private(record.folder)
-    replace_file(record.folder / "lab.json", record.model_dump_json(indent=2), 0o600)
+    with as_host_error(f"write the journal of the lab {record.config.name}", record.folder):
+        replace_file(record.folder / "lab.json", record.model_dump_json(indent=2), 0o600)
 
 
 def read_record(folder: Path) -> LabRecord | None:
@@ -162,17 +170,43 @@ def read_record(folder: Path) -> LabRecord | None:
         ) from error
 
 
+_ACCOUNT: TypeAdapter[dict[str, NonNegativeInt]] = TypeAdapter(dict[str, NonNegativeInt])
+
+
+def read_huge_pages(path: Path) -> dict[str, int]:
+    """An account of huge pages; HostError for a file that is none."""
+    if not path.exists():
+        return {}
+    try:
+        account = _ACCOUNT.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _no_account(path, str(error.errors()[0]["msg"])) from error
+    if account and "base" not in account:
+        raise _no_account(path, "it does not say how many there were before")
+    return account
+
+
+def _write_huge_pages(path: Path, account: dict[str, int]) -> None:
+    with as_host_error("account for huge pages", path.parent):
+        replace_file(path, json.dumps(account), 0o600)
+
+
+def _no_account(path: Path, said: str) -> HostError:
+    remedy = f"take every lab down, set {HUGE_PAGES} as it is to be, and remove that file"
+    return HostError(f"read the account of huge pages {path}", said=said, remedy=remedy)
+
+
 @contextmanager
 def _ledger(state: Path) -> Iterator[dict[str, int]]:
     """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
     path = make_private(state) / "huge-pages.json"
     with file_lock(state / "huge-pages.lock", Deadline.after(SHORT_S), "account for huge pages"):
-        ledger: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        ledger = read_huge_pages(path)
         yield ledger
         if set(ledger) <= {"base"}:
             path.unlink(missing_ok=True)
         else:
-            replace_file(path, json.dumps(ledger), 0o600)
+            _write_huge_pages(path, ledger)
 
 
 def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
@@ -187,7 +221,7 @@ def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
         before = int(HUGE_PAGES.read_text())
         ledger.setdefault("base", before)
         ledger[lab] = count
-        replace_file(state / "huge-pages.json", json.dumps(ledger), 0o600)
+        _write_huge_pages(state / "huge-pages.json", ledger)
         HUGE_PAGES.write_text(str(before + count))
         if int(HUGE_PAGES.read_text()) >= before + count:
             return count

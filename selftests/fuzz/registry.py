@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import guest_memory, guest_words, probe_answers, traffic
+from selftests.fuzz import guest_memory, guest_words, lock_files, probe_answers, traffic
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
@@ -12,5 +12,6 @@ LANES: dict[str, Lane] = {
         *traffic.LANES,
         *guest_words.LANES,
         *guest_memory.LANES,
+        *lock_files.LANES,
     )
 }  # fmt: skip
