@@ -28,6 +28,7 @@ from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
 from migrate.lab.api import Host, Lab
+from migrate.lab.log_tail import read_tail
 from migrate.migration.hop import move_guest
 from migrate.migration.hotplug import plug_in, wait_for_carrier
 from migrate.migration.move import GRACE_S, End
@@ -37,7 +38,7 @@ from migrate.model import Case
 from migrate.model.recording import HopRecording, MoveResult, Recording, StartRecording
 from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.clocks import Clocks
-from migrate.recorder.collect import collect, measure_dirty_rates
+from migrate.recorder.collect import LOG_LINES, collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
 from migrate.recorder.machines import Machines, sampled
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
@@ -269,7 +270,7 @@ def _started(
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
             probe = stack.enter_context(guest_probe(domain, deadline))
-            log = host.run(["cat", QEMU_LOG], deadline, check=False).out
+            log = read_tail(host, QEMU_LOG, LOG_LINES, deadline).out
             errors = "; ".join(mode.backend_errors(log))
             if not errors:
                 yield _Started(domain, probe, notes)

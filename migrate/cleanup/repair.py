@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError, LabError
+from migrate.formats.answers import Part, Shape
 from migrate.guest.identity import Identity, recorded
 from migrate.guest.lifecycle import end_guest
 from migrate.lab.api import Host, Lab
@@ -23,6 +23,14 @@ from migrate.lab.prepare.plan import Owner, Preparation
 from migrate.lab.prepare.steps import PreparedHost
 
 LOGGER = logging.getLogger(__name__)
+
+
+class _Link(Part):
+    ifname: str = ""
+    flags: tuple[str, ...] = ()
+
+
+LINKS = Shape(list[_Link])
 
 LOOK_S = 30.0
 FORCE = "--force, if nobody uses the host"
@@ -124,12 +132,10 @@ def _end_guest(host: Host, hypervisor: Hypervisor, identity: Identity, _deadline
 
 def _taps(host: Host, deadline: Deadline) -> Iterator[Leftover]:
     """Of guests of ours, without a process that holds them."""
-    said = host.run(["ip", "-json", "link", "show", "type", "tun"], deadline, check=False).out
-    down = {
-        link["ifname"]
-        for link in json.loads(said or "[]")
-        if link and "LOWER_UP" not in link["flags"]
-    }
+    words = ["ip", "-json", "link", "show", "type", "tun"]
+    said = host.run(words, deadline, check=False).out
+    links = LINKS.parse(said or "[]", " ".join(words), host=host.name)
+    down = {link.ifname for link in links if "LOWER_UP" not in link.flags}
     for identity in recorded(host, deadline):
         if (name := identity.tap) in down:
             yield Leftover(f"tap {name}", partial(host.run, ["ip", "link", "del", "dev", name]))

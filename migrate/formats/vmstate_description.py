@@ -6,10 +6,11 @@ long a device's state is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import from_json
 
 from migrate.errors import MeasurementError
 from migrate.formats.byte_reader import ByteReader, Bytes
@@ -60,8 +61,8 @@ def find_description(data: Bytes, begin: int) -> tuple[Description, int, int]:
             continue
         left -= size
         try:
-            document = json.loads(bytes(data[at + 6 : at + 6 + size]))
-        except (ValueError, RecursionError):
+            document = from_json(bytes(data[at + 6 : at + 6 + size]), allow_inf_nan=False)
+        except ValueError:
             continue
         if isinstance(document, dict):
             return document, at + 1, size + 5

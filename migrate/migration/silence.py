@@ -7,6 +7,7 @@ from migrate.clock import Deadline, now_ns
 from migrate.errors import LabError
 from migrate.guest.domain_xml import CONSOLE
 from migrate.lab.api import Host
+from migrate.lab.log_tail import read_tail
 from migrate.model import Problem
 from migrate.model.recording import HopRecording, MoveResult, Recording
 from migrate.recorder.base import Rig
@@ -70,9 +71,8 @@ def hop_not_made(rig: Rig, begin_ns: int, error: Exception) -> HopRecording:
 
 def _last_words(host: Host) -> str:
     """The end of the guest's console; empty if it can't be read."""
-    tail = ["tail", f"--lines={CONSOLE_LINES}", CONSOLE]
     try:
-        return console_end(host.run(tail, Deadline.after(READ_S), check=False).out)
+        return console_end(read_tail(host, CONSOLE, CONSOLE_LINES, Deadline.after(READ_S)).out)
     except LabError:
         return ""
 

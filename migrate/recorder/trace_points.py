@@ -8,6 +8,7 @@ from migrate.formats.log_events import unreadable_trace_point
 from migrate.guest.domain_xml import QEMU_LOG
 from migrate.lab.api import Runs
 from migrate.lab.capabilities import No
+from migrate.lab.log_tail import read_tail
 from migrate.lab.trace_points import ask_trace_points
 
 READ_S = 10.0
@@ -35,5 +36,5 @@ def why_no_trace_points(host: Runs, log: str | None) -> str:
 
 def _refusal(host: Runs) -> str:
     """What the host says of the log now."""
-    tail = host.run(["tail", "--lines=1", QEMU_LOG], Deadline.after(READ_S), check=False)
+    tail = read_tail(host, QEMU_LOG, 1, Deadline.after(READ_S))
     return tail.err.strip() or f"it can be read by now, and could not be before ({QEMU_LOG})"

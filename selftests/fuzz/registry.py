@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import probe_answers
+from selftests.fuzz import host_answers, probe_answers, qemu_answers, streams
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
     lane.name: lane
     for lane in (
         *probe_answers.LANES,
+        *qemu_answers.LANES,
+        *host_answers.LANES,
+        *streams.LANES,
     )
 }  # fmt: skip

@@ -18,11 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from migrate.backends.base import LeftoverKind
 from migrate.backends.sriov.capabilities import VARIANTS
 from migrate.backends.sriov.functions import Pf, Vf, VfSettings, read_pf
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.formats.answers import quote
 from migrate.lab.state import ProcessId
 from migrate.model import Interface, Value
 
@@ -290,7 +293,17 @@ def _file(link: str) -> str:
 
 def _read(host: Host, link: str, deadline: Deadline) -> Ledger | None:
     said = host.run(["cat", _file(link)], deadline, check=False)
-    return Ledger.model_validate_json(said.out) if said.status == 0 else None
+    if said.status != 0:
+        return None
+    try:
+        return Ledger.model_validate_json(said.out)
+    except ValidationError as error:
+        raise HostError(
+            f"read {_file(link)}",
+            host=host.name,
+            said=f"{error.errors()[0]['msg']}: {quote(said.out)}",
+            remedy=f"put the VFs of {link} back by hand, then remove that file",
+        ) from error
 
 
 # Argument: the file. It is written aside first, so it is whole or not there.
