@@ -183,14 +183,18 @@ def monitor(place: Path | socket.socket, host: str, deadline: Deadline) -> Itera
     with asyncio.Runner() as runner:
         # What breaks a connection is told to whoever asks; the library tells it once more.
         runner.get_loop().set_exception_handler(_note)
-        _run(runner, "connect to QEMU's monitor", host, lambda: client.connect(address), deadline)
+        tried = "connect to QEMU's monitor"
         try:
+            _run(runner, tried, host, lambda: client.connect(address), deadline)
             yield Monitor(client, runner, host)
         except BaseException:
             with suppress(HostError):  # what the block says of it tells more
                 _leave(client, runner, host)
             raise
-        _leave(client, runner, host)
+        else:
+            _leave(client, runner, host)
+        finally:
+            runner.run(asyncio.sleep(0))  # a connection that broke is closed in the next turn
 
 
 def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

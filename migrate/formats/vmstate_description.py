@@ -6,11 +6,10 @@ long a device's state is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic_core import from_json
 
 from migrate.errors import MeasurementError
 from migrate.formats.byte_reader import ByteReader, Bytes
@@ -61,8 +60,8 @@ def find_description(data: Bytes, begin: int) -> tuple[Description, int, int]:
             continue
         left -= size
         try:
-            document = from_json(bytes(data[at + 6 : at + 6 + size]), allow_inf_nan=False)
-        except ValueError:
+            document = json.loads(bytes(data[at + 6 : at + 6 + size]))
+        except (ValueError, RecursionError):
             continue
         if isinstance(document, dict):
             return document, at + 1, size + 5
@@ -86,9 +85,9 @@ def described_number(state: Description, key: str, default: int | None = None) -
 
 
 def described_word(state: Description, key: str) -> str:
-    """A word of a description; empty: it is none."""
+    """A word of a description, as text that can be kept; empty: it is none."""
     word = state.get(key, "")
-    return word if isinstance(word, str) else ""
+    return word.encode(errors="replace").decode() if isinstance(word, str) else ""
 
 
 def bad_description(key: str, state: Description) -> MeasurementError:

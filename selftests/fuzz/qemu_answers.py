@@ -272,6 +272,7 @@ def _serve(connection: socket.socket, data: bytes) -> None:
             if not connection.recv(4096):
                 return
             connection.sendall(b"\n".join(lines[at : at + 2]) + b"\n")
+        connection.recv(4096)  # nothing: its visitor leaves
 
 
 def wire_door(data: bytes) -> None:
