@@ -164,7 +164,7 @@ def _line(pipe: PipeTransport, deadline: Deadline) -> bytes:
 def fabric_ways(lab: LocalLab, guest_mac: str) -> Ways:
     """As the fabric's bridge has learned them: the guest must have been heard already."""
     deadline = Deadline.after(PATIENCE_S)
-    asked = run(lab.in_fabric(["ip", "-json", "link", "show", lab.peer_interface]), deadline)
+    asked = run(lab.beside_peer(["ip", "-json", "link", "show", lab.peer_interface]), deadline)
     peer_mac = str(json.loads(asked.out)[0]["address"])
     table = json.loads(
         run(lab.in_fabric(["bridge", "-json", "fdb", "show", "br", DATA_BRIDGE]), deadline).out

@@ -73,12 +73,12 @@ class Ping:
 
 @contextmanager
 def pinging(lab: LocalLab, interval_ms: int) -> Iterator[Ping]:
-    """Ping the guest from the fabric while the block runs."""
+    """Ping the guest from beside the peer while the block runs."""
     ping = Ping(interval_ms)
     argv = ["ping", "-n", "-D", "-i", f"{interval_ms / 1e3:g}", lab.guest_address]
     with tempfile.TemporaryFile() as output:
         wall = wall_offset()
-        with subprocess.Popen(lab.in_fabric(argv), stdout=output) as process:
+        with subprocess.Popen(lab.beside_peer(argv), stdout=output) as process:
             try:
                 yield ping
             finally:

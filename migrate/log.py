@@ -22,6 +22,7 @@ LOGGER = logging.getLogger("migrate")
 """All loggers of the package are below it."""
 RUN_LOG = "run.log"
 """In a run folder."""
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -91,7 +92,8 @@ class RunLog(logging.Handler):
         """Write what was kept to the end of ``path``, and all that comes. Raises OSError."""
         self.acquire()
         try:
-            self._file = path.open("a", encoding="utf-8")
+            descriptor = os.open(path, _APPEND, 0o644)
+            self._file = os.fdopen(descriptor, "a", encoding="utf-8")
             for line in self._early:
                 self._write(line)
             self._early.clear()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from migrate.clock import Deadline
 from migrate.lab import fabric_kind
@@ -79,3 +84,29 @@ def unpack_newc(archive: bytes) -> dict[str, tuple[int, bytes]]:
             return entries
         entries[name] = (mode, archive[at : at + size])
         at = (at + size + 3) // 4 * 4
+
+
+def mode_of(path: Path) -> int:
+    """The permissions of a file or folder."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@contextmanager
+def as_somebody_elses(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, folder_too: bool = True
+) -> Iterator[None]:
+    """``path`` belongs to another user while the block runs.
+
+    Root gives it away; anybody else is somebody else meanwhile, to whom all of ours is another's:
+    what is around it, too, unless ``folder_too`` is off.
+    """
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1, follow_symlinks=False)
+        yield
+        os.chown(path, 0, -1, follow_symlinks=False)
+        return
+    if not folder_too:
+        pytest.skip("without root a file can't be given away")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 12345)
+        yield

@@ -247,6 +247,7 @@ int main(int count, char **arguments)
                                             {"fifo", required_argument, NULL, 'f'},
                                             {"relay", required_argument, NULL, 'r'},
                                             {"files", no_argument, NULL, 'i'},
+                                            {"tap", required_argument, NULL, 't'},
                                             {NULL, 0, NULL, 0}};
     char path[512] = "";
     for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
@@ -262,10 +263,14 @@ int main(int count, char **arguments)
             return relay(optarg);
         } else if (option == 'i') {
             return serve_files();
+        } else if (option == 't') {
+            signal(SIGPIPE, SIG_IGN);
+            return bridge_port(optarg);
         } else {
             fprintf(stderr, "use: probe [--port DEVICE | --port-name NAME] [--fifo PRIORITY]\n"
                             "     probe --relay SOCKET\n"
-                            "     probe --files\n");
+                            "     probe --files\n"
+                            "     probe --tap BRIDGE\n");
             return 2;
         }
     }

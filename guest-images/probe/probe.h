@@ -112,6 +112,7 @@ uint64_t tcp_received(void);  /* bytes that were echoed */
 typedef void command(const struct request *, struct reply *);
 
 int relay(const char *path); /* the exit status of a program that does nothing else */
+int bridge_port(const char *bridge);
 int serve_files(void);       /* likewise */
 
 bool stream_may_use_fifo(int priority); /* also remembers it for the streams' thread */

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from migrate import log
 from migrate.analysis.outage import longest_gap
@@ -30,6 +29,7 @@ from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig
 from migrate.lab.lease.file_lock import lock_hosts
+from migrate.locks import LockedError, acquire
 from migrate.model import (
     DIRECTIONS,
     Attempt,
@@ -41,6 +41,7 @@ from migrate.model import (
     Skip,
     UnreachedTries,
 )
+from migrate.results.files import as_measurement_error
 from migrate.results.reader import find_run, read_run
 from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario, parse
@@ -343,18 +344,14 @@ def _from_now(seconds: float) -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """The folder's lock, which ends with its holder. Raises ConfigurationError: it is held."""
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise ConfigurationError(
-            f"resume {folder}", said="another process is at it", remedy="wait for its end"
-        ) from error
-    except OSError as error:
-        raise MeasurementError(
-            f"write in {folder}", said=str(error), remedy="name a results folder that can be"
-        ) from error
+    tried = f"resume {folder}"
+    with as_measurement_error(folder):
+        try:
+            descriptor = acquire(folder / LOCK, Deadline.after(0), tried)
+        except LockedError as error:
+            said = error.said.removesuffix(" until the deadline")
+            raise ConfigurationError(tried, said=said, remedy=error.remedy) from error
     try:
         yield
     finally:
-        lock.release()
+        os.close(descriptor)

@@ -134,14 +134,25 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
     is_flag=True,
     help="Try KVM and our questions to QEMU again, whatever was found last time.",
 )
+@click.option(
+    "--reach",
+    is_flag=True,
+    help="Instead: what of hosts, fabric and controller answers where a guest is; exit code 1 if "
+    "anything does.",
+)
 @AS_JSON
 @VERBOSE
-def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) -> None:
+def doctor(
+    lab_file: Path | None, name: str | None, fresh: bool, reach: bool, as_json: bool
+) -> None:
     """What each host of a lab can do, mode by mode; if not: the reason and the remedy.
 
     Also what its QEMU is asked about guests under test: questions that harm a throw-away guest are
     not.
     """
+    if reach:
+        _reach(lab_file, name, as_json)
+        return
     from migrate.campaign import hosts
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
@@ -154,6 +165,21 @@ def doctor(lab_file: Path | None, name: str | None, fresh: bool, as_json: bool) 
     else:
         needs, to_migrate = hosts.needs_of_modes(), hosts.needs_to_migrate()
         click.echo(report.plain(facts, needs, to_migrate))
+
+
+def _reach(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    from migrate.lab import manager
+    from migrate.lab.kinds import load_lab
+    from migrate.lab.reach import scan_lab
+    from migrate.report import reach as report
+
+    with shown(), manager.opened(load_lab(lab_file, name)) as lab:
+        scans = scan_lab(lab)
+    if as_json:
+        click.echo(json.dumps([scan.model_dump() for scan in scans], indent=1))
+    else:
+        click.echo(report.plain(scans))
+    sys.exit(1 if any(scan.wrong for scan in scans) else 0)
 
 
 for command in (ready, repair):

@@ -44,7 +44,7 @@ def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
     if inside and not as_json:
         from migrate.report.machines import machine_sections
         from migrate.report.move_details import sections
-        from migrate.report.table import plain_sections
+        from migrate.report.table_text import plain_sections
         from migrate.report.work import work_sections
 
         for one in record.attempts:

@@ -34,34 +34,37 @@ def with_unreadable(code: int, record: RunRecord) -> int:
 def print_run(record: RunRecord, *, as_json: bool) -> None:
     """Print it on standard output, with each verdict by which an attempt failed."""
     from migrate.checks import quarantine
-    from migrate.report import table
+    from migrate.report import table_text
+    from migrate.report.table import run_table
+    from migrate.report.verdict_text import verdict_text
 
     if as_json:
         click.echo(_as_json(record))
         return
     attempts = [entry.attempt for entry in record.attempts]
-    made = table.run_table(record.run, attempts, record.unreadable)
+    made = run_table(record.run, attempts, record.unreadable)
     if not attempts:
         none = "no attempt can be read" if record.unreadable else "no attempt was made"
-        click.echo("\n".join([none, *map(table.clean, made.skips)]))
+        click.echo("\n".join([none, *map(table_text.clean, made.skips)]))
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(table.rich(made))
+        Console().print(table_text.rich(made))
     else:
-        click.echo(table.plain(made), nl=False)
+        click.echo(table_text.plain(made), nl=False)
     for attempt in attempts:
         known = "quarantined: " if quarantine.excuses(record.run, attempt) else ""
         if attempt.void:
             name = f"{attempt.case.id}/{attempt.number}"
-            click.echo(f"{name}: void: {table.clean(attempt.void_reason)}")
+            click.echo(f"{name}: void: {table_text.clean(attempt.void_reason)}")
         for verdict in attempt.failed_verdicts:
             click.echo(
-                f"{known}{attempt.case.id}/{attempt.number}: {table.clean(verdict.check)} "
-                f"{verdict.result}: {table.clean(verdict.evidence or verdict.measured)}"
+                f"{known}{attempt.case.id}/{attempt.number}: {verdict.result}: "
+                f"{table_text.clean(verdict_text(verdict))}"
+                f"{table_text.clean(f': {verdict.evidence}' if verdict.evidence else '')}"
             )
     for left in record.unfinished:
-        click.echo(f"{table.clean(left)}: cut off, not finished")
+        click.echo(f"{table_text.clean(left)}: cut off, not finished")
 
 
 def _as_json(record: RunRecord) -> str:

@@ -135,6 +135,6 @@ def _mib(size: int) -> str:
 
 
 def _clean(text: str) -> str:
-    from migrate.report.table import clean
+    from migrate.report.table_text import clean
 
     return clean(text)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 
 import libvirt
 
 from migrate.clock import Deadline
 
+MOST_WAITING = 4 << 20
+"""Bytes that wait to be received: a probe's longest answer takes less than a tenth of it."""
+
 
 class Channel:
     """A byte stream to a virtio-serial port: the probe's transport (see
     :mod:`migrate.guest.transport`).
+
+    A guest that sends more than anybody asked for loses the channel: libvirt would keep all of it
+    in this process's memory.
     """
 
     def __init__(self, stream: libvirt.virStream, host: str) -> None:
         self._stream = stream
         self._host = host
-        self._received: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._waiting = bytearray()
+        self._ended = ""
+        """Why nothing more comes; empty: more may come."""
+        self._changed = threading.Condition()
         self._closing = threading.Lock()
         self._open = True
         readable = libvirt.VIR_STREAM_EVENT_READABLE
@@ -34,12 +42,31 @@ class Channel:
                     return
                 if not data:
                     break
-                self._received.put(data)
+                if not self._keep(data):
+                    self.close()
+                    return
         except libvirt.libvirtError:
             pass  # the reader learns of it below, as the end of the stream
         with contextlib.suppress(libvirt.libvirtError):
             stream.eventRemoveCallback()
-        self._received.put(None)
+        self._end(f"the channel to the guest on {self._host} was closed")
+
+    def _keep(self, data: bytes) -> bool:
+        """False: it is too much, and the channel has ended."""
+        with self._changed:
+            self._waiting += data
+            self._changed.notify_all()
+            too_much = len(self._waiting) > MOST_WAITING
+            if too_much:
+                self._waiting.clear()
+        if too_much:
+            self._end(f"the guest on {self._host} sent over {MOST_WAITING >> 20} MiB unasked")
+        return not too_much
+
+    def _end(self, why: str) -> None:
+        with self._changed:
+            self._ended = self._ended or why
+            self._changed.notify_all()
 
     def send(self, data: bytes) -> None:
         """Send all of it; raises ConnectionError when the other end is gone."""
@@ -51,18 +78,19 @@ class Channel:
                     raise ConnectionError(f"the channel to the guest on {self._host} is full")
                 view = view[sent:]
         except libvirt.libvirtError as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(self._ended or str(error)) from error
 
     def receive(self, deadline: Deadline) -> bytes:
         """Some bytes; TimeoutError at the deadline, ConnectionError when the other end is gone."""
-        try:
-            data = self._received.get(timeout=deadline.left())
-        except queue.Empty:
-            raise TimeoutError(f"nothing from the guest on {self._host}") from None
-        if data is None:
-            self._received.put(None)
-            raise ConnectionError(f"the channel to the guest on {self._host} was closed")
-        return data
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended, deadline.left())
+            if self._waiting:
+                data = bytes(self._waiting)
+                self._waiting.clear()
+                return data
+            if self._ended:
+                raise ConnectionError(self._ended)
+        raise TimeoutError(f"nothing from the guest on {self._host}")
 
     def close(self) -> None:
         """Give the stream back; a second time does nothing."""

@@ -6,6 +6,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +132,29 @@ def _close(process: subprocess.Popen[bytes]) -> None:
     """Its input has ended."""
     if process.stdin is not None:
         process.stdin.close()
+
+
+@contextmanager
+def piped(argv: Sequence[str]) -> Iterator[socket.socket]:
+    """A program's input and output as one socket while the block runs; it ends with its input."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise HostError(" ".join(argv), said=f"{argv[0]} is not installed") from error
+        with process:
+            theirs.close()
+            try:
+                yield ours
+            finally:
+                ours.close()
 
 
 def log_end(logger: logging.Logger, done: Completed, began_ns: int, host: str) -> None:

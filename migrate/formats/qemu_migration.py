@@ -44,9 +44,11 @@ SWITCHED = ("pre-switchover", "device", "completed")
 FINAL = ("completed", "postcopy-active")
 """Of a source that has stopped: it does not run on, unless the target fails yet."""
 
-QUESTION, QEMU_ENDED, FAULT = "question", "QEMU ended", "fault: "
-"""Events of the controller's: what it asked a QEMU, that this has ended, and before its name a
-fault of the case."""
+QUESTION, QEMU_ENDED = "question", "QEMU ended"
+"""Events of the controller's: what it asked a QEMU, and that this has ended."""
+ORDER, FAULT, FAULT_OVER = "order: ", "fault: ", "fault over: "
+"""Events of the controller's, before what it asked libvirt to do, before the name of a fault that
+was done, and of one that was put back."""
 
 
 def status_of(event: Event) -> str:

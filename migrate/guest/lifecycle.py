@@ -106,6 +106,8 @@ def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]
     # One a host, which is leased: what a controller left that was killed is written over.
     copy = saved.with_name(f"saved-{identity.lab}-{on.host}-start.sav")
     try:
+        copy.unlink(missing_ok=True)
+        copy.touch(0o600, exist_ok=False)  # a guest's memory: for nobody else to read
         shutil.copyfile(saved, copy)
         xml = parse_xml(on.saved_xml(str(copy)), f"read the XML in {copy}", host=on.host)
         before = xml.findtext("uuid", "")

@@ -8,14 +8,32 @@ Clock stamps are the probe's own ``CLOCK_MONOTONIC`` until a caller maps them by
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from migrate.clock import Deadline, Offset, offset_of
-from migrate.guest.answers import Announcement, Jump, StreamCounts
+from migrate.guest.answers import (
+    MOST_RECORDS,
+    Announcement,
+    Bound,
+    Clock,
+    Dirtied,
+    Drops,
+    Frames,
+    Jump,
+    Jumps,
+    Lowers,
+    NicAnswer,
+    Page,
+    Pages,
+    StreamCounts,
+    Tcp,
+    Verified,
+    Work,
+    impossible,
+)
 from migrate.guest.probe_channel import PATIENCE_S, ProbeChannel, Reply
 from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, WorkSample
 from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
@@ -37,11 +55,11 @@ class Probe(ProbeChannel):
 
     def clock_offset(self, clock: str, rounds: int = 8) -> Offset:
         """From the probe's monotonic clock to the axis, by round trips; ``clock`` names it."""
-        return offset_of(clock, lambda: int(self.call("clock")["mono_ns"]), rounds)
+        return offset_of(clock, lambda: self.ask("clock", Clock).mono_ns, rounds)
 
     def nic(self, name: str | None = None) -> Nic:
         """The interface ``name``, or the first that is not the loopback and has no master."""
-        return self._shaped(Nic, self.call("net", **_given(name=name)))
+        return self.ask("net", NicAnswer, **_given(name=name)).nic()
 
     def address(self, ip: str, prefix: int, name: str | None = None) -> None:
         """Give the interface its IPv4 address and bring it up."""
@@ -65,12 +83,8 @@ class Probe(ProbeChannel):
 
     def lower_account(self) -> tuple[tuple[LowerChange, ...], int]:
         """The log, and how many changes before it are no longer on record."""
-        reply = self.call("lower.log")
-        changes = tuple(
-            self._shaped(LowerChange, dict(zip(LowerChange.model_fields, change, strict=False)))
-            for change in reply["changes"]
-        )
-        return changes, int(reply["total"]) - len(changes)
+        log = self.ask("lower.log", Lowers)
+        return log.lower_changes(), log.total - len(log.changes)
 
     def lower_stop(self) -> None:
         """Note no more; the log stays."""
@@ -80,7 +94,7 @@ class Probe(ProbeChannel):
 
     def open_stream(self, stream_id: int, port: int = 0) -> int:
         """Listen for stream ``stream_id`` (32 bits); logs begin anew. The port that was bound."""
-        return int(self.call("stream.open", stream=stream_id, port=port)["port"])
+        return self.ask("stream.open", Bound, stream=stream_id, port=port).port
 
     def send_stream(self, to: str, port: int, interval_us: int, payload: int) -> None:
         """Begin to send; ``payload`` in bytes, at least 224."""
@@ -99,19 +113,22 @@ class Probe(ProbeChannel):
 
     def stream_status(self) -> StreamCounts:
         """The account so far."""
-        return self._shaped(StreamCounts, self.call("stream.status"))
+        return self.ask("stream.status", StreamCounts)
 
     def stop_stream(self) -> StreamCounts:
         """End the sending; what the other side has under way is still received."""
-        return self._shaped(StreamCounts, self.call("stream.stop"))
+        return self.ask("stream.stop", StreamCounts)
 
     def close_stream(self) -> StreamCounts:
         """End the receiving, too; the logs stay until the next open."""
-        return self._shaped(StreamCounts, self.call("stream.close"))
+        return self.ask("stream.close", StreamCounts)
 
-    def arrivals(self, deadline: Deadline | None = None) -> Arrivals:
-        """What this side received of the other's stream; both clocks as they were stamped."""
-        log = self._records("stream.log", _ARRIVAL, deadline)
+    def arrivals(self, deadline: Deadline | None = None, due: int = MOST_RECORDS) -> Arrivals:
+        """What this side received of the other's stream; both clocks as they were stamped.
+
+        ``due``: so many packets the other side can have sent at most.
+        """
+        log = self._records("stream.log", _ARRIVAL, deadline, due)
         return Arrivals(
             log["seq"].astype(np.int64),
             log["sent_ns"].astype(np.int64),
@@ -120,7 +137,7 @@ class Probe(ProbeChannel):
 
     def sends(self, deadline: Deadline | None = None) -> Column:
         """When this side sent each of its numbers, from 0 on, by its own clock."""
-        log = self._records("stream.sends", _SEND, deadline)
+        log = self._records("stream.sends", _SEND, deadline, MOST_RECORDS)
         return np.asarray(log["sent_ns"].astype(np.int64))
 
     def unreceived(self, arrived: Column, deadline: Deadline | None = None) -> Sends:
@@ -140,60 +157,61 @@ class Probe(ProbeChannel):
     def meter_loss(self) -> MeterLoss:
         """What this side lost itself of what it received: its log was full, its socket dropped."""
         counts = self.stream_status()
-        drops = tuple((row, count) for row, count in self.call("stream.drops")["drops"])
+        drops = self.ask("stream.drops", Drops).drops
         return MeterLoss(full=counts.unlogged > 0, drops=drops, dropped=counts.socket_drops)
 
-    def receipts(self, deadline: Deadline | None = None) -> dict[int, int]:
-        """When the other side, by its clock, received our numbers: what it told us of them."""
-        log = self._records("stream.receipts", _RECEIPT, deadline)
+    def receipts(self, deadline: Deadline | None = None, due: int = MOST_RECORDS) -> dict[int, int]:
+        """When the other side, by its clock, received our numbers: what it told us of them.
+
+        ``due``: so many we have sent at most.
+        """
+        log = self._records("stream.receipts", _RECEIPT, deadline, due)
         return dict(zip(log["seq"].tolist(), log["received_ns"].tolist(), strict=True))
 
-    def _records(self, do: str, shape: np.dtype[Any], deadline: Deadline | None) -> NDArray[Any]:
+    def _records(
+        self, do: str, shape: np.dtype[Any], deadline: Deadline | None, due: int
+    ) -> NDArray[Any]:
+        """A whole log, page by page; GuestError if it has what can't be."""
         deadline = deadline or Deadline.after(6 * PATIENCE_S)
         pages = [np.empty(0, dtype=shape)]
         had, total = 0, 1
         while had < total:
-            reply = self.call(do, deadline, **{"from": had, "max": PAGE_RECORDS})
-            pages.append(np.frombuffer(base64.b64decode(reply["data"]), dtype=shape))
-            had, total = had + len(pages[-1]), int(reply["total"])
-            if not len(pages[-1]):
-                break
-        return np.concatenate(pages)
+            page = self.ask(do, Page, deadline, **{"from": had, "max": PAGE_RECORDS})
+            try:
+                records = page.records(shape, had, PAGE_RECORDS)
+            except ValueError as wrong:
+                raise self.nonsense(do, str(wrong)) from wrong
+            pages.append(records)
+            had, total = had + len(records), page.total
+        log = np.concatenate(pages)
+        if wrong_record := impossible(log, due):
+            raise self.nonsense(do, wrong_record)
+        return log
 
     def jumps(self) -> tuple[Jump, ...]:
         """Where the sender's tick was more than 10 ms late; the newest 1000."""
-        return tuple(Jump(at_ns=at, delta_ns=delta) for at, delta in self.call("tick.log")["jumps"])
+        log = self.ask("tick.log", Jumps)
+        return tuple(Jump(at_ns=at_ns, delta_ns=delta_ns) for at_ns, delta_ns in log.jumps)
 
     # --- memory ---------------------------------------------------------------------------------
 
     def dirty_start(self, mib: int, mib_s: float, seed: int = 1) -> int:
         """Fill ``mib`` MiB and rewrite them round robin at ``mib_s`` MiB/s; how many pages."""
         deadline = Deadline.after(PATIENCE_S + mib / MIB_S)
-        return int(self.call("dirty.start", deadline, mib=mib, mib_s=mib_s, seed=seed)["pages"])
+        return self.ask("dirty.start", Pages, deadline, mib=mib, mib_s=mib_s, seed=seed).pages
 
     def dirty_rate(self) -> float:
         """The rate that was reached so far, in MiB/s."""
-        return float(self.call("dirty.status")["mib_s"])
+        return self.ask("dirty.status", Dirtied).mib_s
 
     def verify(self, deadline: Deadline | None = None) -> MemoryCheck:
         """Read every byte back; the writer pauses meanwhile."""
-        reply = self.call("dirty.verify", deadline or Deadline.after(6 * PATIENCE_S))
-        wrong = int(reply["wrong_page"])
-        if wrong < 0:
-            return MemoryCheck(pages=reply["pages"], writes=reply["writes"])
-        earlier = reply["found_generation"]
-        stale = f", which pass {earlier} wrote" if earlier >= 0 else ""
-        return MemoryCheck(
-            pages=reply["pages"],
-            writes=reply["writes"],
-            wrong_page=wrong,
-            expected=f"{reply['expected']} of pass {reply['generation']}",
-            found=f"{reply['found']} at byte {reply['offset']}{stale}",
-        )
+        deadline = deadline or Deadline.after(6 * PATIENCE_S)
+        return self.ask("dirty.verify", Verified, deadline).check()
 
     def pages_written(self) -> int:
         """Since the writer began."""
-        return int(self.call("dirty.status")["writes"])
+        return self.ask("dirty.status", Dirtied).writes
 
     def dirty_corrupt(self, page: int, offset: int = 0) -> None:
         """Break a byte on purpose, so that the check can be seen to fire."""
@@ -215,16 +233,13 @@ class Probe(ProbeChannel):
 
     def work_log(self, deadline: Deadline | None = None) -> tuple[WorkSample, ...]:
         """The newest 4000 seconds; stamps by the probe's clock."""
-        return tuple(
-            self._shaped(WorkSample, dict(zip(WorkSample.model_fields, second, strict=False)))
-            for second in self.call("work.log", deadline)["seconds"]
-        )
+        return self.ask("work.log", Work, deadline).samples()
 
     # --- TCP ------------------------------------------------------------------------------------
 
     def tcp_listen(self, port: int = 0) -> int:
         """Echo whatever connects; the port that was bound."""
-        return int(self.call("tcp.listen", port=port)["port"])
+        return self.ask("tcp.listen", Bound, port=port).port
 
     def tcp_open(self, to: str, port: int, count: int, interval_ms: int = 10) -> None:
         """Hold ``count`` connections and have a message echoed on each every interval."""
@@ -232,9 +247,7 @@ class Probe(ProbeChannel):
 
     def tcp_check(self) -> TcpCheck:
         """How the connections fared, a wait that is going on included."""
-        reply = self.call("tcp.status")
-        reply["longest_stall_ms"] = reply.pop("stall_ms", None)
-        return self._shaped(TcpCheck, reply)
+        return self.ask("tcp.status", Tcp).check()
 
     def tcp_close(self) -> None:
         """End the connections, and the echo."""
@@ -246,15 +259,14 @@ class Probe(ProbeChannel):
         """Begin to note announcements that come in on ``interface``."""
         self.call("capture.start", name=interface)
 
-    def captured(self) -> list[Announcement]:
+    def captured(self) -> tuple[Announcement, ...]:
         """The newest 1000, oldest first; stamps by the probe's clock."""
         return self.capture_log()[0]
 
-    def capture_log(self) -> tuple[list[Announcement], int]:
+    def capture_log(self) -> tuple[tuple[Announcement, ...], int]:
         """The newest 1000, and how many came before them."""
-        reply = self.call("capture.log")
-        frames = [self._shaped(Announcement, frame) for frame in reply["frames"]]
-        return frames, int(reply["total"]) - len(frames)
+        log = self.ask("capture.log", Frames)
+        return log.frames, log.total - len(log.frames)
 
     def capture_stop(self) -> None:
         """Note no more."""

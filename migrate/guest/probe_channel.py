@@ -6,13 +6,14 @@ Every call ends by a deadline, in an answer or in a GuestError.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
 from migrate.clock import Deadline
 from migrate.errors import GuestError
+from migrate.formats.json_text import parse
 from migrate.guest.answers import Hello
 from migrate.guest.transport import ProbeTransport
 from migrate.model import Value
@@ -20,6 +21,14 @@ from migrate.model import Value
 PROTOCOL = 3
 PATIENCE_S = 10.0
 """How long a call may take that was handed no deadline."""
+MOST_BYTES = 1 << 20
+"""Of a line, and of what comes instead of an answer: the longest answer takes a third of it."""
+LINE_BYTES = 64
+"""That a line counts for besides its length: it takes time to look at, even an empty one."""
+NOISE = 500
+"""Bytes of what a probe said that an error quotes."""
+TOLD = 3
+"""Of many errors."""
 
 Reply = dict[str, Any]
 _Shape = TypeVar("_Shape", bound=Value)
@@ -32,8 +41,11 @@ class ProbeChannel:
         self.where = where
         self._transport = transport
         self._next_id = 1
-        self._buffer = b""
+        self._buffer = bytearray()
         self._noise = b""
+        """The end of what came since the last request and answers nothing."""
+        self._dropped = 0
+        """Bytes of it."""
 
     def reconnect(self, transport: ProbeTransport, where: str | None = None) -> None:
         """Go on over another channel to the same probe, e.g. on the host that the guest moved to:
@@ -43,7 +55,7 @@ class ProbeChannel:
         """
         self.where = where or self.where
         self._transport = transport
-        self._buffer = b""
+        self._buffer.clear()
 
     def ready(self, deadline: Deadline) -> Hello:
         """Wait until the probe answers; GuestError at the deadline, or if it is another protocol.
@@ -51,7 +63,7 @@ class ProbeChannel:
         The empty line ends what an earlier controller may have left half said.
         """
         asked: set[int] = set()
-        self._noise = b""
+        self._noise, self._dropped = b"", 0
         while True:
             try:
                 asked.add(self._send("hello", {}, before=b"\n"))
@@ -68,13 +80,19 @@ class ProbeChannel:
         GuestError if the probe refuses, is gone, or is silent until the deadline.
         """
         deadline = deadline or Deadline.after(PATIENCE_S)
-        self._noise = b""
+        self._noise, self._dropped = b"", 0
         try:
             return self._accepted(do, self._answer({self._send(do, parameters)}, deadline))
         except TimeoutError as silence:
             raise self._silent(do) from silence
         except ConnectionError as gone:
             raise self._lost(do, gone) from gone
+
+    def ask(
+        self, do: str, shape: type[_Shape], deadline: Deadline | None = None, **parameters: object
+    ) -> _Shape:
+        """One request and its answer in its shape; GuestError also for an answer that has not."""
+        return self._shaped(do, shape, self.call(do, deadline, **parameters))
 
     def _send(self, do: str, parameters: Reply, before: bytes = b"") -> int:
         number = self._next_id
@@ -87,28 +105,32 @@ class ProbeChannel:
         """The next answer to one of the requests ``asked``; what else comes is dropped."""
         while True:
             line = self._line(deadline)
-            try:
-                reply = json.loads(line)
-            except ValueError:
-                reply = None
-            if isinstance(reply, dict) and reply.get("id") in asked:
+            if (reply := _reply_to(asked, line)) is not None:
                 return reply
-            self._noise = (self._noise + line + b"\n")[-500:]
+            self._noise = (self._noise + line[-NOISE:] + b"\n")[-NOISE:]
+            self._dropped += len(line) + LINE_BYTES
+            if self._dropped > MOST_BYTES:
+                raise ConnectionError("so many lines came that answer nothing")
+            if deadline.passed():
+                raise TimeoutError("nothing came that answers")
 
     def _line(self, deadline: Deadline) -> bytes:
-        parts = [self._buffer]
-        while b"\n" not in parts[-1]:
-            try:
-                parts.append(self._transport.receive(deadline))
-            except TimeoutError:
-                self._buffer = b"".join(parts)
-                raise
-        line, _, self._buffer = b"".join(parts).partition(b"\n")
+        """Without its end. ConnectionError when it is longer than any answer."""
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > MOST_BYTES:
+                self._buffer.clear()
+                raise ConnectionError(f"{searched} bytes came without an end of line")
+            self._buffer += self._transport.receive(deadline)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line
 
     def _accepted(self, do: str, reply: Reply) -> Reply:
         if reply.pop("ok", False) is not True:
-            raise GuestError(f"probe: {do}", host=self.where, said=str(reply.get("error", reply)))
+            said = str(reply.get("error", reply))[:NOISE]
+            raise GuestError(f"probe: {do}", host=self.where, said=said)
         del reply["id"]
         return reply
 
@@ -118,13 +140,14 @@ class ProbeChannel:
             raise GuestError(
                 "probe: hello",
                 host=self.where,
-                said=f"it speaks protocol {reply.get('protocol')}, this version {PROTOCOL}",
+                said=f"it speaks protocol {str(reply.get('protocol'))[:20]}, "
+                f"this version {PROTOCOL}",
                 remedy="build the guest image anew, or put this version's probe on the disk",
             )
-        return self._shaped(Hello, reply)
+        return self._shaped("hello", Hello, reply)
 
     def _silent(self, do: str) -> GuestError:
-        said = (self._noise + self._buffer)[-500:].decode(errors="replace").strip()
+        said = (self._noise + self._buffer)[-NOISE:].decode(errors="replace").strip()
         return GuestError(
             f"the probe did not answer {do}",
             host=self.where,
@@ -140,10 +163,34 @@ class ProbeChannel:
             remedy="look at the guest's serial console, and at its log",
         )
 
-    def _shaped(self, shape: type[_Shape], reply: Reply) -> _Shape:
+    def _shaped(self, do: str, shape: type[_Shape], reply: Reply) -> _Shape:
         try:
             return shape.model_validate(reply)
         except ValidationError as wrong:
-            raise GuestError(
-                f"the probe's answer is no {shape.__name__}", host=self.where, said=str(wrong)
-            ) from wrong
+            raise self.nonsense(do, *_in_words(wrong)) from wrong
+
+    def nonsense(self, do: str, *wrong: str) -> GuestError:
+        """For an answer that no probe of ours gives: what is wrong with it."""
+        return GuestError(
+            f"the probe's answer to {do} is none", host=self.where, said="; ".join(wrong)
+        )
+
+
+def _reply_to(asked: Collection[int], line: bytes) -> Reply | None:
+    """The answer that a line is to one of the requests ``asked``; None: it is none."""
+    try:
+        reply = parse(line)
+    except ValueError:
+        return None
+    number = reply.get("id") if isinstance(reply, dict) else None
+    return cast("Reply", reply) if type(number) is int and number in asked else None
+
+
+def _in_words(wrong: ValidationError) -> Iterator[str]:
+    """The first :data:`TOLD` errors, and a count."""
+    errors = wrong.errors(include_url=False, include_input=False, include_context=False)
+    for error in errors[:TOLD]:
+        place = ".".join(str(part)[:32] for part in error["loc"])
+        yield f"{place}: {error['msg'][:NOISE]}".lstrip(": ")
+    if len(errors) > TOLD:
+        yield f"and {len(errors) - TOLD} more errors"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
+from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.files import advice, make_private
+from migrate.locks import BUILD_S, file_lock
 
 
 def digest(*parts: str) -> str:
@@ -26,15 +26,17 @@ def build_once(path: Path, build: Callable[[Path], object]) -> bool:
     """Have ``path``, a file or a folder, in the cache; whether it was this call that built it.
 
     ``build`` is given a path beside it at which nothing is, and what it makes there takes its
-    place when it is whole. A lock keeps two builders apart. Whatever goes wrong, nothing half made
+    place when it is whole. A lock keeps two builders apart, for :data:`~migrate.locks.BUILD_S` at
+    most. Whatever goes wrong, nothing half made
     is left; what a builder that was killed left is removed by the next one. HostError where the
     cache can't be written; what ``build`` raises goes on to the caller.
     """
     if path.exists():
         return False
     with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        make_private(path.parent)
+        lock = path.with_name(f".{path.name}.lock")
+        with file_lock(lock, Deadline.after(BUILD_S), f"build {path}"):
             if path.exists():
                 return False
             beside = path.with_name(f".{path.name}.part")
@@ -48,7 +50,7 @@ def build_once(path: Path, build: Callable[[Path], object]) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -60,9 +62,5 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as trouble:
-        full = trouble.errno == errno.ENOSPC
-        raise HostError(
-            f"build {path}",
-            said=str(trouble),
-            remedy=f"free 600 MB at {path.parent}" if full else f"make {path.parent} writable",
-        ) from trouble
+        remedy = advice(trouble, path.parent)
+        raise HostError(f"build {path}", said=str(trouble), remedy=remedy) from trouble

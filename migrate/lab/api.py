@@ -47,7 +47,16 @@ class Runs(Protocol):
         """Run a program on the host."""
 
 
-class Host(Runs, Protocol):
+class Programs(Runs, Protocol):
+    """Where programs can be run, and talked to while they run."""
+
+    def piped(
+        self, argv: Sequence[str], deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """A program's input and output as one socket while the block runs."""
+
+
+class Host(Programs, Protocol):
     """What the verbs may ask of a host."""
 
     @property
@@ -139,6 +148,11 @@ class Lab(Protocol):
     @property
     def machine_pid_file(self) -> str | None:
         """In a place: of the program that is the host's machine; None: a host is no such thing."""
+
+    @property
+    def surroundings(self) -> Mapping[str, Programs]:
+        """What else of ours is on the guests' network: the ``peer``, and the ``fabric`` where this
+        machine has it."""
 
     @property
     def scenario_defaults(self) -> Mapping[str, Any]:

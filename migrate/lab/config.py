@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from migrate.files import make_private, private_folder
 from migrate.lab.prepare.plan import Preparation
 from migrate.model import Value, Workload
 
@@ -47,10 +48,26 @@ class LabConfig(Value):
 
 
 def cache_folder() -> Path:
-    """Where roots, images and booted guests are kept between runs ($MIGRATE_LAB_CACHE)."""
-    return Path(os.environ.get("MIGRATE_LAB_CACHE", "/var/cache/migrate-lab"))
+    """Where roots, images and booted guests are kept between runs ($MIGRATE_LAB_CACHE).
+
+    Whoever could change what is in it would be root on the hosts: HostError if others can.
+    """
+    return private_folder(Path(os.environ.get("MIGRATE_LAB_CACHE", "/var/cache/migrate-lab")))
+
+
+SHARED = 0o711
+"""Of folders in the cache that hosts see: their QEMU may run as another user, who reaches what it
+is told of, and can't look around."""
+
+
+def shared_folder(name: str) -> Path:
+    """A folder of the cache for the hosts, made if it is not there."""
+    folder = make_private(make_private(cache_folder()) / name)
+    folder.chmod(SHARED)
+    return folder
 
 
 def state_folder() -> Path:
-    """Where a lab that is up keeps its journal and its hosts' writable layers."""
-    return Path(os.environ.get("MIGRATE_LAB_STATE", "/run/migrate-lab"))
+    """Where a lab that is up keeps its journal and its hosts' writable layers
+    ($MIGRATE_LAB_STATE). HostError if others can change what is in it."""
+    return private_folder(Path(os.environ.get("MIGRATE_LAB_STATE", "/run/migrate-lab")))

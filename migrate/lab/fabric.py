@@ -3,7 +3,9 @@
 The fabric is one network namespace with a bridge for each network: ``data`` for the guests'
 traffic and ``mig`` for migration; the peer's interface is a port of ``data`` like any other. All
 guests have one MAC and one address, so where two pairs of hosts can be used at once, each has a
-segment of its own: a bridge that its hosts' ports are moved to, with a peer in its own namespace.
+segment of its own: a bridge that its hosts' ports are moved to. Every peer is in a namespace of its
+own, with nothing else in it; and no namespace but a peer's takes packets from a guest
+(``own_addresses.sh``).
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import contextlib
 import copy
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Host, Place
+from migrate.lab.api import Host, Place, Programs
 from migrate.lab.config import cache_folder
+from migrate.lab.programs import Entered, HerePrograms
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.lab.state import LabRecord
 from migrate.model import HostFacts
@@ -48,7 +52,7 @@ class FabricLab:
     def __init__(self, record: LabRecord) -> None:
         self.record = record
         self.name = record.config.name
-        self.segment = record.fabric
+        self.segment = record.peer_of(record.hosts[0].name)
         """The namespace of the peer."""
 
     @property
@@ -76,9 +80,21 @@ class FabricLab:
         """See Lab; from its lab file."""
         return self.record.config.coordinator
 
+    @property
+    def surroundings(self) -> Mapping[str, Programs]:
+        """See Lab; both are namespaces of this machine."""
+        return {
+            "fabric": Entered(HerePrograms(), self.in_fabric([])),
+            "peer": Entered(HerePrograms(), self.beside_peer([])),
+        }
+
     def in_fabric(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program in the fabric's network namespace."""
         return ["ip", "netns", "exec", self.record.fabric, *argv]
+
+    def beside_peer(self, argv: Sequence[str]) -> list[str]:
+        """The argument list that runs a program in the peer's network namespace."""
+        return ["ip", "netns", "exec", self.segment, *argv]
 
     def data_ports(self, host: str) -> Sequence[str]:
         """The fabric's ports that carry the traffic of a host's guests."""
@@ -94,13 +110,13 @@ class FabricLab:
             return self
         isolated = copy.copy(self)
         isolated.segment = self.record.peer_of(source)
-        bridge = _bridge_of(isolated.segment)
-        made = self.record.folder / f"{bridge}.segment"
-        if isolated.segment != self.record.fabric and not made.exists():
+        segment = _bridge_of(isolated.segment)
+        made = self.record.folder / f"{segment}.segment"
+        if isolated.segment != self.segment and not made.exists():
             _make_segment(self.record.fabric, isolated.segment, deadline)
             made.touch()
         ports = (port for host in (source, target) for port in self.data_ports(host))
-        lines = [f"link set {port} master {bridge}" for port in ports]
+        lines = [f"link set {port} master {segment}" for port in ports]
         ip_batch(self.record.fabric, lines, deadline)
         return isolated
 
@@ -109,7 +125,7 @@ class FabricLab:
         """The peer ends when its input does: also when the controller is killed."""
         image = ensure_image("tiny", cache_folder())
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.segment, str(image.probe), "--fifo", "20"],
+            self.beside_peer([str(image.probe), "--fifo", "20"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Ctrl-C is for the controller: it still has to read the peer's log.
@@ -152,35 +168,49 @@ class FabricLab:
         return self.record.model_dump_json(indent=1)
 
 
-def make_fabric(record: LabRecord, networks: Sequence[str], deadline: Deadline) -> None:
-    """The fabric's namespace with a bridge for each network, and the peer on ``data``."""
-    run(["ip", "netns", "add", record.fabric], deadline)
+def make_fabric(
+    record: LabRecord, networks: Sequence[str], deadline: Deadline, *own_links: str
+) -> None:
+    """The fabric's namespace with a bridge for each network, and the peer on ``data``.
+
+    ``own_links`` are those on which it has addresses of its own.
+    """
+    make_namespace(record.fabric, deadline, *own_links)
     others = (bridge for bridge in networks if bridge != DATA_BRIDGE)
-    ip_batch(record.fabric, [line for bridge in others for line in _bridge(bridge)], deadline)
-    _join_peer(record.fabric, record.fabric, deadline)
+    ip_batch(record.fabric, [line for name in others for line in bridge(name)], deadline)
+    _make_segment(record.fabric, record.peer_of(record.hosts[0].name), deadline)
+
+
+def own_addresses() -> str:
+    """The script that has a network stack take packets for itself from its arguments alone."""
+    return files("migrate.lab").joinpath("own_addresses.sh").read_text()
+
+
+def make_namespace(name: str, deadline: Deadline, *own_links: str) -> None:
+    """A network namespace that takes packets for itself from these links alone."""
+    run(["ip", "netns", "add", name], deadline)
+    script = ["sh", "-c", own_addresses(), "sh", *own_links]
+    run(["ip", "netns", "exec", name, *script], deadline)
+    ip_batch(name, ["link set lo up"], deadline)
 
 
 def _make_segment(fabric: str, namespace: str, deadline: Deadline) -> None:
-    """Anew, if a controller that was killed left half of it."""
+    """A bridge of the fabric, and on it the peer in ``namespace``; anew, if a controller that was
+    killed left half of it."""
     if Path("/run/netns", namespace).exists():
         run(["ip", "netns", "del", namespace], deadline)
     gone = ["ip", "-netns", fabric, "link", "del", _bridge_of(namespace)]
     run(gone, deadline, check=False)
-    run(["ip", "netns", "add", namespace], deadline)
-    _join_peer(fabric, namespace, deadline)
-
-
-def _join_peer(fabric: str, namespace: str, deadline: Deadline) -> None:
-    """A bridge of the fabric, and on it the peer in ``namespace``."""
-    bridge = _bridge_of(namespace)
-    port = f"{bridge}-peer"
+    make_namespace(namespace, deadline, "peer")
+    name = _bridge_of(namespace)
+    port = f"{name}-peer"
     there = [
-        *_bridge(bridge),
+        *bridge(name),
         f"link add {port} type veth peer name peer netns {namespace}",
-        f"link set {port} master {bridge} up",
+        f"link set {port} master {name} up",
     ]
     ip_batch(fabric, there, deadline)
-    here = ["link set lo up", f"addr add {PEER_ADDRESS}/{PREFIX} dev peer", "link set peer up"]
+    here = [f"addr add {PEER_ADDRESS}/{PREFIX} dev peer", "link set peer up"]
     ip_batch(namespace, here, deadline)
     # A veth leaves checksums to a device that it hasn't got; OVS-DPDK hands them to the guest as
     # they are, and the guest drops the packet. So the peer works them out itself.
@@ -188,14 +218,15 @@ def _join_peer(fabric: str, namespace: str, deadline: Deadline) -> None:
     run([*enter, "ethtool", "-K", "peer", "tx", "off"], deadline, remedy="apt-get install ethtool")
 
 
-def _bridge(name: str) -> tuple[str, str]:
-    # A bridge would answer for the peer's address, and take its packets past its port.
-    return f"link add {name} type bridge", f"link set {name} arp off up"
+def bridge(name: str) -> tuple[str, str]:
+    """Lines that make a bridge: it has no address, and says nothing of its own to its ports."""
+    return f"link add {name} type bridge mcast_snooping 0", f"link set {name} arp off up"
 
 
 def _bridge_of(namespace: str) -> str:
-    """``data`` of the fabric's own, ``data3`` of ``mlab-local.3``."""
-    return DATA_BRIDGE + namespace.partition(".")[2]
+    """``data`` of ``mlab-local.1``, ``data3`` of ``mlab-local.3``."""
+    number = namespace.partition(".")[2]
+    return DATA_BRIDGE if number == "1" else DATA_BRIDGE + number
 
 
 def ip_batch(namespace: str, lines: list[str], deadline: Deadline) -> None:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from filelock import FileLock, Timeout
-
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, HostError, LabError
+from migrate.files import make_private
 from migrate.formats.answers import whole_number
 from migrate.lab import state
 from migrate.lab.config import LabConfig, cache_folder, state_folder
@@ -27,6 +26,7 @@ from migrate.lab.kinds import kind_of
 from migrate.lab.lease.file_lock import place_of
 from migrate.lab.namespaces import keep_capabilities
 from migrate.lab.state import LabRecord, ProcessId
+from migrate.locks import file_lock
 
 DOWN_S = 20.0
 """For a lab to be taken down."""
@@ -145,15 +145,10 @@ def _must_be_root() -> None:
 
 @contextlib.contextmanager
 def _lock(name: str) -> Iterator[None]:
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / f"{name}.lock", timeout=OTHERS_S):
-            yield
-    except Timeout as error:
-        raise HostError(
-            f"use the lab {name}", said="another command is bringing it up or down"
-        ) from error
+    folder = make_private(state_folder())
+    tried = f"bring the lab {name} up or down"
+    with file_lock(folder / f"{name}.lock", Deadline.after(OTHERS_S), tried):
+        yield
 
 
 def _remove(name: str) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import ValidationError
 
 from migrate.clock import Deadline, now_ns
+from migrate.files import make_private, replace_file
 from migrate.formats.proc_files import cpu_field
-from migrate.lab.state import write_atomically
 from migrate.model import Value
 
 if TYPE_CHECKING:
@@ -119,5 +119,6 @@ def boot_once(
         except ValidationError:  # of another version: found out anew, and written over
             pass
     result = boot(host, image, seconds)
-    write_atomically(kept, result.model_dump_json(indent=2))
+    make_private(kept.parent)
+    replace_file(kept, result.model_dump_json(indent=2))
     return result

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
-from migrate.drivers.shell import MOST_BYTES, Completed, run, tail
+from migrate.drivers.shell import MOST_BYTES, Completed, piped, run, tail
 from migrate.errors import HostError
 from migrate.formats.answers import whole_number
 from migrate.images.cache import build_once
 from migrate.lab.api import Power
-from migrate.lab.config import cache_folder
+from migrate.lab.config import cache_folder, shared_folder
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.lab.rootfs import init_program
 from migrate.lab.small_files import LocalFiles, SmallFiles
@@ -37,7 +37,6 @@ auth_tcp = "none"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 unix_sock_rw_perms = "0700"
-host_uuid = "{uuid}"
 log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 """
 QEMU = """\
@@ -55,9 +54,7 @@ max_core = 0
 def shares() -> list[str]:
     """Folders of the cache that every host sees at the same paths, and how."""
     modes = {"images": "ro", "warm": "rw"}
-    for name in modes:
-        (cache_folder() / name).mkdir(parents=True, exist_ok=True)
-    return [f"{cache_folder() / name}:{mode}" for name, mode in modes.items()]
+    return [f"{shared_folder(name)}:{mode}" for name, mode in modes.items()]
 
 
 def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:
@@ -66,8 +63,10 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
     upper, work, mount = (folder / part for part in ("upper", "work", "mount"))
     for path in (upper / "etc/libvirt", upper / "var/log/libvirt", work, mount):
         path.mkdir(parents=True, exist_ok=True)
-    (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD.format(uuid=uuid.uuid4()))
-    (upper / "etc/libvirt/qemu.conf").write_text(QEMU)
+    own = f'host_uuid = "{uuid.uuid4()}"\nlisten_addr = "{host.address}"\n'
+    incoming = f'migration_address = "{host.address}"\n'
+    (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD + own)
+    (upper / "etc/libvirt/qemu.conf").write_text(QEMU + incoming)
     (upper / "etc/hostname").write_text(host.name + "\n")
     known = [f"{other.address} {other.name}" for other in record.hosts]
     (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
@@ -160,6 +159,12 @@ class NamespaceHost:
     ) -> Completed:
         """Run a program inside the host's namespaces and root."""
         return run(self.enter(argv), deadline, host=self.name, text=text, check=check)
+
+    def piped(
+        self, argv: Sequence[str], _deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """See Programs."""
+        return piped(self.enter(argv))
 
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The argument list that runs a program on the host, without our environment."""

@@ -80,6 +80,12 @@ class RemoteHost:
         """Run a program on the host."""
         return self._ssh.run(argv, deadline, text=text, check=check)
 
+    def piped(
+        self, argv: Sequence[str], deadline: Deadline
+    ) -> AbstractContextManager[socket.socket]:
+        """See Programs."""
+        return self._ssh.piped(argv, deadline)
+
     def file(self, path: str) -> None:
         """None: it lies on another machine."""
 

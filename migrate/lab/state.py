@@ -7,20 +7,20 @@ import json
 import os
 import select
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from filelock import FileLock
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.files import make_private, replace_file
 from migrate.formats.answers import whole_number
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import parse_config
+from migrate.locks import SHORT_S, file_lock
 from migrate.model import HostFacts, Value
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
@@ -105,17 +105,16 @@ class LabRecord(Value):
     def namespaces(self) -> tuple[str, ...]:
         """Every network namespace of the lab, the fabric's last."""
         own = (host.namespace for host in self.hosts if host.namespace != self.fabric)
-        peers = (self.peer_of(host.name) for host in self.hosts)
-        return (*own, *(peer for peer in peers if peer != self.fabric), self.fabric)
+        peers = dict.fromkeys(self.peer_of(host.name) for host in self.hosts)
+        return (*own, *peers, self.fabric)
 
     def peer_of(self, source: str) -> str:
         """The namespace of the peer of a guest that starts on the host ``source``.
 
-        Only where two pairs of hosts can be used at once is there more than the fabric's own.
+        Only where two pairs of hosts can be used at once is there more than one.
         """
         number = next(host.number for host in self.hosts if host.name == source)
-        alone = len(self.hosts) < 4 or number == 1
-        return self.fabric if alone else f"{self.fabric}.{number}"
+        return f"{self.fabric}.{1 if len(self.hosts) < 4 else number}"
 
 
 def new_record(
@@ -146,7 +145,8 @@ def new_record(
 
 def write_record(record: LabRecord) -> None:
     """Put the journal on disk, atomically."""
-    write_atomically(record.folder / "lab.json", record.model_dump_json(indent=2))
+    make_private(record.folder)
+    replace_file(record.folder / "lab.json", record.model_dump_json(indent=2), 0o600)
 
 
 def read_record(folder: Path) -> LabRecord | None:
@@ -155,33 +155,25 @@ def read_record(folder: Path) -> LabRecord | None:
         return LabRecord.model_validate_json((folder / "lab.json").read_text())
     except FileNotFoundError:
         return None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader sees the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except PermissionError as error:
+        raise HostError(
+            f"look for a lab in {folder.parent}",
+            said=str(error),
+            remedy="run the same command with sudo: labs of this machine are root's",
+        ) from error
 
 
 @contextmanager
 def _ledger(state: Path) -> Iterator[dict[str, int]]:
     """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
-    state.mkdir(parents=True, exist_ok=True)
-    path = state / "huge-pages.json"
-    with FileLock(state / "huge-pages.lock"):
+    path = make_private(state) / "huge-pages.json"
+    with file_lock(state / "huge-pages.lock", Deadline.after(SHORT_S), "account for huge pages"):
         ledger: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
         yield ledger
         if set(ledger) <= {"base"}:
             path.unlink(missing_ok=True)
         else:
-            write_atomically(path, json.dumps(ledger))
+            replace_file(path, json.dumps(ledger), 0o600)
 
 
 def _huge_pages() -> int:
@@ -200,7 +192,7 @@ def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
         before = _huge_pages()
         ledger.setdefault("base", before)
         ledger[lab] = count
-        write_atomically(state / "huge-pages.json", json.dumps(ledger))
+        replace_file(state / "huge-pages.json", json.dumps(ledger), 0o600)
         HUGE_PAGES.write_text(str(before + count))
         if _huge_pages() >= before + count:
             return count

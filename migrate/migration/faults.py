@@ -13,7 +13,7 @@ from migrate.backends.base import BackendMode
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
 from migrate.errors import HostError, LabError
-from migrate.formats.qemu_migration import FAULT
+from migrate.formats.qemu_migration import FAULT, FAULT_OVER
 from migrate.guest.lifecycle import signal_qemu
 from migrate.lab.api import Host, Power
 from migrate.model import Event, Fault, PhaseName
@@ -62,24 +62,22 @@ class FaultInjection:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
             try:
-                put_back = _Once(self.actions[fault.do](host))
+                undo = self.actions[fault.do](host)
             except LabError as error:
                 self._note(f"fault failed: {fault.do}", host)
                 self.troubles.append(f"{_named(fault)} was not done: {error}")
                 continue
             self._note(FAULT + fault.do, host)
+            put_back = _Once(undo if undo is nothing else partial(self._over, fault, host, undo))
             self.undos.append((f"{_named(fault)} on {host.name}", put_back))
             if fault.for_s is not None:
-                timer = Timer(fault.for_s, self._end, (fault, host, put_back))
+                timer = Timer(fault.for_s, _end, (put_back,))
                 timer.start()
                 self.undos.append(("a timer", timer.cancel))
 
-    def _end(self, fault: Fault, host: Host, put_back: _Once) -> None:
-        """In a thread of its own, when a fault's time is over; what fails is tried again, and is
-        told, when the move has ended."""
-        with suppress(LabError):
-            put_back()
-            self._note(f"fault over: {fault.do}", host)
+    def _over(self, fault: Fault, host: Host, undo: Undo) -> None:
+        undo()
+        self._note(FAULT_OVER + fault.do, host)
 
     def _note(self, name: str, host: Host) -> None:
         self.listener.add(Event(at_ns=now_ns(), source="controller", host=host.name, name=name))
@@ -102,6 +100,17 @@ class FaultInjection:
         """A move whose faults were not done, or not put back, is not the one that was asked for."""
         void = (*recording.void, *self.troubles, *self.not_done())
         return recording.model_copy(update={"void": void})
+
+
+def _end(put_back: Undo) -> None:
+    """In a thread of its own, when a fault's time is over; what fails is tried again, and is told,
+    when the move has ended."""
+    with suppress(LabError):
+        put_back()
+
+
+def nothing() -> None:
+    """Nothing is put back of what has ended for good."""
 
 
 def _named(fault: Fault) -> str:
@@ -131,7 +140,7 @@ def kill_guest(uuid: str, host: Host) -> Undo:
     """End the guest's QEMU by the id that libvirt recorded, if it is this guest's."""
     if not signal_qemu(host, uuid, "KILL"):
         raise HostError("end the guest's QEMU", host=host.name, said="it does not run there")
-    return lambda: None
+    return nothing
 
 
 def freeze_guest(uuid: str, host: Host) -> Undo:
@@ -167,7 +176,7 @@ def cut_migration_link(host: Host) -> Undo:
 def stop_backend(mode: BackendMode[Any], host: Host) -> Undo:
     """End what serves the guest's interface as a crash would; the next guest's is started anew."""
     mode.crash(host, Deadline.after(PATIENCE_S))
-    return lambda: None
+    return nothing
 
 
 def kill_host(host: Host) -> Undo:

@@ -19,7 +19,7 @@ from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import HostError, LabError, MeasurementError
 from migrate.formats.answers import MalformedError
-from migrate.formats.qemu_migration import JOB, pass_of
+from migrate.formats.qemu_migration import JOB, ORDER, pass_of
 from migrate.formats.virtio_features import refusal_remedy
 from migrate.formats.vmstate_stream import StreamAccount, read_stream
 from migrate.lab.api import Host
@@ -111,13 +111,16 @@ def perform_move(
     ``phases`` is fed with every new event while the move goes on: faults come from there.
     """
     since = listener.mark()
-    orders = _Orders(domain, since)
+    orders = _Orders(domain, move.source.host.name, listener, since)
     begun: set[PhaseName] = set()
     phases.subscribe(begun.add)
     phases.subscribe(lambda phase: orders.abort() if phase == move.policy.abort_at else None)
     saved = _Saved()
+    orders.note(_asked_for(move))
     if move.policy.method == "save-restore":
-        call = BackgroundCall("save and restore", lambda: _save_restore(domain, move, saved))
+        call = BackgroundCall(
+            "save and restore", lambda: _save_restore(domain, move, saved, orders)
+        )
     elif (swap := move.swap) is not None:
         tried = f"take the interface out and migrate to {move.target.host.name}"
         call = BackgroundCall(tried, lambda: _swap(domain, move, swap, listener))
@@ -163,6 +166,9 @@ class _Orders:
     no more."""
 
     domain: Domain
+    host: str
+    """That the guest leaves."""
+    listener: Listener
     since: int
     """Events from this number on are the move's."""
     aborted: bool = False
@@ -170,7 +176,14 @@ class _Orders:
 
     def order(self, tried: str, function: Callable[[], None]) -> None:
         """Ask for something."""
+        self.note(tried)
         self.calls.append(BackgroundCall(tried, function))
+
+    def note(self, tried: str) -> None:
+        """Put on the axis what is asked for."""
+        name = ORDER + tried
+        event = Event(at_ns=now_ns(), source="controller", host=self.host, name=name)
+        self.listener.add(event)
 
     def abort(self) -> None:
         """Ask for the move to be given up."""
@@ -195,12 +208,21 @@ class _Orders:
         return tuple(f"{call.tried}: {call.error}" for call in self.calls if call.error)
 
 
+def _asked_for(move: Move) -> str:
+    target = move.target.host.name
+    if move.policy.method == "save-restore":
+        return "save"
+    return f"migrate to {target}" if move.swap is None else f"take out, migrate to {target}"
+
+
 def _begin(domain: Domain, move: Move) -> BackgroundCall:
     policy = move.policy
     # A disk lies in a folder that both hosts see and is opened with cache=none, so it is safe to
     # move; but libvirt knows only network file systems to be shared, and takes others for unsafe.
     flags = {"live", "unsafe"}
-    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{move.target.host.migration_address}"}
+    address = move.target.host.migration_address
+    # What listens for the guest does so there alone, whatever the target's qemu.conf says.
+    parameters: dict[str, Any] = {"migrate_uri": f"tcp://{address}", "listen_address": address}
     if policy.transport == "peer-to-peer":
         flags.add("peer-to-peer")
     if policy.may_postcopy:
@@ -225,13 +247,14 @@ def _begin(domain: Domain, move: Move) -> BackgroundCall:
     return domain.migrate(move.target.hypervisor, uri, frozenset(flags), parameters)
 
 
-def _save_restore(domain: Domain, move: Move, saved: _Saved) -> None:
+def _save_restore(domain: Domain, move: Move, saved: _Saved, orders: _Orders) -> None:
     path = move.save
     path.unlink(missing_ok=True)  # of a controller that was killed
     xml = rewritten(domain.xml(migratable=True), move.rewrites) if move.rewrites else None
     try:
         domain.save(str(path))
         deadline = Deadline.after(move.policy.timeout_s)
+        orders.note(f"restore on {move.target.host.name}")
         try:
             move.target.hypervisor.restore(str(path), deadline, xml)
         finally:

@@ -80,6 +80,7 @@ from migrate.model.observation import (
     WorkDone,
     WorkSample,
 )
+from migrate.model.reach import Scan
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
 
 __all__ = [
@@ -148,6 +149,7 @@ __all__ = [
     "RingAudit",
     "Run",
     "Sample",
+    "Scan",
     "Side",
     "Skip",
     "Span",

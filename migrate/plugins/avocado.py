@@ -282,7 +282,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     from migrate.campaign.run_source import NewRun
     from migrate.campaign.session import open_session
     from migrate.model import Skip
-    from migrate.report.table import attempt_lines
+    from migrate.report.table_text import attempt_lines
     from migrate.scenario.loader import load
 
     config = _lab(runnable.config)
@@ -320,7 +320,7 @@ def _show(folder: Path, output: str | None, send: Send) -> None:
 
 def ended(attempt: Attempt) -> Message:
     """Pass only if every verdict is one, or an ``unmeasured`` that the case allows."""
-    from migrate.report.table import clean
+    from migrate.report.table_text import clean
 
     if attempt.passed:
         return _finished("pass")

@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from migrate import log
 from migrate.campaign.progress import Reporter
 from migrate.campaign.run_source import NewRun
@@ -24,7 +22,8 @@ from migrate.guest.lifecycle import end_left
 from migrate.lab import manager
 from migrate.lab.api import Lab
 from migrate.lab.config import LabConfig
-from migrate.lab.lease.file_lock import BusyError, lock_hosts
+from migrate.lab.lease.file_lock import lock_hosts
+from migrate.locks import BUILD_S, LockedError, file_lock
 from migrate.report.readers import write_readers
 from migrate.results.reader import read_head, read_run
 from migrate.results.writer import RunWriter
@@ -54,7 +53,8 @@ class SharedRun:
     ) -> Iterator[Session]:
         """A session beside others on the same lab and run folder; the first one makes them."""
         with log.shown(reporter.say, reporter.level), log.recorded() as run_log:
-            with FileLock(self.folder / "lock"):
+            lock = self.folder / "lock"
+            with file_lock(lock, Deadline.after(BUILD_S), f"bring up the lab {config.name}"):
                 if not manager.is_up(config):
                     self._ours.touch()
                 lab = manager.up(config)
@@ -100,7 +100,7 @@ def _end_left(lab: Lab) -> None:
     """End guests on hosts that nobody has leased."""
     for host in lab.hosts.values():
         with (
-            suppress(BusyError),
+            suppress(LockedError),
             lock_hosts(lab.leases, [host.name], Deadline.after(0)),
             host.connect() as hypervisor,
         ):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from migrate.model import Attempt, Event, MachineRecording, Sample
+from migrate.model import Attempt, Event, MachineRecording, Phase, Sample
 from migrate.model.recording import Arrivals
 
-INK = "#1f2933"
+STOP_PHASES = ("pre-switchover", "stopped", "device")
+STOPS_MOST = 4
+"""Stops that have a window of their own: the first ones."""
+TENTH = 10
+"""Units of a stretched drawing in a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,14 @@ class FigureData:
     samples: Sequence[Sample]
     events: Sequence[Event] = ()
     machines: Sequence[MachineRecording] = ()
-    points: int = 4000
-    """Packets of each direction that are drawn, at most, besides edges and extremes."""
+    points: int = 900
+    """Packets of each direction that are drawn, about, besides edges and extremes."""
+    zero_ns: int = field(init=False)
+    """The zero of the figure's axis: the first stop, or the attempt's begin without one."""
 
-    @property
-    def zero_ns(self) -> int:
-        """The zero of the figure's axis: the first stop, or the attempt's begin without one."""
+    def __post_init__(self) -> None:
         stops = [p.begin_ns for p in self.attempt.phases if p.name in ("stopped", "device")]
-        return min(stops, default=self.attempt.begin_ns)
+        object.__setattr__(self, "zero_ns", min(stops, default=self.attempt.begin_ns))
 
     @property
     def stopped(self) -> bool:
@@ -41,24 +44,35 @@ class FigureData:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A stretch in a lane; ``hover`` when pointed at, ``text`` written beside it, or inside."""
+class Span:
+    """A stretch of the figure's axis, in milliseconds."""
 
-    y: float
     begin: float
     end: float
-    colour: str
-    hover: str
-    text: str = ""
-    inside_from: float | None = None
+
+    def share(self, at: float) -> float:
+        """Where ``at`` lies in it: 0 is its begin, 1 its end."""
+        return (at - self.begin) / (self.end - self.begin)
+
+    @property
+    def length(self) -> float:
+        """In milliseconds."""
+        return self.end - self.begin
 
 
-def windows(data: FigureData) -> tuple[tuple[float, float], ...]:
-    """Windows of the three buttons, in ms: everything, the move, and around the stop."""
+def windows(data: FigureData) -> dict[str, Span]:
+    """What the figure's buttons show, by their names; it is drawn for the first of them."""
     attempt = data.attempt
-    spans = [(data.ms(p.begin_ns), data.ms(p.end_ns)) for p in attempt.phases]
-    gaps = [(data.ms(g.begin_ns), data.ms(g.begin_ns + g.length_ns)) for g in attempt.gaps or ()]
-    sent = [data.ms(at) for log in data.arrivals.values() if len(log) for at in _ends(log.sent_ns)]
+    gaps = [
+        (data.ms(gap.begin_ns), data.ms(gap.begin_ns + gap.length_ns)) for gap in attempt.gaps or ()
+    ]
+    spans = [(data.ms(phase.begin_ns), data.ms(phase.end_ns)) for phase in attempt.phases]
+    sent = [
+        data.ms(at)
+        for log in data.arrivals.values()
+        if len(log)
+        for at in (log.sent_ns.min(), log.sent_ns.max())
+    ]
     points = [*(x for span in (*spans, *gaps) for x in span), *sent]
     if not points:
         points = [data.ms(attempt.begin_ns), data.ms(attempt.end_ns)]
@@ -67,35 +81,41 @@ def windows(data: FigureData) -> tuple[tuple[float, float], ...]:
         for phase, span in zip(attempt.phases, spans, strict=True)
         if phase.name not in ("settled", "setup")
     ]
-    stop = [
-        x
-        for phase, span in zip(attempt.phases, spans, strict=True)
-        if phase.name in ("pre-switchover", "stopped", "device")
-        for x in span
-    ]
     whole = _padded(points, 0.02)
-    move = _padded([x for span in (*working, *gaps) for x in span] or points, 0.06)
-    if not stop:
-        return whole, move, move
-    length = max(max(stop) - min(stop), 20.0)
-    near = (min(stop) - 2 * length, max(stop) + 6 * length)
-    return whole, move, (max(near[0], whole[0]), min(near[1], whole[1]))
+    move = _padded([x for span in (*working, *gaps) for x in span] or points, 0.05)
+    stops = list(_stops(data, gaps))[:STOPS_MOST]
+    name = "the move" if len(stops) < 2 else "the moves"
+    shown = {name: _within(move, whole)}
+    for turn, stop in enumerate(stops, 1):
+        around = "around the stop" if len(stops) == 1 else f"stop {turn}"
+        shown[around] = _within(_padded(stop, 0.35), whole)
+    return shown | {"all of it": whole}
 
 
-def _ends(times: Any) -> tuple[float, float]:
-    return float(times.min()), float(times.max())
+def _stops(data: FigureData, gaps: Sequence[tuple[float, float]]) -> Iterator[list[float]]:
+    """Of each move the stop, and the gaps that it caused: begin and end."""
+    for stop in _stop_phases(data.attempt.phases):
+        begin, end = data.ms(stop[0].begin_ns), data.ms(stop[-1].end_ns)
+        near = [gap for gap in gaps if gap[0] <= end and begin <= gap[1]]
+        yield [begin, end, *(x for gap in near for x in gap)]
 
 
-def _padded(points: Sequence[float], share: float) -> tuple[float, float]:
+def _stop_phases(phases: Sequence[Phase]) -> list[list[Phase]]:
+    """Phases of the stops, move by move."""
+    moves: list[list[Phase]] = [[]]
+    for phase in phases:
+        if phase.name == "setup":
+            moves.append([])
+        elif phase.name in STOP_PHASES:
+            moves[-1].append(phase)
+    return [move for move in moves if move]
+
+
+def _within(span: Span, whole: Span) -> Span:
+    return Span(max(span.begin, whole.begin), min(span.end, whole.end))
+
+
+def _padded(points: Sequence[float], share: float) -> Span:
     low, high = min(points), max(points)
     pad = max((high - low) * share, 5.0)
-    return low - pad, high + pad
-
-
-def missing(drawn: Any, axis: str, y: float | None, text: str) -> None:
-    """Write ``text`` where there is nothing to draw."""
-    where = {"y": 0.5, "yref": f"{axis} domain"} if y is None else {"y": y, "yref": axis}
-    drawn.add_annotation(
-        x=0.5, xref="x domain", text=f"<i>{text}</i>", showarrow=False,
-        font={"size": 13, "color": "#6b7785"}, **where,
-    )  # fmt: skip
+    return Span(low - pad, high + pad)

@@ -1,133 +1,114 @@
-"""The upper panel of the figure: what hypervisor, backend and guest report, in lanes."""
+"""The upper part of the figure: what hypervisor, backend and guest report, lane by lane."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field
 
 from migrate.analysis.phases import primary_carries
 from migrate.model import Event, Phase, PhaseName, Span
-from migrate.report.figure_data import INK, Bar, FigureData, missing
-from migrate.report.figure_machines import machine_bars, machine_lanes
+from migrate.report.figure_data import FigureData
 
-STALL, REPORTED, PRIMARY, STANDBY = "#cc79a7", "#1f2933", "#56b4e9", "#e69f00"
-STAGES, UNEXPLAINED = ("#f0a875", "#f7cfae"), "#b00020"
 PHASES: dict[PhaseName, str] = {
-    "setup": "#d8dee6",
-    "wait-unplug": "#f3e19b",
-    "standby": "#f7efcf",
-    "precopy": "#bcdcf0",
-    "pre-switchover": "#8fc3e3",
-    "stopped": "#f6c8a4",
-    "device": "#ef9d62",
-    "postcopy-device": "#e8b79a",
-    "postcopy": "#d9c2e6",
-    "postcopy-paused": "#b58ccb",
-    "postcopy-recover-setup": "#cdb0dc",
-    "postcopy-recover": "#c4a0d6",
-    "colo": "#d9c2e6",
-    "cancelling": "#e6c3c3",
-    "failing": "#e0a5a5",
-    "resumed": "#c3e6d8",
-    "announce": "#93d1bb",
-    "replug": "#e3c65a",
-    "settled": "#eceff3",
+    "setup": "calm",
+    "wait-unplug": "swap",
+    "standby": "swap",
+    "precopy": "copy",
+    "pre-switchover": "switch",
+    "stopped": "stop",
+    "device": "stop2",
+    "postcopy-device": "stop2",
+    "postcopy": "post",
+    "postcopy-paused": "post2",
+    "postcopy-recover-setup": "post",
+    "postcopy-recover": "post2",
+    "colo": "post",
+    "cancelling": "fail",
+    "failing": "fail",
+    "resumed": "run",
+    "announce": "run2",
+    "replug": "swap",
+    "settled": "calm",
 }
+"""Their tints, as ``figure.css`` names them; each phase is named in words beside."""
 OVERLAY: tuple[PhaseName, ...] = ("standby", "replug")
 """Phases that overlap the others, so they have a lane of their own."""
-LANE_PX, LEVEL, PX = 24, 0.62, 1000
-"""Height of a lane; of a label above them, in lanes; roughly the width of the panels."""
-LETTER_PX = 7
 
 
-def lanes(data: FigureData) -> dict[str, float]:
-    """Heights of the lanes by name, from the top; only lanes that have content."""
-    names = ["phase"]
-    if any(phase.name in OVERLAY for phase in data.attempt.phases):
-        names.append("primary")
-    if _carriers(data):
-        names.append("traffic goes over")
-    if _stages(data):
-        names.append("stop by stage")
-    names += ["downtime reported", "guest stall"]
-    names += machine_lanes(data)
-    return {name: float(len(names) - 1 - number) for number, name in enumerate(names)}
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch in a lane, in ms; ``hover`` when pointed at, ``text`` written in it or beside."""
+
+    begin: float
+    end: float
+    kind: str
+    hover: str
+    text: str = ""
+    level: float = 1.0
+    """Share of the lane's height, from its bottom."""
 
 
-def top(data: FigureData, window: tuple[float, float]) -> float:
-    """Height of the panel, in lanes, with room for the labels above."""
-    levels = 1 + max((level for _, level, _ in labels(data, window)), default=0)
-    return len(lanes(data)) - 0.4 + LEVEL * levels
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment in a lane: a sign of one letter, with words beside it where there is room."""
+
+    at: float
+    letter: str
+    kind: str
+    hover: str
+    text: str = ""
 
 
-def draw(drawn: Any, go: Any, data: FigureData, window: tuple[float, float]) -> None:
-    """Phases, primary, who carries the traffic, stages, downtime, the guest's stall, machines."""
-    at = lanes(data)
-    for bar in (
-        *_phase_bars(data, at, window),
-        *_carrier_bars(data, at, window),
-        *_stop_bars(data, at, window),
-        *machine_bars(data, at),
-    ):
-        _draw_bar(drawn, go, bar)
-    for x, level, text in labels(data, window):
-        _write(drawn, x, at["phase"] + 0.45 + LEVEL * level, text, yanchor="bottom")
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A row of the upper part; ``missing``: what is said where there is nothing to draw."""
+
+    name: str
+    bars: Sequence[Bar] = ()
+    marks: Sequence[Mark] = ()
+    missing: str = ""
+    rows: int = 0
+    """Of labels above it."""
+    hover: str = field(default="")
+    """Of its name."""
+
+
+def report_lanes(data: FigureData) -> Iterator[Lane]:
+    """Phases, primary, who carries the traffic, stages, downtime and stall; those with content."""
+    yield Lane("phase", list(_phase_bars(data, overlay=False)), rows=3)
+    if overlay := list(_phase_bars(data, overlay=True)):
+        yield Lane("primary", overlay)
+    if carriers := list(_carrier_bars(data)):
+        yield Lane("traffic goes over", carriers)
+    if stages := list(_stop_bars(data)):
+        yield Lane("stop by stage", stages)
     reported = data.attempt.reported.downtime_ms
     if reported is None:
-        missing(drawn, "y", at["downtime reported"], "not reported")
+        yield Lane("downtime reported", missing="not reported")
     else:
-        hover = f"downtime as reported: {reported:.1f} ms<br>a length only, drawn from the stop"
-        text = f"{reported:.1f} ms"
-        _draw_bar(drawn, go, Bar(at["downtime reported"], 0.0, reported, REPORTED, hover, text))
-    if data.attempt.stalls is None:
-        missing(drawn, "y", at["guest stall"], "not measured")
-    for bar in _stall_bars(data, at["guest stall"]):
-        _draw_bar(drawn, go, bar)
+        hover = f"downtime as reported: {reported:.1f} ms\na length only, drawn from the stop"
+        bar = Bar(0.0, reported, "reported", hover, f"{reported:.1f} ms")
+        yield Lane("downtime reported", (bar,))
+    stalls = list(_stall_bars(data))
+    missing = "not measured" if data.attempt.stalls is None else ""
+    yield Lane("guest stall", stalls, missing=missing)
 
 
-def bands(data: FigureData) -> Iterator[tuple[Phase, str]]:
-    """Phases that tint the panels below, with their colours; not one that spans the others."""
+def bands(data: FigureData) -> Sequence[Bar]:
+    """Phases that tint the panels below; not one that spans the others."""
+    return [bar for bar in _phase_bars(data, overlay=False) if bar.kind not in ("copy", "calm")]
+
+
+def _phase_bars(data: FigureData, *, overlay: bool) -> Iterator[Bar]:
     for phase in data.attempt.phases:
-        if phase.name != "standby":
-            yield phase, PHASES[phase.name]
-
-
-def labels(data: FigureData, window: tuple[float, float]) -> Iterator[tuple[float, int, str]]:
-    """x, level and text of the phases' names, stacked so that none hides another."""
-    per_px = (window[1] - window[0]) / PX
-    level_ends: list[float] = []
-    for phase in data.attempt.phases:
-        if phase.name in OVERLAY:
-            continue  # written in a lane of their own
-        x, text = data.ms(phase.begin_ns), _name(phase)
-        level = next((n for n, end in enumerate(level_ends) if end <= x), len(level_ends))
-        end = x + (LETTER_PX * len(text) + 8) * per_px
-        level_ends[level : level + 1] = [end]
-        yield x, level, text
+        if (phase.name in OVERLAY) != overlay:
+            continue
+        begin, end, name = data.ms(phase.begin_ns), data.ms(phase.end_ns), _name(phase)
+        yield Bar(begin, end, PHASES[phase.name], f"{name}: {end - begin:.1f} ms", name)
 
 
 def _name(phase: Phase) -> str:
     return f"{phase.name} {phase.number}" if phase.name == "precopy" else phase.name
-
-
-def _phase_bars(
-    data: FigureData, at: dict[str, float], window: tuple[float, float]
-) -> Iterator[Bar]:
-    for phase in data.attempt.phases:
-        begin, end = data.ms(phase.begin_ns), data.ms(phase.end_ns)
-        hover = f"{_name(phase)}<br>{end - begin:.1f} ms"
-        colour = PHASES[phase.name]
-        if phase.name in OVERLAY:
-            bar = Bar(at["primary"], begin, end, colour, hover, phase.name)
-            yield _fit_name(bar, window, beside=phase.name == "replug")
-        else:
-            yield Bar(at["phase"], begin, end, colour, hover)
-
-
-def _carriers(data: FigureData) -> Sequence[Event]:
-    return [event for event in data.events if event.name == "carried-by"]
 
 
 def _removals_ns(data: FigureData, carrier: Event, until_ns: int) -> list[int]:
@@ -142,87 +123,42 @@ def _removals_ns(data: FigureData, carrier: Event, until_ns: int) -> list[int]:
     ]
 
 
-def _carrier_bars(
-    data: FigureData, at: dict[str, float], window: tuple[float, float]
-) -> Iterator[Bar]:
+def _carrier_bars(data: FigureData) -> Iterator[Bar]:
     """A bar for each lower device, from the event that names it to the next, or its removal."""
-    carriers = _carriers(data)
+    carriers = [event for event in data.events if event.name == "carried-by"]
     if not carriers:
         return
     sent = [int(log.sent_ns.max()) for log in data.arrivals.values() if len(log)]
     last = max([*(phase.end_ns for phase in data.attempt.phases), *sent, carriers[-1].at_ns])
-    ends = [
-        min([after_ns, *_removals_ns(data, event, after_ns)])
-        for event, after_ns in zip(
-            carriers, [*(later.at_ns for later in carriers[1:]), last], strict=True
-        )
-    ]
-    for event, end_ns in zip(carriers, ends, strict=True):
+    begins = [event.at_ns for event in carriers]
+    for event, after_ns in zip(carriers, [*begins[1:], last], strict=True):
+        end_ns = min([after_ns, *_removals_ns(data, event, after_ns)])
         device, driver = (str(event.data.get(key, "")) for key in ("device", "driver"))
-        text = html.escape(f"{device} ({driver})" if device else driver or "nothing")
-        begin, end = data.ms(event.at_ns), data.ms(end_ns)
-        colour = PRIMARY if primary_carries(event) else STANDBY
-        error = f"± {event.off_ns / 1e6:.1f} ms"
-        hover = f"{text}<br>begin {error}"
-        yield _fit_name(Bar(at["traffic goes over"], begin, end, colour, hover, text), window)
+        text = f"{device} ({driver})" if device else driver or "nothing"
+        error = "not known" if event.error_ns is None else f"± {event.error_ns / 1e6:.1f} ms"
+        kind = "primary" if primary_carries(event) else "standby"
+        yield Bar(data.ms(event.at_ns), data.ms(end_ns), kind, f"{text}\nbegin {error}", text)
 
 
 def _stages(data: FigureData) -> Sequence[Span]:
     return [span for hop in data.attempt.inside for span in hop.stop or ()]
 
 
-def _stop_bars(
-    data: FigureData, at: dict[str, float], window: tuple[float, float]
-) -> Iterator[Bar]:
-    """Bars for the stages of the guest's stop, in alternating colours."""
-    for number, span in enumerate(_stages(data)):
-        what = html.escape(span.what if span.explained else f"unexplained: {span.what}")
-        where = f" on {html.escape(span.host)}" if span.host else ""
-        hover = f"{what}{where}<br>{span.length_ms:.1f} ± {span.error_ns / 1e6:.1f} ms"
-        colour = STAGES[number % len(STAGES)] if span.explained else UNEXPLAINED
-        begin, end = data.ms(span.begin_ns), data.ms(span.end_ns)
-        yield _fit_name(Bar(at["stop by stage"], begin, end, colour, hover, what), window)
+def _stop_bars(data: FigureData) -> Iterator[Bar]:
+    """Bars for the stages of the guest's stop, in alternating tints."""
+    for turn, span in enumerate(_stages(data)):
+        what = span.what if span.explained else f"unexplained: {span.what}"
+        where = f" on {span.host}" if span.host else ""
+        hover = f"{what}{where}\n{span.length_ms:.1f} ± {span.error_ns / 1e6:.1f} ms"
+        kind = ("stop", "stop2")[turn % 2] if span.explained else "unexplained"
+        yield Bar(data.ms(span.begin_ns), data.ms(span.end_ns), kind, hover, what)
 
 
-def _stall_bars(data: FigureData, y: float) -> Iterator[Bar]:
+def _stall_bars(data: FigureData) -> Iterator[Bar]:
     longest = max(data.attempt.stalls or (), key=lambda stall: stall.length_ns, default=None)
     for stall in data.attempt.stalls or ():
         begin, length = data.ms(stall.begin_ns), stall.length_ns / 1e6
         text = f"{length:.1f} ± {stall.error_ns / 1e6:.1f} ms"
-        hover = f"the guest's tick {stall.kind.replace('-', ' ')}<br>{text}"
+        hover = f"the guest's tick {stall.kind.replace('-', ' ')}\n{text}"
         # Stalls crowd around the stop: only the longest has its length written beside it.
-        yield Bar(y, begin, begin + length, STALL, hover, text if stall is longest else "")
-
-
-# --- drawing ------------------------------------------------------------------------------------
-
-
-def _fit_name(bar: Bar, window: tuple[float, float], *, beside: bool = False) -> Bar:
-    """The bar with its name inside if it fits, else beside it, or without a name."""
-    room = (min(bar.end, window[1]) - max(bar.begin, window[0])) * PX / (window[1] - window[0])
-    if room >= LETTER_PX * len(bar.text) + 8:
-        return replace(bar, inside_from=max(bar.begin, window[0]))
-    return bar if beside else replace(bar, text="")
-
-
-def _draw_bar(drawn: Any, go: Any, bar: Bar) -> None:
-    low, high = bar.y - 0.36, bar.y + 0.36
-    x = [bar.begin, bar.end, bar.end, bar.begin, bar.begin]
-    drawn.add_trace(
-        go.Scatter(
-            x=x, y=[low, low, high, high, low], fill="toself", fillcolor=bar.colour, mode="lines",
-            line={"width": 1, "color": bar.colour}, hoveron="fills", hoverinfo="text",
-            text=bar.hover, showlegend=False,
-        ),
-        row=1, col=1,
-    )  # fmt: skip
-    if bar.text:
-        x_text = bar.end if bar.inside_from is None else bar.inside_from
-        _write(drawn, x_text, bar.y, f" {bar.text}")
-
-
-def _write(drawn: Any, x: float, y: float, text: str, yanchor: str = "middle") -> None:
-    drawn.add_annotation(
-        x=x, y=y, xref="x", yref="y", text=text, showarrow=False, xanchor="left", yanchor=yanchor,
-        font={"size": 11, "color": INK},
-    )  # fmt: skip
+        yield Bar(begin, begin + length, "stall", hover, text if stall is longest else "")

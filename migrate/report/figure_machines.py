@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from itertools import pairwise
 
 from migrate.analysis.machines import OTHERS_CPUS, OTHERS_SHARE, Window, use
 from migrate.model import MachineRecording, MachineUse
-from migrate.report.figure_data import Bar, FigureData
+from migrate.report.figure_data import FigureData
+from migrate.report.figure_lanes import Bar, Lane
 
-QUIET, SOME, BUSY, UNKNOWN = "#dfe9e4", "#f3d9a4", "#d9574a", "#eceff3"
-BARS_MOST = 80
+BARS_MOST = 24
 """Of a machine: more looks than that are drawn together."""
+LEAST_LEVEL = 0.08
+"""A quiet machine has a thin line, one that was not looked at has none."""
 
 
-def machine_lanes(data: FigureData) -> list[str]:
-    """Names of the lanes, one a machine that was looked at twice."""
-    return [_lane(machine) for machine in data.machines if len(machine.samples) > 1]
-
-
-def machine_bars(data: FigureData, at: dict[str, float]) -> Iterator[Bar]:
-    """Between two looks a bar: coloured by what others used, with all of it when pointed at."""
+def machine_lanes(data: FigureData) -> Iterator[Lane]:
+    """A lane for each machine that was looked at twice."""
     for machine in data.machines:
-        step = 1 + len(machine.samples) // BARS_MOST
-        borders = [sample.at_ns for sample in machine.samples[::step]]
-        for begin_ns, end_ns in pairwise(borders):
-            used = use(machine, Window("move", 0, begin_ns, end_ns))
-            begin, end = data.ms(begin_ns), data.ms(end_ns)
-            yield Bar(at[_lane(machine)], begin, end, _colour(used), _hover(used))
+        if len(machine.samples) > 1:
+            hover = "height: CPUs that programs of others used, of all; dark: too many"
+            yield Lane(f"CPUs of {machine.name}", list(_bars(data, machine)), hover=hover)
 
 
-def _lane(machine: MachineRecording) -> str:
-    return html.escape(f"CPUs of {machine.name}")
+def _bars(data: FigureData, machine: MachineRecording) -> Iterator[Bar]:
+    """Between two looks a bar: as high as what others used, with all of it when pointed at."""
+    step = 1 + len(machine.samples) // BARS_MOST
+    borders = [sample.at_ns for sample in machine.samples[::step]]
+    for begin_ns, end_ns in pairwise(borders):
+        used = use(machine, Window("move", 0, begin_ns, end_ns))
+        begin, end = data.ms(begin_ns), data.ms(end_ns)
+        yield Bar(begin, end, _kind(used), _hover(used), level=_level(used))
 
 
-def _colour(used: MachineUse) -> str:
+def _level(used: MachineUse) -> float:
     if used.others_cpus is None:
-        return UNKNOWN
+        return LEAST_LEVEL
+    return max(LEAST_LEVEL, min(1.0, used.others_cpus / (used.cpus or 1.0)))
+
+
+def _kind(used: MachineUse) -> str:
+    if used.others_cpus is None:
+        return "unknown"
     limit = max(OTHERS_CPUS, OTHERS_SHARE * (used.cpus or 1.0))
-    if used.others_cpus > limit:
-        return BUSY
-    return SOME if used.others_cpus > limit / 2 else QUIET
+    return "busy" if used.others_cpus > limit else "quiet"
 
 
 def _hover(used: MachineUse) -> str:
@@ -55,9 +58,9 @@ def _hover(used: MachineUse) -> str:
     lines = [
         *([f"busy: {used.busy_cpus:.2f} of {cpus} CPUs"] if used.busy_cpus is not None else []),
         *([f"by others: {used.others_cpus:.2f}"] if used.others_cpus is not None else []),
-        *(f"{name}: {share:.0%}" for name, share in shares if share is not None),
+        *(f"{name}: {share:.0%}" for name, share in shares if share),
         *([f"threads that run or wait: {used.runnable:g}"] if used.runnable is not None else []),
         *([f"swapped: {used.swapped_mib:.1f} MiB"] if used.swapped_mib else []),
         *([f"throttled: {used.throttled_s:.2f} s"] if used.throttled_s else []),
     ]
-    return "<br>".join(html.escape(line) for line in lines) or "not measured"
+    return "\n".join(lines) or "not measured"

@@ -1,42 +1,35 @@
 """``report.html``: one file that opens offline, made from a run folder alone.
 
-A door of jinja2: here it writes HTML, escapes all that it is given and refuses unknown names.
-Figures are JSON in the page and drawn when they come into view.
+A door of jinja2: here it writes HTML, escapes all that it is given and refuses unknown names. What
+the page is made of lies in ``page/``. Its scripts are named by their hashes in the page's policy:
+no other script runs, whatever somebody's text came to be.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from migrate.analysis.figures import FigureValue, longest_outage
+from migrate.analysis.figures import counted
 from migrate.checks import quarantine
-from migrate.errors import MeasurementError
-from migrate.model import DIRECTIONS, Attempt, Event, MachineRecording, Sample
-from migrate.model.recording import Arrivals
-from migrate.report.figure import figure
-from migrate.report.figure_data import FigureData
-from migrate.report.machines import describe, machine_sections
-from migrate.report.move_details import sections
-from migrate.report.table import PARTS_TITLE, run_table
-from migrate.report.table_model import IN_FLOOR
-from migrate.report.work import work_sections
+from migrate.errors import MeasurementError, visible
+from migrate.model import Attempt
+from migrate.report.attempt_section import EVENTS, attempt_section
+from migrate.report.failures import failures
+from migrate.report.figure import HELP, script, style
+from migrate.report.machines import describe
+from migrate.report.outage_bars import outage_bars
+from migrate.report.overview import FIRST_CASES, overview
+from migrate.report.ranking import rank_rows
+from migrate.report.table import PARTS_TITLE, labelled, run_table
 from migrate.results.layout import PRUNED
-from migrate.results.reader import AttemptRecord, RunRecord, read_run
+from migrate.results.reader import RunRecord, read_run
 from migrate.results.writer import RunWriter
-
-Content = TypeVar("Content")
-
-POINTS = 80_000
-"""Points of all figures together, per direction: many attempts get fewer points each."""
-EVENTS = 500
-"""Events listed for an attempt; ``events.jsonl`` has them all."""
-GAPS = 300
-"""Gaps listed for an attempt; ``attempt.json`` has them all."""
-_NOT_MEASURED = "not measured"
 
 
 def write_report(folder: Path) -> Path:
@@ -51,109 +44,103 @@ def write_report(folder: Path) -> Path:
     return RunWriter(folder, record.run).write("report.html", render(record))
 
 
-def render(record: RunRecord) -> str:
-    """The whole page as HTML."""
+def part(name: str) -> str:
+    """The text of a file of ``page/``."""
+    return resources.files("migrate.report").joinpath("page", name).read_text("utf-8")
+
+
+def render_page(name: str, scripts: Sequence[str], **values: Any) -> str:
+    """A template of ``page/``, with the values that all pages have."""
     import jinja2  # noqa: PLC0415 - heavy
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - heavy
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(part),
+        finalize=_shown,
     )
-    source = resources.files("migrate.report").joinpath("report.html.j2").read_text("utf-8")
-    attempts = [record_of_attempt.attempt for record_of_attempt in record.attempts]
-    points = max(300, min(4000, POINTS // max(1, len(attempts))))
-    return environment.from_string(source).render(
-        run=record.run,
-        unfinished=record.unfinished,
-        unreadable=record.unreadable,
-        table=run_table(record.run, attempts, record.unreadable),
+    return environment.get_template(name).render(
+        style=part("page.css"),
+        scripts=scripts,
+        hashes=[script_hash(script) for script in scripts],
+        **values,
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Text without control characters and without what turns the direction of writing."""
+    text = isinstance(value, str) and not hasattr(value, "__html__") and not value.isprintable()
+    return visible(value, lines=True) if text else value
+
+
+def script_hash(script: str) -> str:
+    """By which a page's policy names a script (W3C, Content Security Policy Level 3, 2.3.1)."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def render(record: RunRecord) -> str:
+    """The whole page as HTML."""
+    run = record.run
+    attempts = [entry.attempt for entry in record.attempts]
+    groups = labelled(attempts)
+    figures = {label: counted(group) for label, group in groups.items()}
+    ranks = rank_rows(figures)
+    drawn = {label: group for label, group in figures.items() if group}
+    notes = {label: _note(group, figures[label]) for label, group in groups.items()}
+    return render_page(
+        "report.html.j2",
+        [part("report.js"), script()],
+        figure_style=style(),
+        figure_help=HELP,
+        run=run,
+        table=run_table(run, attempts, record.unreadable),
         parts_title=PARTS_TITLE,
-        passed=sum(attempt.passed for attempt in attempts),
-        void=sum(bool(attempt.void) for attempt in attempts),
-        excused=sum(bool(quarantine.excuses(record.run, attempt)) for attempt in attempts),
-        expired=len(quarantine.expired(record.run)),
-        attempts=[_section(record_of_attempt, points) for record_of_attempt in record.attempts],
-        plotly=get_plotlyjs(),
+        summary=_summary(record, attempts),
+        failures=failures(record),
+        overview=overview(drawn, notes, ranks),
+        bars=outage_bars(drawn),
+        first_cases=FIRST_CASES,
+        ranks=ranks,
+        attempts=[attempt_section(entry) for entry in record.attempts],
+        most_events=EVENTS,
         described=describe,
     )
 
 
-def _section(record: AttemptRecord, points: int) -> dict[str, Any]:
-    attempt = record.attempt
-    damage: list[str] = []
-    events: Sequence[Event] = _whole(record.events, damage) or ()
-    arrivals: dict[str, Arrivals] = _whole(record.arrivals, damage) or {}
-    samples: Sequence[Sample] = _whole(record.samples, damage) or ()
-    machines: Sequence[MachineRecording] = _whole(record.machines, damage) or ()
-    gaps = attempt.gaps or ()
-    data = FigureData(attempt, arrivals, samples, events, machines, points)
+def _note(group: Sequence[Attempt], figures: Sequence[Attempt]) -> str:
+    if len(figures) == len(group):
+        return f"n {len(group)}"
+    return f"n {len(figures)} of {len(group)}"
+
+
+def _summary(record: RunRecord, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """The result of the run, and the numbers that say how it came about."""
+    run = record.run
+    results = Counter(attempt.result for attempt in attempts)
+    excused = sum(bool(quarantine.excuses(run, attempt)) for attempt in attempts)
+    numbers = {
+        "void": results["void"],
+        "quarantined": excused,
+        "left no attempt": len(run.mishaps),
+        "that can't be read": len(record.unreadable),
+        "cut off": len(record.unfinished),
+        "not reached": sum(missed.tries for missed in run.not_reached),
+    }
     return {
-        "damage": damage,
-        "id": f"{attempt.case.id}/{attempt.number}",
-        "attempt": attempt,
-        "headline": headline(attempt),
-        "figure": in_script(figure(data)),
-        "downsampled": any(len(log) > points for log in arrivals.values()),
-        "gaps": [{"ms": f"{data.ms(gap.begin_ns):+.1f}", "gap": gap} for gap in gaps[:GAPS]],
-        "more_gaps": max(0, len(gaps) - GAPS),
-        "unmeasured": [
-            {"ms": f"{data.ms(blank.begin_ns):+.1f}", "blank": blank}
-            for blank in attempt.unmeasured[:GAPS]
-        ],
-        "events": [
-            {
-                "ms": f"{data.ms(event.at_ns):+.3f}",
-                "event": event,
-                "data": json.dumps(event.data, default=repr) if event.data else "",
-            }
-            for event in events[:EVENTS]
-        ],
-        "more_events": max(0, len(events) - EVENTS),
-        "machine": (*work_sections(attempt), *machine_sections(attempt)),
-        "inside": sections(attempt),
-        "files": [str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))],
+        "result": _result(record, attempts, results["pass"] + excused),
+        "passed": results["pass"],
+        "attempts": len(attempts),
+        "others": {what: number for what, number in numbers.items() if number},
+        "skips": len(run.skips),
+        "expired": len(quarantine.expired(run)),
     }
 
 
-def _whole(read: Callable[[], Content], damage: list[str]) -> Content | None:
-    """A part of an attempt; None if it can't be read, and why goes to ``damage``."""
-    try:
-        return read()
-    except MeasurementError as error:
-        damage.append(str(error))
-        return None
-
-
-def headline(attempt: Attempt) -> str:
-    """Outcome, holder and the two figures that matter, in a sentence."""
-    holders = " and ".join(attempt.held_by) or "no host"
-    parts = [f"{attempt.outcome}, the guest runs on {holders}"]
-    if attempt.void:
-        parts.insert(0, f"void, it tells nothing of what was to be tested: {attempt.void_reason}")
-    for direction in DIRECTIONS:
-        outage = longest_outage(attempt, direction)
-        where = f" ({outage.part})" if outage and outage.part != "none" else ""
-        length = _outage_text(outage) if outage else _NOT_MEASURED
-        parts.append(f"outage {direction} {length}{where}")
-    reported = attempt.reported.downtime_ms
-    parts.append(
-        f"downtime reported {f'{reported:.1f} ms' if reported is not None else _NOT_MEASURED}"
-    )
-    wrong = [verdict.check for verdict in attempt.failed_verdicts]
-    if wrong:
-        parts.append(f"not passed: {', '.join(wrong)}")
-    return "; ".join(parts)
-
-
-def _outage_text(outage: FigureValue) -> str:
-    low, high = outage.bounds
-    if outage.only_floor:
-        return IN_FLOOR
-    if outage.at_least or low == high:
-        return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
-    return f"{low:.1f} to {high:.1f} ms"
-
-
-def in_script(text: str) -> str:
-    """JSON escaped so that it can't end its script element."""
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def _result(record: RunRecord, attempts: Sequence[Attempt], good: int) -> str:
+    run = record.run
+    if not attempts and not record.unreadable and not run.mishaps:
+        return "EMPTY"
+    whole = good == len(attempts) and not record.unreadable and not run.mishaps
+    return "PASS" if whole and not quarantine.expired(run) else "FAIL"

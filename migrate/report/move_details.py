@@ -99,7 +99,7 @@ def _gap(gap: GapExplanation) -> GridSection:
         f"Where the outage went, {gap.direction}: {gap.length_ns / 1e6:.1f} ms, "
         f"{gap.share:.1%} explained, {gap.unexplained_ms:.1f} ms unexplained"
     )
-    return GridSection(title, _spans("what kept it", gap.spans))
+    return GridSection(title, _spans("cause", gap.spans))
 
 
 def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:

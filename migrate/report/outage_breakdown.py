@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from migrate.analysis.figures import longest_outage
 from migrate.model import DIRECTIONS, Attempt, Direction, GapExplanation, Span
@@ -19,6 +20,11 @@ from migrate.report.table_model import (
 )
 from migrate.statistics.censored import Interval, bounds_text, median, quantile
 
+NO_SUM = (
+    "Medians of parts do not add up to the median outage: each is of other attempts. "
+    "The parts of one attempt do."
+)
+
 
 def explained_or_reason(attempt: Attempt, way: Direction) -> GapExplanation | str:
     """The spans of the longest gap this way, or why there are none."""
@@ -32,7 +38,8 @@ def explained_or_reason(attempt: Attempt, way: Direction) -> GapExplanation | st
 
 def outage_breakdown(groups: Mapping[str, Sequence[Attempt]]) -> tuple[GridSection, ...]:
     """Per direction: a row for each cause of outage, a column for each case."""
-    return tuple(section for way in DIRECTIONS if (section := _breakdown(groups, way)) is not None)
+    made = [section for way in DIRECTIONS if (section := _breakdown(groups, way)) is not None]
+    return (*made[:-1], replace(made[-1], lines=(NO_SUM,))) if made else ()
 
 
 def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridSection | None:
@@ -43,7 +50,7 @@ def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridS
         label: [gap for gap in gaps_of_row if isinstance(gap, GapExplanation)]
         for label, gaps_of_row in contents.items()
     }
-    endless = _open_ended(groups, way)
+    endless = open_ended(groups, way)
     every = [gap for gaps_of_row in gaps.values() for gap in gaps_of_row]
     if not every:
         return None
@@ -51,7 +58,7 @@ def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridS
     whats = dict.fromkeys(s.what for gap in longest_first for s in gap.spans if s.explained)
     rows: list[GridRow] = [
         (Cell(what), *(_length_cell(of_row, what, endless) for of_row in gaps.values()))
-        for what in sorted(whats, key=lambda what: _mean_position(every, what))
+        for what in sorted(whats, key=lambda what: mean_position(every, what))
     ]
     rows.append(
         (
@@ -66,10 +73,10 @@ def _breakdown(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> GridS
         )
     )
     title = f"Where the outage went, {way}: medians over the attempts, ms"
-    return GridSection(title, Grid(("what kept it", *gaps), tuple(rows)))
+    return GridSection(title, Grid(("cause", *gaps), tuple(rows)))
 
 
-def _mean_position(every: Sequence[GapExplanation], what: str) -> float:
+def mean_position(every: Sequence[GapExplanation], what: str) -> float:
     """How far into their gaps spans of this kind begin: the mean, from 0 to 1."""
     return statistics.mean(
         number / len(gap.spans)
@@ -79,7 +86,7 @@ def _mean_position(every: Sequence[GapExplanation], what: str) -> float:
     )
 
 
-def _open_ended(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> set[tuple[int, int]]:
+def open_ended(groups: Mapping[str, Sequence[Attempt]], way: Direction) -> set[tuple[int, int]]:
     """Begins and lengths of gaps that had not ended when the observation did."""
     every = (gap for group in groups.values() for attempt in group for gap in attempt.gaps or ())
     return {(g.begin_ns, g.length_ns) for g in every if g.direction == way and g.open_ended}

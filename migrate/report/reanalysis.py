@@ -11,7 +11,7 @@ from migrate.analysis.findings import analyse
 from migrate.checks.evaluate import evaluate
 from migrate.errors import MeasurementError
 from migrate.model import Attempt
-from migrate.report.table import clean
+from migrate.report.table_text import clean
 from migrate.results.reader import AttemptRecord, UnreadableAttempt
 from migrate.results.recording_file import RECORDING, read_recording
 

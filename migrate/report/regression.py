@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from migrate.report.baseline import Baseline
-from migrate.report.table import plain_sections
 from migrate.report.table_model import NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.table_text import plain_sections
 from migrate.statistics.censored import Interval, bounds_text, ms_text
 from migrate.statistics.comparison import Comparison, Rules
 

@@ -10,35 +10,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, counted
 from migrate.checks import quarantine
-from migrate.errors import visible
-from migrate.model import Attempt, Gap, Run
+from migrate.model import Attempt, Gap, Run, Verdict
+from migrate.report.about import about
+from migrate.report.answer import answers, too_close_line
 from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
-from migrate.report.ranking import ranking_notes
+from migrate.report.ranking import LEVEL_NOTE, RowRanks, rank_rows
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.verdict_text import verdict_text
 from migrate.results.reader import UnreadableAttempt
 from migrate.statistics.censored import bounds_text, median, quantile
 
-if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
-    from rich.table import Table as RichTable
-
 NO_PHASE = "no such phase"
+MOST_CHECKS = 2
+"""Checks that a row names, of those that did not pass."""
 
 PARTS_TITLE = "Outage by part of the move: the longest gap of each part, never a sum"
-ABOUT: Mapping[str, str] = {
-    "nested": (
-        "This lab is nested: its hosts are virtual machines, their cards and vDPA devices emulated "
-        "or simulated. It can tell the order and the parts of an outage, what the protocols do, "
-        "and bugs. It can't tell the milliseconds of a product's silicon: take no figure of it for "
-        "one."
-    ),
-}
-"""What figures can show, and what not, by the kind of lab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +38,10 @@ class RunTable(Grid):
     parts: Grid
     went: tuple[GridSection, ...] = ()
     """What the longest outage each way consists of; empty where no gap was explained."""
-    about: str = ""
-    """What a lab of this kind can show and what not; empty where the lab's docs say enough."""
+    answers: tuple[str, ...] = ()
+    """What the run has shown, a sentence each; which rows are too close to rank is in them."""
+    about: tuple[str, ...] = ()
+    """What the figures can show and what not, by what hosts and guests are made of."""
     notes: tuple[str, ...] = ()
     """How to read it, and what can't be ranked."""
     skips: tuple[str, ...] = ()
@@ -68,23 +60,20 @@ def run_table(
     A case of which an attempt is ``unreadable`` did not pass.
     """
     lost = Counter(attempt.case_id for attempt in unreadable)
-    groups: dict[str, list[Attempt]] = {}
-    for attempt in attempts:
-        groups.setdefault(attempt.case.id, []).append(attempt)
-    labels = _labels(groups)
-    named = {labels[case]: group for case, group in groups.items()}
+    named = labelled(attempts)
     figures = {label: counted(group) for label, group in named.items()}
-    first = "mode" if _by_mode(groups) else "case"
+    ranks = rank_rows(figures)
+    first = "case" if any(label == group[0].case.id for label, group in named.items()) else "mode"
     return RunTable(
         heads=(first, "n", *(column.head for column in COLUMNS), "verdict"),
         rows=tuple(
             (
-                Cell(labels[case], busy_mark(group)),
-                _number(run, case, group),
-                *_row_cells(figures[labels[case]], COLUMNS),
-                _verdict(run, group, lost[case]),
+                Cell(label, busy_mark(group)),
+                _number(run, group[0].case.id, group),
+                *_row_cells(figures[label], COLUMNS),
+                _verdict(run, group, lost[group[0].case.id]),
             )
-            for case, group in groups.items()
+            for label, group in named.items()
         ),
         parts=Grid(
             (first, *(column.head for column in PART_COLUMNS)),
@@ -93,10 +82,11 @@ def run_table(
             ),
         ),
         went=outage_breakdown(figures),
-        about=ABOUT.get(run.lab_kind, ""),
+        answers=answers(figures, ranks),
+        about=about(run),
         notes=(
             *_notes({label: group for label, group in figures.items() if group}),
-            *ranking_notes(figures),
+            *_rank_notes(ranks),
         ),
         skips=(*(attempt.describe() for attempt in unreadable), *_skip_lines(run, attempts)),
         remarks=(*busy_lines(named), *_remarks(named)),
@@ -125,16 +115,25 @@ def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     yield from quarantine.summary_lines(run, attempts)
 
 
-def _by_mode(groups: dict[str, list[Attempt]]) -> bool:
+def labelled(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    """Attempts by case, in the order in which the cases were first tried: each by its mode where
+    no two are of the same, else by its id."""
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(attempt.case.id, []).append(attempt)
     modes = [group[0].case.interface.mode for group in groups.values()]
-    return len(set(modes)) == len(modes)
+    if len(set(modes)) < len(modes):
+        return groups
+    return dict(zip(modes, groups.values(), strict=True))
 
 
-def _labels(groups: dict[str, list[Attempt]]) -> dict[str, str]:
-    by_mode = _by_mode(groups)
-    return {
-        case: group[0].case.interface.mode if by_mode else case for case, group in groups.items()
-    }
+def _rank_notes(ranks: RowRanks) -> Iterator[str]:
+    """What keeps rows from being ranked, all that is too close on one line, and the level."""
+    yield from ranks.limits
+    if line := too_close_line(ranks):
+        yield line
+    if ranks.ranked:
+        yield LEVEL_NOTE
 
 
 def _row_cells(group: Sequence[Attempt], columns: Sequence[FigureColumn]) -> Iterator[Cell]:
@@ -188,7 +187,7 @@ def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
         return Cell("pass", f"{passed}/{len(group)}")
     judged = [attempt for attempt in group if not attempt.void]
     wrong = [verdict for attempt in judged for verdict in attempt.failed_verdicts]
-    checks = dict.fromkeys(f"{verdict.check} {verdict.result}" for verdict in wrong)
+    checks = _checks(wrong)
     if void:
         listed = ", ".join([f"{void} void", *checks])
         return Cell("FAIL" if wrong else "VOID", f"{passed}/{len(group)} passed: {listed}", True)
@@ -198,20 +197,17 @@ def _verdict(run: Run, group: Sequence[Attempt], unreadable: int) -> Cell:
     return Cell("FAIL", f"{passed}/{len(group)} passed: {', '.join(checks) or 'no verdict'}", True)
 
 
-def attempt_lines(attempt: Attempt) -> Iterator[str]:
-    """How an attempt ended, and every verdict with its evidence: a line each."""
-    holders = ", ".join(attempt.held_by or ()) or "nobody that is known"
-    if attempt.void:
-        yield clean(f"{attempt.case.id}/{attempt.number}: VOID: {attempt.void_reason}")
-    yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {holders}"
-    for verdict in attempt.verdicts:
-        against = f" against {verdict.limit} {verdict.unit}".rstrip() if verdict.limit else ""
-        yield clean(
-            f"  {verdict.check:15} {verdict.result:10} "
-            f"{verdict.measured}{against}: {verdict.evidence}"
-        )
-    if attempt.error is not None:
-        yield clean(f"{attempt.error.tried} on {attempt.error.host}: {attempt.error.said}")
+def _checks(wrong: Sequence[Verdict]) -> tuple[str, ...]:
+    """Each check that did not pass once, failures first, with the figures of its first one."""
+    by_check: dict[str, list[Verdict]] = {}
+    for verdict in sorted(wrong, key=lambda verdict: verdict.result != "fail"):
+        by_check.setdefault(verdict.check, []).append(verdict)
+    named = [
+        verdict_text(verdicts[0]) + (f" ({len(verdicts)} times)" if len(verdicts) > 1 else "")
+        for verdicts in by_check.values()
+    ]
+    more = len(named) - MOST_CHECKS
+    return (*named[:MOST_CHECKS], *([f"and {more} more"] if more > 0 else []))
 
 
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
@@ -264,90 +260,3 @@ def _remarks(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
             else:
                 which = f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
             yield f"{label}, {which}: {note}"
-
-
-# --- rendering ----------------------------------------------------------------------------------
-
-
-def plain(table: RunTable) -> str:
-    """The table in columns of fixed width for a pipe; nothing is cut off."""
-    lines = _fixed(table)
-    if table.parts.rows:
-        lines += ["", PARTS_TITLE, *_fixed(table.parts), ""]
-    for section in table.went:
-        lines += [*_section_lines(section), ""]
-    return "\n".join(map(clean, (*lines, *_lines_below(table)))) + "\n"
-
-
-def _fixed(grid: Grid) -> list[str]:
-    lines = [grid.heads, *(tuple(clean(cell.line()) for cell in row) for row in grid.rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(grid.heads))]
-    body = [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    body.insert(1, "  ".join("-" * width for width in widths))
-    return body
-
-
-def _section_lines(section: GridSection) -> list[str]:
-    grid = _fixed(section.grid) if section.grid else []
-    return [section.title, *grid, *section.lines]
-
-
-def plain_sections(sections: Sequence[GridSection]) -> str:
-    """Sections as text for a pipe, or a terminal."""
-    lines = [line for section in sections for line in (*_section_lines(section), "")]
-    return "\n".join(map(clean, lines)) + "\n"
-
-
-def _lines_below(table: RunTable) -> tuple[str, ...]:
-    return (*table.skips, *table.remarks, *((table.about,) if table.about else ()), *table.notes)
-
-
-def rich(table: RunTable) -> Group:
-    """The table for a terminal, spread below the figure; markup in it means nothing."""
-    from rich.console import Group  # noqa: PLC0415 - only for a terminal
-    from rich.text import Text  # noqa: PLC0415 - only for a terminal
-
-    below: list[RenderableType] = []
-    if table.parts.rows:
-        below = [Text(f"\n{PARTS_TITLE}", "bold"), _draw_grid(table.parts), Text("")]
-    for section in table.went:
-        below += [Text(clean(section.title), "bold")]
-        below += [_draw_grid(section.grid)] if section.grid else []
-        below += [Text("")]
-    loud = [Text(clean(line), "yellow") for line in (*table.skips, *table.remarks)]
-    about = [Text(table.about, "bold")] if table.about else []
-    return Group(
-        _draw_grid(table), *below, *loud, *about, *(Text(clean(n), "dim") for n in table.notes)
-    )
-
-
-def _draw_grid(grid: Grid) -> RichTable:
-    from rich.table import Table as RichTable  # noqa: PLC0415 - only for a terminal
-    from rich.text import Text  # noqa: PLC0415 - only for a terminal
-
-    drawn = RichTable(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for number, head in enumerate(grid.heads):
-        drawn.add_column(Text(head), justify=_side(number, grid.heads), overflow="fold")
-    for row in grid.rows:
-        drawn.add_row(
-            *(
-                Text.assemble(
-                    (clean(cell.text), "bold red" if cell.bad else "bold"),
-                    (f"\n{clean(cell.spread)}", "dim") if cell.spread else "",
-                )
-                for cell in row
-            )
-        )
-    return drawn
-
-
-def _side(number: int, heads: Sequence[str]) -> Literal["left", "right"]:
-    return "left" if number == 0 or heads[number] == "verdict" else "right"
-
-
-def clean(text: str) -> str:
-    """The text without control characters, which a quoted log may have."""
-    return visible(text)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from migrate.model import Value
-from migrate.report.table import clean
 from migrate.report.table_model import NOT_MEASURED
+from migrate.report.table_text import clean
 from migrate.results.database import Store
 from migrate.results.index import VERSIONS
 from migrate.statistics.censored import Interval, bounds_text

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from migrate.errors import ConfigurationError, MeasurementError, extra
+from migrate.files import remove_stale_parts, replacing
 from migrate.model import SCHEMA
 from migrate.results.files import exclusive
 from migrate.results.index import TYPES, index_rows, rows_table, write_index
@@ -153,10 +154,13 @@ def _run_table(folder: Path, fresh: _NewRows) -> Any:
             if _is_current(index, folder):
                 return index
     made = rows_table(index_rows(folder))
-    with exclusive(folder) as exclusively:
-        if exclusively:
-            # Again, for until now somebody may have written.
-            made = _write_index(folder, fresh) or made
+    try:
+        with exclusive(folder) as exclusively:
+            if exclusively:
+                # Again, for until now somebody may have written.
+                made = write_index(folder)
+    except MeasurementError as error:
+        fresh.problems.append(f"{folder.name} is read from its JSON each time: {error}")
     return made
 
 
@@ -166,14 +170,6 @@ def _is_current(index: Any, folder: Path) -> bool:
         return False
     head = index.slice(0, 1).to_pylist()[0]
     return bool(head["schema_number"] <= SCHEMA and head["run"] == folder.name)
-
-
-def _write_index(folder: Path, fresh: _NewRows) -> Any:
-    try:
-        return write_index(folder)
-    except MeasurementError as error:
-        fresh.problems.append(f"{folder.name} is read from its JSON each time: {error}")
-        return None
 
 
 # --- the table and its cache --------------------------------------------------------------------
@@ -210,14 +206,14 @@ def _save_cache(store: Store, cache: Path) -> None:
     """Write the cache; runs without an index are still being written, and left out."""
     import duckdb  # noqa: PLC0415 - heavy
 
-    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.part")
+    remove_stale_parts(cache)
     try:
-        store.ask(
-            "COPY (FROM attempts WHERE stamp IS NOT NULL ORDER BY began, run, case_id, number)"
-            f" TO '{str(temporary).replace(chr(39), chr(39) * 2)}'"
-            " (FORMAT parquet, COMPRESSION zstd)"
-        )
-        temporary.replace(cache)
+        with replacing(cache) as (file, part):
+            store.ask(
+                "COPY (FROM attempts WHERE stamp IS NOT NULL ORDER BY began, run, case_id, number)"
+                f" TO '{str(part).replace(chr(39), chr(39) * 2)}'"
+                " (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
+            )
+            os.fchmod(file.fileno(), 0o644)
     except (duckdb.Error, OSError) as error:
-        temporary.unlink(missing_ok=True)
         store.problems.append(f"{cache} could not be written, and it is slower so: {error}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from migrate.errors import MeasurementError
+from migrate.clock import Deadline
+from migrate.errors import HostError, MeasurementError
+from migrate.files import advice, replace_file
+from migrate.locks import SHORT_S, LockedError, acquire
 
+WRITING = ".writing.lock"
+"""In a run folder: each of its writers has it, shared, as long as it lives."""
 ABANDONED_S = 86_400
 """A run without an end that nobody touched for so long is not being written any more."""
 
@@ -29,46 +33,52 @@ def write_file(path: Path, data: str | bytes) -> Path:
     return path
 
 
+def join_writers(folder: Path) -> int:
+    """Be a writer of the run in ``folder`` until the descriptor is closed. MeasurementError."""
+    with as_measurement_error(folder):
+        deadline = Deadline.after(SHORT_S)
+        return acquire(folder / WRITING, deadline, f"write to {folder}", shared=True)
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[bool]:
     """Lock the run in ``folder`` against writers; yields False if somebody is writing it.
 
     A writer on this machine holds a lock. One on another machine that shares the folder can't be
     seen: a run that has not ended (no ``junit.xml``) counts as written for :data:`ABANDONED_S`.
+    MeasurementError: it is not ours to write, or can't be written.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with as_measurement_error(folder):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            descriptor = acquire(folder / WRITING, Deadline.after(0), f"have {folder} alone")
+        except LockedError:
             yield False
             return
-        except OSError:
-            pass  # a file system without locks: what is left is whether it has ended
+    try:
         yield (folder / "junit.xml").exists() or _is_abandoned(folder)
     finally:
         os.close(descriptor)
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether nothing in a run's folder changed for :data:`ABANDONED_S`."""
-    parts = (folder, folder / "run.json", folder / "cases", *folder.glob("cases/*/*"))
+    """Whether nothing of a run changed for :data:`ABANDONED_S`; that a lock of it was looked at,
+    which may make the lock's file, is no change."""
+    parts = (folder / "run.json", folder / "cases", *folder.glob("cases/*/*"))
     newest = max((path.stat().st_mtime for path in parts if path.exists()), default=0.0)
     return time.time() - newest > ABANDONED_S
 
 
 @contextmanager
 def as_measurement_error(folder: Path) -> Iterator[None]:
-    """Re-raise an OSError as a MeasurementError with the free space."""
+    """Re-raise an OSError of writing in ``folder``, and any error of its locks, as a
+    MeasurementError."""
     try:
         yield
+    except HostError as error:
+        raise MeasurementError(error.tried, said=error.said, remedy=error.remedy) from error
     except OSError as error:
-        there = next((part for part in (folder, *folder.parents) if part.is_dir()), Path("/"))
-        free = shutil.disk_usage(there).free / 2**20
         raise MeasurementError(
-            "results could not be written",
-            said=str(error),
-            remedy=f"{folder} has {free:.0f} MiB free: make room there, or name another folder",
+            "results could not be written", said=str(error), remedy=advice(error, folder)
         ) from error
 
 
@@ -80,34 +90,23 @@ def path_below(folder: Path, name: str) -> Path:
     return path
 
 
+def make_results(root: Path) -> None:
+    """Have the folder of all runs. MeasurementError: everybody can rename what is in it, so that a
+    run could be written to where somebody else wants it."""
+    for folder in reversed([path for path in (root, *root.parents) if not path.exists()]):
+        folder.mkdir(0o755, exist_ok=True)
+    status = root.stat()
+    if status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX:
+        raise MeasurementError(
+            f"write runs to {root}",
+            said=f"everybody can rename what is in it (mode {stat.S_IMODE(status.st_mode):04o})",
+            remedy=f"`chmod o-w {root}`, or `chmod +t {root}`; or name another folder",
+        )
+
+
 def make_folder(folder: Path, top: Path) -> None:
     """Make ``folder`` and those between it and ``top``, readable by all whatever the umask."""
     while folder != top:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
         folder = folder.parent
-
-
-def replace_file(path: Path, data: str | bytes) -> None:
-    """Write all of it or nothing; in text, ``?`` replaces what UTF-8 can't encode. OSError."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data if isinstance(data, bytes) else data.encode("utf-8", "replace"))
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """``fsync`` a folder, so that a rename in it survives a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

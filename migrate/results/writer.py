@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,17 +11,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
 from pydantic import ValidationError
 
+from migrate.clock import Deadline
 from migrate.errors import MeasurementError
+from migrate.files import replace_file, sync_folder
+from migrate.locks import SHORT_S, file_lock
 from migrate.model import Attempt, Case, Event, Run, Sample
 from migrate.results.files import (
     as_measurement_error,
+    join_writers,
     make_folder,
+    make_results,
     path_below,
-    replace_file,
-    sync_folder,
     write_file,
 )
 from migrate.results.layout import INDEX, PARTIAL, run_name
@@ -31,6 +32,10 @@ from migrate.results.tables import arrivals_to_parquet, samples_to_parquet
 
 if TYPE_CHECKING:
     from migrate.model.recording import Arrivals
+
+
+RUN_LOCK = ".run.lock"
+"""In a run folder: for as long as ``run.json`` is read and written anew."""
 
 
 class RunWriter:
@@ -42,21 +47,17 @@ class RunWriter:
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder = folder
         self.run = run
-        with as_measurement_error(folder):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        weakref.finalize(self, os.close, descriptor)
         # The kernel releases it when the process dies, however it dies. See exclusive().
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        weakref.finalize(self, os.close, join_writers(folder))
 
     @classmethod
     def create(cls, root: Path, run: Run) -> RunWriter:
         """Make ``root/<run.name>``; if that exists the run gets another name (see ``.run``)."""
         with as_measurement_error(root):
-            root.mkdir(parents=True, exist_ok=True)
+            make_results(root)
             while True:
                 try:
-                    (root / run.name).mkdir()
+                    (root / run.name).mkdir(0o755)
                     break
                 except FileExistsError:
                     run = run.model_copy(update={"name": run_name()})
@@ -115,7 +116,9 @@ class RunWriter:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with as_measurement_error(self.folder), FileLock(self.folder / ".run.lock"):
+        tried = f"write to {self.folder}"
+        lock = file_lock(self.folder / RUN_LOCK, Deadline.after(SHORT_S), tried)
+        with as_measurement_error(self.folder), lock:
             yield
 
     def write(self, name: str, data: str | bytes) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -36,7 +37,8 @@ from migrate.lab.api import Host, Lab
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
-from migrate.report.table import plain, run_table
+from migrate.report.table import run_table
+from migrate.report.table_text import plain
 from migrate.results.layout import PARTIAL
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
@@ -297,7 +299,7 @@ def test_two_processes_at_one_folder_are_refused(tmp_path: Path) -> None:
     with resumed_run("latest", request(tmp_path, "paper")):
         again = resumed_run("latest", request(tmp_path, "paper"))
         partial.mkdir()
-        with pytest.raises(ConfigurationError, match="another process"), again:
+        with pytest.raises(ConfigurationError, match=f"held by process {os.getpid()}"), again:
             raise AssertionError
         assert partial.exists(), "the other one's attempt is left alone"
 

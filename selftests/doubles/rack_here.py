@@ -24,7 +24,7 @@ from pathlib import Path
 from migrate.drivers.shell import run
 from migrate.drivers.ssh_address import key_pair
 from migrate.lab import fabric_kind
-from migrate.lab.fabric import ip_batch
+from migrate.lab.fabric import ip_batch, make_namespace, own_addresses
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
@@ -90,7 +90,7 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
         lab = local.KIND.up(config)
         undo.callback(fabric_kind.down, name)
         namespace = f"mlab-{name}-ctl"
-        run(["ip", "netns", "add", namespace], soon())
+        make_namespace(namespace, soon(), "mgmt")
         undo.callback(run, ["ip", "netns", "del", namespace], soon(600))
         _wire(lab, namespace)
         home = folder / "home"
@@ -103,9 +103,9 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
             host_private, host_public = key_pair()
             _write(host, "/run/rack/host_key", host_private)
             _write(host, "/run/rack/authorized_keys", public + "\n")
-            _write(host, "/run/rack/sshd_config", CONFIG)
-            start_sshd(host)
             address = lab.record.hosts[number].address
+            _write(host, "/run/rack/sshd_config", f"ListenAddress {address}\n{CONFIG}")
+            start_sshd(host)
             known.append(f"{address} {host_public}")
             config_lines.append(f"Host rack-{host.name}\n  HostName {address}\n  User root\n")
         (home / ".ssh/known_hosts").write_text("\n".join(known) + "\n")
@@ -116,19 +116,26 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
 
 
 def _wire(lab: LocalLab, namespace: str) -> None:
-    """The controller is on the hosts' network; the peer host has an address on the data network."""
+    """The controller is on the hosts' network; the peer has an address on the data network, in a
+    namespace of its host with nothing else in it."""
     port = "link add ctl-mig type veth peer name mgmt netns"
     ip_batch(lab.record.fabric, [f"{port} {namespace}", "link set ctl-mig master mig up"], soon())
     ip_batch(
         namespace,
-        ["link set lo up", f"addr add {ADDRESS}/24 dev mgmt", "link set mgmt up"],
+        [f"addr add {ADDRESS}/24 dev mgmt", "link set mgmt up"],
         soon(),
     )
     peer = lab.hosts[PEER]
-    peer.run(["ip", "addr", "add", f"{PEER_ADDRESS}/24", "dev", "data"], soon())
+    peer.run(["ip", "netns", "add", "peer"], soon())
+    enter = ["ip", "netns", "exec", "peer"]
+    peer.run([*enter, "sh", "-c", own_addresses(), "sh", "peer"], soon())
+    joining = ["link add data-peer type veth peer name peer netns peer"]
+    joining += ["link set data-peer master data up"]
+    peer.run(["ip", "-batch", "-"], soon(), text="\n".join(joining) + "\n")
+    here = [f"addr add {PEER_ADDRESS}/24 dev peer", "link set lo up", "link set peer up"]
+    peer.run(["ip", "-netns", "peer", "-batch", "-"], soon(), text="\n".join(here) + "\n")
     # As the local lab's peer: checksums are worked out here, for OVS hands them to the guest.
-    peer.run(["ethtool", "-K", "data", "tx", "off"], soon(), check=False)
-    peer.run(["ethtool", "-K", "up-data", "tx", "off"], soon(), check=False)
+    peer.run([*enter, "ethtool", "-K", "peer", "tx", "off"], soon())
 
 
 def _lab_file(lab: LocalLab) -> str:
@@ -141,7 +148,8 @@ def _lab_file(lab: LocalLab) -> str:
     )
     return (
         f'kind = "rack"\nname = "{lab.name}r"\nguest_address = "{GUEST_ADDRESS}"\n'
-        f'[peer]\nssh = "rack-{PEER}"\ninterface = "data"\naddress = "{PEER_ADDRESS}"\n{hosts}'
+        f'[peer]\nssh = "rack-{PEER}"\ninterface = "peer"\nnamespace = "peer"\n'
+        f'address = "{PEER_ADDRESS}"\n{hosts}'
     )
 
 

@@ -172,7 +172,9 @@ def _document(data: bytes, random: Random) -> bytes:
     box = [document]
     for _ in range(random.choice((1, 1, 1, 2, 5))):
         places = _places(box)
-        node, key = random.choice(places[: random.choice((2, 12, len(places)))])
+        # The document as a whole now and then, and its first levels as often as all that is below.
+        begin = 0 if len(places) == 1 or random.random() < 0.03 else 1
+        node, key = random.choice(places[begin : random.choice((20, len(places) + 1))])
         _change(node, key, random)
         if not box:
             return b""
@@ -226,7 +228,7 @@ def _line(data: bytes, random: Random) -> bytes:
 
 OF: dict[Kind, tuple[Mutation, ...]] = {
     "bytes": BYTES,
-    "json": (_json, _json, _json, _json, *BYTES[:5]),
+    "json": (*(_json,) * 20, *BYTES[:5]),
     "lines": (*(_line,) * 10, *BYTES),
 }
 

@@ -245,17 +245,15 @@ def _loaded(text: bytes) -> object:
 # --- over the wire ----------------------------------------------------------------------------
 
 STAMP = {"seconds": 1_700_000_000, "microseconds": 5}
-WIRE = b"\n".join(
-    json.dumps(message).encode()
-    for message in (
-        GREETING,
-        {"return": {}},
-        {"event": "MIGRATION", "data": {"status": "active"}, "timestamp": STAMP},
-        {"return": {"status": "active", "ram": RAM}, "id": "__qmp#00000"},
-        {"event": "STOP", "timestamp": STAMP},
-        {"error": {"class": "GenericError", "desc": "no"}, "id": "__qmp#00001"},
-    )
+MESSAGES: tuple[Mapping[str, Any], ...] = (
+    GREETING,
+    {"return": {}},
+    {"event": "MIGRATION", "data": {"status": "active"}, "timestamp": STAMP},
+    {"return": {"status": "active", "ram": RAM}, "id": "__qmp#00000"},
+    {"event": "STOP", "timestamp": STAMP},
+    {"error": {"class": "GenericError", "desc": "no"}, "id": "__qmp#00001"},
 )
+WIRE = b"\n".join(json.dumps(message).encode() for message in MESSAGES)
 
 
 PATIENCE_S = 0.02

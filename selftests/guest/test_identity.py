@@ -32,7 +32,8 @@ def of(xml: str) -> Any:
     root = ET.fromstring(xml)
     element = root.find("./metadata/*")
     text = None if element is None else ET.tostring(element, encoding="unicode")
-    return SimpleNamespace(uuid=root.findtext("./uuid"), metadata=lambda _namespace: text)
+    uuid = root.findtext("./uuid")
+    return SimpleNamespace(name="guest", host="a", uuid=uuid, metadata=lambda _namespace: text)
 
 
 def test_a_domain_that_is_marked_is_owned_by_that_guest_alone() -> None:

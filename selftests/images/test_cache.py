@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import HostError
+from migrate.images import cache
 from migrate.images.cache import build_once
+from migrate.locks import LockedError
+from selftests.helpers import mode_of
 
 
 def file(path: Path) -> None:
@@ -97,4 +101,30 @@ def test_a_cache_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(HostError) as refused:
         build_once(tmp_path / "file" / "thing", folder)
     assert str(tmp_path / "file") in refused.value.tried
-    assert "writable" in refused.value.remedy
+    assert "is no folder" in refused.value.said
+
+
+def test_one_who_waits_for_a_builder_is_told_for_whom_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "BUILD_S", 0.1)
+
+    def build(_beside: Path) -> None:
+        build_once(tmp_path / "thing", folder)
+
+    with pytest.raises(LockedError, match=f"build .*thing: held by process {os.getpid()}"):
+        build_once(tmp_path / "thing", build)
+
+
+def test_a_folder_of_the_cache_is_closed_to_others(tmp_path: Path) -> None:
+    os.umask(0o022)
+    build_once(tmp_path / "roots" / "debian", folder)
+    assert mode_of(tmp_path / "roots") == 0o700
+
+
+def test_a_link_in_the_builders_place_is_removed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / ".thing.part").symlink_to("precious")
+    assert build_once(tmp_path / "thing", folder)
+    assert names(tmp_path) == ["precious", "thing"]
+    assert list((tmp_path / "precious").iterdir()) == []

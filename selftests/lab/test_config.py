@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import ConfigurationError
-from migrate.lab import config
 from migrate.lab.kinds import load_lab
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.nested.config import MachineConfig, NestedConfig
@@ -170,13 +169,6 @@ def test_a_file_that_is_no_toml_is_told_as_such(tmp_path: Path, content: bytes) 
         load_lab(path)
     assert str(path) in str(caught.value)
     assert caught.value.said
-
-
-def test_folders_can_be_moved_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIGRATE_LAB_CACHE", "/somewhere/cache")
-    monkeypatch.setenv("MIGRATE_LAB_STATE", "/somewhere/state")
-    assert config.cache_folder() == Path("/somewhere/cache")
-    assert config.state_folder() == Path("/somewhere/state")
 
 
 def test_every_key_and_every_root_is_in_the_reference() -> None:

@@ -26,9 +26,9 @@ from migrate.lab.state import (
     give_back_huge_pages,
     read_record,
     wait_gone,
-    write_atomically,
     write_record,
 )
+from selftests.helpers import mode_of
 
 
 @pytest.fixture
@@ -112,21 +112,21 @@ def test_where_there_is_no_journal_there_is_no_lab(tmp_path: Path) -> None:
     assert read_record(tmp_path / "none") is None
 
 
-def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(
+def test_nobody_else_can_read_a_labs_journal(tmp_path: Path) -> None:
+    write_record(record(tmp_path / "x"))
+    assert mode_of(tmp_path / "x") == 0o700
+    assert mode_of(tmp_path / "x/lab.json") == 0o600
+
+
+def test_a_journal_that_is_roots_is_told_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "lab.json"
-    write_atomically(path, "old")
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    monkeypatch.undo()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(HostError, match="sudo"):
+        read_record(tmp_path)
 
 
 def test_a_journal_of_another_make_is_refused_not_guessed_at(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_a_fault_that_was_done_is_put_back_and_voids_nothing(
 ) -> None:
     assert void_after(listener, "setup", "precopy", "precopy") == ()
     assert does.count == 0
-    assert [event.name for event in listener.events()] == ["fault: cut-migration-link"]
+    names = [event.name for event in listener.events()]
+    assert names == ["fault: cut-migration-link", "fault over: cut-migration-link"]
 
 
 @pytest.mark.usefixtures("does")

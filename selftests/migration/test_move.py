@@ -88,6 +88,21 @@ def test_what_the_policy_says_is_ordered_at_the_time_limit(
     assert (guest.orders, done.aborted, done.call.ended) == ([order], gave_up, True)
 
 
+@pytest.mark.parametrize(
+    ("then", "order"),
+    [
+        ("abort", "give up the move"),
+        ("suspend", "suspend the guest"),
+        ("postcopy", "switch to post-copy"),
+    ],
+)
+def test_what_is_asked_of_libvirt_is_on_the_axis(then: str, order: str, listener: Listener) -> None:
+    acted(Hung(), listener, moving(on_timeout=then))
+    asked = [event for event in listener.events() if event.name.startswith("order: ")]
+    assert [event.name for event in asked] == ["order: migrate to b", f"order: {order}"]
+    assert {(event.source, event.host) for event in asked} == {("controller", "a")}
+
+
 def test_an_order_that_is_refused_is_a_note_and_the_move_an_attempt(listener: Listener) -> None:
     guest = Hung(refuses="abort")
     move = moving()
@@ -221,7 +236,8 @@ def test_a_fault_lasts_no_longer_than_the_move(
         phases.feed(said("device"))
         assert signals == ["STOP"]
     assert signals == ["STOP", "CONT"]
-    assert "fault over: freeze-guest" not in [event.name for event in listener.events()]
+    names = [event.name for event in listener.events()]
+    assert names == ["fault: freeze-guest", "fault over: freeze-guest"]
 
 
 def test_a_guest_that_is_not_there_can_not_be_frozen(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from migrate.model import Attempt, MachineFacts, MachineState, MachineUse, WorkDone
-from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
+from migrate.report.figure_machines import machine_lanes
 from migrate.report.html import write_report
 from migrate.report.machines import describe, machine_sections
-from migrate.report.table import plain, plain_sections, run_table
+from migrate.report.table import run_table
+from migrate.report.table_text import plain, plain_sections
 from migrate.report.work import work_sections
 from migrate.results.reader import read_run
 from migrate.results.tables import MACHINES, machines_to_parquet
@@ -30,7 +30,7 @@ def attempt(busy: tuple[str, ...] | None, number: int = 1, **fields: object) -> 
 
 def test_a_busy_machine_is_marked_beside_the_figures_and_explained_below() -> None:
     attempts = [attempt((), 1), attempt((REASON,), 2)]
-    text = plain(run_table(synthetic.run(), attempts))
+    text = plain(run_table(synthetic.run(), attempts), width=1000)
     assert "busy machine 1/2" in text.splitlines()[2]
     (line,) = [line for line in text.splitlines() if "cc1plus" in line]
     assert "attempt 2" in line
@@ -78,26 +78,25 @@ def test_the_report_says_it_above_the_picture(tmp_path: Path) -> None:
     hostile = f"{REASON} {synthetic.HOSTILE}"
     writer = synthetic.write_run(tmp_path, [attempt((hostile,))])
     page = write_report(writer.folder).read_text()
-    assert page.index("The machine was busy") < page.index('class="plot"')
+    assert page.index("The machine was busy") < page.index('class="fig"')
     assert "<script>alert(1)" not in page
 
 
 # --- the picture --------------------------------------------------------------------------------
 
 
-def test_a_machine_has_a_lane_that_is_red_where_others_were_in_the_way() -> None:
+def test_a_machine_has_a_lane_that_is_high_and_dark_where_others_were_in_the_way() -> None:
     machine = looks(4, {"idle_s": 0.5, "cpu_some_s": 0.5})
-    drawn = json.loads(figure(FigureData(attempt(()), {}, (), machines=(machine,))))
-    assert "CPUs of controller" in drawn["layout"]["yaxis"]["ticktext"]
-    bars = [bar for bar in drawn["data"] if "by others: 1.50" in str(bar.get("text"))]
-    assert len(bars) == 4
-    assert {bar["fillcolor"] for bar in bars} == {"#d9574a"}
+    (lane,) = machine_lanes(FigureData(attempt(()), {}, (), machines=(machine,)))
+    assert lane.name == "CPUs of controller"
+    bars = [bar for bar in lane.bars if "by others: 1.50" in bar.hover]
+    assert [(bar.kind, bar.level) for bar in bars] == [("busy", 0.75)] * 4
 
 
 def test_many_looks_are_drawn_together() -> None:
     machine = looks(2000, {"idle_s": 1.9})
-    drawn = json.loads(figure(FigureData(attempt(()), {}, (), machines=(machine,))))
-    assert 40 < sum("busy: " in str(bar.get("text")) for bar in drawn["data"]) < 90
+    (lane,) = machine_lanes(FigureData(attempt(()), {}, (), machines=(machine,)))
+    assert 15 < len(lane.bars) <= 24
 
 
 def test_looks_are_read_back_as_they_were_written(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,11 @@ from migrate.model import (
 )
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
+from migrate.report.figure_lanes import report_lanes
 from migrate.report.html import write_report
 from migrate.report.move_details import sections
-from migrate.report.table import plain, plain_sections, run_table
+from migrate.report.table import run_table
+from migrate.report.table_text import plain, plain_sections
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS
 
@@ -383,26 +384,22 @@ def test_a_case_without_an_explained_gap_is_no_zero_beside_one_that_has_it() -> 
     assert re.search(r"^unexplained +10\.0 in 1 of 2$", some, re.MULTILINE)
 
 
-def drawn(of: Attempt) -> dict[str, Any]:
-    return dict(json.loads(figure(FigureData(of, {}, ()))))
-
-
 def test_the_stop_by_stage_has_a_lane_and_no_markup_of_a_guests() -> None:
     dark = span("<b>dark</b>", 30, 42, explained=False)
     hop = HOP.model_copy(update={"stop": (span("memory", 0, 30), dark)})
-    picture = drawn(attempt(inside=(hop,)))
-    lanes = picture["layout"]["yaxis"]["ticktext"]
-    assert lanes == ["phase", "stop by stage", "downtime reported", "guest stall"]
-    told = [str(one.get("text")) for one in picture["data"]]
-    assert "memory on a<br>30.0 ± 0.0 ms" in told
-    assert "unexplained: &lt;b&gt;dark&lt;/b&gt; on a<br>12.0 ± 0.0 ms" in told
+    data = FigureData(attempt(inside=(hop,)), {}, ())
+    lanes = {lane.name: lane for lane in report_lanes(data)}
+    assert list(lanes) == ["phase", "stop by stage", "downtime reported", "guest stall"]
+    first, second = lanes["stop by stage"].bars
+    assert first.hover == "memory on a\n30.0 ± 0.0 ms"
+    assert second.hover == "unexplained: <b>dark</b> on a\n12.0 ± 0.0 ms"
+    assert "unexplained: &lt;b&gt;dark&lt;/b&gt; on a" in figure(data)
+    assert "<b>" not in figure(data)
 
 
 def test_a_stop_without_stages_has_no_lane() -> None:
-    assert (
-        "stop by stage"
-        not in drawn(attempt(inside=(MoveDetails(),)))["layout"]["yaxis"]["ticktext"]
-    )
+    data = FigureData(attempt(inside=(MoveDetails(),)), {}, ())
+    assert "stop by stage" not in [lane.name for lane in report_lanes(data)]
 
 
 def test_show_and_the_report_have_it_and_escape_it(tmp_path: Path) -> None:

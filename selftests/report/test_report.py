@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from migrate.analysis.figures import longest_outage
 from migrate.model import (
     Attempt,
+    Capability,
     Event,
     Expect,
     Gap,
+    HostFacts,
     Mode,
-    PhaseName,
     Policy,
     Problem,
     ReportedFigures,
@@ -29,15 +27,12 @@ from migrate.model import (
     Unmeasured,
     Verdict,
 )
-from migrate.model.recording import Arrivals
-from migrate.report.downsample import downsample, gap_edges, lost_stretches
-from migrate.report.figure import figure
-from migrate.report.figure_data import FigureData, windows
-from migrate.report.figure_lanes import PHASES, labels
-from migrate.report.html import GAPS, headline, write_report
-from migrate.report.ranking import MOST_ROWS_COMPARED
-from migrate.report.table import NO_PHASE, RunTable, attempt_lines, plain, rich, run_table
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED
+from migrate.report.attempt_section import GAPS, headline
+from migrate.report.html import write_report
+from migrate.report.ranking import MOST_ROWS_COMPARED, rank_rows
+from migrate.report.table import NO_PHASE, RunTable, labelled, run_table
+from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell
+from migrate.report.table_text import attempt_lines, plain, rich
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
 from selftests.doubles.synthetic import HOSTILE, MS, STOP
@@ -116,7 +111,7 @@ def test_a_failure_says_which_check_and_an_unmeasured_one_is_no_pass() -> None:
     told = row(
         run_table(synthetic.run(), [*many(count=1), *many(count=1, verdicts=(fail, missing))])
     )
-    assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall unmeasured"
+    assert told["verdict"] == "FAIL 1/2 passed: tcp fail, stall not measured"
     told = row(run_table(synthetic.run(), many(count=1, verdicts=())))
     assert told["verdict"] == "FAIL 0/1 passed: no verdict"
 
@@ -152,16 +147,17 @@ def test_what_lies_within_each_others_error_is_called_indistinguishable() -> Non
         synthetic.attempt(synthetic.case("vhost-user"), number, length_ms=500.0 + number)
         for number in range(1, 6)
     ]
-    (note,) = ranked([*many(), *slow])
-    assert note == (
-        "virtio and vhost-user are indistinguishable in downtime reported; guest stall; total time."
-    )
+    assert ranked([*many(), *slow]) == {
+        "downtime reported": (("virtio", "vhost-user"),),
+        "guest stall": (("virtio", "vhost-user"),),
+        "total time": (("virtio", "vhost-user"),),
+    }
 
 
-def ranked(attempts: list[Attempt]) -> list[str]:
-    """The lines that say which rows can't be told apart."""
-    notes = run_table(synthetic.run(), attempts).notes
-    return [note for note in notes if " are indistinguishable in " in note]
+def ranked(attempts: list[Attempt]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """By column, the rows that can't be told apart."""
+    ranks = rank_rows(labelled(attempts))
+    return {ranked.column.name: ranked.alike for ranked in ranks.columns if ranked.alike}
 
 
 def lengths(mode: Mode, length_ms: float, **fields: Any) -> list[Attempt]:
@@ -181,33 +177,30 @@ def test_five_modes_are_compared_in_sets_and_not_in_ten_pairs() -> None:
         *lengths("hostdev", 900),
         *lengths("failover", 901),
     ]
-    everything, fast, slow = ranked(attempts)
-    assert everything.startswith("virtio, vhost-user, vdpa, hostdev and failover are")
-    assert "downtime reported" in everything
-    assert fast.startswith("virtio, vhost-user and vdpa are")
-    assert slow.startswith("hostdev and failover are")
-    for line in (fast, slow):
-        assert "outage seen, egress; outage seen, ingress" in line
-        assert "switchover, egress" in line
+    sets = ranked(attempts)
+    fast, slow = ("virtio", "vhost-user", "vdpa"), ("hostdev", "failover")
+    assert sets["downtime reported"] == ((*fast, *slow),)
+    for column in ("outage seen, egress", "outage seen, ingress", "switchover, egress"):
+        assert sets[column] == (fast, slow)
 
 
 def test_the_error_of_the_gaps_themselves_counts() -> None:
     """Half a millisecond of spread, but the meter is right to 2 ms only."""
     near, far = lengths("vhost-user", 153.5), lengths("vhost-user", 156)
-    assert "outage seen, egress" in ranked([*lengths("virtio", 150), *near])[0]
-    assert "outage seen, egress" not in "".join(ranked([*lengths("virtio", 150), *far]))
+    assert "outage seen, egress" in ranked([*lengths("virtio", 150), *near])
+    assert "outage seen, egress" not in ranked([*lengths("virtio", 150), *far])
 
 
 def test_an_outage_in_the_floor_is_not_ranked_above_one_that_is_as_short_as_the_floor() -> None:
     short = (synthetic.gap("egress", 0, 2.5),)
     quiet = lengths("virtio", 0, gaps=())
-    assert "outage seen, egress" in ranked([*quiet, *lengths("vhost-user", 0, gaps=short)])[0]
+    assert "outage seen, egress" in ranked([*quiet, *lengths("vhost-user", 0, gaps=short)])
 
 
 def test_an_outage_that_did_not_end_is_not_ranked_below_a_longer_one() -> None:
     cut = Gap(direction="egress", begin_ns=STOP, length_ns=900 * MS, error_ns=0, open_ended=True)
     open_ended = lengths("virtio", 0, gaps=(cut,))
-    assert "outage seen, egress" in ranked([*open_ended, *lengths("vhost-user", 2000)])[0]
+    assert "outage seen, egress" in ranked([*open_ended, *lengths("vhost-user", 2000)])
 
 
 def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> None:
@@ -216,14 +209,14 @@ def test_more_rows_than_a_comparison_has_are_not_compared_and_that_is_said() -> 
         for number in range(MOST_ROWS_COMPARED + 1)
         for turn in range(1, 4)
     ]
-    assert ranked(attempts) == []
+    assert ranked(attempts) == {}
     assert "More than 12 rows are not compared" in run_table(synthetic.run(), attempts).notes[-1]
 
 
 def test_single_attempts_can_not_be_ranked() -> None:
     attempts = [*many(count=1), *many("vhost-user", count=1)]
     assert "can't be ranked" in run_table(synthetic.run(), attempts).notes[-1]
-    assert ranked(attempts) == []
+    assert ranked(attempts) == {}
 
 
 # --- the outage by part -------------------------------------------------------------------------
@@ -309,6 +302,27 @@ def test_a_local_lab_has_no_such_line() -> None:
     assert "silicon" not in plain(run_table(synthetic.run(), many()))
 
 
+def test_whether_guests_were_emulated_is_said_by_what_is_on_record(tmp_path: Path) -> None:
+    def host(name: str, **kvm: Any) -> HostFacts:
+        (fact,) = synthetic.run().hosts[:1]
+        known = (Capability(name="kvm", **kvm),) if kvm else ()
+        return fact.model_copy(update={"host": name, "capabilities": known})
+
+    why = "/dev/kvm opens, but Linux did not boot"
+    able, unable = host("a", able=True), host("b", able=False, reason=why)
+
+    def about(*hosts: HostFacts) -> str:
+        return " ".join(run_table(synthetic.run(hosts=hosts), many()).about)
+
+    assert about(able) == "The guests ran under KVM."
+    assert about(unable).startswith(f"The guests were emulated (QEMU's TCG): {why}.")
+    assert "no figures of a product" in about(unable)
+    assert about(able, unable).startswith("The guests from or to b were emulated")
+    assert about(host("a")) == "Whether the guests were emulated is not on record."
+    page = write_report(synthetic.write_run(tmp_path, many(), hosts=(unable,)).folder).read_text()
+    assert "The guests were emulated (QEMU&#39;s TCG)" in page
+
+
 def test_what_a_backend_says_of_every_attempt_is_one_line_and_of_some_names_them() -> None:
     svq = "shadow virtqueues all the time"
     ended = "target had no VF: ends on the standby"
@@ -331,7 +345,23 @@ def test_five_modes_fit_a_terminal(width: int) -> None:
     lines = shown(of, width).splitlines()
     assert sum("switchover, egress, ms" in line for line in lines) == (width == 160)
     assert max(map(len, lines)) <= width
-    assert len(plain(of).partition("\n\n")[2].splitlines()[2]) <= 160
+
+
+@pytest.mark.parametrize("width", [90, 100, 120])
+def test_for_a_pipe_five_modes_fit_a_line_and_no_word_is_broken(width: int) -> None:
+    modes: list[Mode] = ["virtio", "vhost-user", "vdpa", "hostdev"]
+    attempts = [one for mode in modes for one in lengths(mode, 1500)]
+    of = run_table(synthetic.run(), [*attempts, *(synthetic.failover(n) for n in range(1, 6))])
+    text = plain(of, width)
+    tables = text[: text.index("synthetic-vdpa: not here")]
+    assert max(map(len, tables.splitlines())) <= width
+    words = set(re.split(r"\s+|(?<=\.\.)", tables))
+    for grid in (of, of.parts):
+        for cell in (*map(Cell, grid.heads), *(cell for row in grid.rows for cell in row)):
+            assert words.issuperset(re.split(r"\s+|(?<=\.\.)", cell.line()))
+    (line,) = [line for line in text.splitlines() if "guest stall (all rows)" in line]
+    assert line.startswith("Also too close to rank: ")
+    assert "indistinguishable" not in text
 
 
 def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
@@ -344,7 +374,7 @@ def test_a_case_that_is_not_here_is_one_line_with_its_remedy() -> None:
 
 def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
     of = run_table(synthetic.run(), [*many(), *many("vhost-user")])
-    lines = plain(of).splitlines()
+    lines = plain(of, width=1000).splitlines()
     starts = [lines[0].index(head) for head in of.heads]
     for line, cells in zip(lines[2:], of.rows, strict=False):
         for start, cell in zip(starts, cells, strict=True):
@@ -372,196 +402,6 @@ def test_no_control_character_reaches_a_terminal() -> None:
         assert "\x1b" not in shown
         assert "\x00" not in shown
         assert "[bold]x[/bold]" in shown
-
-
-# --- thinning -----------------------------------------------------------------------------------
-
-
-def test_downsampling_keeps_every_edge_of_a_gap_and_every_extreme() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    log = synthetic.logs(attempt)["egress"]
-    gaps = tuple(gap for gap in attempt.gaps or () if gap.direction == "egress")
-    delay = (log.received_ns - log.sent_ns) / 1e6
-    rows = downsample(log.sent_ns / 1e6, delay, gap_edges(log, gaps), 400)
-    assert len(rows) < 700 < len(log)
-    assert np.all(np.diff(log.sent_ns[rows]) > 0)
-    assert {int(delay.argmin()), int(delay.argmax())} <= set(rows.tolist())
-    before = np.flatnonzero(log.sent_ns <= gaps[0].begin_ns)[-1]
-    after = np.flatnonzero(log.sent_ns >= gaps[0].begin_ns + gaps[0].length_ns)[0]
-    assert {int(before), int(after)} <= set(rows.tolist())
-
-
-def test_few_points_and_none_are_left_alone() -> None:
-    none = np.empty(0, dtype=np.int64)
-    assert len(downsample(none.astype(float), none.astype(float), none, 10)) == 0
-    assert downsample(np.array([2.0, 1.0]), np.zeros(2), none, 10).tolist() == [1, 0]
-    assert len(gap_edges(Arrivals.empty(), ())) == 0
-
-
-def test_what_never_arrived_is_drawn_where_it_was_sent() -> None:
-    seq = np.array([0, 1, 5, 6])
-    log = Arrivals(seq, seq * MS, seq * MS + 5)
-    assert lost_stretches(log) == [(2.0 * MS, 4.0 * MS)]
-    assert lost_stretches(Arrivals.empty()) == []
-
-
-# --- the picture --------------------------------------------------------------------------------
-
-
-def picture(attempt: Attempt, **fields: Any) -> dict[str, Any]:
-    seen = FigureData(attempt, synthetic.logs(attempt), synthetic.samples(), **fields)
-    return dict(json.loads(figure(seen)))
-
-
-def words(drawn: dict[str, Any]) -> str:
-    return json.dumps([note["text"] for note in drawn["layout"]["annotations"]])
-
-
-def test_the_picture_tells_gaps_with_errors_downtime_and_phases() -> None:
-    said = words(picture(synthetic.attempt(synthetic.case())))
-    for wanted in ("150.0 \\u00b1 2.0 ms", "810.0 \\u00b1 2.0 ms", "61.0 ms", "62.0 \\u00b1 1.0"):
-        assert wanted in said
-    for phase in ("precopy 1", "precopy 3", "stopped", "announce"):
-        assert phase in said
-
-
-def test_the_zero_of_the_picture_is_the_stop() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    drawn = picture(attempt)
-    assert "first stop" in drawn["layout"]["xaxis4"]["title"]["text"]
-    gaps = [shape for shape in drawn["layout"]["shapes"] if shape["line"].get("color") == "#d55e00"]
-    assert [(shape["x0"], shape["x1"]) for shape in gaps] == [(-5.0, 145.0), (-3.0, 807.0)]
-
-
-def failover_picture(**fields: Any) -> dict[str, Any]:
-    attempt = synthetic.failover()
-    seen = FigureData(
-        attempt, synthetic.logs(attempt), (), **({"events": synthetic.carried()} | fields)
-    )
-    return dict(json.loads(figure(seen)))
-
-
-def heights(drawn: dict[str, Any]) -> dict[str, float]:
-    axis = drawn["layout"]["yaxis"]
-    return dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
-
-
-def test_the_primary_and_the_carrier_of_the_traffic_have_lanes_of_their_own() -> None:
-    drawn = failover_picture()
-    at = heights(drawn)
-    assert list(at) == [
-        "phase",
-        "primary",
-        "traffic goes over",
-        "downtime reported",
-        "guest stall",
-    ]
-    assert list(at.values()) == [4, 3, 2, 1, 0]
-    written = {note["text"].strip(): note["y"] for note in drawn["layout"]["annotations"]}
-    assert written["standby"] == written["replug"] == at["primary"]
-    assert written["eth2 (igbvf)"] == written["eth1 (virtio_net)"] == at["traffic goes over"]
-    assert written["wait-unplug"] > at["phase"]
-
-
-def test_each_carrier_lasts_until_the_next_one_and_the_last_to_the_end() -> None:
-    drawn = failover_picture()
-    bars = [
-        (one["text"].partition("<br>")[0], min(one["x"]), max(one["x"]))
-        for one in drawn["data"]
-        if "begin ±" in str(one.get("text"))
-    ]
-    assert bars == [
-        ("eth2 (igbvf)", -3000, -790),
-        ("eth1 (virtio_net)", -790, 1200),
-        ("eth2 (igbvf)", 1200, 2499),
-    ]
-
-
-def test_a_carrier_that_is_taken_out_carries_until_then() -> None:
-    first, *rest = synthetic.carried()
-    gone = first.model_copy(update={"name": "lower-gone", "at_ns": rest[0].at_ns - 500 * MS})
-    drawn = failover_picture(events=[first, gone, *rest])
-    ends = [max(one["x"]) for one in drawn["data"] if "begin ±" in str(one.get("text"))]
-    assert ends == [-1290, 1200, 2499]
-
-
-def test_a_move_without_a_primary_has_no_lane_for_it() -> None:
-    lanes = ["phase", "downtime reported", "guest stall"]
-    assert list(heights(picture(synthetic.attempt(synthetic.case())))) == lanes
-    assert "primary" in heights(failover_picture(events=()))
-    assert "traffic goes over" not in heights(failover_picture(events=()))
-
-
-def test_the_name_of_a_device_comes_from_the_guest_and_is_no_markup() -> None:
-    (event, *_) = synthetic.carried()
-    hostile = event.model_copy(update={"data": {"device": "<b>x</b>", "driver": "<a href=x>"}})
-    said = json.dumps(failover_picture(events=[hostile]))
-    assert "<a href" not in said
-    assert "&lt;b&gt;x&lt;/b&gt; (&lt;a href=x&gt;)" in said
-
-
-def test_every_phase_has_a_colour() -> None:
-    assert set(PHASES) == set(get_args(PhaseName))
-
-
-def test_of_many_gaps_all_are_shaded_and_the_longest_labelled() -> None:
-    gaps = [synthetic.gap("egress", 10.0 * number, number / 100) for number in range(1, 501)]
-    drawn = picture(synthetic.attempt(synthetic.case(), gaps=gaps))
-    shaded = [s for s in drawn["layout"]["shapes"] if s["line"].get("color") == "#d55e00"]
-    assert len(shaded) == 500
-    said = words(drawn)
-    assert "5.0 \\u00b1" in said
-    assert "4.4 \\u00b1 2.0" in said
-    assert "4.3 \\u00b1 2.0" not in said
-
-
-def test_without_a_stop_the_zero_is_the_begin() -> None:
-    drawn = picture(synthetic.attempt(synthetic.case(), phases=(), outcome="failed"))
-    assert "begin of the attempt" in drawn["layout"]["xaxis4"]["title"]["text"]
-
-
-def test_an_attempt_without_measurements_still_has_a_figure() -> None:
-    attempt = synthetic.attempt(
-        synthetic.case(), phases=(), gaps=None, stalls=None, floor=None, reported=ReportedFigures()
-    )
-    said = words(dict(json.loads(figure(FigureData(attempt, {}, ())))))
-    assert said.count("not measured") == 4
-    assert said.count("not reported") == 1
-
-
-def test_a_stream_that_never_starts_says_that_nothing_arrived() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    seen = FigureData(attempt, {"egress": Arrivals.empty()}, ())
-    assert "nothing arrived" in words(dict(json.loads(figure(seen))))
-
-
-def test_no_name_of_a_phase_hides_another() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    seen = FigureData(attempt, {}, ())
-    _, move, _ = windows(seen)
-    per_letter = 7 * (move[1] - move[0]) / 1000
-    ends: dict[int, float] = {}
-    for x, level, text in labels(seen, move):
-        assert ends.get(level, -np.inf) <= x
-        ends[level] = x + per_letter * len(text)
-
-
-def test_the_window_around_the_stop_is_close_and_lies_within_all_of_it() -> None:
-    attempt = synthetic.attempt(synthetic.case())
-    whole, move, stop = windows(FigureData(attempt, synthetic.logs(attempt), ()))
-    assert whole[0] <= move[0] < stop[0] < 0 < stop[1] < move[1] <= whole[1]
-    failed = synthetic.attempt(synthetic.case(), phases=(), gaps=())
-    whole, move, stop = windows(FigureData(failed, {}, ()))
-    assert stop == move
-
-
-def test_points_are_downsampled_and_the_legend_says_so() -> None:
-    drawn = picture(synthetic.attempt(synthetic.case()), points=400)
-    (trace,) = [one for one in drawn["data"] if str(one.get("name")).startswith("ingress:")]
-    said = re.fullmatch(r"ingress: (\d+) of (\d+) packets", trace["name"])
-    assert said is not None
-    raw = base64.b64decode(trace["y"]["bdata"])
-    assert len(raw) // 4 == int(said[1]) < int(said[2])
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -605,10 +445,11 @@ def test_the_page_is_one_file_that_loads_nothing_and_runs_nothing_of_a_guests(
 ) -> None:
     text = write_report(hostile_run(tmp_path).folder).read_text()
     page = Page(text)
-    assert page.loads == []
+    assert page.loads
+    assert all(address.startswith("#") for address in page.loads)
     assert page.handlers == []
     assert "img" not in page.tags
-    assert page.tags.count("script") == 3
+    assert page.tags.count("script") == 2
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
 
@@ -625,10 +466,10 @@ def test_the_page_tells_the_outcome_the_table_and_the_evidence(tmp_path: Path) -
     text = write_report(writer.folder).read_text()
     for wanted in (
         "2 of 3 attempts passed",
-        "cut off: synthetic-virtio/4",
+        '>cut off</span></td><td>synthetic-virtio</td><td class="numbers">4</td>',
         "2/3 passed: tcp fail",
         "2 died",
-        'href="#synthetic-virtio/3" class="fail"',
+        '<td class="numbers"><a href="#synthetic-virtio/3">3</a></td>',
         "no vDPA management device",
         "qemu 10.0.2",
         "logs/alpha-qemu.log",
@@ -644,7 +485,7 @@ def test_the_page_lists_gaps_with_their_parts_and_what_the_backend_said(tmp_path
     assert "failover, every attempt: net_failover" in text
     assert "6 gaps" in text
     for part, phases in (("start", "wait-unplug, standby"), ("tail", "announce, replug")):
-        assert re.search(rf"<td>egress</td><td>{part}</td>.*<td>{phases}</td>", text)
+        assert re.search(rf"<td><b>egress</b></td><td><b>{part}</b></td>.*<td>{phases}</td>", text)
 
 
 def test_of_very_many_gaps_the_page_says_how_many_it_leaves_out(tmp_path: Path) -> None:
@@ -663,13 +504,7 @@ def test_a_run_without_attempts_is_no_pass(tmp_path: Path) -> None:
 
 def test_a_report_of_ten_attempts_stays_small(tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [*many(), *many("vhost-user")])
-    assert write_report(writer.folder).stat().st_size < 8_000_000
-
-
-def test_the_figures_in_the_page_are_whole_json(tmp_path: Path) -> None:
-    text = write_report(synthetic.write_run(tmp_path, many(count=2)).folder).read_text()
-    found = re.findall(r'<script type="application/json" id="figure-\d+">(.*?)</script>', text)
-    assert [set(json.loads(one)) for one in found] == [{"data", "layout"}] * 2
+    assert write_report(writer.folder).stat().st_size < 10 * 60_000
 
 
 def test_the_headline_says_what_was_not_measured_and_what_failed() -> None:

@@ -11,13 +11,16 @@ from migrate.model import (
     Expect,
     GapExplanation,
     Loss,
+    Mode,
     Problem,
     Span,
     Unmeasured,
+    Verdict,
     Workload,
 )
-from migrate.report.html import headline
-from migrate.report.ranking import ranking_notes
+from migrate.report.answer import answers, too_close_line
+from migrate.report.attempt_section import headline
+from migrate.report.ranking import RowRanks, rank_rows
 from migrate.report.table import RunTable, run_table
 from migrate.report.table_model import NOT_COUNTED
 from selftests.doubles import synthetic
@@ -125,26 +128,113 @@ def modes(attempts: int, **of_second: Any) -> dict[str, list[Attempt]]:
     }
 
 
+def alike(ranks: RowRanks, name: str) -> tuple[tuple[str, ...], ...]:
+    column = ranks.column(name)
+    assert column is not None
+    return column.alike
+
+
+def letters(ranks: RowRanks, name: str) -> dict[str, str]:
+    column = ranks.column(name)
+    assert column is not None
+    return dict(column.letters)
+
+
 def test_with_three_attempts_nothing_is_ranked_and_that_is_said() -> None:
-    first, alike, *_ = ranking_notes(modes(3))
-    assert first == (
+    ranks = rank_rows(modes(3))
+    assert ranks.limits == (
         "With 3 attempts a row nothing can be ranked, however far apart it is: "
-        "2 rows take at least 4 attempts each."
+        "2 rows take at least 4 attempts each.",
     )
-    assert "outage seen, egress" in alike
+    assert alike(ranks, "outage seen, egress") == (("a", "b"),)
+    assert answers(modes(3), ranks)[0] == (
+        "Outage, guest to peer (egress): a 152 ms, b 902 ms: "
+        "too close to rank with 3 attempts each."
+    )
 
 
 def test_with_five_what_is_far_apart_is_ranked() -> None:
-    alike, level = ranking_notes(modes(5))
-    assert "outage seen, egress" not in alike
-    assert "downtime reported" in alike
-    assert "5 %" in level
+    ranks = rank_rows(modes(5))
+    assert alike(ranks, "outage seen, egress") == ()
+    assert letters(ranks, "outage seen, egress") == {}
+    assert letters(ranks, "downtime reported") == {"a": "a", "b": "a"}
+    egress, ingress, downtime = answers(modes(5), ranks)
+    assert egress == "Outage, guest to peer (egress): a 153 ms < b 903 ms."
+    assert ingress == "Outage, peer to guest (ingress): a 813 ms < b 1563 ms."
+    assert downtime == (
+        "Downtime reported: a 63.0 ms, b 63.0 ms: too close to rank with 5 attempts each."
+    )
+
+
+def test_all_that_is_too_close_besides_is_one_line() -> None:
+    line = too_close_line(rank_rows(modes(5)))
+    assert line == "Also too close to rank: guest stall (all rows); total time (all rows)."
 
 
 def test_rows_that_must_not_be_compared_are_not_ranked_and_the_reason_is_said() -> None:
-    reason, *notes = ranking_notes(modes(5, workload=Workload(interval_us=10_000)))
-    assert reason == "a and b can't be ranked: their packets were sent every 1 ms and 10 ms."
-    assert not any(" are indistinguishable in " in note for note in notes)
+    groups = modes(5, workload=Workload(interval_us=10_000))
+    ranks = rank_rows(groups)
+    assert ranks.limits == (
+        "a and b can't be ranked: their packets were sent every 1 ms and 10 ms.",
+    )
+    assert not any(column.alike for column in ranks.columns)
+    assert answers(groups, ranks)[0].endswith(": not all of them can be ranked.")
+
+
+def test_of_one_row_the_answer_is_its_medians() -> None:
+    groups = {"virtio": egress(100, 110, 120)}
+    assert answers(groups, rank_rows(groups)) == (
+        "Outage, guest to peer (egress): 110 ms, the median of 3 attempts.",
+        "Outage, peer to guest (ingress): in the floor, the median of 3 attempts.",
+        "Downtime reported: 62.0 ms, the median of 3 attempts.",
+    )
+
+
+def test_rows_with_too_few_attempts_are_not_ranked_and_have_no_letter() -> None:
+    groups = {**modes(5), "c": egress(160.0)}
+    ranks = rank_rows(groups)
+    assert answers(groups, ranks)[0] == (
+        "Outage, guest to peer (egress): a 153 ms, c 160 ms, b 903 ms: not ranked, "
+        "with 1 to 5 attempts."
+    )
+    assert letters(ranks, "downtime reported") == {"a": "a", "b": "a"}
+
+
+def row_of(length: float, mode: Mode = "virtio") -> list[Attempt]:
+    return [
+        synthetic.attempt(synthetic.case(mode), number, length_ms=length + number / 5)
+        for number in range(1, 6)
+    ]
+
+
+def test_sets_that_are_too_close_are_told_in_their_order() -> None:
+    groups = {"a": row_of(900), "b": row_of(151), "c": row_of(150), "d": row_of(901)}
+    ranks = rank_rows(groups)
+    assert answers(groups, ranks)[0] == (
+        "Outage, guest to peer (egress): c 151 ms, b 152 ms (too close to rank) < "
+        "a 901 ms, d 902 ms (too close to rank)."
+    )
+    assert letters(ranks, "outage seen, egress") == {"c": "a", "b": "a", "a": "b", "d": "b"}
+
+
+def test_of_many_rows_the_answer_names_the_ends() -> None:
+    groups = {f"row{number}": row_of(100.0 + number) for number in range(7)}
+    assert answers(groups, rank_rows(groups))[0] == (
+        "Outage, guest to peer (egress): from row0 101 ms to row6 107 ms, 7 rows: "
+        "too close to rank with 5 attempts each."
+    )
+
+
+def test_a_verdict_that_failed_shows_its_numbers() -> None:
+    fail = Verdict(check="outage.egress", result="fail", measured="138.0", limit="5", unit="ms")
+    share = Verdict(
+        check="downtime.explained", result="fail", measured="0.400", limit="0.9", unit="share"
+    )
+    attempts = [synthetic.attempt(synthetic.case(), n, verdicts=(fail, share)) for n in (1, 2)]
+    assert row(attempts)["verdict"] == (
+        "FAIL 0/2 passed: outage.egress 138.0 ms against at most 5 ms (2 times), "
+        "downtime.explained 0.400 against at least 0.9 share (2 times)"
+    )
 
 
 # --- where the outage went ------------------------------------------------------------------------

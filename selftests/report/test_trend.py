@@ -442,7 +442,8 @@ def test_hostile_words_stay_words(tmp_path: Path, migrate_lab: Command) -> None:
     page = render(found)
     assert "<script>alert" not in page
     assert "<img src=x" not in page
-    assert page.count("</script>") == 2 + len(found.series)
+    assert "</script>" not in page
+    assert "\x1b" not in page
     page_file = tmp_path / "trend.html"
     ended = migrate_lab("trend", "--results", tmp_path, "--html", page_file)
     assert (ended.status, ended.out) == (0, f"{page_file}\n")
@@ -454,7 +455,8 @@ def test_a_page_loads_nothing_and_has_the_table(tmp_path: Path) -> None:
     a_run(tmp_path, 2, 200, qemu="11.1.3")
     page = render(asked(tmp_path))
     assert "host alpha: qemu 10.0.2 → 11.1.3" in page
-    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert "default-src 'none'" in page
+    assert "script" not in page
     assert 'src="http' not in page
     assert "No attempt in the store" in render(asked(tmp_path, case="nothing"))
 

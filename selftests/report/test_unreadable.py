@@ -14,6 +14,7 @@ from migrate.cli.main import cli
 from migrate.cli.output import with_unreadable
 from migrate.model import SCHEMA
 from migrate.report.readers import write_readers
+from migrate.report.table import run_table
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
 from selftests.doubles import synthetic
@@ -74,7 +75,10 @@ def test_the_table_names_it_and_its_case_did_not_pass(run: Path) -> None:
     shown = command(run, "show")
     assert shown.exit_code == 0, shown.output
     assert f"{NAME}: could not be read, and is no pass: read " in shown.output
-    assert "FAIL 2/3 passed: 1 can't be read" in shown.output
+    read = read_run(run)
+    table = run_table(read.run, [one.attempt for one in read.attempts], read.unreadable)
+    assert table.rows[0][-1].line() == "FAIL 2/3 passed: 1 can't be read"
+    assert "FAIL" in shown.output
     assert "153" not in shown.output
     (lost,) = json.loads(command(run, "show", "--json").output)["unreadable"]
     assert lost["attempt"] == NAME
@@ -84,9 +88,12 @@ def test_page_and_junit_are_made_and_are_not_green(run: Path) -> None:
     record = read_run(run)
     attempts = [one.attempt for one in record.attempts]
     page = write_readers(RunWriter(run, record.run), attempts).read_text()
-    assert f"could not be read: {NAME}" in page
-    assert '<span class="badge pass">PASS</span>2 of' not in page
-    assert '<span class="badge fail">FAIL</span>2 of 2 attempts passed' in page
+    assert (
+        '<span class="badge ">FAIL</span> 2 of 2 attempts passed, 1 that can&#39;t be read' in page
+    )
+    assert ">PASS</span> 2 of" not in page
+    case_id, number = NAME.split("/")
+    assert f'>unreadable</span></td><td>{case_id}</td><td class="numbers">{number}</td>' in page
     (error,) = ET.parse(run / "junit.xml").getroot().iter("error")
     assert "could not be read" in error.get("message", "")
 

@@ -47,7 +47,9 @@ def pruned(root: Path, keep: KeepRule = ALL, **how: Any) -> list[PruneResult]:
 
 
 def files(root: Path) -> dict[str, int]:
-    return {str(p.relative_to(root)): p.stat().st_size for p in root.rglob("*") if p.is_file()}
+    """Sizes by name; locks are none of what a run keeps."""
+    paths = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(root)): path.stat().st_size for path in paths}
 
 
 def test_what_is_large_goes_and_what_counts_stays(tmp_path: Path) -> None:

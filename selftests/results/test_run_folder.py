@@ -95,7 +95,7 @@ def test_all_is_readable_by_others_whatever_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     paths = [folder, *folder.rglob("*")]
     for path in paths:
-        wanted = 0o755 if path.is_dir() else 0o644
+        wanted = 0o755 if path.is_dir() else 0o600 if path.suffix == ".lock" else 0o644
         assert stat.S_IMODE(path.stat().st_mode) == wanted, path
     assert not [path for path in paths if path.name.endswith(".part")]
 

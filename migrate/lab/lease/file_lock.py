@@ -8,7 +8,6 @@ Between controllers a coordinator keeps it as well, if the lab names one:
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -18,16 +17,11 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
-
-from migrate.clock import Deadline, now_ns
-from migrate.errors import HostError, extra
+from migrate.clock import Deadline
+from migrate.errors import extra
+from migrate.files import make_private
 from migrate.lab.api import Host, Lab
-
-LOGGER = logging.getLogger(__name__)
-
-REPEAT_S = 30.0
-"""Between two messages of one who waits."""
+from migrate.locks import file_lock
 
 
 class Lease(Protocol):
@@ -107,10 +101,6 @@ def reserve_hosts(
         yield lease
 
 
-class BusyError(HostError):
-    """Another job held the host until the deadline."""
-
-
 @contextmanager
 def lock_hosts(
     folder: Path,
@@ -119,7 +109,11 @@ def lock_hosts(
     *,
     job: str = "",
 ) -> Iterator[None]:
-    """Hold ``hosts`` while the block runs; waits until the deadline, and says for whom."""
+    """Hold ``hosts`` while the block runs; waits until the deadline, and says for whom.
+
+    LockedError at the deadline; HostError where others can reach ``folder``.
+    """
+    make_private(folder)
     with ExitStack() as stack:
         for host in sorted(set(hosts)):  # one order for all: no two wait for each other
             stack.enter_context(_one(folder, host, deadline, job))
@@ -128,45 +122,8 @@ def lock_hosts(
 
 @contextmanager
 def _one(folder: Path, host: str, deadline: Deadline, job: str) -> Iterator[None]:
-    file = quote(host, safe="")
-    lock = FileLock(folder / f"{file}.lease")
-    holder_file = folder / f"{file}.holder"
-    _acquire(lock, holder_file, host, deadline)
-    try:
-        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        holder_file.write_text(f"{holder(job)}, since {since}\n")
+    since = datetime.now(UTC).strftime("since %Y-%m-%d %H:%M:%S UTC")
+    note = f"for {job}, {since}" if job else since
+    path = folder / f"{quote(host, safe='')}.lease"
+    with file_lock(path, deadline, "lease the host", note=note, host=host):
         yield
-    finally:
-        holder_file.unlink(missing_ok=True)
-        lock.release()
-
-
-def _acquire(
-    lock: FileLock,
-    holder_file: Path,
-    host: str,
-    deadline: Deadline,
-) -> None:
-    began_ns = now_ns()
-    wait_s = 0.0
-    while True:
-        try:
-            lock.acquire(timeout=wait_s)
-        except Timeout as error:
-            if deadline.passed():
-                said = f"held by {_text(holder_file)} until the deadline"
-                raise BusyError("lease the host", host=host, said=said) from error
-        else:
-            return
-        waited_s = (now_ns() - began_ns) / 1e9
-        LOGGER.info(
-            "waiting for host %s, held by %s; %.0f s so far", host, _text(holder_file), waited_s
-        )
-        wait_s = min(deadline.left(), REPEAT_S)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip() or "another job"
-    except FileNotFoundError:
-        return "another job"

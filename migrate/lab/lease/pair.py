@@ -10,13 +10,13 @@ from migrate.clock import Deadline, until
 from migrate.errors import HostError
 from migrate.lab.api import Host, Lab
 from migrate.lab.lease.file_lock import (
-    BusyError,
     Lease,
     lease_hosts,
     lease_key,
     lock_hosts,
     reserve_hosts,
 )
+from migrate.locks import LockedError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _first_free(
             keys = [lease_key(host) for host in pair]
             try:
                 leases.enter_context(lock_hosts(lab.leases, keys, Deadline.after(0), job=job))
-            except BusyError as busy:
+            except LockedError as busy:
                 if first_time:
                     holders[f"waiting for host {busy.host}, {busy.said}"] = None
             else:

@@ -11,11 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from migrate.clock import Deadline
-from migrate.drivers.shell import run
 from migrate.errors import HostError
 from migrate.lab import namespaces, state
 from migrate.lab.config import cache_folder, state_folder
-from migrate.lab.fabric import PREFIX, FabricLab, ip_batch, make_fabric
+from migrate.lab.fabric import (
+    PREFIX,
+    FabricLab,
+    bridge,
+    ip_batch,
+    make_fabric,
+    make_namespace,
+)
 from migrate.lab.fabric_kind import FabricKind
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.namespaces import NamespaceHost
@@ -118,24 +124,22 @@ def _network(record: LabRecord) -> None:
     make_fabric(record, (DATA_BRIDGE, "mig"), deadline)
     uplinks = (("data", DATA_BRIDGE), ("ovs", DATA_BRIDGE), ("mig", "mig"))
     for host in record.hosts:
-        run(["ip", "netns", "add", host.namespace], deadline)
+        make_namespace(host.namespace, deadline, MIGRATION_LINK)
         ports = [
             line
-            for uplink, bridge in uplinks
+            for uplink, network in uplinks
             for line in (
                 f"link add {host.name}-{uplink} type veth peer up-{uplink} netns {host.namespace}",
-                f"link set {host.name}-{uplink} master {bridge} up",
+                f"link set {host.name}-{uplink} master {network} up",
             )
         ]
         ip_batch(record.fabric, ports, deadline)
         ip_batch(
             host.namespace,
             [
-                "link set lo up",
-                f"link add {DATA_BRIDGE} type bridge",
-                f"link set {DATA_BRIDGE} up",
+                *bridge(DATA_BRIDGE),
                 f"link set up-data master {DATA_BRIDGE} up",
-                f"link set {OVS_UPLINK} up",
+                f"link set {OVS_UPLINK} arp off up",
                 f"addr add {host.address}/{PREFIX} dev {MIGRATION_LINK}",
                 f"link set {MIGRATION_LINK} up",
             ],

@@ -18,6 +18,12 @@ for word in $(cat /proc/cmdline); do
     esac
 done
 hostname "$name"
+# libvirt and what it starts listen where the other hosts send guests; the controller has a way there
+# by the management network. ssh is for the controller alone.
+echo "listen_addr = \"10.78.0.$number\"" >>/etc/libvirt/libvirtd.conf
+echo "migration_address = \"10.78.0.$number\"" >>/etc/libvirt/qemu.conf
+echo "ListenAddress 10.79.0.$number" >>/etc/ssh/sshd_config
+sh /usr/sbin/own-addresses mgmt up-mig
 ip link set lo up
 for path in /sys/class/net/*; do
     read -r mac <"$path/address"
@@ -35,12 +41,12 @@ addr add 10.79.0.$number/24 dev mgmt
 link set mgmt up
 addr add 10.78.0.$number/24 dev up-mig
 link set up-mig up
-link add data type bridge
-link set data up
+link add data type bridge mcast_snooping 0
+link set data arp off up
 link set up-data master data up
-link set up-ovs up
+link set up-ovs arp off up
 END
-[ ! -e /sys/class/net/up-pf ] || ip link set up-pf up
+[ ! -e /sys/class/net/up-pf ] || ip link set up-pf arp off up
 libvirtd --daemon --listen --timeout 0
 /usr/sbin/sshd
 echo "migrate-lab: init reached"

@@ -15,6 +15,7 @@ from migrate.drivers.shell import run
 from migrate.drivers.ssh_address import key_pair
 from migrate.images.cache import build_once, digest
 from migrate.images.kernel import cpio
+from migrate.lab.fabric import own_addresses
 from migrate.lab.namespaces import LIBVIRTD, QEMU
 from migrate.lab.nested.kernel import OPTIONS, MachineKernel, ensure_machine_kernel
 from migrate.lab.rootfs import ensure_root
@@ -77,7 +78,8 @@ def ensure_machine_image(root: str, cache: Path) -> MachineImage:
         making = pool.submit(ensure_root, root, cache)
         kernel = ensure_machine_kernel(cache)
         folder = making.result()
-    texts = [_text("host_init.sh"), _text("host_initramfs.sh"), LIBVIRTD, QEMU_NESTED, SSHD]
+    scripts = [_text("host_init.sh"), _text("host_initramfs.sh"), own_addresses()]
+    texts = [*scripts, LIBVIRTD, QEMU_NESTED, SSHD]
     key = digest(BUILDER, folder.name, kernel.folder.name, *texts, *LEFT_OUT)
 
     def build(beside: Path) -> None:
@@ -110,7 +112,8 @@ def _initramfs(kernel: MachineKernel, host_private: str, public: str) -> bytes:
     order = "".join(f"{name} {OPTIONS.get(name, '')}".strip() + "\n" for name in modules)
     own = {
         "usr/sbin/lab-init": _text("host_init.sh"),
-        "etc/libvirt/libvirtd.conf": LIBVIRTD.replace('host_uuid = "{uuid}"\n', ""),
+        "usr/sbin/own-addresses": own_addresses(),
+        "etc/libvirt/libvirtd.conf": LIBVIRTD,
         "etc/libvirt/qemu.conf": QEMU_NESTED,
         "etc/ssh/sshd_config": SSHD,
         "etc/ssh/lab_host_key": host_private,

@@ -19,12 +19,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
 from migrate.drivers.ssh_address import Address
 from migrate.errors import HostError
+from migrate.files import make_private
 from migrate.images.cache import build_once, digest
 from migrate.images.initramfs import ensure_image
 from migrate.lab import kvm_boot, namespaces, state
@@ -48,6 +47,7 @@ from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import DATA_BRIDGE, Resources
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import HostRecord, LabRecord
+from migrate.locks import BUILD_S, file_lock
 
 LOGGER = logging.getLogger(__name__)
 
@@ -191,8 +191,8 @@ def _remote(host: HostRecord, record: LabRecord, power: MachinePower) -> RemoteH
     )
     resources = Resources(pf="up-pf", vdpa=(f"pci/{VDPA_SLOT}", "vdpasim_net"))
     reach = Reach(
-        libvirt=f"qemu+tcp://{address.ip}/system",
-        # TCP without authentication, on a network that exists inside the lab only.
+        # TCP without authentication, on networks inside the lab only, which no guest is on.
+        libvirt=f"qemu+tcp://{host.address}/system",
         libvirt_target=f"qemu+tcp://{host.address}/system",
         program=str(probe),
     )
@@ -228,12 +228,14 @@ def make(_config: NestedConfig, record: LabRecord) -> LabRecord:
 
 def _network(record: LabRecord) -> None:
     deadline = Deadline.after(20)
-    make_fabric(record, NETWORKS, deadline)
+    make_fabric(record, NETWORKS, deadline, "mgmt")
     lines = ["link set mgmt arp on", f"addr add {CONTROLLER} dev mgmt"]
     for host in record.hosts:
         for tap, bridge in taps(host.name, _config(record, host.name)):
             lines += [f"tuntap add {tap} mode tap", f"link set {tap} master {bridge} up"]
-    ip_batch(record.fabric, lines, deadline)
+    # What listens for the other hosts is the controller's, too, and goes on when their link is cut.
+    routes = [f"route add {host.address} via 10.79.0.{host.number}" for host in record.hosts]
+    ip_batch(record.fabric, [*lines, *routes], deadline)
 
 
 def _config(record: LabRecord, host: str) -> MachineConfig:
@@ -275,7 +277,9 @@ def _start(lab: NestedLab, machines: Sequence[Machine]) -> None:
     Labs of the same machines start one after the other: at once they would be too slow to answer.
     """
     states = _states(lab, machines)
-    with FileLock(states.with_suffix(".lock")):
+    make_private(states.parent)
+    lock = states.with_suffix(".lock")
+    with file_lock(lock, Deadline.after(BUILD_S), "start the machines of a nested lab"):
         if states.is_dir() and _restore_all(lab, machines, states):
             return
         if machines[0].accelerator == "tcg":

@@ -42,6 +42,14 @@ class RackPeer(Value):
     ssh: Ssh
     interface: str = Field(pattern=r"^[\w.:-]{1,15}$")
     address: IPv4Address
+    namespace: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
+    """The network namespace of that host (`ip netns`) in which the interface is, so that guests
+    reach nothing else of it; None: its own, with all that listens there."""
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What the arguments of a program begin with that is to be where the interface is."""
+        return () if self.namespace is None else ("ip", "netns", "exec", self.namespace)
 
 
 class RackConfig(LabConfig):

@@ -23,9 +23,11 @@ from migrate.clock import Deadline
 from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
+from migrate.files import make_private, replace_file
 from migrate.images.initramfs import ensure_image
-from migrate.lab.api import Place
-from migrate.lab.config import cache_folder, state_folder
+from migrate.lab.api import Place, Programs
+from migrate.lab.config import SHARED, cache_folder, shared_folder, state_folder
+from migrate.lab.programs import Entered
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.model import HostFacts
@@ -64,6 +66,11 @@ class RackLab:
         self.peer_ssh = Connection(resolve(config.peer.ssh, "peer"))
 
     @property
+    def surroundings(self) -> Mapping[str, Programs]:
+        """See Lab; its fabric is not ours to look into."""
+        return {"peer": Entered(self.peer_ssh, self.config.peer.enter)}
+
+    @property
     def scenario_defaults(self) -> Mapping[str, Any]:
         """See Lab; from its lab file."""
         return self.config.scenario_defaults()
@@ -86,14 +93,12 @@ class RackLab:
     @property
     def leases(self) -> Path:
         """See Lab; one folder for all, since labs of any name may have the same hosts."""
-        folder = state_folder() / "leases"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_private(make_private(state_folder()) / "leases")
 
     @contextlib.contextmanager
     def peer(self) -> Iterator[subprocess.Popen[bytes]]:
         """The probe on the peer's host; it ends when its input does."""
-        there = shlex.join([self.program, "--fifo", "20"])
+        there = shlex.join([*self.config.peer.enter, self.program, "--fifo", "20"])
         with subprocess.Popen(
             ["ssh", *STRICT, self.config.peer.ssh, "--", there],
             stdin=subprocess.PIPE,
@@ -169,10 +174,12 @@ def reach(config: RackConfig) -> RackLab:
     image = ensure_image("tiny", cache_folder())
     lab = RackLab(config, str(image.probe))
     LOGGER.info("reaching %s and the peer", ", ".join(lab.hosts))
-    token, secret = cache_folder() / "warm" / f"seen-{config.name}", secrets.token_hex(16)
-    token.parent.mkdir(parents=True, exist_ok=True)
-    token.write_text(secret)
+    for name in ("images", "warm"):
+        shared_folder(name).parent.chmod(SHARED)  # seen by hosts where it is, not in a copy
+    secret = secrets.token_hex(16)
+    token = cache_folder() / "warm" / f"seen-{secrets.token_hex(8)}"
     try:
+        replace_file(token, secret)
         with ThreadPoolExecutor() as pool:
             connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
@@ -29,6 +28,7 @@ from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.state import ProcessId, read_record
+from migrate.locks import file_lock
 from selftests.helpers import SaidSoFar, soon, traces
 
 
@@ -44,7 +44,7 @@ def lab(lab_name: str) -> LocalLab:
 
 def own_huge_pages() -> int:
     """The machine's number without what labs have lent, so that other labs may come and go."""
-    with FileLock(state_folder() / "huge-pages.lock"):
+    with file_lock(state_folder() / "huge-pages.lock", soon(), "count them"):
         pages = int(journal.HUGE_PAGES.read_text())
         ledger = state_folder() / "huge-pages.json"
         lent: dict[str, int] = json.loads(ledger.read_text()) if ledger.exists() else {}
@@ -81,7 +81,7 @@ def test_hosts_answer_and_down_leaves_nothing(lab_name: str, told: SaidSoFar) ->
     assert (hears(a, b), hears(b, a)) == ("b", "a")
     assert lab.record.huge_pages == 4
     assert own_huge_pages() == before
-    peer = run(lab.in_fabric(["ip", "-brief", "addr", "show", "peer"]), Deadline.after(10)).out
+    peer = run(lab.beside_peer(["ip", "-brief", "addr", "show", "peer"]), Deadline.after(10)).out
     assert PEER_ADDRESS in peer
     inside = processes(lab)
     assert len(inside) >= 6
@@ -346,11 +346,11 @@ def test_a_lab_in_use_by_another_command_is_told_at_the_deadline(
     shared_lab: LocalLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        FileLock(state_folder() / f"{shared_lab.name}.lock"),
+        file_lock(state_folder() / f"{shared_lab.name}.lock", soon(), "have it"),
         monkeypatch.context() as patch,
-        pytest.raises(HostError, match="another command"),
+        pytest.raises(HostError, match=f"held by process {os.getpid()} of root"),
     ):
-        patch.setattr(fabric_kind, "FileLock", lambda path, timeout: FileLock(path, timeout=0))
+        patch.setattr(fabric_kind, "OTHERS_S", 0)
         fabric_kind.down(shared_lab.name)
     assert fabric_kind.find(shared_lab.name) is not None
 

@@ -28,6 +28,7 @@ from migrate.lab.nested import machine
 from migrate.lab.nested.config import NestedConfig
 from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
+from migrate.lab.reach import scan_lab
 from migrate.lab.remote_host import RemoteHost
 from migrate.model import GuestSpec, Interface
 from selftests.helpers import SaidSoFar, new_name, remove_lab, soon, traces
@@ -117,6 +118,33 @@ def test_hosts_answer_us_and_each_other(lab: NestedLab) -> None:
     answers(lab)
     assert lab.is_healthy()
     assert leftovers(lab.hosts.values()) == ()
+
+
+def test_from_the_guests_network_nothing_of_a_nested_lab_answers(lab: NestedLab) -> None:
+    scans = scan_lab(lab)
+    assert [(scan.place, scan.station, scan.wrong) for scan in scans if scan.wrong] == []
+    asked = {(scan.place, scan.station): scan.asked for scan in scans}
+    assert asked["a", "a"] > 65535 and asked["b", "b"] > 65535
+    assert all(scan.answers for scan in scans if scan.station == "peer"), "the scan can hear"
+
+
+def test_services_of_a_host_listen_for_hosts_and_the_controller_alone(lab: NestedLab) -> None:
+    for number, host in enumerate(lab.hosts.values(), 1):
+        lines = host.run(["ss", "-H", "-l", "-n", "-t", "-u"], soon()).out.splitlines()
+        at = {line.split()[4] for line in lines}
+        assert at == {f"10.78.0.{number}:16509", f"10.79.0.{number}:22"}
+
+
+def test_libvirt_is_reached_though_the_migration_link_is_cut(lab: NestedLab) -> None:
+    host = lab.hosts["a"]
+    link = ["ip", "link", "set", host.resources.migration_link]
+    host.run([*link, "down"], soon())
+    try:
+        with host.connect() as hypervisor:
+            assert hypervisor.domains() == ()
+    finally:
+        host.run([*link, "up"], soon())
+    answers(lab)
 
 
 def test_up_again_is_the_same_lab(up: Up, lab: NestedLab, told: SaidSoFar) -> None:

@@ -21,8 +21,8 @@ from migrate.lab.rack.config import RackConfig
 from migrate.lab.rack.lab import KIND, RackLab
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.resources import PLAIN_RESOURCES
-from selftests.doubles.rack_here import Rack, rack, start_sshd, stop_sshd
-from selftests.helpers import ROOT, new_name, remove_lab
+from selftests.doubles.rack_here import PEER, PEER_ADDRESS, Rack, rack, start_sshd, stop_sshd
+from selftests.helpers import ROOT, new_name, remove_lab, soon
 
 MODES = str(ROOT / "testcases/scenarios/modes.toml")
 VIRTIO = ("--set", "interface.mode=virtio", "--set", "interface.ring=split")
@@ -150,6 +150,47 @@ def test_its_status_is_told_by_what_answers(here: Rack) -> None:
     assert "nothing of the rack" in down.stdout
     shell = controlled(here, "lab", "shell", "a", after=("--", "hostname"))
     assert shell.stdout == "a\n"
+
+
+def test_from_the_guests_network_nothing_of_a_rack_answers(here: Rack) -> None:
+    done = controlled(here, "doctor", "--reach")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for host in ("a", "b"):
+        assert f"from a guest's port on {host}: {host}: " in done.stdout
+        assert f"from a guest's port on {host}: peer: " in done.stdout
+    assert "as the guests' peer may" in done.stdout
+    assert done.stdout.endswith("nothing of ours is reached from where a guest is\n")
+
+
+def test_a_peer_with_services_of_its_host_is_told(here: Rack) -> None:
+    """As racks have it where the lab file names no namespace for the peer."""
+    text = here.file.read_text()
+    peer = here.host(PEER)
+    added = ["10.77.0.3/24", "dev", "data"]
+    opened = [
+        ["ip", "link", "set", "data", "arp", "on"],
+        ["ip", "addr", "add", *added],
+        ["ip", "rule", "add", "pref", "1", "iif", "data", "lookup", "local"],
+        [
+            *("/usr/sbin/sshd", "-f", "/run/rack/sshd_config"),
+            *("-o", "ListenAddress=10.77.0.3", "-o", "PidFile=/run/rack/open.pid"),
+        ],
+    ]
+    try:
+        for argv in opened:
+            peer.run(argv, soon())
+        open_to_all = text.replace('interface = "peer"\nnamespace = "peer"', 'interface = "data"')
+        here.file.write_text(open_to_all.replace(PEER_ADDRESS, "10.77.0.3"))
+        done = controlled(here, "doctor", "--reach")
+    finally:
+        here.file.write_text(text)
+        peer.run(["ip", "addr", "del", *added], soon())
+        peer.run(["ip", "rule", "del", "pref", "1", "iif", "data", "lookup", "local"], soon())
+        peer.run(["ip", "link", "set", "data", "arp", "off"], soon())
+        peer.run(["pkill", "-KILL", "--pidfile", "/run/rack/open.pid"], soon(), check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "tcp open 22: 10.77.0.3 by data" in done.stdout
+    assert "REACHED from where a guest is: peer" in done.stdout
 
 
 def refused(made: Rack, *said: str, status: int = 3) -> None:

@@ -1,0 +1,69 @@
+"""A verdict in words: what was measured, against what."""
+
+from __future__ import annotations
+
+from migrate.model import Attempt, Verdict
+
+AT_LEAST = frozenset({"downtime.explained"})
+"""Checks whose limit is the least; a number is the most in all others."""
+NOT_MEASURED = "not measured"
+
+
+def limit_text(verdict: Verdict) -> str:
+    """``at most 5 ms``; empty without a limit."""
+    if not verdict.limit:
+        return ""
+    bound = "at least" if verdict.check in AT_LEAST else "at most"
+    words = f"{bound} {verdict.limit}" if _is_number(verdict.limit) else verdict.limit
+    return _with_unit(words, verdict.unit)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """``outage.egress 138.0 ms against at most 5 ms``."""
+    if not verdict.measured:
+        unmeasured = verdict.result == "unmeasured"
+        return f"{verdict.check} {NOT_MEASURED if unmeasured else verdict.result}"
+    measured = _with_unit(verdict.measured, verdict.unit) if _takes_unit(verdict) else ""
+    figures = measured or verdict.measured
+    against = f" against {limit}" if (limit := limit_text(verdict)) else ""
+    undecided = ": can't tell" if verdict.result == "unmeasured" else ""
+    return f"{verdict.check} {figures}{against}{undecided}"
+
+
+def _takes_unit(verdict: Verdict) -> bool:
+    return verdict.unit == "ms" and verdict.measured[-1:].isdigit()
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} {unit}".rstrip() if text else ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def reason(verdict: Verdict) -> str:
+    """The verdict, and where it is not decided by a figure alone, its evidence up to a clause."""
+    if verdict.result == "fail" and verdict.measured and _is_number(verdict.limit):
+        return verdict_text(verdict)
+    first = verdict.evidence.partition(";")[0]
+    return f"{verdict_text(verdict)}: {first}" if first else verdict_text(verdict)
+
+
+def why_not_passed(attempt: Attempt) -> tuple[str, ...]:
+    """Why an attempt did not pass, what matters most first; empty: it passed."""
+    if attempt.passed:
+        return ()
+    reasons = [f"void, it tells nothing: {why}" for why in attempt.void]
+    reasons += map(str, attempt.qemu_ends)
+    if attempt.outcome != attempt.case.expect.outcome:
+        reasons.append(f"{attempt.outcome}, not {attempt.case.expect.outcome}")
+        if attempt.error is not None and not attempt.qemu_ends:
+            reasons.append(f"{attempt.error.tried}: {attempt.error.said}".rstrip(": "))
+    in_order = sorted(attempt.failed_verdicts, key=lambda verdict: verdict.result != "fail")
+    reasons += map(reason, in_order)
+    return tuple(reasons) or ("no verdict was reached",)

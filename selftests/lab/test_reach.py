@@ -1,0 +1,154 @@
+"""From where a guest is nothing of a host is reached; and a scan that can't fail is none."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import IPv4Address, ip_interface
+from pathlib import Path
+
+import pytest
+
+from migrate.drivers.netns import inside
+from migrate.formats import frames
+from migrate.formats.frames import End
+from migrate.images.initramfs import ensure_image
+from migrate.lab.config import cache_folder
+from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
+from migrate.lab.reach import MAC, MULTICAST, Place, bridge_port, look_at, scan_lab
+from migrate.lab.resources import DATA_BRIDGE
+from migrate.model import Scan
+from migrate.report import reach as report
+from selftests.helpers import soon
+
+
+def listening(host: NamespaceHost, kind: socket.SocketKind, family: int, at: str) -> socket.socket:
+    """A socket of the host that listens at an address."""
+
+    def made() -> socket.socket:
+        opened = socket.socket(family, kind)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((at, 0))
+        if kind == socket.SOCK_STREAM:
+            opened.listen()
+        return opened
+
+    namespace = Path(f"/proc/{host.init_pid}/ns/net")
+    return inside(namespace, "listen", made, soon())
+
+
+@contextmanager
+def careless(host: NamespaceHost) -> Iterator[None]:
+    """A host as it would be without our care: an address on the guests' bridge, and IPv6 there."""
+    own = f"/proc/sys/net/ipv6/conf/{DATA_BRIDGE}/disable_ipv6"
+    address = ["dev", DATA_BRIDGE]
+    rule = ["iif", DATA_BRIDGE, "lookup", "local"]
+    with ExitStack() as undo:
+
+        def both(do: list[str], back: list[str]) -> None:
+            host.run(do, soon())
+            undo.callback(host.run, back, soon())
+
+        for family in ("-4", "-6"):
+            both(
+                ["ip", family, "rule", "add", "pref", "1", *rule],
+                ["ip", family, "rule", "del", "pref", "1", *rule],
+            )
+        link = ["ip", "link", "set", DATA_BRIDGE, "arp"]
+        both([*link, "on"], [*link, "off"])
+        both(["sh", "-c", f"echo 0 >{own}"], ["sh", "-c", f"echo 1 >{own}"])
+        for text in ("10.77.0.9/24", "fd77::9/64"):
+            both(
+                ["ip", "addr", "add", text, *address, *(["nodad"] if ":" in text else [])],
+                ["ip", "addr", "del", text, *address],
+            )
+        yield
+
+
+def wrong(scans: tuple[Scan, ...]) -> list[str]:
+    return [f"{scan.place}: {scan.station}: {answer}" for scan in scans for answer in scan.wrong]
+
+
+def test_from_the_guests_network_nothing_of_a_local_lab_answers(shared_lab: LocalLab) -> None:
+    """Every port, IPv4 and IPv6, of hosts, fabric and controller, from each bridge."""
+    scans = scan_lab(shared_lab)
+    assert wrong(scans) == []
+    asked = {(scan.place, scan.station): scan.asked for scan in scans}
+    assert asked["a", "a"] > 65535 and asked["b", "b"] > 65535 and asked["fabric", "peer"] > 65535
+    assert min(asked[place, "controller"] for place in ("a", "b", "fabric")) > 0
+    peers = [scan for scan in scans if scan.station == "peer"]
+    assert all(scan.answers for scan in peers), "the peer is there: the scan can hear"
+    assert "nothing of ours is reached" in report.plain(scans)
+
+
+def test_what_listens_on_the_guests_bridge_is_found(shared_lab: LocalLab) -> None:
+    host = shared_lab.hosts["a"]
+    with (
+        careless(host),
+        listening(host, socket.SOCK_STREAM, socket.AF_INET, "0.0.0.0") as four,
+        listening(host, socket.SOCK_STREAM, socket.AF_INET6, "::") as six,
+    ):
+        scans = scan_lab(shared_lab, ["a"])
+        ports = four.getsockname()[1], six.getsockname()[1]
+    found = wrong(scans)
+    assert f"a: a: tcp open {ports[0]}: 10.77.0.9 by data" in found
+    assert f"a: a: tcp open {ports[1]}: fd77::9 by data" in found
+    assert any(line.startswith(f"a: a: tcp open {ports[1]}: fe80:") for line in found)
+    assert "REACHED from where a guest is: a" in report.plain(scans)
+    assert wrong(scan_lab(shared_lab, ["a"])) == [], "as it was"
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_datagram_of_which_no_answer_would_tell_does_not_arrive(
+    shared_lab: LocalLab, name: str
+) -> None:
+    """Linux takes packets for any of its addresses on any link, unless it is told otherwise."""
+    host, neighbour = shared_lab.hosts[name], IPv4Address("10.78.0.77")
+    station = look_at(host, name, soon())
+    address = IPv4Address(host.migration_address)
+    macs = {bytes.fromhex(link.mac.replace(":", "")) for link in station.links}
+    place = Place(name, host, DATA_BRIDGE, {})
+    program = str(ensure_image("tiny", cache_folder()).probe)
+    with (
+        listening(host, socket.SOCK_DGRAM, socket.AF_INET, "0.0.0.0") as service,
+        bridge_port(place, program, soon()) as port,
+    ):
+        number = service.getsockname()[1]
+        for source in (IPv4Address(shared_lab.guest_address), neighbour):
+            ends = [End(mac, address) for mac in (*macs, MULTICAST[1].mac, frames.BROADCAST)]
+            for there in ends:
+                (frame,) = frames.datagrams(End(MAC, source), there, [number])
+                port.sendall(frames.framed(frame))
+        other = shared_lab.hosts["b" if name == "a" else "a"]
+        with listening(other, socket.SOCK_DGRAM, socket.AF_INET, "0.0.0.0") as sender:
+            sender.sendto(b"on the hosts' own network", (str(address), number))
+        service.settimeout(20)
+        assert service.recv(100) == b"on the hosts' own network", "and nothing before that"
+
+
+def test_libvirt_listens_where_the_other_hosts_are_and_nowhere_else(shared_lab: LocalLab) -> None:
+    for host in shared_lab.hosts.values():
+        lines = host.run(["ss", "-H", "-l", "-n", "-t", "-u"], soon()).out.splitlines()
+        assert {line.split()[4] for line in lines} == {f"{host.migration_address}:16509"}
+
+
+def test_who_talks_to_guests_is_alone_where_it_is(shared_lab: LocalLab) -> None:
+    peer = look_at(shared_lab.surroundings["peer"], "peer", soon())
+    assert [link.name for link in peer.links] == ["peer"]
+    assert [str(ip_interface(text).ip) for text in peer.links[0].addresses] == [
+        shared_lab.peer_address
+    ]
+    assert peer.ports == ()
+
+
+def test_the_command_says_what_it_asked_and_what_answered(
+    shared_lab: LocalLab, migrate_lab: Callable[..., object]
+) -> None:
+    done = migrate_lab("doctor", "--reach", "--name", shared_lab.name)
+    said = getattr(done, "out", "")
+    assert getattr(done, "status", None) == 0, done
+    assert "from a guest's port on a: a: " in said
+    assert said.endswith("nothing of ours is reached from where a guest is\n")
