@@ -13,7 +13,7 @@ from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError, LabError
-from migrate.formats.answers import Part, Shape
+from migrate.formats.network_tools import LINKS
 from migrate.guest.identity import Identity, recorded
 from migrate.guest.lifecycle import end_guest
 from migrate.lab.api import Host, Lab
@@ -23,14 +23,6 @@ from migrate.lab.prepare.plan import Owner, Preparation
 from migrate.lab.prepare.steps import PreparedHost
 
 LOGGER = logging.getLogger(__name__)
-
-
-class _Link(Part):
-    ifname: str = ""
-    flags: tuple[str, ...] = ()
-
-
-LINKS = Shape(list[_Link])
 
 LOOK_S = 30.0
 FORCE = "--force, if nobody uses the host"

@@ -17,12 +17,13 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.files import make_private, replace_file
-from migrate.formats.answers import whole_number
+from migrate.formats.answers import Shape, whole_number
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import parse_config
 from migrate.locks import SHORT_S, file_lock
 from migrate.model import HostFacts, Value
 
+LEDGER = Shape(dict[str, int])
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -168,7 +169,7 @@ def _ledger(state: Path) -> Iterator[dict[str, int]]:
     """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
     path = make_private(state) / "huge-pages.json"
     with file_lock(state / "huge-pages.lock", Deadline.after(SHORT_S), "account for huge pages"):
-        ledger: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        ledger = LEDGER.parse(path.read_bytes(), f"read {path}") if path.exists() else {}
         yield ledger
         if set(ledger) <= {"base"}:
             path.unlink(missing_ok=True)

@@ -16,13 +16,13 @@ from migrate.backends.vdpa.backend import Vdpa
 from migrate.backends.vhost_user.ovs import _log_errors
 from migrate.backends.xml import rewritten, source_rewrite
 from migrate.cleanup.leftovers import listed
-from migrate.cleanup.repair import LINKS
 from migrate.clock import Deadline, Offset
 from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
 from migrate.errors import HostError
 from migrate.formats import proc_files
 from migrate.formats.log_events import parse_ovs_log, parse_qemu_log, unreadable_trace_point
+from migrate.formats.network_tools import LINKS, RULESET
 from migrate.formats.qemu_end import qemu_end
 from migrate.formats.virtio_features import (
     feature_mask,
@@ -36,8 +36,9 @@ from migrate.lab.capabilities import HOST, Look, judge, parse
 from migrate.lab.log_tail import read_tail
 from migrate.lab.prepare.apply import JournalFile
 from migrate.lab.prepare.plan import StepRecord
-from migrate.lab.prepare.steps import RULESET, STEPS, PreparedHost
+from migrate.lab.prepare.steps import STEPS, PreparedHost
 from migrate.lab.rack.lab import _has_room
+from migrate.lab.reach import links_of, used_ports
 from migrate.lab.remote_host import CLOCK
 from migrate.lab.resources import Resources
 from migrate.lab.small_files import RemoteFiles
@@ -175,6 +176,10 @@ JSON: dict[str, tuple[Door, str]] = {
         json.dumps([{**LINK, "addr_info": []}]),
     ),
     "ip link of taps": (lambda text: LINKS.parse(text, "ip link"), json.dumps([LINK, {}])),
+    "ip addr": (
+        lambda text: list(links_of(_host(text), _soon())),
+        json.dumps([{**LINK, "link_type": "ether"}]),
+    ),
     "nft": (_rulesets, json.dumps(NFT)),
     "nft, undone": (_step("firewall", "undo", "nft", ""), json.dumps(NFT)),
     "vdpa mgmtdev": (_offers, json.dumps(MANAGEMENT)),
@@ -275,6 +280,7 @@ LINES: dict[str, tuple[Door, str]] = {
         _step("firewall", "look", "", ""),
         "public\n  interfaces: eth0\ntrusted (default)\n  sources: x\n",
     ),
+    "ss": (used_ports, "tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:*\nudp UNCONN 0 0 [::]:546 [::]:*\n"),
     "a link's flags": (lambda text: bus._is_up(_host(text), "x", _soon()), "0x1003\n"),
     "a driver": (lambda text: bus.driver_of(_host(text), "pci", "x", _soon()), "../../vp-vdpa\n"),
     "who has it open": (lambda text: bus._user_of(_host(text), "x", _soon()), "/proc/12/fd/3\n"),

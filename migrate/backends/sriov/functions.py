@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.formats.answers import Count, MalformedError, Part, Shape, quote, whole_number
+from migrate.formats.answers import MalformedError, quote, whole_number
+from migrate.formats.network_tools import LINKS, Link, VfInfo, VfLink
 from migrate.lab.capabilities import parse
 from migrate.model import Value
 
@@ -54,41 +53,6 @@ say links "$(ip -json -details address show)"
 find /proc/[0-9]*/fd -lname '/dev/vfio/*' -printf 'open\t%l\n' 2>/dev/null
 exit 0
 """
-
-VfLink = Literal["auto", "enable", "disable"]
-
-
-class _Vlan(Part):
-    vlan: Annotated[int, Field(ge=0, lt=4096)] = 0
-
-
-class _VfInfo(Part):
-    """A VF as its PF's link has it."""
-
-    vf: Count
-    address: str | None = None
-    vlan_list: tuple[_Vlan, ...] = ()
-    spoofchk: bool | None = None
-    trust: bool | None = None
-    link_state: VfLink | None = None
-
-
-class _Address(Part):
-    scope: str | None = None
-
-
-class _Link(Part):
-    """A link of ``ip -json -details address show``; what it leaves out may be an empty object."""
-
-    ifname: str = ""
-    flags: tuple[str, ...] = ()
-    address: str = ""
-    master: str | None = None
-    addr_info: tuple[_Address, ...] = ()
-    vfinfo_list: tuple[_VfInfo, ...] = ()
-
-
-LINKS = Shape(list[_Link])
 
 
 class VfSettings(Value):
@@ -222,7 +186,7 @@ def _words(line: str, tried: str, host: str) -> tuple[str, ...]:
 def _vf(
     words: tuple[str, ...],
     said: Mapping[str, tuple[str, ...]],
-    links: Mapping[str, _Link],
+    links: Mapping[str, Link],
     settings: Mapping[int, VfSettings],
 ) -> Vf:
     number, address, driver, group, override = words
@@ -255,13 +219,13 @@ def _vf(
     )
 
 
-def _is_used(link: _Link) -> bool:
+def _is_used(link: Link) -> bool:
     """Whether the host uses the link: it has a master, or an address that was given to it."""
     addresses = [entry for entry in link.addr_info if entry.scope != "link"]
     return bool(addresses) or link.master is not None
 
 
-def _settings(info: _VfInfo) -> VfSettings:
+def _settings(info: VfInfo) -> VfSettings:
     return VfSettings(
         mac=info.address,
         vlan=info.vlan_list[0].vlan if info.vlan_list else 0,

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from pydantic import Field
-
 from migrate.errors import HostError
-from migrate.formats.answers import Count, MalformedError, Part, Shape, quote, whole_number
+from migrate.formats.answers import MalformedError, Shape, quote, whole_number
+from migrate.formats.network_tools import LINKS, RULESET, Link
 from migrate.lab.prepare.plan import Kind, StepRecord
 
 if TYPE_CHECKING:
@@ -33,54 +32,6 @@ PORTS = "49152-49215"
 SCRIPT = "prepare_host.sh"
 
 _Value = TypeVar("_Value")
-
-
-class _LinkInfo(Part):
-    info_kind: str | None = None
-
-
-class Link(Part):
-    """A link of ``ip -json link``; what it leaves out may be an empty object."""
-
-    ifname: str = ""
-    address: str = ""
-    master: str | None = None
-    flags: tuple[str, ...] = ()
-    linkinfo: _LinkInfo = _LinkInfo()
-
-
-class _Addresses(Part):
-    addr_info: tuple[object, ...] = ()
-
-
-class _Chain(Part):
-    family: str
-    table: str
-    name: str
-    type: str | None = None
-    hook: str | None = None
-
-
-class _Rule(Part):
-    family: str
-    table: str
-    chain: str
-    handle: Count
-    comment: str | None = None
-
-
-class _NftItem(Part):
-    chain: _Chain | None = None
-    rule: _Rule | None = None
-
-
-class _Ruleset(Part):
-    """Of libnftables-json(5)."""
-
-    nftables: tuple[_NftItem, ...] = Field(default=())
-
-
-LINKS, ADDRESSES, RULESET = Shape(list[Link]), Shape(list[_Addresses]), Shape(_Ruleset)
 
 
 class Switch(Protocol):
@@ -279,7 +230,7 @@ class Uplink(Step):
         if link.master is not None:
             raise site.error(tried, f"it is a port of {link.master}")
         show = ["ip", "-json", "addr", "show", "dev", step.subject, "scope", "global"]
-        if any(known.addr_info for known in site.ask(show, ADDRESSES, deadline) or ()):
+        if any(known.addr_info for known in site.ask(show, LINKS, deadline) or ()):
             raise site.error(
                 tried,
                 "it has an address, which would not be reached any more",
@@ -340,7 +291,7 @@ class Firewall(Step):
         if site.host.run(["firewall-cmd", "--state"], deadline, check=False).status == 0:
             return self._look_at_zones(site, step, deadline)
         listed = site.ask(["nft", "-j", "list", "chains"], RULESET, deadline)
-        chains = [item.chain for item in listed.nftables if item.chain] if listed else []
+        chains = listed.chains if listed else ()
         hooks = {"input", "forward"} if step.subject else {"input"}
         wanted = [
             f"{chain.family} {chain.table} {chain.name} {chain.hook}"
@@ -395,8 +346,7 @@ class Firewall(Step):
         show = ["nft", "-j", "-a", "list", "ruleset"]
         said = site.host.run(show, deadline).out
         listed = RULESET.parse(said, " ".join(show), host=site.host.name)
-        rules = [item.rule for item in listed.nftables if item.rule]
-        ours = [rule for rule in rules if rule.comment == self.MARK]
+        ours = [rule for rule in listed.rules if rule.comment == self.MARK]
         lines = []
         for rule in ours:
             place = f"{rule.family} {rule.table} {rule.chain}"
