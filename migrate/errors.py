@@ -8,7 +8,8 @@
     │   └── LeaseLostError            its hosts are others' now
     ├── GuestError                4   the guest did not start, or its probe did not answer
     ├── MeasurementError          5   the run happened, but its numbers can't be had
-    └── CleanupError              6   what was done did not go back; a group of reasons
+    ├── CleanupError              6   what was done did not go back; a group of reasons
+    └── ProgramError              70  an exception that is none of these: an error of this program
 
 A migration that fails is none of these: it is an :class:`~migrate.model.Attempt`.
 """
@@ -67,9 +68,36 @@ class LabError(Exception):
 
 
 class ConfigurationError(LabError):
-    """``tried`` names the file and the key; ``said`` what is wrong; ``remedy`` what is right."""
+    """``tried`` names the file and the key; ``said`` what is wrong; ``remedy`` what is right.
+
+    As text it is one line, whatever a file or an argument has in it.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
+
+
+class ProgramError(LabError):
+    """An exception that is not of this tree, and the file that tells of it.
+
+    Made by :mod:`migrate.bug_report` alone. EX_SOFTWARE of sysexits(3).
+    """
+
+    exit_code = 70
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """What somebody wrote, for an error: no longer than it takes to recognize it.
+
+    A number of thousands of digits, which Python does not turn into text, is one, too.
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too large to be shown"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 @contextmanager

@@ -38,7 +38,8 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _MOST_NOTE = 300
 _MOST_COMMAND = 120
 _LINE = re.compile(
-    r"^\d+: FLOCK +\S+ +\S+ +(\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE | re.ASCII
+    r"^\d+: FLOCK +\S+ +\S+ +(\d{1,10}) ([0-9a-f]{1,8}):([0-9a-f]{1,8}):(\d+) ",
+    re.MULTILINE | re.ASCII,
 )
 """Of /proc/locks: process, major and minor number of the device, inode. A line of one who waits
 has ``->`` behind its number (proc_locks(5))."""

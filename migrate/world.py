@@ -28,7 +28,7 @@ from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
 from migrate.lab.api import Host, Lab
-from migrate.lab.log_tail import read_tail
+from migrate.lab.log_tail import log_tail
 from migrate.migration.hop import move_guest
 from migrate.migration.hotplug import plug_in, wait_for_carrier
 from migrate.migration.move import GRACE_S, End
@@ -66,11 +66,14 @@ def attempt_s(case: Case, start_s: float, patience: float) -> float:
 
 
 CLEAR_LOGS = """
-rm -f "$1"
+rm -f "$1" "$1".[0-9]
 [ -e "$2" ] || exit 0
 # libvirt goes on with the log of a domain that had the same name: such a one is kept.
-if [ "$(grep -c ': starting up' "$2")" -eq "$(grep -c -F "$3" "$2")" ]; then
-    rm -f "$2"
+# A log that was full is one with a number behind it (virtlogd).
+starts=$(cat "$2".[0-9] "$2" 2>/dev/null | grep -c ': starting up') || true
+ours=$(cat "$2".[0-9] "$2" 2>/dev/null | grep -c -F "$3") || true
+if [ "$starts" -eq "$ours" ]; then
+    rm -f "$2" "$2".[0-9]
 else
     mv "$2" "$2.$(date +%s)"
 fi
@@ -270,7 +273,7 @@ def _started(
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
             probe = stack.enter_context(guest_probe(domain, deadline))
-            log = read_tail(host, QEMU_LOG, LOG_LINES, deadline).out
+            log = log_tail(host, QEMU_LOG, deadline, LOG_LINES) or ""
             errors = "; ".join(mode.backend_errors(log))
             if not errors:
                 yield _Started(domain, probe, notes)

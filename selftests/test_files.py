@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,9 +29,11 @@ from selftests.helpers import as_somebody_elses, mode_of
 
 
 @pytest.fixture(autouse=True)
-def umask() -> None:
-    """Whatever it is: nothing of ours depends on it."""
-    os.umask(0o022)
+def umask() -> Iterator[None]:
+    """Whatever a test makes it, the next one has another."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 # --- written whole ------------------------------------------------------------------------------

@@ -45,10 +45,15 @@ group = "root"
 security_driver = "none"
 cgroup_controllers = []
 namespaces = []
-stdio_handler = "file"
+stdio_handler = "logd"
 remember_owner = 0
 max_core = 0
 """
+VIRTLOGD = """\
+max_size = 4194304
+max_backups = 1
+"""
+"""Of a guest's console and of QEMU's log: a guest that floods them fills no disk of a host."""
 
 
 def shares() -> list[str]:
@@ -67,6 +72,7 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
     incoming = f'migration_address = "{host.address}"\n'
     (upper / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD + own)
     (upper / "etc/libvirt/qemu.conf").write_text(QEMU + incoming)
+    (upper / "etc/libvirt/virtlogd.conf").write_text(VIRTLOGD)
     (upper / "etc/hostname").write_text(host.name + "\n")
     known = [f"{other.address} {other.name}" for other in record.hosts]
     (upper / "etc/hosts").write_text("\n".join(["127.0.0.1 localhost", *known]) + "\n")
@@ -214,6 +220,8 @@ class NamespaceHost:
 
     def start_libvirt(self, deadline: Deadline) -> None:
         """libvirtd as a daemon: the command returns when its sockets listen, and may fail yet."""
+        if not self.file("/run/libvirt/virtlogd-sock").exists():
+            self.run(["virtlogd", "--daemon"], deadline)
         self.run(["libvirtd", "--daemon", "--listen", "--timeout", "0"], deadline)
         try:
             with self.connect():

@@ -85,7 +85,7 @@ RECIPES = {
     ),
 }
 
-PROGRAMS = ("libvirtd", "qemu-system-x86_64", "ip")
+PROGRAMS = ("libvirtd", "virtlogd", "qemu-system-x86_64", "ip")
 """What a root must hold to serve as a host."""
 
 

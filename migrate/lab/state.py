@@ -12,18 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+)
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.files import make_private, replace_file
-from migrate.formats.answers import Shape, whole_number
+from migrate.formats.answers import whole_number
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import parse_config
 from migrate.locks import SHORT_S, file_lock
 from migrate.model import HostFacts, Value
 
-LEDGER = Shape(dict[str, int])
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -164,12 +170,33 @@ def read_record(folder: Path) -> LabRecord | None:
         ) from error
 
 
+_ACCOUNT: TypeAdapter[dict[str, NonNegativeInt]] = TypeAdapter(dict[str, NonNegativeInt])
+
+
+def read_huge_pages(path: Path) -> dict[str, int]:
+    """An account of huge pages; HostError for a file that is none."""
+    if not path.exists():
+        return {}
+    try:
+        account = _ACCOUNT.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _no_account(path, str(error.errors()[0]["msg"])) from error
+    if account and "base" not in account:
+        raise _no_account(path, "it does not say how many there were before")
+    return account
+
+
+def _no_account(path: Path, said: str) -> HostError:
+    remedy = f"take every lab down, set {HUGE_PAGES} as it is to be, and remove that file"
+    return HostError(f"read the account of huge pages {path}", said=said, remedy=remedy)
+
+
 @contextmanager
 def _ledger(state: Path) -> Iterator[dict[str, int]]:
     """Huge pages by the lab that has them; ``base``: what the machine had before the first lab."""
     path = make_private(state) / "huge-pages.json"
     with file_lock(state / "huge-pages.lock", Deadline.after(SHORT_S), "account for huge pages"):
-        ledger = LEDGER.parse(path.read_bytes(), f"read {path}") if path.exists() else {}
+        ledger = read_huge_pages(path)
         yield ledger
         if set(ledger) <= {"base"}:
             path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from migrate.clock import Deadline, now_ns
 from migrate.errors import LabError
 from migrate.guest.domain_xml import CONSOLE
 from migrate.lab.api import Host
-from migrate.lab.log_tail import read_tail
+from migrate.lab.log_tail import log_tail
 from migrate.model import Problem
 from migrate.model.recording import HopRecording, MoveResult, Recording
 from migrate.recorder.base import Rig
@@ -72,7 +72,7 @@ def hop_not_made(rig: Rig, begin_ns: int, error: Exception) -> HopRecording:
 def _last_words(host: Host) -> str:
     """The end of the guest's console; empty if it can't be read."""
     try:
-        return console_end(read_tail(host, CONSOLE, CONSOLE_LINES, Deadline.after(READ_S)).out)
+        return console_end(log_tail(host, CONSOLE, Deadline.after(READ_S), CONSOLE_LINES) or "")
     except LabError:
         return ""
 

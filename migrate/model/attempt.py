@@ -112,6 +112,8 @@ class Findings(Value):
     """QEMUs that ended by themselves, or were killed; :attr:`error` begins with them."""
     void: tuple[str, ...] = ()
     """Why it is neither pass nor fail: a question of ours ended the guest, a fault was not done."""
+    bug_report: str = ""
+    """The file of the attempt that tells of an error of this program; empty: there was none."""
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""

@@ -19,7 +19,7 @@ from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.formats.qemu_end import qemu_end
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
-from migrate.lab.log_tail import read_tail
+from migrate.lab.log_tail import log_tail
 from migrate.model import Case, DirtyRate, DirtyWhen, Event, QemuEnd
 from migrate.model.recording import HopRecording, Recording
 from migrate.recorder import traffic
@@ -142,9 +142,9 @@ def logs_of(host: Host, case: Case) -> Mapping[str, str]:
     """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
     paths = {**LOGS, **backend_mode(case.interface.mode).logs}
     tails = {
-        name: read_tail(host, path, LOG_LINES, Deadline.after(10)) for name, path in paths.items()
+        name: log_tail(host, path, Deadline.after(10), LOG_LINES) for name, path in paths.items()
     }
-    return {name: tail.out for name, tail in tails.items() if tail.status == 0}
+    return {name: text for name, text in tails.items() if text is not None}
 
 
 def _log_events(rig: Rig, logs: Logs) -> list[Event]:

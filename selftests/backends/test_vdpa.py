@@ -28,6 +28,7 @@ from migrate.clock import Deadline
 from migrate.drivers.shell import Completed
 from migrate.errors import HostError
 from migrate.guest.lifecycle import Order, saved_state
+from migrate.lab.host_journal import KEEP
 from migrate.lab.resources import Resources
 from migrate.model import Interface
 from selftests.helpers import soon
@@ -152,7 +153,7 @@ class Kernel:
         return 0, "", ""
 
     def sh(self, words: list[str], text: str | None) -> tuple[int, str, str]:
-        assert words[:3] == ["-ec", vdpa_bus.KEEP, "sh"]
+        assert words[:3] == ["-ec", KEEP, "sh"]
         self.files[words[3]] = text or ""
         return 0, "", ""
 

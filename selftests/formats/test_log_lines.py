@@ -10,8 +10,8 @@ import pytest
 from migrate.clock import Deadline
 from migrate.drivers.shell import Completed
 from migrate.formats.log_lines import CUT, LINE, last_lines, whole_lines
-from migrate.lab import log_tail
-from migrate.lab.log_tail import read_tail
+from migrate.lab import log_tail as module
+from migrate.lab.log_tail import log_tail
 from selftests.helpers import soon
 
 
@@ -23,7 +23,7 @@ class Log:
 
     def run(self, argv: Sequence[str], deadline: Deadline, **_more: Any) -> Completed:
         del deadline
-        count = int(argv[1].removeprefix("--bytes="))
+        count = int(argv[-1])
         return Completed(tuple(argv), 0, self.text[-count:].decode(errors="replace"), "")
 
 
@@ -42,6 +42,6 @@ def test_a_line_without_end_is_cut() -> None:
 @pytest.mark.parametrize("long", [False, True])
 def test_of_a_log_on_a_host_its_end_is_read(monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
     """One that is longer than what is read begins within a line."""
-    monkeypatch.setattr(log_tail, "TAIL_BYTES", 15 if long else 1000)
-    tail = read_tail(Log("first line\nsecond line\nthird\n"), "/var/log/x", 2, soon())
-    assert tail.out == ("third\n" if long else "second line\nthird\n")
+    monkeypatch.setattr(module, "MOST_BYTES", 15 if long else 1000)
+    tail = log_tail(Log("first line\nsecond line\nthird\n"), "/var/log/x", soon(), 2)
+    assert tail == ("third\n" if long else "second line\nthird\n")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from migrate.backends.registry import INSPECTIONS
-from migrate.backends.sriov.allocation import _read
+from migrate.backends.sriov.allocation import read_ledger
 from migrate.backends.sriov.functions import pf_of
 from migrate.backends.vdpa import bus
 from migrate.backends.vdpa.backend import Vdpa
@@ -33,7 +33,7 @@ from migrate.formats.virtio_features import (
 from migrate.guest.domain_xml import has_interface
 from migrate.guest.identity import Identity, marked, recorded
 from migrate.lab.capabilities import HOST, Look, judge, parse
-from migrate.lab.log_tail import read_tail
+from migrate.lab.log_tail import log_tail
 from migrate.lab.prepare.apply import JournalFile
 from migrate.lab.prepare.plan import StepRecord
 from migrate.lab.prepare.steps import STEPS, PreparedHost
@@ -204,7 +204,7 @@ JSON: dict[str, tuple[Door, str]] = {
         Identity.new().model_dump_json(),
     ),
     "ledger of VFs": (
-        lambda text: _read(_host(text), "pf0", _soon()),
+        lambda text: read_ledger(_host(text), "pf0", _soon()),
         '{"owner": "x", "made": 2, "taken": []}',
     ),
     "journal of a preparation": (
@@ -368,7 +368,7 @@ WALL = Offset("a.wall", -1_700_000_000 * 10**9, 7)
 
 
 def _logs(text: str) -> None:
-    log = read_tail(_host(text), "/var/log/x", 2000, _soon()).out
+    log = log_tail(_host(text), "/var/log/x", _soon(), 2000) or ""
     log.encode()
     for event in (*parse_qemu_log(log, "a", WALL), *parse_ovs_log(log, "a", WALL)):
         event.model_dump_json()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import host_answers, probe_answers, qemu_answers, streams
+from selftests.fuzz import host_answers, lock_files, probe_answers, qemu_answers, streams
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
@@ -12,5 +12,6 @@ LANES: dict[str, Lane] = {
         *qemu_answers.LANES,
         *host_answers.LANES,
         *streams.LANES,
+        *lock_files.LANES,
     )
 }  # fmt: skip

@@ -117,7 +117,6 @@ def test_one_who_waits_for_a_builder_is_told_for_whom_and_not_for_ever(
 
 
 def test_a_folder_of_the_cache_is_closed_to_others(tmp_path: Path) -> None:
-    os.umask(0o022)
     build_once(tmp_path / "roots" / "debian", folder)
     assert mode_of(tmp_path / "roots") == 0o700
 

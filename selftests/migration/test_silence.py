@@ -34,7 +34,7 @@ def rig(console: str | None = PANIC) -> Rig:
         assert not check
         if console is None:
             raise HostError("run tail", host="b", said="gone")
-        return SimpleNamespace(out=console)
+        return SimpleNamespace(status=0, out=console)
 
     hosts = tuple(SimpleNamespace(name=name, run=run) for name in "ab")
     domain = SimpleNamespace(host="a", uuid="0")

@@ -32,6 +32,7 @@ from migrate.backends.xml import Rewrite, source_rewrite
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.formats.virtio_features import feature_mask, not_shadowable
+from migrate.lab.host_journal import keep
 from migrate.model import Interface
 
 if TYPE_CHECKING:
@@ -205,7 +206,4 @@ def _put_script(host: Host, deadline: Deadline) -> None:
     text = SHADOW_SOURCE.read_text()
     if host.run(["cat", SHADOW_EMULATOR], deadline, check=False).out == text:
         return
-    making = f"{SHADOW_EMULATOR}.making"
-    host.run(["tee", making], deadline, text=text)
-    host.run(["chmod", "755", making], deadline)
-    host.run(["mv", making, SHADOW_EMULATOR], deadline)
+    keep(host, SHADOW_EMULATOR, text, deadline, mode="755")

@@ -20,13 +20,14 @@ from migrate.clock import Deadline, until
 from migrate.errors import HostError
 from migrate.formats.answers import Count, Part, Shape, whole_number
 from migrate.formats.virtio_features import canonical_name
+from migrate.lab.host_journal import RUN, keep
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
 
 NAME = "mlab0"
 """Our device on each host."""
-MADE = f"/run/migrate-lab/vdpa-{NAME}"
+MADE = f"{RUN}/vdpa-{NAME}"
 """Written on the host before the device is made: one of that name without it is not ours."""
 UNDO_S = 10.0
 POLL_S = 0.05
@@ -243,7 +244,7 @@ def add_device(
             )
         remove(host, deadline)
     with ExitStack() as undo:
-        host.run(["sh", "-ec", KEEP, "sh", MADE], deadline, text=management)
+        keep(host, MADE, management, deadline)
         undo.callback(remove, host)
         _add(host, management, settings, deadline)
         undo.enter_context(bind(host, "vdpa", NAME, "vhost_vdpa", deadline))
@@ -293,9 +294,6 @@ def remove(host: Host, deadline: Deadline | None = None) -> None:
         )
     host.run(["vdpa", "dev", "del", NAME], deadline)
     host.run(["rm", "-f", MADE], deadline)
-
-
-KEEP = 'mkdir -p "${1%/*}" && cat > "$1"'
 
 
 def _is_ours(host: Host, deadline: Deadline) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from migrate.backends.base import LeftoverKind
 from migrate.clock import Deadline
 from migrate.errors import HostError
-from migrate.lab.log_tail import read_tail
+from migrate.lab.log_tail import log_tail
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
@@ -127,7 +127,7 @@ def _start(host: Host, deadline: Deadline) -> None:
 
 def _log_errors(host: Host) -> str:
     """What went wrong by the switch's own log; empty where it says nothing."""
-    log = read_tail(host, LOG, LOG_LINES, Deadline.after(UNDO_S)).out
+    log = log_tail(host, LOG, Deadline.after(UNDO_S), LOG_LINES) or ""
     # A line is date|number|module|level|text.
     lines = (line.split("|", 4) for line in log.splitlines())
     worst = [part[4] for part in lines if len(part) == 5 and part[3] in ("ERR", "EMER")]

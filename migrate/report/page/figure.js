@@ -1,7 +1,7 @@
 // Figures of attempts: zoom, what is said when pointed at, and labels where there is room.
 "use strict";
 (() => {
-const NARROWEST = 540, PAD = 3, LINE = 13, BAR = 18, TENTH = 10, UNITS = 1000, NEAR_PX = 12, TICKS = 8;
+const NARROWEST = 540, PAD = 3, LINE = 13, BAR = 18, TENTH = 10, UNITS = 4000, NEAR_PX = 12, TICKS = 8;
 const ACROSS = ["x", "x1", "x2", "cx", "width"];
 const numbers = (text) => text.split(" ").map(Number);
 const made = (name, attributes, text) => {
@@ -14,9 +14,8 @@ const made = (name, attributes, text) => {
 // Everything across is a share of the first window; a zoom is another share of it.
 function live(figure) {
   const plot = figure.querySelector(".fig-plot"), [begin, end] = numbers(figure.dataset.w);
-  const epoch = figure.dataset.epoch === undefined ? null : +figure.dataset.epoch;
   const moved = [], ticks = plot.querySelector(".fig-ticks"), height = plot.height.baseVal.value;
-  for (const node of plot.querySelectorAll("rect, line, circle, text, .p"))
+  for (const node of plot.querySelectorAll("rect, line, circle, text"))
     for (const key of ACROSS) {
       const value = node.getAttribute(key);
       if (value?.endsWith("%") && !ticks.contains(node) && !(key === "x2" && node.matches(".rule"))
@@ -42,9 +41,6 @@ function live(figure) {
     return low + (high - low) * (event.clientX - box.left) / box.width;
   };
 
-  // Of a trend the axis is in hours since the epoch.
-  const day = (hours, step) => new Date(epoch + hours * 36e5).toISOString().slice(0, step < 24 ? 16 : 10).replace("T", " ");
-
   function zoom(a, b) {
     if (!(b - a > 0.2)) return;
     [low, high] = [a, b];
@@ -64,14 +60,13 @@ function live(figure) {
 
   function tick() {
     const rough = (high - low) / TICKS, power = 10 ** Math.floor(Math.log10(rough));
-    const step = epoch === null ? [1, 2, 5, 10].find((factor) => factor * power >= rough) * power
-      : [1, 6, 12, 24, 48, 168, 336, 730, 1460, 2190, 4380, 8760, 17520, 87600].find((some) => some >= rough) ?? rough;
+    const step = [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
     const digits = Math.max(0, -Math.floor(Math.log10(step)));
     ticks.replaceChildren();
     for (let turn = Math.ceil(low / step); turn * step <= high; turn++) {
       const x = share(turn * step) + "%";
       ticks.append(made("line", { x1: x, x2: x, y1: 0, y2: height - 20 }),
-        made("text", { x, y: height - 10 }, epoch === null ? (turn * step).toFixed(digits) : day(turn * step, step)));
+        made("text", { x, y: height - 10 }, (turn * step).toFixed(digits)));
     }
   }
 
@@ -148,7 +143,7 @@ function live(figure) {
     }
     return best && [best[0] / TENTH, best[1]];
   };
-  const signed = (ms) => epoch !== null ? day(ms, 1) : `${ms < 0 ? "−" : "+"}${Math.abs(ms).toFixed(1)} ms`;
+  const signed = (ms) => `${ms < 0 ? "−" : "+"}${Math.abs(ms).toFixed(1)} ms`;
   const brief = (value) => +value.toPrecision(3);
 
   function said(event) {
