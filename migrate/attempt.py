@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from migrate.analysis.findings import analyse, not_analysed
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock
+from migrate.bug_report import BUG_REPORT, bug_report
 from migrate.checks.evaluate import evaluate
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import now_ns
@@ -47,12 +48,13 @@ def attempt(
     def judge(findings: Findings) -> Attempt:
         return evaluate(findings, case, number, hosts, leftovers=left, end_ns=now_ns())
 
-    def keep(judged: Attempt, arrivals: Mapping[str, Arrivals]) -> Attempt:
+    def keep(judged: Attempt, arrivals: Mapping[str, Arrivals], **more: str) -> Attempt:
         samples = [sample for hop in recording.hops for sample in hop.qemu.samples]
         files: dict[str, str | bytes] = {
             **recording.files,
             RECORDING: recording_bytes(recording),
             MACHINES: machines_to_parquet(recording.machines),
+            **more,
         }
         writer.write_attempt(judged, recording.events, samples, arrivals, files)
         return judged
@@ -64,7 +66,12 @@ def attempt(
         check_readable(judged)
     except Exception as error:  # whatever it was: the recording can't be had again
         LOGGER.debug("the analysis failed", exc_info=True)
-        return keep(judge(not_analysed(recording, error)), {})
+        findings = not_analysed(recording, error)
+        if isinstance(error, LabError):
+            return keep(judge(findings), {})
+        report = bug_report(error, f"analyse {case.id}, attempt {number}")
+        findings = findings.model_copy(update={"bug_report": BUG_REPORT})
+        return keep(judge(findings), {}, **{BUG_REPORT: report})
     return keep(judged, arrivals)
 
 

@@ -6,6 +6,7 @@ package. Here they are found in both.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -26,4 +27,4 @@ def shipped(path: Path) -> Path:
     So ``labs/nested.toml`` is a lab file in every working folder.
     """
     ours = ROOT / path
-    return ours if ours.exists() and not path.exists() else path
+    return ours if os.path.lexists(ours) and not os.path.lexists(path) else path

@@ -8,7 +8,8 @@
     │   └── LeaseLostError            its hosts are others' now
     ├── GuestError                4   the guest did not start, or its probe did not answer
     ├── MeasurementError          5   the run happened, but its numbers can't be had
-    └── CleanupError              6   what was done did not go back; a group of reasons
+    ├── CleanupError              6   what was done did not go back; a group of reasons
+    └── ProgramError              70  an exception that is none of these: an error of this program
 
 A migration that fails is none of these: it is an :class:`~migrate.model.Attempt`.
 """
@@ -33,16 +34,30 @@ def visible(text: str, *, lines: bool = False) -> str:
     )
 
 
+MOST_SAID = 8000
+"""Characters that an error quotes: a program may say megabytes."""
+
+
+def shortened(text: str, most: int = MOST_SAID) -> str:
+    """A text's begin and its end, where it is longer than ``most``; what no file could have, half
+    of a surrogate pair, is an escape."""
+    half = most // 2
+    if len(text) > most:
+        text = f"{text[:half]} … {len(text) - 2 * half} characters more … {text[-half:]}"
+    return text.encode(errors="backslashreplace").decode()
+
+
 class LabError(Exception):
     """What was tried, on which host, what it said, and what to do about it."""
 
     exit_code = 1
 
     def __init__(self, tried: str, *, host: str = "", said: str = "", remedy: str = "") -> None:
+        tried, said, remedy = map(shortened, (tried, said.strip(), remedy))
         super().__init__(tried, host, said, remedy)
         self.tried = tried
         self.host = host
-        self.said = said.strip()
+        self.said = said
         self.remedy = remedy
 
     def __str__(self) -> str:
@@ -53,9 +68,36 @@ class LabError(Exception):
 
 
 class ConfigurationError(LabError):
-    """``tried`` names the file and the key; ``said`` what is wrong; ``remedy`` what is right."""
+    """``tried`` names the file and the key; ``said`` what is wrong; ``remedy`` what is right.
+
+    As text it is one line, whatever a file or an argument has in it.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
+
+
+class ProgramError(LabError):
+    """An exception that is not of this tree, and the file that tells of it.
+
+    Made by :mod:`migrate.bug_report` alone. EX_SOFTWARE of sysexits(3).
+    """
+
+    exit_code = 70
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """What somebody wrote, for an error: no longer than it takes to recognize it.
+
+    A number of thousands of digits, which Python does not turn into text, is one, too.
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too large to be shown"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 @contextmanager

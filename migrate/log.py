@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ LOGGER = logging.getLogger("migrate")
 """All loggers of the package are below it."""
 RUN_LOG = "run.log"
 """In a run folder."""
+REMEMBERED = 200
+"""Lines that are kept for a bug report."""
+LONGEST = 1000
+"""Letters of such a line."""
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -50,14 +55,41 @@ def recorded() -> Iterator[RunLog]:
             raise
 
 
+_LAST: deque[str] = deque(maxlen=REMEMBERED)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Keep the last lines of all that is logged while the block runs, for :func:`last_lines`."""
+    _LAST.clear()
+    with _handled_by(_Memory(logging.DEBUG)):
+        yield
+
+
+def last_lines() -> list[str]:
+    """The end of the log, as far as it is remembered."""
+    return list(_LAST)
+
+
+class _Memory(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        text = self.format(record)[:LONGEST]
+        _LAST.append(f"{now_ns() / 1e9:.3f} {record.levelname} {record.name}: {text}")
+
+
 @contextmanager
 def _handled_by(handler: logging.Handler) -> Iterator[None]:
+    if not LOGGER.handlers:
+        LOGGER.addHandler(_PRINTABLE)
     LOGGER.addHandler(handler)
     _set_level()
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
+        if LOGGER.handlers == [_PRINTABLE]:
+            LOGGER.removeHandler(_PRINTABLE)
         _set_level()
         handler.close()
 
@@ -65,6 +97,24 @@ def _handled_by(handler: logging.Handler) -> Iterator[None]:
 def _set_level() -> None:
     """Handlers choose what they take; without any, the application's own setting counts."""
     LOGGER.setLevel(logging.DEBUG if LOGGER.handlers else logging.NOTSET)
+
+
+class _Printable(logging.Handler):
+    """Comes first, and makes of what a record says text that any handler after it can write.
+
+    That is also an application's own, or pytest's: its workers end at half of a surrogate pair,
+    which a guest's console may have.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See the class."""
+        record.msg, record.args = visible(record.getMessage(), lines=True), None
+        if record.exc_info and not record.exc_text:
+            trace = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = visible(trace, lines=True)
+
+
+_PRINTABLE = _Printable(logging.DEBUG)
 
 
 class _Display(logging.Handler):

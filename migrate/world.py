@@ -17,6 +17,7 @@ from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
+from migrate.drivers.together import each, together
 from migrate.errors import ConfigurationError, GuestError, LeaseLostError
 from migrate.guest.clock_rate import check_clock_rate
 from migrate.guest.disk_overlay import overlay
@@ -28,6 +29,7 @@ from migrate.guest.probe import Probe
 from migrate.images.disk import Disk, ensure_disk, is_disk
 from migrate.images.initramfs import Image, ensure_image
 from migrate.lab.api import Host, Lab
+from migrate.lab.log_tail import log_tail
 from migrate.migration.hop import move_guest
 from migrate.migration.hotplug import plug_in, wait_for_carrier
 from migrate.migration.move import GRACE_S, End
@@ -37,9 +39,10 @@ from migrate.model import Case
 from migrate.model.recording import HopRecording, MoveResult, Recording, StartRecording
 from migrate.recorder.base import AttemptEnv, Rig
 from migrate.recorder.clocks import Clocks
-from migrate.recorder.collect import collect, measure_dirty_rates
+from migrate.recorder.collect import LOG_LINES, collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
 from migrate.recorder.machines import Machines, sampled
+from migrate.recorder.pace import PACE_S, measure_at_pace
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
@@ -65,11 +68,14 @@ def attempt_s(case: Case, start_s: float, patience: float) -> float:
 
 
 CLEAR_LOGS = """
-rm -f "$1"
+rm -f "$1" "$1".[0-9]
 [ -e "$2" ] || exit 0
 # libvirt goes on with the log of a domain that had the same name: such a one is kept.
-if [ "$(grep -c ': starting up' "$2")" -eq "$(grep -c -F "$3" "$2")" ]; then
-    rm -f "$2"
+# A log that was full is one with a number behind it (virtlogd).
+starts=$(cat "$2".[0-9] "$2" 2>/dev/null | grep -c ': starting up') || true
+ours=$(cat "$2".[0-9] "$2" 2>/dev/null | grep -c -F "$3") || true
+if [ "$starts" -eq "$ours" ]; then
+    rm -f "$2" "$2".[0-9]
 else
     mv "$2" "$2.$(date +%s)"
 fi
@@ -125,8 +131,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
     deadline = env.deadline(DISK_START_S if isinstance(image, Disk) else START_S)
     with ExitStack() as stack:
         ends = [End(host, stack.enter_context(host.connect())) for host in pair]
-        for end in ends:
-            _cleared(end, env, deadline)
+        each(ends, lambda end: _cleared(end, env, deadline))
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
@@ -136,7 +141,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         limit = Deadline.after(attempt_s(case, deadline.left(), env.lab.patience))
         hung = stack.enter_context(watchdog(pair, order.identity.uuid, limit))
         prepare = preparing(env.lab, image, deadline)
-        started = stack.enter_context(_started(case, order, ends, prepare, deadline))
+        started = stack.enter_context(_started(case, env.lab, order, ends, prepare, deadline))
         domain, probe = started.domain, started.probe
         if (device := backing.hotplug[domain.host]) is not None:
             probe.lower_start()
@@ -148,14 +153,25 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         LOGGER.info("the guest is ready on %s; measuring the floor", domain.host)
-        _must_run(case.workload.floor_s, listener)
+        floor = measure_at_pace(
+            probe,
+            case.workload,
+            lambda: _must_run(case.workload.floor_s, listener),
+            Deadline.after(PACE_S),
+        )
         start = StartRecording(
             begin_ns=begin_ns,
-            floor_window=(traffic.began_ns, now_ns()),
+            floor_window=floor.window,
             start_ms=start_ms,
             nic=nic,
             primaries=backing.primaries,
-            notes=(*env.notes, *backing.notes, *_cold_instead(case, order), *started.notes),
+            notes=(
+                *env.notes,
+                *backing.notes,
+                *_cold_instead(case, order),
+                *started.notes,
+                *floor.notes,
+            ),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -204,9 +220,8 @@ def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator
     mode, interface = backend_mode(case.interface.mode), case.interface
     names = [host.name for host in pair]
     with ExitStack() as stack:
-        source, target = (
-            stack.enter_context(mode.create(host, interface, deadline)) for host in pair
-        )
+        backends = together([mode.create(host, interface, deadline) for host in pair])
+        source, target = stack.enter_context(backends)
         if source.missing_primary is not None:
             raise source.missing_primary
         there, back = mode.target_rewrites(source, target), mode.target_rewrites(target, source)
@@ -254,6 +269,7 @@ class _Started(NamedTuple):
 @contextmanager
 def _started(
     case: Case,
+    lab: Lab,
     order: Order,
     ends: Sequence[End],
     prepare: Callable[[Domain], None],
@@ -268,8 +284,8 @@ def _started(
     while True:
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
-            probe = stack.enter_context(guest_probe(domain, deadline))
-            log = host.run(["cat", QEMU_LOG], deadline, check=False).out
+            probe = stack.enter_context(guest_probe(domain, lab, deadline))
+            log = log_tail(host, QEMU_LOG, deadline, LOG_LINES) or ""
             errors = "; ".join(mode.backend_errors(log))
             if not errors:
                 yield _Started(domain, probe, notes)
@@ -355,7 +371,7 @@ def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Do
     def prepare(domain: Domain) -> None:
         if isinstance(image, Disk):
             bring_probe(domain, image.probe, deadline)
-        with guest_probe(domain, deadline) as probe:
+        with guest_probe(domain, lab, deadline) as probe:
             if has_interface(domain.xml()):  # else it gets its address when it is plugged in
                 probe.address(lab.guest_address, lab.prefix)
             check_clock_rate(probe)

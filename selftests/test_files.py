@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,9 +29,11 @@ from selftests.helpers import as_somebody_elses, mode_of
 
 
 @pytest.fixture(autouse=True)
-def umask() -> None:
-    """Whatever it is: nothing of ours depends on it."""
-    os.umask(0o022)
+def umask() -> Iterator[None]:
+    """Whatever a test makes it, the next one has another."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 # --- written whole ------------------------------------------------------------------------------
@@ -244,6 +247,17 @@ def test_a_link_of_ours_is_followed_and_somebody_elses_is_not(
     (tmp_path / "large-disk").chmod(0o700)
     with as_somebody_elses(link, monkeypatch), pytest.raises(HostError, match="belongs to"):
         private_folder(link)
+
+
+def test_one_that_is_roots_is_told_to_another_user_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    with pytest.raises(HostError, match="sudo"):
+        make_private(tmp_path / "state" / "leases")
 
 
 def test_a_circle_of_links_and_a_file_are_refused(tmp_path: Path) -> None:

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
+from importlib import metadata
 
 import numpy as np
 import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from migrate.errors import ConfigurationError
 from migrate.results.database import open_store
@@ -83,6 +87,48 @@ def test_a_lock_pins_every_line_and_names_no_host(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert len(locked(lock)) == len(re.findall(r"^\w", text, re.MULTILINE))
     assert "://" not in text
+
+
+def closure(requirements: Iterable[str]) -> set[str]:
+    """The names of all that is installed for these here, by what each package says it needs."""
+    found: set[str] = set()
+    left = [Requirement(text) for text in requirements]
+    while left:
+        requirement = left.pop()
+        asked = [{"extra": extra} for extra in ("", *requirement.extras)]
+        mark = f"{canonicalize_name(requirement.name)}[{','.join(sorted(requirement.extras))}]"
+        if mark in found:
+            continue
+        found.add(mark)
+        for text in metadata.requires(requirement.name) or ():
+            needed = Requirement(text)
+            if needed.marker is None or any(needed.marker.evaluate(given) for given in asked):
+                left.append(needed)
+    return {mark.partition("[")[0] for mark in found}
+
+
+OF_THIS_PYTHON = re.compile(r"^([\w.-]+)==\S+(?: ; ([^\n]*?))? \\\n", re.MULTILINE)
+
+
+def test_the_lock_names_what_is_needed_and_nothing_else() -> None:
+    """A package that was dropped, or came with a new version of another, is seen here."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["build"]
+    lines = OF_THIS_PYTHON.findall((ROOT / "requirements.lock").read_text())
+    here = {name for name, marker in lines if not marker or Marker(marker).evaluate()}
+    assert closure([*PROJECT["dependencies"], *build]) == here
+
+
+INSTALLERS = ["prepare.sh", *(f"docs/ci/{path.name}" for path in (ROOT / "docs/ci").iterdir())]
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_nothing_is_installed_that_has_no_hash(name: str) -> None:
+    """By quickstart, by the check, by the ready files for CI: also our own package, which is built
+    by what the lock names, and brings nothing with it."""
+    installs = re.findall(r"pip\"? install (.*)", (ROOT / name).read_text())
+    assert len(installs) >= 2
+    for words in installs:
+        assert "--require-hashes" in words or "--no-deps --no-build-isolation" in words, words
 
 
 # --- packages of the system ---------------------------------------------------------------------

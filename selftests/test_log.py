@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from migrate import log
-from migrate.errors import HostError
+from migrate.errors import GuestError, HostError
 
 LOGGER = logging.getLogger("migrate.somewhere.deep")
 
@@ -76,13 +76,21 @@ def test_what_a_guest_says_is_one_line_of_printable_text(tmp_path: Path) -> None
     path = tmp_path / log.RUN_LOG
     with log.recorded() as run_log:
         run_log.write_to(path)
-        # Straight to it: pytest hears what is logged; its workers can't pass half a character on.
-        said = "\x1b[2J\nowned \udcff"
-        run_log.handle(
-            LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, "console: %s", (said,), None)
-        )
+        LOGGER.info("console: %s", "\x1b[2J\nowned \udcff")
     (line,) = path.read_text().splitlines()
     assert line.endswith(r"console: \x1b[2J\nowned \udcff")
+
+
+def test_other_handlers_get_what_they_can_write(caplog: pytest.LogCaptureFixture) -> None:
+    """pytest hears what is logged; its workers can't pass half a character on."""
+    with log.recorded():
+        LOGGER.info("console: %s", "\x1b[2J\nowned \udcff")
+        LOGGER.debug("100 %", exc_info=GuestError("hello", said="\udc80"))
+        LOGGER.debug("and not of ours", exc_info=ValueError("\udc80"))
+    assert "console: \\x1b[2J\nowned \\udcff" in caplog.text
+    assert "100 %\nmigrate.errors.GuestError: hello: \\udc80" in caplog.text
+    assert "ValueError: \\udc80" in caplog.text
+    caplog.text.encode()
 
 
 def test_a_run_that_is_ended_by_an_error_says_which(tmp_path: Path) -> None:

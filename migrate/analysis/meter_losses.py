@@ -32,19 +32,20 @@ def losses_of(loss: MeterLoss | None, arrivals: Arrivals, receiver: str) -> Lost
     reason = f"the {receiver}'s probe was too slow, and its socket dropped packets"
     full = f"the log of the {receiver}'s probe was full" if loss.full else ""
     highest = np.maximum.accumulate(arrivals.seq)
-    ranges, counted = [], 0
+    between, counted = dict[tuple[int, int], None](), 0
     for row, count in loss.drops:
         if count > counted and 0 <= row < len(arrivals):
             low = int(highest[row - 1]) if row else -1
             ahead = np.flatnonzero(highest[row:] > low)
             high = int(highest[row + int(ahead[0])]) if len(ahead) else low
-            ranges.append(np.arange(low + 1, high))
+            between[low + 1, high] = None  # once, however often a socket dropped there
             counted = count
     further = loss.dropped > counted
     if further:
         last = max((row for row, _ in loss.drops if row <= len(arrivals)), default=0)
         low = int(highest[last - 1]) if last else -1
-        ranges.append(np.arange(low + 1, int(highest.max(initial=-1)) + 1))
+        between[low + 1, int(highest.max(initial=-1)) + 1] = None
+    ranges = [np.arange(begin, end) for begin, end in between]
     numbers = np.unique(np.concatenate([none, *ranges])).astype(np.int64)
     numbers = numbers[~np.isin(numbers, arrivals.seq)]
     return LostByMeter(numbers, reason, full or (reason if further else ""))

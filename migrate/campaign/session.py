@@ -14,6 +14,7 @@ from pathlib import Path
 
 from migrate import log
 from migrate.attempt import attempt
+from migrate.bug_report import program_errors
 from migrate.campaign import placement
 from migrate.campaign.hosts import look
 from migrate.campaign.progress import Reporter, outcome
@@ -21,7 +22,8 @@ from migrate.campaign.quiet import wait_quiet
 from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
 from migrate.clock import Deadline
-from migrate.errors import LabError, MeasurementError
+from migrate.errors import LabError, MeasurementError, ProgramError
+from migrate.files import advice
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig
@@ -77,7 +79,8 @@ def open_session(
         try:
             yield session
         finally:
-            session.finish(junit_copy)
+            with program_errors("write the report", session.folder):
+                session.finish(junit_copy)
 
 
 def begin(
@@ -97,7 +100,8 @@ def write_log(run_log: log.RunLog, writer: RunWriter) -> None:
     try:
         run_log.write_to(path)
     except OSError as error:
-        raise MeasurementError(f"write {path}", said=str(error)) from error
+        remedy = advice(error, writer.folder)
+        raise MeasurementError(f"write {path}", said=str(error), remedy=remedy) from error
 
 
 def unnamed_error(case: Case) -> str | None:
@@ -191,17 +195,19 @@ class Session:
     def attempt(self, case: Case, number: int, *pairs: Pair) -> Attempt:
         """One try on the first of ``pairs`` that is free.
 
-        A LabError is noted in the run before it goes on to the caller.
+        A LabError is noted in the run before it goes on to the caller; an exception that is none
+        becomes one first, a ProgramError.
         """
         pair: Pair | None = None
         with ExitStack() as stack:
             try:
-                pair, lease = stack.enter_context(self._leased(pairs, f"{case.id}-{number}"))
-                env = self._env(pair, lease)
-                if self.quiet_s is not None:
-                    notes = wait_quiet(env.lab, pair, self.quiet_s, lease.check)
-                    env = replace(env, notes=notes)
-                done = attempt(case, number, env, pair, self.writer)
+                with program_errors(f"try {case.id}, attempt {number}", self.folder):
+                    pair, lease = stack.enter_context(self._leased(pairs, f"{case.id}-{number}"))
+                    env = self._env(pair, lease)
+                    if self.quiet_s is not None:
+                        notes = wait_quiet(env.lab, pair, self.quiet_s, lease.check)
+                        env = replace(env, notes=notes)
+                    done = attempt(case, number, env, pair, self.writer)
             except LabError as error:
                 self._note(case, number, error)
                 self.writer.disclaim(case, number)
@@ -274,7 +280,8 @@ class Session:
         """Without an attempt there is no folder for them: they lie beside ``run.json``."""
         for host in pair:
             try:
-                logs = logs_of(host, case)
+                with program_errors(f"keep the logs of {host.name}", self.folder):
+                    logs = logs_of(host, case)
             except LabError as error:
                 LOGGER.info("no logs of host %s: %s", host.name, error)
                 continue
@@ -295,8 +302,12 @@ class Session:
     def exit_code(self) -> int:
         """0: all passed, but for what is quarantined; 1: a verdict failed, or an entry of the
         quarantine list has expired; else that of the worst error; 3: nothing ran; 5: a void
-        attempt, which tells nothing."""
-        voids = [MeasurementError.exit_code for attempt in self.attempts if attempt.void]
+        attempt, which tells nothing; 70: an error of this program."""
+        voids = [
+            (ProgramError if attempt.bug_report else MeasurementError).exit_code
+            for attempt in self.attempts
+            if attempt.void
+        ]
         if worst := [*(mishap.exit_code for mishap in self.run.mishaps), *voids]:
             return max(worst)
         if not self.attempts:

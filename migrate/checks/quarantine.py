@@ -10,15 +10,16 @@ reader of the folder judges as the run did, on whatever day it reads.
 
 from __future__ import annotations
 
-import tomllib
+import os
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from migrate.errors import ConfigurationError
+from migrate.input_file import parse_toml, read_input
 from migrate.model import Attempt, QuarantineEntry, Run, Value, Verdict
 
 DEFAULT = Path("quarantine.toml")
@@ -26,7 +27,7 @@ DEFAULT = Path("quarantine.toml")
 
 
 class _File(Value):
-    quarantine: tuple[QuarantineEntry, ...] = ()
+    quarantine: tuple[QuarantineEntry, ...] = Field(default=(), max_length=1000)
 
 
 def load(path: Path | None) -> tuple[QuarantineEntry, ...]:
@@ -34,21 +35,17 @@ def load(path: Path | None) -> tuple[QuarantineEntry, ...]:
 
     Raises ConfigurationError, which names the file, the entry and the key.
     """
-    if path is None and not DEFAULT.exists():
+    if path is None and not os.path.lexists(DEFAULT):
         return ()
     path = path or DEFAULT
+    tried = f"read the quarantine list {path}"
+    remedy = "name a readable TOML file of [[quarantine]] entries: docs/ci.md"
+    document = parse_toml(read_input(path, tried, remedy), tried, remedy)
+    entries = document.get("quarantine", [])
+    if isinstance(entries, list):  # TOML has lists where the values have tuples
+        document["quarantine"] = tuple(entries)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        entries = document.get("quarantine", [])
-        if isinstance(entries, list):  # TOML has lists where the values have tuples
-            document["quarantine"] = tuple(entries)
         return _File.model_validate(document, strict=True).quarantine
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(
-            f"read the quarantine list {path}",
-            said=str(error),
-            remedy="name a readable TOML file of [[quarantine]] entries: docs/ci.md",
-        ) from error
     except ValidationError as error:
         raise _refused(path, error) from error
 

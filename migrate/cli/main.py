@@ -6,8 +6,10 @@ Heavy modules are imported by the commands that need them, so that ``--help`` is
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,7 +23,15 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME
 from migrate.cli.output import print_run
 from migrate.cli.regression import gate
 from migrate.cli.run import compare, run
+from migrate.cli.streams import ClosedOutputError, OutputError, have_streams, point_nowhere
 from migrate.cli.trend import prune, trend
+
+NOBODY_READS = 128 + signal.SIGPIPE
+"""Exit code where standard output was closed by who was to read it, as a shell has it."""
+COMPLETION = "_MIGRATE_LAB_COMPLETE"
+"""The variable by which a shell asks what a word may go on with, as click has it."""
+LONGEST = 1000
+"""Letters of a usage error."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,22 +97,78 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def main() -> None:
-    """The entry point: errors of our tree become one clear line and their exit code."""
-    from migrate.errors import LabError
-
+    """The entry point: whatever happens is one clear line at most, and an exit code."""
+    have_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if instruction := os.environ.get(COMPLETION):
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(cli, {}, "migrate-lab", COMPLETION, instruction))
+    sys.exit(status(sys.argv[1:]))
+
+
+def status(words: Sequence[str]) -> int | str | None:
+    """Do what ``words`` say, and return the exit code: errors become one line."""
+    from migrate import log
+
     try:
-        cli(standalone_mode=False)
-    except LabError as error:
-        click.echo(f"migrate-lab: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with log.remembered():
+            return _done(words)
+    except ClosedOutputError:
+        point_nowhere(1)
+        return NOBODY_READS
     except (KeyboardInterrupt, click.Abort):
         click.echo("migrate-lab: interrupted; what was done has been undone", err=True)
-        sys.exit(130)
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last net
+        return _told(error, words)
+
+
+def _told(error: Exception, words: Sequence[str]) -> int:
+    """Say in a line what went wrong, and return the exit code of its kind."""
+    from migrate.bug_report import as_program_error
+    from migrate.errors import LabError
+
+    if isinstance(error, OutputError):
+        point_nowhere(1)
+    if isinstance(error, click.ClickException):
+        _show(error)
+        return error.exit_code
+    if not isinstance(error, LabError):
+        error = as_program_error(error, " ".join(("migrate-lab", *words[:1])))
+    click.echo(f"migrate-lab: {error}", err=True)
+    return error.exit_code
+
+
+def _done(words: Sequence[str]) -> int | str | None:
+    """The exit code of a command, once all that it printed is written. Raises what it does.
+
+    Not by click's own way in, which takes every broken pipe for that of standard output.
+    """
+    try:
+        with cli.make_context("migrate-lab", list(words)) as context:
+            cli.invoke(context)
+        code: int | str | None = 0
+    except click.exceptions.Exit as end:
+        code = end.exit_code
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    return code
+
+
+def _show(error: click.ClickException) -> None:
+    """A line: the command, what is wrong, where to read what is right; click's help is as it is."""
+    from migrate.errors import visible
+
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "migrate-lab"
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    said = visible(error.format_message())[:LONGEST]
+    click.echo(f"{command}: {said} -- see `{command} --help`", err=True)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from migrate.drivers.libvirt import Domain
 from migrate.errors import HostError
 from migrate.formats.xml_document import element_at, parse_xml
 from migrate.lab.api import Host
+from migrate.lab.host_journal import RUN, keep
 from migrate.model import Value
 
 NAMESPACE = "urn:migrate-lab:guest"
 """Of our element in a domain's ``<metadata>``."""
 PREFIX = "migrate-lab"
-JOURNAL = "/run/migrate-lab/guests"
+JOURNAL = f"{RUN}/guests"
 """A folder of each host, one file a guest: gone after a reboot, as the guests are."""
 
 ET.register_namespace(PREFIX, NAMESPACE)
@@ -77,9 +78,7 @@ def marked(domain: Domain) -> bool:
 
 def record(host: Host, identity: Identity, deadline: Deadline) -> None:
     """Write down that this guest may be on the host from now on."""
-    keep = 'mkdir -p -m 700 "$1" && cat > "$1/.$2" && mv "$1/.$2" "$1/$2"'
-    words = ["sh", "-ec", keep, "sh", JOURNAL, identity.uuid]
-    host.run(words, deadline, text=identity.model_dump_json() + "\n")
+    keep(host, f"{JOURNAL}/{identity.uuid}", identity.model_dump_json() + "\n", deadline)
 
 
 def recorded(host: Host, deadline: Deadline) -> tuple[Identity, ...]:

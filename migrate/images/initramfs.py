@@ -12,13 +12,12 @@ import os
 import shutil
 import signal
 import subprocess
-import tomllib
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +25,7 @@ from migrate.data import data_path
 from migrate.errors import ConfigurationError, HostError
 from migrate.images.cache import build_once
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
+from migrate.input_file import first_refusal, parse_toml, read_input
 from migrate.model import Value
 
 LOGGER = logging.getLogger(__name__)
@@ -40,10 +40,16 @@ COMMAND_TIMEOUT_S = 300.0
 # --- values -------------------------------------------------------------------------------------
 
 
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.+-]{0,98}[a-z0-9.+])?$")]
+"""As Debian's policy has it (5.6.1); apt would take other words for options, patterns, or packages
+to be removed."""
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
 class Pin(Value):
     """The version that a package has to have."""
 
-    version: str = Field(pattern=r"^[A-Za-z0-9.+~:-]+$")
+    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.+~:-]{0,99}$")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
@@ -52,16 +58,17 @@ class ImageRecipe(Value):
 
     kind: Literal["initramfs", "disk"] = "initramfs"
     """``disk``: a disk that boots by its own loader (see :mod:`migrate.images.disk`)."""
-    suite: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
-    kernel: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")
-    packages: tuple[str, ...] = ("busybox-static",)
-    modules: tuple[str, ...] = ()
-    optional_modules: tuple[str, ...] = ()
-    cmdline: str
-    mirror: str | None = Field(default=None, pattern=r"^(https?|file|copy)://?\S+$")
+    suite: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
+    kernel: PackageName
+    packages: tuple[PackageName, ...] = Field(default=("busybox-static",), max_length=1000)
+    modules: tuple[ModuleName, ...] = Field(default=(), max_length=1000)
+    optional_modules: tuple[ModuleName, ...] = Field(default=(), max_length=1000)
+    cmdline: str = Field(pattern=r"^[ -~]{0,1000}$")
+    """Words of the kernel's; the kernel itself takes 2048 bytes on x86."""
+    mirror: str | None = Field(default=None, pattern=r"^(https?|file|copy):/{1,3}[!-~]{1,500}$")
     """None: what mmdebstrap finds in the machine's own apt sources for this suite."""
-    pinned: dict[str, Pin] = Field(default_factory=dict)
-    system: tuple[str, ...] = ()
+    pinned: dict[PackageName, Pin] = Field(default_factory=dict, max_length=1000)
+    system: tuple[PackageName, ...] = Field(default=(), max_length=1000)
     """Packages of the system on a disk, besides Debian's essential ones."""
     size_mib: int = Field(default=512, ge=256, le=65536)
     """A disk's size; it takes only the room that is written to."""
@@ -127,25 +134,17 @@ def ensure_image(name_or_path: str, cache: Path) -> Image:
 
 def read_recipe(path: Path) -> ImageRecipe:
     """The recipe at ``path``; ConfigurationError names the file and the key."""
+    tried = f"read guest image recipe {path}"
+    known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
+    remedy = f"name one of: {known}, or give the path of a .toml file"
+    document = parse_toml(read_input(path, tried, remedy), tried)
     try:
-        return ImageRecipe.model_validate(tomllib.loads(path.read_text()))
-    except FileNotFoundError as missing:
-        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
-        raise ConfigurationError(
-            f"read guest image recipe {path}",
-            said="there is no such file",
-            remedy=f"name one of: {known}, or give the path of a .toml file",
-        ) from missing
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
-        raise ConfigurationError(
-            f"read guest image recipe {path}", said=str(broken), remedy="mend the TOML"
-        ) from broken
+        return ImageRecipe.model_validate(document)
     except ValidationError as wrong:
-        first = wrong.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key, said = first_refusal(wrong)
         raise ConfigurationError(
-            f"read guest image recipe {path}, key {key}",
-            said=first["msg"],
+            f"{tried}, key {key}",
+            said=said,
             remedy=f"keys are: {', '.join(ImageRecipe.model_fields)}",
         ) from wrong
 

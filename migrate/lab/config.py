@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from migrate.errors import ConfigurationError, quoted
 from migrate.files import make_private, private_folder
 from migrate.lab.prepare.plan import Preparation
 from migrate.model import Value, Workload
@@ -16,10 +18,14 @@ from migrate.model import Value, Workload
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
 
 
+COORDINATOR = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9.-]{0,252}):[0-9]{1,5}$"
+Root = Annotated[str, Field(pattern=r"^(/|[A-Za-z0-9][A-Za-z0-9_.+-]{0,63})$")]
+
+
 class HostConfig(Value):
     """One host of a lab file."""
 
-    root: str
+    root: Root
     """What scenarios know its operating system by."""
     prepare: Preparation = Preparation()
     """What `migrate-lab lab ready` changes on the host."""
@@ -31,9 +37,9 @@ class LabConfig(Value):
     kind: str
     name: Name
     hosts: Mapping[Name, HostConfig]
-    workload: dict[str, int | float] = Field(default={})
+    workload: dict[str, int | float] = Field(default={}, max_length=64)
     """Defaults of scenarios' workloads: a slow lab can't bear the usual rates."""
-    coordinator: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d+$")
+    coordinator: str | None = Field(default=None, pattern=COORDINATOR)
     """``HOST:PORT`` of the labgrid coordinator that keeps the leases of its hosts, if any."""
 
     @field_validator("workload")
@@ -52,7 +58,7 @@ def cache_folder() -> Path:
 
     Whoever could change what is in it would be root on the hosts: HostError if others can.
     """
-    return private_folder(Path(os.environ.get("MIGRATE_LAB_CACHE", "/var/cache/migrate-lab")))
+    return private_folder(_named("MIGRATE_LAB_CACHE", "/var/cache/migrate-lab"))
 
 
 SHARED = 0o711
@@ -70,4 +76,20 @@ def shared_folder(name: str) -> Path:
 def state_folder() -> Path:
     """Where a lab that is up keeps its journal and its hosts' writable layers
     ($MIGRATE_LAB_STATE). HostError if others can change what is in it."""
-    return private_folder(Path(os.environ.get("MIGRATE_LAB_STATE", "/run/migrate-lab")))
+    return private_folder(_named("MIGRATE_LAB_STATE", "/run/migrate-lab"))
+
+
+def _named(variable: str, otherwise: str) -> Path:
+    """The folder that a variable of the environment names; an empty one names none.
+
+    It becomes an option of mounts and of QEMU, where commas and colons part. Raises
+    ConfigurationError.
+    """
+    text = os.environ.get(variable) or otherwise
+    if not re.fullmatch(r"/[^\0-\x1f\ud800-\udfff\"',:\\]{0,200}", text):
+        raise ConfigurationError(
+            f"use ${variable}",
+            said=f"{quoted(text)} is no folder that can be used",
+            remedy="an absolute path without commas, colons, quotes and backslashes",
+        )
+    return Path(text)

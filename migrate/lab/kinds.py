@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from pydantic import ValidationError
 
 from migrate.data import shipped
-from migrate.errors import ConfigurationError
+from migrate.errors import ConfigurationError, quoted
+from migrate.input_file import first_refusal, parse_toml, read_input
 from migrate.lab.config import LabConfig
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.nested.config import NestedConfig
@@ -57,6 +57,7 @@ class Registered(NamedTuple):
     """It has the :class:`LabKind` as ``KIND``; imported when a lab is used, for it is heavy."""
 
 
+NAMES = "a name is a small letter, then at most seven small letters or digits"
 KINDS: Mapping[str, Registered] = {
     "local": Registered(LocalConfig, "migrate.lab.local.lab"),
     "nested": Registered(NestedConfig, "migrate.lab.nested.lab"),
@@ -76,34 +77,30 @@ def parse_config(data: Mapping[str, Any]) -> LabConfig:
 
     A kind that does not exist is refused by the default one, ``local``.
     """
-    known = KINDS.get(data.get("kind", ""), KINDS["local"])
+    kind = str(data.get("kind", "")) if isinstance(data, Mapping) else ""
+    known = KINDS.get(kind, KINDS["local"])
     return known.config.model_validate(data)
 
 
 def load_lab(path: Path | None, name: str | None = None) -> LabConfig:
     """Read a lab file (None: two hosts of the default root); ``name`` overrides the lab's name."""
+    tried = f"read the lab file {path}"
+    data: dict[str, Any] = {}
+    if path is not None:
+        data = parse_toml(read_input(shipped(path), tried, "see labs/local.toml"), tried)
+    if name is not None:
+        data["name"] = name
     try:
-        data = tomllib.loads(shipped(path).read_text()) if path else {}
-        if name is not None:
-            data["name"] = name
         return parse_config(data)
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"read the lab file {path}", said="it does not exist", remedy="see labs/local.toml"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"read the lab file {path}", said=str(error)) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key, said = first_refusal(error)
         if key == "name" and name is not None:
             raise ConfigurationError(
-                f"use --name {name}",
-                said="that is no name for a lab",
-                remedy="a small letter, then at most seven small letters or digits",
+                f"use --name {quoted(name)}", said="that is no name for a lab", remedy=NAMES
             ) from error
+        is_name = key == "name" or (key.startswith("hosts.") and key.endswith(".[key]"))
         raise ConfigurationError(
-            f"read the lab file {path}, key {key}",
-            said=first["msg"],
-            remedy="docs/lab-files.md lists the keys",
+            f"{tried}, key {key}",
+            said=said.partition(": String should match")[0] if is_name else said,
+            remedy=NAMES if is_name else "docs/lab-files.md lists the keys",
         ) from error

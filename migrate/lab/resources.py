@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from migrate.model import Value
 
 DATA_BRIDGE = "data"
@@ -11,21 +15,32 @@ MIGRATION_LINK = "up-mig"
 OVS_UPLINK = "up-ovs"
 """On each host: the port that OVS-DPDK carries to the fabric."""
 
+Link = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
+"""A network link's name: the kernel takes 15 characters (IFNAMSIZ); none that begins as an option
+does, for it becomes an argument of programs that root runs."""
+Management = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}(/[A-Za-z0-9][A-Za-z0-9_.:-]{0,63})?$")
+]
+"""A management device's handle, ``BUS/DEVICE`` or ``DEVICE`` (vdpa-dev(8))."""
+
 
 class Resources(Value):
     """What a host provides for guests' interfaces, all of it joined to the fabric."""
 
-    bridge: str = DATA_BRIDGE
+    bridge: Link = DATA_BRIDGE
     """Where the taps of ``virtio`` go."""
-    ovs_uplink: str = OVS_UPLINK
+    ovs_uplink: Link = OVS_UPLINK
     """The port that the fabric is on, of a switch that is started where none runs."""
-    ovs_bridge: str | None = None
+    ovs_sleep_us: int = Field(default=500, ge=0, le=10_000)
+    """The poll threads of a switch that is started sleep up to so long when they are idle: its
+    processors are shared with guests."""
+    ovs_bridge: Link | None = None
     """A bridge with its uplink, of the OVS-DPDK that runs on the host: only ports are added."""
-    migration_link: str = MIGRATION_LINK
+    migration_link: Link = MIGRATION_LINK
     """By which guests are sent to the other host."""
-    pf: str | None = None
+    pf: Link | None = None
     """The link of a physical function, whose VFs may be used; e.g. ``up-pf``."""
-    vdpa: tuple[str, ...] = ()
+    vdpa: tuple[Management, ...] = Field(default=(), max_length=64)
     """vDPA management devices, e.g. ``pci/0000:00:10.0``. A PCI device that is bound to a virtio
     driver is rebound to ``vp-vdpa`` while it is in use."""
 

@@ -89,6 +89,8 @@ class Findings(Value):
     dirty_rates: tuple[DirtyRate, ...] | None = None
     """Rates by every method, refused ones included; None: not asked for."""
     floor: Floor | None = None
+    no_floor: tuple[str, ...] = ()
+    """Why there is none; empty: there is one, or it is not on record."""
     work: tuple[WorkDone, ...] | None = None
     """What the workload did, stretch by stretch; None: the guest did not tell."""
     start_ms: NotNegative | None = None
@@ -112,6 +114,8 @@ class Findings(Value):
     """QEMUs that ended by themselves, or were killed; :attr:`error` begins with them."""
     void: tuple[str, ...] = ()
     """Why it is neither pass nor fail: a question of ours ended the guest, a fault was not done."""
+    bug_report: str = ""
+    """The file of the attempt that tells of an error of this program; empty: there was none."""
     notes: tuple[str, ...] = ()
     clocks: tuple[ClockReading, ...] = ()
     """Readings of both hosts' clocks and the peer's, before, during and after; empty: none."""

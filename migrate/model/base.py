@@ -31,4 +31,19 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+"""Somebody's wish for a length of time: a week at most."""
+
+
+Milliseconds = Annotated[float, Field(gt=0, le=7 * 86_400_000)]
+"""A limit: of a week at most."""
+
+
+Mebibytes = Annotated[int, Field(ge=0, le=1 << 20)]
+"""Of memory, or a second's: a tebibyte at most."""
+
+
+Word = Annotated[str, Field(min_length=1, max_length=100)]
+
+
 NonEmpty = Annotated[str, Field(min_length=1)]

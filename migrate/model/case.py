@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from migrate.model.base import NotNegative, Positive, Value
+from migrate.model.base import Mebibytes, Milliseconds, Positive, Seconds, Value, Word
 
 Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
 
@@ -65,7 +65,9 @@ class Vdpa(Value):
     """Which of the host's management devices; auto: the first with a network behind it."""
     shadow: Literal["auto", "on", "off"] = "auto"
     """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
-    features_off: tuple[str, ...] = ()
+    features_off: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")], ...] = Field(
+        default=(), max_length=64
+    )
     """Features left out when the device is made, in small letters: ``guest_announce``."""
 
 
@@ -99,8 +101,8 @@ class Interface(Value):
 class GuestSpec(Value):
     """The machine that is moved."""
 
-    image: str = "tiny"
-    memory_mib: int = Field(default=128, ge=96)
+    image: str = Field(default="tiny", min_length=1, max_length=4095)
+    memory_mib: Mebibytes = Field(default=128, ge=96)
     vcpus: int = Field(default=1, ge=1, le=16)
     machine: Literal["q35", "pc"] = "q35"
     start: Literal["warm", "cold"] = "warm"
@@ -119,15 +121,16 @@ class Policy(Value):
     transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
     hops: int = Field(default=1, ge=1, le=10)
     """Moves in one attempt: 2 is there and back (ping-pong)."""
-    bandwidth_mib_s: int | None = Field(default=None, ge=1)
-    postcopy_bandwidth_mib_s: int | None = Field(default=None, ge=1)
-    postcopy_after_pass: int = Field(default=1, ge=1)
+    bandwidth_mib_s: Mebibytes | None = Field(default=None, ge=1)
+    postcopy_bandwidth_mib_s: Mebibytes | None = Field(default=None, ge=1)
+    postcopy_after_pass: int = Field(default=1, ge=1, le=1_000_000)
     """Switch to post-copy when this many passes over the memory have begun their successor."""
-    downtime_limit_ms: int | None = Field(default=None, ge=1)
+    downtime_limit_ms: int | None = Field(default=None, ge=1, le=2_000_000)
+    """QEMU takes 2000 s at most (MAX_MIGRATE_DOWNTIME_SECONDS)."""
     parallel_connections: int | None = Field(default=None, ge=1, le=32)
     auto_converge: bool = False
     compression: Literal["none", "xbzrle", "zlib", "zstd"] = "none"
-    timeout_s: Positive = 60.0
+    timeout_s: Seconds = 60.0
     on_timeout: Literal["abort", "suspend", "postcopy"] = "abort"
     abort_at: PhaseName | None = None
     """Abort on purpose when this phase begins."""
@@ -141,15 +144,15 @@ class Policy(Value):
 class Workload(Value):
     """What goes on in the guest and on the wire while it is moved."""
 
-    interval_us: int = Field(default=1000, ge=10)
+    interval_us: int = Field(default=1000, ge=10, le=60_000_000)
     """Interval between two packets of a stream, each way."""
     payload_bytes: int = Field(default=256, ge=224, le=1400)
     tcp_connections: int = Field(default=1, ge=0, le=64)
-    dirty_mib: int = Field(default=8, ge=0)
-    dirty_mib_s: NotNegative = 4.0
-    floor_s: Positive = 1.0
+    dirty_mib: Mebibytes = 8
+    dirty_mib_s: float = Field(default=4.0, ge=0, le=1 << 20)
+    floor_s: Seconds = 1.0
     """How long the floor is measured before anything is done."""
-    settle_s: Positive = 1.0
+    settle_s: Seconds = 1.0
     """How long traffic is measured after the move has ended."""
 
 
@@ -167,7 +170,7 @@ class Fault(Value):
         "hang-host",
     ]
     on: Side = "source"
-    for_s: Positive | None = None
+    for_s: Seconds | None = None
     """How long, for what can be put back; None: until the move has ended."""
 
 
@@ -175,7 +178,7 @@ def _pattern(text: str) -> str:
     """ValueError for what is no regular expression of Python's."""
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"no regular expression: {error}") from error
     return text
 
@@ -192,11 +195,11 @@ class Expect(Value):
     says, and the last words of a QEMU that ended. A case that expects ``failed``, ``lost`` or
     ``recoverable`` does not pass without it."""
     held_by: tuple[Side, ...] = ("target",)
-    outage_egress_ms: Positive | None = None
-    outage_ingress_ms: Positive | None = None
-    stall_ms: Positive | None = None
-    downtime_ms: Positive | None = None
-    total_ms: Positive | None = None
+    outage_egress_ms: Milliseconds | None = None
+    outage_ingress_ms: Milliseconds | None = None
+    stall_ms: Milliseconds | None = None
+    downtime_ms: Milliseconds | None = None
+    total_ms: Milliseconds | None = None
     memory: bool = True
     tcp: bool = True
     device: bool = True
@@ -214,14 +217,14 @@ class Expect(Value):
     """Every virtqueue was sound when the source had stopped."""
     explained_share: float | None = Field(default=None, gt=0, le=1)
     """At least this share of the longest gap each way is explained by what was recorded."""
-    reported_within_ms: Positive | None = None
+    reported_within_ms: Milliseconds | None = None
     """The longest switchover gap differs at most by this from the downtime reported."""
-    announce_within_ms: Positive | None = None
+    announce_within_ms: Milliseconds | None = None
     """The fabric sees the first announcement within this after the resume, and none before."""
     dirty_rate_within: Positive | None = None
     """QEMU's dirty rate before the move is at most this share off what the guest wrote: 0.5, half.
     Asking for it is what makes an attempt measure its dirty rates."""
-    allow_unmeasured: tuple[str, ...] = ()
+    allow_unmeasured: tuple[Word, ...] = Field(default=(), max_length=100)
 
 
 class Case(Value):
@@ -232,11 +235,11 @@ class Case(Value):
     interface: Interface = Interface()
     policy: Policy = Policy()
     workload: Workload = Workload()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Fault, ...] = Field(default=(), max_length=100)
     expect: Expect = Expect()
-    roots: tuple[str, str] | None = None
+    roots: tuple[Word, Word] | None = None
     """Roots that source and target must have, e.g. ("debian-13", "debian-13-backports")."""
-    needs: tuple[str, ...] = ()
+    needs: tuple[Word, ...] = Field(default=(), max_length=100)
     """Names of facts that both hosts must show, e.g. "huge-pages"."""
     source_file: str = ""
     row: int = 0

@@ -37,7 +37,8 @@ from avocado.core.utils.messages import FinishedMessage, LogMessage, WhiteboardM
 from avocado.core.varianter import Varianter, dump_variant
 
 from migrate import log
-from migrate.errors import ConfigurationError, LabError
+from migrate.bug_report import program_errors
+from migrate.errors import LabError
 
 if TYPE_CHECKING:
     from migrate.lab.config import LabConfig
@@ -117,8 +118,9 @@ class Resolver(plugin_interfaces.Resolver):
         if path.suffix != ".toml" or not path.is_file():
             return _nothing(reference, "NOTFOUND", f"{path} is no TOML file")
         try:
-            scenarios = [load(path, overrides) for overrides in _all_overrides(self.config)]
-        except ConfigurationError as error:
+            with program_errors(f"read {reference}"):
+                scenarios = [load(path, overrides) for overrides in _all_overrides(self.config)]
+        except LabError as error:
             return _nothing(reference, "CORRUPT", str(error))
         ids = dict.fromkeys(case.id for scenario in scenarios for case in scenario.cases)
         chosen = [name for name in ids if wanted in {"", name}]
@@ -175,9 +177,10 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
         """Bring up the lab that the suites name. Raises JobError: no test runs without it."""
         self._stack.enter_context(log.shown(LOG_UI.info))
         try:
-            for suite in job.test_suites:
-                if any(test.kind == KIND for test in suite.tests or ()):
-                    self._prepare(suite.config)
+            with program_errors("bring up the lab of a job"):
+                for suite in job.test_suites:
+                    if any(test.kind == KIND for test in suite.tests or ()):
+                        self._prepare(suite.config)
         except LabError as error:
             raise JobError(str(error)) from error
 
@@ -193,7 +196,8 @@ class Job(plugin_interfaces.JobPre, plugin_interfaces.JobPost):
     def post(self, _job: Any) -> None:
         """Take down what :meth:`pre` brought up."""
         try:
-            self._stack.close()
+            with program_errors("take down the lab of a job"):
+                self._stack.close()
         except LabError as error:
             LOG_UI.error(str(error))
 
@@ -257,8 +261,10 @@ def _child(runnable: Runnable, receiver: Connection, sender: Connection) -> None
     if runnable.output_dir:
         with Path(runnable.output_dir, "stderr").open("wb") as file:
             os.dup2(file.fileno(), sys.stderr.fileno())
+    folder = Path(runnable.output_dir) if runnable.output_dir else None
     try:
-        finished = run_case(runnable, sender.send)
+        with log.remembered(), program_errors(f"run {runnable.uri}", folder):
+            finished = run_case(runnable, sender.send)
     except LabError as error:
         finished = FinishedMessage.get("error", fail_reason=str(error))
     sender.send(finished)

@@ -68,6 +68,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", NEEDS)
     if config.getoption("--repeat") < 1:
         raise pytest.UsageError("--repeat: at least 1")
+    if config.getoption("--lab") is not None or config.getoption("--lab-name") is not None:
+        from migrate.errors import ConfigurationError
+
+        try:
+            _lab_config(config)
+        except ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from error
     files = [str(shipped(path)) for path in config.getoption("--scenario")]
     if files:
         named = config.args_source is pytest.Config.ArgsSource.ARGS
@@ -94,13 +101,15 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Ids as in the run folder: the case's, and the attempt's number if there are several."""
-        from migrate.errors import ConfigurationError
+        from migrate.bug_report import program_errors
+        from migrate.errors import LabError
         from migrate.scenario.loader import load
 
         repeat = self.config.getoption("--repeat")
         try:
-            loaded = load(self.path, (), _lab_config(self.config).scenario_defaults())
-        except ConfigurationError as error:
+            with program_errors(f"read {self.path}"):
+                loaded = load(self.path, (), _lab_config(self.config).scenario_defaults())
+        except LabError as error:
             raise self.CollectError(str(error)) from error
         for number in range(1, repeat + 1):
             for case in loaded.cases:

@@ -14,11 +14,13 @@ from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
+from migrate.drivers.together import each
 from migrate.errors import LeaseLostError
 from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.formats.qemu_end import qemu_end
 from migrate.guest.domain_xml import LOGS
 from migrate.lab.api import Host
+from migrate.lab.log_tail import log_tail
 from migrate.model import Case, DirtyRate, DirtyWhen, Event, QemuEnd
 from migrate.model.recording import HopRecording, Recording
 from migrate.recorder import traffic
@@ -84,12 +86,13 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         traffic.nothing_read(),
     )
     machines = rig.machines.stop()
-    logs = {
-        host.name: salvage.read(
-            f"the logs of {host.name} were", partial(logs_of, host, rig.case), NO_LOGS
-        )
-        for host in rig.pair
-    }
+
+    def salvaged(host: Host) -> Mapping[str, str]:
+        what = f"the logs of {host.name} were"
+        return salvage.read(what, partial(logs_of, host, rig.case), NO_LOGS)
+
+    names = [host.name for host in rig.pair]
+    logs = dict(zip(names, each(rig.pair, salvaged), strict=True))
     listened_until_ns = now_ns()
     none_heard: tuple[Event, ...] = ()
     heard = salvage.read("announcements were", rig.traffic.announcements, none_heard)
@@ -140,12 +143,10 @@ Logs = Mapping[str, Mapping[str, str]]
 def logs_of(host: Host, case: Case) -> Mapping[str, str]:
     """The last lines of each log that ``host`` has of a guest, its libvirt and its backend."""
     paths = {**LOGS, **backend_mode(case.interface.mode).logs}
-    last = f"--lines={LOG_LINES}"
     tails = {
-        name: host.run(["tail", last, path], Deadline.after(10), check=False)
-        for name, path in paths.items()
+        name: log_tail(host, path, Deadline.after(10), LOG_LINES) for name, path in paths.items()
     }
-    return {name: tail.out for name, tail in tails.items() if tail.status == 0}
+    return {name: text for name, text in tails.items() if text is not None}
 
 
 def _log_events(rig: Rig, logs: Logs) -> list[Event]:

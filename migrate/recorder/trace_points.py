@@ -35,5 +35,5 @@ def why_no_trace_points(host: Runs, log: str | None) -> str:
 
 def _refusal(host: Runs) -> str:
     """What the host says of the log now."""
-    tail = host.run(["tail", "--lines=1", QEMU_LOG], Deadline.after(READ_S), check=False)
+    tail = host.run(["tail", "--bytes=1", QEMU_LOG], Deadline.after(READ_S), check=False)
     return tail.err.strip() or f"it can be read by now, and could not be before ({QEMU_LOG})"

@@ -18,7 +18,7 @@ from migrate.analysis.announcements import FRAMES_MISSED
 from migrate.clock import MONOTONIC, Deadline, Offset, now_ns, until
 from migrate.drivers.libvirt import Domain, Hypervisor
 from migrate.errors import GuestError
-from migrate.guest.answers import Announcement, StreamCounts
+from migrate.guest.answers import MOST_RECORDS, Announcement, StreamCounts
 from migrate.guest.probe import Probe
 from migrate.guest.transport import PipeTransport
 from migrate.lab.api import Lab
@@ -41,16 +41,18 @@ MORE_S = 3.0
 """At most so long is waited at the end for one more packet each way."""
 TCP_PATIENCE_S = 15.0
 """At most so long is waited for a byte on connections that have had none since the move."""
+SPARE_PACKETS = 10_000
+"""That a stream may have beyond twice of what was due in its time."""
 POLL_S = 0.02
 """Between two looks at a count that a probe keeps: it speaks only when asked."""
 
 
 @contextmanager
-def guest_probe(domain: Domain, deadline: Deadline) -> Iterator[Probe]:
+def guest_probe(domain: Domain, lab: Lab, deadline: Deadline) -> Iterator[Probe]:
     """The probe in the guest, ready."""
     channel = domain.channel()
     try:
-        probe = Probe(channel, f"guest on {domain.host}")
+        probe = Probe(channel, f"guest on {domain.host}", patience=lab.patience)
         probe.ready(deadline)
         yield probe
     finally:
@@ -61,7 +63,7 @@ def guest_probe(domain: Domain, deadline: Deadline) -> Iterator[Probe]:
 def peer_probe(lab: Lab, deadline: Deadline) -> Iterator[Probe]:
     """The peer on the fabric: the same program, ended with the block."""
     with lab.peer() as process:
-        probe = Probe(PipeTransport(process), "peer")
+        probe = Probe(PipeTransport(process), "peer", patience=lab.patience)
         probe.ready(deadline)
         yield probe
 
@@ -83,12 +85,13 @@ class Traffic:
         self._lab = lab
         self.workload = workload
         self._followed = ExitStack()
-        self.began_ns = 0
+        self.asked_ns = self.began_ns = 0
         self.peer_clock = MONOTONIC if lab.peer_is_here else peer.clock_offset("peer", CLOCK_ROUNDS)
 
     def start(self, deadline: Deadline) -> Nic:
         """Start it all; returns the guest's interface when packets have arrived both ways."""
         wanted, guest, peer = self.workload, self.guest, self.peer
+        self.asked_ns = now_ns()
         before = guest.nic()
         guest.lower_start()
         if wanted.dirty_mib:
@@ -158,6 +161,12 @@ class Traffic:
         self.guest.ready(deadline)
         self.read_guest_clock()
 
+    def due(self) -> int:
+        """So many packets a stream has sent until now at most, whatever a guest or its packets
+        say: an array is made that has room for the highest number."""
+        due = (now_ns() - self.asked_ns) // (self.workload.interval_us * 1000)
+        return min(MOST_RECORDS, 2 * due + SPARE_PACKETS)
+
     def release(self) -> None:
         """Give back what :meth:`follow` opened."""
         self._followed.close()
@@ -223,12 +232,13 @@ def _with_guest(traffic: Traffic, end_ns: int, moved_ns: int, deadline: Deadline
     guest.work_stop()
     tcp = tcp_since(guest, moved_ns, deadline) if traffic.workload.tcp_connections else None
     await_more((guest, peer), deadline.sooner(MORE_S))
-    out, into = guest.stop_stream(), peer.stop_stream()
+    out, into = _stopped(traffic), peer.stop_stream()
+    due = traffic.due()
     _await_last(peer, out, deadline.sooner(0.5))
     _await_last(guest, into, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
     to_axis = traffic.peer_clock.offset_ns
-    egress, ingress = peer.arrivals(deadline), guest.arrivals(deadline)
+    egress, ingress = peer.arrivals(deadline, due), guest.arrivals(deadline, due)
     to_guest = peer.unreceived(ingress.seq, deadline)
     return TrafficLog(
         egress=replace(egress, received_ns=egress.received_ns + to_axis),
@@ -281,11 +291,11 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
     traffic.read_guest_clock()
     guest.work_stop()
     await_more((guest,), deadline.sooner(MORE_S))
-    out = guest.stop_stream()
+    out = _stopped(traffic)
     _await_last(guest, out, deadline.sooner(0.5))
     memory = guest.verify(deadline) if traffic.workload.dirty_mib else None
     clock = clock_by_looks(traffic.looks, stops)
-    returned = guest.arrivals(deadline)
+    returned = guest.arrivals(deadline, traffic.due())
     egress, ingress = both_ways(returned, clock)
     lost, own_loss = guest.unreceived(returned.seq, deadline), guest.meter_loss()
     return TrafficLog(
@@ -308,6 +318,15 @@ def _looped(traffic: Traffic, end_ns: int, stops: Sequence[int], deadline: Deadl
         notes=(LOOPED, *_meter_losses(guest.stream_status())),
         looped=Offset("guest.mono", 0, clock.error_across(traffic.began_ns, end_ns)),
     )
+
+
+def _stopped(traffic: Traffic) -> StreamCounts:
+    """The guest's account when it has stopped to send; GuestError if it can't have sent so much."""
+    counts, due = traffic.guest.stop_stream(), traffic.due()
+    if counts.sent > due:
+        said = f"it sent {counts.sent} packets, {due} were due at most"
+        raise GuestError("read the guest's account", host=traffic.guest.where, said=said)
+    return counts
 
 
 def _late_ticks(guest: Probe) -> dict[str, Any]:
@@ -377,9 +396,10 @@ def _without_guest(traffic: Traffic, end_ns: int, why: str) -> TrafficLog:
     peer = traffic.peer
     into = peer.stop_stream()
     to_axis = traffic.peer_clock.offset_ns
-    egress = peer.arrivals()
+    due = traffic.due()
+    egress = peer.arrivals(due=due)
     egress = replace(egress, received_ns=egress.received_ns + to_axis)
-    receipts = sorted(peer.receipts().items())
+    receipts = sorted(peer.receipts(due=due).items())
     seq = np.array([number for number, _ in receipts], dtype=np.int64)
     received = np.array([at for _, at in receipts], dtype=np.int64)
     sends = peer.sends()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from migrate.analysis.figures import COLUMNS, FigureColumn, FigureValue, longest_outage
-from migrate.errors import MeasurementError, visible
-from migrate.model import DIRECTIONS, Attempt, Event, MachineRecording, Sample
+from migrate.errors import MeasurementError
+from migrate.model import DIRECTIONS, Attempt, Event, Gap, MachineRecording, Sample, Unmeasured
 from migrate.model.recording import Arrivals
+from migrate.report.event_lines import event_lines
 from migrate.report.figure import figure
 from migrate.report.figure_data import FigureData
 from migrate.report.machines import machine_sections
@@ -22,13 +22,13 @@ from migrate.report.work import work_sections
 from migrate.results.reader import AttemptRecord
 
 Content = TypeVar("Content")
+Stretch = TypeVar("Stretch", Gap, Unmeasured)
 
-EVENTS = 500
-"""Events listed for an attempt; ``events.jsonl`` has them all."""
-GAPS = 300
-"""Gaps listed for an attempt; ``attempt.json`` has them all."""
-MOST_DATA = 400
-"""Letters of an event's data that are listed."""
+GAPS = 24
+"""Gaps listed for an attempt, and stretches that were not measured: the longest.
+``attempt.json`` has them all."""
+MOST_EVIDENCE = 600
+"""Letters of a verdict's evidence that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class AttemptSection:
     """Folded, but for the first :attr:`shown`."""
     shown: int
     events: tuple[str, ...]
-    """A line each, of the first :data:`EVENTS`."""
+    """Lines of text, some of several that are alike."""
     event_count: int
     files: tuple[str, ...]
 
@@ -82,7 +82,7 @@ def attempt_section(record: AttemptRecord) -> AttemptSection:
             *_unmeasured(data),
         ),
         shown=sum(section.title.startswith("Where the outage went") for section in inside),
-        events=tuple(_event_line(data, event) for event in events[:EVENTS]),
+        events=event_lines(data),
         event_count=len(events),
         files=tuple(str(p.relative_to(record.folder)) for p in sorted(record.folder.rglob("*.*"))),
     )
@@ -124,11 +124,16 @@ def _verdicts(attempt: Attempt) -> Grid:
                 ),
                 Cell(f"{verdict.measured} {verdict.unit}" if verdict.measured else NOT_MEASURED),
                 Cell(limit_text(verdict) or "none"),
-                Cell(verdict.evidence),
+                Cell(_cut(verdict.evidence)),
             )
             for verdict in sorted(attempt.verdicts, key=lambda v: order.index(v.result))
         ),
     )
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MOST_EVIDENCE
+    return f"{text[:MOST_EVIDENCE]} … ({more} letters more)" if more > 0 else text
 
 
 def _gaps(data: FigureData) -> Iterator[GridSection]:
@@ -147,11 +152,9 @@ def _gaps(data: FigureData) -> Iterator[GridSection]:
             Cell(str(gap.late)),
             Cell(", ".join(gap.phases)),
         )
-        for gap in gaps[:GAPS]
+        for gap in _longest(gaps)
     )
-    more = len(gaps) - GAPS
-    lines = (f"{more} more are in attempt.json.",) if more > 0 else ()
-    yield GridSection(f"{len(gaps)} gaps", Grid(heads, rows) if rows else None, lines)
+    yield GridSection(f"{len(gaps)} gaps", Grid(heads, rows) if rows else None, _left(gaps))
 
 
 def _unmeasured(data: FigureData) -> Iterator[GridSection]:
@@ -165,21 +168,21 @@ def _unmeasured(data: FigureData) -> Iterator[GridSection]:
             Cell(f"{blank.length_ns / 1e6:.1f}"),
             Cell(blank.reason),
         )
-        for blank in blanks[:GAPS]
+        for blank in _longest(blanks)
     )
-    more = len(blanks) - GAPS
-    lines = (f"{more} more are in attempt.json.",) if more > 0 else ()
     heads = ("direction", "from, ms", "length, ms", "why")
-    yield GridSection(f"Not measured: {len(blanks)} stretches", Grid(heads, rows), lines)
+    yield GridSection(f"Not measured: {len(blanks)} stretches", Grid(heads, rows), _left(blanks))
 
 
-def _event_line(data: FigureData, event: Event) -> str:
-    """When, its error, where, who said it, what; control characters are shown as escapes."""
-    error = "±     ?" if event.error_ns is None else f"± {event.error_ns / 1e6:.3f}"
-    told = json.dumps(event.data, default=repr, ensure_ascii=False) if event.data else ""
-    cut = told if len(told) <= MOST_DATA else f"{told[:MOST_DATA]} … ({len(told)} letters)"
-    what = visible(f"{event.host:10} {event.source:10} {event.name} {cut}".rstrip())
-    return f"{data.ms(event.at_ns):+12.3f} {error:>9}  {what}"
+def _longest(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """In order of time."""
+    by_length = sorted(stretches, key=lambda stretch: stretch.length_ns, reverse=True)
+    return sorted(by_length[:GAPS], key=lambda stretch: stretch.begin_ns)
+
+
+def _left(stretches: Sequence[object]) -> tuple[str, ...]:
+    more = len(stretches) - GAPS
+    return (f"The longest {GAPS}; {more} more are in attempt.json.",) if more > 0 else ()
 
 
 def headline(attempt: Attempt) -> str:

@@ -27,7 +27,7 @@ def downsample(x: NDArray[np.float64], y: NDArray[np.float64], keep: Rows, most:
     return np.asarray(rows[np.argsort(x[rows], kind="stable")], dtype=np.int64)
 
 
-def gap_edges(arrivals: Arrivals, gaps: tuple[Gap, ...], spacings: int = 50) -> Rows:
+def gap_edges(arrivals: Arrivals, gaps: tuple[Gap, ...], spacings: int = 20) -> Rows:
     """Rows at the begin and the end of every gap, and on either side of the widest spacings."""
     if not len(arrivals):
         return np.empty(0, dtype=np.int64)

@@ -16,8 +16,10 @@ from migrate.report.svg import element, escape, percent
 
 NARROWEST_PX = 540
 """Width of the panels on paper, and in a window of 800 pixels."""
-LETTER_PX = 6.6
-"""Mean width of a letter, a digit or a sign, in the figure's font; a little more than it is."""
+LETTER_PX, LOUD_PX = 6.6, 7.6
+"""Mean width of a letter, a digit or a sign, in the figure's font; a little more than it is. The
+labels of gaps are bolder."""
+LOUD = ("gap", "over")
 LINE_PX = 13
 PAD_PX = 3
 
@@ -90,7 +92,7 @@ class PlacedLabel:
     def svg(self) -> str:
         """The text, with what ``figure.js`` needs to place it again."""
         label = self.label
-        x, shift, anchor = _anchor(label, self.place.how, _width(label.text), NARROWEST_PX)
+        x, shift, anchor = _anchor(label, self.place.how, _width(label), NARROWEST_PX)
         hidden = "" if self.box else " none"
         text = element(
             "text",
@@ -162,13 +164,14 @@ def _middle(label: Label) -> float:
     return (max(label.begin, 0.0) + min(label.end, 1.0)) / 2
 
 
-def _width(text: str) -> float:
-    return LETTER_PX * len(text) + 2 * PAD_PX
+def _width(label: Label) -> float:
+    letter_px = LOUD_PX if label.kind in LOUD else LETTER_PX
+    return letter_px * len(label.text) + 2 * PAD_PX
 
 
 def _box(label: Label, place: Place, width_px: float) -> Box | None:
     """None: it would lie outside, or is longer than what it should be in."""
-    width = _width(label.text)
+    width = _width(label)
     begin, end = max(label.begin, 0.0), min(label.end, 1.0)
     if label.begin > 1 or label.end < 0:
         return None

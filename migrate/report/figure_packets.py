@@ -24,14 +24,14 @@ LEAST_DELAY_MS = 0.05
 TICKS_MS = (0.1, 1, 10, 100, 1000, 10000, 100000)
 ROOM = 0.1
 """Powers of ten above the longest delay."""
-LOST_MOST = 300
-"""Stretches without an arrival that are drawn for a direction: the longest."""
-GAPS_MOST = 12
+LOST_MOST, LOST_Y = 100, UNITS - UNITS // 40
+"""Stretches without an arrival that are drawn for a direction: the longest, at the bottom."""
+GAPS_MOST = 10
 """Gaps of a direction, and stretches that were not measured, that have an outline and say more when
 pointed at; gaps have a label where there is room, too. The others are shaded."""
 PHASES_MOST = 5
 """Phases of a gap that are named when it is pointed at."""
-EDGES_MOST = 24
+EDGES_MOST = 16
 """Gaps of a direction of which the packets on either side are drawn for certain."""
 LABEL_ROWS = (21.0, 7.5)
 """Middles of the rows of labels, from the top of their room."""
@@ -210,5 +210,7 @@ def _rows(
 def _lost(data: FigureData, log: Arrivals) -> str:
     """What never arrived, at the bottom, where it was sent."""
     longest = sorted(lost_stretches(log), key=lambda pair: pair[0] - pair[1])[:LOST_MOST]
-    path = stretches(((data.ms(begin), data.ms(end)) for begin, end in longest), UNITS - 25)
+    path = stretches(
+        ((data.ms(begin), data.ms(end)) for begin, end in longest), UNITS - UNITS // 40
+    )
     return element("path", kind="lost", d=path) if path else ""

@@ -14,7 +14,7 @@ from migrate.report.figure_data import TENTH, FigureData
 from migrate.report.svg import UNITS, element, line, number
 
 PANEL_PX = 110
-POINTS = 150
+POINTS = 100
 """Of each line, about."""
 HEADROOM = 1.1
 PAGE_BYTES = 4096

@@ -19,7 +19,7 @@ from migrate.analysis.figures import counted
 from migrate.checks import quarantine
 from migrate.errors import MeasurementError, visible
 from migrate.model import Attempt
-from migrate.report.attempt_section import EVENTS, attempt_section
+from migrate.report.attempt_section import attempt_section
 from migrate.report.failures import failures
 from migrate.report.figure import HELP, script, style
 from migrate.report.machines import describe
@@ -104,7 +104,6 @@ def render(record: RunRecord) -> str:
         first_cases=FIRST_CASES,
         ranks=ranks,
         attempts=[attempt_section(entry) for entry in record.attempts],
-        most_events=EVENTS,
         described=describe,
     )
 

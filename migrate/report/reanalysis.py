@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from migrate.analysis.findings import analyse
+from migrate.bug_report import program_errors
 from migrate.checks.evaluate import evaluate
-from migrate.errors import MeasurementError
+from migrate.errors import MeasurementError, ProgramError
 from migrate.model import Attempt
 from migrate.report.table_text import clean
 from migrate.results.reader import AttemptRecord, UnreadableAttempt
@@ -39,6 +40,8 @@ class Reanalysis:
     reason: str = ""
     damaged: bool = False
     """What is on record of it can't be read."""
+    program_error: bool = False
+    """Today's code can't judge it: an error of this program."""
 
 
 def reanalyse(record: AttemptRecord) -> Reanalysis:
@@ -48,16 +51,19 @@ def reanalyse(record: AttemptRecord) -> Reanalysis:
         recording = read_recording(record.folder)
         if recording is None:
             return Reanalysis(before.case.id, before.number, reason=NO_RECORDING)
-        after = evaluate(
-            analyse(recording, before.case),
-            before.case,
-            before.number,
-            (before.source, before.target),
-            leftovers=before.leftovers,
-            end_ns=before.end_ns,
-        )
+        with program_errors(f"judge {before.case.id}, attempt {before.number} anew"):
+            after = evaluate(
+                analyse(recording, before.case),
+                before.case,
+                before.number,
+                (before.source, before.target),
+                leftovers=before.leftovers,
+                end_ns=before.end_ns,
+            )
     except MeasurementError as error:
         return Reanalysis(before.case.id, before.number, reason=str(error))
+    except ProgramError as error:
+        return Reanalysis(before.case.id, before.number, reason=str(error), program_error=True)
     return Reanalysis(before.case.id, before.number, tuple(changes(before, after)))
 
 
@@ -91,7 +97,9 @@ def _changes(before: Any, after: Any, path: str) -> Iterator[Change]:
 
 def exit_code(attempts: Sequence[Reanalysis]) -> int:
     """0: all that could be judged anew is the same; 1: something differs; 5: an attempt can't be
-    read; 3: nothing could be judged."""
+    read; 3: nothing could be judged; 70, before all others: an error of this program."""
+    if any(attempt.program_error for attempt in attempts):
+        return ProgramError.exit_code
     if any(attempt.changes for attempt in attempts):
         return 1
     if any(attempt.damaged for attempt in attempts):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from migrate.errors import visible
 
-UNITS = 1000
+UNITS = 4000
 """Height of a drawing that is stretched to its place, in its own units."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from migrate.data import shipped
-from migrate.errors import ConfigurationError
+from migrate.errors import ConfigurationError, quoted, visible
+from migrate.input_file import parse_toml, read_input
 from migrate.model import Case
 from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, known_beside, schema
 from migrate.scenario.rules import rules_of
@@ -31,6 +33,14 @@ __all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "sche
 
 MAX_ID = 120
 """Characters of a case's id: it names a folder, and paths below it must stay usable."""
+MAX_CASES = 10_000
+"""Of one file, before any are left out: more take days to try."""
+MAX_TABLES = 1000
+"""Variants of one file, and so many exclusions."""
+MAX_OVERRIDE = 100_000
+"""Letters of an override: Linux takes no longer argument (MAX_ARG_STRLEN)."""
+MAX_DEPTH = 8
+"""Parts of a dotted key: the model has three."""
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -61,17 +71,9 @@ def load(
 
     Raises ConfigurationError.
     """
-    try:
-        text = shipped(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"read scenario {path}", said="it does not exist", remedy="see testcases/scenarios/"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"read scenario {path}", said=str(error), remedy="name a readable TOML file"
-        ) from error
-    return parse(text, str(path), overrides, defaults)
+    remedy = "name a readable TOML file: see testcases/scenarios/"
+    text = read_input(shipped(path), f"read scenario {path}", remedy)
+    return parse(text, visible(str(path)), overrides, defaults)
 
 
 def load_all(
@@ -111,12 +113,7 @@ def parse(
     defaults: Mapping[str, Any] = NOTHING,
 ) -> Scenario:
     """The scenario in ``text``; ``source`` is what refusals call it. Raises ConfigurationError."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(
-            f"read scenario {source}", said=str(error), remedy="this is not TOML: see toml.io"
-        ) from error
+    document = parse_toml(text, f"read scenario {source}")
     origin = Origin(source, lines_of(text))
     _known(document, (), (*OF_THE_CASE, *OF_THE_FILE), origin)
     name = document.get("name", Path(source).stem)
@@ -156,8 +153,10 @@ def expand(document: Table, origin: Origin, overrides: Sequence[str] = ()) -> It
     fixed = {keys: value for keys, value in said.items() if not any(keys == a.keys for a in axes)}
     base = {key: document[key] for key in OF_THE_CASE if key in document}
     excludes = _excludes(document, origin)
+    variants = tuple(_variants(document, origin))
+    _not_too_many(len(variants), len(excludes), axes, origin)
     unused = set(range(len(excludes)))
-    for variant, settings, places in _variants(document, origin):
+    for variant, settings, places in variants:
         for values in itertools.product(*(axis.values for axis in axes)):
             chosen = list(zip(axes, values, strict=True))
             merged = _merge(base, settings)
@@ -179,18 +178,42 @@ def expand(document: Table, origin: Origin, overrides: Sequence[str] = ()) -> It
         raise origin.refuse(rule, "no combination is like this", "correct it or take it out")
 
 
+def _not_too_many(variants: int, excludes: int, axes: Sequence[Axis], origin: Origin) -> None:
+    """Refuse what would make more cases than can ever be tried, before any is made."""
+    for key, count in (("variants", variants), ("matrix_exclude", excludes)):
+        if count > MAX_TABLES:
+            raise origin.refuse((key,), f"there are {count}", f"at most {MAX_TABLES}")
+    sizes = [variants, *(len(axis.values) for axis in axes)]
+    if (count := math.prod(sizes)) > MAX_CASES:
+        raise origin.refuse(
+            ("matrix",),
+            f"it makes {quoted(count)} cases: {' × '.join(map(str, sizes[:9]))}",
+            f"at most {MAX_CASES}: fewer values an axis, or several files",
+        )
+
+
 def _override(text: str) -> tuple[tuple[str, ...], Any]:
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    keys = tuple(part.strip() for part in key.split("."))
+    place = f"--set {quoted(text)}"
+    if len(text) > MAX_OVERRIDE:
         raise ConfigurationError(
-            f"--set {text}", said="this is not key=value", remedy="e.g. --set policy.hops=2"
+            place, said=f"it has {len(text)} letters", remedy=f"at most {MAX_OVERRIDE}; or a file"
         )
-    keys = tuple(key.strip().split("."))
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+        raise ConfigurationError(
+            place, said="this is not key=value", remedy="e.g. --set policy.hops=2"
+        )
     _known({keys[0]: None}, (), OF_THE_CASE, Origin(f"--set {key}", {}))
     try:
-        return keys, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        document = parse_toml(f"value = {value}", place)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            raise
         return keys, value.strip()
+    if len(document) > 1:
+        raise ConfigurationError(place, said="it is more than one value", remedy="--set each")
+    return keys, document["value"]
 
 
 def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> list[Axis]:
@@ -199,8 +222,8 @@ def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> l
         raise origin.refuse(("matrix",), "this is no table", "write [matrix] and keys below it")
     found: dict[tuple[str, ...], Axis] = {}
     by_line = sorted(flat(matrix), key=lambda item: origin.lines.get(("matrix", *item[0]), 0))
-    for quoted, values in by_line:
-        keys, path = _split(quoted), ("matrix", *quoted)
+    for key, values in by_line:
+        keys, path = _split(key), ("matrix", *key)
         if keys[0] not in OF_THE_CASE:
             raise origin.refuse(path, "there is no such key", _closest(keys[0], OF_THE_CASE))
         found[keys] = Axis(keys, _distinct(values, path, origin), origin.place(path))
@@ -216,14 +239,16 @@ def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> l
 def _distinct(values: Any, keys: Keys, origin: Origin) -> tuple[Any, ...]:
     """The values of an axis: a list, not empty, of single values, none of them twice."""
     if not isinstance(values, list):
-        raise origin.refuse(keys, "an axis is a list of values", f"for example [{values!r}]")
+        raise origin.refuse(keys, "an axis is a list of values", f"for example [{quoted(values)}]")
     if not values:
         raise origin.refuse(keys, "the axis is empty", "give it a value, or take it out")
+    seen: set[str] = set()
     for value in values:
         if isinstance(value, dict):
             raise origin.refuse(keys, "an axis has no tables in it", "use [[variants]] for these")
-        if [json.dumps(v, default=str) for v in values].count(json.dumps(value, default=str)) > 1:
-            raise origin.refuse(keys, f"{value!r} is there twice", "name each value once")
+        if (text := json.dumps(value, default=str)) in seen:
+            raise origin.refuse(keys, f"{quoted(value)} is there twice", "name each value once")
+        seen.add(text)
     return tuple(values)
 
 
@@ -239,7 +264,9 @@ def _variants(document: Table, origin: Origin) -> Iterator[tuple[str, Table, dic
         if "variants" in document and (not isinstance(name, str) or not name):
             raise origin.refuse((*at, "name"), "a variant has no name", 'e.g. name = "postcopy"')
         if name in names:
-            raise origin.refuse((*at, "name"), f"{name!r} is there twice", "name each one once")
+            raise origin.refuse(
+                (*at, "name"), f"{quoted(name)} is there twice", "name each one once"
+            )
         names.add(name)
         _known(variant, at, (*OF_THE_CASE, "name"), origin)
         settings = {key: value for key, value in variant.items() if key != "name"}
@@ -267,7 +294,9 @@ def _cases(name: str, source: str, rows: Sequence[Row]) -> Iterator[Case]:
         case_id = re.sub(r"[^A-Za-z0-9._=+-]", "_", name_and_label).lstrip("._=+-")
         if not case_id or len(case_id) > MAX_ID:
             raise row.origin.refuse(
-                ("name",), f"the case id {case_id!r} is too long or empty", f"1 to {MAX_ID} letters"
+                ("name",),
+                f"the case id {quoted(case_id)} is too long or empty",
+                f"1 to {MAX_ID} letters, with the names of its variant and its axes' values",
             )
         if case_id in taken:
             raise row.origin.refuse(
@@ -278,6 +307,12 @@ def _cases(name: str, source: str, rows: Sequence[Row]) -> Iterator[Case]:
 
 
 def _case(settings: Table, row: Row) -> Case:
+    for keys, value in _values(settings, ()):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise row.origin.refuse(keys, f"{value} is no number that can be used", "a finite one")
+        if isinstance(value, str) and _UNUSABLE.search(value):
+            said = f"{quoted(value)} has a NUL or a byte in it that is no UTF-8"
+            raise row.origin.refuse(keys, said, "text without any")
     try:
         # JSON's strict mode takes a list for a tuple and an int for a float, and nothing else.
         case = Case.model_validate_json(json.dumps(settings, default=str), strict=True)
@@ -291,6 +326,19 @@ def _case(settings: Table, row: Row) -> Case:
     return case
 
 
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+"""Letters that no file, no argument and no JSON can have."""
+
+
+def _values(value: Any, keys: Keys) -> Iterator[tuple[Keys, Any]]:
+    """All that is no table and no list, however deep, with its keys."""
+    if isinstance(value, (dict, list)):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        yield from (leaf for key, part in inner for leaf in _values(part, (*keys, key)))
+    else:
+        yield keys, value
+
+
 def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
     """The first finding of pydantic in our words, with the closest key or value that is right."""
     first = error.errors()[0]
@@ -302,11 +350,11 @@ def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
         )
     if kind == "literal_error":
         allowed = re.findall(r"'[^']*'|\d+", str(first["ctx"]["expected"]))
-        said = f"{first['input']!r} is not allowed{more}"
+        said = f"{quoted(first['input'])} is not allowed{more}"
         return origin.refuse(
             keys, said, _closest(str(first["input"]), [one.strip("'") for one in allowed])
         )
-    said = f"{first['input']!r} is not allowed{more}"
+    said = f"{quoted(first['input'])} is not allowed{more}"
     return origin.refuse(
         keys, said, first["msg"].removeprefix("Value error, ").replace("Input", "it")
     )
@@ -315,11 +363,11 @@ def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
 def _known(table: Table, at: Keys, known: Sequence[str], origin: Origin) -> None:
     for key in table:
         if key not in known:
-            raise origin.refuse((*at, key), "there is no such key", _closest(key, known))
+            raise origin.refuse((*at, key), "there is no such key", _closest(str(key), known))
 
 
 def _closest(said: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(said, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(said[:MAX_ID], list(known), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}known: {', '.join(sorted(known))}"
 

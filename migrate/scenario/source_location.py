@@ -12,6 +12,8 @@ from migrate.errors import ConfigurationError
 
 Keys = tuple[str | int, ...]
 Table = dict[str, Any]
+LONGEST = 120
+"""Letters of a key in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +25,18 @@ class Origin:
     said_by: Mapping[Keys, str] = field(default_factory=dict)
 
     def at(self, keys: Keys) -> str:
-        """``file, line 3: interface.mode``; the line of the nearest table if the key has none."""
+        """``file, line 3: interface.mode``."""
         dotted = ".".join(str(key) for key in keys)
-        for length in range(len(keys), 0, -1):
-            if said_by := self.said_by.get(keys[:length]):
-                return f"{said_by}: {dotted}"
-            if line := self.lines.get(keys[:length]):
-                return f"{self.source}, line {line}: {dotted}"
-        return f"{self.source}: {dotted}"
+        return f"{self.place(keys)}: {dotted if len(dotted) <= LONGEST else dotted[:LONGEST] + '…'}"
 
     def place(self, keys: Keys) -> str:
-        """The same without the key."""
-        return self.at(keys).removesuffix(": " + ".".join(str(key) for key in keys))
+        """The same without the key; the line of the nearest table if the key has none."""
+        for length in range(len(keys), 0, -1):
+            if said_by := self.said_by.get(keys[:length]):
+                return said_by
+            if line := self.lines.get(keys[:length]):
+                return f"{self.source}, line {line}"
+        return self.source
 
     def refuse(self, keys: Keys, said: str, remedy: str) -> ConfigurationError:
         """The error to raise."""
@@ -42,39 +44,44 @@ class Origin:
 
 
 def lines_of(text: str) -> dict[Keys, int]:
-    """The line, from 1, on which each key of a valid TOML text is said.
-
-    A statement is grown line by line until it parses, so that strings and arrays over several
-    lines are stepped over; tables in an array are counted from 0.
-    """
-    lines = text.splitlines()
+    """The line, from 1, on which each key of a valid TOML text is said; tables in an array are
+    counted from 0."""
     found: dict[Keys, int] = {}
     tables: dict[Keys, int] = {}
     prefix: Keys = ()
-    number = 0
-    while number < len(lines):
-        begin, statement = number, lines[number]
+    for line, statement in _statements(text):
         path: Keys
-        number += 1
-        while (parsed := _parsed(statement)) is None and number < len(lines):
-            statement += "\n" + lines[number]
-            number += 1
         header = re.match(r"\s*(\[\[?)", statement)
-        for keys, _ in flat(parsed or {}):
+        for keys, _ in flat(tomllib.loads(statement)):
             if header:
                 path = prefix = _in_last(keys, tables, is_new=header[1] == "[[")
             else:
                 path = (*prefix, *keys)
             for length in range(len(path) + 1):
-                found.setdefault(path[:length], begin + 1)
+                found.setdefault(path[:length], line)
     return found
 
 
-def _parsed(statement: str) -> Table | None:
-    try:
-        return tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return None
+_TOKENS = re.compile(
+    r"""
+    (?P<text>\"{3}(?:[^\\]|\\.)*?"{3,5} | '{3}.*?'{3,5} | "(?:[^"\\\n]|\\.)*" | '[^'\n]*')
+    | (?P<open>[\[{]) | (?P<close>[\]}]) | (?P<comment>\#[^\n]*) | (?P<end>\n)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""What tells where a statement of TOML ends: at a line's end that is in no text and no bracket."""
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each statement of a valid TOML text with the line, from 1, on which it begins."""
+    begin, line, number, depth = 0, 1, 1, 0
+    for token in _TOKENS.finditer(text + "\n"):
+        depth += {"open": 1, "close": -1}.get(token.lastgroup or "", 0)
+        number += token[0].count("\n")
+        if token.lastgroup == "end" and not depth:
+            if statement := text[begin : token.end()].strip():
+                yield line, statement
+            begin, line = token.end(), number
 
 
 def _in_last(keys: Keys, tables: dict[Keys, int], *, is_new: bool) -> Keys:

@@ -129,6 +129,13 @@ def test_a_journal_that_is_roots_is_told_as_such(
         read_record(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"local": 3}', '{"base": -1}', '{"base": null}'])
+def test_a_file_that_is_no_account_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "huge-pages.json").write_text(text)
+    with pytest.raises(HostError, match=r"account of huge pages .*huge-pages\.json"):
+        borrow_huge_pages(tmp_path, "local", 3)
+
+
 def test_a_journal_of_another_make_is_refused_not_guessed_at(tmp_path: Path) -> None:
     (tmp_path / "lab.json").write_text('{"colour": 1}')
     with pytest.raises(ValidationError):

@@ -18,19 +18,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from migrate.backends.base import LeftoverKind
 from migrate.backends.sriov.capabilities import VARIANTS
 from migrate.backends.sriov.functions import Pf, Vf, VfSettings, read_pf
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.formats.answers import quote
+from migrate.lab.host_journal import RUN, keep
 from migrate.lab.state import ProcessId
 from migrate.model import Interface, Value
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
 
-RUN = "/run/migrate-lab"
-"""On each host: where it is written what was found."""
 DEFAULT_VFS = 2
 """VFs that are made where there are none: one for the guest, one to spare."""
 UNDO_S = 60.0
@@ -97,7 +99,7 @@ def lease_vf(host: Host, interface: Interface, deadline: Deadline) -> Iterator[V
 def restore(host: Host, link: str, deadline: Deadline) -> Ledger | None:
     """Our own ledger of the PF, if there is one. That of a controller that is no more is used to
     put back what it left."""
-    ledger = _read(host, link, deadline)
+    ledger = read_ledger(host, link, deadline)
     if ledger is None or ledger.owner == _owner():
         return ledger
     _put_back(host, link, ledger, ledger.addresses, deadline)
@@ -241,7 +243,7 @@ def _set_num_vfs(host: Host, pf: Pf, number: int, deadline: Deadline) -> None:
 
 
 def _release(host: Host, link: str, addresses: set[str], deadline: Deadline) -> None:
-    ledger = _read(host, link, deadline)
+    ledger = read_ledger(host, link, deadline)
     if ledger is not None:
         _put_back(host, link, ledger, addresses, deadline)
 
@@ -288,17 +290,24 @@ def _file(link: str) -> str:
     return f"{RUN}/vf-{link}.json"
 
 
-def _read(host: Host, link: str, deadline: Deadline) -> Ledger | None:
+def read_ledger(host: Host, link: str, deadline: Deadline) -> Ledger | None:
+    """What a controller wrote; None: there is none. HostError: something else lies there."""
     said = host.run(["cat", _file(link)], deadline, check=False)
-    return Ledger.model_validate_json(said.out) if said.status == 0 else None
-
-
-# Argument: the file. It is written aside first, so it is whole or not there.
-KEEP = 'mkdir -p "${1%/*}" && cat >"$1.new" && mv "$1.new" "$1"'
+    if said.status != 0:
+        return None
+    try:
+        return Ledger.model_validate_json(said.out)
+    except ValidationError as error:
+        raise HostError(
+            f"read what was found on {link}",
+            host=host.name,
+            said=f"{error.errors()[0]['msg']}: {quote(said.out)}",
+            remedy=f"look into {_file(link)} there: it was not written by this version",
+        ) from error
 
 
 def _write(host: Host, link: str, ledger: Ledger, deadline: Deadline) -> None:
-    host.run(["sh", "-c", KEEP, "sh", _file(link)], deadline, text=ledger.model_dump_json())
+    keep(host, _file(link), ledger.model_dump_json(), deadline)
 
 
 LEFTOVERS = (

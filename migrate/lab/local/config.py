@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from migrate.lab.config import HostConfig, LabConfig, Name
+from migrate.lab.config import HostConfig, LabConfig, Name, Root
 
 
 class LocalHostConfig(HostConfig):
     """One host of a local lab: a name and the root file system that it runs from."""
 
-    root: str = "debian-13"
-    huge_pages: int = Field(default=64, ge=0)
+    root: Root = "debian-13"
+    huge_pages: int = Field(default=64, ge=0, le=1 << 20)
     """Huge pages of 2 MiB for this host's OVS-DPDK while the lab is up; 0: none."""
 
 

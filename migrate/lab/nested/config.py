@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from migrate.lab.config import HostConfig, LabConfig, Name
+from migrate.lab.config import HostConfig, LabConfig, Name, Root
 
 
 class MachineConfig(HostConfig):
     """One host of a nested lab: a machine that is booted from a root, by that root's QEMU."""
 
-    root: str = "debian-12-backports"
-    huge_pages: int = Field(default=64, ge=0)
+    root: Root = "debian-12-backports"
+    huge_pages: int = Field(default=64, ge=0, le=1 << 20)
     """Huge pages of 2 MiB inside the machine."""
     memory_mib: int = Field(default=1280, ge=768, le=2752)
     """Above 2752 the firmware puts the VFs' BARs where nested guests never reach them."""

@@ -10,10 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from migrate.lab.resources import Link
 from migrate.model import Value
 
-Link = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
-"""The kernel takes 15 characters (IFNAMSIZ); none that begins like an option."""
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Kind = Literal["module", "huge-pages", "bridge", "uplink", "ovs", "firewall"]
 State = Literal["planned", "there", "begun", "done", "undone"]
@@ -32,7 +31,7 @@ class Preparation(Value):
     """A link that becomes a port of that bridge; it must have no address."""
     firewall: bool = False
     """Let migrations in, and frames pass the bridge, where nftables or firewalld may not."""
-    modules: tuple[Module, ...] = ()
+    modules: tuple[Module, ...] = Field(default=(), max_length=100)
     """Kernel modules, loaded where they are not, e.g. ``vfio-pci``."""
     ovs: bool = False
     """Have OVS-DPDK run, with its bridge and the uplink that the host provides."""

@@ -18,6 +18,13 @@ journals() {
     done
 }
 conf=/proc/sys/net
+# Who has locked a file: process and command of each, by proc_locks(5).
+holders() {
+    inode=$(stat -c %i "$1")
+    sed -n "s/^[0-9]*: FLOCK .* \([0-9]*\) [^ ]*:$inode .*/\1/p" /proc/locks | while read -r pid; do
+        echo "process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" | head -c 120))"
+    done
+}
 absent() { [ ! -e "$root/sys/module/$(echo "$1" | tr - _)" ]; }
 # Another controller may have written since the caller read.
 unchanged() {
@@ -56,9 +63,15 @@ END
     ;;
 esac
 
-mkdir -p "$book"
+umask 077
+for folder in "${book%/*}" "$book"; do
+    mkdir -p "$folder"
+    [ ! -L "$folder" ] && [ -O "$folder" ] || fail "$folder is not ours: look at who made it, and remove it"
+    chmod 700 "$folder"
+done
 exec 9>>"$book/lock"
-flock -w 20 9 || fail "another controller holds $book/lock"
+chmod 600 "$book/lock"
+flock -w 20 9 || fail "another controller holds $book/lock: $(holders "$book/lock")"
 
 case $verb in
 keep) # LAB DIGEST: the journal on standard input, whole or not at all

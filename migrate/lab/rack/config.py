@@ -7,12 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from migrate.lab.config import HostConfig, LabConfig, Name
-from migrate.lab.resources import PLAIN_RESOURCES, Resources
+from migrate.lab.config import HostConfig, LabConfig, Name, Root
+from migrate.lab.resources import PLAIN_RESOURCES, Link, Resources
 from migrate.model import Value
 
-Ssh = Annotated[str, Field(pattern=r"^[\w][\w.@:%+-]{0,127}$")]
-"""A host as the user's ssh knows it: an alias of its configuration, a name, ``user@name``."""
+Ssh = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:%+-]{0,127}$"),
+]
+"""A host as the user's ssh knows it: an alias of its configuration, a name, ``user@name``. Neither
+begins as an option does."""
+Word = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,4095}$")]
 LibvirtTransport = Literal["qemu+ssh", "qemu+tls", "qemu+tcp"]
 """How libvirt is reached; the user's ssh, or certificates, let in. ``qemu+tcp`` asks nobody."""
 
@@ -21,7 +26,7 @@ class RackHost(HostConfig):
     """One host of a rack: a machine with libvirt and QEMU that is there already."""
 
     ssh: Ssh
-    root: str = "installed"
+    root: Root = "installed"
     """What a scenario's ``roots`` call it."""
     libvirt: LibvirtTransport = "qemu+ssh"
     """How the controller reaches its libvirt."""
@@ -32,7 +37,9 @@ class RackHost(HostConfig):
         default=PLAIN_RESOURCES, validation_alias=AliasChoices("lends", "resources")
     )
     """What guests' interfaces may be made of; ``lends`` in lab files, or ``resources``."""
-    start_libvirt: tuple[str, ...] = ("systemctl", "start", "libvirtd")
+    start_libvirt: tuple[Word, ...] = Field(
+        default=("systemctl", "start", "libvirtd"), min_length=1, max_length=64
+    )
     """The command that starts libvirt after a fault that ended it."""
 
 
@@ -40,7 +47,7 @@ class RackPeer(Value):
     """The endpoint outside of all guests: a host on the data network that runs the probe."""
 
     ssh: Ssh
-    interface: str = Field(pattern=r"^[\w.:-]{1,15}$")
+    interface: Link
     address: IPv4Address
     namespace: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
     """The network namespace of that host (`ip netns`) in which the interface is, so that guests

@@ -32,8 +32,16 @@ from migrate.lab.prepare.plan import Journal, Preparation, plan
 from migrate.lab.programs import Entered, HerePrograms
 from migrate.lab.reach import MAC, bridge_port
 from migrate.lab.reach import Place as GuestsPlace
+from migrate.locks import file_lock
 from selftests.doubles.prepared_host import ALL, FIREWALLD, LAB, PAGES, Place
-from selftests.helpers import ROOT, listening_in, new_name, soon
+from selftests.helpers import (
+    ROOT,
+    as_somebody_elses,
+    listening_in,
+    mode_of,
+    new_name,
+    soon,
+)
 
 pytestmark = pytest.mark.needs_root
 KINDS = [step.kind for step in plan(ALL)]
@@ -441,3 +449,34 @@ def test_a_journal_that_is_none_is_told(place: Place) -> None:
     (folder / "kkx.json").write_text('{"lab": "$(reboot)"}\n')
     with pytest.raises(HostError, match="look into /run/migrate-lab/prepared"):
         prepared(place)
+
+
+def test_no_other_user_of_the_host_can_hold_its_lock(place: Place) -> None:
+    (place.root / "run/migrate-lab/prepared").mkdir(parents=True)
+    (place.root / "run/migrate-lab/prepared/lock").touch(0o666)
+    place.site().script(soon(), "unload")
+    folder = place.root / "run/migrate-lab"
+    paths = (folder, folder / "prepared", folder / "prepared/lock")
+    assert [mode_of(path) for path in paths] == [0o700, 0o700, 0o600]
+
+
+def test_a_controller_that_holds_the_lock_for_too_long_is_named(place: Place) -> None:
+    place.put("flock", '#!/bin/sh\n[ "$1" != -w ] || shift 2\nexec /usr/bin/flock -w 0.1 "$@"\n')
+    place.site().script(soon(), "unload")
+    lock = place.root / "run/migrate-lab/prepared/lock"
+    with (
+        file_lock(lock, soon(), "hold it"),
+        pytest.raises(HostError, match=rf"another controller holds .*: process {os.getpid()} \("),
+    ):
+        place.site().script(soon(), "unload")
+
+
+def test_a_journals_folder_that_somebody_else_made_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.root / "run/migrate-lab").mkdir(parents=True)
+    with (
+        as_somebody_elses(place.root / "run/migrate-lab", monkeypatch),
+        pytest.raises(HostError, match="is not ours"),
+    ):
+        place.site().script(soon(), "unload")
