@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import guest_memory, guest_words, lock_files, probe_answers, traffic
+from selftests.fuzz import (
+    guest_memory,
+    guest_words,
+    host_answers,
+    lock_files,
+    probe_answers,
+    qemu_answers,
+    streams,
+    traffic,
+    written_files,
+)
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
@@ -12,6 +22,10 @@ LANES: dict[str, Lane] = {
         *traffic.LANES,
         *guest_words.LANES,
         *guest_memory.LANES,
+        *qemu_answers.LANES,
+        *host_answers.LANES,
+        *streams.LANES,
         *lock_files.LANES,
+        *written_files.LANES,
     )
 }  # fmt: skip
