@@ -11,7 +11,7 @@ import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -44,7 +44,13 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
         return read_at_most(file, largest)
 
 
-def read_at_most(file: IO[bytes], largest: int) -> bytes:
+class Readable(Protocol):
+    """A file, or what decompresses one."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_at_most(file: Readable, largest: int) -> bytes:
     """All of an open file. OSError: it has more than ``largest`` bytes."""
     content = bytearray()
     while chunk := file.read(min(CHUNK, largest + 1 - len(content))):

@@ -10,6 +10,7 @@ import click
 
 from migrate.cli.options import FOLDER
 from migrate.errors import ConfigurationError
+from migrate.files import advice
 
 STARTER = ("lab.toml", "first-move.toml", "test_first_move.py", ".gitlab-ci.yml")
 """Files of ``migrate/cli/starter``."""
@@ -29,7 +30,8 @@ def init(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in STARTER:
             text = files("migrate.cli").joinpath("starter", name).read_text("utf-8")
-            (folder / name).write_text(text, "utf-8")
+            with (folder / name).open("x", encoding="utf-8") as file:  # no link is followed
+                file.write(text)
             click.echo(folder / name)
     except OSError as error:
-        raise ConfigurationError(tried, said=str(error), remedy="name another folder") from error
+        raise ConfigurationError(tried, said=str(error), remedy=advice(error, folder)) from error

@@ -27,6 +27,8 @@ Stretch = TypeVar("Stretch", Gap, Unmeasured)
 GAPS = 24
 """Gaps listed for an attempt, and stretches that were not measured: the longest.
 ``attempt.json`` has them all."""
+MOST_EVIDENCE = 600
+"""Letters of a verdict's evidence that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,16 @@ def _verdicts(attempt: Attempt) -> Grid:
                 ),
                 Cell(f"{verdict.measured} {verdict.unit}" if verdict.measured else NOT_MEASURED),
                 Cell(limit_text(verdict) or "none"),
-                Cell(verdict.evidence),
+                Cell(_cut(verdict.evidence)),
             )
             for verdict in sorted(attempt.verdicts, key=lambda v: order.index(v.result))
         ),
     )
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MOST_EVIDENCE
+    return f"{text[:MOST_EVIDENCE]} … ({more} letters more)" if more > 0 else text
 
 
 def _gaps(data: FigureData) -> Iterator[GridSection]:

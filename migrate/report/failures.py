@@ -70,7 +70,7 @@ def _failed(run: Run, attempts: Sequence[Attempt]) -> Iterator[Failure]:
         yield Failure(
             kind,
             case_id,
-            tuple(attempt.number for attempt in alike),
+            tuple(sorted(attempt.number for attempt in alike)),
             reasons[:MOST_REASONS],
             max(0, len(reasons) - MOST_REASONS),
         )

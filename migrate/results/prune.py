@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from migrate.errors import ConfigurationError, LabError, MeasurementError
+from migrate.files import PART
 from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
 from migrate.results.files import exclusive, write_file
@@ -168,6 +169,7 @@ def _strip(folder: Path, dry: bool) -> int:
 def _bulky(folder: Path) -> Iterator[Path]:
     for pattern in BULKY_OF_RUN:
         yield from folder.glob(pattern)
+    yield from folder.glob(f".*{PART}")  # of a writer that was killed: nobody writes here now
     yield from folder.glob(f"cases/*/{PARTIAL}*")
     for record in read_attempts(folder)[0]:
         yield from (path for name in BULKY if (path := record.folder / name).exists())

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
 from migrate.input_file import first_refusal, read_bounded
-from migrate.model import SCHEMA, Attempt, Event, MachineRecording, Run, Sample, Value
+from migrate.model import SCHEMA, Attempt, Event, MachineRecording, Run, Sample
 from migrate.results.layout import PARTIAL, damaged
 from migrate.results.tables import ARRIVALS, MACHINES, machines_of_rows, read_table
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 26
 """Bytes of a JSON file of a run: a hundred times what an attempt has."""
-Model = TypeVar("Model", bound=Value)
+Model = TypeVar("Model", Attempt, Run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +226,23 @@ def find_run(root: Path, name: str = "latest") -> Path:
 
 
 def _model(path: Path, kind: type[Model]) -> Model:
+    """Parsed and checked in one go; a file that is none is parsed again, to say why."""
+    text = _text(path)
     try:
-        document = json.loads(_text(path))
-        text = json.dumps(document)
+        model = kind.model_validate_json(text)
+    except ValidationError as error:
+        _check_schema(path, text)
+        key, said = first_refusal(error)
+        raise damaged(path, f"{key}: {said}") from error
+    if "schema_number" not in model.model_fields_set or model.schema_number > SCHEMA:
+        _check_schema(path, text)
+    return model
+
+
+def _check_schema(path: Path, text: str) -> None:
+    """Raises MeasurementError for a text that is no JSON, and for one of a newer schema."""
+    try:
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"cut short or damaged: {error}") from error
     number = document.get("schema_number") if isinstance(document, dict) else None
@@ -240,11 +254,6 @@ def _model(path: Path, kind: type[Model]) -> Model:
             said=f"it has schema {number}, and this migrate-lab knows up to {SCHEMA}",
             remedy="read it with the migrate-lab that wrote it, or a newer one",
         )
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as error:
-        key, said = first_refusal(error)
-        raise damaged(path, f"{key}: {said}") from error
 
 
 def _text(path: Path) -> str:

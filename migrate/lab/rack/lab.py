@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import secrets
 import shlex
 import subprocess
@@ -22,7 +23,7 @@ from migrate.clock import Deadline
 from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
-from migrate.files import make_private, replace_file
+from migrate.files import as_host_error, make_private, replace_file
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Place, Programs
 from migrate.lab.config import SHARED, cache_folder, shared_folder, state_folder
@@ -178,7 +179,8 @@ def reach(config: RackConfig) -> RackLab:
     secret = secrets.token_hex(16)
     token = cache_folder() / "warm" / f"seen-{secrets.token_hex(8)}"
     try:
-        replace_file(token, secret)
+        with as_host_error("leave a token in the cache", token.parent):
+            replace_file(token, secret)
         with ThreadPoolExecutor() as pool:
             connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
@@ -211,7 +213,8 @@ def _has_room(host: RemoteHost) -> None:
     """QEMU on a full disk ends without a word of why."""
     df = ["df", "--output=avail,target", "--block-size=1", *PLACES]
     lines = host.run(df, Deadline.after(REACH_S), check=False).out.splitlines()[1:]
-    full = {place for avail, place in map(str.split, lines) if int(avail) < ROOM_BYTES}
+    rooms = (re.match(r" *([0-9]{1,19}) +(.+)$", line) for line in lines)  # "-": it can't be told
+    full = {room[2] for room in rooms if room is not None and int(room[1]) < ROOM_BYTES}
     if full:
         raise HostError(
             "find room for a guest's files",
