@@ -165,9 +165,33 @@ def test_a_link_a_pipe_and_somebody_elses_file_are_no_locks(
     (folder / "lock").touch()
     with (
         as_somebody_elses(folder / "lock", monkeypatch, folder_too=False),
-        pytest.raises(HostError, match="could hold it for ever"),
+        pytest.raises(HostError, match=r"belongs to .*, and its folder to"),
     ):
         acquire(folder / "lock", soon(), "try")
+
+
+def test_root_in_a_users_folder_shares_its_locks_and_touches_no_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second name of a file of root's, put there by the folder's owner, is left as it is."""
+    if os.geteuid() != 0:
+        pytest.skip("without root a folder can't be given away")
+    precious = tmp_path / "precious"
+    precious.write_text("of root")
+    precious.chmod(0o644)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with as_somebody_elses(folder, monkeypatch):
+        with file_lock(folder / "lock", soon(), "write", note="for a test"):
+            assert (folder / "lock").stat().st_uid == folder.stat().st_uid
+        (folder / "planted").hardlink_to(precious)
+        with (
+            pytest.raises(HostError, match="belongs to root, and its folder to"),
+            file_lock(folder / "planted", soon(), "write", note="for a test"),
+        ):
+            pytest.fail("it was locked")
+    assert (precious.read_text(), mode_of(precious)) == ("of root", 0o644)
+    assert precious.stat().st_uid == 0
 
 
 def test_one_whose_file_was_removed_keeps_nobody_else_out_of_the_new_one(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_run_of_another_user_is_read_and_not_written(
         (left,) = prune(tmp_path, KeepRule(days=0, runs=0))
     assert store.ask("SELECT count(*) FROM attempts") == [(1,)]
     assert "is read from its JSON each time" in store.problems[0]
-    assert "could hold it for ever" in left.left
+    assert "belongs to user 12345, and its folder to" in left.left
 
 
 def test_to_look_whether_a_run_is_written_makes_it_no_younger(tmp_path: Path) -> None:
