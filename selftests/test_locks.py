@@ -149,9 +149,7 @@ def test_its_file_is_closed_to_others_also_one_that_was_open_to_them(tmp_path: P
     os.umask(before)
 
 
-def test_a_link_a_pipe_and_somebody_elses_file_are_no_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_and_a_pipe_are_no_locks(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     (tmp_path / "link").symlink_to(victim)
     with pytest.raises(HostError, match="symbolic link"):
@@ -160,22 +158,25 @@ def test_a_link_a_pipe_and_somebody_elses_file_are_no_locks(
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(HostError, match="no file"):
         acquire(tmp_path / "pipe", soon(), "try")
+
+
+@pytest.mark.usefixtures("root")
+def test_somebody_elses_file_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "lock").touch()
     with (
-        as_somebody_elses(folder / "lock", monkeypatch, folder_too=False),
+        as_somebody_elses(folder / "lock", monkeypatch),
         pytest.raises(HostError, match=r"belongs to .*, and its folder to"),
     ):
         acquire(folder / "lock", soon(), "try")
 
 
+@pytest.mark.usefixtures("root")
 def test_root_in_a_users_folder_shares_its_locks_and_touches_no_file_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second name of a file of root's, put there by the folder's owner, is left as it is."""
-    if os.geteuid() != 0:
-        pytest.skip("without root a folder can't be given away")
     precious = tmp_path / "precious"
     precious.write_text("of root")
     precious.chmod(0o644)
