@@ -71,7 +71,7 @@ class Vdpa(BackendMode[VdpaBackend]):
             offer = stack.enter_context(management_offer(host, device, deadline))
             features = offer.features - set(interface.vdpa.features_off)
             _check_offer(host, interface, offer, features)
-            settings = _settings(interface, offer, features)
+            settings = _settings(host, interface, offer, features)
             node = stack.enter_context(vdpa_bus.add_device(host, offer.name, settings, deadline))
             _check_config(host, interface, vdpa_bus.config(host, vdpa_bus.NAME, deadline))
             shadow, how = choose_shadow(interface, device)
@@ -82,7 +82,7 @@ class Vdpa(BackendMode[VdpaBackend]):
                 emulator=SHADOW_EMULATOR if shadow else EMULATOR,
                 iommu="access_platform" in features,
                 features=features,
-                save_key=f"{feature_mask(features):#x}",
+                save_key=",".join(sorted(features)),
                 supports_save=_supports_save(device, shadow, features),
                 loopback=device.kind == "vdpasim_net",
                 notes=(f"{host.name}: {device.name} ({device.driver_name}), {how}",),
@@ -93,8 +93,11 @@ class Vdpa(BackendMode[VdpaBackend]):
 
         QEMU goes on without: packets then end in a dummy backend, and nobody is told.
         """
-        lines = (_STAMP.sub("", line) for line in log.splitlines() if _FAILED.search(line))
-        return tuple(dict.fromkeys(lines))
+        lines = log.splitlines()
+        if not any(map(_FAILED.search, lines)):
+            return ()
+        told = (line for line in lines if _FAILED.search(line) or _WHY.search(line))
+        return tuple(dict.fromkeys(_STAMP.sub("", line) for line in told))
 
     def target_rewrites(self, source: VdpaBackend, target: VdpaBackend) -> tuple[Rewrite, ...]:
         """Nodes have other numbers on other hosts. HostError if features differ: said before QEMU
@@ -124,7 +127,9 @@ _FAILED = re.compile(
     r"|vhost VQ \d+ ring restore failed"
     r"|vhost vdpa map fail"
 )
-"""QEMU: hw/net/virtio-net.c, hw/virtio/vhost.c, hw/virtio/vhost-vdpa.c."""
+_WHY = re.compile(r"failed to write, fd=\d+, errno=\d+")
+"""What the kernel said; also where QEMU goes on all the same. QEMU: hw/net/virtio-net.c,
+hw/virtio/vhost.c, hw/virtio/vhost-vdpa.c."""
 
 
 def choose_shadow(interface: Interface, device: ManagementDevice) -> tuple[bool, str]:
@@ -145,12 +150,14 @@ def _supports_save(device: ManagementDevice, shadow: bool, features: frozenset[s
     return shadow or (device.driver in SUSPENDING and not not_shadowable(features))
 
 
-def _settings(interface: Interface, offer: Offer, features: frozenset[str]) -> Mapping[str, str]:
+def _settings(
+    host: Host, interface: Interface, offer: Offer, features: frozenset[str]
+) -> Mapping[str, str]:
     settings = {"mac": interface.mac}
     if interface.queues > 1:
         settings["max_vqp"] = str(interface.queues)
     if features != offer.features:
-        settings["device_features"] = f"{feature_mask(features):#x}"
+        settings["device_features"] = f"{feature_mask(features, host=host.name):#x}"
     return settings
 
 
