@@ -109,21 +109,17 @@ def mode_of(path: Path) -> int:
 
 
 @contextmanager
-def as_somebody_elses(
-    path: Path, monkeypatch: pytest.MonkeyPatch, *, folder_too: bool = True
-) -> Iterator[None]:
+def as_somebody_elses(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``path`` belongs to another user while the block runs.
 
-    Root gives it away; anybody else is somebody else meanwhile, to whom all of ours is another's:
-    what is around it, too, unless ``folder_too`` is off.
+    Root gives it away; anybody else is somebody else meanwhile, to whom all of ours is another's,
+    also what is around it.
     """
     if os.geteuid() == 0:
         os.chown(path, 12345, -1, follow_symlinks=False)
         yield
         os.chown(path, 0, -1, follow_symlinks=False)
         return
-    if not folder_too:
-        pytest.skip("without root a file can't be given away")
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 12345)
         yield
