@@ -119,6 +119,16 @@ def advice(error: OSError, folder: Path) -> str:
     return text.format(user=user_name(os.geteuid()), other=f"name another folder than {folder}")
 
 
+@contextmanager
+def as_host_error(tried: str, folder: Path) -> Iterator[None]:
+    """Re-raise an OSError of ``folder`` as a HostError: a full or a read-only disk is this
+    machine's trouble, and no error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(tried, said=str(error), remedy=advice(error, folder)) from error
+
+
 def _room(folder: Path) -> str:
     """``FOLDER has 0 MiB free``, or that it can take no more files, though it has room."""
     there = next((part for part in (folder, *folder.parents) if part.is_dir()), Path("/"))
@@ -145,15 +155,12 @@ def user_name(number: int) -> str:
 def make_private(folder: Path) -> Path:
     """Have ``folder``, which no other user can enter; those above it that are missing are made the
     same way. HostError: it can't be made, or see :func:`private_folder`."""
+    private_folder(folder)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
+    with as_host_error(f"make the folder {folder}", folder.parent):
         for path in reversed(missing):
             with suppress(FileExistsError):
                 path.mkdir(PRIVATE)
-    except OSError as error:
-        raise HostError(
-            f"make the folder {folder}", said=str(error), remedy=advice(error, folder.parent)
-        ) from error
     return private_folder(folder)
 
 

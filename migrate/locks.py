@@ -19,7 +19,7 @@ from pathlib import Path
 
 from migrate.clock import Deadline, now_ns, until
 from migrate.errors import HostError, visible
-from migrate.files import user_name
+from migrate.files import as_host_error, user_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def file_lock(
     """Have the lock of the file ``path`` alone while the block runs; ``tried``: what needs it.
 
     ``note`` tells those who wait what it is held for. LockedError at the deadline; HostError where
-    the file is somebody else's; OSError where it can't be opened.
+    the file is somebody else's, or can't be opened.
     """
     descriptor = acquire(path, deadline, tried, host=host)
     try:
@@ -127,7 +127,8 @@ def _try(path: Path, *, shared: bool) -> int | None:
 def _open(path: Path) -> int:
     """Open a lock's file, made if it is not there; one that others can open is closed to them."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
+    with as_host_error(f"open the lock {path}", path.parent):
+        descriptor = os.open(path, flags, 0o600)
     try:
         _check(path, descriptor)
     except BaseException:

@@ -144,6 +144,24 @@ def test_the_tests_of_the_examples_have_their_fixtures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+# --- the threat model ---------------------------------------------------------------------------
+
+
+def test_each_boundary_of_the_threat_model_has_a_test_that_is_there() -> None:
+    defined = {
+        name
+        for path in (ROOT / "selftests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE)
+    }
+    page = TEXT[ROOT / "docs/threat-model.md"]
+    fires = re.findall(r"`(test_\w+)`", page)
+    assert len(fires) > 20
+    assert sorted(set(fires) - defined) == []
+    for row in re.findall(r"^\| what could be done.*?\n\n", page + "\n", re.MULTILINE | re.DOTALL):
+        for line in row.strip().splitlines()[2:]:
+            assert "`test_" in line.rpartition(" | ")[2], f"nothing fires: {line}"
+
+
 # --- commands -----------------------------------------------------------------------------------
 
 

@@ -249,6 +249,17 @@ def test_a_link_of_ours_is_followed_and_somebody_elses_is_not(
         private_folder(link)
 
 
+def test_one_that_is_roots_is_told_to_another_user_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    with pytest.raises(HostError, match="sudo"):
+        make_private(tmp_path / "state" / "leases")
+
+
 def test_a_circle_of_links_and_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(HostError, match="circle"):

@@ -23,6 +23,7 @@ from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
 from migrate.clock import Deadline
 from migrate.errors import LabError, MeasurementError, ProgramError
+from migrate.files import advice
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig
@@ -99,7 +100,8 @@ def write_log(run_log: log.RunLog, writer: RunWriter) -> None:
     try:
         run_log.write_to(path)
     except OSError as error:
-        raise MeasurementError(f"write {path}", said=str(error)) from error
+        remedy = advice(error, writer.folder)
+        raise MeasurementError(f"write {path}", said=str(error), remedy=remedy) from error
 
 
 def unnamed_error(case: Case) -> str | None:

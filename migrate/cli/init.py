@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
 import click
 
+from migrate.cli.options import FOLDER
 from migrate.errors import ConfigurationError
+from migrate.files import advice
 
 STARTER = ("lab.toml", "first-move.toml", "test_first_move.py", ".gitlab-ci.yml")
 """Files of ``migrate/cli/starter``."""
 
 
 @click.command(short_help="Write a lab, a scenario, a test and a CI job to begin with.")
-@click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", default=".", type=FOLDER)
 def init(folder: Path) -> None:
     """Write a lab file, a scenario, a test and a CI job to FOLDER; they run as they are."""
     tried = f"write a starter to {folder}"
     for name in STARTER:
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):
             raise ConfigurationError(
                 tried, said=f"{name} is there already", remedy="move it away, or name a new folder"
             )
@@ -27,7 +30,8 @@ def init(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in STARTER:
             text = files("migrate.cli").joinpath("starter", name).read_text("utf-8")
-            (folder / name).write_text(text, "utf-8")
+            with (folder / name).open("x", encoding="utf-8") as file:  # no link is followed
+                file.write(text)
             click.echo(folder / name)
     except OSError as error:
-        raise ConfigurationError(tried, said=str(error), remedy="name another folder") from error
+        raise ConfigurationError(tried, said=str(error), remedy=advice(error, folder)) from error

@@ -16,7 +16,9 @@ from migrate.clock import Deadline, until
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
+from migrate.drivers.together import each
 from migrate.errors import CleanupError, GuestError, HostError, LabError
+from migrate.files import advice
 from migrate.formats.answers import Part, Shape, Signed
 from migrate.formats.xml_document import parse_xml
 from migrate.guest.clock_rate import ClockRateError
@@ -67,8 +69,7 @@ def running(
 ) -> Iterator[Domain]:
     """A guest that runs on ``first`` when the block begins; ended on all ``hosts`` at its end."""
     try:
-        for host in hosts:
-            record(host, order.identity, deadline)
+        each(hosts, lambda host: record(host, order.identity, deadline))
         yield _start(order, first, prepare, deadline)
     finally:
         _end_everywhere(hosts, order.identity)
@@ -117,7 +118,7 @@ def _own_copy(saved: Path, identity: Identity, on: Hypervisor) -> Iterator[Path]
             file.write(header.replace(before.encode(), identity.uuid.encode()))
         yield copy
     except OSError as error:
-        remedy = f"is there room for it in {copy.parent}?"
+        remedy = advice(error, copy.parent)
         raise HostError(f"copy the saved guest {saved}", said=str(error), remedy=remedy) from error
     finally:
         copy.unlink(missing_ok=True)
@@ -242,12 +243,15 @@ PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
 
 def _end_everywhere(hosts: Sequence[Host], identity: Identity) -> None:
     """End the guest on every host, over new connections: those of the attempt may have broken."""
-    reasons: list[Exception] = []
-    for host in hosts:
+
+    def reason(host: Host) -> LabError | None:
         try:
             _end(host, identity)
         except LabError as error:
-            reasons.append(error)
+            return error
+        return None
+
+    reasons: list[Exception] = [error for error in each(hosts, reason) if error is not None]
     if reasons:
         raise CleanupError("end the guest", reasons)
 

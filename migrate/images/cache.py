@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from migrate.clock import Deadline
-from migrate.errors import HostError
-from migrate.files import advice, make_private
+from migrate.files import as_host_error, make_private, private_folder
 from migrate.locks import BUILD_S, file_lock
 
 
@@ -29,11 +27,12 @@ def build_once(path: Path, build: Callable[[Path], object]) -> bool:
     place when it is whole. A lock keeps two builders apart, for :data:`~migrate.locks.BUILD_S` at
     most. Whatever goes wrong, nothing half made
     is left; what a builder that was killed left is removed by the next one. HostError where the
-    cache can't be written; what ``build`` raises goes on to the caller.
+    cache can't be written, or others can write in it; what ``build`` raises goes on to the caller.
     """
+    private_folder(path.parent)
     if path.exists():
         return False
-    with _disk_errors(path):
+    with as_host_error(f"build {path}", path.parent):
         make_private(path.parent)
         lock = path.with_name(f".{path.name}.lock")
         with file_lock(lock, Deadline.after(BUILD_S), f"build {path}"):
@@ -54,13 +53,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """A full or read-only disk is the host's trouble, not a bug of ours."""
-    try:
-        yield
-    except OSError as trouble:
-        remedy = advice(trouble, path.parent)
-        raise HostError(f"build {path}", said=str(trouble), remedy=remedy) from trouble

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import ValidationError
 
 from migrate.clock import Deadline, now_ns
-from migrate.files import make_private, replace_file
+from migrate.files import as_host_error, make_private, replace_file
 from migrate.model import Value
 
 if TYPE_CHECKING:
@@ -119,5 +119,6 @@ def boot_once(
             pass
     result = boot(host, image, seconds)
     make_private(kept.parent)
-    replace_file(kept, result.model_dump_json(indent=2))
+    with as_host_error("keep whether KVM can boot Linux", kept.parent):
+        replace_file(kept, result.model_dump_json(indent=2))
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import lock_files, probe_answers
+from selftests.fuzz import lock_files, probe_answers, written_files
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
@@ -10,5 +10,6 @@ LANES: dict[str, Lane] = {
     for lane in (
         *probe_answers.LANES,
         *lock_files.LANES,
+        *written_files.LANES,
     )
 }  # fmt: skip

@@ -121,6 +121,21 @@ def test_a_folder_of_the_cache_is_closed_to_others(tmp_path: Path) -> None:
     assert mode_of(tmp_path / "roots") == 0o700
 
 
+def test_one_that_an_older_version_left_open_is_closed_when_it_is_used(tmp_path: Path) -> None:
+    """Programs of a root may be set-uid: also where nothing has to be built."""
+    (tmp_path / "roots" / "debian").mkdir(parents=True)
+    (tmp_path / "roots").chmod(0o755)
+    assert not build_once(tmp_path / "roots" / "debian", folder)
+    assert mode_of(tmp_path / "roots") == 0o700
+
+
+def test_one_in_which_others_can_write_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "roots" / "debian").mkdir(parents=True)
+    (tmp_path / "roots").chmod(0o777)
+    with pytest.raises(HostError, match=r"may be theirs|may rename"):
+        build_once(tmp_path / "roots" / "debian", folder)
+
+
 def test_a_link_in_the_builders_place_is_removed_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / ".thing.part").symlink_to("precious")

@@ -252,7 +252,7 @@ def test_a_cache_that_can_not_be_written(mirror: Mirror, recipe: Path, tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(HostError) as refused:
         ensure_image(str(recipe), tmp_path / "file")
-    assert "Not a directory" in refused.value.said
+    assert "is no folder" in refused.value.said
 
 
 def test_an_interrupt_in_the_middle_leaves_nothing(

@@ -54,6 +54,14 @@ def test_a_root_is_made_once_and_told(tmp_path: Path, fake: Path, told: SaidSoFa
     assert len(told.lines) == 1, "the second time it is there"
 
 
+@pytest.mark.parametrize("name", roots.RECIPES)
+def test_signatures_are_checked_by_debians_keyring(tmp_path: Path, fake: Path, name: str) -> None:
+    write(fake, "exit 0")
+    sources = (ensure_root(name, tmp_path) / "etc/sources").read_text()
+    assert all("signed-by=/usr/share/keyrings/debian-" in line for line in sources.splitlines())
+    assert "trusted" not in sources
+
+
 def test_backports_are_a_second_source(tmp_path: Path, fake: Path) -> None:
     write(fake, "exit 0")
     folder = ensure_root("debian-13-backports", tmp_path)

@@ -105,7 +105,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     written = record(tmp_path / "x")
     write_record(written)
     assert read_record(tmp_path / "x") == written
-    assert written.namespaces == ("mlab-x-a", "mlab-x")
+    assert written.namespaces == ("mlab-x-a", "mlab-x.1", "mlab-x")
 
 
 def test_where_there_is_no_journal_there_is_no_lab(tmp_path: Path) -> None:
@@ -127,6 +127,13 @@ def test_a_journal_that_is_roots_is_told_as_such(
     monkeypatch.setattr(Path, "read_text", refused)
     with pytest.raises(HostError, match="sudo"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"local": 3}', '{"base": -1}', '{"base": null}'])
+def test_a_file_that_is_no_account_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "huge-pages.json").write_text(text)
+    with pytest.raises(HostError, match=r"account of huge pages .*huge-pages\.json"):
+        borrow_huge_pages(tmp_path, "local", 3)
 
 
 def test_a_journal_of_another_make_is_refused_not_guessed_at(tmp_path: Path) -> None:

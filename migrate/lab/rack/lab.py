@@ -22,7 +22,7 @@ from migrate.clock import Deadline
 from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, resolve
 from migrate.errors import HostError
-from migrate.files import make_private, replace_file
+from migrate.files import as_host_error, make_private, replace_file
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Place, Programs
 from migrate.lab.config import SHARED, cache_folder, shared_folder, state_folder
@@ -178,7 +178,8 @@ def reach(config: RackConfig) -> RackLab:
     secret = secrets.token_hex(16)
     token = cache_folder() / "warm" / f"seen-{secrets.token_hex(8)}"
     try:
-        replace_file(token, secret)
+        with as_host_error("leave a token in the cache", token.parent):
+            replace_file(token, secret)
         with ThreadPoolExecutor() as pool:
             connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
