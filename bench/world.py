@@ -94,7 +94,7 @@ def bare_guest(lab: Lab, case: Case) -> Iterator[BareGuest]:
         order = Order(xml, image, case.guest.start == "warm", lab.shared, identity=identity)
         begin_ns = now_ns()
         domain = stack.enter_context(running(order, source.hypervisor, pair, prepare, deadline))
-        probe = stack.enter_context(guest_probe(domain, deadline))
+        probe = stack.enter_context(guest_probe(domain, lab, deadline))
         start_ms = (now_ns() - begin_ns) / 1e6
         yield BareGuest(domain, probe, (source, target), mode.target_rewrites(*backends), start_ms)
 

@@ -17,6 +17,7 @@ from migrate.backends.registry import backend_mode
 from migrate.backends.xml import Rewrite
 from migrate.clock import Deadline, now_ns, pause
 from migrate.drivers.libvirt import Domain
+from migrate.drivers.together import each, together
 from migrate.errors import ConfigurationError, GuestError, LeaseLostError
 from migrate.guest.clock_rate import check_clock_rate
 from migrate.guest.disk_overlay import overlay
@@ -41,6 +42,7 @@ from migrate.recorder.clocks import Clocks
 from migrate.recorder.collect import LOG_LINES, collect, measure_dirty_rates
 from migrate.recorder.events import Listener, listening
 from migrate.recorder.machines import Machines, sampled
+from migrate.recorder.pace import PACE_S, measure_at_pace
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
 
 LOGGER = logging.getLogger(__name__)
@@ -129,8 +131,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
     deadline = env.deadline(DISK_START_S if isinstance(image, Disk) else START_S)
     with ExitStack() as stack:
         ends = [End(host, stack.enter_context(host.connect())) for host in pair]
-        for end in ends:
-            _cleared(end, env, deadline)
+        each(ends, lambda end: _cleared(end, env, deadline))
         listener = stack.enter_context(listening({end.host.name: end for end in ends}))
         backing = stack.enter_context(_backed(case, pair, deadline))
         peer = stack.enter_context(peer_probe(env.lab, deadline))
@@ -140,7 +141,7 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         limit = Deadline.after(attempt_s(case, deadline.left(), env.lab.patience))
         hung = stack.enter_context(watchdog(pair, order.identity.uuid, limit))
         prepare = preparing(env.lab, image, deadline)
-        started = stack.enter_context(_started(case, order, ends, prepare, deadline))
+        started = stack.enter_context(_started(case, env.lab, order, ends, prepare, deadline))
         domain, probe = started.domain, started.probe
         if (device := backing.hotplug[domain.host]) is not None:
             probe.lower_start()
@@ -152,14 +153,25 @@ def build_world(case: Case, env: AttemptEnv, pair: tuple[Host, Host]) -> Iterato
         stack.callback(traffic.release)
         nic = traffic.start(deadline)
         LOGGER.info("the guest is ready on %s; measuring the floor", domain.host)
-        _must_run(case.workload.floor_s, listener)
+        floor = measure_at_pace(
+            probe,
+            case.workload,
+            lambda: _must_run(case.workload.floor_s, listener),
+            Deadline.after(PACE_S),
+        )
         start = StartRecording(
             begin_ns=begin_ns,
-            floor_window=(traffic.began_ns, now_ns()),
+            floor_window=floor.window,
             start_ms=start_ms,
             nic=nic,
             primaries=backing.primaries,
-            notes=(*env.notes, *backing.notes, *_cold_instead(case, order), *started.notes),
+            notes=(
+                *env.notes,
+                *backing.notes,
+                *_cold_instead(case, order),
+                *started.notes,
+                *floor.notes,
+            ),
             files={"source.xml": domain.xml()},
         )
         clocks = Clocks(pair, peer, listener.first_readings)
@@ -208,9 +220,8 @@ def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator
     mode, interface = backend_mode(case.interface.mode), case.interface
     names = [host.name for host in pair]
     with ExitStack() as stack:
-        source, target = (
-            stack.enter_context(mode.create(host, interface, deadline)) for host in pair
-        )
+        backends = together([mode.create(host, interface, deadline) for host in pair])
+        source, target = stack.enter_context(backends)
         if source.missing_primary is not None:
             raise source.missing_primary
         there, back = mode.target_rewrites(source, target), mode.target_rewrites(target, source)
@@ -258,6 +269,7 @@ class _Started(NamedTuple):
 @contextmanager
 def _started(
     case: Case,
+    lab: Lab,
     order: Order,
     ends: Sequence[End],
     prepare: Callable[[Domain], None],
@@ -272,7 +284,7 @@ def _started(
     while True:
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
-            probe = stack.enter_context(guest_probe(domain, deadline))
+            probe = stack.enter_context(guest_probe(domain, lab, deadline))
             log = log_tail(host, QEMU_LOG, deadline, LOG_LINES) or ""
             errors = "; ".join(mode.backend_errors(log))
             if not errors:
@@ -359,7 +371,7 @@ def preparing(lab: Lab, image: Image | Disk, deadline: Deadline) -> Callable[[Do
     def prepare(domain: Domain) -> None:
         if isinstance(image, Disk):
             bring_probe(domain, image.probe, deadline)
-        with guest_probe(domain, deadline) as probe:
+        with guest_probe(domain, lab, deadline) as probe:
             if has_interface(domain.xml()):  # else it gets its address when it is plugged in
                 probe.address(lab.guest_address, lab.prefix)
             check_clock_rate(probe)

@@ -31,6 +31,8 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("drivers.shell", "lab.namespaces", "lab.fabric", "lab.api", "lab.rack.lab"),
         *("images.kernel", "images.initramfs", "guest.transport", "cli.lab"),
     ),
+    # A lock has a deadline, and tells who has it.
+    "fcntl": ("locks",),
     "duckdb": ("results.database",),
     "scipy": ("statistics.significance",),
     "labgrid": ("lab.lease.coordinator",),

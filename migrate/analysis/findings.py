@@ -37,6 +37,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
     hops = hop_events(recording, case.interface.mac)
     carriers = failover_carriers(recording)
     work = work_done(recording, arrivals)
+    short = _short(recording, case, work)
     gaps, floor = (measured.gaps, measured.floor) if measured else (None, None)
     return Findings(
         begin_ns=start.begin_ns,
@@ -57,6 +58,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         inside=move_details(recording, hops, as_done(case, work), arrivals, clock),
         dirty_rates=_dirty_rates(recording, case),
         floor=floor,
+        no_floor=(*measured.no_floor, *short) if measured and floor is None else (),
         start_ms=start.start_ms,
         memory=traffic.memory,
         tcp=_tcp(recording),
@@ -71,7 +73,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
         void=(*void_by_question(recording), *_void(recording)),
         notes=(
             *_notes(recording, measured.notes if measured else ()),
-            *_short(recording, case, work),
+            *short,
         ),
         clocks=recording.clocks,
         machine=machine_state(recording),

@@ -91,6 +91,8 @@ class Measurement:
     """The fate of every packet, of each direction."""
     unmeasured: tuple[Unmeasured, ...] = ()
     """Stretches in which it can't be told whether a direction was served."""
+    no_floor: tuple[str, ...] = ()
+    """Why there is no floor; empty: there is one."""
     notes: tuple[str, ...] = ()
 
 
@@ -105,7 +107,8 @@ def measure(observation: TrafficObservation, clock: GuestClock | None = None) ->
     clock = clock or _guest_clock(observation)
     sides = _sides(observation, clock)
     bases = [_floor_or_median(side, observation) for side in sides]
-    notes = [*(note for _, note in bases if note), *notes]
+    no_floor = tuple(reason for _, reason in bases if reason)
+    notes = [*no_floor, *notes]
     if clock is None:
         notes.append("no packet arrived either way: the guest's clock is unknown")
     if observation.from_receipts:
@@ -129,7 +132,6 @@ def measure(observation: TrafficObservation, clock: GuestClock | None = None) ->
         measured += found
         blanks += unknown
         deliveries.append(delivery)
-    floored = not any(note for _, note in bases)
     return Measurement(
         gaps=tuple(sorted(measured, key=_place)),
         streams=tuple(delivery.stream() for delivery in deliveries),
@@ -138,7 +140,8 @@ def measure(observation: TrafficObservation, clock: GuestClock | None = None) ->
         if clock and observation.jumps is not None
         else None,
         stalls_seen_from_ns=clock.stalls_seen_from_ns(observation.interval_ns) if clock else None,
-        floor=floor(bases[0][0], bases[1][0], observation.floor_window) if floored else None,
+        floor=None if no_floor else floor(bases[0][0], bases[1][0], observation.floor_window),
+        no_floor=no_floor,
         clock_error_ns=clock.error_ns + observation.peer.error_ns if clock else None,
         unmeasured=tuple(sorted(blanks, key=_place)),
         notes=tuple(notes),

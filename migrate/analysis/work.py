@@ -82,18 +82,27 @@ def as_done(case: Case, work: Sequence[WorkDone] | None) -> Case:
     return case.model_copy(update={"workload": workload})
 
 
+def short_rates(
+    asked: Workload, *, dirty_mib_s: float, packets_s: float, tcp_bytes_s: float | None = None
+) -> list[str]:
+    """What the workload did and was asked to do a second, where that fell short."""
+    rates = [
+        (dirty_mib_s, asked.dirty_mib_s if asked.dirty_mib else 0.0, "MiB/s written"),
+        (packets_s, 1e6 / asked.interval_us, "packets/s sent"),
+    ]
+    if tcp_bytes_s is not None:
+        rates.append((tcp_bytes_s, asked.tcp_connections * TCP_BYTES_S, "bytes/s echoed by TCP"))
+    return [f"{did:.1f} of {of:g} {what}" for did, of, what in rates if did < SHORT * of]
+
+
 def shortfalls(work: Sequence[WorkDone], asked: Workload, *, loops: bool) -> Iterator[str]:
     """A sentence if the workload fell short before anything was done to the guest."""
     for done in work:
-        rates = [
-            (done.dirty_mib_s, asked.dirty_mib_s if asked.dirty_mib else 0.0, "MiB/s written"),
-            (done.packets_s, 1e6 / asked.interval_us, "packets/s sent"),
-            (
-                done.tcp_bytes_s,
-                0.0 if loops else asked.tcp_connections * TCP_BYTES_S,
-                "bytes/s echoed by TCP",
-            ),
-        ]
-        short = [f"{did:.1f} of {of:g} {what}" for did, of, what in rates if did < SHORT * of]
+        short = short_rates(
+            asked,
+            dirty_mib_s=done.dirty_mib_s,
+            packets_s=done.packets_s,
+            tcp_bytes_s=None if loops else done.tcp_bytes_s,
+        )
         if done.window == "floor" and short:
             yield f"the workload fell short, before the move already: {', '.join(short)}"

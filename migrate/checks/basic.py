@@ -121,7 +121,8 @@ def measured(attempt: Attempt) -> Verdict:
     parts = {"gaps": attempt.gaps, "streams": attempt.streams, "floor": attempt.floor}
     missing = [name for name, part in parts.items() if part is None]
     if missing or attempt.floor is None:
-        return unmeasured("measured", f"no {', no '.join(missing)}")
+        why = f": {'; '.join(attempt.no_floor)}" if attempt.no_floor else ""
+        return unmeasured("measured", f"no {', no '.join(missing)}{why}")
     floor = attempt.floor
     lost = [
         f"{account.lost} lost and {account.late} late of {account.sent} {way}"

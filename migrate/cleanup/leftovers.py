@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from migrate.backends.registry import LEFTOVERS
 from migrate.clock import Deadline
+from migrate.drivers.together import each
 from migrate.guest.domain_xml import MONITOR
 from migrate.guest.identity import marked
 from migrate.lab.api import Host
@@ -25,17 +26,16 @@ done""",
 
 def leftovers(hosts: Iterable[Host]) -> tuple[str, ...]:
     """Domains, their processes and taps, and what the modes know of: ``link mlab0a1b2c3d on a``."""
+    return tuple(item for left in each(hosts, _of_host) for item in left)
+
+
+def _of_host(host: Host) -> list[str]:
     scripts = {**GUESTS, **{kind.name: kind.script for kind in LEFTOVERS}}
-    found: list[str] = []
-    for host in hosts:
-        with host.connect() as hypervisor:
-            ours = filter(marked, hypervisor.domains())
-            found += [f"domain {domain.name} on {host.name}" for domain in ours]
-        found += [
-            f"{name.format(item)} on {host.name}"
-            for name, item in listed(host, scripts, Deadline.after(LOOK_S))
-        ]
-    return tuple(found)
+    with host.connect() as hypervisor:
+        ours = filter(marked, hypervisor.domains())
+        domains = [f"domain {domain.name} on {host.name}" for domain in ours]
+    items = listed(host, scripts, Deadline.after(LOOK_S))
+    return [*domains, *(f"{name.format(item)} on {host.name}" for name, item in items)]
 
 
 def listed(

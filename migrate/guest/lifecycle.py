@@ -16,6 +16,7 @@ from migrate.clock import Deadline, until
 from migrate.drivers.background_call import BackgroundCall
 from migrate.drivers.libvirt import CHANNEL, Domain, Hypervisor
 from migrate.drivers.qmp import Monitor, monitor
+from migrate.drivers.together import each
 from migrate.errors import CleanupError, GuestError, HostError, LabError
 from migrate.files import advice
 from migrate.formats.answers import Part, Shape, Signed
@@ -68,8 +69,7 @@ def running(
 ) -> Iterator[Domain]:
     """A guest that runs on ``first`` when the block begins; ended on all ``hosts`` at its end."""
     try:
-        for host in hosts:
-            record(host, order.identity, deadline)
+        each(hosts, lambda host: record(host, order.identity, deadline))
         yield _start(order, first, prepare, deadline)
     finally:
         _end_everywhere(hosts, order.identity)
@@ -243,12 +243,15 @@ PID_FILE = f"/run/libvirt/qemu/{NAME}.pid"
 
 def _end_everywhere(hosts: Sequence[Host], identity: Identity) -> None:
     """End the guest on every host, over new connections: those of the attempt may have broken."""
-    reasons: list[Exception] = []
-    for host in hosts:
+
+    def reason(host: Host) -> LabError | None:
         try:
             _end(host, identity)
         except LabError as error:
-            reasons.append(error)
+            return error
+        return None
+
+    reasons: list[Exception] = [error for error in each(hosts, reason) if error is not None]
     if reasons:
         raise CleanupError("end the guest", reasons)
 

@@ -34,7 +34,7 @@ from migrate.guest.answers import (
     Work,
     impossible,
 )
-from migrate.guest.probe_channel import PATIENCE_S, ProbeChannel, Reply
+from migrate.guest.probe_channel import ProbeChannel, Reply
 from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, WorkSample
 from migrate.model.recording import Arrivals, Column, MeterLoss, Sends
 
@@ -172,7 +172,7 @@ class Probe(ProbeChannel):
         self, do: str, shape: np.dtype[Any], deadline: Deadline | None, due: int
     ) -> NDArray[Any]:
         """A whole log, page by page; GuestError if it has what can't be."""
-        deadline = deadline or Deadline.after(6 * PATIENCE_S)
+        deadline = deadline or Deadline.after(6 * self.patience_s)
         pages = [np.empty(0, dtype=shape)]
         had, total = 0, 1
         while had < total:
@@ -197,7 +197,7 @@ class Probe(ProbeChannel):
 
     def dirty_start(self, mib: int, mib_s: float, seed: int = 1) -> int:
         """Fill ``mib`` MiB and rewrite them round robin at ``mib_s`` MiB/s; how many pages."""
-        deadline = Deadline.after(PATIENCE_S + mib / MIB_S)
+        deadline = Deadline.after(self.patience_s + mib / MIB_S)
         return self.ask("dirty.start", Pages, deadline, mib=mib, mib_s=mib_s, seed=seed).pages
 
     def dirty_rate(self) -> float:
@@ -206,7 +206,7 @@ class Probe(ProbeChannel):
 
     def verify(self, deadline: Deadline | None = None) -> MemoryCheck:
         """Read every byte back; the writer pauses meanwhile."""
-        deadline = deadline or Deadline.after(6 * PATIENCE_S)
+        deadline = deadline or Deadline.after(6 * self.patience_s)
         return self.ask("dirty.verify", Verified, deadline).check()
 
     def pages_written(self) -> int:

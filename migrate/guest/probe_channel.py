@@ -6,6 +6,7 @@ Every call ends by a deadline, in an answer or in a GuestError.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Collection, Iterator
 from typing import Any, TypeVar, cast
 
@@ -20,13 +21,26 @@ from migrate.model import Value
 
 PROTOCOL = 3
 PATIENCE_S = 10.0
-"""How long a call may take that was handed no deadline."""
+"""How long a call may take that was handed no deadline; times the lab's patience."""
+REPEATS = 2
+"""A question that changes nothing is asked so many times more, within its deadline: it, or its
+answer, may have been lost where a channel changed hands."""
+QUESTIONS = frozenset(
+    {
+        *("hello", "clock", "net", "lower.log", "tick.log", "work.log", "capture.log"),
+        *("stream.status", "stream.log", "stream.receipts", "stream.sends", "stream.drops"),
+        *("dirty.status", "tcp.status"),
+    }
+)
+"""Requests that change nothing, and cost the guest little."""
 MOST_BYTES = 1 << 20
 """Of a line, and of what comes instead of an answer: the longest answer takes a third of it."""
 LINE_BYTES = 64
 """That a line counts for besides its length: it takes time to look at, even an empty one."""
 NOISE = 500
 """Bytes of what a probe said that an error quotes."""
+NONSENSE, BROKE = "the probe's answer", "the channel to the probe broke"
+"""What an error begins with that is not a probe's silence."""
 TOLD = 3
 """Of many errors."""
 
@@ -35,12 +49,19 @@ _Shape = TypeVar("_Shape", bound=Value)
 
 
 class ProbeChannel:
-    """The line to a probe at the other end of ``transport``; ``where`` names it in errors."""
+    """The line to a probe at the other end of ``transport``; ``where`` names it in errors.
 
-    def __init__(self, transport: ProbeTransport, where: str) -> None:
+    ``patience``: how many times longer than usual a call may take that was handed no deadline.
+    Requests have ids that no other client gives, nor this one over its last channel: an answer that
+    is late, or was in a guest's buffer when its state was saved, is never taken for another's.
+    """
+
+    def __init__(self, transport: ProbeTransport, where: str, *, patience: float = 1.0) -> None:
         self.where = where
+        self.patience_s = PATIENCE_S * patience
+        """How long a call may take that was handed no deadline."""
         self._transport = transport
-        self._next_id = 1
+        self._next_id = secrets.randbits(48)
         self._buffer = bytearray()
         self._noise = b""
         """The end of what came since the last request and answers nothing."""
@@ -58,15 +79,12 @@ class ProbeChannel:
         self._buffer.clear()
 
     def ready(self, deadline: Deadline) -> Hello:
-        """Wait until the probe answers; GuestError at the deadline, or if it is another protocol.
-
-        The empty line ends what an earlier controller may have left half said.
-        """
+        """Wait until the probe answers; GuestError at the deadline, or for another protocol."""
         asked: set[int] = set()
         self._noise, self._dropped = b"", 0
         while True:
             try:
-                asked.add(self._send("hello", {}, before=b"\n"))
+                asked.add(self._send("hello", {}))
                 return self._greeted(self._answer(asked, deadline.sooner(1.0)))
             except TimeoutError as silence:
                 if deadline.passed():
@@ -77,16 +95,24 @@ class ProbeChannel:
     def call(self, do: str, deadline: Deadline | None = None, **parameters: object) -> Reply:
         """One request and its answer without ``id`` and ``ok``.
 
-        GuestError if the probe refuses, is gone, or is silent until the deadline.
+        GuestError if the probe refuses, is gone, or is silent until the deadline; one of
+        :data:`QUESTIONS` is repeated before.
         """
-        deadline = deadline or Deadline.after(PATIENCE_S)
+        deadline = deadline or Deadline.after(self.patience_s)
         self._noise, self._dropped = b"", 0
-        try:
-            return self._accepted(do, self._answer({self._send(do, parameters)}, deadline))
-        except TimeoutError as silence:
-            raise self._silent(do) from silence
-        except ConnectionError as gone:
-            raise self._lost(do, gone) from gone
+        times = 1 + (REPEATS if do in QUESTIONS else 0)
+        part_s = deadline.left() / times
+        asked: set[int] = set()
+        while True:
+            try:
+                asked.add(self._send(do, parameters))
+                wait = deadline if len(asked) == times else deadline.sooner(part_s)
+                return self._accepted(do, self._answer(asked, wait))
+            except TimeoutError as silence:
+                if len(asked) == times or deadline.passed():
+                    raise self._silent(do) from silence
+            except ConnectionError as gone:
+                raise self._lost(do, gone) from gone
 
     def ask(
         self, do: str, shape: type[_Shape], deadline: Deadline | None = None, **parameters: object
@@ -94,11 +120,12 @@ class ProbeChannel:
         """One request and its answer in its shape; GuestError also for an answer that has not."""
         return self._shaped(do, shape, self.call(do, deadline, **parameters))
 
-    def _send(self, do: str, parameters: Reply, before: bytes = b"") -> int:
+    def _send(self, do: str, parameters: Reply) -> int:
+        """The empty line before it ends what may have been left half said."""
         number = self._next_id
         self._next_id += 1
         request = {"id": number, "do": do, **parameters}
-        self._transport.send(before + json.dumps(request).encode() + b"\n")
+        self._transport.send(b"\n" + json.dumps(request).encode() + b"\n")
         return number
 
     def _answer(self, asked: Collection[int], deadline: Deadline) -> Reply:
@@ -157,7 +184,7 @@ class ProbeChannel:
 
     def _lost(self, do: str, gone: ConnectionError) -> GuestError:
         return GuestError(
-            f"the channel to the probe broke at {do}",
+            f"{BROKE} at {do}",
             host=self.where,
             said=str(gone),
             remedy="look at the guest's serial console, and at its log",
@@ -171,9 +198,7 @@ class ProbeChannel:
 
     def nonsense(self, do: str, *wrong: str) -> GuestError:
         """For an answer that no probe of ours gives: what is wrong with it."""
-        return GuestError(
-            f"the probe's answer to {do} is none", host=self.where, said="; ".join(wrong)
-        )
+        return GuestError(f"{NONSENSE} to {do} is none", host=self.where, said="; ".join(wrong))
 
 
 def _reply_to(asked: Collection[int], line: bytes) -> Reply | None:

@@ -31,6 +31,9 @@ class Resources(Value):
     """Where the taps of ``virtio`` go."""
     ovs_uplink: Link = OVS_UPLINK
     """The port that the fabric is on, of a switch that is started where none runs."""
+    ovs_sleep_us: int = Field(default=500, ge=0, le=10_000)
+    """The poll threads of a switch that is started sleep up to so long when they are idle: its
+    processors are shared with guests."""
     ovs_bridge: Link | None = None
     """A bridge with its uplink, of the OVS-DPDK that runs on the host: only ports are added."""
     migration_link: Link = MIGRATION_LINK

@@ -41,6 +41,9 @@ PACKAGES = (
     "ethtool",
     "kmod",
 )
+# Drivers of DPDK, numbered by its ABI: OVS has its buffers by the first, its uplink by the second.
+DPDK_23 = ("librte-mempool-ring23", "librte-net-af-packet23")
+DPDK_25 = ("librte-mempool-ring25", "librte-net-af-packet25")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,10 @@ class RootRecipe:
 
 
 RECIPES = {
-    "debian-13": RootRecipe("trixie", (*PACKAGES, "librte-mempool-ring25")),
-    "debian-13-backports": RootRecipe(
-        "trixie",
-        (*PACKAGES, "librte-mempool-ring25"),
-        backports=True,
-    ),
-    "debian-12": RootRecipe("bookworm", (*PACKAGES, "librte-mempool-ring23")),
-    "debian-12-backports": RootRecipe(
-        "bookworm",
-        (*PACKAGES, "librte-mempool-ring23"),
-        backports=True,
-    ),
+    "debian-13": RootRecipe("trixie", (*PACKAGES, *DPDK_25)),
+    "debian-13-backports": RootRecipe("trixie", (*PACKAGES, *DPDK_25), backports=True),
+    "debian-12": RootRecipe("bookworm", (*PACKAGES, *DPDK_23)),
+    "debian-12-backports": RootRecipe("bookworm", (*PACKAGES, *DPDK_23), backports=True),
     "debian-sid": RootRecipe(
         "sid",
         tuple(package for package in PACKAGES if package != SWITCH),
@@ -80,6 +75,7 @@ RECIPES = {
         optional=(
             SWITCH,
             "?name(^librte-mempool-ring[0-9]+$)",
+            "?name(^librte-net-af-packet[0-9]+$)",
             "?name(^librte-bus-[a-z]+[0-9]+$)",
         ),
     ),

@@ -89,6 +89,8 @@ class Findings(Value):
     dirty_rates: tuple[DirtyRate, ...] | None = None
     """Rates by every method, refused ones included; None: not asked for."""
     floor: Floor | None = None
+    no_floor: tuple[str, ...] = ()
+    """Why there is none; empty: there is one, or it is not on record."""
     work: tuple[WorkDone, ...] | None = None
     """What the workload did, stretch by stretch; None: the guest did not tell."""
     start_ms: NotNegative | None = None

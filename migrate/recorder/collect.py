@@ -14,6 +14,7 @@ from migrate.analysis.host_clocks import realign
 from migrate.analysis.traffic import lower_events
 from migrate.backends.registry import backend_mode
 from migrate.clock import Deadline, now_ns
+from migrate.drivers.together import each
 from migrate.errors import LeaseLostError
 from migrate.formats.log_events import TRACED, parse_qemu_log
 from migrate.formats.qemu_end import qemu_end
@@ -85,12 +86,13 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
         traffic.nothing_read(),
     )
     machines = rig.machines.stop()
-    logs = {
-        host.name: salvage.read(
-            f"the logs of {host.name} were", partial(logs_of, host, rig.case), NO_LOGS
-        )
-        for host in rig.pair
-    }
+
+    def salvaged(host: Host) -> Mapping[str, str]:
+        what = f"the logs of {host.name} were"
+        return salvage.read(what, partial(logs_of, host, rig.case), NO_LOGS)
+
+    names = [host.name for host in rig.pair]
+    logs = dict(zip(names, each(rig.pair, salvaged), strict=True))
     listened_until_ns = now_ns()
     none_heard: tuple[Event, ...] = ()
     heard = salvage.read("announcements were", rig.traffic.announcements, none_heard)

@@ -48,11 +48,11 @@ POLL_S = 0.02
 
 
 @contextmanager
-def guest_probe(domain: Domain, deadline: Deadline) -> Iterator[Probe]:
+def guest_probe(domain: Domain, lab: Lab, deadline: Deadline) -> Iterator[Probe]:
     """The probe in the guest, ready."""
     channel = domain.channel()
     try:
-        probe = Probe(channel, f"guest on {domain.host}")
+        probe = Probe(channel, f"guest on {domain.host}", patience=lab.patience)
         probe.ready(deadline)
         yield probe
     finally:
@@ -63,7 +63,7 @@ def guest_probe(domain: Domain, deadline: Deadline) -> Iterator[Probe]:
 def peer_probe(lab: Lab, deadline: Deadline) -> Iterator[Probe]:
     """The peer on the fabric: the same program, ended with the block."""
     with lab.peer() as process:
-        probe = Probe(PipeTransport(process), "peer")
+        probe = Probe(PipeTransport(process), "peer", patience=lab.patience)
         probe.ready(deadline)
         yield probe
 

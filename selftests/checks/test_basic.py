@@ -159,6 +159,13 @@ def test_leftovers_fail_and_name_themselves() -> None:
 # --- limits
 
 
+def test_why_there_is_no_floor_stands_in_the_verdict() -> None:
+    why = ("77 packets in its window, 100 are needed", "the workload fell short")
+    found = verdict("measured", attempt(floor=None, no_floor=why))
+    assert found.result == "unmeasured"
+    assert found.evidence == f"no floor: {why[0]}; {why[1]}"
+
+
 @pytest.mark.parametrize("part", ["gaps", "streams", "floor"])
 def test_measured_needs_gaps_streams_and_floor(part: str) -> None:
     found = verdict("measured", attempt(**{part: None}))

@@ -15,6 +15,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from migrate.guest.probe import Probe
 from migrate.guest.transport import PipeTransport
 from migrate.images.initramfs import compile_probe
 from selftests.doubles.probe_process import STREAM, Running, received, running, wait_until
+from selftests.doubles.scripted_transport import Scripted
 from selftests.helpers import SANITIZED
 
 LOOPBACK = "127.0.0.1"
@@ -179,29 +181,6 @@ def test_what_can_not_be_done_is_told_in_words(
     assert do in refused.value.tried
 
 
-class Scripted:
-    """A channel that answers by a script; None is silence."""
-
-    def __init__(self, answers: list[Callable[[dict[str, object]], bytes | None]]) -> None:
-        self.answers = answers
-        self.waiting = b""
-
-    def send(self, data: bytes) -> None:
-        request = json.loads(data.strip())
-        if self.answers:
-            self.waiting += self.answers.pop(0)(request) or b""
-
-    def receive(self, deadline: Deadline) -> bytes:
-        if not self.waiting:
-            select.select([], [], [], deadline.left())
-            raise TimeoutError
-        data, self.waiting = self.waiting[:7], self.waiting[7:]
-        return data
-
-    def close(self) -> None:
-        pass
-
-
 def ok(**fields: object) -> Callable[[dict[str, object]], bytes]:
     return lambda request: json.dumps({"id": request["id"], "ok": True, **fields}).encode() + b"\n"
 
@@ -241,6 +220,65 @@ def test_an_answer_to_an_earlier_request_is_dropped() -> None:
     stale = b'{"id":0,"ok":true,"mono_ns":1}\n{"id":null,"ok":false,"error":"?"}\nnoise\n'
     probe = Probe(Scripted([lambda request: stale + ok(mono_ns=2)(request)]), "alpha")
     assert probe.call("clock") == {"mono_ns": 2}
+
+
+def test_an_answer_to_another_clients_question_is_never_taken_for_ours() -> None:
+    """It lay in the guest's buffer when its state was saved, say; that client counted as we do."""
+    ids: list[int] = []
+
+    def answer(request: dict[str, object]) -> bytes:
+        ids.append(cast("int", request["id"]))
+        return ok(mono_ns=len(ids))(request)
+
+    stale = ok(mono_ns=1)
+    Probe(Scripted([answer]), "alpha").call("clock")
+    other = Probe(Scripted([lambda request: stale({"id": ids[0]}) + answer(request)]), "alpha")
+    assert other.call("clock") == {"mono_ns": 2}
+    assert ids[0] != ids[1]
+
+
+def test_a_question_that_was_lost_is_asked_again() -> None:
+    heard: list[object] = []
+    lost = [lambda request: heard.append(request["do"])] * 2
+    probe = Probe(Scripted([*lost, ok(mono_ns=3)]), "alpha")
+    assert probe.call("clock", Deadline.after(0.3)) == {"mono_ns": 3}
+    assert heard == ["clock", "clock"]
+
+
+def test_a_late_answer_to_the_first_of_two_askings_counts_and_the_second_is_dropped() -> None:
+    asked: list[dict[str, object]] = []
+
+    def both(request: dict[str, object]) -> bytes:
+        return ok(mono_ns=1)(asked[0]) + ok(mono_ns=2)(request)
+
+    probe = Probe(Scripted([asked.append, both, ok(mono_ns=3)]), "alpha")
+    assert probe.call("clock", Deadline.after(0.3)) == {"mono_ns": 1}
+    assert probe.call("clock", Deadline.after(10)) == {"mono_ns": 3}
+
+
+def test_a_request_that_changes_something_is_said_once() -> None:
+    heard: list[object] = []
+    transport = Scripted([lambda request: heard.append(request["do"])])
+    with pytest.raises(GuestError, match=r"did not answer stream\.send"):
+        Probe(transport, "alpha").call("stream.send", Deadline.after(0.05))
+    assert heard == ["stream.send"]
+
+
+def test_a_slow_lab_is_waited_for_longer() -> None:
+    assert (
+        Probe(Scripted([]), "a", patience=4.0).patience_s == 4 * Probe(Scripted([]), "a").patience_s
+    )
+
+
+def test_half_a_request_is_ended_by_the_next(left: Running) -> None:
+    left.pipes.send(b'{"id":1,"do":"clo')
+    assert "mono_ns" in left.call("clock", Deadline.after(5))
+
+
+def test_what_is_answered_in_the_line_of_an_answer_that_was_cut_off_is_asked_again() -> None:
+    cut = b'{"id":1,"ok":true,"data":"AAAA'
+    answers = [lambda request: cut + ok(mono_ns=1)(request), ok(mono_ns=2)]
+    assert Probe(Scripted([*answers]), "alpha").call("clock", Deadline.after(0.3)) == {"mono_ns": 2}
 
 
 def test_a_probe_of_another_protocol_is_refused() -> None:
@@ -458,6 +496,21 @@ def test_packets_of_another_run_are_strays(left: Running, right: Running) -> Non
         wait_until(lambda: right.stream_status().strays > had)
     assert right.stream_status().received == 0
     assert len(right.arrivals()) == 0
+
+
+def test_packets_that_were_not_due_are_told(left: Running, right: Running) -> None:
+    """A guest knows its stream: it can send as many of its packets as it likes."""
+    port = right.open_stream(STREAM)
+    head = struct.pack("<IHHIIQII", 0x626F7270, probe_channel.PROTOCOL, 0, STREAM, 7, 1, 0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as guest:
+        for _ in range(300):
+            guest.sendto(head.ljust(224, b"\0"), (LOOPBACK, port))
+    wait_until(lambda: right.stream_status().received >= 201)
+    assert len(right.arrivals()) >= 201
+    with pytest.raises(GuestError, match="records, 100 were due"):
+        right.arrivals(due=100)
+    with pytest.raises(GuestError, match="a record's seq is 7, more than 6"):
+        right.arrivals(due=7)
 
 
 def test_a_stream_is_sent_once(left: Running) -> None:

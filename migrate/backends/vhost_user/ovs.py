@@ -52,10 +52,10 @@ SETTINGS = (
     # DPDK asks for none of the machine's PCI devices, and needs no hugetlbfs mount (--in-memory).
     "other_config:dpdk-extra=--no-pci",
     "other_config:per-port-memory=true",
-    # The poll threads sleep up to this many µs when idle: the processors are shared with guests.
-    "other_config:pmd-sleep-max=500",
-    "other_config:pmd-maxsleep=500",
 )
+POLLED_UPLINK = '{dpdk-devargs="net_af_packet0,iface=%s"}'
+SLEEP_SETTINGS = ("pmd-sleep-max", "pmd-maxsleep")
+"""For how many µs the poll threads sleep when idle: the name since OVS 3.2, and the one before."""
 
 
 def ensure_switch(host: Host, deadline: Deadline) -> None:
@@ -105,7 +105,9 @@ def _start(host: Host, deadline: Deadline) -> None:
             deadline,
         )
         _vsctl(host, deadline, "--no-wait", "init")
-        _vsctl(host, deadline, "--no-wait", "set", "Open_vSwitch", ".", *SETTINGS)
+        sleep_us = host.resources.ovs_sleep_us
+        sleeps = [f"other_config:{name}={sleep_us}" for name in SLEEP_SETTINGS]
+        _vsctl(host, deadline, "--no-wait", "set", "Open_vSwitch", ".", *SETTINGS, *sleeps)
         host.run(
             [
                 *(SWITCH, "--detach", "--no-chdir", f"--pidfile={SWITCH_PID}"),
@@ -113,14 +115,31 @@ def _start(host: Host, deadline: Deadline) -> None:
             ],
             deadline,
         )
-        _vsctl(
-            host,
-            deadline,
-            *("--may-exist", "add-br", BRIDGE),
-            *("--", "set", "bridge", BRIDGE, "datapath_type=netdev"),
-            *("--", "--may-exist", "add-port", BRIDGE, host.resources.ovs_uplink),
-        )
+        _add_uplink(host, deadline)
         undo.pop_all()
+
+
+def _add_uplink(host: Host, deadline: Deadline) -> None:
+    """The bridge, and the uplink in it, polled as guests' ports are.
+
+    A port of the kernel's is served by the switch's main thread, which goes through all of its
+    duties for every packet: in an emulated host 1 ms of the guest's processor. So it is taken by
+    DPDK's driver for a link of Linux, where that is installed
+    (https://doc.dpdk.org/guides/nics/af_packet.html).
+    """
+    uplink = host.resources.ovs_uplink
+    _vsctl(
+        host,
+        deadline,
+        *("--may-exist", "add-br", BRIDGE),
+        *("--", "set", "bridge", BRIDGE, "datapath_type=netdev"),
+        *("--", "--may-exist", "add-port", BRIDGE, uplink),
+        *("--", "set", "interface", uplink, "type=dpdk", f"options={POLLED_UPLINK % uplink}"),
+    )
+    asking = [*_command(deadline), "get", "interface", uplink, "error"]
+    if host.run(asking, deadline).out.strip() == "[]":
+        return
+    _vsctl(host, deadline, "set", "interface", uplink, "type=system", "options={}")
 
 
 def _log_errors(host: Host) -> str:

@@ -146,7 +146,7 @@ def test_shares_keep_their_order() -> None:
 
 def test_where_kvm_can_not_nest_the_processor_is_one_that_has_svm() -> None:
     assert values(made("tcg"), "-accel") == ["tcg,thread=multi"]
-    assert values(made("tcg"), "-cpu") == ["EPYC-Milan,+svm,+npt"]
+    assert values(made("tcg"), "-cpu") == ["EPYC-Milan,+svm,+npt,-erms,-fsrm"]
     assert values(made("kvm"), "-accel") == ["kvm"]
     assert values(made("kvm"), "-cpu") == ["host"]
 
