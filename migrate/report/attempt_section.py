@@ -24,7 +24,7 @@ from migrate.results.reader import AttemptRecord
 Content = TypeVar("Content")
 Stretch = TypeVar("Stretch", Gap, Unmeasured)
 
-GAPS = 24
+GAPS = 20
 """Gaps listed for an attempt, and stretches that were not measured: the longest.
 ``attempt.json`` has them all."""
 MOST_EVIDENCE = 600

@@ -545,6 +545,14 @@ def test_a_backend_that_failed_is_told_in_the_words_of_qemu_once() -> None:
     assert Vdpa().backend_errors("2026-11-22T10:00:00.000Z: starting up\n") == ()
 
 
+def test_why_memory_was_not_mapped_is_told_too() -> None:
+    why = "qemu-system-x86_64: failed to write, fd=33, errno=14 (Bad address)"
+    failed = "qemu-system-x86_64: vhost vdpa map fail!"
+    stamp = "2026-11-22T10:00:00.000Z "
+    assert Vdpa().backend_errors(f"{stamp}{why}\n{stamp}{failed}\n") == (why, failed)
+    assert Vdpa().backend_errors(f"{stamp}{why}\n") == (), "QEMU went on"
+
+
 def test_a_saved_guest_goes_with_the_features_of_its_device() -> None:
     class Libvirt:
         def versions(self) -> dict[str, str]:

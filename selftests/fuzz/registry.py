@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from selftests.fuzz import lock_files, probe_answers, written_files
+from selftests.fuzz import (
+    guest_memory,
+    guest_words,
+    lock_files,
+    probe_answers,
+    traffic,
+    written_files,
+)
 from selftests.fuzz.lane import Lane
 
 LANES: dict[str, Lane] = {
     lane.name: lane
     for lane in (
         *probe_answers.LANES,
+        *traffic.LANES,
+        *guest_words.LANES,
+        *guest_memory.LANES,
         *lock_files.LANES,
         *written_files.LANES,
     )

@@ -93,8 +93,11 @@ class Vdpa(BackendMode[VdpaBackend]):
 
         QEMU goes on without: packets then end in a dummy backend, and nobody is told.
         """
-        lines = (_STAMP.sub("", line) for line in log.splitlines() if _FAILED.search(line))
-        return tuple(dict.fromkeys(lines))
+        lines = log.splitlines()
+        if not any(map(_FAILED.search, lines)):
+            return ()
+        told = (line for line in lines if _FAILED.search(line) or _WHY.search(line))
+        return tuple(dict.fromkeys(_STAMP.sub("", line) for line in told))
 
     def target_rewrites(self, source: VdpaBackend, target: VdpaBackend) -> tuple[Rewrite, ...]:
         """Nodes have other numbers on other hosts. HostError if features differ: said before QEMU
@@ -124,7 +127,9 @@ _FAILED = re.compile(
     r"|vhost VQ \d+ ring restore failed"
     r"|vhost vdpa map fail"
 )
-"""QEMU: hw/net/virtio-net.c, hw/virtio/vhost.c, hw/virtio/vhost-vdpa.c."""
+_WHY = re.compile(r"failed to write, fd=\d+, errno=\d+")
+"""What the kernel said; also where QEMU goes on all the same. QEMU: hw/net/virtio-net.c,
+hw/virtio/vhost.c, hw/virtio/vhost-vdpa.c."""
 
 
 def choose_shadow(interface: Interface, device: ManagementDevice) -> tuple[bool, str]:
