@@ -36,9 +36,9 @@ def clean(text: str) -> str:
 
 def plain(table: RunTable, width: int = WIDTH) -> str:
     """The table in columns of fixed width for a pipe; nothing is cut off."""
-    lines = [*_fixed(table, width), *_wrapped(table.answers, width)]
+    lines = [*plain_grid(table, width), *_wrapped(table.answers, width)]
     if table.parts.rows:
-        lines += ["", PARTS_TITLE, *_fixed(table.parts, width), ""]
+        lines += ["", PARTS_TITLE, *plain_grid(table.parts, width), ""]
     for section in table.went:
         lines += [*_section_lines(section, width), ""]
     below = (*table.skips, *table.remarks, *table.about, *table.notes)
@@ -52,7 +52,7 @@ def plain_sections(sections: Sequence[GridSection]) -> str:
 
 
 def _section_lines(section: GridSection, width: int) -> list[str]:
-    grid = _fixed(section.grid, width) if section.grid else []
+    grid = plain_grid(section.grid, width) if section.grid else []
     return [clean(section.title), *grid, *map(clean, section.lines)]
 
 
@@ -63,7 +63,7 @@ def _wrapped(sentences: Sequence[str], width: int) -> list[str]:
     return ["", *(line for s in sentences for line in _wrap(clean(s), width, indent="  "))]
 
 
-def _fixed(grid: Grid, most: int) -> list[str]:
+def plain_grid(grid: Grid, most: int = WIDTH) -> list[str]:
     """A line a row if that fits, else what stands beside a figure comes below it; a line a cell
     where that does not fit either."""
     rows = _cleaned(grid)
