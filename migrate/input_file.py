@@ -11,7 +11,7 @@ import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -19,6 +19,8 @@ from migrate.errors import ConfigurationError, quoted
 
 LARGEST = 1 << 20
 """Bytes of a file that somebody writes: a thousand times what the longest of ours has."""
+CHUNK = 1 << 20
+"""Bytes that are read at once: what asks for as many as there may be has room for them made."""
 LONGEST = 120
 """Letters of a key in an error."""
 DEEPEST = 16
@@ -39,10 +41,23 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
             raise IsADirectoryError("it is a folder: name a file")
         if not stat.S_ISREG(mode):
             raise OSError("it is no regular file: write what it says to one, and name that")
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise OSError(f"it has more than {largest} bytes, the most that are read")
-    return content
+        return read_at_most(file, largest)
+
+
+class Readable(Protocol):
+    """A file, or what decompresses one."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_at_most(file: Readable, largest: int) -> bytes:
+    """All of an open file. OSError: it has more than ``largest`` bytes."""
+    content = bytearray()
+    while chunk := file.read(min(CHUNK, largest + 1 - len(content))):
+        content += chunk
+        if len(content) > largest:
+            raise OSError(f"it has more than {largest} bytes, the most that are read")
+    return bytes(content)
 
 
 def read_input(path: Path, tried: str, remedy: str) -> str:

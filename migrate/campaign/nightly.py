@@ -25,6 +25,7 @@ from migrate.campaign.session import Session, open_session
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
+from migrate.input_file import read_bounded
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import LabConfig
@@ -42,7 +43,7 @@ from migrate.model import (
     UnreachedTries,
 )
 from migrate.results.files import as_measurement_error
-from migrate.results.reader import find_run, read_run
+from migrate.results.reader import LARGEST, find_run, read_run, runs_below
 from migrate.results.writer import RunWriter
 from migrate.scenario.loader import Scenario, parse
 
@@ -95,17 +96,19 @@ def _past_try(attempt: Attempt, at_s: float, versions: str, seconds: float) -> P
 def read_history(results: Path, lab: str) -> dict[str, list[PastTry]]:
     """Results of earlier runs in ``lab`` by case, in order of time; damaged runs are logged."""
     history: dict[str, list[PastTry]] = {}
-    folders = sorted(path.parent for path in results.glob("*/run.json"))
+    folders, refused = runs_below(results)
+    for why in refused.values():
+        LOGGER.info("not in the history: %s", why)
     read = 0
     for folder in reversed(folders):
         if read == RUNS:
             break
         try:
-            if json.loads((folder / "run.json").read_bytes()).get("lab") != lab:
+            if json.loads(read_bounded(folder / "run.json", LARGEST)).get("lab") != lab:
                 continue
             record = read_run(folder)
             tries = list(past_tries(record.run, [entry.attempt for entry in record.attempts]))
-        except (MeasurementError, OSError, ValueError, AttributeError) as error:
+        except (MeasurementError, OSError, ValueError, AttributeError, RecursionError) as error:
             LOGGER.info("not in the history: %s: %s", folder.name, error)
             continue
         read += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
 import click
 
+from migrate.cli.options import FOLDER
 from migrate.errors import ConfigurationError
 from migrate.files import advice
 
@@ -15,12 +17,12 @@ STARTER = ("lab.toml", "first-move.toml", "test_first_move.py", ".gitlab-ci.yml"
 
 
 @click.command(short_help="Write a lab, a scenario, a test and a CI job to begin with.")
-@click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", default=".", type=FOLDER)
 def init(folder: Path) -> None:
     """Write a lab file, a scenario, a test and a CI job to FOLDER; they run as they are."""
     tried = f"write a starter to {folder}"
     for name in STARTER:
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):
             raise ConfigurationError(
                 tried, said=f"{name} is there already", remedy="move it away, or name a new folder"
             )

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import click
 
-from migrate.cli.options import LAB
+from migrate.cli.options import LAB, Text
 
+ADDRESS = r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9.-]{0,252}):[0-9]{1,5}"
+"""As in lab files, whose modules are too heavy to be imported for ``--help``."""
 COORDINATOR = click.option(
-    "--coordinator", metavar="HOST:PORT", help="Instead of the lab file's key coordinator."
+    "--coordinator",
+    type=Text(ADDRESS, "lab.example.org:20408"),
+    metavar="HOST:PORT",
+    help="Instead of the lab file's key coordinator.",
 )
 
 
@@ -22,7 +27,14 @@ def lease() -> None:
 @lease.command()
 @LAB
 @COORDINATOR
-@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each place.")
+@click.option(
+    "--tag",
+    "tags",
+    type=Text("[A-Za-z0-9_.-]{1,64}=[^\n]{0,200}", "mode=vdpa"),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A tag of each place.",
+)
 def register(
     lab_file: Path | None, name: str | None, coordinator: str | None, tags: Sequence[str]
 ) -> None:

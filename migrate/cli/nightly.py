@@ -17,6 +17,7 @@ from migrate.cli.options import (
     RESULTS,
     VERBOSE,
     Duration,
+    RunName,
     progress,
 )
 from migrate.cli.output import end_run
@@ -34,7 +35,9 @@ REPEAT = 3
 @click.argument("lab_file", type=PATH, metavar="LAB")
 @click.argument("scenarios", nargs=-1, type=PATH)
 @click.option("--budget", "budget_s", type=Duration(), help="How long it may take, e.g. 8h.")
-@click.option("--resume", metavar="RUN", help="Go on with this run, or with the `latest`.")
+@click.option(
+    "--resume", type=RunName(), metavar="RUN", help="Go on with this run, or with the `latest`."
+)
 @click.option(
     "--repeat",
     type=click.IntRange(1, 1000),
@@ -79,6 +82,7 @@ def _request(
 ) -> NightRequest:
     from migrate.campaign.nightly import NightRequest
     from migrate.data import shipped
+    from migrate.errors import visible
     from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import load_all
 
@@ -96,7 +100,7 @@ def _request(
         options["budget_s"],
         options["repeat"] or REPEAT,
         ci.quarantine,
-        ("migrate-lab", *sys.argv[1:]),
+        ("migrate-lab", *map(visible, sys.argv[1:])),
         options["keep_lab"],
         ci.junit,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +12,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrate.errors import quoted
+
 if TYPE_CHECKING:
     from migrate.campaign.progress import Progress
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
-PATH = click.Path(path_type=Path)
+
+class FilePath(click.Path):
+    """A path that can be one: with a name, and none of its parts longer than file systems take."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """See click; a usage error for what no file can be called."""
+        text = os.fspath(value)
+        if not text:
+            self.fail("it is empty: name a path, e.g. ./results", param, ctx)
+        if "\0" in text:
+            self.fail("it has a NUL byte in it, which no path can have", param, ctx)
+        if len(os.fsencode(text)) > 4095 or any(
+            len(os.fsencode(p)) > 255 for p in Path(text).parts
+        ):
+            self.fail(f"{quoted(text)} is longer than a path, or a name in it, can be", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = FilePath()
+FOLDER = FilePath(file_okay=False)
+FILE = FilePath(dir_okay=False)
 _VERBOSE = "migrate.verbose"
 
 
+LONGEST_S = 31 * 86_400
 UNITS = {"h": 3600, "min": 60, "m": 60, "s": 1}
 
 
@@ -44,12 +71,44 @@ class Duration(click.ParamType[float]):
         """Seconds; a usage error if it is none, or no time at all."""
         if isinstance(value, float):
             return value
-        parts = re.findall(r"(\d+) *(h|min|m|s) *", str(value))
+        parts = re.findall(r"([0-9]{1,9}) *(h|min|m|s) *", str(value))
         seconds = float(sum(int(number) * UNITS[unit] for number, unit in parts))
         whole = "".join(number + unit for number, unit in parts)
-        if whole != re.sub(r"\s", "", str(value)) or seconds <= 0:
-            self.fail(f"{value!r} is no length of time: e.g. 8h, 1h30min, 45min", param, ctx)
+        if whole != re.sub(r"\s", "", str(value)) or not 0 < seconds <= LONGEST_S:
+            said = f"{quoted(value)} is no length of time, or longer than a month"
+            self.fail(f"{said}: e.g. 8h, 1h30min, 45min", param, ctx)
         return seconds
+
+
+class Text(click.ParamType[str]):
+    """Text of a bounded length that can stand in a file, with a form of its own if one is given."""
+
+    name = "text"
+
+    def __init__(self, form: str = "", example: str = "", most: int = 1000) -> None:
+        self.form, self.example, self.most = form, example, most
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """The same text; a usage error if it has another form."""
+        text = str(value)
+        if len(text) > self.most:
+            self.fail(f"{quoted(text)} is longer than {self.most} letters", param, ctx)
+        if re.search("[\0\ud800-\udfff]", text):
+            self.fail(f"{quoted(text)} has a NUL or a byte in it that is no UTF-8", param, ctx)
+        if self.form and not re.fullmatch(self.form, text):
+            self.fail(f"{quoted(text)} is not like {self.example}", param, ctx)
+        return text
+
+
+class RunName(click.ParamType[str]):
+    """A run's name, or the path of its folder."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """The same text; a usage error for what no folder can be called."""
+        PATH.convert(value, param, ctx)
+        return str(value)
 
 
 class ValuesByEqualsSign(click.Command):
@@ -91,12 +150,14 @@ VERBOSE = click.option(
     callback=_note_verbose,
     help="Show details of what is done, too.",
 )
-NAME = click.option("--name", help="Another name for the lab, so that two can be up at once.")
+NAME = click.option(
+    "--name", type=Text(), help="Another name for the lab, so that two can be up at once."
+)
 LAB = combined(
     click.option("--lab", "lab_file", type=PATH, help="Lab file [default: two local hosts]."), NAME
 )
 RESULTS = click.option(
-    "--results", type=PATH, default="results", show_default=True, help="Where runs are kept."
+    "--results", type=FOLDER, default="results", show_default=True, help="Where runs are kept."
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 KEEP_LAB = click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards.")
@@ -108,7 +169,9 @@ WAIT_QUIET = click.option(
     help="Before each attempt, wait for a quiet machine, e.g. --wait-quiet=1h [5min if no time is "
     "given]; then go on, and mark the attempt.",
 )
-RUN_NAME = click.argument("run_name", default="latest", metavar="[RUN]")
+
+
+RUN_NAME = click.argument("run_name", type=RunName(), default="latest", metavar="[RUN]")
 
 
 def progress() -> Progress:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
+from migrate.cli.options import AS_JSON, PATH, RESULTS, RUN_NAME, Number, Text
 
 
 @click.command(short_help="Hold a run against earlier ones.")
@@ -18,6 +18,7 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
 @click.option(
     "--baseline",
     "places",
+    type=PATH,
     multiple=True,
     required=True,
     metavar="FOLDER|RUN",
@@ -26,7 +27,7 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
 @RESULTS
 @click.option(
     "--last",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     default=10,
     show_default=True,
     help="Earlier runs of a case that count.",
@@ -69,6 +70,7 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
 @click.option(
     "--allow-cant-tell",
     "cant_tell",
+    type=Text(most=200),
     multiple=True,
     metavar="FIGURE",
     help="Figures of which it need not be told: a pattern, also as CASE/FIGURE; '*': all.",
@@ -76,6 +78,7 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
 @click.option(
     "--allow-missing",
     "missing",
+    type=Text(most=200),
     multiple=True,
     metavar="CASE",
     help="Cases of the baseline that need no attempt in RUN: a pattern; '*': all.",
@@ -83,7 +86,7 @@ from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME, Number
 @AS_JSON
 def gate(
     run_name: str,
-    places: Sequence[str],
+    places: Sequence[Path],
     results: Path,
     last: int,
     as_json: bool,
@@ -100,7 +103,9 @@ def gate(
     allowed = Allowance(*(options.pop(name) for name in ("cant_tell", "missing", "blind")))
     chosen = Rules(**options)
     new = read_run(find_run(results, run_name))
-    earlier = baseline.gather_baseline(new, baseline.run_folders(places, results), last)
+    earlier = baseline.gather_baseline(
+        new, baseline.run_folders([str(place) for place in places], results), last
+    )
     comparisons = (*compare(earlier.samples, chosen), *earlier.untold)
     if as_json:
         click.echo(json.dumps(report.document(comparisons, earlier, chosen), indent=1))

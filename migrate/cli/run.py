@@ -15,12 +15,14 @@ import click
 
 from migrate.cli.options import (
     AS_JSON,
+    FILE,
     KEEP_LAB,
     LAB,
     PATH,
     RESULTS,
     VERBOSE,
     WAIT_QUIET,
+    Text,
     ValuesByEqualsSign,
     combined,
     progress,
@@ -51,7 +53,7 @@ RUN = combined(
 CI = combined(
     click.option(
         "--junit",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         help="Write JUnit's XML here, too.",
     ),
     click.option(
@@ -125,7 +127,9 @@ def run(
 
 
 @click.command(cls=ValuesByEqualsSign)
-@click.option("--modes", required=True, help="Comma-separated, e.g. virtio,vhost-user.")
+@click.option(
+    "--modes", type=Text(), required=True, help="Comma-separated, e.g. virtio,vhost-user."
+)
 @click.option("--scenario", type=PATH, help="All else as in this scenario.")
 @RUN
 def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **options: Any) -> None:

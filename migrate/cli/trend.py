@@ -6,11 +6,12 @@ Heavy modules are imported by the commands that need them, so that ``--help`` is
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
-from migrate.cli.options import AS_JSON, PATH, RESULTS, Number
+from migrate.cli.options import AS_JSON, FILE, RESULTS, Number, Text
 
 PROBLEMS = 20
 """Told on standard error at most; the page and --json have all."""
@@ -18,9 +19,23 @@ PROBLEMS = 20
 
 @click.command(short_help="Medians and spreads over many runs.")
 @RESULTS
-@click.option("--case", "case", default="*", metavar="GLOB", help="Only cases whose id fits.")
-@click.option("--mode", "mode", default="", help="Only this mode.")
-@click.option("--lab", "lab_name", default="", metavar="NAME", help="Only the lab of this name.")
+@click.option(
+    "--case",
+    "case",
+    type=Text(most=200),
+    default="*",
+    metavar="GLOB",
+    help="Only cases whose id fits.",
+)
+@click.option("--mode", "mode", type=Text(most=200), default="", help="Only this mode.")
+@click.option(
+    "--lab",
+    "lab_name",
+    type=Text(most=200),
+    default="",
+    metavar="NAME",
+    help="Only the lab of this name.",
+)
 @click.option(
     "--figure",
     type=click.Choice(("downtime", "egress", "ingress", "total", "stall")),
@@ -31,20 +46,28 @@ PROBLEMS = 20
 @click.option(
     "--by", type=click.Choice(("run", "day")), default="run", show_default=True, help="A row each."
 )
-@click.option("--since", default="", metavar="DATE", help="Only runs from this UTC date on.")
-@click.option("--html", "html_file", type=PATH, metavar="FILE", help="Write a page with plots.")
+@click.option(
+    "--since",
+    type=Text(most=200),
+    default="",
+    metavar="DATE",
+    help="Only runs from this UTC date on.",
+)
+@click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write a page with plots.")
 @AS_JSON
 def trend(
     results: Path, lab_name: str, since: str, html_file: Path | None, as_json: bool, **asked: str
 ) -> None:
     """Medians and spreads by lab, case and mode over time; changes of versions are marked."""
+    from migrate.errors import MeasurementError
     from migrate.report import trend as made
     from migrate.report.trend_page import render
     from migrate.results.database import open_store
     from migrate.results.files import write_file
 
     question = made.TrendQuery(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
-    result = made.trend(open_store(results), question)
+    store = open_store(results)
+    result = made.trend(store, question)
     if html_file:
         write_file(html_file, render(result))
     if as_json:
@@ -57,22 +80,25 @@ def trend(
         click.echo(_clean(f"not in it: {line}"), err=True)
     if more := len(result.problems[PROBLEMS:]):
         click.echo(f"not in it: {more} more; --json has all", err=True)
+    if store.refused:
+        sys.exit(MeasurementError.exit_code)
 
 
 def _date(text: str) -> str:
     """A date or time as it stands in the store: UTC, in a form that sorts."""
     from datetime import UTC, datetime
 
-    from migrate.errors import ConfigurationError
+    from migrate.errors import ConfigurationError, quoted
 
     if not text:
         return ""
+    tried = f"read --since {quoted(text)}"
     try:
         given = datetime.fromisoformat(text)
         utc = given.astimezone(UTC) if given.tzinfo else given
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(
-            "read --since", said=str(error), remedy="a date as 2026-01-31"
+            tried, said="that is no date", remedy="a UTC date as 2026-01-31"
         ) from error
     return f"{utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
@@ -80,7 +106,7 @@ def _date(text: str) -> str:
 @click.command(short_help="Remove the bulky parts of old runs.")
 @RESULTS
 @click.option(
-    "--keep-days", type=Number(min=0, max=1e6), required=True, help="Younger runs stay whole."
+    "--keep-days", type=Number(min=0, max=36_500), required=True, help="Younger runs stay whole."
 )
 @click.option(
     "--keep-runs", type=click.IntRange(min=0), required=True, help="So do each lab's last runs."
@@ -95,6 +121,7 @@ def prune(
 
     What `show`, `trend` and a baseline need stays: run.json, attempts.parquet and attempt.json.
     """
+    from migrate.errors import MeasurementError
     from migrate.results import prune as pruning
 
     keep = pruning.KeepRule(keep_days, keep_runs)
@@ -122,6 +149,8 @@ def prune(
     else:
         done = sum(not outcome.left for outcome in outcomes)
         click.echo(f"{done} runs, {_mib(freed)} {'would be freed' if dry_run else 'freed'}")
+    if any(outcome.unreadable for outcome in outcomes):
+        sys.exit(MeasurementError.exit_code)
 
 
 def _line(run: str, freed: int, left: str, dry: bool) -> str:

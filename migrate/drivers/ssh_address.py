@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from migrate.errors import HostError
+from migrate.formats.answers import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def resolve(target: str, host: str) -> Address:
     """
     user, _, alias = target.rpartition("@")
     options = _config().lookup(alias)
-    name, port = options.get("hostname", alias), int(options.get("port", 22))
+    name = options.get("hostname", alias)
+    port = whole_number(str(options.get("port", 22)), f"read the port of {target}", host=host)
     user = user or options.get("user") or getpass.getuser()
     called = options.get("hostkeyalias") or (name if port == 22 else f"[{name}]:{port}")
     files = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
@@ -88,7 +90,7 @@ def _config() -> paramiko.SSHConfig:
     texts = []
     for path in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
         with suppress(FileNotFoundError):
-            texts.append(path.read_text())
+            texts.append(path.read_text(errors="replace"))
     return paramiko.SSHConfig.from_text("\n".join(texts))
 
 

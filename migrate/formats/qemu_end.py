@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+from migrate.formats.log_lines import cut
 from migrate.model import QemuEnd
 
 BY_ITSELF = ("crashed", "failed", "unknown")
@@ -36,12 +37,12 @@ _NOISE = re.compile(
 
 def qemu_end(log: str, host: str) -> QemuEnd | None:
     """The end of the last QEMU in ``log``; None: it goes on, or it ended as it was asked to."""
-    lines = _last_run(log.splitlines())
+    lines = _last_run([cut(line) for line in log.splitlines()])
     number = next((n for n, line in enumerate(lines) if _DOWN.match(line)), None)
     down = _DOWN.match(lines[number]) if number is not None else None
     if number is None or down is None or down[2] not in BY_ITSELF:
         return None
-    words = _last_words(lines[:number], datetime.fromisoformat(f"{down[1]}+00:00"))
+    words = _last_words(lines[:number], _moment(down[1]))
     if down[2] == "failed" and not words:
         return None
     signals = [match for line in words if (match := _SIGNAL.search(line))]
@@ -61,12 +62,21 @@ def _last_run(lines: list[str]) -> list[str]:
     return lines[after + 1 :]
 
 
-def _last_words(lines: list[str], end: datetime) -> list[str]:
+def _moment(stamp: str) -> datetime | None:
+    """Of a line; None: there is no such day or hour."""
+    try:
+        return datetime.fromisoformat(f"{stamp}+00:00")
+    except ValueError:
+        return None
+
+
+def _last_words(lines: list[str], end: datetime | None) -> list[str]:
     """What QEMU said about then, without stamps: since the last line that is older."""
     words: list[str] = []
     for line in lines:
         stamp = _STAMP.match(line)
-        if stamp and end - datetime.fromisoformat(f"{stamp[1]}+00:00") > BEFORE:
+        at = _moment(stamp[1]) if stamp else None
+        if at and end and end - at > BEFORE:
             words.clear()
         elif not _NOISE.search(line) and line.strip():
             words.append(line[stamp.end() :] if stamp else line.strip())

@@ -39,6 +39,8 @@ LINE_BYTES = 64
 """That a line counts for besides its length: it takes time to look at, even an empty one."""
 NOISE = 500
 """Bytes of what a probe said that an error quotes."""
+NONSENSE, BROKE = "the probe's answer", "the channel to the probe broke"
+"""What an error begins with that is not a probe's silence."""
 TOLD = 3
 """Of many errors."""
 
@@ -182,7 +184,7 @@ class ProbeChannel:
 
     def _lost(self, do: str, gone: ConnectionError) -> GuestError:
         return GuestError(
-            f"the channel to the probe broke at {do}",
+            f"{BROKE} at {do}",
             host=self.where,
             said=str(gone),
             remedy="look at the guest's serial console, and at its log",
@@ -196,9 +198,7 @@ class ProbeChannel:
 
     def nonsense(self, do: str, *wrong: str) -> GuestError:
         """For an answer that no probe of ours gives: what is wrong with it."""
-        return GuestError(
-            f"the probe's answer to {do} is none", host=self.where, said="; ".join(wrong)
-        )
+        return GuestError(f"{NONSENSE} to {do} is none", host=self.where, said="; ".join(wrong))
 
 
 def _reply_to(asked: Collection[int], line: bytes) -> Reply | None:

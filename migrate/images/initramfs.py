@@ -40,7 +40,7 @@ COMMAND_TIMEOUT_S = 300.0
 # --- values -------------------------------------------------------------------------------------
 
 
-PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,98}[a-z0-9.+]$")]
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.+-]{0,98}[a-z0-9.+])?$")]
 """As Debian's policy has it (5.6.1); apt would take other words for options, patterns, or packages
 to be removed."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

@@ -17,7 +17,8 @@ from typing import Generic, TypeVar
 from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, HostError, LabError
-from migrate.files import make_private
+from migrate.files import make_private, replace_file
+from migrate.formats.answers import whole_number
 from migrate.lab import state
 from migrate.lab.config import LabConfig, cache_folder, state_folder
 from migrate.lab.fabric import FabricLab
@@ -153,11 +154,12 @@ def _lock(name: str) -> Iterator[None]:
 def _remove(name: str) -> None:
     """Every step runs, whatever the others said."""
     folder = state_folder() / name
-    record = state.read_record(folder)
-    if record is None:
+    journal = state.journal_text(folder)
+    if journal is None:
         return
+    record = state.read_remains(folder, journal)
     deadline = Deadline.after(DOWN_S)
-    steps: list[Callable[[], object]] = [functools.partial(keep_capabilities, record)]
+    steps: list[Callable[[], object]] = [functools.partial(_keep_capabilities, folder)]
     steps += [functools.partial(host.init.end, deadline) for host in record.hosts if host.init]
     steps += [
         functools.partial(_remove_namespace, namespace, deadline) for namespace in record.namespaces
@@ -177,8 +179,16 @@ def _remove(name: str) -> None:
         except (OSError, LabError) as error:
             reasons.append(error)
     if reasons:
-        state.write_record(record)  # so that another try knows what to look for
+        # So that another try knows what to look for.
+        replace_file(make_private(folder) / state.JOURNAL, journal, 0o600)
         raise CleanupError(f"take down the lab {name}", reasons)
+
+
+def _keep_capabilities(folder: Path) -> None:
+    """Of a lab of this version alone: another one keeps them elsewhere."""
+    with contextlib.suppress(HostError):
+        if (record := state.read_record(folder)) is not None:
+            keep_capabilities(record)
 
 
 def _remove_namespace(namespace: str, deadline: Deadline) -> None:
@@ -186,5 +196,5 @@ def _remove_namespace(namespace: str, deadline: Deadline) -> None:
     if not Path("/run/netns", namespace).exists():
         return
     for pid in run(["ip", "netns", "pids", namespace], deadline).out.split():
-        ProcessId.of(int(pid)).end(deadline)
+        ProcessId.of(whole_number(pid, "ip netns pids")).end(deadline)
     run(["ip", "netns", "del", namespace], deadline)

@@ -77,7 +77,8 @@ def parse_config(data: Mapping[str, Any]) -> LabConfig:
 
     A kind that does not exist is refused by the default one, ``local``.
     """
-    known = KINDS.get(str(data.get("kind", "")), KINDS["local"])
+    kind = str(data.get("kind", "")) if isinstance(data, Mapping) else ""
+    known = KINDS.get(kind, KINDS["local"])
     return known.config.model_validate(data)
 
 

@@ -24,7 +24,9 @@ from pydantic import (
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.files import as_host_error, make_private, replace_file
-from migrate.lab.config import LabConfig
+from migrate.formats.answers import whole_number
+from migrate.input_file import read_bounded
+from migrate.lab.config import LabConfig, Name
 from migrate.lab.kinds import parse_config
 from migrate.locks import SHORT_S, file_lock
 from migrate.model import HostFacts, Value
@@ -69,11 +71,16 @@ def wait_gone(descriptor: int, deadline: Deadline, pid: int) -> None:
 
 def _started(pid: int) -> str | None:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return None if len(fields) < 20 or fields[0] in "ZX" else fields[19]
+
+
+JOURNAL = "lab.json"
+"""In the folder of a lab."""
+Namespace = Annotated[str, Field(pattern=r"^mlab-[A-Za-z0-9.-]{1,40}$")]
 
 
 class HostRecord(Value):
@@ -153,13 +160,29 @@ def write_record(record: LabRecord) -> None:
     """Put the journal on disk, atomically."""
     make_private(record.folder)
     with as_host_error(f"write the journal of the lab {record.config.name}", record.folder):
-        replace_file(record.folder / "lab.json", record.model_dump_json(indent=2), 0o600)
+        replace_file(record.folder / JOURNAL, record.model_dump_json(indent=2), 0o600)
 
 
 def read_record(folder: Path) -> LabRecord | None:
-    """The journal in ``folder``, or None where there is none."""
+    """The journal in ``folder``, or None where there is none.
+
+    HostError: it can't be read, or is of another version of this program.
+    """
+    text = journal_text(folder)
     try:
-        return LabRecord.model_validate_json((folder / "lab.json").read_text())
+        return None if text is None else LabRecord.model_validate_json(text)
+    except ValueError as error:
+        raise HostError(
+            f"read the journal of the lab {folder.name}, {folder / JOURNAL}",
+            said="it was brought up by another version of migrate-lab, or is damaged",
+            remedy=f"`migrate-lab lab down --name {folder.name}` removes it; then bring it up anew",
+        ) from error
+
+
+def journal_text(folder: Path) -> bytes | None:
+    """The journal in ``folder`` as it is; None: there is none. Raises HostError."""
+    try:
+        return read_bounded(folder / JOURNAL)
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -168,6 +191,52 @@ def read_record(folder: Path) -> LabRecord | None:
             said=str(error),
             remedy="run the same command with sudo: labs of this machine are root's",
         ) from error
+    except OSError as error:
+        raise HostError(
+            f"read {folder / JOURNAL}", said=str(error), remedy=by_hand(folder)
+        ) from error
+
+
+class HostRemains(Value, extra="ignore"):
+    """What it takes to remove one host, in whatever version's journal."""
+
+    name: Name
+    namespace: Namespace
+    init: ProcessId | None = None
+
+
+class Remains(Value, extra="ignore"):
+    """The part of a journal that every version writes and reads: enough to take the lab down."""
+
+    fabric: Namespace
+    hosts: tuple[HostRemains, ...] = ()
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Every network namespace that the lab may have, the fabric's last."""
+        own = (host.namespace for host in self.hosts if host.namespace != self.fabric)
+        peers = (f"{self.fabric}.{number}" for number in range(1, len(self.hosts) + 1))
+        return (*own, *peers, self.fabric)
+
+
+def read_remains(folder: Path, text: bytes) -> Remains:
+    """What is to be removed of the lab whose journal says ``text``. Raises HostError."""
+    try:
+        return Remains.model_validate_json(text)
+    except ValueError as error:
+        raise HostError(
+            f"read the journal of the lab {folder.name}, {folder / JOURNAL}",
+            said="it is damaged: nobody knows what was made for the lab",
+            remedy=by_hand(folder),
+        ) from error
+
+
+def by_hand(folder: Path) -> str:
+    """How somebody takes down a lab whose journal is lost."""
+    return (
+        f"by hand: end what `ip netns pids` lists for each mlab-{folder.name}… of `ip netns`, "
+        f"`ip netns del` these, unmount what is below {folder}, and remove it"
+    )
 
 
 _ACCOUNT: TypeAdapter[dict[str, NonNegativeInt]] = TypeAdapter(dict[str, NonNegativeInt])
@@ -209,6 +278,10 @@ def _ledger(state: Path) -> Iterator[dict[str, int]]:
             _write_huge_pages(path, ledger)
 
 
+def _huge_pages() -> int:
+    return whole_number(HUGE_PAGES.read_text(), f"read {HUGE_PAGES}")
+
+
 def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
     """Have ``count`` more pages of 2 MiB; returns how many there are for this lab: all or none.
 
@@ -218,12 +291,12 @@ def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
     if not count or not HUGE_PAGES.exists():
         return 0
     with _ledger(state) as ledger:
-        before = int(HUGE_PAGES.read_text())
+        before = _huge_pages()
         ledger.setdefault("base", before)
         ledger[lab] = count
         _write_huge_pages(state / "huge-pages.json", ledger)
         HUGE_PAGES.write_text(str(before + count))
-        if int(HUGE_PAGES.read_text()) >= before + count:
+        if _huge_pages() >= before + count:
             return count
         HUGE_PAGES.write_text(str(before))
         del ledger[lab]
@@ -235,7 +308,7 @@ def give_back_huge_pages(state: Path, lab: str) -> None:
     with _ledger(state) as ledger:
         count = ledger.pop(lab, 0)
         if count:
-            now = int(HUGE_PAGES.read_text())
+            now = _huge_pages()
             others = sum(pages for name, pages in ledger.items() if name != "base")
             floor = ledger["base"] + others
             # Noted but never taken (killed in between): then there is nothing above the floor.

@@ -69,7 +69,7 @@ def wait_for_carrier(probe: Probe, known: int, lab: Lab | None, deadline: Deadli
                 probe.address(lab.guest_address, lab.prefix)
         # A link may come up, go down again at once and come back a second later (igbvf does).
         carrier = [what for what in changes if what in ("appeared", "up", "down")]
-        return appeared and carrier[-1] == "up"
+        return appeared and carrier[-1:] == ["up"]
 
     if not until(has_carrier, deadline, POLL_S):
         raise GuestError(

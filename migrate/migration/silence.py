@@ -6,6 +6,7 @@ from __future__ import annotations
 from migrate.clock import Deadline, now_ns
 from migrate.errors import LabError
 from migrate.guest.domain_xml import CONSOLE
+from migrate.guest.probe_channel import BROKE, NONSENSE
 from migrate.lab.api import Host
 from migrate.lab.log_tail import log_tail
 from migrate.model import Problem
@@ -23,10 +24,12 @@ def silent_hop(rig: Rig, recording: HopRecording, why: str) -> HopRecording:
     """The hop's recording, for a guest whose probe answers no more: the move has failed."""
     result = recording.result
     where = result.held_by[0] if len(result.held_by) == 1 else ""
-    moved = f"the move to {recording.target} {result.outcome}, then the guest fell silent"
+    fell_silent = not why.startswith((NONSENSE, BROKE))
+    then = "the guest fell silent" if fell_silent else "the guest made no sense"
+    moved = f"the move to {recording.target} {result.outcome}, then {then}"
     said = f"{moved}: {why}"
     for host in rig.pair:
-        if host.name == where and (words := _last_words(host)):
+        if fell_silent and host.name == where and (words := _last_words(host)):
             said = f"{moved}; its console ends with: {words}"
     problem = Problem(tried="reach the guest", host=where, said=said, remedy=REMEDY)
     failed = {"outcome": "failed", "error": result.error or problem}
@@ -83,4 +86,4 @@ def console_end(text: str) -> str:
     panic = next((line for line in lines if "Kernel panic" in line), None)
     if panic is None:
         return " / ".join(lines[-3:])[-WORDS:]
-    return " / ".join(dict.fromkeys((panic, lines[-1])))[:WORDS]
+    return " / ".join(line[: WORDS // 2] for line in dict.fromkeys((panic, lines[-1])))

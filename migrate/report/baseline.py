@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ from migrate.report.baseline_cases import (
     untold_cases,
 )
 from migrate.report.baseline_figures import figure_samples
-from migrate.results.reader import RunRecord, find_run, read_run
+from migrate.results.layout import damaged
+from migrate.results.reader import RunRecord, find_run, read_run, runs_below
 from migrate.statistics.comparison import Comparison, FigureSample
 
 LAST = 10
@@ -47,8 +49,10 @@ def run_folders(places: Sequence[str], results: Path) -> list[Path]:
     """
     folders: dict[Path, None] = {}
     for place in places:
-        runs = [path.parent for path in Path(place).glob("*/run.json")]
-        is_run = not runs or (Path(place) / "run.json").is_file()
+        runs, refused = runs_below(Path(place))
+        for folder, why in refused.items():
+            raise damaged(folder, why)
+        is_run = not runs or os.path.isfile(Path(place, "run.json"))  # noqa: PTH113 - never raises
         folders |= dict.fromkeys(
             path.resolve() for path in ([find_run(results, place)] if is_run else runs)
         )

@@ -19,6 +19,7 @@ from migrate.model import SCHEMA
 from migrate.results.files import exclusive
 from migrate.results.index import TYPES, index_rows, rows_table, write_index
 from migrate.results.layout import INDEX
+from migrate.results.reader import runs_below
 from migrate.results.tables import concat_tables, read_table
 
 CACHE = ".attempts-2.parquet"
@@ -33,12 +34,26 @@ class Store:
 
     connection: Any
     problems: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Runs of which nothing can be read at all; they are in ``problems``, too."""
 
     def ask(
         self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[tuple[Any, ...]]:
-        """The rows that a query returns; what a user gave goes into ``values`` only."""
-        return list(self.connection.execute(sql, values).fetchall())
+        """The rows that a query returns; what a user gave goes into ``values`` only.
+
+        Raises MeasurementError.
+        """
+        import duckdb  # noqa: PLC0415 - heavy
+
+        try:
+            return list(self.connection.execute(sql, values).fetchall())
+        except duckdb.Error as error:
+            raise MeasurementError(
+                "ask the table of all runs",
+                said=str(error),
+                remedy=f"remove {CACHE} from the results folder: it is made anew",
+            ) from error
 
 
 @dataclass(slots=True)
@@ -48,6 +63,7 @@ class _NewRows:
     tables: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 def open_store(root: Path) -> Store:
@@ -65,11 +81,12 @@ def open_store(root: Path) -> Store:
         )
     connection = duckdb.connect()
     store = Store(connection)
-    present = _present(root)
+    present = _present(root, store)
     cached = _cached(store, root / CACHE)
     valid = {run for run, stamp in cached.items() if present.get(run) == stamp}
     fresh = _read(root, [run for run in present if run not in valid])
     store.problems += fresh.problems
+    store.refused += fresh.refused
     whole = bool(cached) and len(valid) == len(cached)
     _create_attempts(store, root / CACHE, valid, fresh, whole)
     if fresh.stamps or (cached and not whole):
@@ -87,17 +104,12 @@ def open_store(root: Path) -> Store:
 # --- what is there ------------------------------------------------------------------------------
 
 
-def _present(root: Path) -> dict[str, str]:
+def _present(root: Path, store: Store) -> dict[str, str]:
     """Stamps of the run folders' indexes by run; an empty stamp: it has no index."""
-    stamps = {}
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or not entry.is_dir():
-            continue
-        if stamp := _stamp(Path(entry.path)):
-            stamps[entry.name] = stamp
-        elif Path(entry.path, "run.json").exists():
-            stamps[entry.name] = ""
-    return stamps
+    runs, refused = runs_below(root)
+    store.refused += [folder.name for folder in refused]
+    store.problems += [f"{folder.name} is left out: {why}" for folder, why in refused.items()]
+    return {folder.name: _stamp(folder) for folder in runs}
 
 
 def _stamp(folder: Path) -> str:
@@ -110,14 +122,17 @@ def _stamp(folder: Path) -> str:
 
 def _cached(store: Store, cache: Path) -> dict[str, str]:
     """Stamps by run that the cache was made of."""
-    import duckdb  # noqa: PLC0415 - heavy
-
     if not cache.exists():
         return {}
     try:
+        columns = store.ask("DESCRIBE SELECT * FROM read_parquet(?)", [_glob_escaped(cache)])
+        expected = {**{name: _SQL[kind] for name, kind in TYPES.items()}, "stamp": "VARCHAR"}
+        if {name: kind for name, kind, *_ in columns} != expected:
+            store.problems.append(f"{cache} has other columns, and is made anew")
+            return {}
         rows = store.ask("SELECT DISTINCT run, stamp FROM read_parquet(?)", [_glob_escaped(cache)])
-    except duckdb.Error as error:
-        store.problems.append(f"{cache} can't be read and is made anew: {error}")
+    except MeasurementError as error:
+        store.problems.append(f"{cache} can't be read and is made anew: {error.said}")
         return {}
     return dict(rows)
 
@@ -137,6 +152,7 @@ def _read(root: Path, names: Sequence[str]) -> _NewRows:
             fresh.tables[name] = _run_table(root / name, fresh)
         except MeasurementError as error:
             fresh.problems.append(f"{name} is left out: {error}")
+            fresh.refused.append(name)
             continue
         if stamp := _stamp(root / name):
             fresh.stamps[name] = stamp
@@ -166,7 +182,7 @@ def _run_table(folder: Path, fresh: _NewRows) -> Any:
 
 def _is_current(index: Any, folder: Path) -> bool:
     """Whether an index has our columns and schema, and was made under the folder's name."""
-    if index.column_names != list(TYPES) or not index.num_rows:
+    if index.schema != rows_table([]).schema or not index.num_rows:
         return False
     head = index.slice(0, 1).to_pylist()[0]
     return bool(head["schema_number"] <= SCHEMA and head["run"] == folder.name)
@@ -204,8 +220,6 @@ def _create_attempts(
 
 def _save_cache(store: Store, cache: Path) -> None:
     """Write the cache; runs without an index are still being written, and left out."""
-    import duckdb  # noqa: PLC0415 - heavy
-
     remove_stale_parts(cache)
     try:
         with replacing(cache) as (file, part):
@@ -215,5 +229,5 @@ def _save_cache(store: Store, cache: Path) -> None:
                 " (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
             )
             os.fchmod(file.fileno(), 0o644)
-    except (duckdb.Error, OSError) as error:
+    except (MeasurementError, OSError) as error:
         store.problems.append(f"{cache} could not be written, and it is slower so: {error}")

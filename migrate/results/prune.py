@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from migrate.errors import ConfigurationError, LabError, MeasurementError
+from migrate.files import PART
 from migrate.log import RUN_LOG
 from migrate.model import SCHEMA, Run
 from migrate.results.files import exclusive, write_file
 from migrate.results.layout import PARTIAL, PRUNED
-from migrate.results.reader import read_attempts, read_head
+from migrate.results.reader import read_attempts, read_head, runs_below
 from migrate.results.recording_file import RECORDING
 from migrate.results.tables import MACHINES
 
@@ -58,6 +59,8 @@ class PruneResult:
     freed: int = 0
     left: str = ""
     """Why nothing was done to it; empty: it was pruned."""
+    unreadable: bool = False
+    """That is why: it, or what is in it, can't be read at all."""
     kept: tuple[str, ...] = ()
     """Attempts of it that can't be read: nothing of them is removed, and no one knows its worth."""
 
@@ -81,8 +84,11 @@ def prune(
     if not dry:
         _sweep(root)
     runs: list[tuple[datetime, Path, Run]] = []
-    for folder in sorted(root.iterdir()):
-        if folder.name.startswith(".") or folder.is_symlink() or not (folder / "run.json").exists():
+    folders, refused = runs_below(root)
+    for folder, why in refused.items():
+        yield PruneResult(folder.name, left=f"read {folder}: {why}", unreadable=True)
+    for folder in folders:
+        if folder.is_symlink():
             continue
         try:
             run = read_head(folder)
@@ -126,7 +132,7 @@ def _prune_run(folder: Path, removal: Removal, *, dry: bool) -> Iterator[PruneRe
     except OSError as error:
         yield PruneResult(folder.name, left=str(error))
     except MeasurementError as error:
-        yield PruneResult(folder.name, left=str(error))
+        yield PruneResult(folder.name, left=str(error), unreadable=True)
 
 
 def _remove(folder: Path, dry: bool) -> int:
@@ -163,6 +169,7 @@ def _strip(folder: Path, dry: bool) -> int:
 def _bulky(folder: Path) -> Iterator[Path]:
     for pattern in BULKY_OF_RUN:
         yield from folder.glob(pattern)
+    yield from folder.glob(f".*{PART}")  # of a writer that was killed: nobody writes here now
     yield from folder.glob(f"cases/*/{PARTIAL}*")
     for record in read_attempts(folder)[0]:
         yield from (path for name in BULKY if (path := record.folder / name).exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 
 from migrate.errors import MeasurementError
+from migrate.input_file import first_refusal, read_bounded
 from migrate.model import SCHEMA, Attempt, Event, MachineRecording, Run, Sample
 from migrate.results.layout import PARTIAL, damaged
 from migrate.results.tables import ARRIVALS, MACHINES, machines_of_rows, read_table
@@ -18,6 +20,8 @@ from migrate.results.tables import ARRIVALS, MACHINES, machines_of_rows, read_ta
 if TYPE_CHECKING:
     from migrate.model.recording import Arrivals
 
+LARGEST = 1 << 26
+"""Bytes of a JSON file of a run: a hundred times what an attempt has."""
 Model = TypeVar("Model", Attempt, Run)
 
 
@@ -35,7 +39,7 @@ class AttemptRecord:
         for number, line in enumerate(_text(path).splitlines(), 1):
             try:
                 events.append(Event.model_validate(json.loads(line)))
-            except (ValueError, ValidationError) as error:
+            except (ValueError, RecursionError) as error:
                 raise damaged(path, f"line {number} is cut short or damaged: {error}") from error
         return tuple(events)
 
@@ -137,11 +141,21 @@ def _folders(folder: Path) -> list[Path]:
     """The folders in one, by name; none if it is not there."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+            return sorted(Path(entry.path) for entry in entries if _is_folder(entry))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise damaged(folder, str(error)) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Links are followed; one that leads in circles leads to no folder."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def read_head(folder: Path) -> Run:
@@ -160,12 +174,44 @@ def read_attempt(folder: Path) -> AttemptRecord:
     return AttemptRecord(folder, _model(folder / "attempt.json", Attempt))
 
 
+def runs_below(root: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The run folders in ``root``, by name; and the folders of which that can't be told, with why.
+
+    None where there is no folder ``root``. Raises MeasurementError: it can't be listed.
+    """
+    runs: list[Path] = []
+    refused: dict[Path, str] = {}
+    try:
+        folders = _folders(root)
+    except MeasurementError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            return [], {}
+        raise
+    for folder in folders:
+        if folder.name.startswith("."):
+            continue
+        try:
+            (folder / "run.json").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused[folder] = str(error)
+        else:
+            runs.append(folder)
+    return runs, refused
+
+
 def find_run(root: Path, name: str = "latest") -> Path:
     """The folder of a run by name or path, or of the latest one. Raises MeasurementError."""
-    runs = (path.parent.name for path in root.glob("*/run.json"))
-    names = sorted(name for name in runs if not name.startswith("."))
-    if name == "latest" and names:
-        return root / names[-1]
+    runs, refused = runs_below(root)
+    names = [folder.name for folder in runs]
+    if name == "latest":
+        hidden = [folder for folder in refused if not names or folder.name > names[-1]]
+        if hidden:
+            why = f"it may be the latest run: {refused[hidden[-1]]}"
+            raise damaged(hidden[-1], why)
+        if names:
+            return root / names[-1]
     for folder in (root / name, Path(name)):
         try:
             if (folder / "run.json").is_file():
@@ -186,7 +232,8 @@ def _model(path: Path, kind: type[Model]) -> Model:
         model = kind.model_validate_json(text)
     except ValidationError as error:
         _check_schema(path, text)
-        raise damaged(path, str(error)) from error
+        key, said = first_refusal(error)
+        raise damaged(path, f"{key}: {said}") from error
     if "schema_number" not in model.model_fields_set or model.schema_number > SCHEMA:
         _check_schema(path, text)
     return model
@@ -211,6 +258,6 @@ def _check_schema(path: Path, text: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path, LARGEST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error

@@ -7,12 +7,14 @@ one's distance from the one before; the guest's memory is in base64.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from migrate.errors import MeasurementError
+from migrate.input_file import read_at_most, read_bounded
 
 if TYPE_CHECKING:
     from migrate.model.recording import Recording
@@ -65,8 +67,5 @@ def read_recording(folder: Path) -> Recording | None:
 
 def _decompressed(path: Path) -> bytes:
     """A file of zeros is a thousand times as long as it is stored: no longer than ``LARGEST``."""
-    with gzip.open(path) as file:
-        text = file.read(LARGEST + 1)
-    if len(text) > LARGEST:
-        raise ValueError(f"more than {LARGEST} bytes")
-    return text
+    with gzip.open(io.BytesIO(read_bounded(path, LARGEST))) as file:
+        return read_at_most(file, LARGEST)

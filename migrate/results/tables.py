@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from migrate.input_file import read_bounded
 from migrate.model import MachineFacts, MachineRecording, MachineSample, Sample
 from migrate.results.layout import damaged
 
 if TYPE_CHECKING:
     from migrate.model.recording import Arrivals
 
+LARGEST = 1 << 28
+"""Bytes of a file: an hour of both streams has a tenth of it."""
+LARGEST_READ = 1 << 30
+"""Bytes of it in memory, as far as it tells beforehand."""
 ARRIVALS = ("direction", "seq", "sent_ns", "received_ns")
 """Columns of ``arrivals.parquet``."""
 
@@ -117,7 +122,13 @@ def read_table(path: Path) -> Any:
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(pa.BufferReader(read_bounded(path, LARGEST))) as file:
+            about = file.metadata
+            sizes = [
+                about.row_group(number).total_byte_size for number in range(about.num_row_groups)
+            ]
+            if max(sum(sizes), about.num_rows * about.num_columns * 8) > LARGEST_READ:
+                raise damaged(path, f"it has {about.num_rows} rows, more than any attempt's")
             return file.read()
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
         raise damaged(path, f"cut short or damaged: {error}") from error

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline
 from migrate.errors import MeasurementError
-from migrate.files import replace_file, sync_folder
+from migrate.files import PART, replace_file, sync_folder
 from migrate.locks import SHORT_S, file_lock
 from migrate.model import Attempt, Case, Event, Run, Sample
 from migrate.results.files import (
@@ -77,7 +77,7 @@ class RunWriter:
         with as_measurement_error(folder):
             for partial in folder.glob(f"cases/*/{PARTIAL}*"):
                 shutil.rmtree(partial)
-            for part in folder.rglob(".*.part"):
+            for part in folder.rglob(f".*{PART}"):
                 part.unlink()
         return cls(folder, record.run), tuple(
             attempt_record.attempt for attempt_record in record.attempts

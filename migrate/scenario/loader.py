@@ -37,6 +37,8 @@ MAX_CASES = 10_000
 """Of one file, before any are left out: more take days to try."""
 MAX_TABLES = 1000
 """Variants of one file, and so many exclusions."""
+MAX_OVERRIDE = 100_000
+"""Letters of an override: Linux takes no longer argument (MAX_ARG_STRLEN)."""
 MAX_DEPTH = 8
 """Parts of a dotted key: the model has three."""
 
@@ -194,6 +196,10 @@ def _override(text: str) -> tuple[tuple[str, ...], Any]:
     key, equals, value = text.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     place = f"--set {quoted(text)}"
+    if len(text) > MAX_OVERRIDE:
+        raise ConfigurationError(
+            place, said=f"it has {len(text)} letters", remedy=f"at most {MAX_OVERRIDE}; or a file"
+        )
     if not equals or not all(keys) or len(keys) > MAX_DEPTH:
         raise ConfigurationError(
             place, said="this is not key=value", remedy="e.g. --set policy.hops=2"

@@ -72,6 +72,14 @@ def test_one_that_ended_as_it_was_asked_to_is_none(reason: str) -> None:
     assert qemu_end(f"{START}{ASSERTION}\n{down(reason)}", "a") is None
 
 
+def test_a_line_of_no_day_or_hour_has_no_age() -> None:
+    log = f"{START}2026-13-28T17:49:59.000000Z {ASSERTION}\n{down('crashed')}"
+    for text in (log, log.replace("28 17:50:00.5", "28 27:50:00.5")):
+        end = qemu_end(text, "a")
+        assert end is not None
+        assert end.last_words.endswith(ASSERTION)
+
+
 def test_one_that_goes_on_is_none_whatever_an_earlier_one_said() -> None:
     assert qemu_end(f"{START}{ASSERTION}\n{down('crashed')}{START}", "a") is None
     assert qemu_end(START, "a") is None

@@ -97,7 +97,7 @@ def test_a_guest_that_floods_its_console_fills_no_disk(
     lab_name: str, boots: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its move is judged all the same."""
-    monkeypatch.setattr(namespaces, "VIRTLOGD", "max_size = 10000\nmax_backups = 1\n")
+    monkeypatch.setattr(namespaces, "VIRTLOGD", "max_size = 4000\nmax_backups = 1\n")
     boots(NOISY)
     lab = local.KIND.up(LocalConfig(name=lab_name))
     going = begin(lab, NewRun(tmp_path / "results"), Progress(quiet=True))
@@ -107,6 +107,6 @@ def test_a_guest_that_floods_its_console_fills_no_disk(
         look = ["sh", "-ec", 'stat -c %s "$1" "$1".*', "sh", CONSOLE]
         sizes = host.run(look, Deadline.after(9)).out.split()
         assert len(sizes) == 2
-        assert max(map(int, sizes)) <= 10_000
+        assert max(map(int, sizes)) <= 4000
     (console,) = going.writer.folder.rglob("source-console.log")
-    assert len(console.read_text()) > 10_000, "of both"
+    assert len(console.read_text()) > 4000, "of both"

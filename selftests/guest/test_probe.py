@@ -498,6 +498,21 @@ def test_packets_of_another_run_are_strays(left: Running, right: Running) -> Non
     assert len(right.arrivals()) == 0
 
 
+def test_packets_that_were_not_due_are_told(left: Running, right: Running) -> None:
+    """A guest knows its stream: it can send as many of its packets as it likes."""
+    port = right.open_stream(STREAM)
+    head = struct.pack("<IHHIIQII", 0x626F7270, probe_channel.PROTOCOL, 0, STREAM, 7, 1, 0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as guest:
+        for _ in range(300):
+            guest.sendto(head.ljust(224, b"\0"), (LOOPBACK, port))
+    wait_until(lambda: right.stream_status().received >= 201)
+    assert len(right.arrivals()) >= 201
+    with pytest.raises(GuestError, match="records, 100 were due"):
+        right.arrivals(due=100)
+    with pytest.raises(GuestError, match="a record's seq is 7, more than 6"):
+        right.arrivals(due=7)
+
+
 def test_a_stream_is_sent_once(left: Running) -> None:
     port = left.open_stream(STREAM)
     left.send_stream(LOOPBACK, port, 1000, 256)

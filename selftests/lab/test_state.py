@@ -105,7 +105,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     written = record(tmp_path / "x")
     write_record(written)
     assert read_record(tmp_path / "x") == written
-    assert written.namespaces == ("mlab-x-a", "mlab-x")
+    assert written.namespaces == ("mlab-x-a", "mlab-x.1", "mlab-x")
 
 
 def test_where_there_is_no_journal_there_is_no_lab(tmp_path: Path) -> None:

@@ -223,6 +223,16 @@ def test_a_link_that_goes_down_again_at_once_is_not_up_yet() -> None:
     assert len(inside._log) == 8
 
 
+def test_a_guest_that_takes_back_what_it_logged_is_told() -> None:
+    class Liar(Inside):
+        def lower_log(self) -> tuple[LowerChange, ...]:
+            log = super().lower_log()
+            return log if len(log) < 4 else log[:1]
+
+    with pytest.raises(GuestError, match="no carrier"):
+        waiting(Liar("up", "gone", "appeared", "down", "down"), 0.3)()
+
+
 def test_a_primary_that_comes_back_leaves_the_address_alone() -> None:
     inside = Inside("up", "gone", "appeared", "up")
     wait_for_carrier(cast("Probe", inside), 1, None, Deadline.after(10))

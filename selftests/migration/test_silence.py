@@ -69,9 +69,22 @@ def test_without_a_console_it_is_said_what_was_asked(console: str | None) -> Non
     assert error.said == "the move to b completed, then the guest fell silent: no answer"
 
 
+def test_a_guest_that_lies_after_its_move_is_not_called_silent() -> None:
+    why = "the probe's answer to stream.log is none on host guest on b: data: Field required"
+    silent = silent_hop(rig("login: "), hop(), why)
+    assert silent.result.outcome == "failed"
+    assert silent.result.error is not None
+    assert (
+        silent.result.error.said == f"the move to b completed, then the guest made no sense: {why}"
+    )
+
+
 def test_the_end_of_a_console_without_a_panic_is_its_last_lines() -> None:
     assert console_end("one\ntwo\n\nthree\nfour\n") == "two / three / four"
     assert len(console_end("x" * 9000)) <= 400
+    panic = console_end("Kernel panic " + "x" * 9000 + "\nlast" + "y" * 9000)
+    assert len(panic) < 410
+    assert "/ last" in panic
 
 
 def test_a_guest_that_is_silent_when_its_logs_are_read_back_is_noticed_then() -> None:

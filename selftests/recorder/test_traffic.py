@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from migrate.model.recording import Arrivals, TrafficLog
 from migrate.recorder.loopback import ClockLook, both_ways, clock_by_looks
 from migrate.recorder.traffic import Traffic
 from selftests.doubles.wire import GUEST_ZERO, MS, PEER_ZERO, Wire, frozen
+from selftests.fuzz import traffic as fuzz
 
 
 def log_of(
@@ -142,6 +144,34 @@ def test_the_outage_of_a_loop_is_in_both_directions() -> None:
         assert gap.lost == 50
         assert abs(gap.length_ms - 350) <= gap.error_ns / MS < 2
     assert [round(stall.length_ns / MS) for stall in found.stalls or ()] == [300]
+
+
+# --- a guest that lies ---------------------------------------------------------------------------
+
+
+def answers() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a guest and its peer say after a move without a gap."""
+    both = json.loads(fuzz.seeds()[0])
+    return both["guest"], both["peer"]
+
+
+def test_a_guest_that_says_it_sent_more_than_it_can_have_leaves_its_receipts() -> None:
+    guest, peer = answers()
+    assert not fuzz.read(guest, peer, guest_is_there=True).from_receipts
+    guest["stream.stop"]["sent"] = 1 << 52
+    log = fuzz.read(guest, peer, guest_is_there=True)
+    assert log.from_receipts
+    assert "it sent 4503599627370496 packets, 10110 were due at most" in log.notes[0]
+
+
+@pytest.mark.parametrize("name", ["stream.log", "stream.receipts"])
+def test_packets_whose_numbers_were_never_due_are_an_error(name: str) -> None:
+    """They come from the guest, or from whoever is on its network: the peer logs them all."""
+    guest, peer = answers()
+    peer[name].append([4_000_000_000, *peer[name][-1][1:]])
+    with pytest.raises(GuestError, match="seq is 4000000000, more than 10109") as caught:
+        fuzz.read(guest, peer, guest_is_there=False)
+    assert caught.value.host == "peer"
 
 
 # --- the start ------------------------------------------------------------------------------------

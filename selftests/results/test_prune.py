@@ -39,6 +39,7 @@ def a_run(root: Path, day: int, **fields: Any) -> Path:
     writer.write("mishap-x-1-a-qemu.log", "said")
     writer.write("run.log", "said")
     writer.write("report.html", "<!doctype html>")
+    (writer.folder / ".report.html.0123abcd.part").write_text("<!doc")  # by one who was killed
     return writer.folder
 
 
@@ -66,7 +67,8 @@ def test_what_is_large_goes_and_what_counts_stays(tmp_path: Path) -> None:
     )
     assert read_run(folder) == record
     assert json.loads((folder / PRUNED).read_text())["removed"] == [
-        *("arrivals.parquet", "events.jsonl", "logs", "mishap-x-1-a-qemu.log"),
+        *(".report.html.0123abcd.part", "arrivals.parquet", "events.jsonl", "logs"),
+        "mishap-x-1-a-qemu.log",
         *("report.html", "run.log", "samples.parquet", "source.xml"),
     ]
 
