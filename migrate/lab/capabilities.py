@@ -77,6 +77,10 @@ class Inspection:
     """Of the programs that it found."""
 
 
+LOOK_S = 20.0
+"""For all that is looked at on a host, in one script."""
+
+
 def gather(
     host: Host,
     hypervisor: Hypervisor,
@@ -85,16 +89,16 @@ def gather(
     inspections: Sequence[Inspection] = (),
     *,
     fresh: bool = False,
-    seconds: float = BOOT_S,
+    patience: float = 1.0,
 ) -> HostFacts:
     """Look at a host, with ``inspections`` beside our own; ``fresh``: try KVM again, whatever was
-    found last time, for ``seconds``.
+    found last time; ``patience``: how many times longer than usual the host may take.
 
     Without an image KVM is not tried, and not counted. Raises :class:`HostError` where the host
     can't be asked.
     """
     every = (HOST, *inspections)
-    said = parse(host.run(["sh", "-c", script_of(every)], Deadline.after(20)).out)
+    said = parse(host.run(["sh", "-c", script_of(every)], Deadline.after(LOOK_S * patience)).out)
     said["guest-link"] = host.resources.guest_links
     look = Look(said)
     versions = {"kernel": look.first("kernel"), **hypervisor.versions()}
@@ -103,7 +107,7 @@ def gather(
     tried = None
     if image is not None and "kvm" in look.all("device"):
         key = (host.root, versions["kernel"], versions["qemu"], look.first("cpu"))
-        tried = boot_once(host, cache, key, image, fresh=fresh, seconds=seconds)
+        tried = boot_once(host, cache, key, image, fresh=fresh, seconds=BOOT_S * patience)
     look = Look(said, tried, versions)
     return HostFacts(
         host=host.name,

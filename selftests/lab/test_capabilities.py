@@ -7,16 +7,21 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from migrate.backends.registry import INSPECTIONS
 from migrate.clock import Deadline
+from migrate.drivers.libvirt import Hypervisor
+from migrate.drivers.shell import Completed
+from migrate.errors import HostError
 from migrate.lab import capabilities as facts
 from migrate.lab import kvm_boot, trace_points
+from migrate.lab.api import Host
 from migrate.lab.capabilities import HOST, Look, gather, judge, script_of
 from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, KvmBoot
 from migrate.lab.local import lab as local
@@ -372,6 +377,26 @@ def gathered(
 ) -> HostFacts:
     with host.connect() as hypervisor:
         return gather(host, hypervisor, cache, image, INSPECTIONS, fresh=fresh)
+
+
+def test_a_slow_lab_is_looked_at_for_longer(tmp_path: Path) -> None:
+    left_s: list[float] = []
+
+    class Slow:
+        """Its programs take longer than a real host's."""
+
+        name = root = "slow"
+
+        def run(self, _words: Sequence[str], deadline: Deadline) -> Completed:
+            left_s.append(deadline.left())
+            raise HostError("look at the host")
+
+    for patience in (1.0, 4.0):
+        with pytest.raises(HostError, match="look at the host"):
+            gather(
+                cast("Host", Slow()), cast("Hypervisor", None), tmp_path, None, patience=patience
+            )
+    assert left_s[1] > 3 * left_s[0]
 
 
 def test_the_try_is_kept_for_next_time_unless_asked_anew(
