@@ -24,7 +24,7 @@ from migrate.results.reader import AttemptRecord
 Content = TypeVar("Content")
 Stretch = TypeVar("Stretch", Gap, Unmeasured)
 
-GAPS = 24
+GAPS = 20
 """Gaps listed for an attempt, and stretches that were not measured: the longest.
 ``attempt.json`` has them all."""
 MOST_EVIDENCE = 600
@@ -100,7 +100,7 @@ def _whole(read: Callable[[], Content], damage: list[str]) -> Content | None:
 def _main_figures(attempt: Attempt) -> Iterator[tuple[str, str]]:
     columns = {column.name: column for column in COLUMNS}
     for name, (title, _) in PANELS.items():
-        yield title, _figure_text(attempt, columns[name])
+        yield title.lower().replace(",", ""), _figure_text(attempt, columns[name])
 
 
 def _figure_text(attempt: Attempt, column: FigureColumn) -> str:

@@ -15,7 +15,7 @@ NAMES_PX = 128
 LANE_PX, ROW_PX = 22, 13
 """Height of a lane, and of a row of labels above it."""
 BAR_PX = 18
-BARS_MOST, SHADES_MOST = 20, 300
+BARS_MOST, SHADES_MOST = 16, 300
 """Bars of a lane that say more when pointed at, and of those that are left those that are drawn:
 the longest ones."""
 MARK_PX = 7

@@ -11,7 +11,7 @@ from migrate.errors import visible
 from migrate.model import Event
 from migrate.report.figure_data import FigureData
 
-LINES = 80
+LINES = 64
 """Listed for an attempt at most; ``events.jsonl`` has all events, with all of their data."""
 MOST_ALIKE = 4
 """Of one name on one host: more are told together, burst by burst."""

@@ -24,7 +24,7 @@ class FigureData:
     samples: Sequence[Sample]
     events: Sequence[Event] = ()
     machines: Sequence[MachineRecording] = ()
-    points: int = 700
+    points: int = 640
     """Packets of each direction that are drawn, about, besides edges and extremes."""
     zero_ns: int = field(init=False)
     """The zero of the figure's axis: the first stop, or the attempt's begin without one."""

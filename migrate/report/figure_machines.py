@@ -10,7 +10,7 @@ from migrate.model import MachineRecording, MachineUse
 from migrate.report.figure_data import FigureData
 from migrate.report.figure_lanes import Bar, Lane
 
-BARS_MOST = 24
+BARS_MOST = 16
 """Of a machine: more looks than that are drawn together."""
 LEAST_LEVEL = 0.08
 """A quiet machine has a thin line, one that was not looked at has none."""

@@ -9,13 +9,13 @@ from migrate.model import Event
 from migrate.report.figure_data import FigureData
 from migrate.report.figure_lanes import Bar, Lane, Mark
 
-QUESTIONS_MOST = 60
+QUESTIONS_MOST = 40
 """Of our questions to QEMU that are drawn: the longest ones."""
 PLAIN = {
     "call-ended": ("E", "order", "libvirt's call ended"),
     "detached": ("U", "order", "device taken out"),
     "attached": ("D", "order", "device plugged in"),
-    QEMU_ENDED: ("X", "fault", "QEMU ended"),
+    QEMU_ENDED: ("Q", "over", "QEMU ended"),
 }
 """Letter, tint and words of the controller's events that are no orders, faults or questions."""
 

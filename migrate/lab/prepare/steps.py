@@ -187,7 +187,8 @@ def _link(site: PreparedHost, name: str, deadline: Deadline) -> Link | None:
 
 
 class Bridge(Step):
-    """A bridge, known again by the MAC that it was made with."""
+    """A bridge, known again by the MAC that it was made with; guests reach nothing of the host by
+    it: no IPv6 before it is up, no ARP, and nothing that comes in by it is taken."""
 
     def look(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> StepRecord:
         link = _link(site, step.subject, deadline)
@@ -200,8 +201,10 @@ class Bridge(Step):
 
     def do(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> None:
         adding = ["ip", "link", "add", "name", step.subject, "address", step.wanted]
-        site.host.run([*adding, "type", "bridge"], deadline)
-        site.host.run(["ip", "link", "set", "dev", step.subject, "up"], deadline)
+        site.host.run([*adding, "type", "bridge", "mcast_snooping", "0"], deadline)
+        site.script(deadline, "set-ipv6", step.subject, "0")
+        site.script(deadline, "close", step.subject)
+        site.host.run(["ip", "link", "set", "dev", step.subject, "arp", "off", "up"], deadline)
 
     def undo(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> str:
         link = _link(site, step.subject, deadline)
@@ -218,7 +221,7 @@ class Bridge(Step):
 
 
 class Uplink(Step):
-    """A link that becomes a port of the bridge."""
+    """A link that becomes a port of the bridge, without IPv6 of its own meanwhile."""
 
     def look(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> StepRecord:
         tried = f"make {step.subject} a port of {step.wanted}"
@@ -236,9 +239,13 @@ class Uplink(Step):
                 "it has an address, which would not be reached any more",
                 "name a link that serves nothing else",
             )
-        return _begun(step, "up" if "UP" in link.flags else "down", step.wanted)
+        found = "up" if "UP" in link.flags else "down"
+        if site.script(deadline, "ipv6", step.subject).out.strip() == "1":
+            found += " ipv6"
+        return _begun(step, found, step.wanted)
 
     def do(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> None:
+        site.script(deadline, "set-ipv6", step.subject, "0")
         joining = ["ip", "link", "set", "dev", step.subject, "master", step.wanted, "up"]
         site.host.run(joining, deadline)
 
@@ -247,8 +254,11 @@ class Uplink(Step):
         if link is None:
             return f"{step.subject} is gone"
         master = link.master
+        state, *had = step.found.split()
+        if had and master in (None, step.wanted):  # also where it was not joined any more
+            site.script(deadline, "set-ipv6", step.subject, "1")
         if master == step.wanted:
-            leaving = ["ip", "link", "set", "dev", step.subject, "nomaster", step.found]
+            leaving = ["ip", "link", "set", "dev", step.subject, "nomaster", state]
             site.host.run(leaving, deadline)
             return ""
         return f"{step.subject} is a port of {master} now: it is left alone" if master else ""
@@ -323,8 +333,10 @@ class Firewall(Step):
             for zone in step.wanted.splitlines():
                 self._zone(site, zone, "add", deadline)
             return
+        # From the guests' bridge nobody migrates a guest to here.
+        others = f'iifname != "{step.subject}" ' if step.subject else ""
         what = {
-            "input": f"tcp dport {PORTS}",
+            "input": f"{others}tcp dport {PORTS}",
             "forward": f'iifname "{step.subject}" oifname "{step.subject}"',
         }
         lines = []
