@@ -198,7 +198,8 @@ def test_this_machines_own_root_needs_its_programs(
     tmp_path: Path, fake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(fake.parent))
-    with pytest.raises(HostError, match="libvirtd, qemu-system-x86_64, ip not installed") as caught:
+    missing = "libvirtd, virtlogd, qemu-system-x86_64, ip not installed"
+    with pytest.raises(HostError, match=missing) as caught:
         ensure_root("/", tmp_path)
     assert all(package in caught.value.remedy for package in PACKAGES)
     for program in roots.PROGRAMS:
