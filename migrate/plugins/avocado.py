@@ -115,7 +115,7 @@ class Resolver(plugin_interfaces.Resolver):
         from migrate.scenario.loader import load
 
         path, wanted = _parts(reference)
-        if path.suffix != ".toml" or not path.is_file():
+        if path.suffix != ".toml" or not os.path.isfile(path):  # noqa: PTH113 - never raises
             return _nothing(reference, "NOTFOUND", f"{path} is no TOML file")
         try:
             with program_errors(f"read {reference}"):

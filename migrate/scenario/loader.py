@@ -8,7 +8,6 @@ The shape is told in ``docs/scenario-files.md``; the checks of single values are
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import math
@@ -19,15 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from migrate.data import shipped
 from migrate.errors import ConfigurationError, quoted, visible
 from migrate.input_file import parse_toml, read_input
 from migrate.model import Case
-from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, known_beside, schema
-from migrate.scenario.rules import rules_of
+from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, schema
 from migrate.scenario.source_location import Keys, Origin, Table, flat, lines_of
+from migrate.scenario.validation import checked_case, closest, refuse_unknown
 
 __all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "schema"]
 
@@ -115,7 +112,7 @@ def parse(
     """The scenario in ``text``; ``source`` is what refusals call it. Raises ConfigurationError."""
     document = parse_toml(text, f"read scenario {source}")
     origin = Origin(source, lines_of(text))
-    _known(document, (), (*OF_THE_CASE, *OF_THE_FILE), origin)
+    refuse_unknown(document, (), (*OF_THE_CASE, *OF_THE_FILE), origin)
     name = document.get("name", Path(source).stem)
     if not isinstance(name, str) or not name:
         raise origin.refuse(("name",), "the name is no text", 'for example name = "modes"')
@@ -204,7 +201,7 @@ def _override(text: str) -> tuple[tuple[str, ...], Any]:
         raise ConfigurationError(
             place, said="this is not key=value", remedy="e.g. --set policy.hops=2"
         )
-    _known({keys[0]: None}, (), OF_THE_CASE, Origin(f"--set {key}", {}))
+    refuse_unknown({keys[0]: None}, (), OF_THE_CASE, Origin(f"--set {key}", {}))
     try:
         document = parse_toml(f"value = {value}", place)
     except ConfigurationError as error:
@@ -225,7 +222,7 @@ def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> l
     for key, values in by_line:
         keys, path = _split(key), ("matrix", *key)
         if keys[0] not in OF_THE_CASE:
-            raise origin.refuse(path, "there is no such key", _closest(keys[0], OF_THE_CASE))
+            raise origin.refuse(path, "there is no such key", closest(keys[0], OF_THE_CASE))
         found[keys] = Axis(keys, _distinct(values, path, origin), origin.place(path))
     for keys, value in said.items():
         place = f"--set {'.'.join(keys)}"
@@ -268,7 +265,7 @@ def _variants(document: Table, origin: Origin) -> Iterator[tuple[str, Table, dic
                 (*at, "name"), f"{quoted(name)} is there twice", "name each one once"
             )
         names.add(name)
-        _known(variant, at, (*OF_THE_CASE, "name"), origin)
+        refuse_unknown(variant, at, (*OF_THE_CASE, "name"), origin)
         settings = {key: value for key, value in variant.items() if key != "name"}
         places: dict[Keys, str] = {k: origin.place((*at, *k)) for k, _ in flat(settings)}
         yield name, settings, places
@@ -283,7 +280,7 @@ def _excludes(document: Table, origin: Origin) -> list[dict[tuple[str, ...], Any
     axes = ("variant", *(".".join(keys) for keys, _ in flat(document.get("matrix", {}))))
     for number, exclude in enumerate(excludes):
         told = {".".join(keys): value for keys, value in flat(exclude)}
-        _known(told, (*at, number), axes, origin)
+        refuse_unknown(told, (*at, number), axes, origin)
     return [{_split(keys): value for keys, value in flat(rule)} for rule in excludes]
 
 
@@ -303,73 +300,8 @@ def _cases(name: str, source: str, rows: Sequence[Row]) -> Iterator[Case]:
                 ("matrix",), f"two rows make the case id {case_id}", "tell them apart by a variant"
             )
         taken.add(case_id)
-        yield _case({**row.settings, "id": case_id, "source_file": source, "row": number}, row)
-
-
-def _case(settings: Table, row: Row) -> Case:
-    for keys, value in _values(settings, ()):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise row.origin.refuse(keys, f"{value} is no number that can be used", "a finite one")
-        if isinstance(value, str) and _UNUSABLE.search(value):
-            said = f"{quoted(value)} has a NUL or a byte in it that is no UTF-8"
-            raise row.origin.refuse(keys, said, "text without any")
-    try:
-        # JSON's strict mode takes a list for a tuple and an int for a float, and nothing else.
-        case = Case.model_validate_json(json.dumps(settings, default=str), strict=True)
-    except ValidationError as error:
-        raise _explained(error, row.origin) from error
-    for rule in rules_of(case):
-        if rule.broken(case):
-            raise row.origin.refuse(
-                tuple(rule.key.split(".")), f"in case {case.id}: {rule.said}", rule.remedy
-            )
-    return case
-
-
-_UNUSABLE = re.compile("[\0\ud800-\udfff]")
-"""Letters that no file, no argument and no JSON can have."""
-
-
-def _values(value: Any, keys: Keys) -> Iterator[tuple[Keys, Any]]:
-    """All that is no table and no list, however deep, with its keys."""
-    if isinstance(value, (dict, list)):
-        inner = value.items() if isinstance(value, dict) else enumerate(value)
-        yield from (leaf for key, part in inner for leaf in _values(part, (*keys, key)))
-    else:
-        yield keys, value
-
-
-def _explained(error: ValidationError, origin: Origin) -> ConfigurationError:
-    """The first finding of pydantic in our words, with the closest key or value that is right."""
-    first = error.errors()[0]
-    keys, kind = first["loc"], first["type"]
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if kind == "extra_forbidden":
-        return origin.refuse(
-            keys, f"there is no such key{more}", _closest(str(keys[-1]), known_beside(keys))
-        )
-    if kind == "literal_error":
-        allowed = re.findall(r"'[^']*'|\d+", str(first["ctx"]["expected"]))
-        said = f"{quoted(first['input'])} is not allowed{more}"
-        return origin.refuse(
-            keys, said, _closest(str(first["input"]), [one.strip("'") for one in allowed])
-        )
-    said = f"{quoted(first['input'])} is not allowed{more}"
-    return origin.refuse(
-        keys, said, first["msg"].removeprefix("Value error, ").replace("Input", "it")
-    )
-
-
-def _known(table: Table, at: Keys, known: Sequence[str], origin: Origin) -> None:
-    for key in table:
-        if key not in known:
-            raise origin.refuse((*at, key), "there is no such key", _closest(str(key), known))
-
-
-def _closest(said: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(said[:MAX_ID], list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}known: {', '.join(sorted(known))}"
+        settings = {**row.settings, "id": case_id, "source_file": source, "row": number}
+        yield checked_case(settings, row.origin)
 
 
 # --- small tools for nested tables --------------------------------------------------------------

@@ -216,6 +216,29 @@ def test_no_attempt_is_an_error_in_our_words() -> None:
     assert lines[1:] == ["finished error start it on host a: no -- try again"]
 
 
+def test_an_error_of_the_program_is_told_in_a_line_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    lines = printed(
+        f"os.chdir({str(tmp_path)!r})\n"
+        "def fail(_runnable, _send):\n"
+        "    raise KeyError('queue')\n"
+        "as_run_by(fail)"
+    )
+    (path,) = tmp_path.glob("migrate-lab-error-*.txt")
+    assert lines[1].startswith("finished error run x.toml:x: KeyError: 'queue'")
+    assert str(path) in lines[1]
+
+
+@pytest.mark.parametrize("reference", ["x" * 300 + ".toml", "a\0b.toml", "loop.toml"])
+def test_a_path_that_is_none_is_left_to_others(reference: str) -> None:
+    lines = printed(
+        f"answer = door.Resolver({{}}).resolve({reference!r})\nprint(answer.result.name)"
+    )
+    assert lines == ["NOTFOUND"]
+
+
 def test_a_case_that_the_variant_does_not_make_is_cancelled(avocado: Avocado) -> None:
     avocado.write("x.toml", TWO)
     lines = printed(

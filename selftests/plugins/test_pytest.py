@@ -98,6 +98,25 @@ def test_a_case_that_passes(inner: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*the report is written*"])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--lab", "nowhere.toml"), "*the lab file nowhere.toml: it does not exist*"),
+        (("--lab", "one.toml", "--lab-name", "Ux4"), "*--name 'Ux4': that is no name for a lab*"),
+        (("--lab", "x" * 300), "*File name too long*"),
+        (("--lab", "/dev/zero"), "*it is no regular file*"),
+        (("--scenario", "/dev/zero"), "*not found*"),
+    ],
+)
+def test_a_lab_that_is_none_is_told_in_a_line(
+    inner: pytest.Pytester, words: tuple[str, ...], said: str
+) -> None:
+    result = outcome_of(inner, "def test_it(lab): pass\n", *words)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+    assert "Traceback" not in result.stderr.str()
+
+
 def test_a_case_that_fails_shows_its_verdicts_and_no_code(inner: pytest.Pytester) -> None:
     result = outcome_of(
         inner, "def test_it(scenario, verdicts):\n    verdicts(scenario(ONE, 'policy.hops=3'))\n"
@@ -173,12 +192,6 @@ def test_a_file_is_narrowed_by_a_variant(inner: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         ["*run the variant 'nowhere' of one.toml: there is no such case -- *-there, *-back*"]
     )
-
-
-def test_an_unknown_lab_file_is_named(inner: pytest.Pytester) -> None:
-    result = outcome_of(inner, "def test_it(lab):\n    pass\n", "--lab", "nothing.toml")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*read the lab file nothing.toml: it does not exist*"])
 
 
 def test_the_options_are_told(inner: pytest.Pytester) -> None:
