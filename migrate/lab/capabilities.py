@@ -95,6 +95,7 @@ def gather(
     """
     every = (HOST, *inspections)
     said = parse(host.run(["sh", "-c", script_of(every)], Deadline.after(20)).out)
+    said["guest-link"] = host.resources.guest_links
     look = Look(said)
     versions = {"kernel": look.first("kernel"), **hypervisor.versions()}
     for inspection in every:
@@ -193,6 +194,22 @@ def _userfaultfd(look: Look) -> Yes | No:
     return Yes("post-copy is possible")
 
 
+def _guest_network(look: Look) -> Yes | No:
+    """A host with an address where guests are is reached by them, and by whoever else is there."""
+    if not look.all("address"):
+        return No("the host's addresses are not known", "apt-get install iproute2")
+    links = look.all("guest-link")
+    found = [text.split() for text in look.all("address")]
+    reached = [f"{link} has {address}" for link, address in found if link in links]
+    if reached:
+        return No(
+            f"guests reach the host itself: {', '.join(reached)}",
+            "take the addresses off, and IPv6 (sysctl net.ipv6.conf.LINK.disable_ipv6=1), or name "
+            "a bridge that has none; `migrate-lab doctor --reach` says what answers",
+        )
+    return Yes(f"the host has no address on {', '.join(links)}")
+
+
 WITHOUT_VHOST = "`modprobe vhost_net`; without it QEMU moves the packets"
 
 HOST = Inspection(
@@ -201,11 +218,15 @@ for device in kvm vhost-net net/tun userfaultfd; do
     [ ! -c "/dev/$device" ] || say device "$device"
 done
 text userfaultfd /proc/sys/vm/unprivileged_userfaultfd
+ip -o addr show 2>/dev/null | while read -r _ link _ address _; do
+    say address "$link ${address%/*}"
+done
 """,
     capabilities={
         "kvm": _kvm,
         "vhost-net": _device("vhost-net", WITHOUT_VHOST),
         "tun": _device("net/tun", "`modprobe tun`"),
         "userfaultfd": _userfaultfd,
+        "guest-network": _guest_network,
     },
 )

@@ -68,6 +68,12 @@ def found(name: str, boot: KvmBoot | None = None, **said: str | list[str]) -> Ca
         ("huge-pages", None, {"huge_free": "64"}, "64 pages of 2 MiB are free"),
         ("ovs-dpdk", None, {"ovs": OVS, "huge_free": "64"}, "OVS 3.5.0, DPDK 24.11.4"),
         ("userfaultfd", None, {"userfaultfd": "0"}, "post-copy"),
+        (
+            "guest-network",
+            None,
+            {"guest_link": ["data", "up-ovs"], "address": ["lo 127.0.0.1", "up-mig 10.78.0.1"]},
+            "no address on data, up-ovs",
+        ),
         ("vhost-vdpa", None, VDPA | {"vdpa_tool": MANAGEMENT}, "pci/0000:01:00.0"),
         ("vhost-vdpa", None, VDPA | {"vdpa_tool": MANAGEMENT}, "shadows no guest_announce: see"),
         ("vhost-vdpa", None, VP_VDPA, "pci/0000:00:10.0 by vp_vdpa"),
@@ -122,6 +128,13 @@ def test_a_qemu_that_an_emulated_vhost_user_guest_ends_is_not_used_for_one(
         ("ovs-dpdk", None, {"ovs": "(Open vSwitch) 3.5.0", "huge_free": "64"}, "DPDK", "dpdk"),
         ("ovs-dpdk", None, {"ovs": OVS, "huge_free": "0"}, "0 huge pages", "vm.nr_hugepages"),
         ("userfaultfd", None, {}, "no userfaultfd", "CONFIG_USERFAULTFD"),
+        (
+            "guest-network",
+            None,
+            {"guest_link": ["br0", "eth1"], "address": ["br0 192.0.2.7", "br0 fe80::1", "lo ::1"]},
+            "guests reach the host itself: br0 has 192.0.2.7, br0 has fe80::1",
+            "doctor --reach",
+        ),
         ("vhost-vdpa", None, {"bus": "pci"}, "this kernel has no vDPA bus", "CONFIG_VDPA"),
         ("vhost-vdpa", None, {"bus": "vdpa"}, "no `vdpa` program", "iproute2"),
         ("vhost-vdpa", None, VDPA | {"vdpa_module": []}, "no module vhost_vdpa", "VHOST_VDPA"),
@@ -237,7 +250,8 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
 
 def test_the_look_at_a_bare_machine_says_little(tmp_path: Path) -> None:
     said = look_at(tmp_path)
-    assert set(said) <= {"kernel", "cpu", "ovs", "vdpa-tool", "qemu", "trace-point", "log-item"}
+    ours = {"kernel", "cpu", "address", "ovs", "vdpa-tool", "qemu", "trace-point", "log-item"}
+    assert set(said) <= ours
 
 
 def test_a_part_that_finds_nothing_does_not_fail_the_look() -> None:
