@@ -53,7 +53,8 @@ def plain_sections(sections: Sequence[GridSection]) -> str:
 
 def _section_lines(section: GridSection, width: int) -> list[str]:
     grid = plain_grid(section.grid, width) if section.grid else []
-    return [clean(section.title), *grid, *map(clean, section.lines)]
+    title = [clean(section.title)] if section.title else []
+    return [*title, *grid, *map(clean, section.lines)]
 
 
 def _wrapped(sentences: Sequence[str], width: int) -> list[str]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from migrate.model import Value
-from migrate.report.table_model import NOT_MEASURED, Cell, Grid
-from migrate.report.table_text import plain_grid
+from migrate.report.table_model import NOT_MEASURED, Cell, Grid, GridRow, GridSection
+from migrate.report.table_text import plain_sections
 from migrate.results.database import Store
 from migrate.results.index import VERSIONS
 from migrate.statistics.censored import Interval, bounds_text
@@ -276,6 +276,10 @@ SELECT lab, case_id, mode, {{when}} FROM seen WHERE before <> defined AND began 
 # --- rendering ----------------------------------------------------------------------------------
 
 
+NAMES = 3
+"""Columns that name a series: lab, case and mode."""
+
+
 def heads(trend: Trend) -> tuple[str, ...]:
     """The headings of the table."""
     return (
@@ -286,14 +290,16 @@ def heads(trend: Trend) -> tuple[str, ...]:
 
 def rows(trend: Trend) -> Iterator[tuple[str, ...]]:
     """A row a point, in order of time within each case."""
-    for series in trend.series:
-        for point in series.points:
-            yield (
-                *(series.lab, series.case_id, series.mode, point.when, str(point.n)),
-                *(format_median(point), format_quartiles(point)),
-                *(str(number or "-") for number in _counts(point)),
-                "; ".join(point.changes),
-            )
+    return (_row(series, point) for series in trend.series for point in series.points)
+
+
+def _row(series: Series, point: Point) -> tuple[str, ...]:
+    return (
+        *(series.lab, series.case_id, series.mode, point.when, str(point.n)),
+        *(format_median(point), format_quartiles(point)),
+        *(str(number or "-") for number in _counts(point)),
+        "; ".join(point.changes),
+    )
 
 
 def _counts(point: Point) -> tuple[int, ...]:
@@ -315,9 +321,16 @@ def format_quartiles(point: Point) -> str:
 
 
 def plain(trend: Trend) -> str:
-    """Columns that fit a line of a log; nothing is cut off."""
-    table = Grid(heads(trend), tuple(tuple(map(Cell, row)) for row in rows(trend)))
-    return "\n".join((*plain_grid(table), "", *notes(trend))) + "\n"
+    """A table a case, in columns that fit a line of a log; nothing is cut off."""
+    sections = [
+        GridSection(series.name, Grid(heads(trend)[NAMES:], tuple(_cells(series))))
+        for series in trend.series
+    ]
+    return plain_sections([*sections, GridSection("", lines=tuple(notes(trend)))])
+
+
+def _cells(series: Series) -> Iterator[GridRow]:
+    return (tuple(map(Cell, _row(series, point)[NAMES:])) for point in series.points)
 
 
 def notes(trend: Trend) -> Sequence[str]:
