@@ -34,16 +34,30 @@ def visible(text: str, *, lines: bool = False) -> str:
     )
 
 
+MOST_SAID = 8000
+"""Characters that an error quotes: a program may say megabytes."""
+
+
+def shortened(text: str, most: int = MOST_SAID) -> str:
+    """A text's begin and its end, where it is longer than ``most``; what no file could have, half
+    of a surrogate pair, is an escape."""
+    half = most // 2
+    if len(text) > most:
+        text = f"{text[:half]} … {len(text) - 2 * half} characters more … {text[-half:]}"
+    return text.encode(errors="backslashreplace").decode()
+
+
 class LabError(Exception):
     """What was tried, on which host, what it said, and what to do about it."""
 
     exit_code = 1
 
     def __init__(self, tried: str, *, host: str = "", said: str = "", remedy: str = "") -> None:
+        tried, said, remedy = map(shortened, (tried, said.strip(), remedy))
         super().__init__(tried, host, said, remedy)
         self.tried = tried
         self.host = host
-        self.said = said.strip()
+        self.said = said
         self.remedy = remedy
 
     def __str__(self) -> str:

@@ -126,33 +126,43 @@ def _try(path: Path, *, shared: bool) -> int | None:
 
 def _open(path: Path) -> int:
     """Open a lock's file, made if it is not there; one that others can open is closed to them."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with as_host_error(f"open the lock {path}", path.parent):
-        descriptor = os.open(path, flags, 0o600)
-    try:
-        _check(path, descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        while True:
+            with suppress(FileNotFoundError):
+                descriptor, made = os.open(path, flags), False
+                break
+            with suppress(FileExistsError):
+                descriptor, made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+                break
+        try:
+            _own(path, descriptor, made=made)
+        except BaseException:
+            os.close(descriptor)
+            raise
     return descriptor
 
 
-def _check(path: Path, descriptor: int) -> None:
-    """That nobody can hold it for ever whom its folder does not belong to."""
+def _own(path: Path, descriptor: int, *, made: bool) -> None:
+    """Have the lock be its folder's owner's, and nobody else's: who could open it could hold it
+    for ever. Nothing is done to a file that is not: it may be another one's second name."""
     status, folder = os.fstat(descriptor), path.parent.stat()
-    us = os.geteuid()
+    if made:
+        if folder.st_uid != status.st_uid and os.geteuid() == 0:
+            os.fchown(descriptor, folder.st_uid, -1)  # root in a user's folder: both can use it
+        return
     if not stat.S_ISREG(status.st_mode):
         raise HostError(f"use the lock {path}", said="it is no file", remedy="remove it")
-    if status.st_uid not in (0, us, folder.st_uid):
+    ours = {0, os.geteuid()}
+    if status.st_uid != folder.st_uid and not {status.st_uid, folder.st_uid} <= ours:
         raise HostError(
             f"use the lock {path}",
-            said=f"it belongs to {user_name(status.st_uid)}, who could hold it for ever",
+            said=f"it belongs to {user_name(status.st_uid)}, and its folder to "
+            f"{user_name(folder.st_uid)}",
             remedy="remove it",
         )
-    if status.st_mode & 0o077 and us in (0, status.st_uid):
+    if status.st_mode & 0o077 and os.geteuid() in (0, status.st_uid):
         os.fchmod(descriptor, 0o600)
-    if us == 0 == status.st_uid != folder.st_uid:
-        os.fchown(descriptor, folder.st_uid, -1)  # root in a user's folder: both can use it
 
 
 # --- who has it ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from migrate.clock import Deadline
+from migrate.drivers.netns import inside
 from migrate.lab import fabric_kind
 from migrate.lab.config import state_folder
 
@@ -70,6 +72,21 @@ def traces(name: str) -> list[str]:
     return found
 
 
+def listening_in(namespace: Path, kind: socket.SocketKind, at: str) -> socket.socket:
+    """A socket in a network namespace, on a port that is free there, of IPv6 if ``at`` is."""
+
+    def made() -> socket.socket:
+        opened = socket.socket(socket.AF_INET6 if ":" in at else socket.AF_INET, kind)
+        if ":" in at:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((at, 0))
+        if kind == socket.SOCK_STREAM:
+            opened.listen()
+        return opened
+
+    return inside(namespace, "listen", made, soon())
+
+
 def unpack_newc(archive: bytes) -> dict[str, tuple[int, bytes]]:
     """Names to modes and contents of a newc archive."""
     entries: dict[str, tuple[int, bytes]] = {}
@@ -92,21 +109,17 @@ def mode_of(path: Path) -> int:
 
 
 @contextmanager
-def as_somebody_elses(
-    path: Path, monkeypatch: pytest.MonkeyPatch, *, folder_too: bool = True
-) -> Iterator[None]:
+def as_somebody_elses(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``path`` belongs to another user while the block runs.
 
-    Root gives it away; anybody else is somebody else meanwhile, to whom all of ours is another's:
-    what is around it, too, unless ``folder_too`` is off.
+    Root gives it away; anybody else is somebody else meanwhile, to whom all of ours is another's,
+    also what is around it.
     """
     if os.geteuid() == 0:
         os.chown(path, 12345, -1, follow_symlinks=False)
         yield
         os.chown(path, 0, -1, follow_symlinks=False)
         return
-    if not folder_too:
-        pytest.skip("without root a file can't be given away")
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 12345)
         yield

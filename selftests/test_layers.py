@@ -207,3 +207,19 @@ def test_a_light_module_imports_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+BY_HAND = re.compile(r"\bjson\.loads?\(|\bfromstring\(|\bXMLParser\(|\bXMLPullParser\(")
+READERS = {
+    "campaign.nightly",  # run folders, whose reader checks them
+    "formats.vmstate_description",  # bytes of a stream, word by word
+    "formats.xml_document",
+    "results.reader",
+    "results.recording_file",
+}
+"""Modules that may read JSON or XML by hand; all others have a shape for it (formats.answers)."""
+
+
+def test_nobody_reads_what_a_host_answers_without_a_shape() -> None:
+    readers = {name for name, path in modules(PACKAGE).items() if BY_HAND.search(path.read_text())}
+    assert readers <= READERS, f"use migrate.formats.answers: {readers - READERS}"

@@ -149,9 +149,7 @@ def test_its_file_is_closed_to_others_also_one_that_was_open_to_them(tmp_path: P
     os.umask(before)
 
 
-def test_a_link_a_pipe_and_somebody_elses_file_are_no_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_and_a_pipe_are_no_locks(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     (tmp_path / "link").symlink_to(victim)
     with pytest.raises(HostError, match="symbolic link"):
@@ -160,14 +158,41 @@ def test_a_link_a_pipe_and_somebody_elses_file_are_no_locks(
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(HostError, match="no file"):
         acquire(tmp_path / "pipe", soon(), "try")
+
+
+@pytest.mark.usefixtures("root")
+def test_somebody_elses_file_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "lock").touch()
     with (
-        as_somebody_elses(folder / "lock", monkeypatch, folder_too=False),
-        pytest.raises(HostError, match="could hold it for ever"),
+        as_somebody_elses(folder / "lock", monkeypatch),
+        pytest.raises(HostError, match=r"belongs to .*, and its folder to"),
     ):
         acquire(folder / "lock", soon(), "try")
+
+
+@pytest.mark.usefixtures("root")
+def test_root_in_a_users_folder_shares_its_locks_and_touches_no_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second name of a file of root's, put there by the folder's owner, is left as it is."""
+    precious = tmp_path / "precious"
+    precious.write_text("of root")
+    precious.chmod(0o644)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with as_somebody_elses(folder, monkeypatch):
+        with file_lock(folder / "lock", soon(), "write", note="for a test"):
+            assert (folder / "lock").stat().st_uid == folder.stat().st_uid
+        (folder / "planted").hardlink_to(precious)
+        with (
+            pytest.raises(HostError, match="belongs to root, and its folder to"),
+            file_lock(folder / "planted", soon(), "write", note="for a test"),
+        ):
+            pytest.fail("it was locked")
+    assert (precious.read_text(), mode_of(precious)) == ("of root", 0o644)
+    assert precious.stat().st_uid == 0
 
 
 def test_one_whose_file_was_removed_keeps_nobody_else_out_of_the_new_one(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from migrate.images.initramfs import ensure_image
 from migrate.lab import capabilities, trace_points
 from migrate.lab.api import Host, Lab
 from migrate.lab.config import cache_folder
-from migrate.lab.kvm_boot import BOOT_S
 from migrate.model import HostFacts, MachineFacts
 from migrate.recorder.machines import LOOK_S, facts_of
 from migrate.recorder.question_trial import observers_of
@@ -33,7 +32,7 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
                 image,
                 (*INSPECTIONS, trace_points.INSPECTION),
                 fresh=fresh,
-                seconds=BOOT_S * lab.patience,
+                patience=lab.patience,
             )
         known = {
             "machine": _machine(host, lab.patience),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from migrate.backends.registry import LEFTOVERS
 from migrate.clock import Deadline
 from migrate.drivers.together import each
+from migrate.formats.answers import MalformedError, quote
 from migrate.guest.domain_xml import MONITOR
 from migrate.guest.identity import marked
 from migrate.lab.api import Host
@@ -48,5 +49,8 @@ def listed(
         for number, script in enumerate(scripts.values())
     ]
     said = host.run(["sh", "-c", "\n".join(lines)], deadline).out
-    parts = (line.partition(" ") for line in said.splitlines())
-    return tuple((names[int(number)], item) for number, _, item in parts)
+    known = {str(number): name for number, name in enumerate(names)}
+    parts = [line.partition(" ") for line in said.splitlines()]
+    if odd := [number for number, _, _ in parts if number not in known]:
+        raise MalformedError("look for leftovers", host=host.name, said=f"it says {quote(odd[0])}")
+    return tuple((known[number], item) for number, _, item in parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from migrate.cleanup.leftovers import listed
 from migrate.clock import Deadline
 from migrate.drivers.libvirt import Hypervisor
 from migrate.errors import CleanupError, HostError, LabError
+from migrate.formats.network_tools import LINKS
 from migrate.guest.identity import Identity, recorded
 from migrate.guest.lifecycle import end_guest
 from migrate.lab.api import Host, Lab
@@ -124,12 +124,10 @@ def _end_guest(host: Host, hypervisor: Hypervisor, identity: Identity, _deadline
 
 def _taps(host: Host, deadline: Deadline) -> Iterator[Leftover]:
     """Of guests of ours, without a process that holds them."""
-    said = host.run(["ip", "-json", "link", "show", "type", "tun"], deadline, check=False).out
-    down = {
-        link["ifname"]
-        for link in json.loads(said or "[]")
-        if link and "LOWER_UP" not in link["flags"]
-    }
+    words = ["ip", "-json", "link", "show", "type", "tun"]
+    said = host.run(words, deadline, check=False).out
+    links = LINKS.parse(said or "[]", " ".join(words), host=host.name)
+    down = {link.ifname for link in links if "LOWER_UP" not in link.flags}
     for identity in recorded(host, deadline):
         if (name := identity.tap) in down:
             yield Leftover(f"tap {name}", partial(host.run, ["ip", "link", "del", "dev", name]))

@@ -49,7 +49,8 @@ def print_run(record: RunRecord, *, as_json: bool) -> None:
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(table_text.rich(made))
+        console = Console()
+        console.print(table_text.rich(made, console.width))
     else:
         click.echo(table_text.plain(made), nl=False)
     for attempt in attempts:

@@ -210,6 +210,8 @@ class Hypervisor:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
             raise HostError(f"look for domain {what}", host=self.host, said=str(error)) from error
+        except UnicodeError as error:  # a name that is no UTF-8
+            raise HostError(f"look for domain {what}", host=self.host, said=str(error)) from error
 
     def domains(self) -> tuple[Domain, ...]:
         """All domains of this host, running or not, whoever's they are."""

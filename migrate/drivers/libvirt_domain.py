@@ -81,6 +81,10 @@ class Domain:
             raise HostError(
                 "read the domain's metadata", host=self.host, said=str(error)
             ) from error
+        except UnicodeError as error:
+            raise HostError(
+                "read the domain's metadata", host=self.host, said=str(error)
+            ) from error
 
     def xml(self, *, migratable: bool = False) -> str:
         """The live XML; ``migratable``: as the other side of a migration wants it."""

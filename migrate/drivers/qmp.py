@@ -9,6 +9,7 @@ Source: QEMU docs/interop/qmp-spec; https://qemu.readthedocs.io/projects/python-
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, Runstate
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.formats.answers import Part, Shape, Unsigned, plain
+
+LOGGER = logging.getLogger(__name__)
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())  # else it writes to the terminal
 
 _Value = TypeVar("_Value")
 SHOWN = 500
@@ -177,14 +181,24 @@ def monitor(place: Path | socket.socket, host: str, deadline: Deadline) -> Itera
     address = str(place) if isinstance(place, Path) else place
     client = QMPClient(host)
     with asyncio.Runner() as runner:
-        _run(runner, "connect to QEMU's monitor", host, lambda: client.connect(address), deadline)
+        # What breaks a connection is told to whoever asks; the library tells it once more.
+        runner.get_loop().set_exception_handler(_note)
+        tried = "connect to QEMU's monitor"
         try:
+            _run(runner, tried, host, lambda: client.connect(address), deadline)
             yield Monitor(client, runner, host)
         except BaseException:
             with suppress(HostError):  # what the block says of it tells more
                 _leave(client, runner, host)
             raise
-        _leave(client, runner, host)
+        else:
+            _leave(client, runner, host)
+        finally:
+            runner.run(asyncio.sleep(0))  # a connection that broke is closed in the next turn
+
+
+def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    LOGGER.debug("%s: %s", context.get("message"), context.get("exception"))
 
 
 def _leave(client: QMPClient, runner: asyncio.Runner, host: str) -> None:

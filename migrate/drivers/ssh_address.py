@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from paramiko.hostkeys import InvalidHostKey
 
 from migrate.errors import HostError
+from migrate.formats.answers import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ def resolve(target: str, host: str) -> Address:
     HostError for a host whose key is not known: by whom it is to be accepted.
     """
     user, _, alias = target.rpartition("@")
-    options = _config().lookup(alias)
-    name, port = options.get("hostname", alias), int(options.get("port", 22))
+    options = _config(host).lookup(alias)
+    name = options.get("hostname", alias)
+    port = whole_number(str(options.get("port", 22)), f"read the port of {target}", host=host)
     user = user or options.get("user") or getpass.getuser()
     called = options.get("hostkeyalias") or (name if port == 22 else f"[{name}]:{port}")
     files = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2").split()
-    keys = _known(called, [*files, "/etc/ssh/ssh_known_hosts"])
+    keys = _known(called, [*files, "/etc/ssh/ssh_known_hosts"], host)
     if not keys:
         raise HostError(
             f"connect to {name} port {port}",
@@ -83,20 +86,31 @@ def resolve(target: str, host: str) -> Address:
     )
 
 
-def _config() -> paramiko.SSHConfig:
+def _config(host: str) -> paramiko.SSHConfig:
     """The user's first: of each option the first value counts."""
     texts = []
     for path in (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")):
         with suppress(FileNotFoundError):
-            texts.append(path.read_text())
-    return paramiko.SSHConfig.from_text("\n".join(texts))
+            texts.append(path.read_text(errors="replace"))
+    with _readable("~/.ssh/config", host):
+        return paramiko.SSHConfig.from_text("\n".join(texts))
 
 
-def _known(called: str, files: Sequence[str]) -> tuple[str, ...]:
+@contextmanager
+def _readable(file: str, host: str) -> Iterator[None]:
+    """What paramiko makes of a file that is none of its kind is an error with the file's name."""
+    try:
+        yield
+    except (ValueError, OSError, paramiko.SSHException, InvalidHostKey) as error:
+        said = str(error) or type(error).__name__
+        raise HostError(f"read {file}", host=host, said=said, remedy="mend that file") from error
+
+
+def _known(called: str, files: Sequence[str], host: str) -> tuple[str, ...]:
     keys: dict[str, None] = {}
     for file in files:
         known = paramiko.HostKeys()
-        with suppress(FileNotFoundError):
+        with _readable(file, host), suppress(FileNotFoundError):
             known.load(str(Path(file).expanduser()))
         for kind, key in (known.lookup(called) or {}).items():
             keys[f"{kind} {key.get_base64()}"] = None

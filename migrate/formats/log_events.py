@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from migrate.clock import Offset
+from migrate.formats.log_lines import whole_lines
 from migrate.model import Event
 
 CHECKPOINT, SAVED, LOADED = "downtime-checkpoint", "downtime-save", "downtime-load"
@@ -25,6 +26,8 @@ TRACED = (CHECKPOINT, SAVED, LOADED)
 _TRACE_POINT = re.compile(r"\bvmstate_downtime_(checkpoint|save|load) (.*)$")
 _UNIX = re.compile(r"\d+@(\d{1,10})\.(\d{6}):$")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?(Z|[+-]\d\d(?::?\d\d)?) ")
+_LAST_S = 1 << 33
+"""Of the year 2242: a later stamp is none."""
 _LONGEST = 1000
 """Characters before a trace point that are looked at: a guest's, a program's, a thread's name."""
 _CHECKPOINT = re.compile(r"([\w-]+)\s*")
@@ -37,7 +40,7 @@ _OVS = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z\|[^|]*\|[^|]*\|[
 _VHOST = r"VHOST_CONFIG: (?:\(\S+\) )?"
 """DPDK 21.11 does not name the socket."""
 _MESSAGE = re.compile(rf"{_VHOST}(?:read message (VHOST_USER_\w+)|(vring base .*))$")
-_QUEUE = re.compile(r"State of queue (\d+) .* changed to '(\w+)'")
+_QUEUE = re.compile(r"State of queue ([0-9]{1,5}) .{1,400}changed to '(\w{1,40})'")
 _UP = re.compile(rf"{_VHOST}virtio is now ready for processing")
 
 
@@ -72,7 +75,7 @@ def unreadable_trace_point(log: str) -> str:
 
 def _trace_points(log: str) -> Iterator[tuple[str, str, str]]:
     """Kind, what stands before it, and arguments; of whole lines: the last may be cut short."""
-    for line in log.split("\n")[:-1]:
+    for line in whole_lines(log):
         if match := _TRACE_POINT.search(line):
             yield match[1], line[: match.start()], match[2]
 
@@ -82,7 +85,7 @@ def _when_ns(prefix: str) -> int | None:
     none."""
     near = prefix[-_LONGEST:]
     if unix := _UNIX.search(near[-40:]):
-        return int(unix[1]) * 10**9 + int(unix[2]) * 1000
+        return int(unix[1]) * 10**9 + int(unix[2]) * 1000 if int(unix[1]) < _LAST_S else None
     if not (stamps := _ISO.findall(near)):
         return None
     return _iso_ns(*stamps[-1])
@@ -94,7 +97,7 @@ def _iso_ns(day: str, fraction: str, zone: str) -> int | None:
         whole = int(datetime.fromisoformat(f"{day}{zone}").timestamp())
     except (ValueError, OverflowError):  # the 31st of February, the year 0
         return None
-    return whole * 10**9 + int(fraction.ljust(9, "0"))
+    return whole * 10**9 + int(fraction.ljust(9, "0")) if 0 <= whole < _LAST_S else None
 
 
 def _arguments(kind: str, text: str) -> dict[str, str] | None:
@@ -108,7 +111,7 @@ def _arguments(kind: str, text: str) -> dict[str, str] | None:
 
 def parse_ovs_log(log: str, host: str, wall: Offset) -> Iterator[Event]:
     """Messages of vhost-user, ring states and the port's readiness in the log of OVS-DPDK."""
-    for line in log.split("\n")[:-1]:
+    for line in whole_lines(log):
         if (match := _OVS.match(line)) is None:
             continue
         stamp_ns = _iso_ns(match[1], match[2], "Z")

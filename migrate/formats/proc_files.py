@@ -1,6 +1,7 @@
 """Linux' own account of a machine: files of /proc, /sys and of cgroups, as text.
 
-Whatever is cut short, of another kernel, or nonsense is None: not there. Sources: proc(5),
+Whatever is cut short, of another kernel, or nonsense is None: not there; a number of more than 18
+digits is none of the kernel's. Sources: proc(5),
 ``Documentation/accounting/psi.rst``, ``Documentation/admin-guide/cgroup-v2.rst`` (``cpu.stat``) and
 ``Documentation/scheduler/sched-bwc.rst`` (the same of cgroup v1).
 """
@@ -15,6 +16,10 @@ TICKS_S = 100
 """USER_HZ, the unit of CPU times in /proc: 100 on all that Linux calls its x86 and ARM."""
 PAGE_MIB = 4096 / 2**20
 CGROUPS = "/sys/fs/cgroup"
+LONGEST = 4096
+"""Characters of a path (PATH_MAX)."""
+DEEPEST = 32
+"""Of cgroups inside of one another, and of hierarchies, that are looked at."""
 
 
 class CpuTimes(NamedTuple):
@@ -37,7 +42,7 @@ class ProcessTime(NamedTuple):
 
 def cpu_times(stat: str) -> CpuTimes | None:
     """Of ``/proc/stat``."""
-    found = re.match(r"cpu +((?:\d+ ?){8,})", stat)
+    found = re.match(r"cpu +((?:[0-9]{1,18} ){7}[0-9]{1,18})\b", stat)
     if found is None:
         return None
     ticks = [int(number) for number in found[1].split()]
@@ -46,25 +51,25 @@ def cpu_times(stat: str) -> CpuTimes | None:
 
 def runnable(loadavg: str) -> int | None:
     """Threads that run or wait for a CPU, of ``/proc/loadavg``."""
-    found = re.match(r"\S+ \S+ \S+ (\d+)/\d+", loadavg)
+    found = re.match(r"\S+ \S+ \S+ ([0-9]{1,18})/[0-9]", loadavg)
     return int(found[1]) if found else None
 
 
 def stalled_s(pressure: str) -> float | None:
     """How long at least one thread waited, of a file of ``/proc/pressure``."""
-    found = re.search(r"^some .*total=(\d+)", pressure, re.M)
+    found = re.search(r"^some .*total=([0-9]{1,18})$", pressure, re.M)
     return int(found[1]) / 1e6 if found else None
 
 
 def swapped_mib(vmstat: str) -> float | None:
     """In and out since the boot, of ``/proc/vmstat``."""
-    pages = [int(number) for number in re.findall(r"^pswp(?:in|out) (\d+)$", vmstat, re.M)]
+    pages = [int(number) for number in re.findall(r"^pswp(?:in|out) ([0-9]{1,18})$", vmstat, re.M)]
     return sum(pages) * PAGE_MIB if pages else None
 
 
 def throttled_s(cpu_stat: str) -> float | None:
     """Of a cgroup's ``cpu.stat``, of either version."""
-    found = re.search(r"^throttled_(usec|time) (\d+)$", cpu_stat, re.M)
+    found = re.search(r"^throttled_(usec|time) ([0-9]{1,18})$", cpu_stat, re.M)
     if found is None:
         return None
     return int(found[2]) / (1e6 if found[1] == "usec" else 1e9)
@@ -74,7 +79,7 @@ def cgroup_files(cgroup: str) -> tuple[str, ...]:
     """``cpu.stat`` of a process's cgroup and of all above it, by its ``/proc/PID/cgroup``."""
     return tuple(
         f"{top}{part}/cpu.stat"
-        for line in cgroup.splitlines()
+        for line in cgroup.splitlines()[:DEEPEST]
         for top, path in _cgroup_paths(line)
         for part in _ways_down(path)
     )
@@ -85,6 +90,8 @@ def _cgroup_paths(line: str) -> Iterator[tuple[str, str]]:
     controllers, colon, path = rest.partition(":")
     if not colon or not path.startswith("/") or ".." in path or " " in path:
         return
+    if len(path) > LONGEST:
+        return
     if not controllers:
         yield CGROUPS, path
     elif "cpu" in controllers.split(","):
@@ -93,14 +100,14 @@ def _cgroup_paths(line: str) -> Iterator[tuple[str, str]]:
 
 def _ways_down(path: str) -> Iterator[str]:
     """The root, ``/a`` and ``/a/b`` of ``/a/b``: whichever has the quota throttles."""
-    parts = [part for part in path.split("/") if part]
+    parts = [part for part in path.split("/") if part][:DEEPEST]
     for number in range(len(parts) + 1):
         yield "".join(f"/{part}" for part in parts[:number])
 
 
 def process_time(stat: str) -> ProcessTime | None:
     """Of ``/proc/PID/stat``; a process's name may have any letters, parentheses too."""
-    found = re.match(r"(\d+) \((.*)\) \S (\d+) ((?:-?\d+ ){13})", stat, re.S)
+    found = re.match(r"([0-9]{1,9}) \((.*)\) \S ([0-9]{1,9}) ((?:-?[0-9]{1,18} ){13})", stat, re.S)
     if found is None:
         return None
     utime, stime, cutime, cstime = (int(ticks) for ticks in found[4].split()[9:13])
@@ -123,11 +130,11 @@ def count_cpus(online: str) -> int | None:
     """Of ``/sys/devices/system/cpu/online``: ``0-3,6`` are 5."""
     count = 0
     for part in online.strip().split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
         if found is None:
             return None
-        count += int(found[2] or found[1]) - int(found[1]) + 1
-    return count
+        count += max(0, int(found[2] or found[1]) - int(found[1]) + 1)
+    return count or None
 
 
 def cpu_field(cpuinfo: str, name: str) -> str:
@@ -138,5 +145,5 @@ def cpu_field(cpuinfo: str, name: str) -> str:
 
 def memory_mib(meminfo: str) -> int | None:
     """All of it, of ``/proc/meminfo``."""
-    found = re.search(r"^MemTotal: +(\d+) kB", meminfo, re.M)
+    found = re.search(r"^MemTotal: +([0-9]{1,18}) kB", meminfo, re.M)
     return int(found[1]) // 1024 if found else None

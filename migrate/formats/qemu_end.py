@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+from migrate.formats.log_lines import cut
 from migrate.model import QemuEnd
 
 BY_ITSELF = ("crashed", "failed", "unknown")
@@ -36,7 +37,7 @@ _NOISE = re.compile(
 
 def qemu_end(log: str, host: str) -> QemuEnd | None:
     """The end of the last QEMU in ``log``; None: it goes on, or it ended as it was asked to."""
-    lines = _last_run(log.splitlines())
+    lines = _last_run([cut(line) for line in log.splitlines()])
     number = next((n for n, line in enumerate(lines) if _DOWN.match(line)), None)
     down = _DOWN.match(lines[number]) if number is not None else None
     if number is None or down is None or down[2] not in BY_ITSELF:

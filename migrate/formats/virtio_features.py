@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from migrate.errors import HostError
+from migrate.formats.answers import quote
+
 NAMES: Mapping[int, str] = {
     0: "csum",
     1: "guest_csum",
@@ -75,6 +78,9 @@ NUMBERS: Mapping[str, int] = {
     "iommu_platform": 33,
 }
 
+_MOST = 128
+"""Feature bits that there are room for (virtio 1.3, 2.2; linux VIRTIO_FEATURES_BITS)."""
+_BIT = re.compile(r"bit ([0-9]|[1-9][0-9]|1[01][0-9]|12[0-7])")
 SHADOWABLE = frozenset(
     (
         *("csum", "guest_csum", "ctrl_guest_offloads", "mtu", "mac", "guest_tso4", "guest_tso6"),
@@ -101,10 +107,27 @@ def features_of_driver(bits: str) -> tuple[str, ...]:
     return feature_names(int(bits[::-1] or "0", 2))
 
 
-def feature_mask(features: Iterable[str]) -> int:
-    """The mask of features by their names, as :func:`canonical_name` gives them."""
-    numbers = (NUMBERS[name] if name in NUMBERS else int(name.split()[-1]) for name in features)
-    return sum(1 << number for number in set(numbers))
+def feature_number(name: str) -> int | None:
+    """The number of a feature by its name, as :func:`canonical_name` gives it; None: a tool that is
+    newer than this list has a name for it."""
+    if (bit := _BIT.fullmatch(name)) is not None:
+        return int(bit[1])
+    return NUMBERS.get(name)
+
+
+def feature_mask(features: Iterable[str], *, host: str = "") -> int:
+    """The mask of features by their names. HostError for one whose number is not known."""
+    mask = 0
+    for name in features:
+        if (number := feature_number(name)) is None:
+            raise HostError(
+                "choose features of a device",
+                host=host,
+                said=f"the feature {quote(name)} is not known here, so which bit it is neither",
+                remedy="leave features_off out, or use a newer version of this program",
+            )
+        mask |= 1 << number
+    return mask
 
 
 def canonical_name(feature: str | int) -> str:
@@ -117,12 +140,17 @@ def canonical_name(feature: str | int) -> str:
 
 def not_shadowable(features: Iterable[str]) -> tuple[str, ...]:
     """Those of a device's features for which QEMU 10 refuses shadow virtqueues."""
-    return tuple(sorted(set(features) - SHADOWABLE, key=lambda name: feature_mask([name])))
+
+    def place(name: str) -> tuple[int, str]:
+        number = feature_number(name)
+        return (_MOST if number is None else number), name
+
+    return tuple(sorted(set(features) - SHADOWABLE, key=place))
 
 
 # --- a refusal, and what would lift it ----------------------------------------------------------
 
-_HEX = r"0x([0-9a-fA-F]+)"
+_HEX = r"0x([0-9a-fA-F]{1,32})\b"
 _NOT_SHADOWED = re.compile(rf"vdpa svq does not work with features {_HEX}")
 _RINGS = re.compile(rf"SVQ Invalid device feature flags, offer: {_HEX}, ok: {_HEX}")
 _LOADED = re.compile(rf"Features {_HEX} unsupported\. Allowed features: {_HEX}")

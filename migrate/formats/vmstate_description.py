@@ -85,9 +85,9 @@ def described_number(state: Description, key: str, default: int | None = None) -
 
 
 def described_word(state: Description, key: str) -> str:
-    """A word of a description; empty: it is none."""
+    """A word of a description, as text that can be kept; empty: it is none."""
     word = state.get(key, "")
-    return word if isinstance(word, str) else ""
+    return word.encode(errors="replace").decode() if isinstance(word, str) else ""
 
 
 def bad_description(key: str, state: Description) -> MeasurementError:

@@ -77,6 +77,10 @@ class Inspection:
     """Of the programs that it found."""
 
 
+LOOK_S = 20.0
+"""For all that is looked at on a host, in one script."""
+
+
 def gather(
     host: Host,
     hypervisor: Hypervisor,
@@ -85,16 +89,17 @@ def gather(
     inspections: Sequence[Inspection] = (),
     *,
     fresh: bool = False,
-    seconds: float = BOOT_S,
+    patience: float = 1.0,
 ) -> HostFacts:
     """Look at a host, with ``inspections`` beside our own; ``fresh``: try KVM again, whatever was
-    found last time, for ``seconds``.
+    found last time; ``patience``: how many times longer than usual the host may take.
 
     Without an image KVM is not tried, and not counted. Raises :class:`HostError` where the host
     can't be asked.
     """
     every = (HOST, *inspections)
-    said = parse(host.run(["sh", "-c", script_of(every)], Deadline.after(20)).out)
+    said = parse(host.run(["sh", "-c", script_of(every)], Deadline.after(LOOK_S * patience)).out)
+    said["guest-link"] = host.resources.guest_links
     look = Look(said)
     versions = {"kernel": look.first("kernel"), **hypervisor.versions()}
     for inspection in every:
@@ -102,7 +107,7 @@ def gather(
     tried = None
     if image is not None and "kvm" in look.all("device"):
         key = (host.root, versions["kernel"], versions["qemu"], look.first("cpu"))
-        tried = boot_once(host, cache, key, image, fresh=fresh, seconds=seconds)
+        tried = boot_once(host, cache, key, image, fresh=fresh, seconds=BOOT_S * patience)
     look = Look(said, tried, versions)
     return HostFacts(
         host=host.name,
@@ -193,6 +198,22 @@ def _userfaultfd(look: Look) -> Yes | No:
     return Yes("post-copy is possible")
 
 
+def _guest_network(look: Look) -> Yes | No:
+    """A host with an address where guests are is reached by them, and by whoever else is there."""
+    if not look.all("address"):
+        return No("the host's addresses are not known", "apt-get install iproute2")
+    links = look.all("guest-link")
+    found = [text.split() for text in look.all("address")]
+    reached = [f"{link} has {address}" for link, address in found if link in links]
+    if reached:
+        return No(
+            f"guests reach the host itself: {', '.join(reached)}",
+            "take the addresses off, and IPv6 (sysctl net.ipv6.conf.LINK.disable_ipv6=1), or name "
+            "a bridge that has none; `migrate-lab doctor --reach` says what answers",
+        )
+    return Yes(f"the host has no address on {', '.join(links)}")
+
+
 WITHOUT_VHOST = "`modprobe vhost_net`; without it QEMU moves the packets"
 
 HOST = Inspection(
@@ -201,11 +222,15 @@ for device in kvm vhost-net net/tun userfaultfd; do
     [ ! -c "/dev/$device" ] || say device "$device"
 done
 text userfaultfd /proc/sys/vm/unprivileged_userfaultfd
+ip -o addr show 2>/dev/null | while read -r _ link _ address _; do
+    say address "$link ${address%/*}"
+done
 """,
     capabilities={
         "kvm": _kvm,
         "vhost-net": _device("vhost-net", WITHOUT_VHOST),
         "tun": _device("net/tun", "`modprobe tun`"),
         "userfaultfd": _userfaultfd,
+        "guest-network": _guest_network,
     },
 )

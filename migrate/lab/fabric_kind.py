@@ -18,6 +18,7 @@ from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import CleanupError, HostError, LabError
 from migrate.files import make_private, replace_file
+from migrate.formats.answers import whole_number
 from migrate.lab import state
 from migrate.lab.config import LabConfig, cache_folder, state_folder
 from migrate.lab.fabric import FabricLab
@@ -195,5 +196,5 @@ def _remove_namespace(namespace: str, deadline: Deadline) -> None:
     if not Path("/run/netns", namespace).exists():
         return
     for pid in run(["ip", "netns", "pids", namespace], deadline).out.split():
-        ProcessId.of(int(pid)).end(deadline)
+        ProcessId.of(whole_number(pid, "ip netns pids")).end(deadline)
     run(["ip", "netns", "del", namespace], deadline)

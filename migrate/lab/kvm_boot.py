@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from migrate.clock import Deadline, now_ns
 from migrate.files import as_host_error, make_private, replace_file
+from migrate.formats.proc_files import cpu_field
 from migrate.model import Value
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 INIT_REACHED = "migrate-lab: init reached"
 """What the guest image's first process says on the console."""
+SAID = 500
+"""Characters of a line that are told."""
 BOOT_S = 15.0
 """A kernel that KVM can run is at its init in about one second."""
 
@@ -89,15 +91,14 @@ def boot(host: Runs, image: KernelImage, seconds: float = BOOT_S) -> KvmBoot:
     return KvmBoot(
         reached=reached,
         seconds=round(took, 1),
-        said=((complaints or console if gave_up else console) or [""])[-1],
+        said=((complaints or console if gave_up else console) or [""])[-1][:SAID],
         gave_up=gave_up,
     )
 
 
 def processor() -> str:
     """The name of this machine's processor."""
-    match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return match[1] if match else ""
+    return cpu_field(Path("/proc/cpuinfo").read_text(errors="replace"), "model name")
 
 
 def boot_once(
@@ -114,7 +115,7 @@ def boot_once(
     kept = cache / "facts" / f"kvm-{digest}.json"
     if not fresh and kept.exists():
         try:
-            return KvmBoot.model_validate_json(kept.read_text())
+            return KvmBoot.model_validate_json(kept.read_bytes())
         except ValidationError:  # of another version: found out anew, and written over
             pass
     result = boot(host, image, seconds)

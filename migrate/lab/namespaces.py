@@ -19,8 +19,9 @@ from pathlib import Path
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
-from migrate.drivers.shell import Completed, piped, run, tail
+from migrate.drivers.shell import MOST_BYTES, Completed, piped, run, tail
 from migrate.errors import HostError
+from migrate.formats.answers import whole_number
 from migrate.images.cache import build_once
 from migrate.lab.api import Power
 from migrate.lab.config import cache_folder, shared_folder
@@ -93,9 +94,10 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
         ) as starting,
     ):
         words = starting.stdout.readline().split() if starting.stdout else []
-    if words[:1] != ["ready"]:
+    if len(words) != 2 or words[0] != "ready":
         raise HostError("start the host", host=host.name, said=tail(log))
-    return host.model_copy(update={"init": ProcessId.of(int(words[1]))})
+    init = whole_number(words[1], "start the host", host=host.name)
+    return host.model_copy(update={"init": ProcessId.of(init)})
 
 
 def _know_libvirts_user(host: HostRecord, upper: Path) -> None:
@@ -182,9 +184,14 @@ class NamespaceHost:
     def read(self, path: str, _deadline: Deadline) -> bytes:
         """What is in a file of the host."""
         try:
-            return self.file(path).read_bytes()
+            with self.file(path).open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
         except OSError as error:
             raise HostError(f"read {path}", host=self.name, said=str(error)) from error
+        if len(content) > MOST_BYTES:
+            said = f"it has more than {MOST_BYTES >> 20} MiB"
+            raise HostError(f"read {path}", host=self.name, said=said)
+        return content
 
     @contextmanager
     def small_files(self, _deadline: Deadline) -> Iterator[SmallFiles]:

@@ -9,8 +9,8 @@ an answer: also one of a port that is closed, for then the host's network stack 
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 import select
 import socket
 import struct
@@ -23,6 +23,7 @@ from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.formats import frames
 from migrate.formats.frames import Address, Answer, End
+from migrate.formats.network_tools import LINKS
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Lab, Programs, Runs
 from migrate.lab.config import cache_folder
@@ -131,19 +132,28 @@ def look_at(runs: Runs, name: str, deadline: Deadline, *, may_answer: bool = Fal
     """The links and the used ports of what programs can be run on."""
     links = tuple(links_of(runs, deadline))
     used = runs.run(["ss", "-H", "-l", "-n", "-t", "-u"], deadline, check=False)
-    ports = {line.split()[4].rpartition(":")[2] for line in used.out.splitlines()}
-    numbers = tuple(sorted(int(port) for port in ports if port.isdigit()))
-    return Station(name=name, links=links, ports=numbers, may_answer=may_answer)
+    return Station(name=name, links=links, ports=used_ports(used.out), may_answer=may_answer)
+
+
+def used_ports(said: str) -> tuple[int, ...]:
+    """The local ports in what ``ss -H -l -n`` prints."""
+    local = (line.split()[4:5] for line in said.splitlines())
+    ports = {port for ends in local for end in ends if (port := _port(end)) is not None}
+    return tuple(sorted(ports))
+
+
+def _port(end: str) -> int | None:
+    found = re.search(r":([0-9]{1,5})$", end)
+    return int(found[1]) if found and int(found[1]) < 1 << 16 else None
 
 
 def links_of(runs: Runs, deadline: Deadline) -> Iterator[LinkAddresses]:
     """Those of Ethernet, and the addresses of loopback, by none: of the host they are, too."""
-    said = runs.run(["ip", "-json", "addr"], deadline).out
-    for link in json.loads(said):
-        known = link.get("addr_info", ())
-        addresses = tuple(f"{entry['local']}/{entry['prefixlen']}" for entry in known)
-        if link.get("link_type") == "ether":
-            yield LinkAddresses(name=link["ifname"], mac=link["address"], addresses=addresses)
+    words = ["ip", "-json", "addr"]
+    for link in LINKS.parse(runs.run(words, deadline).out, " ".join(words)):
+        if link.link_type == "ether" and link.ifname and link.address:
+            addresses = tuple(known.text for known in link.addr_info if known.local)
+            yield LinkAddresses(name=link.ifname, mac=link.address, addresses=addresses)
 
 
 # --- what is asked --------------------------------------------------------------------------------

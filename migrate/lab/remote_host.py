@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,10 +12,17 @@ from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
 from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address
+from migrate.formats.answers import Count, Part, Shape
 from migrate.lab.api import Power
 from migrate.lab.resources import Resources
 from migrate.lab.small_files import RemoteFiles, SmallFiles
 
+
+class _Clock(Part):
+    real_ns: Count
+
+
+CLOCK = Shape(_Clock)
 CLOCK_ROUNDS = 24
 CLOCK_S = 10.0
 
@@ -107,8 +113,8 @@ class RemoteHost:
         with self._ssh.talking([self._reach.program], deadline) as lines:
 
             def read() -> int:
-                answer = json.loads(lines.ask('{"id": 1, "do": "clock"}', deadline))
-                return int(answer["real_ns"])
+                answer = lines.ask('{"id": 1, "do": "clock"}', deadline)
+                return CLOCK.parse(answer, "read the clock", host=self.name).real_ns
 
             return offset_of(f"{self.name}.wall", read, CLOCK_ROUNDS)
 

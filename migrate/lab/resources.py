@@ -44,6 +44,11 @@ class Resources(Value):
     """vDPA management devices, e.g. ``pci/0000:00:10.0``. A PCI device that is bound to a virtio
     driver is rebound to ``vp-vdpa`` while it is in use."""
 
+    @property
+    def guest_links(self) -> tuple[str, ...]:
+        """Those that guests' traffic goes by, on which the host should have no address."""
+        return tuple(link for link in (self.bridge, self.ovs_uplink, self.pf) if link)
+
     def summary(self) -> str:
         """All of it on one line."""
         ovs = f"OVS uplink {self.ovs_uplink}"

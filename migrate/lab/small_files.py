@@ -7,17 +7,20 @@ is started once, so that a look costs a round trip and no process.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from migrate.clock import Deadline
-from migrate.errors import HostError
+from migrate.formats.answers import MalformedError, Shape
 
 MOST_BYTES = 16384
 """Of a file: what is longer is cut off (``guest-images/probe/files.c``)."""
+
+
+TEXTS = Shape(dict[str, Any])
+"""By path, in base64, beside what every answer has (``guest-images/probe/files.c``)."""
 
 
 class SmallFiles(Protocol):
@@ -64,16 +67,16 @@ class RemoteFiles:
 
     def read(self, paths: Sequence[str], deadline: Deadline) -> Mapping[str, str]:
         """See SmallFiles."""
-        answer = self.probe.ask(" ".join(paths), deadline)
+        tried = "read small files"
+        said = TEXTS.parse(self.probe.ask(" ".join(paths), deadline), tried, host=self.host)
+        texts = {path: said[path] for path in paths if path in said}
         try:
-            said = dict(json.loads(answer))
-            texts = {path: said[path] for path in paths if path in said}
             return {path: _decoded(text) for path, text in texts.items()}
-        except (ValueError, TypeError) as error:
-            raise HostError(
-                "read small files", host=self.host, said=f"the probe answered {answer[:200]!r}"
-            ) from error
+        except ValueError as error:
+            raise MalformedError(tried, host=self.host, said=f"no base64: {error}") from error
 
 
-def _decoded(text: str) -> str:
-    return base64.b64decode(text, validate=True).decode(errors="replace")
+def _decoded(text: object) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r:.40} is no text")  # noqa: TRY004  as of text that is no base64
+    return base64.b64decode(text, validate=True)[:MOST_BYTES].decode(errors="replace")

@@ -24,6 +24,7 @@ from pydantic import (
 from migrate.clock import Deadline
 from migrate.errors import HostError
 from migrate.files import as_host_error, make_private, replace_file
+from migrate.formats.answers import whole_number
 from migrate.input_file import read_bounded
 from migrate.lab.config import LabConfig, Name
 from migrate.lab.kinds import parse_config
@@ -70,11 +71,11 @@ def wait_gone(descriptor: int, deadline: Deadline, pid: int) -> None:
 
 def _started(pid: int) -> str | None:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return None if len(fields) < 20 or fields[0] in "ZX" else fields[19]
 
 
 JOURNAL = "lab.json"
@@ -277,6 +278,10 @@ def _ledger(state: Path) -> Iterator[dict[str, int]]:
             _write_huge_pages(path, ledger)
 
 
+def _huge_pages() -> int:
+    return whole_number(HUGE_PAGES.read_text(), f"read {HUGE_PAGES}")
+
+
 def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
     """Have ``count`` more pages of 2 MiB; returns how many there are for this lab: all or none.
 
@@ -286,12 +291,12 @@ def borrow_huge_pages(state: Path, lab: str, count: int) -> int:
     if not count or not HUGE_PAGES.exists():
         return 0
     with _ledger(state) as ledger:
-        before = int(HUGE_PAGES.read_text())
+        before = _huge_pages()
         ledger.setdefault("base", before)
         ledger[lab] = count
         _write_huge_pages(state / "huge-pages.json", ledger)
         HUGE_PAGES.write_text(str(before + count))
-        if int(HUGE_PAGES.read_text()) >= before + count:
+        if _huge_pages() >= before + count:
             return count
         HUGE_PAGES.write_text(str(before))
         del ledger[lab]
@@ -303,7 +308,7 @@ def give_back_huge_pages(state: Path, lab: str) -> None:
     with _ledger(state) as ledger:
         count = ledger.pop(lab, 0)
         if count:
-            now = int(HUGE_PAGES.read_text())
+            now = _huge_pages()
             others = sum(pages for name, pages in ledger.items() if name != "base")
             floor = ledger["base"] + others
             # Noted but never taken (killed in between): then there is nothing above the floor.

@@ -173,6 +173,8 @@ def _counted(written: Callable[[], int] | None, measured: Callable[[], DirtyRate
     except GuestError as error:
         reason = f"the guest did not tell what it wrote: {error.said}"
         return measured().model_copy(update={"reason": reason})
+    if pages < 0:
+        return rate.model_copy(update={"reason": f"the guest wrote {pages} pages by its own count"})
     if rate.mib_s is None:  # it was refused at once: that is no time to write in
         return rate
     return rate.model_copy(update={"written_mib_s": round(pages * PAGE_MIB / seconds, 3)})

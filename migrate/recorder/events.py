@@ -7,6 +7,7 @@ is over. libvirt's own events carry no stamp: they are placed when they arrive."
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,6 +17,9 @@ from migrate.drivers.libvirt import Hypervisor
 from migrate.lab.api import Host
 from migrate.model import ClockReading, Event
 from migrate.recorder.clocks import reading
+
+MOST_EVENTS = 50_000
+"""Of one host in an attempt; a move has some hundred."""
 
 
 class Listener:
@@ -29,12 +33,23 @@ class Listener:
         self.walls: dict[str, Offset] = {}
         """By host: how its QEMU's stamps are laid on the axis."""
         self.first_readings: list[ClockReading] = []
+        self._told: Counter[str] = Counter()
+        """How many events each host told."""
 
     def add(self, event: Event) -> None:
         """Put an event on the axis; called from libvirt's thread or the controller's."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
+
+    def hear(self, event: Event) -> None:
+        """Put an event on the axis that a host told; of one that floods, no more than
+        :data:`MOST_EVENTS`."""
+        with self._changed:
+            self._told[event.host] += 1
+            if self._told[event.host] > MOST_EVENTS:
+                return
+        self.add(event)
 
     def events(self) -> tuple[Event, ...]:
         """All so far, in time order."""
@@ -79,10 +94,18 @@ class Listener:
         broken = [host for host in hosts if not self._connections[host.name].answers()]
         for host in broken:
             self.subscribe(host, self._undo.enter_context(host.connect()))
-        return tuple(
+        lost = tuple(
             f"the connection to libvirt on {host.name} broke: what happened there after that was "
             "not heard"
             for host in broken
+        )
+        return (*lost, *self._not_kept())
+
+    def _not_kept(self) -> tuple[str, ...]:
+        return tuple(
+            f"{host} told {told} events: no more than the first {MOST_EVENTS} are kept"
+            for host, told in self._told.items()
+            if told > MOST_EVENTS
         )
 
     def close(self) -> None:
@@ -106,7 +129,7 @@ def _qemu_to(
     listener: Listener, host: str, to_axis: Callable[[int], int], error_ns: int
 ) -> Callable[[str, int | None, dict[str, Any]], None]:
     def add(name: str, stamp_ns: int | None, data: dict[str, Any]) -> None:
-        listener.add(
+        listener.hear(
             Event(
                 # One without a stamp is laid where it came, and when it happened is not known.
                 at_ns=now_ns() if stamp_ns is None else to_axis(stamp_ns),
@@ -125,6 +148,6 @@ def _qemu_to(
 
 def _libvirt_to(listener: Listener, host: str) -> Callable[[str, dict[str, Any]], None]:
     def add(name: str, data: dict[str, Any]) -> None:
-        listener.add(Event(at_ns=now_ns(), source="libvirt", host=host, name=name, data=data))
+        listener.hear(Event(at_ns=now_ns(), source="libvirt", host=host, name=name, data=data))
 
     return add

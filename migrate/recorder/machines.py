@@ -8,6 +8,7 @@ starts a process. What a machine does not have is said once, and stays None.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -94,7 +95,7 @@ class Census:
     def of(cls, said: str) -> Census:
         """What :data:`CENSUS` printed."""
         stats, _, counts = said.rpartition("\n\n")
-        numbers = [int(line) for line in counts.splitlines() if line.isdecimal()]
+        numbers = [int(n) for n in counts.splitlines() if re.fullmatch("[0-9]{1,18}", n)]
         return cls(proc_files.processes(stats), sum(numbers) if numbers else None)
 
     def used_since(self, earlier: Census, roots: frozenset[int]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -66,7 +67,7 @@ class Programs:
     def pids(self) -> frozenset[int]:
         """Of those that were seen, as the place numbers them."""
         named = (path.split("/")[2] for path in self.stats.values())
-        return frozenset((*self._pids.values(), *(int(n) for n in named if n.isdecimal())))
+        return frozenset((*self._pids.values(), *(int(n) for n in named if _is_pid(n))))
 
     def _known(self) -> Iterable[str]:
         return (
@@ -78,7 +79,7 @@ class Programs:
     def _fresh(self, texts: Mapping[str, str]) -> Iterable[tuple[str, int]]:
         for name, paths in self.pid_files.items():
             said = next((texts[path].strip() for path in paths if path in texts), "")
-            if said.isdecimal() and self._pids.get(name) != int(said):
+            if _is_pid(said) and self._pids.get(name) != int(said):
                 yield name, int(said)
 
     def _count(self, texts: Mapping[str, str]) -> None:
@@ -101,6 +102,10 @@ class Programs:
         before_s = self._last.get(path, 0.0 if self._looked else now_s)
         self.used_s[name] = self.used_s.get(name, 0.0) + max(0.0, now_s - before_s)
         self._last[path] = now_s
+
+
+def _is_pid(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", text) is not None
 
 
 def _cgroup_file(pid: int) -> str:

@@ -9,6 +9,7 @@ its last answer came before RESUME.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ from migrate.recorder.base import Hop
 from migrate.recorder.events import Listener
 from migrate.recorder.noted_monitor import NotedMonitor, noted
 from migrate.recorder.qmp_queries import ANSWER_S, Questions, Side, backends
+
+LOGGER = logging.getLogger(__name__)
 
 LEAVE_S = 2.0
 ROUNDS = 2
@@ -168,6 +171,9 @@ class _End:
         except HostError as error:
             if not self.ended.is_set() and self.missing():
                 self.unseen(f"{error.tried}: {error.said}")
+        except Exception as error:  # whatever an answer led to: the move goes on
+            LOGGER.debug("the QEMU of %s is not watched any more", self.host.name, exc_info=True)
+            self.unseen(f"not watched any more: {type(error).__name__}: {error}")
         finally:
             self.ready.set()
 

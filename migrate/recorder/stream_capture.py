@@ -132,8 +132,9 @@ def capture_stream(source: Host, address: str, listener: Listener) -> Iterator[S
     """Capture while the block runs what ``source`` sends to ``address`` once its guest stops."""
     capture, ended, ready = StreamCapture(), threading.Event(), threading.Event()
     namespace = source.file("/proc/1/ns/net")
-    if namespace is None:
-        capture.unseen = "bytes of devices: packets of hosts over ssh are not captured"
+    if namespace is None or ":" in address:
+        which = "hosts over ssh" if namespace is None else "IPv6"
+        capture.unseen = f"bytes of devices: packets of {which} are not captured"
         yield capture
         return
     since, link = listener.mark(), source.resources.migration_link

@@ -33,7 +33,8 @@ def _accelerators(run: Run) -> Iterator[str]:
     if not kvm:
         yield "Whether the guests were emulated is not on record."
     elif not unable:
-        yield "The guests ran under KVM."
+        inside = " inside those hosts" if run.lab_kind in LAB_KINDS else ""
+        yield f"The guests ran under KVM{inside}."
     else:
         which = "" if len(unable) == len(run.hosts) else f" from or to {' or '.join(unable)}"
         yield (

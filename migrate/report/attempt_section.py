@@ -100,7 +100,7 @@ def _whole(read: Callable[[], Content], damage: list[str]) -> Content | None:
 def _main_figures(attempt: Attempt) -> Iterator[tuple[str, str]]:
     columns = {column.name: column for column in COLUMNS}
     for name, (title, _) in PANELS.items():
-        yield title, _figure_text(attempt, columns[name])
+        yield title.lower().replace(",", ""), _figure_text(attempt, columns[name])
 
 
 def _figure_text(attempt: Attempt, column: FigureColumn) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from migrate.analysis.figures import COLUMNS, FigureColumn, FigureValue
 from migrate.model import Attempt
@@ -33,6 +34,7 @@ LIMITS: Mapping[str, str] = {
 """The key of ``expect`` that limits a figure."""
 JITTER = 0.618
 """Attempts are put at different heights by this share of the height, again and again."""
+MarkKind = Literal["exact", "between", "endless", "failed"]
 FIRST_CASES = 12
 """Cases that are drawn at once; further ones are folded away."""
 
@@ -55,6 +57,15 @@ class Mark:
     attempt: str
     """The anchor of the attempt in the page."""
     words: str
+
+    @property
+    def kinds(self) -> Iterator[MarkKind]:
+        """What a legend has to explain of it."""
+        yield "between" if self.point is None else "exact"
+        if self.endless:
+            yield "endless"
+        if not self.passed:
+            yield "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,8 @@ class Overview:
     """Whether any strip has a letter."""
     limited: bool
     """Whether any limit is drawn."""
+    kinds: frozenset[MarkKind]
+    """Of the marks that are drawn."""
 
 
 def overview(
@@ -117,6 +130,7 @@ def overview(
         scale.logarithmic,
         any(strip.letters for strip in strips),
         any(strip.limit is not None for strip in strips),
+        frozenset(kind for strip in strips for mark in strip.marks for kind in mark.kinds),
     )
 
 

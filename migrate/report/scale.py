@@ -11,6 +11,8 @@ LEFT, RIGHT = 1.5, 97.0
 MOST_RATIO = 40.0
 """Of the largest and the smallest that are drawn; beyond it the scale is logarithmic."""
 TICKS = 5
+APART = 9.0
+"""Per cent of the width between two ticks at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,11 @@ class Scale:
 
     def ticks(self) -> tuple[Tick, ...]:
         """A few round numbers."""
-        return tuple(Tick(self.at(ms), f"{ms:g}") for ms in self._round_numbers())
+        ticks: list[Tick] = []
+        for ms in self._round_numbers():
+            if not ticks or self.at(ms) - ticks[-1].at >= APART:
+                ticks.append(Tick(self.at(ms), f"{ms:g}"))
+        return tuple(ticks)
 
     def _round_numbers(self) -> list[float]:
         if self.logarithmic:

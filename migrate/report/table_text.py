@@ -16,6 +16,7 @@ from migrate.report.verdict_text import limit_text
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 WIDTH = 100
 """Letters of a line for a pipe; a word that is longer is not cut."""
@@ -35,9 +36,9 @@ def clean(text: str) -> str:
 
 def plain(table: RunTable, width: int = WIDTH) -> str:
     """The table in columns of fixed width for a pipe; nothing is cut off."""
-    lines = [*_fixed(table, width), *_wrapped(table.answers, width)]
+    lines = [*plain_grid(table, width), *_wrapped(table.answers, width)]
     if table.parts.rows:
-        lines += ["", PARTS_TITLE, *_fixed(table.parts, width), ""]
+        lines += ["", PARTS_TITLE, *plain_grid(table.parts, width), ""]
     for section in table.went:
         lines += [*_section_lines(section, width), ""]
     below = (*table.skips, *table.remarks, *table.about, *table.notes)
@@ -51,7 +52,7 @@ def plain_sections(sections: Sequence[GridSection]) -> str:
 
 
 def _section_lines(section: GridSection, width: int) -> list[str]:
-    grid = _fixed(section.grid, width) if section.grid else []
+    grid = plain_grid(section.grid, width) if section.grid else []
     return [clean(section.title), *grid, *map(clean, section.lines)]
 
 
@@ -62,15 +63,18 @@ def _wrapped(sentences: Sequence[str], width: int) -> list[str]:
     return ["", *(line for s in sentences for line in _wrap(clean(s), width, indent="  "))]
 
 
-def _fixed(grid: Grid, most: int) -> list[str]:
-    """A line a row if that fits, else what stands beside a figure comes below it."""
-    rows = [tuple(Cell(clean(cell.text), clean(cell.spread)) for cell in row) for row in grid.rows]
+def plain_grid(grid: Grid, most: int = WIDTH) -> list[str]:
+    """A line a row if that fits, else what stands beside a figure comes below it; a line a cell
+    where that does not fit either."""
+    rows = _cleaned(grid)
     lines = [grid.heads, *(tuple(cell.line() for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(grid.heads))]
     if _total(widths) <= most:
         body = [_line(line, widths) for line in lines]
         return [body[0], _rule(widths), *body[1:]]
     widths = _fitted(grid.heads, rows, most)
+    if _total(widths) > most:
+        return [*_cell_lines(grid.heads, rows)]
     heads = _block([_wrap(head, width) for head, width in zip(grid.heads, widths, strict=True)])
     body = [_line(line, widths) for line in heads]
     body.append(_rule(widths))
@@ -84,7 +88,8 @@ def _fixed(grid: Grid, most: int) -> list[str]:
 
 
 def _fitted(heads: Sequence[str], rows: Sequence[GridRow], most: int) -> list[int]:
-    """Widths of columns that fit together: the widest are made less, but no word is broken."""
+    """Widths of columns, the widest made less so that they fit together; no word is broken, so
+    they may not fit."""
     texts = [
         [head, *(text for row in rows for text in (row[column].text, row[column].spread))]
         for column, head in enumerate(heads)
@@ -94,12 +99,25 @@ def _fitted(heads: Sequence[str], rows: Sequence[GridRow], most: int) -> list[in
         for column in texts
     ]
     widths = [max(map(len, column)) for column in texts]
-    while _total(widths) > most:
-        more = [(width, number) for number, width in enumerate(widths) if width > least[number]]
-        if not more:
-            break
-        widths[max(more)[1]] -= 1
-    return widths
+    for cap in range(most, 0, -1):
+        fitted = [max(least[at], min(width, cap)) for at, width in enumerate(widths)]
+        if _total(fitted) <= most:
+            return fitted
+    return least
+
+
+def _cleaned(grid: Grid) -> list[GridRow]:
+    return [
+        tuple(Cell(clean(cell.text), clean(cell.spread), cell.bad) for cell in row)
+        for row in grid.rows
+    ]
+
+
+def _cell_lines(heads: Sequence[str], rows: Sequence[GridRow]) -> Iterator[str]:
+    """A table that is too wide: each row's cells below its name."""
+    for name, *cells in rows:
+        yield f"{heads[0]} {name.line()}"
+        yield from (f"  {head}: {cell.line()}" for head, cell in zip(heads[1:], cells, strict=True))
 
 
 _PIECE = re.compile(r"\S+?\.\.(?=\S)|\S+\s*")
@@ -136,48 +154,50 @@ def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
 # --- for a terminal -------------------------------------------------------------------------------
 
 
-def rich(table: RunTable) -> Group:
-    """The table for a terminal, spread below the figure; markup in it means nothing."""
+def rich(table: RunTable, width: int = WIDTH) -> Group:
+    """The table for a terminal so wide, spread below the figure; markup in it means nothing."""
     from rich.console import Group  # noqa: PLC0415 - only for a terminal
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
     below: list[RenderableType] = [Text("")] if table.answers else []
     below += [Text(clean(line), "bold") for line in table.answers]
     if table.parts.rows:
-        below += [Text(f"\n{PARTS_TITLE}", "bold"), _draw_grid(table.parts), Text("")]
+        below += [Text(f"\n{PARTS_TITLE}", "bold"), _draw_grid(table.parts, width), Text("")]
     for section in table.went:
         below += [Text(clean(section.title), "bold")]
-        below += [_draw_grid(section.grid)] if section.grid else []
+        below += [_draw_grid(section.grid, width)] if section.grid else []
         below += [*(Text(clean(line), "dim") for line in section.lines), Text("")]
     loud = [Text(clean(line), "yellow") for line in (*table.skips, *table.remarks)]
     about = [Text(clean(line), "bold") for line in table.about]
     return Group(
-        _draw_grid(table), *below, *loud, *about, *(Text(clean(n), "dim") for n in table.notes)
+        _draw_grid(table, width),
+        *below,
+        *loud,
+        *about,
+        *(Text(clean(n), "dim") for n in table.notes),
     )
 
 
-def _draw_grid(grid: Grid) -> RichTable:
+def _draw_grid(grid: Grid, most: int) -> RichTable | Text:
     from rich.table import Table as RichTable  # noqa: PLC0415 - only for a terminal
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
-    drawn = RichTable(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for number, head in enumerate(grid.heads):
-        drawn.add_column(
-            Text(head),
-            justify=_side(number, grid.heads),
-            overflow="fold",
-            min_width=max(map(len, head.split()), default=1),
-        )
-    for row in grid.rows:
-        drawn.add_row(
-            *(
-                Text.assemble(
-                    (clean(cell.text), "bold red" if cell.bad else "bold"),
-                    (f"\n{clean(cell.spread)}", "dim") if cell.spread else "",
-                )
-                for cell in row
-            )
-        )
+    rows = _cleaned(grid)
+    widths = _fitted(grid.heads, rows, most)
+    if _total(widths) > most:
+        return Text("\n".join(_cell_lines(grid.heads, rows)))
+    drawn = RichTable(box=None, header_style="bold", padding=(0, SPACE, 0, 0), pad_edge=False)
+    for number, (head, width) in enumerate(zip(grid.heads, widths, strict=True)):
+        text = Text("\n".join(_wrap(head, width)))
+        drawn.add_column(text, justify=_side(number, grid.heads), overflow="fold", width=width)
+    for row in rows:
+        texts = []
+        for cell, width in zip(row, widths, strict=True):
+            figure, spread = ("\n".join(_wrap(text, width)) for text in (cell.text, cell.spread))
+            parts = [(figure, "bold red" if cell.bad else "bold")]
+            parts += [(f"\n{spread}", "dim")] if spread else []
+            texts.append(Text.assemble(*parts))
+        drawn.add_row(*texts)
     return drawn
 
 

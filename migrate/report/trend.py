@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from migrate.model import Value
-from migrate.report.table_model import NOT_MEASURED
-from migrate.report.table_text import clean
+from migrate.report.table_model import NOT_MEASURED, Cell, Grid
+from migrate.report.table_text import plain_grid
 from migrate.results.database import Store
 from migrate.results.index import VERSIONS
 from migrate.statistics.censored import Interval, bounds_text
@@ -315,13 +315,9 @@ def format_quartiles(point: Point) -> str:
 
 
 def plain(trend: Trend) -> str:
-    """Columns of fixed width for a pipe; nothing is cut off."""
-    lines = [heads(trend), *(tuple(map(clean, row)) for row in rows(trend))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    form = "  ".join(f"{{:<{width}}}" for width in widths)
-    body = [form.format(*line).rstrip() for line in lines]
-    body.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join((*body, "", *notes(trend))) + "\n"
+    """Columns that fit a line of a log; nothing is cut off."""
+    table = Grid(heads(trend), tuple(tuple(map(Cell, row)) for row in rows(trend)))
+    return "\n".join((*plain_grid(table), "", *notes(trend))) + "\n"
 
 
 def notes(trend: Trend) -> Sequence[str]:

@@ -94,7 +94,7 @@ def prune(
             run = read_head(folder)
             runs.append((_time(run.began), folder, run))
         except (LabError, ValueError) as error:
-            yield PruneResult(folder.name, left=str(error))
+            yield PruneResult(folder.name, left=str(error), unreadable=True)
     before = (now or datetime.now(UTC)) - timedelta(days=keep.days)
     removal = _remove if whole else _strip
     for began, folder in _old(sorted(runs, key=lambda run: run[:2]), keep.runs):

@@ -165,6 +165,31 @@ def test_a_switch_that_died_is_started_anew_with_its_database(hosts: tuple[Host,
     assert len(ovs_processes(host)) == 2, "no second database"
 
 
+def uplink_type(host: Host) -> str:
+    asking = ["get", "interface", host.resources.ovs_uplink, "type"]
+    return host.run(["ovs-vsctl", f"--db=unix:{ovs.RUN}/db.sock", *asking], soon()).out.strip()
+
+
+def test_the_uplink_is_polled_as_guests_ports_are(hosts: tuple[Host, Host]) -> None:
+    host, _ = hosts
+    with VhostUser().create(host, BACKED_BY_OVS, soon()):
+        assert uplink_type(host) == "dpdk"
+
+
+def test_where_dpdk_has_no_driver_for_links_the_uplink_is_the_kernels(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _ = hosts
+    monkeypatch.setattr(ovs, "POLLED_UPLINK", '{dpdk-devargs="net_nothing0,iface=%s"}')
+    end_switch(host, soon())
+    try:
+        with VhostUser().create(host, BACKED_BY_OVS, soon()):
+            assert uplink_type(host) == "system"
+            assert host.resources.ovs_uplink in ports(host)
+    finally:
+        end_switch(host, soon())
+
+
 def test_no_huge_pages_is_told_in_the_words_of_the_switch(
     hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -566,3 +566,37 @@ def test_a_saved_guest_goes_with_the_features_of_its_device() -> None:
 
     assert place() == place()
     assert place(vdpa={"features_off": ["csum"]}) != place()
+
+
+# --- what a newer tool says -----------------------------------------------------------------------
+
+
+def test_a_feature_that_is_not_known_here_does_not_keep_a_device_from_being_used() -> None:
+    kernel = Kernel(features=[*FEATURES, "TELEPORT", 99])
+    offers = vdpa_bus.network_offers(kernel.vdpa(["-j", "mgmtdev", "show"], None)[1], "ask")
+    assert offers == {}, "it is no management device yet"
+    with Vdpa().create(cast("Any", kernel), Interface(mode="vdpa", mac=MAC), soon()) as backend:
+        assert {"teleport", "bit 99"} <= backend.features
+        assert "teleport" in backend.save_key
+
+
+def test_to_switch_features_off_beside_one_that_is_not_known_is_refused_in_words() -> None:
+    kernel = Kernel(features=[*FEATURES, "TELEPORT"], refuses=())
+    interface = Interface(mode="vdpa", mac=MAC, vdpa={"features_off": ["csum"]})
+    with (
+        pytest.raises(HostError, match="the feature 'teleport' is not known here") as caught,
+        Vdpa().create(cast("Any", kernel), interface, soon()),
+    ):
+        pass
+    assert (caught.value.host, bool(caught.value.remedy)) == ("a", True)
+
+
+@pytest.mark.parametrize(
+    "said", ["[]", "7", '{"mgmtdev": []}', '{"mgmtdev": {"x": 7}}', "{" * 9000, "no"]
+)
+def test_an_answer_of_the_tool_that_makes_no_sense_is_an_error_with_the_host(said: str) -> None:
+    kernel = Kernel()
+    kernel.vdpa = lambda *_words: (0, said, "")  # type: ignore[method-assign]
+    with pytest.raises(HostError) as caught:
+        vdpa_bus.offers(cast("Any", kernel), soon())
+    assert (caught.value.host, caught.value.tried) == ("a", "vdpa -j mgmtdev show")

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from migrate import log
+from migrate import attempt as spine
+from migrate import log, world
 from migrate.backends.registry import backend_mode
 from migrate.campaign import session
 from migrate.campaign.progress import Progress, outcome
 from migrate.campaign.run_source import NewRun, RunSource
 from migrate.campaign.session import Session, begin, open_session
+from migrate.drivers.libvirt import Hypervisor
+from migrate.drivers.shell import Completed
 from migrate.errors import GuestError, HostError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.model import Attempt, Capability, Case, HostFacts, QuarantineEntry, Skip
+from migrate.model.recording import Recording
 from migrate.recorder.base import AttemptEnv
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
@@ -341,3 +349,45 @@ def test_a_session_that_is_interrupted_has_a_report_too(
         raise KeyboardInterrupt
     assert opened.report.exists()
     assert known == {}
+
+
+# --- hosts out of their mind ----------------------------------------------------------------------
+
+
+def odd_journal(_host: object, argv: Sequence[str], *_more: object, **_checks: object) -> Completed:
+    """Whatever is run says JSON that is no journal of guests."""
+    return Completed(tuple(argv), 0, '{"id": []}\n', "")
+
+
+def odd_name(_connection: object, name: str) -> None:
+    raise UnicodeDecodeError("utf-8", name.encode(), 0, 1, "invalid start byte")
+
+
+@pytest.mark.parametrize("kind", ["journal", "domain"])
+def test_hosts_that_answer_nonsense_leave_no_attempt_and_the_next_one_is_made(
+    going: Session, told: SaidSoFar, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The first attempt's, really asked; the second one finds them as they should be."""
+    nothing: Any = SimpleNamespace(close=lambda: None, lookupByName=partial(odd_name, None))
+    monkeypatch.setattr(world, "guest_image", lambda *_words: None)
+    monkeypatch.setattr(NamespaceHost, "connect", lambda host: Hypervisor(nothing, host.name))
+    if kind == "journal":
+        monkeypatch.setattr(NamespaceHost, "run", odd_journal)
+    else:
+        monkeypatch.setattr(world, "end_left", lambda *_words: False)
+    really, turns = spine.record, iter([True])
+
+    def record(*words: Any) -> Recording:
+        return really(*words) if next(turns, False) else synthetic.recording()
+
+    monkeypatch.setattr(spine, "record", record)
+    monkeypatch.setattr(spine, "leftovers", lambda _pair: ())
+    going.try_all([case()], repeat=2)
+    (mishap,) = read_run(going.folder).run.mishaps
+    assert (mishap.number, mishap.exit_code) == (1, HostError.exit_code)
+    tried = {"journal": "read which guests are ours", "domain": "look for domain guest"}[kind]
+    assert (mishap.problem.tried, mishap.problem.host) == (tried, "a")
+    assert mishap.problem.said
+    (done,) = going.attempts
+    assert done.number == 2
+    assert any(line.startswith(f"no attempt: {tried} on host a: ") for line in told.lines)

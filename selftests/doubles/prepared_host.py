@@ -120,6 +120,7 @@ class Place:
         return {
             "pages": (self.root / PAGES / "nr_hugepages").read_text(),
             "links": [(one["ifname"], one.get("master"), "UP" in one["flags"]) for one in links],
+            "ipv6 off": self.sh("cd /proc/sys/net/ipv6/conf; grep -lx 1 */disable_ipv6 || true"),
             "modules": sorted(path.name for path in (self.root / "sys/module").iterdir()),
             "ovs": (self.root / "ovs").exists(),
             "opened": (self.root / "opened").exists(),

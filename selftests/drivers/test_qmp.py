@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from migrate.drivers.qmp import Monitor, monitor
+from migrate.drivers.qmp import Monitor, ask, monitor
 from migrate.errors import HostError
+from migrate.formats.qapi import RUN_STATUS
 from selftests.doubles.qmp import (
     DONE,
     ENDS,
@@ -209,3 +212,51 @@ def test_a_qemu_that_ends_in_a_migration_is_not_waited_for(
     assert error.tried == tried
     assert error.said
     assert "deadline" not in error.said
+
+
+# --- nonsense -------------------------------------------------------------------------------------
+
+DEEP: Message = {"return": json.loads("[" * 900 + "]" * 900)}
+
+
+@pytest.mark.parametrize(
+    "answer", [{"return": "\ud800"}, {"return": [float("nan")]}, {"error": 7}, DEEP, {"x": 1}]
+)
+def test_an_answer_that_makes_no_sense_is_an_error_with_the_host(
+    qemu: Qemu, answer: Message
+) -> None:
+    found = qemu({"query-status": [answer]})
+    assert refused(lambda machine: machine.execute("query-status", soon()), found).host == "a"
+
+
+@pytest.mark.parametrize("told", [{"event": []}, {"event": "STOP", "data": 7}, {"event": None}])
+def test_an_event_that_makes_no_sense_is_an_error_with_the_host(qemu: Qemu, told: Message) -> None:
+    found = qemu({"query-status": [told, DONE]})
+
+    def hear(machine: Monitor) -> None:
+        machine.execute("query-status", soon())
+        machine.event(soon())
+
+    assert refused(hear, found).host == "a"
+
+
+@pytest.mark.parametrize("version", [{}, {"qemu": {"major": "10"}}, {"qemu": [10, 0, 2]}])
+def test_a_version_that_is_none_is_an_error_with_the_host(qemu: Qemu, version: Message) -> None:
+    greeting = {"QMP": {"version": version, "capabilities": []}}
+    found = qemu({}, (greeting,))
+    assert refused(lambda machine: machine.version, found).tried == "read QEMU's version"
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"status": 7}, "running", None])
+def test_what_is_asked_has_its_shape(qemu: Qemu, answer: object) -> None:
+    found = qemu({"query-status": [{"return": answer}]})
+    error = refused(lambda machine: ask(machine, "query-status", RUN_STATUS, soon()), found)
+    assert error.tried == "query-status"
+
+
+def test_a_library_that_complains_does_so_to_nobody_else(
+    qemu: Qemu, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refused(lambda machine: machine.execute("query-status", soon()), qemu({"query-status": ENDS}))
+    gc.collect()  # what nobody took is told then
+    assert "Traceback" not in "".join(capfd.readouterr())

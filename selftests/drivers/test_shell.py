@@ -13,6 +13,7 @@ import pytest
 
 from migrate import log
 from migrate.clock import Deadline
+from migrate.drivers import shell
 from migrate.drivers.shell import run, tail
 from migrate.errors import HostError
 
@@ -115,3 +116,27 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path: Path) -> None:
 
 def test_a_log_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
     assert "does not exist" in tail(tmp_path / "log")
+
+
+def test_a_program_that_says_too_much_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "MOST_BYTES", 1 << 20)
+    with pytest.raises(HostError, match="it said more than 1 MiB") as caught:
+        run(["sh", "-c", "echo $$; exec yes"], Deadline.after(60), host="a")
+    assert caught.value.host == "a"
+
+
+def test_input_that_nobody_reads_is_no_error() -> None:
+    assert run(["true"], Deadline.after(20), text="x" * 1_000_000).status == 0
+
+
+@pytest.mark.parametrize("argv", [["echo", "a\0b"], ["/"], ["echo", *["x" * 100_000] * 40]])
+def test_what_can_not_be_started_is_an_error_of_ours(argv: list[str]) -> None:
+    with pytest.raises(HostError):
+        run(argv, Deadline.after(20), host="a")
+
+
+def test_the_tail_of_a_log_of_one_line_without_end_is_short(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"\xff" * 1_000_000)
+    assert len(tail(log)) == shell.CHUNK
+    assert "can't be read" in tail(tmp_path)

@@ -26,7 +26,7 @@ def ones(data: bytes) -> int:
     total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return total
+    return int(total)
 
 
 def payload(frame: bytes, here: End, there: End, protocol: int) -> bytes:

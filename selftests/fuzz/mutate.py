@@ -117,13 +117,22 @@ def _places(document: Any) -> list[_Place]:
     return found
 
 
+MOST_BYTES = 4 << 20
+"""Of a mutated document: the harness itself must not run out of memory."""
+MOST_PLACES = 20_000
+"""In one that is changed once more."""
+MOST_RAW = 3
+"""So often a word of :data:`RAW` is made, where a list repeats it."""
+
+
 def _odd_value(old: Any, random: Random) -> Any:
+    times = random.choice((2, 40) if isinstance(old, dict | list) else (2, 40, 2000))
     return random.choice(
         (
             *(None, True, False, [], {}, [old], {"x": old}, str(old)[:1000]),
             *(random.choice(NUMBERS), random.choice(NUMBERS), random.choice(WORDS)),
             *(random.choice(tuple(RAW)), float("nan"), float("inf"), -0.5, 1e300, 5e-324),
-            *([old] * random.choice((2, 40, 2000)), [[]], [None], {"": None}),
+            *([old] * times, [[]], [None], {"": None}),
         )
     )
 
@@ -172,6 +181,8 @@ def _document(data: bytes, random: Random) -> bytes:
     box = [document]
     for _ in range(random.choice((1, 1, 1, 2, 5))):
         places = _places(box)
+        if len(places) > MOST_PLACES:
+            break
         # The document as a whole now and then, and its first levels as often as all that is below.
         begin = 0 if len(places) == 1 or random.random() < 0.03 else 1
         node, key = random.choice(places[begin : random.choice((20, len(places) + 1))])
@@ -180,8 +191,8 @@ def _document(data: bytes, random: Random) -> bytes:
             return b""
     text = json.dumps(box[0])
     for word, raw in RAW.items():
-        text = text.replace(f'"{word}"', raw)
-    return text.encode()
+        text = text.replace(f'"{word}"', raw, MOST_RAW)
+    return text.encode() if len(text) <= MOST_BYTES else data
 
 
 # --- lines of text ------------------------------------------------------------------------------

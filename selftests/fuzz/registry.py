@@ -5,8 +5,11 @@ from __future__ import annotations
 from selftests.fuzz import (
     guest_memory,
     guest_words,
+    host_answers,
     lock_files,
     probe_answers,
+    qemu_answers,
+    streams,
     traffic,
     written_files,
 )
@@ -19,6 +22,9 @@ LANES: dict[str, Lane] = {
         *traffic.LANES,
         *guest_words.LANES,
         *guest_memory.LANES,
+        *qemu_answers.LANES,
+        *host_answers.LANES,
+        *streams.LANES,
         *lock_files.LANES,
         *written_files.LANES,
     )

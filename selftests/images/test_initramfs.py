@@ -367,10 +367,10 @@ def test_dependencies_are_read_from_the_module() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [
-        (RECIPE + "colour = 1\n", "colour", "Extra inputs"),
+        (RECIPE + "colour = 1\n", "colour", "no such key"),
         (RECIPE.replace('"trixie"', "13"), "suite", "string"),
         (RECIPE.replace('"trixie"', '"--help"'), "suite", "pattern"),
-        (RECIPE.replace('cmdline = "quiet"', ""), "cmdline", "required"),
+        (RECIPE.replace('cmdline = "quiet"', ""), "cmdline", "not there"),
         (RECIPE + 'mirror = "deb.debian.org"\n', "mirror", "pattern"),
         (RECIPE + '[pinned.x]\nversion = "1"\nsha256 = "12"\n', "pinned.x.sha256", "pattern"),
     ],

@@ -7,16 +7,21 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from migrate.backends.registry import INSPECTIONS
 from migrate.clock import Deadline
+from migrate.drivers.libvirt import Hypervisor
+from migrate.drivers.shell import Completed
+from migrate.errors import HostError
 from migrate.lab import capabilities as facts
 from migrate.lab import kvm_boot, trace_points
+from migrate.lab.api import Host
 from migrate.lab.capabilities import HOST, Look, gather, judge, script_of
 from migrate.lab.kvm_boot import BOOT_S, INIT_REACHED, KvmBoot
 from migrate.lab.local import lab as local
@@ -68,6 +73,12 @@ def found(name: str, boot: KvmBoot | None = None, **said: str | list[str]) -> Ca
         ("huge-pages", None, {"huge_free": "64"}, "64 pages of 2 MiB are free"),
         ("ovs-dpdk", None, {"ovs": OVS, "huge_free": "64"}, "OVS 3.5.0, DPDK 24.11.4"),
         ("userfaultfd", None, {"userfaultfd": "0"}, "post-copy"),
+        (
+            "guest-network",
+            None,
+            {"guest_link": ["data", "up-ovs"], "address": ["lo 127.0.0.1", "up-mig 10.78.0.1"]},
+            "no address on data, up-ovs",
+        ),
         ("vhost-vdpa", None, VDPA | {"vdpa_tool": MANAGEMENT}, "pci/0000:01:00.0"),
         ("vhost-vdpa", None, VDPA | {"vdpa_tool": MANAGEMENT}, "shadows no guest_announce: see"),
         ("vhost-vdpa", None, VP_VDPA, "pci/0000:00:10.0 by vp_vdpa"),
@@ -122,6 +133,13 @@ def test_a_qemu_that_an_emulated_vhost_user_guest_ends_is_not_used_for_one(
         ("ovs-dpdk", None, {"ovs": "(Open vSwitch) 3.5.0", "huge_free": "64"}, "DPDK", "dpdk"),
         ("ovs-dpdk", None, {"ovs": OVS, "huge_free": "0"}, "0 huge pages", "vm.nr_hugepages"),
         ("userfaultfd", None, {}, "no userfaultfd", "CONFIG_USERFAULTFD"),
+        (
+            "guest-network",
+            None,
+            {"guest_link": ["br0", "eth1"], "address": ["br0 192.0.2.7", "br0 fe80::1", "lo ::1"]},
+            "guests reach the host itself: br0 has 192.0.2.7, br0 has fe80::1",
+            "doctor --reach",
+        ),
         ("vhost-vdpa", None, {"bus": "pci"}, "this kernel has no vDPA bus", "CONFIG_VDPA"),
         ("vhost-vdpa", None, {"bus": "vdpa"}, "no `vdpa` program", "iproute2"),
         ("vhost-vdpa", None, VDPA | {"vdpa_module": []}, "no module vhost_vdpa", "VHOST_VDPA"),
@@ -237,7 +255,8 @@ def test_the_look_finds_what_there_is(tmp_path: Path) -> None:
 
 def test_the_look_at_a_bare_machine_says_little(tmp_path: Path) -> None:
     said = look_at(tmp_path)
-    assert set(said) <= {"kernel", "cpu", "ovs", "vdpa-tool", "qemu", "trace-point", "log-item"}
+    ours = {"kernel", "cpu", "address", "ovs", "vdpa-tool", "qemu", "trace-point", "log-item"}
+    assert set(said) <= ours
 
 
 def test_a_part_that_finds_nothing_does_not_fail_the_look() -> None:
@@ -358,6 +377,26 @@ def gathered(
 ) -> HostFacts:
     with host.connect() as hypervisor:
         return gather(host, hypervisor, cache, image, INSPECTIONS, fresh=fresh)
+
+
+def test_a_slow_lab_is_looked_at_for_longer(tmp_path: Path) -> None:
+    left_s: list[float] = []
+
+    class Slow:
+        """Its programs take longer than a real host's."""
+
+        name = root = "slow"
+
+        def run(self, _words: Sequence[str], deadline: Deadline) -> Completed:
+            left_s.append(deadline.left())
+            raise HostError("look at the host")
+
+    for patience in (1.0, 4.0):
+        with pytest.raises(HostError, match="look at the host"):
+            gather(
+                cast("Host", Slow()), cast("Hypervisor", None), tmp_path, None, patience=patience
+            )
+    assert left_s[1] > 3 * left_s[0]
 
 
 def test_the_try_is_kept_for_next_time_unless_asked_anew(

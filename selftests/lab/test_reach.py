@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.drivers.netns import inside
+from migrate.backends.vhost_user.ovs import BRIDGE, end_switch, ensure_switch
 from migrate.formats import frames
 from migrate.formats.frames import End
 from migrate.images.initramfs import ensure_image
@@ -21,23 +21,12 @@ from migrate.lab.reach import MAC, MULTICAST, Place, bridge_port, look_at, scan_
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Scan
 from migrate.report import reach as report
-from selftests.helpers import soon
+from selftests.helpers import listening_in, soon
 
 
-def listening(host: NamespaceHost, kind: socket.SocketKind, family: int, at: str) -> socket.socket:
+def listening(host: NamespaceHost, kind: socket.SocketKind, at: str) -> socket.socket:
     """A socket of the host that listens at an address."""
-
-    def made() -> socket.socket:
-        opened = socket.socket(family, kind)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((at, 0))
-        if kind == socket.SOCK_STREAM:
-            opened.listen()
-        return opened
-
-    namespace = Path(f"/proc/{host.init_pid}/ns/net")
-    return inside(namespace, "listen", made, soon())
+    return listening_in(Path(f"/proc/{host.init_pid}/ns/net"), kind, at)
 
 
 @contextmanager
@@ -84,12 +73,29 @@ def test_from_the_guests_network_nothing_of_a_local_lab_answers(shared_lab: Loca
     assert "nothing of ours is reached" in report.plain(scans)
 
 
+def test_nor_does_what_a_switch_adds_to_a_host(shared_lab: LocalLab) -> None:
+    """OVS has a link of its own on the host, ``dpu``, that stands for its bridge."""
+    if shared_lab.record.note:
+        pytest.skip(shared_lab.record.note)
+    with ExitStack() as undo:
+        for host in shared_lab.hosts.values():
+            ensure_switch(host, soon(60))
+            undo.callback(end_switch, host, soon(90))
+            host.run(["ip", "link", "set", BRIDGE, "up"], soon())
+        scans = scan_lab(shared_lab, ["a"])
+        links = {link.name for link in look_at(shared_lab.hosts["b"], "b", soon()).links}
+    assert wrong(scans) == []
+    assert BRIDGE in links
+    asked = {scan.station: scan.asked for scan in scans}
+    assert asked["b"] > 0
+
+
 def test_what_listens_on_the_guests_bridge_is_found(shared_lab: LocalLab) -> None:
     host = shared_lab.hosts["a"]
     with (
         careless(host),
-        listening(host, socket.SOCK_STREAM, socket.AF_INET, "0.0.0.0") as four,
-        listening(host, socket.SOCK_STREAM, socket.AF_INET6, "::") as six,
+        listening(host, socket.SOCK_STREAM, "0.0.0.0") as four,
+        listening(host, socket.SOCK_STREAM, "::") as six,
     ):
         scans = scan_lab(shared_lab, ["a"])
         ports = four.getsockname()[1], six.getsockname()[1]
@@ -113,7 +119,7 @@ def test_a_datagram_of_which_no_answer_would_tell_does_not_arrive(
     place = Place(name, host, DATA_BRIDGE, {})
     program = str(ensure_image("tiny", cache_folder()).probe)
     with (
-        listening(host, socket.SOCK_DGRAM, socket.AF_INET, "0.0.0.0") as service,
+        listening(host, socket.SOCK_DGRAM, "0.0.0.0") as service,
         bridge_port(place, program, soon()) as port,
     ):
         number = service.getsockname()[1]
@@ -123,7 +129,7 @@ def test_a_datagram_of_which_no_answer_would_tell_does_not_arrive(
                 (frame,) = frames.datagrams(End(MAC, source), there, [number])
                 port.sendall(frames.framed(frame))
         other = shared_lab.hosts["b" if name == "a" else "a"]
-        with listening(other, socket.SOCK_DGRAM, socket.AF_INET, "0.0.0.0") as sender:
+        with listening(other, socket.SOCK_DGRAM, "0.0.0.0") as sender:
             sender.sendto(b"on the hosts' own network", (str(address), number))
         service.settimeout(20)
         assert service.recv(100) == b"on the hosts' own network", "and nothing before that"

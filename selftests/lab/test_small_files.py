@@ -72,5 +72,5 @@ def test_a_file_that_is_not_small_is_cut_off(files: SmallFiles, tmp_path: Path) 
     "said", ["", "[7]", "{", json.dumps({"/x": 7}), '{"/x": "*"}', "[[", '{"/x": "a"}']
 )
 def test_an_answer_that_is_none(said: str) -> None:
-    with pytest.raises(HostError, match="the probe answered"):
+    with pytest.raises(HostError, match="read small files on host a: "):
         RemoteFiles("a", Answers(text=said)).read(["/x"], soon())

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
@@ -124,7 +123,7 @@ def test_a_journal_that_is_roots_is_told_as_such(
     def refused(*_: object, **__: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(journal, "read_bounded", refused)
     with pytest.raises(HostError, match="sudo"):
         read_record(tmp_path)
 
@@ -138,7 +137,7 @@ def test_a_file_that_is_no_account_is_told(tmp_path: Path, text: str) -> None:
 
 def test_a_journal_of_another_make_is_refused_not_guessed_at(tmp_path: Path) -> None:
     (tmp_path / "lab.json").write_text('{"colour": 1}')
-    with pytest.raises(ValidationError):
+    with pytest.raises(HostError, match=r"another version.*lab down"):
         read_record(tmp_path)
 
 

@@ -32,12 +32,14 @@ class Hung:
         self._begin = begin
         self.ended = threading.Event()
         self.orders: list[str] = []
+        self.parameters: dict[str, Any] = {}
         self._refuses = refuses
 
     def reachable(self) -> bool:
         return True
 
-    def migrate(self, *_words: Any) -> BackgroundCall:
+    def migrate(self, *words: Any) -> BackgroundCall:
+        self.parameters = words[-1]
         self._begin()
         return BackgroundCall("migrate to b", self.ended.wait)
 
@@ -101,6 +103,17 @@ def test_what_is_asked_of_libvirt_is_on_the_axis(then: str, order: str, listener
     asked = [event for event in listener.events() if event.name.startswith("order: ")]
     assert [event.name for event in asked] == ["order: migrate to b", f"order: {order}"]
     assert {(event.source, event.host) for event in asked} == {("controller", "a")}
+
+
+def test_what_waits_for_the_guest_listens_on_the_migration_network_alone(
+    listener: Listener,
+) -> None:
+    """Whatever the target's qemu.conf says; its default is every address of the host."""
+    guest, move = Hung(), moving()
+    acted(guest, listener, move)
+    address = move.target.host.migration_address
+    assert guest.parameters["listen_address"] == address
+    assert guest.parameters["migrate_uri"] == f"tcp://{address}"
 
 
 def test_an_order_that_is_refused_is_a_note_and_the_move_an_attempt(listener: Listener) -> None:

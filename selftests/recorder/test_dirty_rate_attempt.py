@@ -121,6 +121,14 @@ def test_a_guest_that_does_not_tell_leaves_the_rate_alone(serve: Serve) -> None:
     assert "no memory is being dirtied" in sampled.reason
 
 
+def test_a_guest_whose_count_goes_down_leaves_the_rate_alone(serve: Serve) -> None:
+    host, _ = serve("a", emulated(16))
+    counts = itertools.count(10_000, -1)
+    sampled, *_ = in_attempt([host], "before", 128, Listener(), lambda: next(counts))
+    assert (sampled.mib_s, sampled.written_mib_s) == (16.0, None)
+    assert sampled.reason == "the guest wrote -1 pages by its own count"
+
+
 def test_a_case_that_does_not_ask_leaves_the_guest_alone(tmp_path: Path) -> None:
     hosts = (here("a", tmp_path), here("b", tmp_path))
     assert measure_dirty_rates(rig(hosts), "before", ("a",)) == ()

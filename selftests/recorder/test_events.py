@@ -10,11 +10,12 @@ import libvirt
 import libvirt_qemu
 import pytest
 
-from migrate.clock import Offset
-from migrate.drivers.libvirt import Hypervisor
+from migrate.clock import Offset, now_ns
+from migrate.drivers.libvirt import Hypervisor, event_data, stamp_ns
 from migrate.lab.api import Host
 from migrate.model import Event
-from migrate.recorder.events import listening
+from migrate.recorder import events as module
+from migrate.recorder.events import Listener, listening
 
 WALL = Offset("a.wall", 5, 70)
 
@@ -144,3 +145,41 @@ def test_libvirts_own_events_are_placed_when_they_arrive(
         event = tell(kind, *args)
     assert (event.source, event.host, event.clock) == ("libvirt", "a", "controller")
     assert (event.name, event.data) == (name, data)
+
+
+def test_of_a_host_that_floods_the_first_events_are_kept_and_the_rest_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_EVENTS", 3)
+    listener = Listener()
+    tell = module._qemu_to(listener, "a", lambda ns: ns, 10)
+    for number in range(9):
+        tell("STOP", number, {})
+    listener.add(Event(at_ns=5, source="controller", host="a", name="call-ended"))
+    assert len(listener.events()) == 4, "what we note ourselves is kept in any case"
+    assert listener.resubscribe() == ("a told 9 events: no more than the first 3 are kept",)
+
+
+def test_an_event_without_a_stamp_is_laid_where_it_came_and_its_error_is_not_known() -> None:
+    listener, before = Listener(), now_ns()
+    module._qemu_to(listener, "a", lambda ns: ns, 10)("STOP", None, {})
+    (event,) = listener.events()
+    assert before <= event.at_ns <= now_ns()
+    assert event.error_ns is None
+
+
+@pytest.mark.parametrize(("seconds", "micros"), [(-1, 2**32 - 1), (2**62, 0), (5, -1), (5, 10**6)])
+def test_a_stamp_that_is_none_is_not_read(seconds: int, micros: int) -> None:
+    """QEMU says -1 where it can't tell the time (docs/interop/qmp-spec)."""
+    assert stamp_ns(seconds, micros) is None
+    assert stamp_ns(5, 7) == 5_000_007_000
+
+
+@pytest.mark.parametrize(
+    "details", ["{", "[]", "7", "[" * 9000, '{"x": "\\ud800"}', '{"x": 1e999}']
+)
+def test_data_that_is_none_is_kept_as_words(details: str) -> None:
+    (said,) = event_data(details).values()
+    assert len(said) < 500
+    assert event_data('{"status": "active"}') == {"status": "active"}
+    assert event_data(None) == {}

@@ -463,3 +463,50 @@ def test_what_qemu_does_not_tell_is_not_measured() -> None:
     assert active is not None
     assert active.rate_bytes_s == 1_000_000
     assert sample_of_query(0, "a", MIGRATION.of({"status": "setup"}, "")) is None
+
+
+# --- nonsense -------------------------------------------------------------------------------------
+
+
+def test_progress_that_makes_no_sense_is_noted_once_and_the_rest_is_had(moved: World) -> None:
+    odd: Message = {"return": {"status": "active", "ram": {"remaining": "much"}}}
+    turns = iter([odd, odd, odd])
+
+    def progress(_arguments: Message) -> Answers:
+        return [next(turns, STOP), NOTHING]
+
+    source = script(query_migrate=progress)
+    found = moved(source, None, lambda watch: watch.source is not None)
+    assert not found.samples
+    (note,) = found.unseen
+    assert note.startswith("a: progress: not measured: query-migrate: ram.remaining: ")
+    assert nic(found.source)["queues"] == [queue_status()]
+
+
+@pytest.mark.parametrize("odd", [[], {}, {"queue-index": "0"}, {**queue_status(), "vring-num": -1}])
+def test_a_queue_that_makes_no_sense_is_not_measured_and_the_rest_is_had(
+    moved: World, odd: Any
+) -> None:
+    source = script(query_migrate=[ACTIVE, STOP], x_query_virtio_queue_status=[{"return": odd}])
+    found = moved(source, None, lambda watch: watch.source is not None and watch.samples)
+    assert nic(found.source)["queues"] == []
+    assert nic(found.source)["status"] == virtio_status()
+    assert found.unseen[0].startswith("a: not measured: x-query-virtio-queue-status: ")
+
+
+def test_devices_that_make_no_sense_are_a_note(moved: World) -> None:
+    source = script(x_query_virtio=[{"return": {"path": NIC}}])
+    found = moved(source, None, lambda watch: bool(watch.unseen))
+    assert found.unseen[0].startswith("a: x-query-virtio: Input should be a valid")
+    assert found.source is None
+
+
+def test_an_observer_that_fails_of_itself_is_a_note(moved: World) -> None:
+    """Whatever an answer led to: the move goes on."""
+
+    def fail(*_words: object) -> Any:
+        raise KeyError("queue")
+
+    source = script(query_migrate=[ACTIVE, STOP])
+    found = moved(source, None, lambda watch: bool(watch.unseen), fail)
+    assert found.unseen == ["a: not watched any more: KeyError: 'queue'"]

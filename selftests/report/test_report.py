@@ -286,7 +286,7 @@ def test_an_interface_that_is_unplugged_for_the_move_is_noted_as_one_gap() -> No
 
 def shown(of: RunTable, width: int = 160) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(rich(of))
+    console.print(rich(of, console.width))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
@@ -382,11 +382,20 @@ def test_the_plain_table_has_fixed_columns_and_cuts_nothing() -> None:
     assert of.skips[0] in lines
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 160])
+def test_where_a_table_is_too_wide_each_cell_has_a_line(width: int) -> None:
+    of = run_table(synthetic.run(), [synthetic.failover(number) for number in range(1, 6)])
+    lines = shown(of, width).splitlines()
+    assert max(map(len, lines)) <= width
+    alone = [line.strip() for line in lines]
+    assert ("n: 5" in alone) == ("verdict: pass 5/5" in alone) == (width < 80)
+
+
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_the_table_for_a_terminal_loses_no_figure(width: int) -> None:
     of = run_table(synthetic.run(), many())
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(rich(of))
+    console.print(rich(of, console.width))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in shown
     for cell in of.rows[0]:
@@ -397,7 +406,7 @@ def test_no_control_character_reaches_a_terminal() -> None:
     skip = Skip(case=synthetic.case(), reason=HOSTILE, remedy="[bold]x[/bold]")
     of = run_table(synthetic.run(skips=(skip,)), [])
     console = Console(file=io.StringIO(), width=200, force_terminal=False)
-    console.print(rich(of))
+    console.print(rich(of, console.width))
     for shown in (plain(of), console.file.getvalue()):  # type: ignore[attr-defined]
         assert "\x1b" not in shown
         assert "\x00" not in shown

@@ -25,6 +25,7 @@ from migrate.backends.sriov.capabilities import VARIANTS
 from migrate.backends.sriov.functions import Pf, Vf, VfSettings, read_pf
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.formats.answers import quote
 from migrate.lab.host_journal import RUN, keep
 from migrate.lab.state import ProcessId
 from migrate.model import Interface, Value
@@ -292,13 +293,15 @@ def _file(link: str) -> str:
 def read_ledger(host: Host, link: str, deadline: Deadline) -> Ledger | None:
     """What a controller wrote; None: there is none. HostError: something else lies there."""
     said = host.run(["cat", _file(link)], deadline, check=False)
+    if said.status != 0:
+        return None
     try:
-        return Ledger.model_validate_json(said.out) if said.status == 0 else None
+        return Ledger.model_validate_json(said.out)
     except ValidationError as error:
         raise HostError(
             f"read what was found on {link}",
             host=host.name,
-            said=str(error.errors()[0]["msg"]),
+            said=f"{error.errors()[0]['msg']}: {quote(said.out)}",
             remedy=f"look into {_file(link)} there: it was not written by this version",
         ) from error
 

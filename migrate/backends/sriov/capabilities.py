@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from migrate.formats.answers import MalformedError, quote, whole_number
 from migrate.lab.capabilities import Inspection, Look, No, Yes
 
 VARIANTS = frozenset(
@@ -46,9 +47,21 @@ done
 """
 
 
+def _function(line: str) -> tuple[str, int, int]:
+    """Address of a PF, how many VFs it can have, and how many are free."""
+    words = line.split()
+    if len(words) != 3:
+        raise MalformedError("look for virtual functions", said=f"a PF is told as {quote(line)}")
+    total, free = (whole_number(word, "look for virtual functions") for word in words[1:])
+    return words[0], total, free
+
+
 def _sriov(look: Look) -> Yes | No:
-    functions = [line.split() for line in look.all("pf")]
-    able = [(name, int(total), int(free)) for name, total, free in functions if int(total) > 0]
+    try:
+        functions = [_function(line) for line in look.all("pf")]
+    except MalformedError as error:
+        return No(f"what its PCI devices can is not known: {error.said}", "see /sys/bus/pci there")
+    able = [(name, total, free) for name, total, free in functions if total > 0]
     if not able:
         return No(
             "no PCI device here can make virtual functions",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.formats.answers import MalformedError, quote, whole_number
+from migrate.formats.network_tools import LINKS, Link, VfInfo, VfLink
 from migrate.lab.capabilities import parse
 from migrate.model import Value
 
@@ -51,8 +53,6 @@ say links "$(ip -json -details address show)"
 find /proc/[0-9]*/fd -lname '/dev/vfio/*' -printf 'open\t%l\n' 2>/dev/null
 exit 0
 """
-
-VfLink = Literal["auto", "enable", "disable"]
 
 
 class VfSettings(Value):
@@ -128,47 +128,66 @@ class Pf(Value):
 
 def read_pf(host: Host, pf: str, deadline: Deadline) -> Pf:
     """The PF ``pf`` (the name of its link) with its VFs; HostError if it can't have any now."""
-    said = parse(host.run(["sh", "-c", PF_SCRIPT, "sh", pf], deadline).out)
+    return pf_of(parse(host.run(["sh", "-c", PF_SCRIPT, "sh", pf], deadline).out), pf, host.name)
+
+
+def pf_of(said: Mapping[str, tuple[str, ...]], pf: str, host: str) -> Pf:
+    """The PF by what :data:`PF_SCRIPT` printed; HostError if it can't have VFs now."""
+    tried = f"use the physical function {pf}"
+
+    def count(key: str) -> int:
+        return whole_number(said.get(key, ("0",))[0], f"{tried}: {key}", host=host)
+
     driver = said.get("driver", ("-",))[0]
     if "address" not in said or driver == "-":
         raise HostError(
-            f"use the physical function {pf}",
-            host=host.name,
+            tried,
+            host=host,
             said="its driver is gone" if "address" in said else "the host has no such link",
             remedy="is the card's driver loaded (`lspci -k`), and `pf` right in the lab file?",
         )
     address = said["address"][0]
-    if int(said.get("total", ("0",))[0]) == 0:
+    if count("total") == 0:
         raise HostError(
-            f"use the physical function {pf}",
-            host=host.name,
+            tried,
+            host=host,
             said=f"{driver} makes no virtual functions of {address}",
             remedy="a card with SR-IOV, turned on in the firmware",
         )
-    links = {link["ifname"]: link for link in json.loads(said["links"][0]) if link}
-    if "UP" not in links.get(pf, {}).get("flags", ()):
+    listed = LINKS.parse(said.get("links", ("",))[0], "ip address show", host=host)
+    links = {link.ifname: link for link in listed if link.ifname}
+    if pf not in links or "UP" not in links[pf].flags:
         raise HostError(
-            f"use the physical function {pf}",
-            host=host.name,
+            tried,
+            host=host,
             said="its link is down: its virtual functions would have no carrier",
             remedy=f"ip link set dev {pf} up",
         )
-    settings = {info["vf"]: _settings(info) for info in links[pf].get("vfinfo_list", [])}
-    vfs = [_vf(line.split(), said, links, settings) for line in said.get("vf", ())]
+    settings = {info.vf: _settings(info) for info in links[pf].vfinfo_list}
+    vfs = [_vf(_words(line, tried, host), said, links, settings) for line in said.get("vf", ())]
     return Pf(
         link=pf,
         address=address,
-        total_vfs=int(said["total"][0]),
-        num_vfs=int(said["made"][0]),
+        total_vfs=count("total"),
+        num_vfs=count("made"),
         vfs=tuple(sorted(vfs, key=lambda vf: vf.number)),
     )
 
 
+def _words(line: str, tried: str, host: str) -> tuple[str, ...]:
+    """Number, address, driver, group and override of a VF."""
+    words = tuple(line.split())
+    if len(words) != 5:
+        raise MalformedError(tried, host=host, said=f"a VF is told as {quote(line)}")
+    whole_number(words[0], tried, host=host)
+    return words
+
+
 def _vf(
-    words: list[str],
-    said: dict[str, tuple[str, ...]],
-    links: dict[str, dict[str, Any]],
-    settings: dict[int, VfSettings],
+    words: tuple[str, ...],
+    said: Mapping[str, tuple[str, ...]],
+    links: Mapping[str, Link],
+    settings: Mapping[int, VfSettings],
 ) -> Vf:
     number, address, driver, group, override = words
     own = {
@@ -183,7 +202,7 @@ def _vf(
         used = "a process that has it open"
     elif own.get("libvirt"):
         used = "libvirt"
-    elif busy := [name for name in netdevs if _is_used(links.get(name, {}))]:
+    elif busy := [name for name in netdevs if name in links and _is_used(links[name])]:
         used = f"the host's link {busy[0]}"
     return Vf(
         number=int(number),
@@ -195,23 +214,22 @@ def _vf(
         links=netdevs,
         used_by=used,
         vfio_modules=own.get("module", ()),
-        mac=next((links[name].get("address", "") for name in netdevs if name in links), ""),
+        mac=next((links[name].address for name in netdevs if name in links), ""),
         settings=settings.get(int(number), VfSettings()),
     )
 
 
-def _is_used(link: dict[str, Any]) -> bool:
+def _is_used(link: Link) -> bool:
     """Whether the host uses the link: it has a master, or an address that was given to it."""
-    addresses = [entry for entry in link.get("addr_info", ()) if entry.get("scope") != "link"]
-    return bool(addresses) or "master" in link
+    addresses = [entry for entry in link.addr_info if entry.scope != "link"]
+    return bool(addresses) or link.master is not None
 
 
-def _settings(info: dict[str, Any]) -> VfSettings:
-    vlans = info.get("vlan_list") or [{}]
+def _settings(info: VfInfo) -> VfSettings:
     return VfSettings(
-        mac=info.get("address"),
-        vlan=int(vlans[0].get("vlan", 0)),
-        spoof_check=info.get("spoofchk"),
-        trust=info.get("trust"),
-        link=info.get("link_state"),
+        mac=info.address,
+        vlan=info.vlan_list[0].vlan if info.vlan_list else 0,
+        spoof_check=info.spoofchk,
+        trust=info.trust,
+        link=info.link_state,
     )

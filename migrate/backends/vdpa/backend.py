@@ -71,7 +71,7 @@ class Vdpa(BackendMode[VdpaBackend]):
             offer = stack.enter_context(management_offer(host, device, deadline))
             features = offer.features - set(interface.vdpa.features_off)
             _check_offer(host, interface, offer, features)
-            settings = _settings(interface, offer, features)
+            settings = _settings(host, interface, offer, features)
             node = stack.enter_context(vdpa_bus.add_device(host, offer.name, settings, deadline))
             _check_config(host, interface, vdpa_bus.config(host, vdpa_bus.NAME, deadline))
             shadow, how = choose_shadow(interface, device)
@@ -82,7 +82,7 @@ class Vdpa(BackendMode[VdpaBackend]):
                 emulator=SHADOW_EMULATOR if shadow else EMULATOR,
                 iommu="access_platform" in features,
                 features=features,
-                save_key=f"{feature_mask(features):#x}",
+                save_key=",".join(sorted(features)),
                 supports_save=_supports_save(device, shadow, features),
                 loopback=device.kind == "vdpasim_net",
                 notes=(f"{host.name}: {device.name} ({device.driver_name}), {how}",),
@@ -150,12 +150,14 @@ def _supports_save(device: ManagementDevice, shadow: bool, features: frozenset[s
     return shadow or (device.driver in SUSPENDING and not not_shadowable(features))
 
 
-def _settings(interface: Interface, offer: Offer, features: frozenset[str]) -> Mapping[str, str]:
+def _settings(
+    host: Host, interface: Interface, offer: Offer, features: frozenset[str]
+) -> Mapping[str, str]:
     settings = {"mac": interface.mac}
     if interface.queues > 1:
         settings["max_vqp"] = str(interface.queues)
     if features != offer.features:
-        settings["device_features"] = f"{feature_mask(features):#x}"
+        settings["device_features"] = f"{feature_mask(features, host=host.name):#x}"
     return settings
 
 

@@ -7,15 +7,18 @@ What is made or bound here goes, or goes back, with its block.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from migrate.backends.base import LeftoverKind
 from migrate.clock import Deadline, until
 from migrate.errors import HostError
+from migrate.formats.answers import Count, Part, Shape, whole_number
 from migrate.formats.virtio_features import canonical_name
 from migrate.lab.host_journal import RUN, keep
 
@@ -51,41 +54,75 @@ class DeviceConfig:
     max_vqp: int | None
 
 
-def offers(host: Host, deadline: Deadline) -> Mapping[str, Offer]:
-    """What each management device for networks offers, by its name."""
-    shown = _ask(host, deadline, "mgmtdev", "show").get("mgmtdev", {})
+FeatureBit = Annotated[int, Field(ge=0, lt=128)]
+
+
+class _Management(Part):
+    supported_classes: tuple[str, ...] = ()
+    dev_features: tuple[str | FeatureBit, ...] = ()
+    """By name, or by number where the tool has no name for it."""
+    max_supported_vqs: Count = 0
+
+
+class _Device(Part):
+    mgmtdev: str = ""
+
+
+class _Config(Part):
+    mac: str | None = None
+    mtu: Count | None = None
+    max_vq_pairs: Count | None = None
+
+
+class _Shown(Part):
+    mgmtdev: dict[str, _Management] = Field(default={})
+    dev: dict[str, _Device] = Field(default={})
+    config: dict[str, dict[str, Any]] = Field(default={})
+
+
+SHOWN, CONFIG = Shape(_Shown), Shape(_Config)
+
+
+def network_offers(text: str, asked: str, *, host: str = "") -> Mapping[str, Offer]:
+    """What each management device for networks offers, by its name, of ``vdpa -j mgmtdev show``.
+    Raises MalformedError."""
     return {
         name: Offer(
             name=name,
-            features=frozenset(canonical_name(feature) for feature in info.get("dev_features", ())),
-            max_vqs=int(info.get("max_supported_vqs", 0)),
+            features=frozenset(canonical_name(feature) for feature in info.dev_features),
+            max_vqs=info.max_supported_vqs,
         )
-        for name, info in shown.items()
-        if "net" in info.get("supported_classes", ())
+        for name, info in SHOWN.parse(text, asked, host=host).mgmtdev.items()
+        if "net" in info.supported_classes
     }
+
+
+def offers(host: Host, deadline: Deadline) -> Mapping[str, Offer]:
+    """What each management device for networks offers, by its name."""
+    words = ["vdpa", "-j", "mgmtdev", "show"]
+    said = host.run(words, deadline).out
+    return network_offers(said or "{}", " ".join(words), host=host.name)
 
 
 def devices(host: Host, deadline: Deadline) -> Mapping[str, str]:
     """vDPA devices, each with the name of its management device."""
-    shown = _ask(host, deadline, "dev", "show").get("dev", {})
-    return {name: str(info.get("mgmtdev", "")) for name, info in shown.items()}
+    shown = _ask(host, deadline, "dev", "show").dev
+    return {name: info.mgmtdev for name, info in shown.items()}
 
 
 def config(host: Host, name: str, deadline: Deadline) -> DeviceConfig:
     """A device's configuration."""
-    shown = _ask(host, deadline, "dev", "config", "show", name).get("config", {})
+    words = ("dev", "config", "show", name)
+    shown = _ask(host, deadline, *words).config
     # iproute2 6.15 has keys that end in a space.
     values = {key.strip(): value for key, value in shown.get(name, {}).items()}
-    return DeviceConfig(values.get("mac"), values.get("mtu"), values.get("max_vq_pairs"))
+    has = CONFIG.of(values, f"vdpa {' '.join(words)}", host=host.name)
+    return DeviceConfig(has.mac, has.mtu, has.max_vq_pairs)
 
 
-def _ask(host: Host, deadline: Deadline, *words: str) -> Mapping[str, Any]:
+def _ask(host: Host, deadline: Deadline, *words: str) -> _Shown:
     said = host.run(["vdpa", "-j", *words], deadline).out
-    try:
-        shown: Mapping[str, Any] = json.loads(said or "{}")
-    except ValueError as error:
-        raise HostError(f"vdpa {' '.join(words)}", host=host.name, said=said) from error
-    return shown
+    return SHOWN.parse(said or "{}", f"vdpa {' '.join(words)}", host=host.name)
 
 
 # --- drivers ------------------------------------------------------------------------------------
@@ -171,8 +208,9 @@ def _link_of(host: Host, address: str, deadline: Deadline) -> str:
 
 
 def _is_up(host: Host, link: str, deadline: Deadline) -> bool:
-    flags = host.run(["cat", f"/sys/class/net/{link}/flags"], deadline).out
-    return bool(int(flags, 16) & 1)
+    path = f"/sys/class/net/{link}/flags"
+    flags = host.run(["cat", path], deadline).out
+    return bool(whole_number(flags, f"read {path}", host=host.name, base=16) & 1)
 
 
 # --- a device of our own ------------------------------------------------------------------------
@@ -273,8 +311,9 @@ DEVICE_LEFTOVER = LeftoverKind(
 def _user_of(host: Host, node: str, deadline: Deadline) -> str:
     """The id of a process that has the node open; empty if there is none."""
     open_files = ["find", "/proc", "-maxdepth", "3", "-path", "/proc/[0-9]*/fd/*", "-lname", node]
-    paths = host.run(open_files, deadline, check=False).out.split()  # processes end meanwhile
-    return paths[0].split("/")[2] if paths else ""
+    paths = host.run(open_files, deadline, check=False).out  # processes end meanwhile
+    process = re.match(r"\s*/proc/([0-9]+)/", paths)
+    return process[1] if process else ""
 
 
 def _node_path(host: Host, deadline: Deadline) -> str:

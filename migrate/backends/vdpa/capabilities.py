@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 
+from migrate.backends.vdpa.bus import Offer, network_offers
 from migrate.backends.vdpa.management import NO_NETWORK
-from migrate.formats.virtio_features import canonical_name, not_shadowable
+from migrate.formats.answers import MalformedError
+from migrate.formats.virtio_features import not_shadowable
 from migrate.lab.capabilities import Inspection, Look, No, Yes
 
 SCRIPT = r"""
@@ -36,16 +38,11 @@ def _no_vdpa(look: Look) -> No | None:
     return None
 
 
-def _managements(look: Look) -> dict[str, tuple[str, ...]]:
-    """Management devices for networks, each with its features."""
+def _managements(look: Look) -> Mapping[str, Offer]:
+    """Management devices for networks."""
     try:
-        shown = json.loads(look.first("vdpa-tool"))["mgmtdev"]
-        return {
-            name: tuple(canonical_name(feature) for feature in info.get("dev_features", ()))
-            for name, info in shown.items()
-            if "net" in info.get("supported_classes", ())
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):  # it prints nothing, or a complaint
+        return network_offers(look.first("vdpa-tool"), "vdpa mgmtdev show")
+    except MalformedError:  # it prints nothing, or a complaint
         return {}
 
 
@@ -56,10 +53,8 @@ def _vhost_vdpa(look: Look) -> Yes | No:
     modules = look.all("vdpa-module")
     if "vhost_vdpa" not in modules:
         return No("this kernel has no module vhost_vdpa", "a kernel with CONFIG_VHOST_VDPA")
-    usable = {
-        name: features for name, features in _managements(look).items() if name not in NO_NETWORK
-    }
-    able = [_with_doubts(name, features) for name, features in usable.items()]
+    usable = {name: offer for name, offer in _managements(look).items() if name not in NO_NETWORK}
+    able = [_with_doubts(offer) for offer in usable.values()]
     if "vp_vdpa" in modules:
         bindable = (f"pci/{address}" for address in look.all("virtio-net"))
         able += [f"{name} by vp_vdpa" for name in bindable if name not in usable]
@@ -71,10 +66,10 @@ def _vhost_vdpa(look: Look) -> Yes | No:
     )
 
 
-def _with_doubts(name: str, features: tuple[str, ...]) -> str:
+def _with_doubts(offer: Offer) -> str:
     """QEMU blocks the migration of what it can't follow: that is said beforehand."""
-    off = not_shadowable(features)
-    return f"{name} (QEMU 10 shadows no {', '.join(off)}: see features_off)" if off else name
+    off = ", ".join(not_shadowable(offer.features))
+    return f"{offer.name} (QEMU 10 shadows no {off}: see features_off)" if off else offer.name
 
 
 def _vdpa_management(look: Look) -> Yes | No:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from migrate.formats.answers import MalformedError, whole_number
 from migrate.lab.capabilities import Inspection, Look, No, Yes
 
 HUGE_PAGES = 64
@@ -25,7 +26,10 @@ def _huge_pages(look: Look) -> Yes | No:
         )
     if look.first("ovs-running"):
         return Yes("held by the host's OVS-DPDK, which is running")
-    free = int(look.first("huge-free"))
+    try:
+        free = whole_number(look.first("huge-free"), "read how many huge pages are free")
+    except MalformedError as error:
+        return No(f"{error.tried}: {error.said}", "see /sys/kernel/mm/hugepages there")
     if free >= HUGE_PAGES:
         return Yes(f"{free} pages of 2 MiB are free")
     return No(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from migrate.backends.base import LeftoverKind
 from migrate.clock import Deadline
 from migrate.errors import HostError
+from migrate.lab.log_tail import log_tail
 
 if TYPE_CHECKING:
     from migrate.lab.api import Host
@@ -33,6 +34,7 @@ PORT = "vhu0"
 MARK = "external_ids:migrate-lab"
 """A key of ours in OVS's database (ovs-vswitchd.conf.db(5)): a port without it is not ours."""
 SWITCH = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+LOG_LINES = 2000
 UNDO_S = 15.0
 SWITCH_S = 60.0
 """For the switch to take on what it is told: one that starts in an emulated host is slow."""
@@ -144,7 +146,7 @@ def _add_uplink(host: Host, deadline: Deadline) -> None:
 
 def _log_errors(host: Host) -> str:
     """What went wrong by the switch's own log; empty where it says nothing."""
-    log = host.run(["cat", LOG], Deadline.after(UNDO_S), check=False).out
+    log = log_tail(host, LOG, Deadline.after(UNDO_S), LOG_LINES) or ""
     # A line is date|number|module|level|text.
     lines = (line.split("|", 4) for line in log.splitlines())
     worst = [part[4] for part in lines if len(part) == 5 and part[3] in ("ERR", "EMER")]

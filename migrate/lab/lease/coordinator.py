@@ -235,7 +235,10 @@ class CoordinatorSession:
 
 
 def _reservation(message: Any) -> Reservation:
-    state = ReservationState(message.state)
+    try:
+        state = ReservationState(message.state)
+    except ValueError as error:
+        raise HostError("read a reservation of the labgrid coordinator", said=str(error)) from error
     return Reservation(message.token, state, message.allocations.get("main", ""), message.owner)
 
 

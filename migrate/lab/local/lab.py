@@ -64,7 +64,8 @@ class LocalLab(FabricLab):
 
     def is_healthy(self) -> bool:
         """Whether all of it still runs."""
-        return all(host.init is not None and host.init.alive() for host in self.record.hosts)
+        alive = (host.init is not None and host.init.alive() for host in self.record.hosts)
+        return super().is_healthy() and all(alive)
 
     def close(self) -> None:
         """Nothing: connections to its hosts are made anew each time."""

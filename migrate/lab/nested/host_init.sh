@@ -7,6 +7,8 @@ mkdir -p /run/lock /run/sshd /dev/pts /dev/shm
 mount -t devpts -o ptmxmode=0666 devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp
+# A guest that floods its console loses what comes of it, and the host no memory.
+mount -t tmpfs -o size=64m,mode=755 tmpfs /var/log/libvirt
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ulimit -l unlimited
 ulimit -n 65536

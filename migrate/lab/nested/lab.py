@@ -109,7 +109,7 @@ class NestedLab(FabricLab):
 
     def is_healthy(self) -> bool:
         """Whether all of it still runs."""
-        return all(
+        return super().is_healthy() and all(
             host.init is not None and host.init.alive() and self.runs(host.name)
             for host in self.record.hosts
         )

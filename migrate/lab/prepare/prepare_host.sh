@@ -17,6 +17,7 @@ journals() {
         [ ! -e "$one" ] || cat "$one"
     done
 }
+conf=/proc/sys/net
 # Who has locked a file: process and command of each, by proc_locks(5).
 holders() {
     inode=$(stat -c %i "$1")
@@ -42,6 +43,10 @@ pages) # how many there are, and how many of them are used or promised
     read -r free <"$pages/free_hugepages"
     read -r promised <"$pages/resv_hugepages"
     echo "$all $((all - free + promised))"
+    exit
+    ;;
+ipv6) # LINK: whether it has IPv6: 1 or 0
+    echo $((1 - $(cat "$conf/ipv6/conf/$1/disable_ipv6" 2>/dev/null || echo 1)))
     exit
     ;;
 missing) # MODULE: what loading it loads, in order, of all that is not there
@@ -89,6 +94,13 @@ set-pages) # FROM TO
         echo "$1" >"$pages/nr_hugepages"
         fail "asked for $2 huge pages, the kernel has memory for $all"
     fi
+    ;;
+set-ipv6) # LINK 0|1
+    [ ! -e "$conf/ipv6/conf/$1" ] || echo $((1 - $2)) >"$conf/ipv6/conf/$1/disable_ipv6"
+    ;;
+close) # LINK without routes: the host takes nothing that comes in by it, whatever it is addressed to
+    echo 1 >"$conf/ipv4/conf/$1/rp_filter"  # no way back leads there, so no source is believed
+    echo 8 >"$conf/ipv4/conf/$1/arp_ignore" # no reply for any address
     ;;
 unload) # MODULE ...
     left=

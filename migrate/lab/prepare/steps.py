@@ -10,15 +10,16 @@ ends one base chain only, "drop" ends all), modprobe(8).
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from migrate.errors import HostError
+from migrate.formats.answers import MalformedError, Shape, quote, whole_number
+from migrate.formats.network_tools import LINKS, RULESET, Link
 from migrate.lab.prepare.plan import Kind, StepRecord
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 PORTS = "49152-49215"
 """Where libvirt's migrations arrive (qemu.conf: migration_port_min, migration_port_max)."""
 SCRIPT = "prepare_host.sh"
+
+_Value = TypeVar("_Value")
 
 
 class Switch(Protocol):
@@ -69,10 +72,16 @@ class PreparedHost:
             raise self.error(f"{verb} {' '.join(words)}".strip(), done.err or done.out)
         return done
 
-    def ask(self, argv: list[str], deadline: Deadline) -> Any:
-        """What a program says in JSON; None where it fails or is not there."""
+    def ask(self, argv: list[str], shape: Shape[_Value], deadline: Deadline) -> _Value | None:
+        """What a program says in JSON; None where it fails, says nothing or is not there."""
         done = self.host.run(argv, deadline, check=False)
-        return json.loads(done.out or "[]") if done.status == 0 else None
+        if done.status != 0 or not done.out.strip():
+            return None
+        return shape.parse(done.out, " ".join(argv), host=self.host.name)
+
+    def count(self, text: str, tried: str) -> int:
+        """A number that the host told, or that is in its journal. Raises MalformedError."""
+        return whole_number(text, tried, host=self.host.name)
 
     def error(self, tried: str, said: str, remedy: str = "") -> HostError:
         """An error of this host."""
@@ -130,12 +139,15 @@ class HugePages(Step):
     """More pages; as many are given back, whatever the number is then."""
 
     def _now(self, site: PreparedHost, deadline: Deadline) -> tuple[int, int]:
-        now, used = site.script(deadline, "pages").out.split()
-        return int(now), int(used)
+        said, tried = site.script(deadline, "pages").out, "count huge pages"
+        words = said.split()
+        if len(words) != 2:
+            raise MalformedError(tried, host=site.host.name, said=f"it says {quote(said)}")
+        return site.count(words[0], tried), site.count(words[1], tried)
 
     def look(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> StepRecord:
         now, _ = self._now(site, deadline)
-        return _begun(step, str(now), str(now + int(step.subject)))
+        return _begun(step, str(now), str(now + site.count(step.subject, step.summary)))
 
     def do(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> None:
         site.script(deadline, "set-pages", step.found, step.wanted)
@@ -146,10 +158,11 @@ class HugePages(Step):
         if step.state != "done":
             return step, ""
         now, used = self._now(site, deadline)
-        raised = int(step.wanted) - int(step.found)
+        wanted = site.count(step.wanted, step.summary)
+        raised = wanted - site.count(step.found, step.summary)
         back = min(raised, max(0, now - used))
         remarks = []
-        if now != int(step.wanted):
+        if now != wanted:
             remarks.append(f"nr_hugepages is {now} now, it was set to {step.wanted}")
         if back < raised:
             remarks.append(f"{used} are in use, so {raised - back} of {raised} stay")
@@ -158,9 +171,9 @@ class HugePages(Step):
 
     def undo(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> str:
         now, _ = self._now(site, deadline)
-        if now == int(step.wanted):
+        if now == site.count(step.wanted, step.summary):
             site.script(deadline, "set-pages", step.wanted, step.found)
-        elif now != int(step.found):
+        elif now != site.count(step.found, step.summary):
             return (
                 f"nr_hugepages is {now} now, neither {step.found} nor {step.wanted}: "
                 "whether we changed it is not known, so it is left alone"
@@ -168,64 +181,71 @@ class HugePages(Step):
         return ""
 
 
-def _link(site: PreparedHost, name: str, deadline: Deadline) -> dict[str, Any] | None:
-    links = site.ask(["ip", "-details", "-json", "link", "show", "dev", name], deadline)
-    return dict(links[0]) if links else None
+def _link(site: PreparedHost, name: str, deadline: Deadline) -> Link | None:
+    show = ["ip", "-details", "-json", "link", "show", "dev", name]
+    return next((link for link in site.ask(show, LINKS, deadline) or () if link.ifname), None)
 
 
 class Bridge(Step):
-    """A bridge, known again by the MAC that it was made with."""
+    """A bridge, known again by the MAC that it was made with; guests reach nothing of the host by
+    it: no IPv6 before it is up, no ARP, and nothing that comes in by it is taken."""
 
     def look(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> StepRecord:
         link = _link(site, step.subject, deadline)
         if link is None:
             mac = ":".join(["02", "6d", "6c", *(f"{byte:02x}" for byte in secrets.token_bytes(3))])
             return _begun(step, "absent", mac)
-        if link.get("linkinfo", {}).get("info_kind") != "bridge":
+        if link.linkinfo.info_kind != "bridge":
             raise site.error(f"use {step.subject} as a bridge", "it is another kind of link")
         return _there(step, "there")
 
     def do(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> None:
         adding = ["ip", "link", "add", "name", step.subject, "address", step.wanted]
-        site.host.run([*adding, "type", "bridge"], deadline)
-        site.host.run(["ip", "link", "set", "dev", step.subject, "up"], deadline)
+        site.host.run([*adding, "type", "bridge", "mcast_snooping", "0"], deadline)
+        site.script(deadline, "set-ipv6", step.subject, "0")
+        site.script(deadline, "close", step.subject)
+        site.host.run(["ip", "link", "set", "dev", step.subject, "arp", "off", "up"], deadline)
 
     def undo(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> str:
         link = _link(site, step.subject, deadline)
         if link is None:
             return ""
-        if link["address"] != step.wanted:
+        if link.address != step.wanted:
             return f"{step.subject} has another MAC than it was made with: it is left alone"
-        ports = site.ask(["ip", "-json", "link", "show", "master", step.subject], deadline)
-        if ports:
-            names = ", ".join(port["ifname"] for port in ports if port)
+        show = ["ip", "-json", "link", "show", "master", step.subject]
+        if ports := site.ask(show, LINKS, deadline):
+            names = ", ".join(port.ifname for port in ports if port.ifname)
             raise site.error(f"remove the bridge {step.subject}", f"it has the ports {names}")
         site.host.run(["ip", "link", "del", "dev", step.subject], deadline)
         return ""
 
 
 class Uplink(Step):
-    """A link that becomes a port of the bridge."""
+    """A link that becomes a port of the bridge, without IPv6 of its own meanwhile."""
 
     def look(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> StepRecord:
         tried = f"make {step.subject} a port of {step.wanted}"
         link = _link(site, step.subject, deadline)
         if link is None:
             raise site.error(tried, "there is no such link")
-        if link.get("master") == step.wanted:
+        if link.master == step.wanted:
             return _there(step, step.wanted)
-        if "master" in link:
-            raise site.error(tried, f"it is a port of {link['master']}")
+        if link.master is not None:
+            raise site.error(tried, f"it is a port of {link.master}")
         show = ["ip", "-json", "addr", "show", "dev", step.subject, "scope", "global"]
-        if any(known.get("addr_info") for known in site.ask(show, deadline) or ()):
+        if any(known.addr_info for known in site.ask(show, LINKS, deadline) or ()):
             raise site.error(
                 tried,
                 "it has an address, which would not be reached any more",
                 "name a link that serves nothing else",
             )
-        return _begun(step, "up" if "UP" in link["flags"] else "down", step.wanted)
+        found = "up" if "UP" in link.flags else "down"
+        if site.script(deadline, "ipv6", step.subject).out.strip() == "1":
+            found += " ipv6"
+        return _begun(step, found, step.wanted)
 
     def do(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> None:
+        site.script(deadline, "set-ipv6", step.subject, "0")
         joining = ["ip", "link", "set", "dev", step.subject, "master", step.wanted, "up"]
         site.host.run(joining, deadline)
 
@@ -233,9 +253,12 @@ class Uplink(Step):
         link = _link(site, step.subject, deadline)
         if link is None:
             return f"{step.subject} is gone"
-        master = link.get("master")
+        master = link.master
+        state, *had = step.found.split()
+        if had and master in (None, step.wanted):  # also where it was not joined any more
+            site.script(deadline, "set-ipv6", step.subject, "1")
         if master == step.wanted:
-            leaving = ["ip", "link", "set", "dev", step.subject, "nomaster", step.found]
+            leaving = ["ip", "link", "set", "dev", step.subject, "nomaster", state]
             site.host.run(leaving, deadline)
             return ""
         return f"{step.subject} is a port of {master} now: it is left alone" if master else ""
@@ -251,7 +274,7 @@ class Ovs(Step):
         if others.status == 0:
             raise site.error(
                 "start OVS-DPDK",
-                f"the host has an OVS of its own, process {others.out.split()[0]}",
+                f"the host has an OVS of its own, process {' '.join(others.out.split()[:1])}",
                 "stop it, or leave `ovs` out and do without vhost-user",
             )
         return _begun(step, "stopped", "running")
@@ -277,18 +300,17 @@ class Firewall(Step):
     def look(self, site: PreparedHost, step: StepRecord, deadline: Deadline) -> StepRecord:
         if site.host.run(["firewall-cmd", "--state"], deadline, check=False).status == 0:
             return self._look_at_zones(site, step, deadline)
-        listed = site.ask(["nft", "-j", "list", "chains"], deadline)
-        chains = [item["chain"] for item in (listed or {}).get("nftables", ()) if "chain" in item]
+        listed = site.ask(["nft", "-j", "list", "chains"], RULESET, deadline)
+        chains = listed.chains if listed else ()
         hooks = {"input", "forward"} if step.subject else {"input"}
         wanted = [
-            f"{chain['family']} {chain['table']} {chain['name']} {chain['hook']}"
+            f"{chain.family} {chain.table} {chain.name} {chain.hook}"
             for chain in chains
-            if chain.get("hook") in hooks and chain["family"] in {"inet", "ip", "ip6"}
-            if chain.get("type") == "filter"
+            if chain.hook in hooks and chain.family in {"inet", "ip", "ip6"}
+            if chain.type == "filter"
         ]
-        for chain in wanted:
-            if re.fullmatch(r"[\w./ -]+", chain) is None:
-                raise site.error("open the firewall", f"a chain has the name {chain!r}")
+        for place in wanted:
+            _check_place(site, place)
         if not wanted:
             return _there(step, "nothing that could drop" if listed else "no nftables")
         return _begun(step, "nft", "\n".join(wanted))
@@ -311,8 +333,10 @@ class Firewall(Step):
             for zone in step.wanted.splitlines():
                 self._zone(site, zone, "add", deadline)
             return
+        # From the guests' bridge nobody migrates a guest to here.
+        others = f'iifname != "{step.subject}" ' if step.subject else ""
         what = {
-            "input": f"tcp dport {PORTS}",
+            "input": f"{others}tcp dport {PORTS}",
             "forward": f'iifname "{step.subject}" oifname "{step.subject}"',
         }
         lines = []
@@ -331,17 +355,24 @@ class Firewall(Step):
             for zone in open_now:
                 self._zone(site, zone, "remove", deadline)
             return ""
-        listed = json.loads(site.host.run(["nft", "-j", "-a", "list", "ruleset"], deadline).out)
-        rules = [item["rule"] for item in listed["nftables"] if "rule" in item]
-        lines = [
-            f"delete rule {' '.join(rule[key] for key in ('family', 'table', 'chain'))}"
-            f" handle {rule['handle']}\n"
-            for rule in rules
-            if rule.get("comment") == self.MARK
-        ]
+        show = ["nft", "-j", "-a", "list", "ruleset"]
+        said = site.host.run(show, deadline).out
+        listed = RULESET.parse(said, " ".join(show), host=site.host.name)
+        ours = [rule for rule in listed.rules if rule.comment == self.MARK]
+        lines = []
+        for rule in ours:
+            place = f"{rule.family} {rule.table} {rule.chain}"
+            _check_place(site, place)
+            lines.append(f"delete rule {place} handle {rule.handle}\n")
         if lines:
             site.host.run(["nft", "-f", "-"], deadline, text="".join(lines))
         return ""
+
+
+def _check_place(site: PreparedHost, place: str) -> None:
+    """HostError for a name of a chain that would mean something else in a script for nft."""
+    if re.fullmatch(r"[\w./ -]+", place) is None:
+        raise site.error("open the firewall", f"a chain has the name {quote(place)}")
 
 
 STEPS: Mapping[Kind, Step] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import secrets
 import shlex
 import subprocess
@@ -212,7 +213,8 @@ def _has_room(host: RemoteHost) -> None:
     """QEMU on a full disk ends without a word of why."""
     df = ["df", "--output=avail,target", "--block-size=1", *PLACES]
     lines = host.run(df, Deadline.after(REACH_S), check=False).out.splitlines()[1:]
-    full = {place for avail, place in map(str.split, lines) if int(avail) < ROOM_BYTES}
+    rooms = (re.match(r" *([0-9]{1,19}) +(.+)$", line) for line in lines)  # "-": it can't be told
+    full = {room[2] for room in rooms if room is not None and int(room[1]) < ROOM_BYTES}
     if full:
         raise HostError(
             "find room for a guest's files",

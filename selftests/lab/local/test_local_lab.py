@@ -100,6 +100,13 @@ def test_up_again_is_the_same_lab(shared_lab: LocalLab) -> None:
     assert fabric_kind.find(shared_lab.name) is not None
 
 
+def test_a_lab_without_its_peers_namespace_is_not_up(shared_lab: LocalLab) -> None:
+    """As one that an earlier version brought up, whose peer was in the fabric's."""
+    assert shared_lab.is_healthy()
+    older = shared_lab.record.model_copy(update={"fabric": f"{shared_lab.record.fabric}-older"})
+    assert not LocalLab(older).is_healthy()
+
+
 def test_a_lab_that_is_up_is_not_given_other_hosts(shared_lab: LocalLab) -> None:
     with pytest.raises(HostError, match="with other hosts") as caught:
         local.KIND.up(config(shared_lab.name, huge_pages=3))

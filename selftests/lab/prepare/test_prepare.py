@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from pydantic import ValidationError
 from migrate import log
 from migrate.clock import Deadline
 from migrate.errors import CleanupError, HostError
+from migrate.formats import frames
+from migrate.formats.frames import End
 from migrate.lab.prepare.apply import (
     JournalFile,
     TakenError,
@@ -25,9 +29,19 @@ from migrate.lab.prepare.apply import (
     undo,
 )
 from migrate.lab.prepare.plan import Journal, Preparation, plan
+from migrate.lab.programs import Entered, HerePrograms
+from migrate.lab.reach import MAC, bridge_port
+from migrate.lab.reach import Place as GuestsPlace
 from migrate.locks import file_lock
 from selftests.doubles.prepared_host import ALL, FIREWALLD, LAB, PAGES, Place
-from selftests.helpers import ROOT, as_somebody_elses, mode_of, new_name, soon
+from selftests.helpers import (
+    ROOT,
+    as_somebody_elses,
+    listening_in,
+    mode_of,
+    new_name,
+    soon,
+)
 
 pytestmark = pytest.mark.needs_root
 KINDS = [step.kind for step in plan(ALL)]
@@ -90,6 +104,39 @@ def test_all_of_it_is_had_and_goes_back_exactly(place: Place) -> None:
     assert [line.split()[1].rstrip(":") for line in said] == KINDS[::-1], "the last one first"
     assert all(line.endswith(": put back") for line in said)
     assert (place.root / "unloaded").read_text().split() == ["vfio_pci", "vfio_pci_core", "vfio"]
+
+
+def test_by_a_bridge_that_is_made_nothing_of_the_host_is_reached(
+    place: Place, program: Path
+) -> None:
+    """Nor does a guest get a packet in that says it comes from the host's own network."""
+    place.sh("ip link add own0 type veth peer name own1; ip addr add 10.9.0.1/24 dev own0")
+    place.sh("ip link set own0 up; ip link set own1 up")
+    prepared(place, Preparation(bridge="taps", uplink="port0"))
+    assert "inet" not in place.sh("ip addr show dev taps; ip addr show dev port0")
+    assert place.sh("cat /proc/sys/net/ipv4/conf/own0/rp_filter") == "0", "others stay as they were"
+    mac = bytes.fromhex(place.sh("cat /sys/class/net/taps/address").replace(":", ""))
+    address = IPv4Address("10.9.0.1")
+    there = End(mac, address)
+    programs = Entered(HerePrograms(), ["ip", "netns", "exec", place.namespace])
+    namespace = Path("/run/netns", place.namespace)
+    with (
+        bridge_port(GuestsPlace("a", programs, "taps", {}), str(program), soon()) as port,
+        listening_in(namespace, socket.SOCK_DGRAM, "0.0.0.0") as service,
+    ):
+        number = service.getsockname()[1]
+        for source in (IPv4Address("10.77.0.10"), IPv4Address("10.9.0.7")):
+            port.sendall(frames.framed(frames.arp(End(MAC, source), address)))
+            for frame in frames.datagrams(End(MAC, source), there, [number]):
+                port.sendall(frames.framed(frame))
+        with listening_in(namespace, socket.SOCK_DGRAM, "10.9.0.1") as own:
+            own.sendto(b"of the host itself", (str(there.address), number))
+        service.settimeout(20)
+        assert service.recv(100) == b"of the host itself", "and nothing before that"
+        port.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            port.recv(100)
+    put_back(place)
 
 
 def test_prepared_again_with_the_same_wishes_nothing_is_done(place: Place) -> None:
@@ -323,7 +370,7 @@ def test_nft_lets_migrations_in_and_its_rules_go(place: Place) -> None:
     before = place.sh("nft list ruleset")
     prepared(place, Preparation(firewall=True, bridge="taps"))
     during = place.sh("nft list ruleset")
-    assert 'tcp dport 49152-49215 accept comment "migrate-lab"' in during
+    assert 'iifname != "taps" tcp dport 49152-49215 accept comment "migrate-lab"' in during
     assert 'iifname "taps" oifname "taps" accept comment "migrate-lab"' in during
     assert reached(place, 49152)
     assert not reached(place, 49151)
