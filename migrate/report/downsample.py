@@ -34,10 +34,14 @@ def gap_edges(arrivals: Arrivals, gaps: tuple[Gap, ...], spacings: int = 20) -> 
     order = np.argsort(arrivals.sent_ns, kind="stable")
     sent = arrivals.sent_ns[order]
     points = [point for gap in gaps for point in (gap.begin_ns, gap.begin_ns + gap.length_ns)]
-    at = np.searchsorted(sent, np.asarray(points, dtype=np.int64))
+    at = np.searchsorted(sent, np.asarray([_in_64_bits(point) for point in points], dtype=np.int64))
     wide = np.argsort(np.diff(sent), kind="stable")[-spacings:]
     near = np.concatenate([at - 1, at, at + 1, wide, wide + 1])
     return np.asarray(order[np.clip(np.unique(near), 0, len(order) - 1)], dtype=np.int64)
+
+
+def _in_64_bits(at_ns: int) -> int:
+    return max(-(1 << 63), min((1 << 63) - 1, at_ns))
 
 
 def lost_stretches(arrivals: Arrivals) -> list[tuple[float, float]]:

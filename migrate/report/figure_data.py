@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from migrate.model import Attempt, Event, MachineRecording, Phase, Sample
 from migrate.model.recording import Arrivals
 
+T = TypeVar("T", int, float)
 STOP_PHASES = ("pre-switchover", "stopped", "device")
 STOPS_MOST = 4
 """Stops that have a window of their own: the first ones."""
+FAR_NS = 1 << 62
+"""Ends of the axis: differences of two times are 64 bits, too."""
 TENTH = 10
 """Units of a stretched drawing in a millisecond."""
+
+
+def on_axis(at_ns: T) -> T:
+    """A time that can't be one, in a file that is damaged, is at the axis' end: 146 years off."""
+    return max(-FAR_NS, min(FAR_NS, at_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class FigureData:
 
     def __post_init__(self) -> None:
         stops = [p.begin_ns for p in self.attempt.phases if p.name in ("stopped", "device")]
-        object.__setattr__(self, "zero_ns", min(stops, default=self.attempt.begin_ns))
+        object.__setattr__(self, "zero_ns", on_axis(min(stops, default=self.attempt.begin_ns)))
 
     @property
     def stopped(self) -> bool:
@@ -40,7 +49,7 @@ class FigureData:
 
     def ms(self, at_ns: float) -> float:
         """A point of the axis in the figure, in milliseconds."""
-        return (at_ns - self.zero_ns) / 1e6
+        return (on_axis(at_ns) - self.zero_ns) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from migrate.model import (
 from migrate.model.recording import Arrivals
 from migrate.report.downsample import downsample, gap_edges, lost_stretches
 from migrate.report.drawing import BARS_MOST, stretches
+from migrate.report.event_lines import event_lines
 from migrate.report.figure import figure, script, style, tick_values
 from migrate.report.figure_data import FigureData, Span, windows
 from migrate.report.figure_labels import (
@@ -470,6 +471,26 @@ def test_names_of_guests_and_hosts_stay_text() -> None:
     assert tags <= {"div", "svg", "g", "rect", "line", "path", "circle", "text", "title", "button"}
     names = {name for node in parsed(text).iter() for name in node.attrib}
     assert not any(name.startswith("on") for name in names)
+
+
+@pytest.mark.parametrize(
+    "value", [10**30, -(10**30), 2**63, 10**400], ids=lambda value: str(value)[:4]
+)
+@pytest.mark.parametrize("what", ["begin_ns", "phases", "gaps", "stalls", "events"])
+def test_a_time_that_can_not_be_one_takes_no_figure_away(what: str, value: int) -> None:
+    attempt, events = synthetic.failover(), synthetic.carried()
+    if what == "begin_ns":
+        attempt = attempt.model_copy(update={"begin_ns": value, "phases": ()})
+    elif what == "events":
+        events = [event.model_copy(update={"at_ns": value}) for event in events]
+    else:
+        first, *others = getattr(attempt, what)
+        first = first.model_copy(update={"begin_ns": value})
+        attempt = attempt.model_copy(update={what: (first, *others)})
+    logs = synthetic.logs(synthetic.failover())
+    data = FigureData(attempt, logs, synthetic.samples(), events)
+    assert "egress" in words(parsed(figure(data)))
+    assert len(event_lines(data)) == len(events)
 
 
 def test_the_script_and_the_style_end_no_element_of_the_page() -> None:
