@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrate.clock import Deadline
-from migrate.drivers.qmp import Monitor, monitor
+from migrate.clock import Deadline, until
+from migrate.drivers.qmp import Asked, Monitor, monitor
+from migrate.errors import HostError
 from migrate.lab.namespaces import NamespaceHost
 from migrate.lab.nested.config import MachineConfig
 from migrate.lab.nested.image import MachineImage
@@ -36,6 +37,10 @@ NOT_FOR_SHADOW = (
     *("event_idx", "indirect_desc", "queue_reset", "guest_announce"),
     *("guest_uso4", "guest_uso6", "host_uso"),
 )
+UNFINISHED = "not finalized yet"
+"""In QEMU's answer to `cont` when its migration has just completed."""
+POLL_S = 0.05
+"""Between two tries: nothing tells when it can go on."""
 EMULATED_CPU = "EPYC-Milan,+svm,+npt,-erms,-fsrm"
 """TCG runs `rep movsb` a byte a turn: without these flags Linux and the C library copy and clear
 memory by words and vectors, which is ten times as fast there."""
@@ -141,7 +146,7 @@ def restore(machine: Machine, outer: NamespaceHost, state: Path, deadline: Deadl
     with controlled(outer, deadline) as qemu:
         _use_mapped_ram(qemu, deadline)
         qemu.migrate("migrate-incoming", deadline, uri=f"file:{state}")
-        qemu.execute("cont", deadline)
+        _go_on(qemu, deadline)
 
 
 def save(outer: NamespaceHost, state: Path, deadline: Deadline) -> None:
@@ -150,7 +155,7 @@ def save(outer: NamespaceHost, state: Path, deadline: Deadline) -> None:
         _use_mapped_ram(qemu, deadline)
         qemu.execute("stop", deadline)
         qemu.migrate("migrate", deadline, uri=f"file:{state}")
-        qemu.execute("cont", deadline)
+        _go_on(qemu, deadline)
 
 
 def controlled(outer: NamespaceHost, deadline: Deadline) -> AbstractContextManager[Monitor]:
@@ -161,3 +166,18 @@ def controlled(outer: NamespaceHost, deadline: Deadline) -> AbstractContextManag
 def _use_mapped_ram(qemu: Monitor, deadline: Deadline) -> None:
     wanted = [{"capability": name, "state": True} for name in ("mapped-ram", "events")]
     qemu.execute("migrate-set-capabilities", deadline, capabilities=wanted)
+
+
+def _go_on(qemu: Asked, deadline: Deadline) -> None:
+    """Let it run. QEMU tells that a migration is complete some moments before it can go on."""
+
+    def goes_on() -> bool:
+        qemu.execute("cont", deadline)
+        return True
+
+    until(
+        goes_on,
+        deadline,
+        POLL_S,
+        not_yet=lambda error: isinstance(error, HostError) and UNFINISHED in error.said,
+    )

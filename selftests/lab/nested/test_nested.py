@@ -14,6 +14,7 @@ import pytest
 
 from migrate import log
 from migrate.clock import Deadline
+from migrate.drivers.qmp import Asked
 from migrate.errors import HostError
 from migrate.lab.kvm_boot import KvmBoot
 from migrate.lab.namespaces import NamespaceHost
@@ -262,6 +263,24 @@ def test_a_machine_stands_still_while_it_is_saved(place: Place, qemu: StandIn) -
     assert qemu.heard[2:] == [
         *(("stop", None), ("migrate", {"uri": "file:/states/a.state"}), ("cont", None))
     ]
+
+
+def test_a_machine_whose_migration_is_not_finalized_yet_goes_on_a_little_later() -> None:
+    class Monitor:
+        """It refuses to go on once."""
+
+        tries = 0
+
+        def execute(self, command: str, _deadline: Deadline) -> object:
+            assert command == "cont"
+            self.tries += 1
+            if self.tries == 1:
+                raise HostError("cont", host="a", said="Migration is not finalized yet")
+            return {}
+
+    qemu = Monitor()
+    machine._go_on(cast("Asked", qemu), soon())
+    assert qemu.tries == 2
 
 
 # --- its start ------------------------------------------------------------------------------------
