@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,28 @@ def as_somebody_elses(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 12345)
         yield
+
+
+def grid_rows(text: str) -> list[str]:
+    """The rows of the tables in what a command printed, a line each: cells that go on below are put
+    together, and two spaces are between two cells."""
+    rows: list[list[str]] = []
+    columns: list[slice] = []
+    for line in text.splitlines():
+        if line.strip() and set(line) <= {"-", " "}:
+            columns = [slice(*match.span()) for match in re.finditer("-+", line)]
+            continue
+        gaps = "".join(line[a.stop : b.start] for a, b in pairwise(columns))
+        if not columns or gaps.strip() or len(line) > columns[-1].stop:
+            columns = []
+            continue
+        cells = [line[column].strip() for column in columns]
+        if cells[0]:
+            rows.append(cells)
+        else:
+            rows[-1] = [_joined(*two) for two in zip(rows[-1], cells, strict=True)]
+    return ["  ".join(row) for row in rows]
+
+
+def _joined(begin: str, end: str) -> str:
+    return f"{begin}{'' if begin.endswith('..') or not end or not begin else ' '}{end}"

@@ -184,7 +184,7 @@ def test_doctor_tells_each_host(shared_lab: LocalLab, migrate_lab: Run) -> None:
         (["run", *ONE, "--set", "policy.hopps=2"], "did you mean 'hops'?"),
         (["run", *ONE, "--set", "policy.hops=-1"], "policy.hops"),
         (["run", *ONE, "--lab", "nothing.toml"], "the lab file nothing.toml"),
-        (["run", *ONE, "--name", "Not A Name"], "--name Not A Name"),
+        (["run", *ONE, "--name", "Not A Name"], "--name 'Not A Name'"),
         (["compare", "--modes", "virtio,virtio"], "there twice"),
         (["compare", "--modes", "token-ring"], "token-ring"),
         (["run"], "Missing argument"),

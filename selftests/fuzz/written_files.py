@@ -74,7 +74,7 @@ def _quarantine(data: bytes) -> object:
 
 
 OVERRIDES = (
-    b'policy.hops=2\ninterface.mode=["virtio", "vhost-user"]\nexpect.outage_egress_ms=300.5',
+    b'policy.hops=3\ninterface.mode=["virtio", "vhost-user"]\nexpect.outage_egress_ms=300.5',
     b"guest.image=tiny\nneeds=['kvm']\nfaults=[{at='precopy', do='kill-guest', on='target'}]",
 )
 ENTRY = b"""\

@@ -79,7 +79,7 @@ def test_a_disk_is_known_by_its_path_or_its_recipe(image: str, disk: bool) -> No
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no such file") as refused:
+    with pytest.raises(ConfigurationError, match="it does not exist") as refused:
         is_disk("no-such-image")
     assert "debian, tiny" in refused.value.remedy
 

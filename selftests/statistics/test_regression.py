@@ -43,6 +43,7 @@ from migrate.statistics.significance import (
     holm,
 )
 from selftests.doubles import synthetic
+from selftests.helpers import grid_rows
 
 MODEST = Rules(relative=0.0, least=0.0)
 
@@ -347,7 +348,7 @@ def test_a_regression_fails_and_says_what(history: Path) -> None:
     write(history, 20, 2.0)
     ended = gated(history)
     assert ended.exit_code == 1, ended.output
-    (line,) = [line for line in ended.output.splitlines() if "downtime reported" in line]
+    (line,) = [line for line in grid_rows(ended.output) if "downtime reported" in line]
     assert "WORSE" in line
     document = json.loads(gated(history, "--json").output)
     by = {one["figure"]: one for one in document["compared"]}
@@ -377,7 +378,7 @@ def test_nothing_to_compare_with(tmp_path: Path) -> None:
     ended = gated(tmp_path)
     assert ended.exit_code == 3
     assert "Nothing could be compared" in ended.output
-    assert "no earlier run has this case" in ended.output
+    assert all("no earlier run has this case" in row for row in grid_rows(ended.output))
     assert "not measured in the baseline" not in ended.output
 
 
@@ -509,7 +510,7 @@ def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
         writer.write_attempt(synthetic.attempt(synthetic.case(), number, **lost))
     ended = gated(history)
     assert ended.exit_code == 1, ended.output
-    (line,) = [line for line in ended.output.splitlines() if FAILED in line and "WORSE" in line]
+    (line,) = [line for line in grid_rows(ended.output) if FAILED in line and "WORSE" in line]
     assert "+62%" in line
     assert "5 of 8 attempts ended otherwise than they should" in ended.output
 
@@ -653,7 +654,7 @@ def test_a_case_of_which_no_try_left_an_attempt_is_told_and_is_no_pass(tmp_path:
     of_two_cases(tmp_path, range(1, 8), second=0, mishaps=mishaps(5))
     ended = gated(tmp_path, "--allow-cant-tell", "*")
     assert ended.exit_code == 3, ended.output
-    (line,) = [line for line in ended.output.splitlines() if "NO ATTEMPT" in line]
+    (line,) = [line for line in grid_rows(ended.output) if "NO ATTEMPT" in line]
     assert "5 of 5 tries left no attempt: boot the guest on alpha: no answer" in line
     assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*vdpa").exit_code == 0
     assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*virtio").exit_code == 3
@@ -697,7 +698,7 @@ def test_void_attempts_are_in_no_figure_and_too_many_of_them_are_no_pass(history
     ended = gated(history)
     assert "6 of 8 attempts are void" in ended.output
     assert result_of(history, "synthetic-virtio")["why"].startswith("2 of 8 tries left")
-    (line,) = [line for line in ended.output.splitlines() if FAILED in line]
+    (line,) = [line for line in grid_rows(ended.output) if FAILED in line]
     assert "2 of 8 : 80" in line
 
 
@@ -709,7 +710,7 @@ def test_an_attempt_that_can_not_be_read_is_no_pass(history: Path) -> None:
     assert ended.exit_code == 5, ended.output
     (line,) = [line for line in ended.output.splitlines() if "UNREADABLE" in line]
     assert "synthetic-virtio/3: read " in line
-    assert len([line for line in ended.output.splitlines() if " 7 : 80 " in line]) >= 5
+    assert len([line for line in grid_rows(ended.output) if " 7 : 80 " in line]) >= 5
 
 
 # --- one row a case -------------------------------------------------------------------------------
@@ -747,7 +748,7 @@ def test_a_case_that_no_earlier_run_has_says_so(history: Path) -> None:
         writer.write_attempt(synthetic.attempt(synthetic.case("vdpa"), number))
     ended = gated(history)
     assert ended.exit_code == 3
-    lines = [line for line in ended.output.splitlines() if line.startswith("synthetic-vdpa  ")]
+    lines = [line for line in grid_rows(ended.output) if line.startswith("synthetic-vdpa  ")]
     assert lines
     assert all(line.endswith("can't tell no earlier run has this case") for line in lines)
 
@@ -777,7 +778,7 @@ def test_a_run_on_a_busy_machine_can_not_be_told(history: Path) -> None:
         write(history, day, machine=MachineState(busy=busy))
     ended = gated(history, "--last", "3", "--allow-blind")
     assert ended.exit_code == 3, ended.output
-    rows = [line for line in ended.output.splitlines() if line.startswith("synthetic-virtio  ")]
+    rows = [line for line in grid_rows(ended.output) if line.startswith("synthetic-virtio  ")]
     assert rows
     for line in rows:
         assert line.endswith("can't tell the machine was busy in 8 of 8 and in 0 of 24")
