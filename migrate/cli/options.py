@@ -22,10 +22,12 @@ Decorator = Callable[[Command], Command]
 
 
 class FilePath(click.Path):
-    """A path that can be one: with a name, and none of its parts longer than file systems take."""
+    """A path that can be one: with a name, and none of its parts longer than file systems take.
+
+    Whether it may be read is found by who reads it: that is an error with a remedy, not of usage."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(path_type=Path, **options)
+        super().__init__(path_type=Path, readable=False, **options)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """See click; a usage error for what no file can be called."""
