@@ -24,7 +24,7 @@ Decorator = Callable[[Command], Command]
 class FilePath(click.Path):
     """A path that can be one: with a name, and none of its parts longer than file systems take.
 
-    Whether it may be read is found by who reads it: that is an error with a remedy, not of usage."""
+    Whether it may be read is found by who reads it: an error with a remedy, and none of usage."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, readable=False, **options)

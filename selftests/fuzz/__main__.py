@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m selftests.fuzz", description=__doc__)
     parser.add_argument("lane", nargs="*", help="all, if none is named")
     parser.add_argument("--count", type=int, default=10_000, help="inputs a lane")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="of processor time a lane, at most"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="folder of inputs")
     parser.add_argument("--replay", type=Path, help="one kept input through the lane's door")
@@ -42,7 +46,7 @@ def main(arguments: list[str]) -> int:
     print(HEAD)
     accounts = []
     for lane in lanes:
-        accounts.append(account := run(lane, given.count, given.seed, given.keep))
+        accounts.append(account := run(lane, given.count, given.seed, given.keep, given.seconds))
         print(row(account), flush=True)
         for finding in account.findings.values():
             print(f"  {finding}", flush=True)
