@@ -75,12 +75,12 @@ def test_where_the_outage_went_is_told(mode: str, ring: str, scenario: Scenario)
     attempt = known(scenario(MODES, *wanted, *LONG_STOP))  # so that no other gap is longer
     (inside,) = attempt.inside
     stop = inside.stop or ()
-    assert "devices are loaded" in [span.what for span in stop]
+    assert "loading device state" in [span.what for span in stop]
     told = {gap.direction: gap for gap in attempt.explained or ()}
     assert told.keys() == {"egress", "ingress"}
     for gap in told.values():
         if gap.begin_ns <= stop[0].begin_ns <= gap.begin_ns + gap.length_ns:
-            assert "devices are loaded" in [span.what for span in gap.spans]
+            assert "loading device state" in [span.what for span in gap.spans]
     if inside.rings is None:  # a source that ended sooner says so
         assert any(reason.startswith(f"{attempt.source}: ") for reason in inside.unseen)
     else:

@@ -34,11 +34,11 @@ NOTICED_S = 2.0
 """At most so much longer a stage is: TCP tries again ever more seldom while a link is down, and the
 memory has its own time."""
 UNDER_WAY = {
-    "the rest of memory is sent",
-    "memory is sent and loaded",
-    "the rest of memory arrives and is loaded",
-    "devices are loaded",
-    "memory and devices are loaded",
+    "sending the rest of memory",
+    "sending and loading memory",
+    "loading the rest of memory",
+    "loading device state",
+    "loading memory and device state",
 }
 """Stages that a target which stands still, or a link that is down, can hold up: not libvirt's."""
 

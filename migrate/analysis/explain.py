@@ -52,16 +52,16 @@ def _marks(gap: Gap, hop: HopEvents, log: Arrivals, grain_ns: int) -> Iterator[M
             since_ns = mark.at_ns
         if since_ns < end_ns:
             short = since_ns > gap.begin_ns and end_ns - since_ns <= grain_ns
-            what = "within the meter's floor" if short else "the guest runs, and is not served"
+            what = "below what the meter can see" if short else "guest running but not served"
             yield Mark(end_ns, what, explained=short)
         return
     yield from _until_stop(gap, hop, stop, grain_ns)
     if resume is None and gap.open_ended:
-        yield Mark(end_ns, "stopped, and never resumed", stop.host)
+        yield Mark(end_ns, "guest stopped, never resumed", stop.host)
         return
     if resume is None:  # it was served again: when it ran again is not known
         yield from known_stages(hop, stop, end_ns)
-        yield Mark(end_ns, "served again, and its RESUME is not on record", explained=False)
+        yield Mark(end_ns, "served again, RESUME not recorded", explained=False)
         return
     yield from stage_marks(hop, stop, resume)
     yield from _after_resume(gap, hop, log, max(resume.at_ns, gap.begin_ns), grain_ns)
@@ -71,15 +71,15 @@ def _until_stop(gap: Gap, hop: HopEvents, stop: Event, grain_ns: int) -> Iterato
     """The guest still ran: what lay in its queues at the stop went with it."""
     out = next((event for event in hop.events if event.name == "detached"), None)
     if out is not None and out.at_ns <= stop.at_ns:
-        yield Mark(out.at_ns, "the interface is taken out", hop.source, out.off_ns)
-        what = "the guest runs without its interface"
+        yield Mark(out.at_ns, "detaching the interface", hop.source, out.off_ns)
+        what = "guest running without its interface"
         yield Mark(stop.at_ns, what, hop.source, stop.off_ns)
         return
     begin = _begins_to_stop(hop, stop)
     near = begin.at_ns - gap.begin_ns <= grain_ns + begin.off_ns + gap.place_off_ns
-    what = "the last packet before the stop" if near else "the guest runs, and is not served"
+    what = "last packet before the stop" if near else "guest running but not served"
     yield Mark(begin.at_ns, what, hop.source, begin.off_ns, explained=near)
-    yield Mark(stop.at_ns, "the guest is stopped, and its backends", hop.source, stop.off_ns)
+    yield Mark(stop.at_ns, "stopping the guest and its backends", hop.source, stop.off_ns)
 
 
 def _begins_to_stop(hop: HopEvents, stop: Event) -> Event:
@@ -101,17 +101,17 @@ def _after_resume(
     end_ns = gap.begin_ns + gap.length_ns
     plugged = next((event for event in hop.events if event.name == "attached"), None)
     if plugged is not None and since_ns < plugged.at_ns <= end_ns + plugged.off_ns:
-        what = "the target's interface is plugged in"
+        what = "attaching the target's interface"
         yield Mark(plugged.at_ns, what, hop.target, plugged.off_ns)
         since_ns = plugged.at_ns
     host = hop.runs_on
     ready = hop.first(READY, host, since_ns)
     if ready is not None and ready.at_ns < end_ns:
-        yield Mark(ready.at_ns, "the backend's port comes up", host, ready.off_ns)
+        yield Mark(ready.at_ns, "backend's port coming up", host, ready.off_ns)
         since_ns = ready.at_ns
     enabled = hop.queue_enabled(gap.direction, since_ns, end_ns + _OVS_NS)
     if ready is not None and enabled is not None:
-        what = "the backend enables the guest's queue"
+        what = "backend enabling the guest's queue"
         yield Mark(enabled.at_ns, what, host, enabled.off_ns)
         since_ns = enabled.at_ns
     yield from _tail(gap, hop, log, since_ns, grain_ns)
@@ -129,15 +129,15 @@ def _tail(gap: Gap, hop: HopEvents, log: Arrivals, since_ns: int, grain_ns: int)
         yield replace(mark, error_ns=max(mark.error_ns, gap.error_ns))  # of the stamps
         since_ns = max(since_ns, mark.at_ns)
     short = end_ns - since_ns <= grain_ns
-    what = "within the meter's floor" if short else "served again, and nothing tells why not before"
+    what = "below what the meter can see" if short else "not served, cause unknown"
     yield Mark(end_ns, what, explained=short)
 
 
 _LOWER = {
-    "lower-gone": "the guest's device is taken out",
-    "lower-appeared": "a device is plugged in, and the guest finds it",
-    "lower-up": "its link comes up",
-    "carried-by": "the guest takes the other device into use",
+    "lower-gone": "unplugging the guest's device",
+    "lower-appeared": "plugging a device in, guest detecting it",
+    "lower-up": "device's link coming up",
+    "carried-by": "guest switching to the other device",
 }
 """What the probe reports of the devices below the guest's interface, and what ended with it."""
 
@@ -158,8 +158,8 @@ def _lower_device_marks(hop: HopEvents, since_ns: int, end_ns: int) -> list[Mark
     return marks if marks and marks[0].at_ns <= end_ns + marks[0].error_ns else []
 
 
-_LATE = "its packets waited, and arrive late"
-_SILENT_AGAIN = "the guest runs, and has sent, and sends nothing more yet"
+_LATE = "packets queued, arriving late"
+_SILENT_AGAIN = "guest running, nothing more sent yet"
 
 
 def _guest_sends(
@@ -169,7 +169,7 @@ def _guest_sends(
     asked = [e for e in hop.events if e.name == "arp" and e.data.get("mac") == hop.mac]
     first_asked = next((e for e in asked if since_ns <= e.at_ns < end_ns), None)
     if first_asked is not None:
-        yield Mark(first_asked.at_ns, "the guest asks for its peer's address", hop.runs_on)
+        yield Mark(first_asked.at_ns, "guest resolving its peer's address (ARP)", hop.runs_on)
         since_ns = first_asked.at_ns
     before, after = log.sent_ns < since_ns, log.sent_ns >= since_ns
     if not after.any() or np.count_nonzero(before) < _FEW:
@@ -181,10 +181,10 @@ def _guest_sends(
         at_ns = min(int(log.sent_ns[first]), end_ns)
         _, resume = hop.switchover
         began = resume is not None and int(log.sent_ns[last]) >= resume.at_ns
-        what = _SILENT_AGAIN if began else "the guest runs, and has not come to send yet"
+        what = _SILENT_AGAIN if began else "guest running again, nothing sent yet"
         yield Mark(at_ns, what, hop.runs_on)
         if (arrived := min(int(log.received_ns[first]), end_ns)) > at_ns:
-            yield Mark(arrived, "its first packet is under way")
+            yield Mark(arrived, "first packet in flight")
             yield from _sends_late(hop, _run(log, since_ns, end_ns), arrived, grain_ns)
 
 
@@ -241,10 +241,10 @@ def _fabric_learns(
     begin_ns = since_ns
     heard_ns = hop.first_heard_ns(since_ns) if hop.runs_on == hop.target else None
     if heard_ns is not None and heard_ns < end_ns:
-        yield Mark(heard_ns, "the fabric still sends to the source")
+        yield Mark(heard_ns, "fabric still forwarding to the source")
         begin_ns = heard_ns
     if _all_arrived(log, begin_ns, end_ns):
-        yield Mark(end_ns, "packets wait, and the guest takes them late", hop.runs_on)
+        yield Mark(end_ns, "packets queued, guest receiving them late", hop.runs_on)
 
 
 def _all_arrived(log: Arrivals, begin_ns: int, end_ns: int) -> bool:

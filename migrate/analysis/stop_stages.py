@@ -43,7 +43,7 @@ def cover(begin_ns: int, end_ns: int, marks: Iterable[Mark], error_ns: int) -> I
             at_ns = min(mark.at_ns, end_ns)
             cut.append(Mark(at_ns, mark.what, mark.host, mark_error_ns, mark.explained))
     if cut[-1].at_ns < end_ns:
-        cut.append(Mark(end_ns, "nothing is on record", "", error_ns, explained=False))
+        cut.append(Mark(end_ns, "nothing recorded", "", error_ns, explained=False))
     for before, mark in pairwise(cut):
         yield Span(
             what=mark.what,
@@ -60,19 +60,19 @@ Stage = tuple[str, str, dict[str, str], str]
 
 _STATUS = "MIGRATION"
 _SENT: tuple[Stage, ...] = (
-    (CHECKPOINT, "source", {"checkpoint": "src-iterable-saved"}, "the rest of memory is sent"),
-    (CHECKPOINT, "source", {"checkpoint": "src-non-iterable-saved"}, "devices are saved"),
+    (CHECKPOINT, "source", {"checkpoint": "src-iterable-saved"}, "sending the rest of memory"),
+    (CHECKPOINT, "source", {"checkpoint": "src-non-iterable-saved"}, "saving device state"),
 )
 _ARRIVED: tuple[Stage, ...] = (
-    (LOADED, "target", {"type": "non-iterable"}, "the rest of memory arrives and is loaded"),
-    (CHECKPOINT, "target", {"checkpoint": "dst-precopy-loadvm-completed"}, "devices are loaded"),
+    (LOADED, "target", {"type": "non-iterable"}, "loading the rest of memory"),
+    (CHECKPOINT, "target", {"checkpoint": "dst-precopy-loadvm-completed"}, "loading device state"),
 )
 """By trace points. Source: QEMU migration/savevm.c, migration.c."""
-_TAKEN_IN = "memory and devices are loaded"
+_TAKEN_IN = "loading memory and device state"
 """Of a target that has no trace points: until it says that it is completed."""
-_RUNS = "libvirt lets the guest run"
-_SUSPENDED = "memory is sent, and the guest is suspended"
-_ALL_SENT = "memory is sent and loaded"
+_RUNS = "libvirt resuming the guest"
+_SUSPENDED = "sending memory, guest suspended"
+_ALL_SENT = "sending and loading memory"
 """Of a source that has none: until the target, which has, begins to load devices."""
 
 
@@ -101,10 +101,10 @@ def known_stages(hop: HopEvents, stop: Event, until_ns: int) -> list[Mark]:
 def stage_marks(hop: HopEvents, stop: Event, resume: Event) -> list[Mark]:
     marks = known_stages(hop, stop, resume.at_ns)
     if not marks:
-        return [Mark(resume.at_ns, "stopped; no stages are on record", "", resume.off_ns)]
+        return [Mark(resume.at_ns, "guest stopped, no stages recorded", "", resume.off_ns)]
     loaded = any(mark.what in (_ARRIVED[1][3], _TAKEN_IN) for mark in marks)
     last = _RUNS if loaded else f"{_TAKEN_IN}, and {_RUNS}"
-    last = last if resume.host == hop.target else "the source goes on"
+    last = last if resume.host == hop.target else "source resuming the guest"
     return [*marks, Mark(resume.at_ns, last, resume.host, resume.off_ns)]
 
 
@@ -127,10 +127,10 @@ def _switchover_marks(hop: HopEvents, stop: Event) -> list[Mark]:
         return []
     more = hop.first("MIGRATION_PASS", hop.source, stop.at_ns)
     suspended = more is not None and more.at_ns < waits.at_ns
-    what = _SUSPENDED if suspended else "the source prepares to switch over"
+    what = _SUSPENDED if suspended else "source preparing the switchover"
     marks = [Mark(waits.at_ns, what, hop.source, waits.off_ns)]
     if (goes_on := hop.first(_STATUS, hop.source, waits.at_ns, status="device")) is not None:
-        what = "libvirt lets the switchover go on"
+        what = "libvirt continuing the switchover"
         marks.append(Mark(goes_on.at_ns, what, hop.source, goes_on.off_ns))
     return marks
 
