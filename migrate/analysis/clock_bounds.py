@@ -85,7 +85,7 @@ class OffsetBounds:
             starts.append(self._break(starts[-1], contradiction))
             if len(starts) > MOST_SEGMENTS:
                 raise MeasurementError(
-                    "lay the guest's clock on the axis",
+                    "map the guest's clock to the common clock",
                     said=f"it jumped more than {MOST_SEGMENTS} times",
                     remedy="is the guest's clock source stable? see its kernel's log",
                 )

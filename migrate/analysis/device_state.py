@@ -198,8 +198,8 @@ class DeviceQueue:
     unchecked: tuple[str, ...] = ()
 
 
-_NO_STATUS = "not read: which features were negotiated was not told, so its layout is not known"
-_NOT_TOLD = "not read: QEMU did not tell where it lies"
+_NO_STATUS = "not read: which features were negotiated is not known, so neither is its layout"
+_NOT_TOLD = "not read: QEMU did not report its address"
 
 
 def device_queues(

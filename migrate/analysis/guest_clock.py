@@ -66,7 +66,7 @@ class GuestClock:
         """
         if not len(egress) and not len(ingress):
             raise MeasurementError(
-                "lay the guest's clock on the axis",
+                "map the guest's clock to the common clock",
                 said="no packet arrived in either direction",
                 remedy="see whether the guest's link was up when the streams were started",
             )

@@ -52,9 +52,9 @@ BLIND_NS = 250_000_000
 UNHEARD = (
     "announcements: the fabric sent more frames than its capture keeps, and the first are lost"
 )
-NO_STAGES = "no stages of the stop"
-WORKED = "queues that a backend works are not asked about: that would stop them"
-NO_TRACES = "no trace points vmstate_downtime_* are on record (QEMU has them since 8.2)"
+NO_STAGES = "the stages of the stop are not known"
+WORKED = "queues of a vhost backend are not queried: that would stop them"
+NO_TRACES = "no trace points vmstate_downtime_* were recorded (QEMU has them since 8.2)"
 
 
 def move_details(
@@ -282,7 +282,7 @@ def _blind(qemu: QemuRecording, hop_events: HopEvents) -> Iterator[MonitorGap]:
     for before_ns, after_ns in pairwise(qemu.answered_ns):
         if after_ns - before_ns > BLIND_NS:
             yield MonitorGap(
-                what="QEMU did not answer: its progress was not seen",
+                what="QEMU did not answer: its progress was not observed",
                 begin_ns=before_ns,
                 end_ns=after_ns,
                 host=hop_events.source,

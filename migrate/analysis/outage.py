@@ -114,7 +114,7 @@ def measure(observation: TrafficObservation, clock: GuestClock | None = None) ->
     if observation.from_receipts:
         notes.append(
             "ingress is rebuilt from the guest's receipts: what it received after the last of its "
-            "own packets that arrived, or told of in none of them, is not known"
+            "own packets that arrived, or reported in none of them, is not known"
         )
     measured: list[Gap] = []
     blanks: list[Unmeasured] = []

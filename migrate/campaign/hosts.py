@@ -51,7 +51,7 @@ def _machine(host: Host, patience: float) -> MachineFacts | None:
         with host.small_files(deadline) as files:
             return facts_of(files, deadline)
     except LabError as error:
-        LOGGER.info("what the machine of %s is: not known: %s", host.name, error)
+        LOGGER.info("hardware of host %s not known: %s", host.name, error)
         return None
 
 

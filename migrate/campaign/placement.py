@@ -59,7 +59,7 @@ def _missing(
         return Capability(
             name="power",
             able=False,
-            reason="its hosts have no switch to turn them off by",
+            reason="its hosts can't be switched off",
             remedy="--lab labs/nested.toml",
         )
     by_host = {known.host: known for known in facts}

@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 
 from migrate.errors import visible
 from migrate.model import Attempt, PhaseName, Sample
+from migrate.report.verdict_text import why_not_passed
 
 EVERY_S = 1.0
 """Between two plain lines about the same move."""
@@ -75,13 +76,15 @@ class Progress:
 
 
 def outcome(attempt: Attempt) -> str:
-    """How an attempt ended, with the checks that did not pass, and that its machine was busy."""
+    """How an attempt ended, the first reason why it did not pass, and that its machine was busy."""
+    busy = "; the machine was busy" if attempt.machine and attempt.machine.busy else ""
+    if attempt.passed:
+        return f"{attempt.outcome}: pass{busy}"
     if attempt.void:
         return f"{attempt.outcome}: VOID ({attempt.void_reason})"
-    bad = [verdict for verdict in attempt.verdicts if verdict.result != "pass"]
-    checks = ", ".join(f"{verdict.check} {verdict.result}" for verdict in bad)
-    busy = "; the machine was busy" if attempt.machine and attempt.machine.busy else ""
-    return f"{attempt.outcome}: {'pass' if attempt.passed else f'FAIL ({checks})'}{busy}"
+    first, *others = why_not_passed(attempt)
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{attempt.outcome}: FAIL: {first}{more}{busy}"
 
 
 def describe(sample: Sample) -> str:

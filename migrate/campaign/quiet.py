@@ -42,7 +42,7 @@ def wait_quiet(
             if not reasons:
                 return ()
             if deadline.passed():
-                LOGGER.info("the machine is still busy, and there is no more time to wait")
+                LOGGER.info("the machine is still busy, and the time to wait is over")
                 return (f"the machine was not quiet when waiting ended: {'; '.join(reasons)}",)
             if say_again.passed():
                 said = "; ".join(reasons)

@@ -112,8 +112,8 @@ def unnamed_error(case: Case) -> str | None:
     if "error" in expect.allow_unmeasured:
         return None
     return (
-        f"{case.id}: it expects {expect.outcome!r}, but not what is said of it: add expect.error, "
-        "or it will not pass"
+        f"{case.id}: it expects {expect.outcome!r}, but no error message: set expect.error to a "
+        "pattern of it, or it will not pass"
     )
 
 
@@ -174,7 +174,9 @@ class Session:
             return run.model_copy(update={"skips": (*others, skip)})
 
         self.writer.amend(note)
-        LOGGER.info("%s: not here: %s; it takes: %s", skip.case.id, skip.reason, skip.remedy)
+        LOGGER.info(
+            "%s: can't run in this lab: %s; it needs: %s", skip.case.id, skip.reason, skip.remedy
+        )
 
     # --- attempts ---
 

@@ -43,15 +43,17 @@ def error(attempt: Attempt) -> Verdict | None:
     if expect.error is None:
         if expect.outcome in ("completed", "aborted"):
             return None
-        write = "write expect.error = 'a pattern of it'" if said else "nothing was said"
+        write = "set expect.error to a pattern of it" if said else "there is no error message"
         return unmeasured("error", f"{UNCOMPARED}: {said or attempt.outcome}; {write}")
     match = re.search(expect.error, said)
     return Verdict(
         check="error",
         result="pass" if match else "fail",
-        measured=match[0] if match else (said or "nothing was said"),
+        measured=match[0] if match else (said or "there is no error message"),
         limit=expect.error,
-        evidence=said if match else f"{expect.error!r} is not in: {said or 'nothing was said'}",
+        evidence=said
+        if match
+        else f"{expect.error!r} is not in: {said or 'there is no error message'}",
     )
 
 
@@ -74,7 +76,7 @@ def held_by(attempt: Attempt) -> Verdict:
     if len(set(holders)) > 1:
         evidence = f"THE GUEST RUNS ON {len(set(holders))} HOSTS AT ONCE: {listed(holders)}"
     elif not holders and attempt.outcome == "recoverable":
-        evidence = "the guest runs nowhere until its post-copy is resumed"
+        evidence = "the guest runs nowhere until its post-copy is recovered"
     elif not holders:
         evidence = (
             "the guest runs nowhere, as expected" if as_expected else "THE GUEST RUNS NOWHERE"
@@ -97,7 +99,7 @@ def clean(attempt: Attempt) -> Verdict:
     """
     left = attempt.leftovers
     if left is None:
-        return unmeasured("clean", "nobody looked for leftovers")
+        return unmeasured("clean", "leftovers were not searched for")
     return Verdict(
         check="clean",
         result="fail" if left else "pass",
@@ -166,7 +168,7 @@ def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verd
     if limit is None:
         return None
     if attempt.gaps is None:
-        return unmeasured(check, "there are no gaps on record", limit)
+        return unmeasured(check, "no gaps were recorded", limit)
     outages = possible_outages(attempt, direction)
     if not outages:
         return _no_gap(attempt, check, direction, limit)
@@ -183,7 +185,7 @@ def _outage(attempt: Attempt, direction: Direction, limit: float | None) -> Verd
 def _outage_sentence(attempt: Attempt, outage: PossibleOutage, direction: Direction) -> str:
     sentences = [] if outage.longest is None else [_gap_sentence(attempt, outage.longest)]
     if any(gap.open_ended for gap in outage.gaps):
-        sentences.append("how long it went on is not known")
+        sentences.append("it had not ended when the measurement did")
     for stretch in outage.unmeasured:
         after_s = (stretch.begin_ns - attempt.begin_ns) / 1e9
         sentences.append(
@@ -197,9 +199,15 @@ def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) ->
     """The verdict where there is no gap: none above what the meter can resolve here."""
     seen_ms = attempt.seen_from_ms(direction)
     if seen_ms is None:
-        return unmeasured(check, "no gap, but no floor to say from which length on", limit)
+        return unmeasured(
+            check,
+            "no gap, but the floor was not measured: how short a gap would be seen is not known",
+            limit,
+        )
     if seen_ms > limit:
-        return unmeasured(check, f"a gap below the floor of {seen_ms:.1f} ms is not seen", limit)
+        return unmeasured(
+            check, f"a gap shorter than the floor, {seen_ms:.1f} ms, can't be seen", limit
+        )
     lost = heavy_loss(attempt.loss, direction)
     if lost is not None:
         return unmeasured(check, f"no gap, but {lost:.0%} of {direction} were lost or late", limit)
@@ -209,7 +217,7 @@ def _no_gap(attempt: Attempt, check: str, direction: Direction, limit: float) ->
         measured=f"≤ {seen_ms:.1f}",
         limit=f"{limit:g}",
         unit="ms",
-        evidence=f"no {direction} gap beyond the floor of {seen_ms:.1f} ms",
+        evidence=f"no {direction} gap above the floor of {seen_ms:.1f} ms",
     )
 
 
@@ -218,7 +226,7 @@ def _gap_sentence(attempt: Attempt, gap: Gap) -> str:
     at_least = "at least " if gap.open_ended else ""
     during = f" during {listed(gap.phases)}" if gap.phases else " with no migration going on"
     if not gap.phases and not all(hop.placed for hop in attempt.inside):
-        during = " (not all events are on record: during what is not known)"
+        during = " (not all events were recorded: the phase is not known)"
     count = sum(other.direction == gap.direction for other in attempt.gaps or ())
     together_ms = total_gap_ns(attempt.gaps, gap.direction) / 1e6
     others = f"; {count} gaps, together {together_ms:.1f} ms" if count > 1 else ""
@@ -238,7 +246,7 @@ def stall(attempt: Attempt) -> Verdict | None:
     if limit is None:
         return None
     if attempt.stalls is None:
-        return unmeasured("stall", "the guest's clock and tick could not be had", limit)
+        return unmeasured("stall", "the guest's clock and tick were not recorded", limit)
     worst: Stall | None = max(
         attempt.stalls, key=lambda stall: stall.length_ns + stall.error_ns, default=None
     )
@@ -255,7 +263,9 @@ def stall(attempt: Attempt) -> Verdict | None:
     if seen_ms is None:
         return unmeasured("stall", evidence, limit)
     if seen_ms > limit:
-        return unmeasured("stall", f"a stall below {seen_ms:.1f} ms is not seen here", limit)
+        return unmeasured(
+            "stall", f"a stall shorter than {seen_ms:.1f} ms can't be seen here", limit
+        )
     return Verdict(
         check="stall",
         result="pass",

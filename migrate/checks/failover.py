@@ -21,10 +21,12 @@ def carried_by(attempt: Attempt) -> Verdict | None:
     if not asked or (hosts is None and checkpoints is None):
         return None
     if not checkpoints:
-        return unmeasured("carried-by", "the guest could not be asked which device carries")
+        return unmeasured(
+            "carried-by", "the guest could not be asked which device carries its traffic"
+        )
     results = [_judge(checkpoint, hosts) for checkpoint in checkpoints]
     if checkpoints[-1].when != "at the end":
-        results.append(("unmeasured", "no one host holds the guest at the end"))
+        results.append(("unmeasured", "no single host runs the guest at the end"))
     result = next(one for one in _WORST_FIRST if one in dict(results))
     reasons = [reason for of, reason in results if of == result]
     begin_ns = attempt.begin_ns
@@ -63,7 +65,7 @@ def _judge_standby(
     if hosts is None:
         return (
             "unmeasured",
-            f"the standby carries {where}: whether that has a primary is unknown",
+            f"the standby carries {where}: whether that host has a primary is not known",
         )
     if host in hosts:
         return "fail", f"the standby {carrier.device} carries {where}, which has a primary"

@@ -51,10 +51,10 @@ def tcp(attempt: Attempt) -> Verdict | None:
         return None
     check = attempt.tcp
     if check is None:
-        return unmeasured("tcp", "the connections were not asked about")
+        return unmeasured("tcp", "the TCP connections were not queried")
     alive = check.alive if check.answered is None else min(check.alive, check.answered)
     failed = check.resets or alive < check.opened
-    silent = "" if check.answered is None else f"; {check.answered} got a byte since the move"
+    silent = "" if check.answered is None else f"; {check.answered} carried data since the move"
     return Verdict(
         check="tcp",
         result="fail" if failed else "pass",
@@ -143,7 +143,7 @@ def _dead(attempt: Attempt, way: Direction) -> str:
     least_ms = attempt.case.workload.settle_s * 1e3 / 2
     silent = [gap for gap in attempt.gaps or () if gap.direction == way and gap.open_ended]
     if silent and silent[0].least_ns / 1e6 >= least_ms:
-        return f"nothing arrived any more: {way} for at least {silent[0].length_ms:.0f} ms"
+        return f"traffic did not come back: {way} for at least {silent[0].length_ms:.0f} ms"
     unserved = unserved_after(attempt.loss or (), way)
     if unserved is not None and unserved.low > MOST:
         return f"{unserved.value:.0%} of {way} after the move were not served"
@@ -158,7 +158,7 @@ def backend(attempt: Attempt) -> Verdict | None:
     if not guest_expected(attempt):
         return None
     if attempt.backend_failed is None:
-        return unmeasured("backend", "the log of the QEMU that has the guest was not read")
+        return unmeasured("backend", "the log of the guest's QEMU was not read")
     fails = attempt.case.expect.backend_fails
     complaints = "; ".join(attempt.backend_failed)
     return Verdict(
@@ -166,5 +166,5 @@ def backend(attempt: Attempt) -> Verdict | None:
         result="pass" if bool(complaints) == fails else "fail",
         measured="failed" if complaints else "works",
         limit="failed" if fails else "works",
-        evidence=complaints or "QEMU complains of nothing",
+        evidence=complaints or "QEMU logged no backend error",
     )

@@ -60,7 +60,7 @@ def _verdict(attempt: Attempt, result: CheckResult, excess: Excess, limit: float
         f"{when} {loss.lost} of {loss.sent} packets were lost and {loss.late} late, outside "
         f"outages; on the floor {floor.lost} and {floor.late} of {floor.sent}"
     )
-    inside = f"; the limit of {limit:g} lies inside the error" if result == "unmeasured" else ""
+    inside = f"; the limit, {limit:g}, is within the error" if result == "unmeasured" else ""
     return Verdict(
         check=f"loss.{loss.direction}",
         result=result,

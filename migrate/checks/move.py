@@ -44,13 +44,14 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
         dict.fromkeys(_hop_prefix(attempt, hop) + device.device for hop, device in compared)
     )
     untold = sum(len(device.untold) for _, device in compared)
-    but = f"; not compared: {untold} fields that one end alone told" if untold else ""
+    but = f"; not compared: {untold} fields that only one end reported" if untold else ""
     return Verdict(
         check="handoff.equal",
         result="fail" if wrong else "pass",
         measured="differs" if wrong else "same",
         limit="same",
-        evidence=needs.listed(wrong) or f"{names}: as it left, but for what may differ{but}",
+        evidence=needs.listed(wrong)
+        or f"{names}: same on both ends, but for allowed differences{but}",
     )
 
 
@@ -99,7 +100,7 @@ def downtime_explained(attempt: Attempt) -> Verdict | None:
     result: CheckResult = "fail" if most < limit else "pass" if least >= limit else "unmeasured"
     evidence = _longest_unexplained(attempt.explained)
     if result == "unmeasured":
-        evidence += "; the limit lies inside the error"
+        evidence += "; the limit is within the error"
     return Verdict(
         check=check,
         result=result,
@@ -165,7 +166,7 @@ def _longest_unexplained(explained: tuple[GapExplanation, ...]) -> str:
         if not span.explained
     ]
     listed = "; ".join(text for _, text in sorted(spans, reverse=True)[:3])
-    nothing = "all of it is explained" if explained else "no gap beyond the floor"
+    nothing = "fully explained" if explained else "no gap beyond the floor"
     return f"unexplained: {listed}" if listed else nothing
 
 
@@ -180,11 +181,11 @@ def reported_agrees(attempt: Attempt) -> Verdict | None:
         return None
     reported = attempt.reported.downtime_ms
     if reported is None or attempt.gaps is None:
-        missing = "no downtime was reported" if reported is None else "there are no gaps on record"
+        missing = "no downtime was reported" if reported is None else "no gaps were recorded"
         return unmeasured(check, missing, limit)
     if not all(hop.placed for hop in attempt.inside):
         return unmeasured(
-            check, _with_reasons(attempt, "not known which gap is the switchover's"), limit
+            check, _with_reasons(attempt, "which gap is the switchover's is not known"), limit
         )
     ways = [
         _disagreement(attempt, way, hop, reported)
@@ -252,7 +253,7 @@ def announce_sent(attempt: Attempt) -> Verdict | None:
     results = [(_announced_in_time(hop, limit), hop) for hop in attempt.inside]
     results.sort(key=lambda row: ("fail", "unmeasured", "pass").index(row[0]))
     if not results:
-        return unmeasured(check, _with_reasons(attempt, "no move was looked into"), limit)
+        return unmeasured(check, _with_reasons(attempt, "no move was recorded in detail"), limit)
     result, hop = results[0]
     first, error = hop.first_announce_ms, hop.announce_error_ms
     told = f"{first:.1f} ± {error:.1f}" if first is not None and error else ""
@@ -289,7 +290,7 @@ def _announce_sentence(attempt: Attempt, hop: MoveDetails, result: CheckResult) 
     if first is not None and result == "fail" and first < 0:
         return f"{evidence}, the first before it ran"
     if result == "unmeasured":
-        return f"{evidence}; whether the first came too early or too late lies inside the error"
+        return f"{evidence}; whether the first came too early or too late is within the error"
     return evidence
 
 
@@ -313,7 +314,7 @@ def dirty_rate(attempt: Attempt) -> Verdict | None:
     wrote = best.written_mib_s
     evidence = f"by {best.method}: {rate_mib_s:g} ± {best.error_mib_s:.1f} MiB/s"
     if not wrote:
-        what = "wrote nothing" if wrote == 0 else "did not tell what it wrote"
+        what = "wrote nothing" if wrote == 0 else "did not report what it wrote"
         return unmeasured(check, f"{evidence}; the guest {what} meanwhile", limit, "share")
     off, error = abs(rate_mib_s - wrote) / wrote, best.error_mib_s / wrote
     evidence += f", the guest wrote {wrote:.1f} of {workload.dirty_mib_s:g}"

@@ -66,9 +66,9 @@ def on_every_hop(
         ]
         hops, moves = len(attempt.inside), attempt.case.policy.hops
         if attempt.outcome == "completed" and hops < moves:
-            reasons.append(f"{hops} of {moves} moves were looked into")
+            reasons.append(f"{hops} of {moves} moves were recorded in detail")
         if not attempt.inside and not reasons:
-            reasons = ["no move was looked into"]
+            reasons = ["no move was recorded in detail"]
         return "; ".join((*reasons, *unseen_reasons(attempt, part))) if reasons else ""
 
     return Need(name, of_all)
@@ -83,7 +83,7 @@ def unseen_reasons(attempt: Attempt, part: DetailsPart | None = None) -> Iterato
     )
 
 
-UNCOMPARED = "expect.error is not set, so what was said was compared with nothing"
+UNCOMPARED = "expect.error is not set, so the error message was compared with nothing"
 EXPECTED_ERROR = Need(
     "an expected error",
     lambda attempt: "" if attempt.case.expect.error is not None else UNCOMPARED,
@@ -91,9 +91,11 @@ EXPECTED_ERROR = Need(
 
 # --- traffic ------------------------------------------------------------------------------------
 
-GAPS = _part("the gaps", "gaps", "there are no gaps on record")
+GAPS = _part("the gaps", "gaps", "no gaps were recorded")
 STREAMS = _part("the streams' accounts", "streams", "no streams")
-FLOOR = _part("the floor", "floor", "no floor to say from which length on a gap is seen")
+FLOOR = _part(
+    "the floor", "floor", "the floor was not measured: how short a gap would be seen is not known"
+)
 
 
 def _going_on(attempt: Attempt) -> list[PossibleOutage]:
@@ -122,7 +124,7 @@ KNOWN = Need("both ways to the end", _not_measured_to_the_end)
 def _not_ended(attempt: Attempt) -> str:
     """Directions that were silent when the observation ended, or not known, and since when."""
     silent = [
-        f"{gap.direction} was silent for the last {gap.length_ms:.0f} ms, and may be for good"
+        f"{gap.direction} received nothing for the last {gap.length_ms:.0f} ms, and may be for good"
         for outage in _going_on(attempt)
         for gap in outage.gaps
         if gap.open_ended
@@ -178,11 +180,11 @@ def packets_after(*ways: Direction) -> Need:
 
 # --- the guest ----------------------------------------------------------------------------------
 
-STALLS = _part("the guest's clock", "stalls", "the guest's clock and tick could not be had")
+STALLS = _part("the guest's clock", "stalls", "the guest's clock and tick were not recorded")
 SHORTEST_STALL = _part(
     "the shortest stall that is seen",
     "stalls_seen_from_ms",
-    "from which length on a stall is seen is not known",
+    "how short a stall would be seen is not known",
 )
 NIC_BEFORE = _part(
     "the interface before", "nic_before", "the guest's interface was not read before the move"
@@ -190,10 +192,12 @@ NIC_BEFORE = _part(
 NIC_AFTER = _part(
     "the interface after", "nic_after", "the guest's interface was not read after the move"
 )
-BACKEND_LOG = _part(
-    "QEMU's log", "backend_failed", "the log of the QEMU that has the guest was not read"
+BACKEND_LOG = _part("QEMU's log", "backend_failed", "the log of the guest's QEMU was not read")
+CARRIERS = _part(
+    "the log of carriers",
+    "carriers",
+    "the guest could not be asked which device carries its traffic",
 )
-CARRIERS = _part("the log of carriers", "carriers", "the guest could not be asked what carries")
 PATTERN = _part("the pattern read back", "memory", "the pattern was not read back")
 
 
@@ -205,7 +209,7 @@ def _writes(attempt: Attempt) -> str:
 
 
 WRITES = Need("writes to it", _writes)
-CONNECTIONS = _part("an account of connections", "tcp", "the connections were not asked about")
+CONNECTIONS = _part("an account of connections", "tcp", "the TCP connections were not queried")
 
 
 def _opened(attempt: Attempt) -> str:
@@ -218,14 +222,14 @@ OPENED = Need("an open connection", _opened)
 
 def _answered(attempt: Attempt) -> str:
     known = attempt.tcp is None or attempt.tcp.answered is not None
-    return "" if known else "whether a byte came back since the move is not known"
+    return "" if known else "whether they carried data since the move is not known"
 
 
 ANSWERED = Need("the last byte of each", _answered)
 
 # --- the host's side ----------------------------------------------------------------------------
 
-LEFTOVERS = _part("a search for leftovers", "leftovers", "nobody looked for leftovers")
+LEFTOVERS = _part("a search for leftovers", "leftovers", "leftovers were not searched for")
 
 
 def _reported(field: str, attempt: Attempt) -> str:
@@ -243,13 +247,13 @@ TOTAL = Need("the total time reported", partial(_reported, "total_ms"))
 def _written(attempt: Attempt) -> str:
     rates = attempt.dirty_rates or ()
     told = any(rate.when == "before" and rate.written_mib_s is not None for rate in rates)
-    return "" if told else "the guest did not tell what it wrote"
+    return "" if told else "the guest did not report what it wrote"
 
 
 WRITTEN = Need("the guest's count", _written)
 PLACED = on_every_hop(
     "events on the axis",
-    lambda hop: "" if hop.placed else "not all of its events are placed on the axis",
+    lambda hop: "" if hop.placed else "not all of its events have a time on the common clock",
 )
 
 
@@ -259,7 +263,7 @@ def _explained(attempt: Attempt) -> str:
     if attempt.explained is None:
         return "; ".join(("no gaps to explain", *unseen_reasons(attempt)))
     if ways:
-        reason = f"nothing tells of the longest gap of {', '.join(ways)}"
+        reason = f"nothing recorded explains the longest gap of {', '.join(ways)}"
         return "; ".join((reason, *unseen_reasons(attempt)))
     return ""
 
@@ -271,8 +275,8 @@ def _announcements(hop: MoveDetails) -> str:
     """An announcement that was heard, with its error; without one the check itself says why."""
     heard = hop.first_announce_ms is not None
     if heard and hop.announce_error_ms is None:
-        return "when the first announcement was heard is not known"
-    return "" if heard else "no announcement was heard, or none listened for"
+        return "when the first announcement was observed is not known"
+    return "" if heard else "no announcement was observed, or none was looked for"
 
 
 ANNOUNCEMENTS = on_every_hop("announcements of each hop", _announcements)
@@ -334,7 +338,7 @@ def _not_compared(device: DeviceHandoff) -> str:
 def _rings(hop: MoveDetails) -> str:
     """Which queues were not read; words on how many were if not all."""
     if not hop.rings:
-        return "no ring was read"
+        return "no virtqueue was read"
     unread = [ring for ring in hop.rings if ring.unread]
     if not unread:
         return ""

@@ -53,7 +53,7 @@ def load(path: Path | None) -> tuple[QuarantineEntry, ...]:
 def _refused(path: Path, error: ValidationError) -> ConfigurationError:
     first = error.errors()[0]
     where = [f"entry {part + 1}" if isinstance(part, int) else part for part in first["loc"]]
-    missing = {"missing": "it is not there", "extra_forbidden": "there is no such key"}
+    missing = {"missing": "required, and missing", "extra_forbidden": "there is no such key"}
     known = f"keys of an entry: {', '.join(QuarantineEntry.model_fields)}"
     if where[-1] == "expires":
         known = "a date without quotes, e.g. expires = 2027-01-31"
@@ -121,8 +121,8 @@ def entry_name(entry: QuarantineEntry) -> str:
 def expiry_message(entry: QuarantineEntry) -> str:
     """The message about an entry that has expired."""
     return (
-        f"expired on {entry.expires}, and fails the run: {entry.owner} has to mend {entry.bug}, "
-        "or say a later day"
+        f"expired on {entry.expires}, so it fails the run: {entry.owner} must fix {entry.bug} "
+        "or set a later date"
     )
 
 
@@ -146,10 +146,10 @@ def _entry_summary(entry: QuarantineEntry, run: Run, attempts: Sequence[Attempt]
     if covered:
         return f"it covers {len(covered)} of {len(matching)} attempts; {until}"
     if matching:
-        return f"can be lifted: nothing of it in {len(matching)} attempts ({until})"
+        return f"can be removed: not seen in {len(matching)} attempts ({until})"
     if any(fnmatchcase(case, entry.case) for case in _not_tried(run)):
-        return f"nothing was tried that it covers ({until})"
-    return f"no case of this run is like that: can be lifted, if none is elsewhere ({until})"
+        return f"no case that it covers was tried ({until})"
+    return f"no case of this run matches: can be removed if no other run has one ({until})"
 
 
 def _not_tried(run: Run) -> Iterator[str]:

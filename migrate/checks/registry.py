@@ -72,7 +72,11 @@ class Check:
 CHECKS = (
     Check("outcome", basic.outcome, "outcome", "the attempt ended as expected"),
     Check(
-        "error", basic.error, "error", "what was said matches the pattern", (needs.EXPECTED_ERROR,)
+        "error",
+        basic.error,
+        "error",
+        "the error message matches the pattern",
+        (needs.EXPECTED_ERROR,),
     ),
     Check("held-by", basic.held_by, "held_by", "the guest runs on exactly these hosts"),
     Check(
@@ -128,7 +132,7 @@ CHECKS = (
         "tcp",
         guest.tcp,
         "tcp",
-        "a byte came back on each since the move, none was reset",
+        "each carried data since the move, none was reset",
         (needs.CONNECTIONS, needs.OPENED, needs.ANSWERED),
     ),
     Check(

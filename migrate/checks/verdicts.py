@@ -28,7 +28,7 @@ def between(
     """What lies between two ends against a limit; ``most`` is infinite if there is no upper one."""
     result = ranked(least, most, limit)
     if result == "unmeasured" and math.isfinite(most):
-        evidence += f"; the limit of {limit:g}{' ms' if unit == 'ms' else ''} lies inside the error"
+        evidence += f"; the limit of {limit:g}{' ms' if unit == 'ms' else ''} is within the error"
     middle, error = (least + most) / 2, (most - least) / 2
     digits = 1 if unit == "ms" else 3
     measured = f"{middle:.{digits}f} ± {error:.{digits}f}" if error else f"{middle:.{digits}f}"

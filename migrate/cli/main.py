@@ -19,7 +19,7 @@ from migrate.cli.init import init
 from migrate.cli.lab import doctor, lab
 from migrate.cli.lease import lease
 from migrate.cli.nightly import nightly
-from migrate.cli.options import AS_JSON, RESULTS, RUN_NAME
+from migrate.cli.options import AS_JSON, ATTEMPT, CASE, RESULTS, RUN_NAME
 from migrate.cli.output import print_run
 from migrate.cli.regression import gate
 from migrate.cli.run import compare, run
@@ -40,28 +40,32 @@ def cli() -> None:
     """Move real guests between hosts and tell the truth about their outage."""
 
 
-@cli.command(short_help="Print the table of a run.")
+@cli.command(short_help="Print what a run found: what failed and why, then its figures.")
 @RUN_NAME
 @RESULTS
-@click.option("--inside", is_flag=True, help="And where each attempt's outage went, its handoff.")
+@CASE
+@ATTEMPT
+@click.option(
+    "--inside",
+    is_flag=True,
+    help="Instead of tables, each attempt in detail: its verdicts, where its outage went, the "
+    "handoff of its devices.",
+)
 @AS_JSON
-def show(run_name: str, results: Path, as_json: bool, inside: bool) -> None:
-    """The table of RUN, and why each failed attempt failed."""
+def show(
+    run_name: str,
+    results: Path,
+    case: str | None,
+    attempt: int | None,
+    as_json: bool,
+    inside: bool,
+) -> None:
+    """What failed in RUN and why, and its tables; details with --inside."""
     from migrate.results.reader import find_run, read_run
+    from migrate.results.selection import selected
 
-    record = read_run(find_run(results, run_name))
-    print_run(record, as_json=as_json)
-    if inside and not as_json:
-        from migrate.report.machines import machine_sections
-        from migrate.report.move_details import sections
-        from migrate.report.table_text import plain_sections
-        from migrate.report.work import work_sections
-
-        for one in record.attempts:
-            click.echo(f"--- {one.attempt.case.id}, attempt {one.attempt.number}")
-            attempt = one.attempt
-            told = (*sections(attempt), *work_sections(attempt), *machine_sections(attempt))
-            click.echo(plain_sections(told), nl=False)
+    record = selected(read_run(find_run(results, run_name)), case, attempt)
+    print_run(record, as_json=as_json, inside=inside)
 
 
 @cli.command()

@@ -172,7 +172,12 @@ WAIT_QUIET = click.option(
     "given]; then go on, and mark the attempt.",
 )
 
-
+CASE = click.option(
+    "--case", type=Text(), metavar="PATTERN", help="Only cases like this, e.g. 'moves-*'."
+)
+ATTEMPT = click.option(
+    "--attempt", type=click.IntRange(1), metavar="N", help="Only the attempt of this number."
+)
 RUN_NAME = click.argument("run_name", type=RunName(), default="latest", metavar="[RUN]")
 
 

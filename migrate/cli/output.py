@@ -31,41 +31,47 @@ def with_unreadable(code: int, record: RunRecord) -> int:
     return max(code, MeasurementError.exit_code) if record.unreadable else code
 
 
-def print_run(record: RunRecord, *, as_json: bool) -> None:
-    """Print it on standard output, with each verdict by which an attempt failed."""
-    from migrate.checks import quarantine
-    from migrate.report import table_text
-    from migrate.report.table import run_table
-    from migrate.report.verdict_text import verdict_text
+def print_run(record: RunRecord, *, as_json: bool, inside: bool = False) -> None:
+    """Print it on standard output: its result, what did not pass and why, then its tables.
+
+    ``inside``: the details of each attempt in place of the tables.
+    """
+    from migrate.report.failure_text import failure_text
 
     if as_json:
         click.echo(_as_json(record))
         return
+    lines = failure_text(record)
+    click.echo("\n".join((lines[0], *(lines[1:] and ["", *lines[1:]]), "")))
+    if inside:
+        _print_details(record)
+    else:
+        _print_tables(record)
+
+
+def _print_tables(record: RunRecord) -> None:
+    from migrate.report import table_text
+    from migrate.report.table import run_table
+
     attempts = [entry.attempt for entry in record.attempts]
-    made = run_table(record.run, attempts, record.unreadable)
+    table = run_table(record.run, attempts, record.unreadable)
     if not attempts:
         none = "no attempt can be read" if record.unreadable else "no attempt was made"
-        click.echo("\n".join([none, *map(table_text.clean, made.skips)]))
+        click.echo("\n".join([none, *table_text.wrapped(table.skips)]))
     elif sys.stdout.isatty():
         from rich.console import Console
 
         console = Console()
-        console.print(table_text.rich(made, console.width))
+        console.print(table_text.rich(table, console.width))
     else:
-        click.echo(table_text.plain(made), nl=False)
-    for attempt in attempts:
-        known = "quarantined: " if quarantine.excuses(record.run, attempt) else ""
-        if attempt.void:
-            name = f"{attempt.case.id}/{attempt.number}"
-            click.echo(f"{name}: void: {table_text.clean(attempt.void_reason)}")
-        for verdict in attempt.failed_verdicts:
-            click.echo(
-                f"{known}{attempt.case.id}/{attempt.number}: {verdict.result}: "
-                f"{table_text.clean(verdict_text(verdict))}"
-                f"{table_text.clean(f': {verdict.evidence}' if verdict.evidence else '')}"
-            )
-    for left in record.unfinished:
-        click.echo(f"{table_text.clean(left)}: cut off, not finished")
+        click.echo(table_text.plain(table), nl=False)
+
+
+def _print_details(record: RunRecord) -> None:
+    from migrate.report.attempt_text import attempt_text
+
+    for entry in record.attempts:
+        click.echo("\n".join(attempt_text(entry.attempt)))
 
 
 def _as_json(record: RunRecord) -> str:

@@ -28,6 +28,8 @@ _DOWN = re.compile(
 )
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,6})Z ")
 _SIGNAL = re.compile(r"terminating on signal (\d+)(?: from pid (.*))?$")
+_ASSERTION = re.compile(r"\bAssertion [`'].*failed|^\*\*$|ERROR:.*assertion failed|\bBUG: ")
+"""Of assert(3), and of GLib's g_assert()."""
 _NOISE = re.compile(
     r"vmstate_downtime_|^char device redirected to|\bwarning: |^\d+@\d+\.\d+:"
     r"|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\+0000: "
@@ -47,8 +49,15 @@ def qemu_end(log: str, host: str) -> QemuEnd | None:
         return None
     signals = [match for line in words if (match := _SIGNAL.search(line))]
     how = f"signal {signals[-1][1]}" if signals else f"by libvirt: {down[2]}"
-    said = " / ".join(words[-LINES:])
-    return QemuEnd(host=host, how=how, last_words=said[-LETTERS:])
+    said = " / ".join(_assertion_first(words))
+    return QemuEnd(host=host, how=how, last_words=said[:LETTERS])
+
+
+def _assertion_first(words: list[str]) -> list[str]:
+    """The last lines, an assertion that failed before all others: it is why QEMU ended."""
+    assertion = next((line for line in words if _ASSERTION.search(line)), None)
+    last = [line for line in words[-LINES:] if line != assertion]
+    return last if assertion is None else [assertion, *last[1 - LINES :]]
 
 
 def _last_run(lines: list[str]) -> list[str]:

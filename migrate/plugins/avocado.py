@@ -288,7 +288,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
     from migrate.campaign.run_source import NewRun
     from migrate.campaign.session import open_session
     from migrate.model import Skip
-    from migrate.report.table_text import attempt_lines
+    from migrate.report.attempt_text import attempt_lines
     from migrate.scenario.loader import load
 
     config = _lab(runnable.config)

@@ -257,7 +257,7 @@ def verdicts(lab: Session) -> Verdicts:
     """Judge: every verdict of the attempt must be a pass, or an `unmeasured` that is allowed."""
 
     def judge(attempt: Attempt) -> None:
-        from migrate.report.table_text import attempt_lines
+        from migrate.report.attempt_text import attempt_lines
 
         if not attempt.passed:
             lines = (*attempt_lines(attempt), f"run folder: {lab.folder}")

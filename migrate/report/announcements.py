@@ -15,23 +15,24 @@ def announced_lines(hop: MoveDetails) -> Iterator[str]:
     if hop.postcopy_blocktime_ms is not None:
         by_processor = ", ".join(f"{ms:g}" for ms in hop.postcopy_cpus_blocktime_ms)
         yield (
-            f"waited for pages in post-copy: all processors at once "
+            f"waited for pages in post-copy: all vCPUs at once "
             f"{hop.postcopy_blocktime_ms:g} ms; each: {by_processor or NOT_MEASURED} ms"
         )
     for span in hop.blind:
         missed = _monitor_gap_text(span)
-        yield f"blind on {span.host} for {span.length_ms:.0f} ms: {span.what}{missed}"
+        yield f"no monitoring of {span.host} for {span.length_ms:.0f} ms: {span.what}{missed}"
     for reason in hop.unseen:
-        yield f"not seen: {reason}"
+        yield f"not observed: {reason}"
 
 
 def _announced(hop: MoveDetails) -> Iterator[str]:
     if hop.announced is None:
-        yield f"announced: {not_measured('no guest ran on on the target', hop.reasons('stop'))}"
+        why = not_measured("the guest did not resume on the target", hop.reasons("stop"))
+        yield f"announced: {why}"
         return
     first = hop.first_announce_ms
     if first is None:
-        when = "none was heard"
+        when = "none was observed"
     else:
         when = f"first {abs(first):.1f} ms {'before' if first < 0 else 'after'} the resume"
     yield f"announced: {_announcers(hop)}; {when}{_listening_text(hop)}"
@@ -40,7 +41,7 @@ def _announced(hop: MoveDetails) -> Iterator[str]:
 def _announcers(hop: MoveDetails) -> str:
     """How often each announced; a RARP of QEMU's may be one that its backend sent for it."""
     asked = hop.announce_rounds_asked
-    rounds = "rounds asked not measured" if asked is None else f"of {asked} rounds asked"
+    rounds = "rounds configured not known" if asked is None else f"of {asked} rounds configured"
     if hop.announced_by is None:
         return f"{hop.announced} in all, {rounds}"
     by = hop.announced_by
@@ -57,7 +58,7 @@ def _listening_text(hop: MoveDetails) -> str:
     due = hop.announce_last_due_ms
     if due is None or hop.listened_ms is None or hop.listened_ms >= due:
         return ""
-    return f"; listened for {hop.listened_ms / 1e3:.2f} s of {due / 1e3:.2f} s"
+    return f"; observed for {hop.listened_ms / 1e3:.2f} s of {due / 1e3:.2f} s"
 
 
 def _first_packets_line(hop: MoveDetails) -> str:
@@ -82,11 +83,11 @@ def _monitor_gap_text(gap: MonitorGap) -> str:
     """What a monitor gap hid, as far as that is known."""
     parts = []
     if gap.missed is not None:
-        parts.append(f"{gap.missed} looks at the progress were missed")
+        parts.append(f"{gap.missed} progress samples were missed")
     if gap.stop:
-        parts.append("the guest was stopped in it")
+        parts.append("the guest was stopped meanwhile")
     if gap.stopped_ms:
-        parts.append(f"{gap.stopped_ms:.1f} ms of the guest's stop lie in it")
+        parts.append(f"{gap.stopped_ms:.1f} ms of the guest's stop are within it")
     elif gap.stopped_ms == 0 and gap.stop is False:
-        parts.append("nothing of the guest's stop lies in it")
+        parts.append("none of the guest's stop is within it")
     return "".join(f"; {part}" for part in parts)

@@ -16,10 +16,11 @@ from migrate.report.figure_data import FigureData
 from migrate.report.machines import machine_sections
 from migrate.report.move_details import sections
 from migrate.report.overview import PANELS, figure_words
-from migrate.report.table_model import IN_FLOOR, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.table_model import NOT_MEASURED, Cell, Grid, GridSection
 from migrate.report.verdict_text import limit_text, why_not_passed
 from migrate.report.work import work_sections
 from migrate.results.reader import AttemptRecord
+from migrate.statistics.censored import below_floor
 
 Content = TypeVar("Content")
 Stretch = TypeVar("Stretch", Gap, Unmeasured)
@@ -140,7 +141,16 @@ def _gaps(data: FigureData) -> Iterator[GridSection]:
     gaps = data.attempt.gaps
     if gaps is None:
         return
-    heads = ("direction", "part", "from, ms", "length, ms", "± ms", "lost", "late", "may overlap")
+    heads = (
+        "direction",
+        "part",
+        "from, ms",
+        "length, ms",
+        "± ms",
+        "lost",
+        "late",
+        "overlaps (at most)",
+    )
     rows = tuple(
         (
             Cell(gap.direction),
@@ -190,7 +200,7 @@ def headline(attempt: Attempt) -> str:
     holders = " and ".join(attempt.held_by) or "no host"
     parts = [f"{attempt.outcome}, the guest runs on {holders}"]
     if attempt.void:
-        parts.insert(0, f"void, it tells nothing of what was to be tested: {attempt.void_reason}")
+        parts.insert(0, f"void, so it neither passes nor fails: {attempt.void_reason}")
     for direction in DIRECTIONS:
         outage = longest_outage(attempt, direction)
         where = f" ({outage.part})" if outage and outage.part != "none" else ""
@@ -209,7 +219,7 @@ def headline(attempt: Attempt) -> str:
 def _outage_text(outage: FigureValue) -> str:
     low, high = outage.bounds
     if outage.only_floor:
-        return IN_FLOOR
+        return below_floor(outage.floor_ms)
     if outage.at_least or low == high:
         return f"{'at least ' if outage.at_least else ''}{outage.ms:.1f} ms"
     return f"{low:.1f} to {high:.1f} ms"

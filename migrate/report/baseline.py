@@ -148,11 +148,11 @@ def _why_unfit(run: Run, new: Run, used: Collection[str]) -> str:
     if run.name == new.name:
         return "the same run"
     if run.name in used:
-        return "a copy of one that is used"
+        return "a copy of a run in the baseline"
     times = _begin_time(run), _begin_time(new)
     if None in times:
-        return "no time of its begin that could be read"
-    return "" if times < times[::-1] else "no earlier run"
+        return "its start time is unreadable"
+    return "" if times < times[::-1] else "not earlier than this run"
 
 
 def _in_words(value: object) -> str:
@@ -201,13 +201,13 @@ def _case_notes(
 ) -> Iterator[str]:
     other = {attempt.case.expect for run in earlier for attempt in run}
     if other - {new[0].case.expect}:
-        yield f"{name}: attempts of which other things were expected don't count as failed or not"
+        yield f"{name}: attempts with other expectations do not count in the rate of failures"
     void = sum(bool(attempt.void) for attempt in new)
     if void:
-        yield f"{name}: {void} of {len(new)} attempts are void: they are in no figure"
+        yield f"{name}: {void} of {len(new)} attempts are void and in no figure"
     strayed = [attempt for attempt in new if not attempt.void and not ended_as_asked(attempt)]
     if strayed:
         yield (
-            f"{name}: {len(strayed)} of {len(new)} attempts ended otherwise than they should: "
-            "they are failed ones, and in no other figure"
+            f"{name}: {len(strayed)} of {len(new)} attempts did not end as expected: "
+            "they count as failed, and are in no other figure"
         )

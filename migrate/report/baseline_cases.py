@@ -119,7 +119,7 @@ def untold_cases(
         tries = len(attempts) + len(_mishaps(case.name, new))
         valid = sum(not attempt.void for attempt in attempts)
         if 2 * valid < tries:
-            why = f"{valid} of {tries} tries left an attempt that counts"
+            why = f"{valid} of {tries} tries produced a valid attempt"
             reasons = [*_mishaps(case.name, new), *(v for a in attempts for v in a.void)]
             counts = before.get(case.name, [])
             yield _untold(case.name, "can't tell", f"{why}: {reasons[0]}", counts, valid, tries)
@@ -146,15 +146,15 @@ def _untold(
 def _why_none(name: str, new: RunRecord) -> str:
     """Why a run has no attempt of a case, as far as it is on record."""
     if reasons := _mishaps(name, new):
-        return f"{len(reasons)} of {len(reasons)} tries left no attempt: {reasons[0]}"
+        return f"{len(reasons)} of {len(reasons)} tries produced no attempt: {reasons[0]}"
     if any(attempt.case_id == name for attempt in new.unreadable):
-        return "what there is can't be read"
+        return "its attempts can't be read"
     for skip in new.run.skips:
         if skip.case.id == name:
-            return f"not in this lab: {skip.reason}"
+            return f"can't run in this lab: {skip.reason}"
     for missed in new.run.not_reached:
         if missed.case_id == name:
-            return f"not reached: {missed.reason}"
+            return f"not run: {missed.reason}"
     return "it is not in this run"
 
 

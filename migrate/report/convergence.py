@@ -19,9 +19,9 @@ def convergence_lines(hop: MoveDetails) -> Iterator[str]:
     """The forecast of a move's pre-copy beside what happened, and auto-converge's steps."""
     convergence = hop.convergence
     if convergence is None:
-        yield not_measured("its progress was not seen", hop.unseen)
+        yield not_measured("its progress was not observed", hop.unseen)
         return
-    yield f"{_forecast_text(convergence)}; happened: {_outcome_text(convergence)}"
+    yield f"{_forecast_text(convergence)}; actual: {_outcome_text(convergence)}"
     if convergence.throttle_seen is not None:
         due = convergence.throttle_due or ()
         yield f"throttle {_throttle_text(convergence.throttle_seen, due)}"
@@ -29,12 +29,12 @@ def convergence_lines(hop: MoveDetails) -> Iterator[str]:
 
 def _throttle_text(taken: Sequence[int], expected: Sequence[int]) -> str:
     if not taken:
-        return "took no step"
+        return "never raised"
     steps = ", ".join(map(str, taken))
     return (
-        f"{steps} as due"
+        f"{steps}, as expected"
         if taken == expected
-        else f"{steps}, but due: {', '.join(map(str, expected))}"
+        else f"{steps}, but expected: {', '.join(map(str, expected))}"
     )
 
 
@@ -42,7 +42,7 @@ def _forecast_text(convergence: Convergence) -> str:
     forecast, memory = convergence.foretold, convergence.memory_bytes
     bandwidth = convergence.bandwidth_bytes_s
     if forecast is None or memory is None or bandwidth is None:
-        return f"forecast: {NOT_MEASURED}, its first pass or its rate was not seen"
+        return f"forecast: {NOT_MEASURED}, its first pass or its rate was not observed"
     basis = f"{memory / 2**20:.1f} MiB at {bandwidth / 2**20:.1f} MiB/s"
     if forecast.converges_in is None or forecast.seconds is None:
         return f"forecast, of {basis}: never converges"
@@ -78,12 +78,14 @@ def dirty_rate_section(rates: Sequence[DirtyRate]) -> GridSection:
     )
     reasons = dict.fromkeys(f"{rate.method}: {rate.reason}" for rate in rates if rate.reason)
     vcpus = [
-        f"{rate.method} {rate.when}, by processor: "
+        f"{rate.method} {rate.when}, per vCPU: "
         f"{', '.join(f'{rate:g}' for rate in rate.per_vcpu_mib_s)} MiB/s"
         for rate in rates
         if rate.per_vcpu_mib_s
     ]
-    counted = [f"a page counts once in {DIRTY_RATE_S} s; in a migration's own account once a pass"]
+    counted = [
+        f"a page counts once in {DIRTY_RATE_S} s; in QEMU's own account of a migration once a pass"
+    ]
     grid = Grid(("method", *DIRTY_WHEN), rows)
     return GridSection("Dirty rate, MiB/s", grid, (*counted, *vcpus, *reasons))
 

@@ -61,7 +61,7 @@ def _key(event: Event) -> tuple[str, ...]:
 def _line(data: FigureData, burst: _Burst) -> str:
     event = burst.first
     error = "±     ?" if event.error_ns is None else f"± {event.error_ns / 1e6:.3f}"
-    told = f"{burst.count} times until {data.ms(burst.last.at_ns):+.3f}"
+    told = f"{burst.count} times, last at {data.ms(burst.last.at_ns):+.3f}"
     if burst.count == 1:
         told = json.dumps(event.data, default=repr, ensure_ascii=False) if event.data else ""
         told = told if len(told) <= MOST_DATA else f"{told[:MOST_DATA]} … ({len(told)} letters)"

@@ -49,6 +49,7 @@ def _lost(record: RunRecord) -> Iterator[Failure]:
         problem = mishap.problem
         where = f" on {problem.host}" if problem.host else ""
         why = f"{problem.tried}{where}: {problem.said}".rstrip(": ")
+        why += f" -- {problem.remedy}" if problem.remedy else ""
         same.setdefault((mishap.case_id, why), []).append(mishap.number)
     for (case_id, why), tries in same.items():
         yield Failure("no attempt", case_id, tuple(tries), (why,), linked=False)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from migrate.analysis.figures import counted
-from migrate.checks import quarantine
 from migrate.errors import MeasurementError, visible
 from migrate.model import Attempt
 from migrate.report.attempt_section import attempt_section
@@ -26,6 +24,7 @@ from migrate.report.machines import describe
 from migrate.report.outage_bars import outage_bars
 from migrate.report.overview import FIRST_CASES, overview
 from migrate.report.ranking import rank_rows
+from migrate.report.summary import summary
 from migrate.report.table import PARTS_TITLE, labelled, run_table
 from migrate.results.layout import PRUNED
 from migrate.results.reader import RunRecord, read_run
@@ -97,7 +96,7 @@ def render(record: RunRecord) -> str:
         run=run,
         table=run_table(run, attempts, record.unreadable),
         parts_title=PARTS_TITLE,
-        summary=_summary(record, attempts),
+        summary=summary(record),
         failures=failures(record),
         overview=overview(drawn, notes, ranks),
         bars=outage_bars(drawn),
@@ -112,34 +111,3 @@ def _note(group: Sequence[Attempt], figures: Sequence[Attempt]) -> str:
     if len(figures) == len(group):
         return f"n {len(group)}"
     return f"n {len(figures)} of {len(group)}"
-
-
-def _summary(record: RunRecord, attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """The result of the run, and the numbers that say how it came about."""
-    run = record.run
-    results = Counter(attempt.result for attempt in attempts)
-    excused = sum(bool(quarantine.excuses(run, attempt)) for attempt in attempts)
-    numbers = {
-        "void": results["void"],
-        "quarantined": excused,
-        "left no attempt": len(run.mishaps),
-        "that can't be read": len(record.unreadable),
-        "cut off": len(record.unfinished),
-        "not reached": sum(missed.tries for missed in run.not_reached),
-    }
-    return {
-        "result": _result(record, attempts, results["pass"] + excused),
-        "passed": results["pass"],
-        "attempts": len(attempts),
-        "others": {what: number for what, number in numbers.items() if number},
-        "skips": len(run.skips),
-        "expired": len(quarantine.expired(run)),
-    }
-
-
-def _result(record: RunRecord, attempts: Sequence[Attempt], good: int) -> str:
-    run = record.run
-    if not attempts and not record.unreadable and not run.mishaps:
-        return "EMPTY"
-    whole = good == len(attempts) and not record.unreadable and not run.mishaps
-    return "PASS" if whole and not quarantine.expired(run) else "FAIL"

@@ -43,7 +43,7 @@ def junit(
         ET.SubElement(test, "error", message=_clean(lost.describe()))
     for missed in run.not_reached:
         test = _test(suite, missed.case_id, missed.case_id)
-        message = f"{missed.tries} not reached: {missed.reason}"
+        message = f"not run: {missed.reason} (tries: {missed.tries})"
         ET.SubElement(test, "skipped", message=_clean(message))
     for entry in quarantine.expired(run):
         test = _test(suite, "quarantine", quarantine.entry_name(entry))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from migrate.model import Attempt, MachineFacts, MachineUse
 from migrate.report.table_model import NOT_MEASURED, Cell, Grid, GridSection
 
-HEADS = (
-    *("machine", "in", "CPUs", "busy", "by others", "steal", "threads that run or wait"),
+ROWS = (
+    *("length, s", "CPUs", "CPUs busy", "CPUs used by others", "steal", "runnable threads"),
     *("CPU pressure", "memory pressure", "I/O pressure", "swapped, MiB", "throttled, s"),
 )
 
@@ -20,23 +20,31 @@ def busy_mark(attempts: Sequence[Attempt]) -> str:
 
 
 def busy_lines(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
-    """Below a table: why, a line an attempt."""
+    """Below a table: why, a line a case with the reasons of its first busy attempt."""
     for label, attempts in groups.items():
-        for attempt in attempts:
-            if attempt.machine is not None and attempt.machine.busy:
-                yield (
-                    f"{label}, attempt {attempt.number}: the machine was busy, and the figures are "
-                    f"worth less: {'; '.join(attempt.machine.busy)}"
-                )
+        busy = [(a.number, a.machine.busy) for a in attempts if a.machine and a.machine.busy]
+        if busy:
+            number, reasons = busy[0]
+            several = f" in {len(busy)} of {len(attempts)} attempts" if len(attempts) > 1 else ""
+            which = f"attempt {number}: " if len(busy) > 1 else ""
+            yield (
+                f"{label}: the machine was busy{several}, so its figures are less reliable; "
+                f"{which}{'; '.join(reasons)}"
+            )
 
 
 def machine_sections(attempt: Attempt) -> Iterator[GridSection]:
-    """How each machine was used, stretch by stretch, and by whom."""
+    """Whether the machines were quiet, and why not; how each was used, a column a stretch."""
     state = attempt.machine
     if state is None:
         return
-    grid = Grid(HEADS, tuple(tuple(_row(used)) for used in state.uses)) if state.uses else None
-    yield GridSection(f"the machine: {_verdict(state.busy)}", grid, tuple(_lines(attempt)))
+    yield GridSection(f"the machine: {_verdict(state.busy)}", None, tuple(_lines(attempt)))
+    for machine in dict.fromkeys(used.machine for used in state.uses):
+        uses = [used for used in state.uses if used.machine == machine]
+        columns = [[*_column(used)] for used in uses]
+        rows = tuple((Cell(name), *cells) for name, *cells in zip(ROWS, *columns, strict=True))
+        heads = (machine, *map(_window, uses))
+        yield GridSection(f"How {machine} was used", Grid(heads, rows))
 
 
 def _verdict(busy: tuple[str, ...] | None) -> str:
@@ -70,7 +78,7 @@ def _seconds(used: Mapping[str, float]) -> str:
 def describe(facts: MachineFacts) -> str:
     """What a machine is made of, on a line."""
     known = (
-        f"{facts.cpus or '?'} CPUs, {facts.cpu or 'that name no model'}",
+        f"{facts.cpus or '?'} CPUs, {facts.cpu or 'model unknown'}",
         f"microcode {facts.microcode}" if facts.microcode else "",
         f"virtualised{'' if facts.virtualised == 'yes' else f' by {facts.virtualised}'}"
         if facts.virtualised
@@ -86,9 +94,8 @@ def _window(used: MachineUse) -> str:
     return f"move {used.hop}" if used.window == "move" else used.window
 
 
-def _row(used: MachineUse) -> Iterator[Cell]:
-    yield Cell(used.machine)
-    yield Cell(_window(used), f"{(used.end_ns - used.begin_ns) / 1e9:.2f} s")
+def _column(used: MachineUse) -> Iterator[Cell]:
+    yield Cell(f"{(used.end_ns - used.begin_ns) / 1e9:.2f}")
     yield Cell(NOT_MEASURED if used.cpus is None else f"{used.cpus:g}")
     for value in (used.busy_cpus, used.others_cpus):
         yield Cell(NOT_MEASURED if value is None else f"{value:.2f}")

@@ -28,11 +28,12 @@ from migrate.report.table_model import (
     GridSection,
     not_measured,
 )
+from migrate.statistics.censored import below_floor
 
 QUICK_MS = 0.1
 """Devices that took less than this, and of which nothing differs, are one row together."""
 NOT_ASKED = "the case does not ask for it (expect.rings)"
-ENDED_OTHERWISE = "no forecast: it ended as a post-copy"
+ENDED_OTHERWISE = "no forecast: the move switched to post-copy"
 
 
 def sections(attempt: Attempt) -> tuple[GridSection, ...]:
@@ -47,8 +48,8 @@ def _sections(attempt: Attempt) -> Iterator[GridSection]:
             _gap(content) if isinstance(content, GapExplanation) else _no_gap(attempt, way, content)
         )
     if not attempt.inside:
-        line = f"{NOT_MEASURED}: no move was looked into"
-        yield GridSection("The guest's stop, its handoff, its rings", lines=(line,))
+        line = f"{NOT_MEASURED}: no move was recorded in detail"
+        yield GridSection("The guest's stop, device state, virtqueues", lines=(line,))
     for hop in attempt.inside:
         where = f", hop {hop.hop}" if len(attempt.inside) > 1 else ""
         yield _stop(attempt, hop, where)
@@ -60,18 +61,23 @@ def _sections(attempt: Attempt) -> Iterator[GridSection]:
             )
             lines = [ENDED_OTHERWISE] if ended_otherwise else convergence_lines(hop)
             yield GridSection(f"Convergence{where}", lines=tuple(lines))
-        yield GridSection(f"Announced and unseen{where}", lines=tuple(announced_lines(hop)))
+        yield GridSection(
+            f"Announcements, first packets, and what was not observed{where}",
+            lines=tuple(announced_lines(hop)),
+        )
     if attempt.dirty_rates is not None:
         yield dirty_rate_section(attempt.dirty_rates)
 
 
 def _no_gap(attempt: Attempt, way: Direction, why: str) -> GridSection:
     if why == IN_FLOOR:
-        line = f"{IN_FLOOR}: no gap to explain"
+        outage = longest_outage(attempt, way)
+        seen = IN_FLOOR if outage is None else below_floor(outage.floor_ms)
+        line = f"{seen}: no gap to explain"
     elif attempt.gaps is None:
-        line = f"{NOT_MEASURED}: there are no gaps on record"
+        line = f"{NOT_MEASURED}: no gaps were recorded"
     else:
-        line = f"{NOT_MEASURED}: there is nothing on record to explain the gaps by"
+        line = f"{NOT_MEASURED}: nothing was recorded that could explain the gaps"
     return GridSection(f"Where the outage went, {way}", lines=(line,))
 
 
@@ -107,7 +113,7 @@ def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     if hop.stop is None:
         return GridSection(
             title,
-            lines=(not_measured("its STOP or its RESUME is not on record", hop.reasons("stop")),),
+            lines=(not_measured("no STOP or no RESUME event was recorded", hop.reasons("stop")),),
         )
     stopped_ms = sum(span.length_ms for span in hop.stop)
     outages = [(way, longest_outage(attempt, way, "switchover")) for way in DIRECTIONS]
@@ -119,7 +125,8 @@ def _stop(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     ]
     if len(attempt.inside) > 1:
         lines.append(
-            "what is reported and seen is the longest of all hops, the stages are this one's"
+            "the downtime reported and the outage seen are the longest of all hops; the stages are "
+            "of this hop"
         )
     elif reported is not None:
         lines += _not_in_stages(reported - stopped_ms)
@@ -134,18 +141,18 @@ def _not_in_stages(more_ms: float) -> Iterator[str]:
     """What the downtime reported has more, or less, than the stages."""
     if more_ms > _SAME_MS:
         yield (
-            f"{more_ms:.1f} ms of the downtime reported are in none of the stages: they lie before "
+            f"{more_ms:.1f} ms of the downtime reported are not in these stages: they are before "
             "STOP or after RESUME, or QEMU and libvirt count otherwise"
         )
     elif more_ms < -_SAME_MS:
-        yield f"the downtime reported leaves {-more_ms:.1f} ms of the stages out"
+        yield f"the downtime reported is {-more_ms:.1f} ms shorter than the sum of the stages"
 
 
 def _outage_text(outage: FigureValue | None) -> str:
     if outage is None:
         return NOT_MEASURED
     if outage.in_floor:
-        return IN_FLOOR if outage.only_floor else NOT_MEASURED
+        return below_floor(outage.floor_ms) if outage.only_floor else NOT_MEASURED
     bound = "at least " if outage.at_least else ""
     return f"{bound}{outage.ms:.1f} ± {outage.error_ms:.1f} ms"
 
@@ -156,11 +163,15 @@ def _device_reasons(hop: MoveDetails) -> tuple[str, ...]:
 
 
 def _devices(hop: MoveDetails, where: str) -> GridSection:
-    title = f"Handoff{where}"
+    title = f"Device state{where}"
     if hop.devices is None:
         return GridSection(
             title,
-            lines=(not_measured("neither trace points nor states were had", _device_reasons(hop)),),
+            lines=(
+                not_measured(
+                    "neither trace points nor device states are available", _device_reasons(hop)
+                ),
+            ),
         )
     slow = [device for device in hop.devices if not _quick(device)]
     quick = [device for device in hop.devices if _quick(device)]
@@ -176,7 +187,7 @@ def _devices(hop: MoveDetails, where: str) -> GridSection:
         rows.append(_quick_row(quick))
     lines = [
         f"{device.device}: {difference.field}: {difference.before} before, "
-        f"{difference.after} after; {'lawful' if difference.lawful else 'UNLAWFUL'}: "
+        f"{difference.after} after; {'allowed' if difference.lawful else 'NOT ALLOWED'}: "
         f"{difference.why}"
         for device in hop.devices
         for difference in device.differences
@@ -202,7 +213,7 @@ def _one_sided_lines(device: DeviceHandoff) -> Iterator[str]:
         places.setdefault((end, ", ".join(names)), []).append(place)
     for (end, fields), queues in places.items():
         where = f"{', '.join(queues)}: " if any(queues) else ""
-        yield f"told by the {end} only: {where}{fields}"
+        yield f"reported by the {end} only: {where}{fields}"
 
 
 def _quick(device: DeviceHandoff) -> bool:
@@ -239,18 +250,20 @@ def _state(device: DeviceHandoff) -> Cell:
     if wrong:
         return Cell("DIFFERS", f"in {wrong}", bad=True)
     allowed = len(device.differences)
-    spread = f"{allowed} lawful differences" if allowed else ""
+    spread = f"{allowed} allowed differences" if allowed else ""
     if not device.parts_not_compared:
         return Cell("same", spread)
     left = f"not compared: {len(device.untold)} fields"
-    return Cell("same in part", f"{spread}, {left}" if spread else left)
+    return Cell("partly compared: same", f"{spread}, {left}" if spread else left)
 
 
 def _rings(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
     if not hop.rings:
         asked = attempt.case.expect.rings or not hop.missing
-        line = not_measured("no ring was read", hop.reasons("rings") if asked else (NOT_ASKED,))
-        return GridSection(f"Rings{where}", lines=(line,))
+        line = not_measured(
+            "no virtqueue was read", hop.reasons("rings") if asked else (NOT_ASKED,)
+        )
+        return GridSection(f"Virtqueues{where}", lines=(line,))
     rows = tuple(
         (
             Cell(f"{ring.device} {ring.queue}"),
@@ -265,8 +278,8 @@ def _rings(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:
         for ring in hop.rings
         for rule in (*ring.broken, *(f"not checked: {reason}" for reason in ring.unchecked))
     ]
-    heads = ("queue", "ring", "at the source's stop", "state")
-    return GridSection(f"Rings{where}", Grid(heads, rows), tuple(lines))
+    heads = ("queue", "ring", "at STOP on the source", "state")
+    return GridSection(f"Virtqueues{where}", Grid(heads, rows), tuple(lines))
 
 
 def _soundness(ring: RingAudit) -> Cell:
@@ -274,4 +287,4 @@ def _soundness(ring: RingAudit) -> Cell:
         return Cell("BROKEN", bad=True)
     if ring.unread:
         return Cell("not read")
-    return Cell("sound", "but for what was not checked" if ring.unchecked else "")
+    return Cell("sound", "as far as it was checked" if ring.unchecked else "")

@@ -16,7 +16,7 @@ from migrate.model import Attempt
 from migrate.report.ranking import RowRanks
 from migrate.report.scale import Scale, Tick, scale_for
 from migrate.report.table_model import NOT_MEASURED
-from migrate.statistics.censored import Interval, bounds_text, median
+from migrate.statistics.censored import Interval, below_floor, bounds_text, median
 
 PANELS: Mapping[str, tuple[str, str]] = {
     "downtime reported": ("Downtime reported", "what the hypervisor says"),
@@ -196,7 +196,7 @@ def figure_words(value: FigureValue) -> str:
     """A figure with its error, in words."""
     text = _with_unit(bounds_text(value.bounds, value.floor_ms))
     if value.only_floor:
-        return f"nothing above the floor of {value.floor_ms:.1f} ms"
+        return below_floor(value.floor_ms)
     return f"{text} ± {value.error_ms:.1f} ms" if value.error_ms and not value.in_floor else text
 
 

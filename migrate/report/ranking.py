@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from migrate.analysis.comparable import why_incomparable
 from migrate.analysis.figures import COLUMNS, FLOOR, PART_COLUMNS, FigureColumn, FigureValue
 from migrate.model import Attempt
-from migrate.statistics.censored import Interval, bounds_text, median
+from migrate.statistics.censored import Interval, below_floor, bounds_text, median
 
 RANKED = tuple(column for column in (*COLUMNS, *PART_COLUMNS) if column is not FLOOR)
 """The columns by which rows are ranked."""
@@ -32,7 +32,7 @@ class ColumnRanks:
 
     column: FigureColumn
     medians: Mapping[str, str]
-    """By row, in milliseconds, as the table has them."""
+    """By row, in milliseconds, or in words."""
     compared: frozenset[str] = frozenset()
     """The rows with enough attempts to be ranked."""
     alike: tuple[tuple[str, ...], ...] = ()
@@ -107,8 +107,7 @@ def _limits(
     """What keeps rows from being ranked, whatever their figures are."""
     if len(several) < len(groups):
         yield (
-            f"Rows with fewer than {LEAST_ATTEMPTS} figures have no spread worth the name: "
-            "they can't be ranked."
+            f"Rows with fewer than {LEAST_ATTEMPTS} attempts can't be ranked: they can't be ranked."
         )
     if len(several) > MOST_ROWS_COMPARED:
         yield f"More than {MOST_ROWS_COMPARED} rows are not compared: none of them can be ranked."
@@ -157,7 +156,7 @@ def _sorted_texts(
         middle = median([value.bounds for value in values])
         if middle is not None:
             floor = max(value.floor_ms for value in values)
-            rows.append((middle, label, bounds_text(middle, floor)))
+            rows.append((middle, label, bounds_text(middle, floor, below_floor(floor))))
     rows.sort(key=lambda row: row[0])
     return [(label, text) for _, label, text in rows]
 

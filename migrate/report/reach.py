@@ -28,7 +28,7 @@ def _lines(scans: Sequence[Scan]) -> Iterator[str]:
         if len(scan.wrong) > SHOWN:
             yield f"  and {len(scan.wrong) - SHOWN} more"
     wrong = list(dict.fromkeys(scan.station for scan in scans if scan.wrong))
-    verdict = "nothing of ours is reached from where a guest is"
+    verdict = "nothing but its peer can be reached from where a guest is"
     if wrong:
         verdict = f"REACHED from where a guest is: {', '.join(wrong)}"
     yield verdict

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from migrate.analysis.figures import COLUMNS, PART_COLUMNS, FigureColumn, counted
 from migrate.checks import quarantine
-from migrate.model import Attempt, Gap, Run, Verdict
+from migrate.model import Attempt, Gap, Run, UnreachedTries, Verdict
 from migrate.report.about import about
 from migrate.report.answer import answers, too_close_line
 from migrate.report.machines import busy_lines, busy_mark
@@ -45,8 +45,8 @@ class RunTable(Grid):
     notes: tuple[str, ...] = ()
     """How to read it, and what can't be ranked."""
     skips: tuple[str, ...] = ()
-    """Cases that can't run in this lab, tries that left no attempt or were not reached, what each
-    quarantine entry covers: a line each."""
+    """Cases that can't run in this lab, tries that were not run, what each quarantine entry
+    covers: a line each. What failed is in :mod:`migrate.report.failures`."""
     remarks: tuple[str, ...] = ()
     """What the backends and the meter reported about attempts."""
 
@@ -88,31 +88,25 @@ def run_table(
             *_notes({label: group for label, group in figures.items() if group}),
             *_rank_notes(ranks),
         ),
-        skips=(*(attempt.describe() for attempt in unreadable), *_skip_lines(run, attempts)),
+        skips=tuple(_skip_lines(run, attempts)),
         remarks=(*busy_lines(named), *_remarks(named)),
     )
 
 
 def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     for skip in run.skips:
-        yield f"{skip.case.id}: not here: {skip.reason}; it takes: {skip.remedy}"
-    for attempt in attempts:
-        if attempt.void:
-            yield f"{attempt.case.id}/{attempt.number}: void: {attempt.void_reason}"
-    for mishap in run.mishaps:
-        problem = mishap.problem
-        where = f" on {problem.host}" if problem.host else ""
-        todo = f"; {problem.remedy}" if problem.remedy else ""
-        yield (
-            f"{mishap.case_id}/{mishap.number}: no attempt: "
-            f"{problem.tried}{where}: {problem.said}{todo}"
-        )
+        yield f"{skip.case.id}: can't run in this lab: {skip.reason}; it needs: {skip.remedy}"
     for reason in dict.fromkeys(missed.reason for missed in run.not_reached):
         same_reason = [missed for missed in run.not_reached if missed.reason == reason]
-        listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in same_reason)
-        tries = sum(missed.tries for missed in same_reason)
-        yield f"{tries} attempts not reached, {reason}: {listed}"
+        yield f"Not run, {reason}: {', '.join(map(_tries_text, same_reason))}"
     yield from quarantine.summary_lines(run, attempts)
+
+
+def _tries_text(missed: UnreachedTries) -> str:
+    """``moves-vhost-user (3 tries, about 11 s each)``."""
+    number = f"{missed.tries} {'try' if missed.tries == 1 else 'tries'}"
+    each = " each" if missed.tries > 1 else ""
+    return f"{missed.case_id} ({number}, about {missed.expected_s:.0f} s{each})"
 
 
 def labelled(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
@@ -213,11 +207,11 @@ def _checks(wrong: Sequence[Verdict]) -> tuple[str, ...]:
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     yield (
         "A figure is the median of the n attempts that ended as asked, [smallest..largest] beside "
-        "it. Outage: the longest gap of an attempt that way; egress is guest to peer. In the "
-        "floor: no gap longer than the meter shows with no migration going on. ≤, ≥, x to y: the "
-        "median of outages of which some are in the floor, or had not ended, is known so far only. "
-        "Guest stall: the longest that the guest's own tick stood still or came late. Floor: the "
-        "worse way."
+        "it. Outage: the longest gap of an attempt that way; egress is guest to peer. Floor: the "
+        "longest gap with no migration going on, the worse way; what is below it is shorter than "
+        "the meter can see. ≤, ≥, x to y: some of the outages are below floor or had not ended, "
+        "so their median is known only between bounds. "
+        "Guest stall: the longest that the guest's own tick stood still or came late."
     )
     if groups:
         yield (

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from migrate.statistics.censored import BELOW_FLOOR
+
 NOT_MEASURED = "not measured"
-IN_FLOOR = "in the floor"
+IN_FLOOR = BELOW_FLOOR
 NOT_THERE = "-"
 NOT_COUNTED = "none counts"
 """In a row without any attempt that ended as it should."""

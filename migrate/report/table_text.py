@@ -8,10 +8,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from migrate.errors import visible
-from migrate.model import Attempt
 from migrate.report.table import PARTS_TITLE, RunTable
 from migrate.report.table_model import Cell, Grid, GridRow, GridSection
-from migrate.report.verdict_text import limit_text
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -22,6 +20,12 @@ WIDTH = 100
 """Letters of a line for a pipe; a word that is longer is not cut."""
 SPACE = 2
 """Between two columns."""
+MOST_CASES = 5
+"""Of more than so many the tables of causes are not printed."""
+MANY_CASES = (
+    "Causes of each outage: `migrate-lab show RUN --case PATTERN` for up to "
+    f"{MOST_CASES} cases, or report.html for all."
+)
 FREE = frozenset({"verdict", "evidence"})
 """Columns of words, which stand on the left."""
 
@@ -35,38 +39,55 @@ def clean(text: str) -> str:
 
 
 def plain(table: RunTable, width: int = WIDTH) -> str:
-    """The table in columns of fixed width for a pipe; nothing is cut off."""
-    lines = [*plain_grid(table, width), *_wrapped(table.answers, width)]
+    """The answers, and the table in columns of fixed width for a pipe; nothing is cut off."""
+    lines = wrapped(table.answers, width)
+    lines += [""] if lines else []
+    lines += [*plain_grid(table, width), ""]
     if table.parts.rows:
-        lines += ["", PARTS_TITLE, *plain_grid(table.parts, width), ""]
-    for section in table.went:
+        lines += [*_wrap(PARTS_TITLE, width), *plain_grid(table.parts, width), ""]
+    for section in causes_to_print(table):
         lines += [*_section_lines(section, width), ""]
     below = (*table.skips, *table.remarks, *table.about, *table.notes)
-    return "\n".join((*lines, *map(clean, below))) + "\n"
+    return "\n".join((*lines, *wrapped(below, width))) + "\n"
 
 
-def plain_sections(sections: Sequence[GridSection]) -> str:
+def causes_to_print(table: RunTable) -> tuple[GridSection, ...]:
+    """Tables of causes, a column a case; of many cases where each one's are found."""
+    if any(s.grid is not None and len(s.grid.heads) > 1 + MOST_CASES for s in table.went):
+        return (GridSection("", lines=(MANY_CASES,)),)
+    return table.went
+
+
+def plain_sections(sections: Sequence[GridSection], width: int = WIDTH) -> str:
     """Sections as text for a pipe, or a terminal."""
-    lines = [line for section in sections for line in (*_section_lines(section, WIDTH), "")]
+    lines = [line for section in sections for line in (*_section_lines(section, width), "")]
     return "\n".join(lines) + "\n"
 
 
 def _section_lines(section: GridSection, width: int) -> list[str]:
     grid = plain_grid(section.grid, width) if section.grid else []
-    title = [clean(section.title)] if section.title else []
-    return [*title, *grid, *map(clean, section.lines)]
+    title = wrapped((section.title,), width) if section.title else []
+    return [*title, *grid, *wrapped(section.lines, width)]
 
 
-def _wrapped(sentences: Sequence[str], width: int) -> list[str]:
-    """Sentences after an empty line; further lines of one are indented."""
-    if not sentences:
-        return []
-    return ["", *(line for s in sentences for line in _wrap(clean(s), width, indent="  "))]
+def wrapped(sentences: Sequence[str], width: int = WIDTH, indent: str = "  ") -> list[str]:
+    """Sentences in lines no longer than ``width``; further lines of one are indented."""
+    return [line for s in sentences for line in _sentence(clean(s), width, indent)]
+
+
+def _sentence(text: str, width: int, indent: str) -> list[str]:
+    """What a sentence is indented by itself is kept."""
+    words = text.lstrip(" ")
+    own = " " * (len(text) - len(words))
+    return [own + line for line in _wrap(words, width - len(own), indent=indent)]
 
 
 def plain_grid(grid: Grid, most: int = WIDTH) -> list[str]:
-    """A line a row if that fits, else what stands beside a figure comes below it; a line a cell
-    where that does not fit either."""
+    """A line a row if that fits, else what stands beside a figure comes below it.
+
+    Where that is too wide, the names of rows stand above them, or heads are broken behind a
+    hyphen; where nothing of this fits, it is a line a cell.
+    """
     rows = _cleaned(grid)
     lines = [grid.heads, *(tuple(cell.line() for cell in row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(grid.heads))]
@@ -74,10 +95,27 @@ def plain_grid(grid: Grid, most: int = WIDTH) -> list[str]:
         body = [_line(line, widths) for line in lines]
         return [body[0], _rule(widths), *body[1:]]
     widths = _fitted(grid.heads, rows, most)
-    if _total(widths) > most:
-        return [*_cell_lines(grid.heads, rows)]
-    heads = _block([_wrap(head, width) for head, width in zip(grid.heads, widths, strict=True)])
-    body = [_line(line, widths) for line in heads]
+    if _total(widths) <= most:
+        return _folded(grid.heads, rows, widths)
+    widths = _fitted(grid.heads[1:], [row[1:] for row in rows], most - SPACE)
+    if _total(widths) <= most - SPACE:
+        return _named_above(grid.heads, rows, widths)
+    widths = _fitted(grid.heads, rows, most, _HEAD_PIECE)
+    if _total(widths) <= most:
+        return _folded(grid.heads, rows, widths, _HEAD_PIECE)
+    return wrapped([*_cell_lines(grid.heads, rows)], most, indent="    ")
+
+
+def _folded(
+    heads: Sequence[str],
+    rows: Sequence[GridRow],
+    widths: Sequence[int],
+    head_piece: re.Pattern[str] | None = None,
+) -> list[str]:
+    """Each row in as many lines as its highest cell."""
+    pieces = head_piece or _PIECE
+    of_heads = [_wrap(head, w, pieces=pieces) for head, w in zip(heads, widths, strict=True)]
+    body = [_line(line, widths) for line in _block(of_heads)]
     body.append(_rule(widths))
     for row in rows:
         cells = [
@@ -88,18 +126,35 @@ def plain_grid(grid: Grid, most: int = WIDTH) -> list[str]:
     return body
 
 
-def _fitted(heads: Sequence[str], rows: Sequence[GridRow], most: int) -> list[int]:
+def _named_above(heads: Sequence[str], rows: Sequence[GridRow], widths: Sequence[int]) -> list[str]:
+    """Each row below its name, indented."""
+    indent = " " * SPACE
+    body = [heads[0], *(indent + line for line in _folded(heads[1:], [], widths))]
+    for row in rows:
+        _, _, *lines = _folded(tuple("-" for _ in widths), [row[1:]], widths)
+        body += [row[0].line(), *(indent + line for line in lines)]
+    return body
+
+
+def _fitted(
+    heads: Sequence[str],
+    rows: Sequence[GridRow],
+    most: int,
+    head_piece: re.Pattern[str] | None = None,
+) -> list[int]:
     """Widths of columns, the widest made less so that they fit together; no word is broken, so
     they may not fit."""
-    texts = [
-        [head, *(text for row in rows for text in (row[column].text, row[column].spread))]
-        for column, head in enumerate(heads)
+    cells = [
+        [text for row in rows for text in (row[column].text, row[column].spread)]
+        for column in range(len(heads))
     ]
     least = [
-        max((len(piece.rstrip()) for text in column for piece in _PIECE.findall(text)), default=1)
-        for column in texts
+        max(_longest(of_column), _longest([head], head_piece or _PIECE), 1)
+        for head, of_column in zip(heads, cells, strict=True)
     ]
-    widths = [max(map(len, column)) for column in texts]
+    widths = [
+        max(map(len, (head, *of_column))) for head, of_column in zip(heads, cells, strict=True)
+    ]
     for cap in range(most, 0, -1):
         fitted = [max(least[at], min(width, cap)) for at, width in enumerate(widths)]
         if _total(fitted) <= most:
@@ -123,11 +178,19 @@ def _cell_lines(heads: Sequence[str], rows: Sequence[GridRow]) -> Iterator[str]:
 
 _PIECE = re.compile(r"\S+?\.\.(?=\S)|\S+\s*")
 """What is not broken: a word, or an end of ``[least..most]``, and the space behind it."""
+_HEAD_PIECE = re.compile(r"[^\s-]+-*\s*|-+\s*")
+"""Of a head that is a case's name: a part of it up to a hyphen."""
 
 
-def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+def _longest(texts: Sequence[str], pieces: re.Pattern[str] = _PIECE) -> int:
+    """Letters of the longest piece."""
+    every = (piece.rstrip() for text in texts for piece in pieces.findall(text))
+    return max(map(len, every), default=0)
+
+
+def _wrap(text: str, width: int, indent: str = "", pieces: re.Pattern[str] = _PIECE) -> list[str]:
     lines = [""]
-    for piece in _PIECE.findall(text):
+    for piece in pieces.findall(text):
         if lines[-1].strip() and len(lines[-1] + piece.rstrip()) > width:
             lines.append(indent)
         lines[-1] += piece
@@ -160,17 +223,19 @@ def rich(table: RunTable, width: int = WIDTH) -> Group:
     from rich.console import Group  # noqa: PLC0415 - only for a terminal
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
-    below: list[RenderableType] = [Text("")] if table.answers else []
-    below += [Text(clean(line), "bold") for line in table.answers]
+    above: list[RenderableType] = [Text(clean(line), "bold") for line in table.answers]
+    above += [Text("")] if above else []
+    below: list[RenderableType] = [Text("")]
     if table.parts.rows:
-        below += [Text(f"\n{PARTS_TITLE}", "bold"), _draw_grid(table.parts, width), Text("")]
-    for section in table.went:
-        below += [Text(clean(section.title), "bold")]
+        below += [Text(PARTS_TITLE, "bold"), _draw_grid(table.parts, width), Text("")]
+    for section in causes_to_print(table):
+        below += [Text(clean(section.title), "bold")] if section.title else []
         below += [_draw_grid(section.grid, width)] if section.grid else []
         below += [*(Text(clean(line), "dim") for line in section.lines), Text("")]
     loud = [Text(clean(line), "yellow") for line in (*table.skips, *table.remarks)]
     about = [Text(clean(line), "bold") for line in table.about]
     return Group(
+        *above,
         _draw_grid(table, width),
         *below,
         *loud,
@@ -186,7 +251,7 @@ def _draw_grid(grid: Grid, most: int) -> RichTable | Text:
     rows = _cleaned(grid)
     widths = _fitted(grid.heads, rows, most)
     if _total(widths) > most:
-        return Text("\n".join(_cell_lines(grid.heads, rows)))
+        return Text("\n".join(plain_grid(grid, most)))
     drawn = RichTable(box=None, header_style="bold", padding=(0, SPACE, 0, 0), pad_edge=False)
     for number, (head, width) in enumerate(zip(grid.heads, widths, strict=True)):
         text = Text("\n".join(_wrap(head, width)))
@@ -204,22 +269,3 @@ def _draw_grid(grid: Grid, most: int) -> RichTable | Text:
 
 def _side(number: int, heads: Sequence[str]) -> Literal["left", "right"]:
     return "left" if number == 0 or heads[number] in FREE else "right"
-
-
-# --- an attempt -----------------------------------------------------------------------------------
-
-
-def attempt_lines(attempt: Attempt) -> Iterator[str]:
-    """How an attempt ended, and every verdict with its evidence: a line each."""
-    holders = ", ".join(attempt.held_by or ()) or "nobody that is known"
-    if attempt.void:
-        yield clean(f"{attempt.case.id}/{attempt.number}: VOID: {attempt.void_reason}")
-    yield f"{attempt.case.id}/{attempt.number}: {attempt.outcome}, held by {holders}"
-    for verdict in attempt.verdicts:
-        against = f" against {limit}" if (limit := limit_text(verdict)) else ""
-        yield clean(
-            f"  {verdict.check:15} {verdict.result:10} "
-            f"{verdict.measured}{against}: {verdict.evidence}"
-        )
-    if attempt.error is not None:
-        yield clean(f"{attempt.error.tried} on {attempt.error.host}: {attempt.error.said}")

@@ -55,15 +55,24 @@ def reason(verdict: Verdict) -> str:
 
 
 def why_not_passed(attempt: Attempt) -> tuple[str, ...]:
-    """Why an attempt did not pass, what matters most first; empty: it passed."""
+    """Why an attempt did not pass, what matters most first: the last words of a QEMU that died,
+    and what libvirt made of it behind; empty: it passed."""
     if attempt.passed:
         return ()
-    reasons = [f"void, it tells nothing: {why}" for why in attempt.void]
-    reasons += map(str, attempt.qemu_ends)
+    reasons = [*map(str, attempt.qemu_ends)]
+    reasons += [f"void, so it neither passes nor fails: {why}" for why in attempt.void]
+    wrong = list(attempt.failed_verdicts)
     if attempt.outcome != attempt.case.expect.outcome:
-        reasons.append(f"{attempt.outcome}, not {attempt.case.expect.outcome}")
-        if attempt.error is not None and not attempt.qemu_ends:
-            reasons.append(f"{attempt.error.tried}: {attempt.error.said}".rstrip(": "))
-    in_order = sorted(attempt.failed_verdicts, key=lambda verdict: verdict.result != "fail")
-    reasons += map(reason, in_order)
+        reasons.append(_outcome_text(attempt))
+        wrong = [verdict for verdict in wrong if verdict.check != "outcome"]
+    reasons += map(reason, sorted(wrong, key=lambda verdict: verdict.result != "fail"))
     return tuple(reasons) or ("no verdict was reached",)
+
+
+def _outcome_text(attempt: Attempt) -> str:
+    """How it ended, in the words of who said why; those of a QEMU that died are said before."""
+    ended, error = f"{attempt.outcome}, not {attempt.case.expect.outcome}", attempt.error
+    if error is None or attempt.qemu_ends:
+        return ended
+    where = f" on {error.host}" if error.host else ""
+    return f"{ended}: {error.tried}{where}: {error.said}".rstrip(": ")

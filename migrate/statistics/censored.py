@@ -41,7 +41,16 @@ def _at(ends: list[float], share: float) -> float:
     return lower + (upper - lower) * (place - below)
 
 
-def bounds_text(bounds: Interval, floor: float = 0.0, in_floor: str = "in the floor") -> str:
+BELOW_FLOOR = "below floor"
+"""In a table: nothing was seen, for it is shorter than the meter can see."""
+
+
+def below_floor(floor_ms: float) -> str:
+    """The same in a sentence, with what the meter can see."""
+    return f"below what the meter can see (floor {ms_text(floor_ms)} ms)"
+
+
+def bounds_text(bounds: Interval, floor: float = 0.0, in_floor: str = BELOW_FLOOR) -> str:
     """Milliseconds that lie between ``bounds``; below ``floor`` nothing is seen.
 
     ``≥`` stands only where there is no upper end, and ``in_floor`` where all of it is below.

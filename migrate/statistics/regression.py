@@ -127,7 +127,10 @@ class _Bounds:
             return "no earlier run has this case"
         if not self.n or not self.runs:
             return f"not measured in {'the baseline' if self.n else 'this run'}"
-        return self.sample.doubt or f"{len(self.runs)} baseline runs, at least {LEAST_RUNS} needed"
+        return (
+            self.sample.doubt
+            or f"the baseline has {len(self.runs)} runs, and needs at least {LEAST_RUNS}"
+        )
 
     def why_blind(self, rules: Rules, target: float) -> str:
         """Why a change that matters would not be called; empty if it would, at even chances.
@@ -136,14 +139,15 @@ class _Bounds:
         """
         if self.least > target:
             more = next(n for n in itertools.count(self.n) if self._least_of(n) <= target)
-            return f"{self.n} attempt{'s' * (self.n > 1)}, {more} needed"
+            return f"Too few attempts: {self.n}; at least {more} are needed"
         if self.sample.rate:
             return self._why_rate(rules, target)
         blind = math.log1p(rules.blind)
         if rules.unit == "attempt" or self.detectable_change(target) <= rules.blind:
             return ""
         needed = needed_to_find(self.run_spread(), self.n, target, blind)
-        return f"blind below {self.detectable_change(target):+.0%}: {needed}"
+        noticed = f"only an increase above {100 * self.detectable_change(target):.0f} %"
+        return f"Too few attempts: {noticed} would be noticed; {needed}"
 
     def why_unknown(self, rules: Rules) -> str:
         """Why this run may be much worse, for all that its values and the baseline's let know."""
@@ -151,10 +155,10 @@ class _Bounds:
         if self.sample.rate or (before[0] == before[1] and new[0] == new[1]):
             return ""
         if math.isinf(before[1]):
-            return "the baseline is known from below only: nobody knows how long it was"
+            return "only a lower bound of the baseline is known"
         if new[1] <= before[1] + max(rules.least, rules.blind * before[1]):
             return ""
-        return f"known between bounds only: it may be more than {rules.blind:.0%} longer"
+        return f"known only between bounds: it may be more than {rules.blind:.0%} longer"
 
     def _why_rate(self, rules: Rules, target: float) -> str:
         """Why more failures than before are neither called nor none."""
@@ -167,7 +171,10 @@ class _Bounds:
         )
         if detected - before <= rules.blind_rate + 1e-9:
             return ""
-        return f"{new:.0%} of {self.n} attempts, and only {min(1.0, detected):.0%} would be called"
+        return (
+            f"Too few attempts: {new:.0%} of {self.n} failed, and only {min(1.0, detected):.0%} or "
+            "more would be noticed"
+        )
 
     def _least_of(self, n: int) -> float:
         """:attr:`least` with ``n`` attempts in each run."""
@@ -309,12 +316,12 @@ def _result(
     if certain and (least < floor or not least):
         if most >= floor and most > least:
             words = ("larger", "more") if up else ("smaller", "less")
-            return "can't tell", f"{words[0]} for certain, and not known how much {words[1]}"
+            return "can't tell", f"certainly {words[0]}, but by how much is not known"
         return "below the floor", ""
     if certain:
         return ("worse" if up else "better"), ""
     if span[0] > 0:
-        return "can't tell", "larger by its interval, and not certain by both tests: try again"
+        return "can't tell", "larger by its interval, but not certain by both tests: try again"
     if span[1] < 0:
-        return "not worse", "smaller by its interval, and not certain by both tests"
+        return "not worse", "smaller by its interval, but not certain by both tests"
     return "no change found", ""

@@ -205,11 +205,11 @@ def needed_to_find(runs: RunSpread, n: int, target: float, ratio: float) -> str:
     for more in range(n + 1, MOST_SUGGESTED + 1):
         attempts = max(round(runs.each), more)
         if runs.as_if(runs.number, attempts).detectable_change(more, target) <= ratio:
-            return f"{more} attempts of each run needed"
+            return f"{more} per run would do"
     for more in range(runs.number + 1, MOST_SUGGESTED + 1):
         if runs.as_if(more, max(1, round(runs.each))).detectable_change(n, target) <= ratio:
-            return f"{more} baseline runs needed"
-    return f"more than {MOST_SUGGESTED} attempts or baseline runs needed: runs differ too much"
+            return f"{more} baseline runs would do"
+    return f"runs differ too much for {MOST_SUGGESTED} attempts, or as many baseline runs, to do"
 
 
 # --- rates ----------------------------------------------------------------------------------------

@@ -384,7 +384,7 @@ def test_queues_that_qemu_did_not_tell_of_are_not_read() -> None:
     known = [(path, number) for path, number, _ in unread_queues({"nic": queues(0)})]
     assert known == [("nic", 1), ("nic", 2)]
     ((_, number, why),) = unread_queues({"nic": {**queues(4), "status": None}})
-    assert (number, "features were negotiated was not told" in why) == (4, True)
+    assert (number, "features were negotiated is not known" in why) == (4, True)
     assert list(device_queues({"nic": {**queues(4), "status": None}}, {}, 64, vhost=False)) == []
 
 

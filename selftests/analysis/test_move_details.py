@@ -204,20 +204,22 @@ REASONS = {"a": "no such trace points", "b": "the log of QEMU was not read: Perm
 
 def test_each_end_without_trace_points_has_its_own_reason() -> None:
     found = hop(reasons=REASONS)
-    assert found.unseen == tuple(f"{h}: no stages of the stop: {REASONS[h]}" for h in "ab")
+    assert found.unseen == tuple(
+        f"{h}: the stages of the stop are not known: {REASONS[h]}" for h in "ab"
+    )
     found = hop(events=(STOP, TRACED, RESUME), reasons={"a": REASONS["a"]})
-    assert found.unseen == (f"a: no stages of the stop: {REASONS['a']}",)
+    assert found.unseen == (f"a: the stages of the stop are not known: {REASONS['a']}",)
 
 
 def test_a_target_that_was_not_to_load_needs_no_trace_points() -> None:
     found = hop(events=(STOP, at(160, "RESUME", "a")), reasons=REASONS)
-    assert found.unseen == (f"a: no stages of the stop: {REASONS['a']}",)
+    assert found.unseen == (f"a: the stages of the stop are not known: {REASONS['a']}",)
     assert hop(events=(RESUME,), reasons=REASONS).unseen == ()
 
 
 def test_a_recording_that_knows_no_reason_says_what_is_missing() -> None:
     (reason,) = hop().unseen
-    assert "no trace points vmstate_downtime_* are on record" in reason
+    assert "no trace points vmstate_downtime_* were recorded" in reason
 
 
 def test_a_first_packet_sent_before_the_stop_is_known_for_one() -> None:

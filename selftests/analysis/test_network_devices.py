@@ -128,7 +128,7 @@ def test_a_queue_of_which_nothing_was_told_is_one_that_was_not_read() -> None:
     assert rings is not None
     assert [(ring.queue, ring.unread) for ring in rings] == [(0, True), (1, True), (2, True)]
     assert "not captured" in rings[0].unchecked[0]
-    assert rings[2].unchecked == ("not read: QEMU did not tell where it lies",)
+    assert rings[2].unchecked == ("not read: QEMU did not report its address",)
 
 
 JSON = st.recursive(

@@ -235,7 +235,7 @@ def test_every_arm_comes_first_in_its_turn() -> None:
 
 def test_what_goes_wrong_in_a_bench_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def fails() -> int:
-        raise HostError("find it", host="a", said="it is not there")
+        raise HostError("find it", host="a", said="required, and missing")
 
     assert run_bench(fails) == HostError.exit_code
     assert capsys.readouterr().err == "find it on host a: it is not there\n"

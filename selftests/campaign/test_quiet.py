@@ -70,7 +70,7 @@ def test_at_the_deadline_it_goes_on_and_the_attempt_has_a_note(beside: list[str]
     (note,) = wait_quiet(LAB, (), 0.0, lambda: None)
     assert "was not quiet when waiting ended" in note
     assert "programs of others used" in note
-    assert "no more time to wait" in beside[-1]
+    assert "the time to wait is over" in beside[-1]
 
 
 def test_hosts_that_are_not_ours_any_more_are_not_waited_for(beside: list[str]) -> None:

@@ -258,7 +258,7 @@ def test_a_case_that_expects_a_failure_without_a_word_is_told_before_it_is_tried
     named = case(name="named", expect={"outcome": "failed", "error": "refused"})
     anyhow = case(name="any", expect={"outcome": "lost", "allow_unmeasured": ["error"]})
     going.try_all([unnamed, named, anyhow], repeat=1)
-    (advice,) = (line for line in told.lines if "add expect.error" in line)
+    (advice,) = (line for line in told.lines if "set expect.error" in line)
     assert advice.startswith("unnamed-virtio: it expects 'failed'")
 
 

@@ -110,7 +110,7 @@ def test_a_failure_that_is_expected_without_a_word_is_no_pass(outcome: str) -> N
     sample = attempt(expect={"outcome": outcome}, outcome=outcome, error=problem)
     found = verdict("error", sample)
     assert found.result == "unmeasured"
-    assert "no route to host; write expect.error = " in found.evidence
+    assert "no route to host; set expect.error to " in found.evidence
     assert "error" not in asked(attempt(expect={"outcome": "aborted"}, outcome="aborted"))
 
 
@@ -118,7 +118,7 @@ def test_a_guest_whose_postcopy_waits_is_not_said_to_run_nowhere() -> None:
     found = verdict("held-by", attempt(outcome="recoverable", held_by=()))
     assert (found.result, found.evidence) == (
         "fail",
-        "the guest runs nowhere until its post-copy is resumed",
+        "the guest runs nowhere until its post-copy is recovered",
     )
 
 
@@ -194,7 +194,7 @@ def test_an_outage_is_ranked_only_outside_its_error(
         ),
     )
     assert found.result == result
-    assert ("lies inside the error" in found.evidence) == (result == "unmeasured")
+    assert ("is within the error" in found.evidence) == (result == "unmeasured")
 
 
 def test_an_outage_is_described_in_a_sentence() -> None:
@@ -216,7 +216,7 @@ def test_an_open_ended_gap_passes_no_limit() -> None:
     found = verdict("outage.egress", short)
     assert found.result == "unmeasured"
     assert "at least 300.0" in found.evidence
-    assert "how long it went on is not known" in found.evidence
+    assert "it had not ended when the measurement did" in found.evidence
     long = attempt(expect=ALL_LIMITS, gaps=(gap(900, open_ended=True),))
     assert verdict("outage.egress", long).result == "fail"
 
@@ -228,7 +228,7 @@ def test_no_gap_passes_only_a_limit_above_the_floor() -> None:
     strict = attempt(expect={"outage_ingress_ms": 3.5}, gaps=())
     found = verdict("outage.ingress", strict)
     assert (found.result, found.evidence) == (
-        *("unmeasured", "a gap below the floor of 4.0 ms is not seen"),
+        *("unmeasured", "a gap shorter than the floor, 4.0 ms, can't be seen"),
     )
     blind = attempt(expect=ALL_LIMITS, gaps=(), floor=None)
     assert verdict("outage.ingress", blind).result == "unmeasured"
@@ -339,7 +339,10 @@ def test_a_direction_must_not_be_dead_at_the_end(
 ) -> None:
     gaps = (gap(300), gap(direction=way, **last))
     found = verdict("network", attempt(workload={"settle_s": 1}, gaps=gaps))
-    said = {"fail": f"{way} for at least", "unmeasured": f"{way} was silent for the last 200 ms"}
+    said = {
+        "fail": f"{way} for at least",
+        "unmeasured": f"{way} received nothing for the last 200 ms",
+    }
     assert (found.result, said.get(result, "both ways") in found.evidence) == (result, True)
 
 
@@ -360,12 +363,12 @@ DEAD = ("qemu-system-x86_64: unable to start vhost net: 95: falling back on user
 @pytest.mark.parametrize(
     ("failed", "expected", "result", "evidence"),
     [
-        ((), False, "pass", "QEMU complains of nothing"),
+        ((), False, "pass", "QEMU logged no backend error"),
         (DEAD, False, "fail", DEAD[0]),
-        (None, False, "unmeasured", "the log of the QEMU that has the guest was not read"),
+        (None, False, "unmeasured", "the log of the guest's QEMU was not read"),
         (DEAD, True, "pass", DEAD[0]),
-        ((), True, "fail", "QEMU complains of nothing"),
-        (None, True, "unmeasured", "the log of the QEMU that has the guest was not read"),
+        ((), True, "fail", "QEMU logged no backend error"),
+        (None, True, "unmeasured", "the log of the guest's QEMU was not read"),
     ],
 )
 def test_a_backend_that_failed_the_guest_is_reported_as_qemu_logged_it(

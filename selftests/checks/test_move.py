@@ -59,8 +59,8 @@ def test_what_is_not_asked_makes_no_verdict() -> None:
 @pytest.mark.parametrize(
     ("devices", "result", "said"),
     [
-        ((nic(),), "pass", "as it left"),
-        ((nic(differs(lawful=True)),), "pass", "as it left"),
+        ((nic(),), "pass", "same on both ends"),
+        ((nic(differs(lawful=True)),), "pass", "same on both ends"),
         ((nic(differs(lawful=False)),), "fail", "queue 0: used: 1 before, 2 after (2.7.8)"),
         ((nic(compared=False),), "unmeasured", "no device was compared; b: it ran on"),
         (None, "unmeasured", "b: it ran on"),
@@ -125,7 +125,7 @@ def test_a_reason_of_another_part_is_not_given_for_this_one() -> None:
         missing={"bytes": ("its bytes",), "rings": ("its rings",), "devices": ()},
     )
     assert verdict("ring.sound", {"rings": True}, inside=(details,)).evidence == (
-        "no ring was read; its rings"
+        "no virtqueue was read; its rings"
     )
     assert verdict("handoff.equal", {"handoff": True}, inside=(details,)).evidence == (
         "no device was compared"
@@ -149,7 +149,7 @@ SOUND = RingAudit(device="nic", queue=1, kind="split", size=8, facts={"used": "1
             (SOUND.model_copy(update={"facts": {}, "unchecked": ("no memory",)}),),
             *("unmeasured", "queue 1: no memory"),
         ),
-        (None, "unmeasured", "no ring was read; b: it ran on"),
+        (None, "unmeasured", "no virtqueue was read; b: it ran on"),
     ],
 )
 def test_a_ring_is_sound(rings: Any, result: str, said: str) -> None:
@@ -169,7 +169,7 @@ def test_rings_are_sound_only_if_each_was_read_on_every_hop() -> None:
     found = verdict("ring.sound", {"rings": True}, inside=hops)
     assert (found.result, found.evidence) == (
         "unmeasured",
-        "hop 2: no ring was read; b: it ran on",
+        "hop 2: no virtqueue was read; b: it ran on",
     )
     broken = SOUND.model_copy(update={"broken": ("used > avail",)})
     found = verdict("ring.sound", {"rings": True}, **hop(rings=(broken, UNREAD)))
@@ -219,12 +219,16 @@ BACK = gone(0, direction="ingress")
     [
         ((gone(5), BACK), "pass", "who knows"),
         ((gone(5), gone(6, direction="ingress")), "fail", "ingress: 6.0 ms, who knows"),
-        ((gone(6, 2), BACK), "unmeasured", "the limit lies inside the error"),
-        ((gone(4), gone(3, 5, direction="ingress")), "unmeasured", "lies inside the error"),
-        ((blurred(62, 40), BACK), "unmeasured", "lies inside the error"),
+        ((gone(6, 2), BACK), "unmeasured", "the limit is within the error"),
+        ((gone(4), gone(3, 5, direction="ingress")), "unmeasured", "is within the error"),
+        ((blurred(62, 40), BACK), "unmeasured", "is within the error"),
         ((gone(6, 0),), "fail", "egress: 6.0 ms"),
-        ((gone(5),), "unmeasured", "nothing tells of the longest gap of ingress; b: it ran on"),
-        ((), "unmeasured", "nothing tells of the longest gap of egress, ingress"),
+        (
+            (gone(5),),
+            "unmeasured",
+            "nothing recorded explains the longest gap of ingress; b: it ran on",
+        ),
+        ((), "unmeasured", "nothing recorded explains the longest gap of egress, ingress"),
         (None, "unmeasured", "no gaps to explain"),
     ],
 )
@@ -250,7 +254,7 @@ def seen(length_ms: float, *, ways: Sequence[Direction] = WAYS, **fields: Any) -
         (seen(100), 95, "pass", "100.0 ± 2.0"),
         (seen(820), 33, "fail", "reported 33.0 ms, seen"),
         (seen(20), 40, "fail", "reported 40.0"),
-        (seen(100), 91, "unmeasured", "inside the error"),
+        (seen(100), 91, "unmeasured", "within the error"),
         (seen(100, open_ended=True), 99, "unmeasured", "or more"),
         (seen(100, open_ended=True), 400, "unmeasured", "or more"),
         (seen(400, open_ended=True), 100, "fail", "or more"),
@@ -260,7 +264,7 @@ def seen(length_ms: float, *, ways: Sequence[Direction] = WAYS, **fields: Any) -
         ((*seen(100), *seen(900, part="tail")), 99, "pass", "100.0 ± 2.0"),
         ((*seen(100, ways=("egress",)), *seen(150, ways=("ingress",))), 99, "fail", "ingress 150"),
         (seen(100), None, "unmeasured", "no downtime was reported"),
-        (None, 33, "unmeasured", "no gaps on record"),
+        (None, 33, "unmeasured", "no gaps were recorded"),
     ],
 )
 def test_the_downtime_that_is_reported_agrees(
@@ -310,12 +314,12 @@ def but(details: MoveDetails, **changes: Any) -> MoveDetails:
     [
         ((heard(5, 0.1),), "pass", "5 announcements"),
         ((heard(5, 12.0),), "fail", "5 announcements"),
-        ((heard(5, 10.05),), "unmeasured", "lies inside the error"),
+        ((heard(5, 10.05),), "unmeasured", "is within the error"),
         ((heard(5, -3.0),), "fail", "the first before it ran"),
         ((heard(0, -3.0),), "fail", "the first before it ran"),
-        ((but(heard(5, -0.2), announce_error_ms=1.0),), "unmeasured", "inside the error"),
-        ((but(heard(5, 0.2), announce_error_ms=1.0),), "unmeasured", "inside the error"),
-        ((but(heard(5, 0.2), announce_error_ms=None),), "unmeasured", "inside the error"),
+        ((but(heard(5, -0.2), announce_error_ms=1.0),), "unmeasured", "within the error"),
+        ((but(heard(5, 0.2), announce_error_ms=1.0),), "unmeasured", "within the error"),
+        ((but(heard(5, 0.2), announce_error_ms=None),), "unmeasured", "within the error"),
         ((heard(0, None),), "fail", "0 announcements"),
         ((but(heard(0, None), listened_ms=9.0),), "unmeasured", "heard none in 9 ms"),
         ((but(heard(0, None), listened_ms=None),), "unmeasured", "hop 1: not measured"),
@@ -323,7 +327,7 @@ def but(details: MoveDetails, **changes: Any) -> MoveDetails:
         ((heard(5, None),), "unmeasured", "hop 1: not measured"),
         ((heard(5, 0.1), heard(None, None, 2)), "unmeasured", "hop 2: not measured"),
         ((heard(0, None), heard(None, None, 2)), "fail", "hop 1: 0 announcements"),
-        ((), "unmeasured", "no move was looked into"),
+        ((), "unmeasured", "no move was recorded in detail"),
     ],
 )
 def test_the_guest_is_announced(hops: Any, result: str, said: str) -> None:
@@ -361,7 +365,7 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
             (NO_RING, rate("dirty-bitmap", None), rate("page-sampling", 14, 2)),
             *("pass", "14 ± 2.0 MiB/s, the guest wrote 16.0 of 16; the error is"),
         ),
-        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit of 0.5 lies inside the error"),
+        ((rate("page-sampling", 8, 2),), "unmeasured", "the limit of 0.5 is within the error"),
         ((rate("dirty-bitmap", 0.0),), "fail", "by dirty-bitmap: 0"),
         (
             (NO_RING, rate("dirty-bitmap", None), rate("dirty-ring", 16, when="after")),
@@ -372,7 +376,7 @@ WRITES = Workload(dirty_mib=32, dirty_mib_s=16)
         ((rate("page-sampling", 1, 0.4, written_mib_s=1.1),), "pass", "wrote 1.1 of 16"),
         ((rate("page-sampling", 16, written_mib_s=1.1),), "fail", "wrote 1.1 of 16"),
         ((rate("dirty-ring", 4, 2, written_mib_s=1.1),), "fail", "wrote 1.1 of 16"),
-        ((rate("dirty-ring", 16, written_mib_s=None),), "unmeasured", "did not tell"),
+        ((rate("dirty-ring", 16, written_mib_s=None),), "unmeasured", "did not report"),
         ((rate("dirty-ring", 16, written_mib_s=0.0),), "unmeasured", "wrote nothing"),
     ],
 )

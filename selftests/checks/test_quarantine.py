@@ -105,8 +105,8 @@ def test_an_expired_entry_fails_the_run_whatever_ran(entry: QuarantineEntry) -> 
     ("attempts", "fields", "said"),
     [
         ([DEAD, PASSED], {}, "it covers 1 of 2 attempts; https://example.org/7, Ada, until 2026"),
-        ([PASSED, PASSED], {}, "can be lifted: nothing of it in 2 attempts"),
-        ([OTHER], {}, "no case of this run is like that"),
+        ([PASSED, PASSED], {}, "can be removed: not seen in 2 attempts"),
+        ([OTHER], {}, "no case of this run matches"),
         (
             [],
             {
@@ -114,7 +114,7 @@ def test_an_expired_entry_fails_the_run_whatever_ran(entry: QuarantineEntry) -> 
                     {"case_id": DEAD.case.id, "tries": 1, "expected_s": 9, "reason": "no time"}
                 ]
             },
-            "nothing was tried that it covers",
+            "no case that it covers was tried",
         ),
     ],
     ids=["covers", "lifted", "unmatched", "not tried"],
@@ -144,7 +144,10 @@ def test_the_report_and_the_folder_know(entry: QuarantineEntry, tmp_path: Path) 
     assert "0 of 1 attempts passed, 1 quarantined" in page
     assert read_run(writer.folder).run.quarantine == (entry,)
     RunWriter(writer.folder, writer.run).change(began="2026-03-01T00:00:00+00:00")
-    assert "list that have expired: 1" in write_report(writer.folder).read_text()
+    assert (
+        "entries of the quarantine list that have expired: 1"
+        in write_report(writer.folder).read_text()
+    )
 
 
 def test_junit_skips_what_is_known_and_fails_what_has_expired(entry: QuarantineEntry) -> None:
@@ -168,8 +171,12 @@ def test_junit_skips_what_is_known_and_fails_what_has_expired(entry: QuarantineE
 @pytest.mark.parametrize(
     ("change", "said", "remedy"),
     [
-        (('owner = "Ada"\n', ""), "key quarantine entry 1 owner: it is not there", "case, check"),
-        (("bug =", "bgu ="), "it is not there", "owner, bug"),
+        (
+            ('owner = "Ada"\n', ""),
+            "key quarantine entry 1 owner: required, and missing",
+            "case, check",
+        ),
+        (("bug =", "bgu ="), "required, and missing", "owner, bug"),
         (("reason =", "x = 1\nreason ="), "entry 1 x: there is no such key", "case, check"),
         (("2026-01-02", '"2026-01-02"'), "entry 1 expires", "a date without quotes"),
         (("2026-01-02", "5"), "entry 1 expires", "a date without quotes"),

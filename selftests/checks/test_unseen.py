@@ -130,7 +130,7 @@ def test_no_cell_says_in_the_floor_where_packets_are_lost(lost: Served, pause: f
     attempt = judged(losing(losing(log, "egress", 2000, lost), "ingress", 2000, lost))
     text = plain(run_table(synthetic.run(), [attempt]), width=1000)
     (row,) = [line for line in text.splitlines() if "FAIL" in line]
-    assert "in the floor" not in row
+    assert "below floor" not in row
     if lost is every_second:
         assert row.count("not measured 50% lost") == 2
 
@@ -177,7 +177,7 @@ def test_a_shorter_gap_that_had_not_ended_counts(way: Direction) -> None:
     (verdict,) = [v for v in attempt.verdicts if v.check == f"outage.{way}"]
     assert (verdict.result, verdict.measured[:3]) == ("unmeasured", "≥ 2")
     assert "gap of at least 20" in verdict.evidence or "gap of at least 19" in verdict.evidence
-    assert "how long it went on is not known" in verdict.evidence
+    assert "it had not ended when the measurement did" in verdict.evidence
     assert result(attempt, "network") == "unmeasured"
     assert not attempt.passed
 

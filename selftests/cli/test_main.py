@@ -33,7 +33,7 @@ def in_lab(shared_lab: LocalLab, tmp_path: Path) -> tuple[object, ...]:
 def test_a_run_that_passes(in_lab: tuple[object, ...], tmp_path: Path, migrate_lab: Run) -> None:
     ended = migrate_lab("run", *ONE, *in_lab)
     assert ended.status == 0, ended.err
-    assert "pass 1/1" in ended.out
+    assert "PASS: 1 of 1 attempts passed" in ended.out
     assert ESCAPE not in ended.out + ended.err
     (folder,) = tmp_path.iterdir()
     assert f"run folder: {folder}\n" in ended.out
@@ -105,7 +105,7 @@ def test_a_verdict_that_fails_is_exit_code_1(in_lab: tuple[object, ...], migrate
     (attempt,) = json.loads(ended.out)["attempts"]
     failed = [v["check"] for v in attempt["verdicts"] if v["result"] != "pass"]
     assert (attempt["passed"], failed) == (False, ["outage.egress"])
-    assert "FAIL (outage.egress fail)" in ended.err
+    assert "FAIL: outage.egress " in ended.err
 
 
 def test_a_run_of_nothing_but_skips_is_exit_code_3(
@@ -117,7 +117,7 @@ def test_a_run_of_nothing_but_skips_is_exit_code_3(
     assert document["attempts"] == []
     (skip,) = document["run"]["skips"]
     assert skip["reason"] == "not looked for"
-    assert "not here: not looked for; it takes: " in ended.err
+    assert "can't run in this lab: not looked for; it needs: " in ended.err
 
 
 def test_compare_tells_what_it_could_not_compare(
@@ -126,7 +126,7 @@ def test_compare_tells_what_it_could_not_compare(
     ended = migrate_lab("compare", "--modes", "virtio,failover", *in_lab)
     assert ended.status == 0, ended.err
     assert "compare-failover" in ended.out
-    assert "pass 1/1" in ended.out
+    assert "PASS: 1 of 1 attempts passed" in ended.out
 
 
 # --- the lab ---

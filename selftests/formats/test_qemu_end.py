@@ -77,7 +77,7 @@ def test_a_line_of_no_day_or_hour_has_no_age() -> None:
     for text in (log, log.replace("28 17:50:00.5", "28 27:50:00.5")):
         end = qemu_end(text, "a")
         assert end is not None
-        assert end.last_words.endswith(ASSERTION)
+        assert end.last_words.startswith(ASSERTION), "before what else was said"
 
 
 def test_one_that_goes_on_is_none_whatever_an_earlier_one_said() -> None:

@@ -157,4 +157,4 @@ def test_the_command_says_what_it_asked_and_what_answered(
     said = getattr(done, "out", "")
     assert getattr(done, "status", None) == 0, done
     assert "from a guest's port on a: a: " in said
-    assert said.endswith("nothing of ours is reached from where a guest is\n")
+    assert said.endswith("nothing but its peer can be reached from where a guest is\n")

@@ -44,7 +44,7 @@ def test_many_of_a_name_within_a_moment_are_one_line_and_others_keep_theirs() ->
     burst = [event(number, data={"number": number}) for number in range(30)]
     later = event(2000, data={"number": 99})
     first, between, last = lines(*burst, event(30, "STOP"), later)
-    assert first.endswith("device-load 30 times until +29.000")
+    assert first.endswith("device-load 30 times, last at +29.000")
     assert between.endswith("STOP")
     assert last.endswith('device-load {"number": 99}')
 

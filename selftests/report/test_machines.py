@@ -31,10 +31,9 @@ def attempt(busy: tuple[str, ...] | None, number: int = 1, **fields: object) -> 
 def test_a_busy_machine_is_marked_beside_the_figures_and_explained_below() -> None:
     attempts = [attempt((), 1), attempt((REASON,), 2)]
     text = plain(run_table(synthetic.run(), attempts), width=1000)
-    assert "busy machine 1/2" in text.splitlines()[2]
+    assert "busy machine 1/2" in text
     (line,) = [line for line in text.splitlines() if "cc1plus" in line]
-    assert "attempt 2" in line
-    assert "the figures are worth less" in line
+    assert "busy in 1 of 2 attempts, so its figures are less reliable" in line
 
 
 @pytest.mark.parametrize("busy", [(), None])
@@ -71,7 +70,7 @@ def test_all_that_was_seen_is_shown_and_what_was_not_says_so() -> None:
 
 
 def test_a_machine_that_says_nothing_of_itself() -> None:
-    assert describe(MachineFacts()) == "? CPUs, that name no model"
+    assert describe(MachineFacts()) == "? CPUs, model unknown"
 
 
 def test_the_report_says_it_above_the_picture(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_what_is_in_the_floor_lies_between_nothing_and_the_floor() -> None:
     (strip,) = panel(of, "Outage, ingress").strips
     (mark,) = strip.marks
     assert (mark.begin, mark.point) == (LEFT, None)
-    assert mark.words == "attempt 1: nothing above the floor of 2.4 ms"
+    assert mark.words == "attempt 1: below what the meter can see (floor 2.4 ms)"
     assert of.kinds == {"exact", "between"}
 
 
@@ -235,7 +235,7 @@ def test_what_left_no_attempt_comes_first_and_what_is_known_last(tmp_path: Path)
     )
     assert [one.kind for one in listed] == ["no attempt", "VOID", "FAIL", "quarantined"]
     assert listed[0].reasons == ("start the guest on b: no room",)
-    assert listed[1].reasons[0] == "void, it tells nothing: the fault was not done"
+    assert listed[1].reasons[0] == "void, so it neither passes nor fails: the fault was not done"
 
 
 def test_the_last_words_of_a_qemu_that_died_come_before_what_libvirt_said() -> None:

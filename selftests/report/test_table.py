@@ -61,7 +61,7 @@ def row(attempts: list[Attempt], **run: Any) -> dict[str, str]:
 
 def test_in_the_floor_is_no_zero_of_a_median() -> None:
     assert row(egress(0, 0, 100, 120))[EGRESS] == "50.0 to 54.5 [floor..120]"
-    assert row(egress(0, 0, 100))[EGRESS] == "in the floor [floor..100]"
+    assert row(egress(0, 0, 100))[EGRESS] == "below floor [floor..100]"
 
 
 def test_no_median_below_the_floor_stands_beside_it() -> None:
@@ -185,7 +185,8 @@ def test_of_one_row_the_answer_is_its_medians() -> None:
     groups = {"virtio": egress(100, 110, 120)}
     assert answers(groups, rank_rows(groups)) == (
         "Outage, guest to peer (egress): 110 ms, the median of 3 attempts.",
-        "Outage, peer to guest (ingress): in the floor, the median of 3 attempts.",
+        "Outage, peer to guest (ingress): below what the meter can see (floor 2.4 ms), the median "
+        "of 3 attempts.",
         "Downtime reported: 62.0 ms, the median of 3 attempts.",
     )
 
@@ -287,6 +288,6 @@ def test_where_the_meter_could_not_tell_an_outage_may_have_been_so_long() -> Non
     assert row([endless])[EGRESS] == "≥ 100", "it may have gone on"
     none = synthetic.attempt(synthetic.case(), gaps=(), **told)
     assert row([none])[EGRESS] == "≤ 400"
-    assert row([none])["outage seen, ingress, ms"] == "in the floor"
-    assert "in the floor; downtime" in headline(none)
+    assert row([none])["outage seen, ingress, ms"] == "below floor"
+    assert "below what the meter can see (floor 2.4 ms); downtime" in headline(none)
     assert "outage egress 0.0 to 400.0 ms" in headline(none)

@@ -137,7 +137,7 @@ def test_what_was_not_measured_is_counted_and_is_no_zero(tmp_path: Path) -> None
 def test_an_outage_in_the_floor_says_so(tmp_path: Path) -> None:
     folder = a_run(tmp_path, 1)
     RunWriter(folder, head(1)).write_attempt(synthetic.attempt(synthetic.case(), gaps=()))
-    assert "in the floor" in plain(asked(tmp_path))
+    assert "below floor" in plain(asked(tmp_path))
     (point,) = points(tmp_path)
     assert (point.measured, point.median) == (1, 0)
 

@@ -74,7 +74,7 @@ def test_the_others_are_read(run: Path) -> None:
 def test_the_table_names_it_and_its_case_did_not_pass(run: Path) -> None:
     shown = command(run, "show")
     assert shown.exit_code == 0, shown.output
-    assert f"{NAME}: could not be read, and is no pass: read " in shown.output
+    assert f"unreadable {NAME}: read" in shown.output
     read = read_run(run)
     table = run_table(read.run, [one.attempt for one in read.attempts], read.unreadable)
     assert table.rows[0][-1].line() == "FAIL 2/3 passed: 1 can't be read"

@@ -57,7 +57,7 @@ def test_in_the_floor_is_no_zero() -> None:
     """Two in the floor, one of 100 and one of 120: not 50."""
     assert median([FLOOR, FLOOR, *exact(100, 120)]) == (50.0, 54.5)
     assert text(FLOOR, FLOOR, *exact(100, 120)) == "50.0 to 54.5"
-    assert text(FLOOR, FLOOR, *exact(100)) == "in the floor"
+    assert text(FLOOR, FLOOR, *exact(100)) == "below floor"
     assert text(FLOOR, *exact(100, 120)) == "100"
 
 
@@ -74,7 +74,7 @@ def test_a_lower_bound_is_one_of_the_median_only_where_the_median_is_censored() 
 
 
 def test_what_may_be_longer_than_the_floor_is_not_in_it() -> None:
-    assert text(FLOOR, FLOOR, (0.0, 500.0)) == "in the floor"
+    assert text(FLOOR, FLOOR, (0.0, 500.0)) == "below floor"
     assert text(FLOOR, (0.0, 500.0), (0.0, 500.0)) == "≤ 500"
     assert bounds_text((0.0, math.inf)) == "not known"
 

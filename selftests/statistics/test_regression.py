@@ -139,7 +139,7 @@ def test_the_family_makes_it_harder() -> None:
 def test_too_few_runs() -> None:
     found = comparison(times(1, 5.0, runs=2))
     assert found.result == "can't tell"
-    assert found.why == "2 baseline runs, at least 3 needed"
+    assert found.why == "the baseline has 2 runs, and needs at least 3"
     assert found.p is None
     assert exit_code([found]) == 3
 
@@ -147,7 +147,7 @@ def test_too_few_runs() -> None:
 def test_too_few_attempts() -> None:
     found = comparison(times(1, 1.0, runs=3, each=1))
     assert found.result == "can't tell"
-    assert found.why == "1 attempt, 2 needed"
+    assert found.why == "Too few attempts: 1; at least 2 are needed"
 
 
 def test_a_gate_that_is_blind_says_from_where_on_it_sees_and_what_it_takes() -> None:
@@ -155,11 +155,11 @@ def test_a_gate_that_is_blind_says_from_where_on_it_sees_and_what_it_takes() -> 
     earlier = tuple(spans(np.linspace(0.9, 1.1, 5) * level) for level in levels)
     found = comparison(FigureSample("case", "time", earlier, earlier[0]))
     assert found.result == "can't tell"
-    assert found.why.startswith("blind below +")
-    assert found.why.endswith("needed") or "needed: runs differ" in found.why
+    assert found.why.startswith("Too few attempts: only an increase above ")
+    assert found.why.endswith("would do") or "runs differ too much" in found.why
     noisy = comparison(times(1, runs=5, each=2), replace(MODEST, alpha=0.001))
     assert noisy.result == "can't tell"
-    assert "needed" in noisy.why
+    assert noisy.why == "Too few attempts: 2; at least 4 are needed"
 
 
 def test_what_was_not_measured_is_not_counted() -> None:
@@ -370,7 +370,7 @@ def test_a_run_in_the_middle_is_compared_with_earlier_ones(history: Path) -> Non
     document = json.loads(gated(history, "20260105-030405-000000", "--json").output)
     (used,) = document["baseline"].values()
     assert [name[6:8] for name in used] == ["01", "02", "03", "04"]
-    assert any("no earlier run" in why for why in document["left_out"])
+    assert any("not earlier than this run" in why for why in document["left_out"])
 
 
 def test_nothing_to_compare_with(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_nothing_to_compare_with(tmp_path: Path) -> None:
         ({"lab": "rack"}, "another lab: lab rack"),
         ({"lab_kind": "nested"}, "another lab: kind nested"),
         ({"hosts": ()}, "another lab: hosts none"),
-        ({"began": "yesterday"}, "no time of its begin"),
+        ({"began": "yesterday"}, "its start time is unreadable"),
     ],
 )
 def test_another_lab_is_left_out_with_a_reason(
@@ -474,7 +474,7 @@ def test_a_copy_of_a_run_counts_once(
     document = json.loads(gated(history, "--json", "--baseline", str(copies)).output)
     (used,) = document["baseline"].values()
     assert len(set(used)) == len(used) == 10
-    assert any("a copy of one that is used" in why for why in document["left_out"])
+    assert any("a copy of a run in the baseline" in why for why in document["left_out"])
 
 
 def column(name: str) -> FigureColumn:
@@ -512,7 +512,7 @@ def test_failures_fail_and_are_in_no_other_figure(history: Path) -> None:
     assert ended.exit_code == 1, ended.output
     (line,) = [line for line in grid_rows(ended.output) if FAILED in line and "WORSE" in line]
     assert "+62%" in line
-    assert "5 of 8 attempts ended otherwise than they should" in ended.output
+    assert "5 of 8 attempts did not end as expected" in ended.output
 
 
 # --- no green by accident -------------------------------------------------------------------------
@@ -527,7 +527,7 @@ def test_what_may_be_longer_than_ever_is_not_called_unchanged() -> None:
     sample = FigureSample("case", "outage", same((4900, 4900)), ((2500.0, float("inf")),) * 5)
     found = comparison(sample, Rules())
     assert found.result == "can't tell"
-    assert "known between bounds only" in found.why
+    assert "known only between bounds" in found.why
     assert exit_code([found]) == 3
 
 
@@ -542,7 +542,7 @@ def test_a_floor_that_hides_what_was_seen_before_is_not_called_unchanged() -> No
 
 def test_a_baseline_that_never_ended_is_none() -> None:
     endless = FigureSample("case", "outage", same((2500, float("inf"))), spans([2600] * 5))
-    assert "known from below only" in comparison(endless, Rules()).why
+    assert "only a lower bound" in comparison(endless, Rules()).why
 
 
 def test_larger_for_certain_and_nobody_knows_by_how_much() -> None:
@@ -550,7 +550,7 @@ def test_larger_for_certain_and_nobody_knows_by_how_much() -> None:
     found = comparison(sample, Rules())
     assert (found.result, found.why) == (
         "can't tell",
-        "larger for certain, and not known how much more",
+        "certainly larger, but by how much is not known",
     )
 
 
@@ -559,7 +559,7 @@ def test_two_failures_of_three_are_not_called_unchanged_where_no_number_would_be
     failed = FigureSample("case", FAILED, (spans([0] * 3),) * 10, spans([1, 1, 0]), rate=True)
     found, *_ = compare([failed, *(times(seed) for seed in range(11))], Rules())
     assert found.result == "can't tell"
-    assert found.why == "67% of 3 attempts, and only 80% would be called"
+    assert found.why == "Too few attempts: 67% of 3 failed, and only 80% or more would be noticed"
     none = replace(failed, new=spans([0, 0, 0]))
     assert compare([none, *(times(seed) for seed in range(11))], Rules())[0].result == (
         "no change found"
@@ -655,7 +655,7 @@ def test_a_case_of_which_no_try_left_an_attempt_is_told_and_is_no_pass(tmp_path:
     ended = gated(tmp_path, "--allow-cant-tell", "*")
     assert ended.exit_code == 3, ended.output
     (line,) = [line for line in grid_rows(ended.output) if "NO ATTEMPT" in line]
-    assert "5 of 5 tries left no attempt: boot the guest on alpha: no answer" in line
+    assert "5 of 5 tries produced no attempt: boot the guest on alpha: no answer" in line
     assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*vdpa").exit_code == 0
     assert gated(tmp_path, "--allow-cant-tell", "*", "--allow-missing", "*virtio").exit_code == 3
 
@@ -668,7 +668,7 @@ def test_a_case_of_which_one_try_of_five_left_an_attempt_is_told_and_is_no_pass(
     assert ended.exit_code == 3, ended.output
     found = result_of(tmp_path, "synthetic-vdpa")
     assert found["result"] == "can't tell"
-    assert found["why"].startswith("1 of 5 tries left an attempt that counts: boot the guest")
+    assert found["why"].startswith("1 of 5 tries produced a valid attempt: boot the guest")
 
 
 def test_a_case_that_is_not_tried_any_more_is_told(tmp_path: Path) -> None:
@@ -679,7 +679,7 @@ def test_a_case_that_is_not_tried_any_more_is_told(tmp_path: Path) -> None:
     )
     of_two_cases(tmp_path, range(9, 10), second=0, skips=(), not_reached=(unreached,))
     found = result_of(tmp_path, "synthetic-vdpa")
-    assert (found["result"], found["why"]) == ("no attempt", "not reached: for lack of time")
+    assert (found["result"], found["why"]) == ("no attempt", "not run: for lack of time")
 
 
 def test_runs_of_other_cases_miss_none(history: Path) -> None:
@@ -697,7 +697,7 @@ def test_void_attempts_are_in_no_figure_and_too_many_of_them_are_no_pass(history
         writer.write_attempt(synthetic.attempt(synthetic.case(), number, void=void, verdicts=()))
     ended = gated(history)
     assert "6 of 8 attempts are void" in ended.output
-    assert result_of(history, "synthetic-virtio")["why"].startswith("2 of 8 tries left")
+    assert result_of(history, "synthetic-virtio")["why"].startswith("2 of 8 tries produced")
     (line,) = [line for line in grid_rows(ended.output) if FAILED in line]
     assert "2 of 8 : 80" in line
 
@@ -709,7 +709,7 @@ def test_an_attempt_that_can_not_be_read_is_no_pass(history: Path) -> None:
     ended = gated(history)
     assert ended.exit_code == 5, ended.output
     (line,) = [line for line in ended.output.splitlines() if "UNREADABLE" in line]
-    assert "synthetic-virtio/3: read " in line
+    assert "synthetic-virtio/3: read" in line
     assert ended.output.count("7 : 80") >= 5
 
 

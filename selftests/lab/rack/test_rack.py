@@ -159,7 +159,7 @@ def test_from_the_guests_network_nothing_of_a_rack_answers(here: Rack) -> None:
         assert f"from a guest's port on {host}: {host}: " in done.stdout
         assert f"from a guest's port on {host}: peer: " in done.stdout
     assert "as the guests' peer may" in done.stdout
-    assert done.stdout.endswith("nothing of ours is reached from where a guest is\n")
+    assert done.stdout.endswith("nothing but its peer can be reached from where a guest is\n")
 
 
 def test_a_peer_with_services_of_its_host_is_told(here: Rack) -> None:
