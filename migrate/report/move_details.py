@@ -254,7 +254,7 @@ def _state(device: DeviceHandoff) -> Cell:
     if not device.parts_not_compared:
         return Cell("same", spread)
     left = f"not compared: {len(device.untold)} fields"
-    return Cell("partly compared: same", f"{spread}, {left}" if spread else left)
+    return Cell("same where compared", f"{spread}, {left}" if spread else left)
 
 
 def _rings(attempt: Attempt, hop: MoveDetails, where: str) -> GridSection:

@@ -142,7 +142,7 @@ def test_a_device_is_the_same_only_in_what_was_compared() -> None:
     assert re.search(r"nic .* not compared\n", devices_of(nothing))
     told = ("queue 0: last available (source only)", "queue 0: size (source only)")
     half = DeviceHandoff(device="nic", compared=True, fields_compared=3, untold=told)
-    assert re.search(r"nic .* partly compared: same not compared: 2 fields\n", devices_of(half))
+    assert re.search(r"nic .* same where compared not compared: 2 fields\n", devices_of(half))
     whole = DeviceHandoff(device="nic", compared=True, fields_compared=9)
     assert re.search(r"nic .* same\n", devices_of(whole))
 
