@@ -306,7 +306,7 @@ def run_case(runnable: Runnable, send: Send) -> Message:
         pair = session.place(case)
         if isinstance(pair, Skip):
             session.skip(pair)
-            return _finished("skip", f"{pair.reason}; it takes: {pair.remedy}")
+            return _finished("skip", f"{pair.reason}; it needs: {pair.remedy}")
         attempt = session.attempt(case, 1, pair)
     for line in attempt_lines(attempt):
         send(LogMessage.get(line))

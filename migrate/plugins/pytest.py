@@ -155,7 +155,7 @@ def _needed(request: pytest.FixtureRequest) -> None:
     if names:
         lab: Session = request.getfixturevalue("lab")
         if (unmet := lab.unmet_needs(names)) is not None:
-            pytest.skip(f"{unmet.reason}; it takes: {unmet.remedy}")
+            pytest.skip(f"{unmet.reason}; it needs: {unmet.remedy}")
 
 
 # --- workers of pytest-xdist ---
@@ -284,7 +284,7 @@ def _pairs(lab: Session, case: Case) -> tuple[tuple[Host, Host], ...]:
     pairs = lab.candidate_pairs(case)
     if isinstance(pairs, Skip):
         lab.skip(pairs)
-        pytest.skip(f"{pairs.reason}; it takes: {pairs.remedy}")
+        pytest.skip(f"{pairs.reason}; it needs: {pairs.remedy}")
     return pairs
 
 

@@ -8,7 +8,7 @@ from migrate.model import Attempt, Verdict
 from migrate.report.machines import machine_sections
 from migrate.report.move_details import sections
 from migrate.report.table_text import WIDTH, clean, plain_sections, wrapped
-from migrate.report.verdict_text import limit_text
+from migrate.report.verdict_text import against_limit
 from migrate.report.work import work_sections
 
 INDENT = " " * 6
@@ -23,17 +23,20 @@ def attempt_lines(attempt: Attempt) -> Iterator[str]:
     hosts = " and ".join(attempt.held_by or ()) or "no host"
     yield f"{name}: {attempt.outcome}, the guest runs on {hosts}"
     yield from map(_verdict_line, attempt.verdicts)
-    if attempt.error is not None and not attempt.verdicts:
-        where = f" on {attempt.error.host}" if attempt.error.host else ""
-        yield clean(f"{attempt.error.tried}{where}: {attempt.error.said}")
+    error = attempt.error
+    if error is not None and not any(
+        error.said in verdict.evidence for verdict in attempt.verdicts
+    ):
+        where = f" on {error.host}" if error.host else ""
+        yield clean(f"{error.tried}{where}: {error.said}")
 
 
 def _verdict_line(verdict: Verdict) -> str:
-    limit = limit_text(verdict) if verdict.measured != verdict.limit else ""
-    against = f" against {limit}" if limit else ""
     evidence = f": {verdict.evidence}" if verdict.evidence else ""
     measured = f" {verdict.measured}" if verdict.measured else ""
-    return clean(f"  {verdict.check:18} {verdict.result:10}{measured}{against}{evidence}")
+    return clean(
+        f"  {verdict.check:18} {verdict.result:10}{measured}{against_limit(verdict)}{evidence}"
+    )
 
 
 def attempt_text(attempt: Attempt, width: int = WIDTH) -> list[str]:

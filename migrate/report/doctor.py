@@ -36,7 +36,7 @@ def plain(
                 lines.append(f"  {capability.name:18} yes  {capability.detail}".rstrip())
             else:
                 detail = f" ({capability.detail})" if capability.detail else ""
-                why = f"{capability.reason}{detail}; it takes: {capability.remedy}"
+                why = f"{capability.reason}{detail}; it needs: {capability.remedy}"
                 lines.append(f"  {capability.name:18} no   {why}")
         for mode, wanted in needs.items():
             lacking = [

@@ -18,6 +18,15 @@ def limit_text(verdict: Verdict) -> str:
     return _with_unit(words, verdict.unit)
 
 
+def against_limit(verdict: Verdict) -> str:
+    """`` against at most 5 ms``, `` (expected completed)``; empty without a limit, or if it is what
+    was measured."""
+    limit = limit_text(verdict)
+    if not limit or verdict.measured == verdict.limit:
+        return ""
+    return f" against {limit}" if _is_number(verdict.limit) else f" (expected {limit})"
+
+
 def verdict_text(verdict: Verdict) -> str:
     """``outage.egress 138.0 ms against at most 5 ms``."""
     if not verdict.measured:
@@ -25,7 +34,7 @@ def verdict_text(verdict: Verdict) -> str:
         return f"{verdict.check} {NOT_MEASURED if unmeasured else verdict.result}"
     measured = _with_unit(verdict.measured, verdict.unit) if _takes_unit(verdict) else ""
     figures = measured or verdict.measured
-    against = f" against {limit}" if (limit := limit_text(verdict)) else ""
+    against = against_limit(verdict)
     undecided = ": can't tell" if verdict.result == "unmeasured" else ""
     return f"{verdict.check} {figures}{against}{undecided}"
 

@@ -78,7 +78,7 @@ def test_doctor_tells_reason_and_remedy_and_what_a_mode_lacks() -> None:
     assert text.splitlines()[0].startswith("a, b (root debian-13)")
     lines = {line.split()[0]: line for line in text.splitlines()[1:3]}
     assert "yes" in lines["tun"]
-    assert "no such device; it takes: buy one" in lines["sriov"]
+    assert "no such device; it needs: buy one" in lines["sriov"]
     virtio, hostdev, observers = text.splitlines()[3:]
     assert observers.split(maxsplit=2)[1:] == [
         "no",

@@ -359,7 +359,7 @@ def test_what_was_not_measured_or_not_tried_is_no_pass(avocado: Avocado, lab_nam
     assert statuses == ["FAIL", "SKIP", "ERROR"], done.stdout
     assert "downtime unmeasured" in unmeasured["fail_reason"]
     assert "vDPA" in elsewhere["fail_reason"]
-    assert "; it takes: " in elsewhere["fail_reason"]
+    assert "; it needs: " in elsewhere["fail_reason"]
     assert "image" in impossible["fail_reason"]
     assert done.returncode == TESTS_FAILED
     assert len(list((avocado.folder / "kept").iterdir())) == 3, "a run folder for each test"

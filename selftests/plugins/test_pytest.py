@@ -124,8 +124,8 @@ def test_a_case_that_fails_shows_its_verdicts_and_no_code(inner: pytest.Pytester
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "one/1: lost, held by*",
-            "*held-by*fail*nobody against b: THE GUEST RUNS NOWHERE",
+            "one/1: lost, the guest runs on*",
+            "*held-by*fail*nobody (expected b): THE GUEST RUNS NOWHERE",
             "migrate to b on a: it burns",
             "run folder: /results/20260102",
         ]
@@ -144,7 +144,7 @@ def test_a_case_that_cannot_run_here_is_skipped_with_reason_and_remedy(
     )
     result = outcome_of(inner, test, "-rs")
     result.assert_outcomes(skipped=2, passed=1)
-    result.stdout.fnmatch_lines(["SKIPPED*no such card here; it takes: plug one in"])
+    result.stdout.fnmatch_lines(["SKIPPED*no such card here; it needs: plug one in"])
 
 
 def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
@@ -272,7 +272,7 @@ def test_a_test_is_skipped_where_the_lab_lacks_what_it_names(inner: pytest.Pytes
     )
     result = outcome_of(inner, test, "-rs", "--strict-markers")
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*it is day; it takes: wait"])
+    result.stdout.fnmatch_lines(["SKIPPED*it is day; it needs: wait"])
 
 
 def test_evidence_is_in_junits_file(inner: pytest.Pytester) -> None:
