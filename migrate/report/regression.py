@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -43,18 +44,18 @@ def _finite(value: object) -> object:
 
 
 def plain(comparisons: Sequence[Comparison], baseline: Baseline, rules: Rules) -> str:
-    """A table of the comparisons, what it was made of, and how to read it, as text."""
+    """How many comparisons came out how and why, then their figures, and what these are of."""
     grid = Grid(HEADS, tuple(_row(comparison) for comparison in comparisons))
     used = [f"{case}: {', '.join(runs) or 'none'}" for case, runs in baseline.used.items()]
+    result = GridSection(_title(comparisons), None, tuple(_reasons(comparisons)))
     sections = [
-        GridSection(
-            "Against earlier runs", grid if comparisons else None, (*_notes(comparisons, rules),)
-        ),
+        GridSection("Figures", grid if comparisons else None),
+        GridSection("How to read it", None, tuple(_notes(comparisons, rules))),
         GridSection("Baseline, oldest first", None, tuple(used)),
         GridSection("Not used", None, baseline.left_out),
         GridSection("To know", None, baseline.notes),
     ]
-    return plain_sections([section for section in sections if section.grid or section.lines])
+    return plain_sections([result, *(one for one in sections if one.grid or one.lines)])
 
 
 def _row(comparison: Comparison) -> tuple[Cell, ...]:
@@ -71,11 +72,32 @@ def _row(comparison: Comparison) -> tuple[Cell, ...]:
         Cell(_ms(comparison.floor)) if tested and not comparison.rate else Cell(""),
         Cell(f"{comparison.superiority:.0%}") if comparison.superiority is not None else Cell(""),
         Cell(f"{comparison.adjusted:.2g}") if tested else Cell(""),
-        Cell(
-            comparison.result.upper() if comparison.result in LOUD else comparison.result,
-            comparison.why,
-        ),
+        Cell(_result(comparison)),
     )
+
+
+def _result(comparison: Comparison) -> str:
+    return comparison.result.upper() if comparison.result in LOUD else comparison.result
+
+
+def _title(comparisons: Sequence[Comparison]) -> str:
+    """How many came out how, what is worse first."""
+    counts = Counter(map(_result, comparisons))
+    loud_first = sorted(counts.items(), key=lambda item: (not item[0].isupper(), -item[1]))
+    listed = ", ".join(f"{number} {result}" for result, number in loud_first)
+    return f"Against earlier runs: {listed}" if listed else "Against earlier runs"
+
+
+def _reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Why, each reason once, with the cases and figures that it is of."""
+    same: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for comparison in comparisons:
+        if comparison.why:
+            of_reason = same.setdefault((_result(comparison), comparison.why), {})
+            of_reason.setdefault(comparison.case, []).append(comparison.figure)
+    for (result, why), cases in same.items():
+        of = "; ".join(f"{case} ({', '.join(figures)})" for case, figures in cases.items())
+        yield f"{result}: {why}: {of}"
 
 
 def _n(known: int, missing: int) -> str:

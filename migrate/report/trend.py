@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from migrate.model import Value
-from migrate.report.table_model import NOT_MEASURED, Cell, Grid, GridRow, GridSection
+from migrate.report.table_model import NOT_MEASURED, NOT_THERE, Cell, Grid, GridSection
 from migrate.report.table_text import plain_sections
 from migrate.results.database import Store
 from migrate.results.index import VERSIONS
@@ -297,7 +297,7 @@ def _row(series: Series, point: Point) -> tuple[str, ...]:
     return (
         *(series.lab, series.case_id, series.mode, point.when, str(point.n)),
         *(format_median(point), format_quartiles(point)),
-        *(str(number or "-") for number in _counts(point)),
+        *(str(number or NOT_THERE) for number in _counts(point)),
         "; ".join(point.changes),
     )
 
@@ -313,8 +313,8 @@ def format_median(point: Point) -> str:
 
 
 def format_quartiles(point: Point) -> str:
-    """The quartiles of a point as text; empty without any."""
-    if point.quartile_bounds is None:
+    """The quartiles of a point as text; empty without any, or of one attempt alone."""
+    if point.quartile_bounds is None or point.measured < 2:
         return ""
     low, high = (bounds_text(bounds, point.floor, "floor") for bounds in point.quartile_bounds)
     return f"[{low}..{high}]"
@@ -322,15 +322,19 @@ def format_quartiles(point: Point) -> str:
 
 def plain(trend: Trend) -> str:
     """A table a case, in columns that fit a line of a log; nothing is cut off."""
-    sections = [
-        GridSection(series.name, Grid(heads(trend)[NAMES:], tuple(_cells(series))))
-        for series in trend.series
-    ]
+    sections = [GridSection(series.name, _grid(trend, series)) for series in trend.series]
     return plain_sections([*sections, GridSection("", lines=tuple(notes(trend)))])
 
 
-def _cells(series: Series) -> Iterator[GridRow]:
-    return (tuple(map(Cell, _row(series, point)[NAMES:])) for point in series.points)
+def _grid(trend: Trend, series: Series) -> Grid:
+    """Without columns that have nothing to tell of this case."""
+    table = [_row(series, point)[NAMES:] for point in series.points]
+    titles = heads(trend)[NAMES:]
+    told = [at for at in range(len(titles)) if any(row[at] not in ("", NOT_THERE) for row in table)]
+    return Grid(
+        tuple(titles[at] for at in told),
+        tuple(tuple(Cell(row[at]) for at in told) for row in table),
+    )
 
 
 def notes(trend: Trend) -> Sequence[str]:
