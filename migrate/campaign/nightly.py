@@ -18,7 +18,7 @@ from pathlib import Path
 
 from migrate import log
 from migrate.analysis.outage import longest_gap
-from migrate.campaign.priority import Choice, PastTry, costs, order
+from migrate.campaign.priority import Choice, PastTry, costs, doubt_text, order
 from migrate.campaign.progress import Reporter
 from migrate.campaign.run_source import NewRun
 from migrate.campaign.session import Session, open_session
@@ -56,10 +56,9 @@ NO_TIME, INTERRUPTED = "for lack of time", "interrupted"
 
 WHY = {
     "failed": "it failed last time",
-    "changed": "the hosts' versions are others than last time",
-    "doubt": "it does not always pass, or was tried few times",
-    "spread": "its outage is not well known",
-    "age": "it was not tried for long",
+    "changed": "the hosts' versions have changed since",
+    "spread": "its outage varies, or was measured only once",
+    "age": "it was not tried for a long time",
 }
 
 
@@ -180,7 +179,7 @@ class Night:
         tries = self._tries()
         number, total = 1 + tries[case.id], self.plan.repeat * len(placed)
         made = sum(min(tries[name], self.plan.repeat) for name in placed)
-        why = WHY[choice.worth.most] if choice.worth else "it was never tried in this lab"
+        why = self._why(choice)
         LOGGER.info(
             "[%d/%d, %s left] %s, attempt %d, about %.0f s: %s",
             *(made + 1, total, duration(self.left_s), case.id, number, choice.cost_s, why),
@@ -193,6 +192,14 @@ class Night:
         except LabError as error:
             LOGGER.info("no attempt: %s", error)
         self.history.setdefault(case.id, []).append(past)
+
+    def _why(self, choice: Choice) -> str:
+        """Why it is the next one, for who watches."""
+        if choice.worth is None:
+            return "it was never tried in this lab"
+        if choice.worth.most == "doubt":
+            return doubt_text([past.passed for past in self.history[choice.case_id]])
+        return WHY[choice.worth.most]
 
     def _not_reached(self, placed: Placed, reason: str) -> tuple[UnreachedTries, ...]:
         tries, cost_s = self._tries(), costs(list(placed), self.history)

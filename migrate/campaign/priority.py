@@ -112,6 +112,14 @@ def doubt(passed: Sequence[bool]) -> float:
     return -(rate * math.log2(rate) + (1 - rate) * math.log2(1 - rate))
 
 
+def doubt_text(passed: Sequence[bool]) -> str:
+    """Why a case is in doubt: ``it passed 3 of 5 tries``, ``it was tried only twice``."""
+    if not all(passed):
+        return f"it passed {sum(passed)} of {len(passed)} tries"
+    times = {1: "once", 2: "twice"}.get(len(passed), f"{len(passed)} times")
+    return f"it was tried only {times}"
+
+
 def _spread(outages_ms: Sequence[float | None]) -> float:
     """Width of the interval by its upper end, 0 to 1; 1 where there is no interval to be had."""
     interval = spread(outages_ms)

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migrate.campaign.priority import UNKNOWN_S, WEEK_S, PastTry, costs, doubt, order, worth
+from migrate.campaign.priority import (
+    UNKNOWN_S,
+    WEEK_S,
+    PastTry,
+    costs,
+    doubt,
+    doubt_text,
+    order,
+    worth,
+)
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -77,6 +86,20 @@ def test_the_reason_is_the_part_that_weighs_most() -> None:
     old = worth(steady(), NOW + 10 * WEEK_S, NEW)
     assert old is not None
     assert old.most == "age"
+
+
+@pytest.mark.parametrize(
+    ("passed", "said"),
+    [
+        ([True, False, True, False, True], "it passed 3 of 5 tries"),
+        ([False], "it passed 0 of 1 tries"),
+        ([True, True], "it was tried only twice"),
+        ([True], "it was tried only once"),
+        ([True] * 3, "it was tried only 3 times"),
+    ],
+)
+def test_a_doubt_has_its_numbers(passed: list[bool], said: str) -> None:
+    assert doubt_text(passed) == said
 
 
 def test_costs_are_medians_or_what_is_known_of_others() -> None:
