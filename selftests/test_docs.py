@@ -19,24 +19,18 @@ import click
 import pytest
 
 from migrate import model
-from migrate.backends.registry import INSPECTIONS, MODES
+from migrate.backends.registry import MODES
 from migrate.checks import quarantine
 from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
 from migrate.images.initramfs import read_recipe
-from migrate.lab import trace_points
-from migrate.lab.capabilities import HOST
 from migrate.lab.kinds import load_lab
 from migrate.plugins import pytest as pytest_plugin
 from migrate.scenario.loader import parse
 from selftests.command_line import LEAVES
 from selftests.helpers import ROOT
 
-PAGES = sorted(
-    page
-    for place in ("*.md", "docs/*.md", "guest-images/*.md", "results/README.md")
-    for page in ROOT.glob(place)
-)
+PAGES = sorted(page for place in ("*.md", "docs/*.md") for page in ROOT.glob(place))
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
 
@@ -239,38 +233,9 @@ def test_every_option_and_fixture_of_pytest_is_in_its_page() -> None:
 # --- what must be told --------------------------------------------------------------------------
 
 
-def test_every_capability_is_explained() -> None:
-    text = (ROOT / "docs/doctor.md").read_text()
-    names = [
-        name
-        for inspection in (HOST, *INSPECTIONS, trace_points.INSPECTION)
-        for name in inspection.capabilities
-    ]
-    assert re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE) == names
-
-
-def test_the_needs_of_a_mode_are_told_with_the_capability() -> None:
-    text = (ROOT / "docs/doctor.md").read_text()
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \|(.*)$", text, re.MULTILINE))
-    for name, mode in MODES.items():
-        for need in mode.needs:
-            assert f"`{name}`" in rows[need], (name, need)
-
-
 @pytest.mark.parametrize("page", ["README.md", "docs/limits.md"])
 def test_every_mode_is_named(page: str) -> None:
     assert all(f"`{mode}`" in (ROOT / page).read_text() for mode in MODES)
-
-
-def test_every_phase_is_explained() -> None:
-    text = (ROOT / "docs/how-the-meter-works.md").read_text()
-    for name in model.PhaseName.__args__:  # type: ignore[attr-defined]
-        assert re.search(rf"`{name}(\(n\))?`", text), name
-
-
-def test_every_limit_is_a_key_that_the_page_names() -> None:
-    text = (ROOT / "docs/scenario-files.md").read_text()
-    assert all(f"`{key}`" in text for key in model.Expect.model_fields)
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def does(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         done.count += 1
         return undo
 
-    monkeypatch.setattr(faults, "_ACTIONS", {"cut-migration-link": cut})
+    monkeypatch.setattr(faults, "HOST_FAULTS", {"cut-migration-link": cut})
     return done
 
 
