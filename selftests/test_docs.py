@@ -24,8 +24,9 @@ from migrate.checks import quarantine
 from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
 from migrate.images.initramfs import read_recipe
-from migrate.lab.kinds import load_lab
+from migrate.lab.kinds import KINDS, load_lab
 from migrate.plugins import pytest as pytest_plugin
+from migrate.results import layout
 from migrate.scenario.loader import parse
 from selftests.command_line import LEAVES
 from selftests.helpers import ROOT
@@ -238,6 +239,47 @@ def test_every_mode_is_named(page: str) -> None:
     assert all(f"`{mode}`" in (ROOT / page).read_text() for mode in MODES)
 
 
+def test_a_runs_folder_is_named_as_the_page_says() -> None:
+    page = TEXT[ROOT / "docs/run-files.md"]
+    (example,) = re.findall(r"named by its begin in UTC to the microsecond \(`(.*?)`\)", page)
+    shape = re.sub(r"\d", "0", example)
+    assert re.sub(r"\d", "0", layout.run_name()) == shape
+
+
+def test_each_kind_of_lab_is_named_with_the_key_that_has_it() -> None:
+    (row,) = re.findall(r"^\| `lab`, `lab_kind`.*$", TEXT[ROOT / "docs/run-files.md"], re.MULTILINE)
+    assert all(f"`{kind}`" in row for kind in KINDS)
+
+
+def test_the_limits_of_a_guest_are_those_of_its_xml() -> None:
+    """One interface (or a failover pair), no firmware but QEMU's BIOS: as the page says."""
+    page = TEXT[ROOT / "docs/limits.md"]
+    assert all(f"**{limit}.**" in page for limit in ("One network interface", "BIOS only"))
+    assert "**Our own XML.**" in page
+    for path in (ROOT / "domains/golden").iterdir():
+        text = path.read_text()
+        pair = "failover" in path.name
+        assert len(re.findall(r"<interface\b", text)) <= 1 + pair, path.name
+        assert not re.search(r"<loader|firmware=|<tpm", text), path.name
+
+
+def test_files_of_the_machine_are_not_seen_in_a_host_and_a_page_says_so() -> None:
+    page = TEXT[ROOT / "docs/lab-files.md"]
+    assert "**Files of this machine are not seen in it**" in page
+
+
+def test_every_bench_is_in_the_table_of_its_page() -> None:
+    programs = {
+        path.stem
+        for path in (ROOT / "bench").glob("*.py")
+        if 'if __name__ == "__main__":' in path.read_text()
+        and "argparse" in path.read_text()
+        or "options(__doc__" in path.read_text()
+    }
+    head = TEXT[ROOT / "docs/benchmarks.md"].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", head, re.MULTILINE)) == programs
+
+
 # --- links --------------------------------------------------------------------------------------
 
 
@@ -282,3 +324,38 @@ def test_pictures_are_small() -> None:
     pictures = list((ROOT / "docs/images").iterdir())
     assert pictures
     assert all(picture.stat().st_size < 300_000 for picture in pictures)
+
+
+# --- one purpose, one place ---------------------------------------------------------------------
+
+
+def sentences(text: str) -> set[str]:
+    """What a page says: sentences and cells of more than a few words, without their links."""
+    plain = re.sub(
+        r"\]\([^)]*\)",
+        "]",
+        re.sub(r"<!-- table: .*?<!-- end: ", "", without_blocks(text), flags=re.S),
+    )
+    parts = re.split(r"(?<=[.:;?!])\s+|\n| \| ", plain)
+    words = (" ".join(re.findall(r"\w+", part.lower())) for part in parts)
+    return {sentence for sentence in words if len(sentence) >= 45}
+
+
+def said_twice(texts: dict[str, str]) -> dict[str, list[str]]:
+    """Sentences that stand on more than one page."""
+    places: dict[str, list[str]] = {}
+    for page, text in texts.items():
+        for sentence in sentences(text):
+            places.setdefault(sentence, []).append(page)
+    return {sentence: pages for sentence, pages in places.items() if len(pages) > 1}
+
+
+def test_no_sentence_stands_on_two_pages() -> None:
+    pages = {page.name: text for page, text in TEXT.items() if page.name != "CHANGELOG.md"}
+    assert said_twice(pages) == {}
+
+
+def test_a_sentence_on_two_pages_is_noticed() -> None:
+    sentence = "A gap runs from one packet that was served to the next one served."
+    assert said_twice({"a.md": f"x. {sentence}", "b.md": f"# y\n{sentence}\n"})
+    assert not said_twice({"a.md": sentence, "b.md": f"```\n{sentence}\n```\n"})
