@@ -31,7 +31,9 @@ from migrate.scenario.loader import parse
 from selftests.command_line import LEAVES
 from selftests.helpers import ROOT
 
-PAGES = sorted(page for place in ("*.md", "docs/*.md") for page in ROOT.glob(place))
+PAGES = sorted(
+    page for place in ("*.md", "docs/*.md", "changes/README.md") for page in ROOT.glob(place)
+)
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
 
@@ -272,8 +274,7 @@ def test_every_bench_is_in_the_table_of_its_page() -> None:
     programs = {
         path.stem
         for path in (ROOT / "bench").glob("*.py")
-        if 'if __name__ == "__main__":' in path.read_text()
-        and "argparse" in path.read_text()
+        if ('if __name__ == "__main__":' in path.read_text() and "argparse" in path.read_text())
         or "options(__doc__" in path.read_text()
     }
     head = TEXT[ROOT / "docs/benchmarks.md"].partition("\n## ")[0]
