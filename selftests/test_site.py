@@ -14,7 +14,7 @@ import pytest
 from selftests.helpers import ROOT
 
 PROJECT = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
-SITE_NAME, HOME = "migrate-lab", "README.md"
+HOME = "README.md"
 
 
 def kinds() -> dict[str, list[str]]:
@@ -46,6 +46,21 @@ def test_each_page_is_of_one_kind() -> None:
 
 def test_the_index_has_the_pages_as_the_site_has_them() -> None:
     assert indexed() == kinds()
+
+
+def test_the_index_calls_a_page_by_its_title() -> None:
+    index = (ROOT / "docs" / HOME).read_text()
+    for page in (page for pages in kinds().values() for page in pages):
+        title = (ROOT / "docs" / page).read_text().partition("\n")[0].removeprefix("# ")
+        assert f"| [{title}]({page}) |" in index
+
+
+def test_lists_and_tables_begin_after_an_empty_line() -> None:
+    """Else the site's Markdown takes them for a part of the sentence before; GitHub's does not."""
+    for path in (ROOT / "docs").glob("*.md"):
+        text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        glued = re.findall(r"^(?![-|\s]|\d+\. ).+\n(?:- |\d+\. |\|).*", text, re.MULTILINE)
+        assert glued == [], path.name
 
 
 def test_no_page_leads_out_of_the_site() -> None:
