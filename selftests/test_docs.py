@@ -360,3 +360,22 @@ def test_a_sentence_on_two_pages_is_noticed() -> None:
     sentence = "A gap runs from one packet that was served to the next one served."
     assert said_twice({"a.md": f"x. {sentence}", "b.md": f"# y\n{sentence}\n"})
     assert not said_twice({"a.md": sentence, "b.md": f"```\n{sentence}\n```\n"})
+
+
+RIDDLES = re.compile(
+    r"(?<!`)\b(lends?|lent|deaf|foretold|(?:be|is|are|was|were|not|been) had)\b(?![`.*])"
+)
+"""Words that a maintainer of QEMU or libvirt would not write: provides, reserves, is obtained."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_in_the_words_of_the_field(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        assert RIDDLES.findall(without_blocks(TEXT[page])) == []
+
+
+def test_a_riddle_is_noticed() -> None:
+    assert RIDDLES.findall("what it lends can't be had; `lends` and `foretold` are keys") == [
+        "lends",
+        "be had",
+    ]
