@@ -213,7 +213,7 @@ def programs(tools: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "programs"
     folder.mkdir()
     put(folder, "pip", "exit 0")
-    for name in ("ruff", "mypy", "pytest", "python", "migrate-lab"):
+    for name in ("ruff", "zensical", "mypy", "pytest", "python", "migrate-lab"):
         put(folder, name, f'echo "{name} $*"')
     put(tools, "python", f'mkdir -p "$4" && cp -r {folder} "$4/bin"')  # -m venv --clear FOLDER
     return folder
@@ -251,7 +251,7 @@ def test_shipped_scenarios_are_run_only_if_all_is_asked_for(
     assert asked == parts * 2, "each once, and in the account at the end"
 
 
-@pytest.mark.parametrize("program", ["ruff", "mypy", "pytest", "python", "migrate-lab"])
+@pytest.mark.parametrize("program", ["ruff", "zensical", "mypy", "pytest", "python", "migrate-lab"])
 def test_a_part_that_fails_ends_the_check_and_is_named(
     program: str, programs: Path, start: Start, tools: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from migrate.formats.qemu_migration import (
@@ -14,6 +14,40 @@ from migrate.formats.qemu_migration import (
     status_of,
 )
 from migrate.model import STANDBY_DRIVER, Event, Part, Phase, PhaseName
+
+SPANS: Mapping[PhaseName, str] = {
+    "setup": "the source's status of this name, until the next one",
+    "wait-unplug": (
+        "the source's status of this name: QEMU waits for the guest to let go of the primary"
+    ),
+    "standby": "the end of `wait-unplug` to the begin of `replug`: the standby carries the traffic",
+    "precopy": "`precopy(n)`: pass n over the memory",
+    "pre-switchover": "the source's status of this name, until the next one",
+    "stopped": "the source's STOP to the target's RESUME, or the source's own if the move failed",
+    "device": "the source's status of this name, until the next one, at most to the resume",
+    "postcopy-device": (
+        "the source's status of this name: it has sent the devices and waits for the target to"
+        " load them (QEMU 11.1 has it, 10.0 not)"
+    ),
+    "postcopy": "the source's status `postcopy-active`, until the next one",
+    "postcopy-paused": (
+        "the source's status of this name, or the target's if the source's QEMU is gone, until the"
+        " next one or to the end: the connection is lost"
+    ),
+    "postcopy-recover-setup": "as `postcopy-paused`: the recovery is being set up",
+    "postcopy-recover": "as `postcopy-paused`: the recovery goes on",
+    "colo": "the source's status of this name, until the next one",
+    "cancelling": "the source's status of this name, until the next one",
+    "failing": "the source's status of this name, until the next one (QEMU 11.1 has it, 10.0 not)",
+    "resumed": "the resume to the first announcement",
+    "announce": "the first announcement to the last",
+    "replug": (
+        "the target negotiates failover, or libvirt says *device-added*, but not before the resume,"
+        " until the primary carries the traffic again"
+    ),
+    "settled": "all that is after",
+}
+"""What each phase spans, for the documentation."""
 
 
 def phase_label(phase: Phase) -> str:

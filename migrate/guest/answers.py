@@ -1,4 +1,4 @@
-"""The shapes of a probe's answers, by its protocol (``guest-images/README.md``).
+"""The shapes of a probe's answers, by its protocol (``docs/probe-protocol.md``).
 
 A guest can say anything, so they are closed: types, lengths and ranges are checked before a value
 is used. Numbers fit into 64 bits, also after they are laid on another clock.

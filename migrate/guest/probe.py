@@ -1,7 +1,7 @@
 """The controller's side of the probe: typed calls.
 
 The same program answers in the guest (over a virtio-serial channel) and on the fabric (over its
-standard input and output); what it is told and what it answers is in ``guest-images/README.md``.
+standard input and output); what it is told and what it answers is in ``docs/probe-protocol.md``.
 Clock stamps are the probe's own ``CLOCK_MONOTONIC`` until a caller maps them by
 :meth:`Probe.clock_offset`.
 """

@@ -73,6 +73,7 @@ class Inspection:
     script: str
     """Shell, after :data:`PRELUDE`: it says what there is. What is not there is an answer, too."""
     capabilities: Mapping[str, Callable[[Look], Yes | No]]
+    """By name; the docstring of each says what it means, and is in the documentation."""
     versions: Callable[[Look], Mapping[str, str]] = lambda _look: {}
     """Of the programs that it found."""
 
@@ -157,6 +158,8 @@ def _finding(name: str, judged: Yes | No) -> Capability:
 
 
 def _kvm(look: Look) -> Yes | No:
+    """A real Linux guest reached its init under KVM, in time. Without it guests are emulated,
+    slowly, and there is no `guest.dirty_ring`."""
     if "kvm" not in look.all("device"):
         return No(
             "the host has no /dev/kvm",
@@ -180,16 +183,24 @@ def _kvm(look: Look) -> Yes | No:
     )
 
 
-def _device(device: str, remedy: str) -> Callable[[Look], Yes | No]:
-    def judged(look: Look) -> Yes | No:
-        if device in look.all("device"):
-            return Yes(f"/dev/{device}")
-        return No(f"the host has no /dev/{device}", remedy)
+def _device(look: Look, device: str, remedy: str) -> Yes | No:
+    if device in look.all("device"):
+        return Yes(f"/dev/{device}")
+    return No(f"the host has no /dev/{device}", remedy)
 
-    return judged
+
+def _vhost_net(look: Look) -> Yes | No:
+    """The kernel moves a tap's packets. Used where it is there."""
+    return _device(look, "vhost-net", "`modprobe vhost_net`; without it QEMU moves the packets")
+
+
+def _tun(look: Look) -> Yes | No:
+    """Taps can be made."""
+    return _device(look, "net/tun", "`modprobe tun`")
 
 
 def _userfaultfd(look: Look) -> Yes | No:
+    """Missing pages can be fetched on demand, as post-copy does."""
     if not look.first("userfaultfd"):
         return No(
             "this kernel has no userfaultfd, which post-copy needs",
@@ -199,7 +210,8 @@ def _userfaultfd(look: Look) -> Yes | No:
 
 
 def _guest_network(look: Look) -> Yes | No:
-    """A host with an address where guests are is reached by them, and by whoever else is there."""
+    """The host has no address on its bridge, uplink and physical function for guests. With one
+    they reach the host, and so does whoever else is there."""
     if not look.all("address"):
         return No("the host's addresses are not known", "apt-get install iproute2")
     links = look.all("guest-link")
@@ -214,8 +226,6 @@ def _guest_network(look: Look) -> Yes | No:
     return Yes(f"the host has no address on {', '.join(links)}")
 
 
-WITHOUT_VHOST = "`modprobe vhost_net`; without it QEMU moves the packets"
-
 HOST = Inspection(
     script=r"""
 for device in kvm vhost-net net/tun userfaultfd; do
@@ -228,8 +238,8 @@ done
 """,
     capabilities={
         "kvm": _kvm,
-        "vhost-net": _device("vhost-net", WITHOUT_VHOST),
-        "tun": _device("net/tun", "`modprobe tun`"),
+        "vhost-net": _vhost_net,
+        "tun": _tun,
         "userfaultfd": _userfaultfd,
         "guest-network": _guest_network,
     },

@@ -26,21 +26,26 @@ class HostConfig(Value):
     """One host of a lab file."""
 
     root: Root
-    """What scenarios know its operating system by."""
+    """The root file system that the host runs from; a scenario's ``roots`` name it."""
     prepare: Preparation = Preparation()
-    """What `migrate-lab lab ready` changes on the host."""
+    """What ``migrate-lab lab ready`` has the host have."""
 
 
 class LabConfig(Value):
     """A lab file as read; each kind of lab adds its own keys. Light to import."""
 
     kind: str
+    """What the hosts are made of."""
     name: Name
+    """The lab's name: a small letter, then at most seven small letters or digits. Two labs of
+    different names can be up at once."""
     hosts: Mapping[Name, HostConfig]
+    """A table for each host, by its name; the same rule as for the lab's name."""
     workload: dict[str, int | float] = Field(default={}, max_length=64)
-    """Defaults of scenarios' workloads: a slow lab can't bear the usual rates."""
+    """What scenarios leave open of their workload, for a lab that can't bear the usual rates."""
     coordinator: str | None = Field(default=None, pattern=COORDINATOR)
-    """``HOST:PORT`` of the labgrid coordinator that keeps the leases of its hosts, if any."""
+    """``HOST:PORT`` of the labgrid coordinator that keeps the leases of its hosts across
+    controllers."""
 
     @field_validator("workload")
     @classmethod

@@ -28,21 +28,23 @@ class Resources(Value):
     """What a host provides for guests' interfaces, all of it joined to the fabric."""
 
     bridge: Link = DATA_BRIDGE
-    """Where the taps of ``virtio`` go."""
+    """``virtio``: the bridge where the taps go."""
     ovs_uplink: Link = OVS_UPLINK
-    """The port that the fabric is on, of a switch that is started where none runs."""
+    """``vhost-user``: the uplink of a switch that is started, which is for hosts on which no other
+    OVS runs."""
     ovs_sleep_us: int = Field(default=500, ge=0, le=10_000)
-    """The poll threads of a switch that is started sleep up to so long when they are idle: its
-    processors are shared with guests."""
+    """``vhost-user``: how many µs the poll threads of a switch that is started sleep at most when
+    they are idle."""
     ovs_bridge: Link | None = None
-    """A bridge with its uplink, of the OVS-DPDK that runs on the host: only ports are added."""
+    """``vhost-user``: a bridge with the datapath ``netdev`` of the OVS that runs on the host. Only
+    ports are added to it; without one a switch is started."""
     migration_link: Link = MIGRATION_LINK
-    """By which guests are sent to the other host."""
+    """What the fault ``cut-migration-link`` takes down."""
     pf: Link | None = None
-    """The link of a physical function, whose VFs may be used; e.g. ``up-pf``."""
+    """``hostdev``, ``failover``: the link of a physical function, whose VFs may be used."""
     vdpa: tuple[Management, ...] = Field(default=(), max_length=64)
-    """vDPA management devices, e.g. ``pci/0000:00:10.0``. A PCI device that is bound to a virtio
-    driver is rebound to ``vp-vdpa`` while it is in use."""
+    """``vdpa``: management devices, e.g. ``pci/0000:00:10.0``. A PCI device that is bound to a
+    virtio driver is rebound to ``vp-vdpa`` while it is in use."""
 
     @property
     def guest_links(self) -> tuple[str, ...]:

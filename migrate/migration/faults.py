@@ -124,10 +124,9 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
     hosts = {"source": hop.source, "target": hop.target}
     mode = backend_mode(hop.case.interface.mode)
     actions: dict[str, Action] = {
-        **_ACTIONS,
-        "kill-guest": partial(kill_guest, hop.guest),
-        "freeze-guest": partial(freeze_guest, hop.guest),
-        "stop-backend": partial(stop_backend, mode),
+        **HOST_FAULTS,
+        **{name: partial(fault, hop.guest) for name, fault in GUEST_FAULTS.items()},
+        **{name: partial(fault, mode) for name, fault in BACKEND_FAULTS.items()},
     }
     injection = FaultInjection(hop.case.faults, hosts, hop.listener, actions)
     hop.phases.subscribe(injection.on_phase)
@@ -138,14 +137,18 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
 
 
 def kill_guest(uuid: str, host: Host) -> Undo:
-    """End the guest's QEMU by the id that libvirt recorded, if it is this guest's."""
+    """The guest's QEMU is ended (SIGKILL); nothing brings it back.
+
+    By the process id that libvirt recorded, if it is this guest's.
+    """
     if not signal_qemu(host, uuid, "KILL"):
         raise HostError("end the guest's QEMU", host=host.name, said="it does not run there")
     return nothing
 
 
 def freeze_guest(uuid: str, host: Host) -> Undo:
-    """Have the guest's QEMU stand still (SIGSTOP), as if its host gave it no processor."""
+    """The guest's QEMU stands still (SIGSTOP), as if its host gave it no processor, and goes on
+    afterwards."""
     if not signal_qemu(host, uuid, "STOP"):
         raise HostError("freeze the guest's QEMU", host=host.name, said="it does not run there")
 
@@ -156,7 +159,7 @@ def freeze_guest(uuid: str, host: Host) -> Undo:
 
 
 def stop_libvirtd(host: Host) -> Undo:
-    """End libvirtd as a crash would; its guests run on."""
+    """libvirtd is ended as by a crash, while its guests run on; it is started again."""
     deadline = Deadline.after(PATIENCE_S)
     pid = host.run(["cat", "/run/libvirtd.pid"], deadline).out.strip()
     host.run(["kill", "-KILL", pid], deadline)
@@ -164,7 +167,7 @@ def stop_libvirtd(host: Host) -> Undo:
 
 
 def cut_migration_link(host: Host) -> Undo:
-    """Take down the host's port on the migration network."""
+    """The host's port on the migration network is down; it is up again afterwards."""
     link = ["ip", "link", "set", host.resources.migration_link]
     host.run([*link, "down"], Deadline.after(PATIENCE_S))
 
@@ -175,20 +178,22 @@ def cut_migration_link(host: Host) -> Undo:
 
 
 def stop_backend(mode: BackendMode[Any], host: Host) -> Undo:
-    """End what serves the guest's interface as a crash would; the next guest's is started anew."""
+    """What serves the guest's interface is ended as by a crash; the next guest's is started
+    anew."""
     mode.crash(host, Deadline.after(PATIENCE_S))
     return nothing
 
 
 def kill_host(host: Host) -> Undo:
-    """Switch the host off with all that runs on it; another one takes its place afterwards."""
+    """The host is switched off with all that runs on it; another one takes its place
+    afterwards."""
     power = _power(host)
     power.kill()
     return power.replace
 
 
 def hang_host(host: Host) -> Undo:
-    """Have the host stand still; it goes on afterwards."""
+    """The host stands still, and goes on afterwards."""
     power = _power(host)
     power.hang()
     return power.resume
@@ -208,9 +213,18 @@ def _power(host: Host) -> Power:
 NEEDS_POWER = frozenset({"kill-host", "hang-host"})
 """Faults that only a lab can do whose hosts have a switch."""
 
-_ACTIONS: Mapping[str, Action] = {
+GUEST_FAULTS: Mapping[str, Callable[[str, Host], Undo]] = {
+    "kill-guest": kill_guest,
+    "freeze-guest": freeze_guest,
+}
+"""By the guest's UUID."""
+HOST_FAULTS: Mapping[str, Action] = {
     "stop-libvirtd": stop_libvirtd,
     "cut-migration-link": cut_migration_link,
     "kill-host": kill_host,
     "hang-host": hang_host,
 }
+BACKEND_FAULTS: Mapping[str, Callable[[BackendMode[Any], Host], Undo]] = {
+    "stop-backend": stop_backend,
+}
+"""Of modes whose interface a process serves."""

@@ -62,76 +62,105 @@ class Vdpa(Value):
     """Which vDPA device backs the interface, and how its rings are followed in a migration."""
 
     device: Literal["auto", "vp_vdpa", "vdpasim_net", "vendor"] = "auto"
-    """Which of the host's management devices; auto: the first with a network behind it."""
+    """Which of the management devices that the host provides; ``auto``: the first one with a
+    network behind it."""
     shadow: Literal["auto", "on", "off"] = "auto"
-    """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
+    """Shadow virtqueues all the time (QEMU's ``x-svq``); ``auto``: where the device can't be
+    suspended."""
     features_off: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")], ...] = Field(
         default=(), max_length=64
     )
-    """Features left out when the device is made, in small letters: ``guest_announce``."""
+    """Features left out when the device is made, by virtio's names in small letters:
+    ``["guest_announce", "host_uso"]``."""
 
 
 class VirtualFunction(Value):
     """How the physical function sets up the VF, and who binds it; None leaves it alone."""
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
+    """The VLAN that the card puts the VF in."""
     port_profile: str | None = Field(default=None, pattern=r"^[\w.:-]{1,39}$")
-    """The switch port's profile, by 802.1Qbh (libvirt's ``<virtualport>``), for the card's
-    firmware. libvirt takes at most 39 characters."""
+    """The switch port's profile by 802.1Qbh (libvirt's ``<virtualport>``), in place of a VLAN; at
+    most 39 characters, as libvirt takes them."""
     spoof_check: bool | None = None
+    """Whether the card drops frames of the VF with another source address."""
     trust: bool | None = None
+    """Whether the VF may change its address and filters."""
     link: Literal["auto", "enable", "disable"] | None = None
+    """The state of the VF's link, as ``ip link`` sets it."""
     managed: bool = True
-    """libvirt binds it to vfio-pci and back; else we do."""
+    """libvirt binds the VF to VFIO and back; false: migrate-lab does."""
 
 
 class Interface(Value):
     """How the guest's interface is backed, and what the guest is offered on it."""
 
     mode: Mode = "virtio"
+    """How the interface is backed."""
     mac: str = Field(default="52:54:00:6d:6c:01", pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+    """The guest's address; some devices of a nested lab can't be told another one."""
     queues: int = Field(default=1, ge=1, le=16)
+    """Queue pairs; a VF's are its driver's own."""
     ring: Literal["split", "packed"] = "split"
+    """The layout of the virtqueues; a VF's is its driver's own."""
     mtu: int = Field(default=1500, ge=576, le=9000)
+    """No other than 1500 with ``vhost-user`` and ``vdpa``."""
     offloads: bool = True
+    """Whether checksums and segmentation are offered to the guest."""
     vdpa: Vdpa = Vdpa()
+    """Of the mode ``vdpa``."""
     vf: VirtualFunction = VirtualFunction()
+    """Of the modes ``hostdev`` and ``failover``."""
 
 
 class GuestSpec(Value):
     """The machine that is moved."""
 
     image: str = Field(default="tiny", min_length=1, max_length=4095)
-    memory_mib: Mebibytes = Field(default=128, ge=96)
+    """``tiny``, another recipe, or the path of a disk or a recipe of your own."""
+    memory_mib: int = Field(default=128, ge=96, le=1 << 20)
+    """Its memory."""
     vcpus: int = Field(default=1, ge=1, le=16)
+    """Its processors."""
     machine: Literal["q35", "pc"] = "q35"
+    """The machine type, in the newest version that both hosts know."""
     start: Literal["warm", "cold"] = "warm"
+    """``warm``: from a saved, booted state; ``cold``: a boot. A disk can't be started warm."""
     dirty_ring: Literal[1024, 2048, 4096, 8192, 16384, 32768, 65536] | None = None
-    """Entries of each processor's dirty ring, under KVM alone; None: KVM keeps a bitmap.
-
-    Sizes are libvirt's (domain XML, ``features/kvm/dirty-ring``).
-    """
+    """Entries of each processor's dirty ring; without it KVM keeps a bitmap. The ring is KVM's: the
+    case is skipped where a host has no ``kvm`` that boots Linux."""
 
 
 class Policy(Value):
     """How the guest is moved; None leaves the hypervisor's own default."""
 
     method: Literal["precopy", "postcopy", "save-restore", "reattach"] = "precopy"
-    """``reattach``: the interface is detached, the guest is moved, and gets the target's."""
+    """``save-restore``: saved to a file on the source, restored from it on the target;
+    ``reattach``, of a ``hostdev``: the VF is unplugged, the guest is moved, and the target's VF is
+    plugged in."""
     transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
+    """libvirt's way: the source's libvirt speaks with the target's, or the controller with both."""
     hops: int = Field(default=1, ge=1, le=10)
-    """Moves in one attempt: 2 is there and back (ping-pong)."""
+    """Moves in one attempt: 2 is there and back, so ``expect.held_by = ["source"]``."""
     bandwidth_mib_s: Mebibytes | None = Field(default=None, ge=1)
+    """A limit; without it the hypervisor's own."""
     postcopy_bandwidth_mib_s: Mebibytes | None = Field(default=None, ge=1)
+    """A limit after the switch to post-copy; without it the hypervisor's own."""
     postcopy_after_pass: int = Field(default=1, ge=1, le=1_000_000)
-    """Switch to post-copy when this many passes over the memory have begun their successor."""
+    """Passes over the memory before the switch to post-copy."""
     downtime_limit_ms: int | None = Field(default=None, ge=1, le=2_000_000)
-    """QEMU takes 2000 s at most (MAX_MIGRATE_DOWNTIME_SECONDS)."""
+    """For how long the guest may be stopped, by QEMU's own forecast; without it the hypervisor's
+    own. QEMU takes 2000 s at most (MAX_MIGRATE_DOWNTIME_SECONDS)."""
     parallel_connections: int | None = Field(default=None, ge=1, le=32)
+    """Channels of multifd; not with post-copy."""
     auto_converge: bool = False
+    """Slow the guest down until the move converges."""
     compression: Literal["none", "xbzrle", "zlib", "zstd"] = "none"
+    """``xbzrle`` on one connection; ``zlib`` or ``zstd`` on parallel ones."""
     timeout_s: Seconds = 60.0
+    """How long a move may take before ``on_timeout`` is done."""
     on_timeout: Literal["abort", "suspend", "postcopy"] = "abort"
+    """What is done then."""
     abort_at: PhaseName | None = None
     """Abort on purpose when this phase begins."""
 
@@ -147,9 +176,13 @@ class Workload(Value):
     interval_us: int = Field(default=1000, ge=10, le=60_000_000)
     """Interval between two packets of a stream, each way."""
     payload_bytes: int = Field(default=256, ge=224, le=1400)
+    """Size of a packet, without its headers."""
     tcp_connections: int = Field(default=1, ge=0, le=64)
+    """Connections that are held all the while, with a byte to and fro."""
     dirty_mib: Mebibytes = 8
+    """How much memory the guest writes to, over and over."""
     dirty_mib_s: float = Field(default=4.0, ge=0, le=1 << 20)
+    """How fast it writes."""
     floor_s: Seconds = 1.0
     """How long the floor is measured before anything is done."""
     settle_s: Seconds = 1.0
@@ -160,6 +193,7 @@ class Fault(Value):
     """Something goes wrong on purpose, when a phase is first seen."""
 
     at: PhaseName
+    """The phase at whose begin it happens, once."""
     do: Literal[
         "kill-guest",
         "freeze-guest",
@@ -169,9 +203,11 @@ class Fault(Value):
         "kill-host",
         "hang-host",
     ]
+    """Which fault."""
     on: Side = "source"
+    """On which host."""
     for_s: Seconds | None = None
-    """How long, for what can be put back; None: until the move has ended."""
+    """How long it lasts, of what can be put back; without it until the move has ended."""
 
 
 def _pattern(text: str) -> str:
@@ -190,41 +226,57 @@ class Expect(Value):
     """What is expected. A limit of None is not checked; `unmeasured` fails unless allowed."""
 
     outcome: Outcome = "completed"
+    """How the attempt ends; ``recoverable``: a post-copy lost its link, and could be resumed."""
     error: Pattern | None = None
-    """What must be said of why it did not complete: a pattern that is found in the error, what it
-    says, and the last words of a QEMU that ended. A case that expects ``failed``, ``lost`` or
+    """A regular expression of Python's that is found in why it did not complete: in the error, or
+    in the last words of a QEMU that ended. A case that expects ``failed``, ``lost`` or
     ``recoverable`` does not pass without it."""
     held_by: tuple[Side, ...] = ("target",)
+    """Which sides run the guest at the end; ``[]``: none."""
     outage_egress_ms: Milliseconds | None = None
+    """The longest outage from guest to peer."""
     outage_ingress_ms: Milliseconds | None = None
+    """The longest outage from peer to guest."""
     stall_ms: Milliseconds | None = None
+    """The longest stall of the guest."""
     downtime_ms: Milliseconds | None = None
+    """The downtime that the hypervisor reports."""
     total_ms: Milliseconds | None = None
+    """The total time that the hypervisor reports."""
     memory: bool = True
+    """Every page that the guest wrote reads back."""
     tcp: bool = True
+    """Every connection is alive, and none was reset."""
     device: bool = True
+    """The guest's interface is as it was before."""
     network: bool = True
+    """Packets arrive each way in the last half of ``workload.settle_s``, and most of those sent
+    after the move."""
     loss_within: float | None = Field(default=0.05, gt=0, le=1)
-    """At most this share more than on the floor is lost or late, outside outages; each window."""
+    """With ``network``: at most this share more than on the floor is lost or late outside outages,
+    in each window, or twice the floor's own share where that is more."""
     primary: bool = True
-    """A failover pair's primary carries the traffic before the move and at the end, wherever the
-    host has one."""
+    """Of a failover pair the primary, not its standby, carries the traffic before the move and at
+    the end, wherever the host has a primary."""
     backend_fails: bool = False
-    """The guest is known to arrive with a dead interface; it passes if QEMU reports that."""
+    """The guest is known to arrive with a dead interface; QEMU reporting that is the pass."""
     handoff: bool = False
     """Only allowed differences in any device's state."""
     rings: bool = False
     """Every virtqueue was sound when the source had stopped."""
     explained_share: float | None = Field(default=None, gt=0, le=1)
-    """At least this share of the longest gap each way is explained by what was recorded."""
+    """At least this share of the longest gap each way is explained by what was recorded, e.g.
+    0.95."""
     reported_within_ms: Milliseconds | None = None
     """The longest switchover gap differs at most by this from the downtime reported."""
     announce_within_ms: Milliseconds | None = None
     """The fabric sees the first announcement within this after the resume, and none before."""
     dirty_rate_within: Positive | None = None
-    """QEMU's dirty rate before the move is at most this share off what the guest wrote: 0.5, half.
-    Asking for it is what makes an attempt measure its dirty rates."""
+    """QEMU's dirty rate before the move is at most this share off what the guest wrote: 0.5 is
+    half. Dirty rates are measured only if this is asked for; ``workload.dirty_mib`` must be at
+    least what is written in a second, since a page counts once."""
     allow_unmeasured: tuple[Word, ...] = Field(default=(), max_length=100)
+    """Names of checks that may be unmeasured; any other one that is unmeasured fails."""
 
 
 class Case(Value):
@@ -232,14 +284,22 @@ class Case(Value):
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
     guest: GuestSpec = GuestSpec()
+    """The machine that is moved."""
     interface: Interface = Interface()
+    """How its network interface is backed."""
     policy: Policy = Policy()
+    """How it is moved."""
     workload: Workload = Workload()
+    """What goes on in the guest and on the wire meanwhile."""
     faults: tuple[Fault, ...] = Field(default=(), max_length=100)
+    """What goes wrong on purpose, a table each."""
     expect: Expect = Expect()
+    """What has to come out."""
     roots: tuple[Word, Word] | None = None
-    """Roots that source and target must have, e.g. ("debian-13", "debian-13-backports")."""
+    """The root file systems that source and target must have, e.g.
+    ``["debian-13", "debian-13-backports"]``."""
     needs: tuple[Word, ...] = Field(default=(), max_length=100)
-    """Names of facts that both hosts must show, e.g. "huge-pages"."""
+    """Capabilities that both hosts must have, as ``migrate-lab doctor`` names them, e.g.
+    ``["huge-pages"]``."""
     source_file: str = ""
     row: int = 0

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from migrate.model import Case
+from pydantic import BaseModel
+
+from migrate.model import (
+    Case,
+    Expect,
+    Fault,
+    GuestSpec,
+    Interface,
+    Policy,
+    Vdpa,
+    VirtualFunction,
+    Workload,
+)
+from migrate.model.docstrings import field_meanings
 
 OF_THE_CASE = tuple(key for key in Case.model_fields if key not in ("id", "source_file", "row"))
 OF_THE_FILE = ("name", "description", "matrix", "matrix_exclude", "variants")
+
+
+TABLES = (GuestSpec, Interface, Vdpa, VirtualFunction, Policy, Workload, Fault, Expect)
+"""What a case consists of."""
+
+
+def _describe(part: dict[str, Any], kind: type[BaseModel]) -> None:
+    """Editors show what a key means."""
+    for name, meaning in field_meanings(kind).items():
+        part["properties"][name]["description"] = meaning
 
 
 def schema() -> dict[str, Any]:
@@ -16,6 +39,9 @@ def schema() -> dict[str, Any]:
     """
     case = Case.model_json_schema()
     definitions: dict[str, Any] = case["$defs"]
+    _describe(case, Case)
+    for kind in TABLES:
+        _describe(definitions[kind.__name__], kind)
     settings = {key: case["properties"][key] for key in OF_THE_CASE}
     leaves = _leaves(settings, definitions)
     axes = {

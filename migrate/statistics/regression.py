@@ -4,8 +4,8 @@ Two tests must both speak against a run (:mod:`migrate.statistics.significance`)
 run share a machine's mood, so the attempts' test alone would call every bad day a regression.
 
 Larger is worse in every figure. What is known between bounds only is never taken for either bound,
-and where a run could be much worse for all that is known, nobody can tell. ``docs/gate.md`` has how
-well all this was found to work.
+and where a run could be much worse for all that is known, nobody can tell. How well all this was
+found to work: ``docs/how-the-gate-judges.md``.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def does(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         done.count += 1
         return undo
 
-    monkeypatch.setattr(faults, "_ACTIONS", {"cut-migration-link": cut})
+    monkeypatch.setattr(faults, "HOST_FAULTS", {"cut-migration-link": cut})
     return done
 
 
@@ -94,7 +94,7 @@ def test_a_fault_is_told_before_what_it_causes(
         listener.add(Event(at_ns=now_ns(), source="controller", host="a", name="its effect"))
         return faults.nothing
 
-    monkeypatch.setattr(faults, "_ACTIONS", {"cut-migration-link": cut})
+    monkeypatch.setattr(faults, "HOST_FAULTS", {"cut-migration-link": cut})
     void_after(listener, "precopy")
     names = [event.name for event in listener.events()]
     assert names[:2] == ["fault: cut-migration-link", "its effect"]

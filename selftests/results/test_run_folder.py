@@ -393,7 +393,7 @@ def test_an_attempt_that_could_not_be_read_back_is_not_written(tmp_path: Path) -
 
 
 def test_the_documentation_of_the_folder_names_every_key() -> None:
-    text = (ROOT / "results" / "README.md").read_text()
+    text = (ROOT / "docs" / "run-files.md").read_text()
     for kind in (Run, Attempt, Sample, Event, Gap, Phase, Verdict):
         missing = [name for name in kind.model_fields if f"`{name}`" not in text]
         assert not missing, kind

@@ -57,6 +57,7 @@ def _function(line: str) -> tuple[str, int, int]:
 
 
 def _sriov(look: Look) -> Yes | No:
+    """A PCI device with virtual functions to spare."""
     try:
         functions = [_function(line) for line in look.all("pf")]
     except MalformedError as error:
@@ -78,6 +79,7 @@ def _sriov(look: Look) -> Yes | No:
 
 
 def _iommu(look: Look) -> Yes | No:
+    """The kernel made IOMMU groups."""
     if groups := look.all("iommu-group"):
         return Yes(f"{len(groups)} groups")
     return No(
@@ -87,6 +89,8 @@ def _iommu(look: Look) -> Yes | No:
 
 
 def _vfio_variant(look: Look) -> Yes | No:
+    """A VFIO driver that can carry a device's state. Without it a `hostdev` moves only by
+    `policy.method = "reattach"`."""
     loaded = VARIANTS & {name.replace("-", "_") for name in look.all("vfio-driver")}
     modules = {name.partition(".ko")[0].replace("-", "_") for name in look.all("vfio-module")}
     if loaded:

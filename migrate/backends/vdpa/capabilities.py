@@ -47,7 +47,8 @@ def _managements(look: Look) -> Mapping[str, Offer]:
 
 
 def _vhost_vdpa(look: Look) -> Yes | No:
-    """A vDPA device for a guest could be made: on a management device, or on what becomes one."""
+    """A vDPA device can be made: there are the bus, `vdpa`, the module vhost_vdpa, and a management
+    device with a network behind it or a virtio device that `vp_vdpa` can have."""
     if missing := _no_vdpa(look):
         return missing
     modules = look.all("vdpa-module")
@@ -73,6 +74,7 @@ def _with_doubts(offer: Offer) -> str:
 
 
 def _vdpa_management(look: Look) -> Yes | No:
+    """A driver can make vDPA devices: how to get one."""
     if missing := _no_vdpa(look):
         return missing
     if devices := _managements(look):

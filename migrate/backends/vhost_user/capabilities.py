@@ -20,6 +20,7 @@ done
 
 
 def _huge_pages(look: Look) -> Yes | No:
+    """64 pages of 2 MiB are free, or OVS-DPDK has them already."""
     if not look.first("huge-free"):
         return No(
             "this kernel has no huge pages of 2 MiB", "a kernel with CONFIG_HUGETLBFS on x86-64"
@@ -39,6 +40,7 @@ def _huge_pages(look: Look) -> Yes | No:
 
 
 def _ovs_dpdk(look: Look) -> Yes | No:
+    """An Open vSwitch that is built with DPDK, and pages for it."""
     versions = _switch_versions(look)
     if "dpdk" not in versions:
         return No(
@@ -61,8 +63,11 @@ def _switch_versions(look: Look) -> dict[str, str]:
 
 
 def _vhost_user_guest(look: Look) -> Yes | No:
-    """An emulated guest has no vector_irqfd, which QEMU 7.2 (seen with 7.2.22) uses all the same
-    when the guest's driver is ready (hw/virtio/virtio-pci.c, virtio_pci_set_guest_notifiers)."""
+    """QEMU can have a guest on a vhost-user device: 7.2 crashes without KVM.
+
+    An emulated guest has no vector_irqfd, which QEMU 7.2 (seen with 7.2.22) uses all the same
+    when the guest's driver is ready (hw/virtio/virtio-pci.c, virtio_pci_set_guest_notifiers).
+    """
     qemu = look.versions.get("qemu", "")
     reached = look.boot is not None and look.boot.reached
     if not qemu:

@@ -14,7 +14,8 @@ class LocalHostConfig(HostConfig):
 
     root: Root = "debian-13"
     huge_pages: int = Field(default=64, ge=0, le=1 << 20)
-    """Huge pages of 2 MiB for this host's OVS-DPDK while the lab is up; 0: none."""
+    """How many huge pages of 2 MiB the machine reserves for this host's OVS-DPDK while the lab is
+    up; 0: none."""
 
 
 class LocalConfig(LabConfig):

@@ -14,11 +14,13 @@ class MachineConfig(HostConfig):
 
     root: Root = "debian-12-backports"
     huge_pages: int = Field(default=64, ge=0, le=1 << 20)
-    """Huge pages of 2 MiB inside the machine."""
+    """How many huge pages of 2 MiB the host's kernel takes of its own memory."""
     memory_mib: int = Field(default=1280, ge=768, le=2752)
-    """Above 2752 the firmware puts the VFs' BARs where nested guests never reach them."""
+    """The host's memory. Above 2752 the firmware puts the BARs of virtual functions above 4 GiB,
+    where nested guests never reach them."""
     nic: Literal["igb", "virtio"] = "igb"
-    """What has the virtual functions: an igb, or QEMU's own virtio-net (QEMU 10.1 or newer)."""
+    """The card with the virtual functions: ``igb``, or QEMU's own virtio-net, which takes QEMU 10.1
+    or newer, and so the root ``debian-13-backports``."""
 
     @field_validator("root")
     @classmethod

@@ -24,17 +24,20 @@ class Preparation(Value):
     """What `lab ready` has a host have for its lab, beyond what it has; nothing by default."""
 
     huge_pages: int = Field(default=0, ge=0, le=1 << 20)
-    """So many of 2 MiB more than there are."""
+    """So many pages of 2 MiB more than there are."""
     bridge: Link | None = None
-    """A bridge for taps, made where it is not there."""
+    """A bridge for taps of that name. One that is made has no address, no IPv6 and no ARP, and the
+    host takes nothing that comes in by it: guests reach nothing of the host."""
     uplink: Link | None = None
-    """A link that becomes a port of that bridge; it must have no address."""
+    """This link as a port of that bridge; one with an address is refused, since the host might be
+    cut off. It has no IPv6 meanwhile."""
     firewall: bool = False
-    """Let migrations in, and frames pass the bridge, where nftables or firewalld may not."""
+    """TCP ports 49152-49215 open for migrations, but not from the bridge, and frames let through
+    the bridge."""
     modules: tuple[Module, ...] = Field(default=(), max_length=100)
-    """Kernel modules, loaded where they are not, e.g. ``vfio-pci``."""
+    """Kernel modules, e.g. ``["vfio-pci"]``."""
     ovs: bool = False
-    """Have OVS-DPDK run, with its bridge and the uplink that the host provides."""
+    """OVS-DPDK, with its bridge and the uplink that the host provides."""
 
     @model_validator(mode="after")
     def _has_a_bridge(self) -> Self:

@@ -26,32 +26,37 @@ class RackHost(HostConfig):
     """One host of a rack: a machine with libvirt and QEMU that is there already."""
 
     ssh: Ssh
+    """The host, as your ssh knows it."""
     root: Root = "installed"
     """What a scenario's ``roots`` call it."""
     libvirt: LibvirtTransport = "qemu+ssh"
     """How the controller reaches its libvirt."""
     migration_address: IPv4Address
+    """Where guests come in."""
     migration_libvirt: LibvirtTransport = "qemu+ssh"
     """How the other hosts' libvirts reach this one, at its migration address."""
     resources: Resources = Field(
         default=PLAIN_RESOURCES, validation_alias=AliasChoices("lends", "resources")
     )
-    """What guests' interfaces may be made of; ``lends`` in lab files, or ``resources``."""
+    """What the host provides for guests' interfaces; the table may be called ``lends`` as well."""
     start_libvirt: tuple[Word, ...] = Field(
         default=("systemctl", "start", "libvirtd"), min_length=1, max_length=64
     )
-    """The command that starts libvirt after a fault that ended it."""
+    """The command that starts libvirt after the fault ``stop-libvirtd``."""
 
 
 class RackPeer(Value):
     """The endpoint outside of all guests: a host on the data network that runs the probe."""
 
     ssh: Ssh
+    """The peer's host, as your ssh knows it."""
     interface: Link
+    """Its port on the data network."""
     address: IPv4Address
+    """Its address there."""
     namespace: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
-    """The network namespace of that host (`ip netns`) in which the interface is, so that guests
-    reach nothing else of it; None: its own, with all that listens there."""
+    """The network namespace (``ip netns``) of the peer's host in which that port is: guests reach
+    nothing else of the host then. Without it they reach all that listens there."""
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -66,10 +71,13 @@ class RackConfig(LabConfig):
     name: Name = "rack"
     hosts: dict[Name, RackHost] = Field(min_length=2, max_length=64)
     peer: RackPeer
+    """The machine outside of all guests that runs the probe."""
     guest_address: IPv4Address
+    """The guests' address on the data network, in which the peer's is, too."""
     prefix: int = Field(default=24, ge=8, le=30)
+    """Of that network."""
     patience: float = Field(default=1.0, ge=1, le=10)
-    """How many times longer than usual its hosts may take."""
+    """How many times longer than usual its hosts may take to start a guest, and to answer."""
 
     @model_validator(mode="after")
     def _fits(self) -> RackConfig:
