@@ -54,17 +54,15 @@ def test_a_move_that_takes_too_long_is_given_up(scenario: Scenario) -> None:
 
 def test_a_host_without_libvirt_is_named(boot: Boot) -> None:
     with boot(MODES, "interface.mode=virtio", SPLIT) as stage:
-        target = stage.pair[1]
-        start = stop_libvirtd(target)
+        start = stop_libvirtd(stage.pair[1])
         try:
-            with pytest.raises(HostError, match=f"connect to libvirt on host {target.name}"):
-                stage.move()
+            with pytest.raises(HostError, match=f"to libvirt on host {stage.target.name}"):
+                stage.target.migrate_from(stage.source)
         finally:
             start()
 
 
 def test_a_guest_can_be_moved_again_after_a_move_that_failed(boot: Boot) -> None:
     with boot(FAULTS["faults-kill-incoming"]) as stage:
-        assert stage.move().outcome == "failed"
-        stage.case = load(MODES, ("interface.mode=virtio", SPLIT)).cases[0]
-        assert stage.move().outcome == "completed"
+        assert stage.target.migrate_from(stage.source).outcome == "failed"
+        assert stage.target.migrate_from(stage.source, faults=()).outcome == "completed"

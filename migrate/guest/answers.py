@@ -38,9 +38,9 @@ MOST_OUTPUT: Final = 64 << 10
 
 def _decoded(data: object) -> bytes:
     """ValueError for what is no base64."""
-    if not isinstance(data, str):
-        raise ValueError("no text")
-    return base64.b64decode(data, validate=True)
+    if isinstance(data, str):
+        return base64.b64decode(data, validate=True)
+    raise ValueError("no text")
 
 
 Output = Annotated[bytes, BeforeValidator(_decoded), Field(max_length=MOST_OUTPUT)]

@@ -60,7 +60,8 @@ def run_command(probe: Probe, command: str, deadline: Deadline) -> CommandResult
             tried,
             host=probe.where,
             said=f"{error.tried}: {error.said}",
-            remedy=error.remedy or "it takes a guest with /bin/sh or BusyBox, and this version's "
+            remedy=error.remedy
+            or "it takes a guest with /bin/sh or BusyBox, and this version's "
             "probe: build the image anew",
         ) from error
     while not (answer := _wait(probe, deadline)).ended:
