@@ -38,21 +38,48 @@ class MadeUpGuest:
 
     probe: Running
     runs_on: list[str]
+    state: str = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUpDomain:
+    """The guest, as the libvirt of a host has it."""
+
+    guest: MadeUpGuest
     host: str
-    """By whose libvirt it is known to its world."""
-    state_word: str = "running"
     uuid: str = "5f0c0ffe-0000-4000-8000-000000000001"
 
     def state(self) -> str:
-        return self.state_word if self.host in self.runs_on else "gone"
+        return self.guest.state if self.host in self.guest.runs_on else "gone"
 
     def suspend(self) -> None:
-        self.probe.process.send_signal(signal.SIGSTOP)
-        self.state_word = "paused"
+        self.guest.probe.process.send_signal(signal.SIGSTOP)
+        self.guest.state = "paused"
 
     def resume(self) -> None:
-        self.probe.process.send_signal(signal.SIGCONT)
-        self.state_word = "running"
+        self.guest.probe.process.send_signal(signal.SIGCONT)
+        self.guest.state = "running"
+
+
+@dataclass(slots=True)
+class MadeUpLibvirt:
+    """A connection to it."""
+
+    host: str
+    guest: MadeUpGuest
+
+    def __enter__(self) -> MadeUpLibvirt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        pass
+
+    def find(self, _uuid: str) -> MadeUpDomain | None:
+        there = self.host in self.guest.runs_on
+        return MadeUpDomain(self.guest, self.host) if there else None
 
 
 @dataclass(slots=True)
@@ -67,14 +94,8 @@ class MadeUpHost:
     def libvirt_target(self) -> str:
         return f"qemu+tcp://{self.name}/system"
 
-    @contextmanager
-    def connect(self) -> Iterator[SimpleNamespace]:
-        def find(_uuid: str) -> SimpleNamespace | None:
-            if self.name not in self.guest.runs_on:
-                return None
-            return SimpleNamespace(state=lambda: self.guest.state_word)
-
-        yield SimpleNamespace(find=find)
+    def connect(self) -> MadeUpLibvirt:
+        return MadeUpLibvirt(self.name, self.guest)
 
     def run(
         self, argv: Sequence[str], deadline: Deadline, *, text: str | None = None, check: bool
@@ -95,14 +116,14 @@ class MadeUpWorld(World):
     def move(self) -> MoveResult:
         """Stop the guest for a moment; a fault or an abort decides how it ends."""
         (source, target), begin_ns = self.direction(), now_ns()
-        self.guest.suspend()
-        self.listener_pause()
-        self.guest.resume()
+        self.domain.suspend()
+        World.listen(self, STOP_S)
+        self.domain.resume()
         self.breaks()
         outcome = _outcome(self.case)
         if outcome == "completed":
             self.guest.runs_on[:] = [target.name]
-            self.guest.host = target.name
+            self.domain = cast("Domain", MadeUpDomain(self.guest, target.name))
         elif outcome == "lost":
             self.guest.runs_on.clear()
         result = MoveResult(
@@ -123,10 +144,6 @@ class MadeUpWorld(World):
             )
         )
         return result
-
-    def listener_pause(self) -> None:
-        """As long as a guest stands still."""
-        World.listen(self, STOP_S)
 
     def end(self) -> Recording:
         """Read back what both probes have logged."""
@@ -164,7 +181,7 @@ class _OnLoopback(Traffic):
 def made_up_world(case: Case, program: Path) -> Iterator[MadeUpWorld]:
     """A guest under load on host a of two, with its floor measured."""
     with running(program, where="guest on a") as probe, running(program, where="peer") as peer:
-        guest = MadeUpGuest(probe, ["a"], "a")
+        guest = MadeUpGuest(probe, ["a"])
         pair = MadeUpHost("a", guest), MadeUpHost("b", guest)
         lab = SimpleNamespace(
             patience=1.0,
@@ -184,7 +201,7 @@ def made_up_world(case: Case, program: Path) -> Iterator[MadeUpWorld]:
             case=case,
             env=AttemptEnv(cast("Lab", lab)),
             pair=cast("tuple[Host, Host]", pair),
-            domain=cast("Domain", guest),
+            domain=cast("Domain", MadeUpDomain(guest, "a")),
             traffic=traffic,
             listener=cast("Listener", None),
             clocks=cast("Any", None),
@@ -202,7 +219,7 @@ def made_up_world(case: Case, program: Path) -> Iterator[MadeUpWorld]:
         try:
             yield world
         finally:
-            guest.resume()
+            probe.process.send_signal(signal.SIGCONT)
 
 
 _NOTHING: Mapping[str, Any] = {"a": (), "b": ()}
