@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from migrate import locks
 from migrate import world as stage
 from migrate.backends.vhost_user import ovs
 from migrate.backends.virtio.backend import Virtio
@@ -537,7 +538,7 @@ def test_a_second_job_waits_for_its_hosts_and_says_for_whom(
         first.enter_context(lock_hosts(shared_lab.leases, ["b"], Deadline.after(10)))
         words = ("run", *ONE, "--name", shared_lab.name, "--results", tmp_path)
         with started(*words) as command:
-            command.await_line("waiting for host b, held by process")
+            command.await_line("waiting to lease the host b, held by process")
             first.close()
             assert command.wait().status == 0
 
@@ -546,13 +547,14 @@ def test_a_second_job_gives_up_at_its_deadline(
     going: Session, told: SaidSoFar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "LEASE_S", 0.2)
+    monkeypatch.setattr(locks, "SILENT_S", 0.05)
     with (
         lock_hosts(going.lab.leases, ["a"], Deadline.after(10)),
         pytest.raises(HostError, match="held by process") as caught,
     ):
         tried(going, case())
     assert caught.value.host == "a"
-    assert "waiting for host a, held by process" in told
+    assert "waiting to lease the host a, held by process" in told
     assert going.exit_code == 3
 
 

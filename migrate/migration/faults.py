@@ -61,13 +61,14 @@ class FaultInjection:
         for fault in [fault for fault in self.pending if fault.at == phase]:
             self.pending = [other for other in self.pending if other is not fault]
             host = self.hosts[fault.on]
+            began_ns = now_ns()  # its effect may be seen before it returns
             try:
                 undo = self.actions[fault.do](host)
             except LabError as error:
-                self._note(f"fault failed: {fault.do}", host)
+                self._note(f"fault failed: {fault.do}", host, began_ns)
                 self.troubles.append(f"{_named(fault)} was not done: {error}")
                 continue
-            self._note(FAULT + fault.do, host)
+            self._note(FAULT + fault.do, host, began_ns)
             put_back = _Once(undo if undo is nothing else partial(self._over, fault, host, undo))
             self.undos.append((f"{_named(fault)} on {host.name}", put_back))
             if fault.for_s is not None:
@@ -77,10 +78,10 @@ class FaultInjection:
 
     def _over(self, fault: Fault, host: Host, undo: Undo) -> None:
         undo()
-        self._note(FAULT_OVER + fault.do, host)
+        self._note(FAULT_OVER + fault.do, host, now_ns())
 
-    def _note(self, name: str, host: Host) -> None:
-        self.listener.add(Event(at_ns=now_ns(), source="controller", host=host.name, name=name))
+    def _note(self, name: str, host: Host, at_ns: int) -> None:
+        self.listener.add(Event(at_ns=at_ns, source="controller", host=host.name, name=name))
 
     def put_back(self) -> None:
         """Undo what can be; what can't is told, and the rest goes on."""

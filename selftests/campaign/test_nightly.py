@@ -433,7 +433,7 @@ def test_known_failures_and_expired_entries_decide_the_exit_code(
     known.write_text(entry + "2999-01-01\n")
     ended = migrate_lab(*line, "--quarantine", known)
     assert ended.status == 0, ended.err
-    assert "quarantined: small/1: outage.egress fail" in ended.out
+    assert "quarantined: small/1: fail: outage.egress " in ended.out
     known.write_text(entry + "2020-01-01\n")
     ended = migrate_lab(*line, "--set", "expect.outage_egress_ms=9000", "--quarantine", known)
     assert ended.status == 1, ended.err

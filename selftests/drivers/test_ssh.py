@@ -33,6 +33,9 @@ from selftests.helpers import soon
 
 pytestmark = pytest.mark.needs_root
 
+MIGRATION = "10.78.0.1"
+"""Where a local lab's first host lets libvirts in."""
+
 
 @pytest.fixture(scope="module")
 def place(shared_lab: LocalLab) -> NamespaceHost:
@@ -232,9 +235,9 @@ def test_what_hangs_in_a_namespace_is_left_at_the_deadline(address: Address) -> 
 @pytest.fixture
 def remote(address: Address) -> Iterator[RemoteHost]:
     probe = ensure_image("tiny", cache_folder()).probe
-    uri = "qemu+tcp://127.0.0.1/system"
+    uri = f"qemu+tcp://{MIGRATION}/system"
     reach = Reach(libvirt=uri, libvirt_target=uri, program=str(probe))
-    host = RemoteHost(address, "debian-13", "10.78.0.1", Resources(), reach)
+    host = RemoteHost(address, "debian-13", MIGRATION, Resources(), reach)
     yield host
     host.close()
 

@@ -311,7 +311,7 @@ def starts(host: NamespaceHost) -> list[str]:
 
 def left(host: NamespaceHost) -> list[str]:
     """What runs in the host beside its own daemons, once what was killed had time to go."""
-    own = ("/run/lab-init", "/bin/sleep infinity", "libvirtd", "ps ")
+    own = ("/run/lab-init", "/bin/sleep infinity", "libvirtd", "virtlogd", "ps ")
     deadline = Deadline.after(5)
     while True:
         lines = host.run(["ps", "-e", "-o", "args="], Deadline.after(10)).out.splitlines()

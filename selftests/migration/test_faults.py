@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from migrate.clock import now_ns
 from migrate.errors import HostError
 from migrate.migration import faults
 from migrate.migration.faults import Undo, inject_faults
 from migrate.migration.move import perform_move
-from migrate.model import Case, Fault, PhaseName
+from migrate.model import Case, Event, Fault, PhaseName
 from migrate.recorder.base import Hop
 from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
@@ -82,6 +83,21 @@ def test_a_fault_that_fails_does_not_end_the_attempt(
     assert reason.startswith("the fault cut-migration-link at precopy was not done: ip link set")
     assert "no such device" in reason
     assert [event.name for event in listener.events()] == ["fault failed: cut-migration-link"]
+
+
+def test_a_fault_is_told_before_what_it_causes(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the QEMU that it ends was ended by a question of ours."""
+
+    def cut(_host: object) -> Undo:
+        listener.add(Event(at_ns=now_ns(), source="controller", host="a", name="its effect"))
+        return faults.nothing
+
+    monkeypatch.setattr(faults, "_ACTIONS", {"cut-migration-link": cut})
+    void_after(listener, "precopy")
+    names = [event.name for event in listener.events()]
+    assert names[:2] == ["fault: cut-migration-link", "its effect"]
 
 
 def test_a_fault_that_does_not_go_back_is_said(does: SimpleNamespace, listener: Listener) -> None:
