@@ -9,7 +9,8 @@ import pytest
 
 from migrate.errors import HostError
 from migrate.migration.faults import stop_libvirtd
-from migrate.plugins.pytest import Boot, Scenario, Verdicts
+from migrate.model import Policy
+from migrate.plugins.pytest import Boot, MakeCase, Scenario, Verdicts
 from migrate.scenario.loader import load
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -45,10 +46,9 @@ def test_a_move_that_cannot_begin_is_refused_and_the_guest_stays(
     verdicts(attempt)
 
 
-def test_a_move_that_takes_too_long_is_given_up(scenario: Scenario) -> None:
-    attempt = scenario(
-        MODES, "interface.mode=virtio", SPLIT, "policy.bandwidth_mib_s=2", "policy.timeout_s=1"
-    )
+def test_a_move_that_takes_too_long_is_given_up(case: MakeCase, scenario: Scenario) -> None:
+    slow = Policy(bandwidth_mib_s=2, timeout_s=1)
+    attempt = scenario(case(MODES, "interface.mode=virtio", SPLIT).with_(policy=slow))
     assert (attempt.outcome, attempt.held_by) == ("aborted", (attempt.source,))
 
 
