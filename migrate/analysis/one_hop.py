@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from migrate.analysis.findings import analyse
+from migrate.analysis.findings import analyse, phases_by_hop
 from migrate.analysis.hops import FOREVER_NS, hop_events
 from migrate.analysis.move_details import explanations, move_details
 from migrate.analysis.traffic import arrivals_on_axis, guest_clock
@@ -25,6 +25,7 @@ def findings_by_hop(
     details = move_details(
         recording, hop_events(recording, cases[0].interface.mac), cases[0], arrivals, clock
     )
+    moved = phases_by_hop(recording)
     borders_ns = [*(hop.begin_ns for hop in recording.hops[1:]), FOREVER_NS]
 
     def findings(number: int) -> HopFindings:
@@ -36,7 +37,7 @@ def findings_by_hop(
         of_hop = hop_events(alone, case.interface.mac)
         return HopFindings(
             reported=whole.reported,
-            phases=whole.phases,
+            phases=moved[number],
             gaps=gaps,
             unmeasured=_within(whole.unmeasured, hop, end_ns) or (),
             stalls=_within(whole.stalls, hop, end_ns),
