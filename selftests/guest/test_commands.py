@@ -14,6 +14,7 @@ from migrate.errors import GuestError
 from migrate.guest.answers import MOST_OUTPUT
 from migrate.guest.commands import MOST_COMMAND, run_command
 from migrate.guest.probe import Probe
+from migrate.images.initramfs import compile_probe
 from selftests.doubles.probe_process import Running, running, wait_until
 from selftests.doubles.scripted_transport import Scripted
 from selftests.helpers import soon
@@ -83,14 +84,23 @@ def test_an_output_that_is_too_long_is_refused_with_its_length(guest: Running) -
         run_command(guest, f"head -c {1 << 20} /dev/zero", soon())
 
 
-def test_a_guest_without_a_shell_says_so(guest: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    def call(do: str, *_words: object, **_more: object) -> dict[str, object]:
-        said = "start a shell: No such file or directory"
-        raise GuestError(f"probe: {do}", host="guest on a", said=said)
-
-    monkeypatch.setattr(guest, "call", call)
-    with pytest.raises(GuestError, match=r"start a shell: No such file.*/bin/sh or BusyBox"):
+@pytest.mark.usefixtures("root")
+def test_a_guest_without_a_shell_says_so(tmp_path: Path) -> None:
+    compile_probe(tmp_path / "probe")
+    with (
+        running(Path("/probe"), "chroot", str(tmp_path), where="guest on a") as guest,
+        pytest.raises(GuestError, match=r"start a shell: No such file.*/bin/sh or BusyBox"),
+    ):
         run_command(guest, "true", soon())
+
+
+def test_a_probe_that_knows_no_commands_says_what_to_do() -> None:
+    def unknown(request: dict[str, object]) -> bytes:
+        error = 'no command "run.start" in protocol 3'
+        return json.dumps({"id": request["id"], "ok": False, "error": error}).encode() + b"\n"
+
+    with pytest.raises(GuestError, match=r'no command "run\.start".*build the image anew'):
+        run_command(Probe(Scripted([unknown]), "guest on a"), "true", soon())
 
 
 @pytest.mark.parametrize(
