@@ -227,7 +227,7 @@ def test_every_option_and_fixture_of_pytest_is_in_its_page() -> None:
     recorder = Recorder()
     pytest_plugin.pytest_addoption(recorder)  # type: ignore[arg-type]
     assert recorder.options
-    fixtures = ["lab", "pair", "scenario", "boot", "verdicts"]
+    fixtures = ["lab", "pair", "scenario", "case", "boot", "verdicts"]
     assert all(hasattr(pytest_plugin, name) for name in fixtures)
     for name in (*recorder.options, *fixtures):
         assert re.search(rf"^\| `{name}[ `]", text, re.MULTILINE), name

@@ -187,7 +187,7 @@ def test_the_guest_crashes_in_the_middle(going: Session) -> None:
 def test_a_guest_that_panics_on_the_target_is_a_failed_attempt_with_all_that_was_recorded(
     going: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follow = hops._follow
+    follow = hops.follow
 
     def panic(rig: Rig, host: Host) -> None:
         with host.connect() as hypervisor:
@@ -198,7 +198,7 @@ def test_a_guest_that_panics_on_the_target_is_a_failed_attempt_with_all_that_was
         host.run(["sh", "-c", said], Deadline.after(10))
         follow(rig, host)
 
-    monkeypatch.setattr(hops, "_follow", panic)
+    monkeypatch.setattr(hops, "follow", panic)
     monkeypatch.setattr(hops, "FOLLOW_S", 2.0)
     attempt = tried(going, case())
     assert (attempt.outcome, attempt.held_by) == ("failed", ("b",))

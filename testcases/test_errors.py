@@ -9,7 +9,8 @@ import pytest
 
 from migrate.errors import HostError
 from migrate.migration.faults import stop_libvirtd
-from migrate.plugins.pytest import Boot, Scenario, Verdicts
+from migrate.model import Policy
+from migrate.plugins.pytest import Boot, MakeCase, Scenario, Verdicts
 from migrate.scenario.loader import load
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -45,26 +46,23 @@ def test_a_move_that_cannot_begin_is_refused_and_the_guest_stays(
     verdicts(attempt)
 
 
-def test_a_move_that_takes_too_long_is_given_up(scenario: Scenario) -> None:
-    attempt = scenario(
-        MODES, "interface.mode=virtio", SPLIT, "policy.bandwidth_mib_s=2", "policy.timeout_s=1"
-    )
+def test_a_move_that_takes_too_long_is_given_up(case: MakeCase, scenario: Scenario) -> None:
+    slow = Policy(bandwidth_mib_s=2, timeout_s=1)
+    attempt = scenario(case(MODES, "interface.mode=virtio", SPLIT).with_(policy=slow))
     assert (attempt.outcome, attempt.held_by) == ("aborted", (attempt.source,))
 
 
 def test_a_host_without_libvirt_is_named(boot: Boot) -> None:
     with boot(MODES, "interface.mode=virtio", SPLIT) as stage:
-        target = stage.pair[1]
-        start = stop_libvirtd(target)
+        start = stop_libvirtd(stage.pair[1])
         try:
-            with pytest.raises(HostError, match=f"connect to libvirt on host {target.name}"):
-                stage.move()
+            with pytest.raises(HostError, match=f"to libvirt on host {stage.target.name}"):
+                stage.target.migrate_from(stage.source)
         finally:
             start()
 
 
 def test_a_guest_can_be_moved_again_after_a_move_that_failed(boot: Boot) -> None:
     with boot(FAULTS["faults-kill-incoming"]) as stage:
-        assert stage.move().outcome == "failed"
-        stage.case = load(MODES, ("interface.mode=virtio", SPLIT)).cases[0]
-        assert stage.move().outcome == "completed"
+        assert stage.target.migrate_from(stage.source).outcome == "failed"
+        assert stage.target.migrate_from(stage.source, faults=()).outcome == "completed"

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from migrate.model import Attempt
-from migrate.plugins.pytest import Boot, Scenario, Verdicts
+from migrate.errors import GuestError
+from migrate.model import Attempt, Case
+from migrate.plugins.pytest import Boot, MakeCase, Scenario, Verdicts
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 MODES = SCENARIOS / "modes.toml"
-# 8 MiB that are rewritten all the time at 32 MiB/s: a stop of about 250 ms on any machine.
-LONG_STOP = ("policy.bandwidth_mib_s=32", "workload.dirty_mib_s=64")
+SPLIT = ("interface.mode=virtio", "interface.ring=split")
+
+
+def long_stop(case: Case) -> Case:
+    """8 MiB that are rewritten all the time at 32 MiB/s: a stop of about 250 ms on any machine."""
+    return case.with_(
+        policy=case.policy.with_(bandwidth_mib_s=32),
+        workload=case.workload.with_(dirty_mib_s=64),
+    )
 
 
 def known(attempt: Attempt) -> Attempt:
@@ -62,17 +70,20 @@ def test_a_guest_with_a_disk_of_its_own_goes_on(scenario: Scenario, verdicts: Ve
     verdicts(attempt)
 
 
-def test_the_switchover_is_seen_each_way(scenario: Scenario) -> None:
-    attempt = scenario(MODES, "interface.mode=virtio", "interface.ring=split", *LONG_STOP)
+def test_the_switchover_is_seen_each_way(case: MakeCase, scenario: Scenario) -> None:
+    attempt = scenario(long_stop(case(MODES, *SPLIT)))
     seen = {gap.direction for gap in attempt.gaps or () if gap.part == "switchover"}
     assert seen == {"egress", "ingress"}
 
 
 @pytest.mark.parametrize("ring", ["split", "packed"])
 @pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
-def test_where_the_outage_went_is_told(mode: str, ring: str, scenario: Scenario) -> None:
-    wanted = (f"interface.mode={mode}", f"interface.ring={ring}", "expect.rings=true")
-    attempt = known(scenario(MODES, *wanted, *LONG_STOP))  # so that no other gap is longer
+def test_where_the_outage_went_is_told(
+    mode: str, ring: str, case: MakeCase, scenario: Scenario
+) -> None:
+    moved = case(MODES, f"interface.mode={mode}", f"interface.ring={ring}")
+    audited = moved.with_(expect=moved.expect.with_(rings=True))
+    attempt = known(scenario(long_stop(audited)))  # so that no other gap is longer
     (inside,) = attempt.inside
     stop = inside.stop or ()
     assert "loading device state" in [span.what for span in stop]
@@ -90,7 +101,32 @@ def test_where_the_outage_went_is_told(mode: str, ring: str, scenario: Scenario)
     assert not unlawful
 
 
-def test_the_guest_can_be_acted_on_by_hand(boot: Boot) -> None:
-    with boot(MODES, "interface.mode=virtio", "interface.ring=split") as stage:
-        moved = stage.move()
-        assert moved.held_by == (stage.domain.host,)
+@pytest.mark.parametrize("mode", ["virtio", "vhost-user"])
+def test_a_guest_is_whole_after_each_of_three_moves(mode: str, boot: Boot) -> None:
+    with boot(MODES, f"interface.mode={mode}", "interface.ring=split") as stage:
+        booted = stage.guest.succeed("cat /proc/sys/kernel/random/boot_id")
+        for _ in range(3):
+            hop = stage.move()
+            assert (hop.outcome, hop.held_by) == ("completed", (hop.target,)), hop.error
+            assert {one.result for one in hop.invariants} == {"pass"}
+        assert stage.guest.succeed("cat /proc/sys/kernel/random/boot_id") == booted
+
+
+def test_each_move_is_seen_by_itself(boot: Boot, case: MakeCase) -> None:
+    with boot(long_stop(case(MODES, *SPLIT))) as stage:
+        hops = stage.target.migrate_from(stage.source), stage.source.migrate_from(stage.target)
+        for hop in hops:
+            assert hop.findings.details.hop == hop.number
+            assert {"stopped", "resumed"} <= {phase.name for phase in hop.findings.phases}
+            parts = [gap.part for gap in hop.findings.gaps or () if gap.direction == "egress"]
+            assert parts.count("switchover") == 1
+
+
+def test_a_guest_that_is_paused_answers_nothing_and_goes_on(boot: Boot) -> None:
+    with boot(MODES, *SPLIT) as stage:
+        stage.guest.pause()
+        with pytest.raises(GuestError, match="it is paused"):
+            stage.guest.run("true")
+        stage.guest.resume()
+        assert stage.guest.until("echo here") == "here\n"
+        assert {one.result for one in stage.check()} == {"pass"}

@@ -66,6 +66,9 @@ static const struct {
     {"capture.start", capture_start},
     {"capture.log", capture_log},
     {"capture.stop", capture_stop},
+    {"run.start", run_start},
+    {"run.wait", run_wait},
+    {"run.kill", run_kill},
     {"quit", quit},
 };
 

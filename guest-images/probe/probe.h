@@ -18,7 +18,7 @@
 
 /* --- json.c: a flat object a line each way ---------------------------------------------------- */
 
-enum { MAX_FIELDS = 16, MAX_KEY = 32, MAX_TEXT = 256 };
+enum { MAX_FIELDS = 16, MAX_KEY = 32, MAX_TEXT = 2048 };
 
 struct field {
     char key[MAX_KEY];
@@ -125,5 +125,6 @@ command net_show, net_address;
 command loop_start;
 command lower_start, lower_log, lower_stop;
 command capture_start, capture_log, capture_stop;
+command run_start, run_wait, run_kill;
 
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from migrate.analysis import loss
@@ -32,7 +33,7 @@ def analyse(recording: Recording, case: Case, clock: GuestClock | None = None) -
     clock = clock or guest_clock(recording.traffic)
     arrivals = arrivals_on_axis(recording.traffic, clock)
     start, traffic, last = recording.start, recording.traffic, recording.hops[-1].result
-    moved = _phases(recording)
+    moved = tuple(itertools.chain.from_iterable(phases_by_hop(recording)))
     measured = _measured(recording, case, moved, clock)
     hops = hop_events(recording, case.interface.mac)
     carriers = failover_carriers(recording)
@@ -118,13 +119,13 @@ def _error(recording: Recording) -> Problem | None:
     return last.error.model_copy(update={"said": said})
 
 
-def _phases(recording: Recording) -> tuple[Phase, ...]:
-    """Hop by hop; none of a hop if a clock stepped: not known when, they would be wrong."""
+def phases_by_hop(recording: Recording) -> tuple[tuple[Phase, ...], ...]:
+    """Of each hop; none of a hop if a clock stepped: not known when, they would be wrong."""
     return tuple(
-        phase
+        ()
+        if unknown_times(recording, hop.source, hop.target)
+        else tuple(phases(events, hop.source, hop.target, border_ns))
         for hop, events, border_ns in by_hop(recording, recording.traffic.end_ns)
-        if not unknown_times(recording, hop.source, hop.target)
-        for phase in phases(events, hop.source, hop.target, border_ns)
     )
 
 

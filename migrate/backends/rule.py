@@ -17,3 +17,5 @@ class Rule:
     """True of a case that asks for it."""
     said: str
     remedy: str
+    of_expectation: bool = False
+    """It is about ``expect``: nothing to a test that judges for itself."""

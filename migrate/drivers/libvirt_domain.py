@@ -163,6 +163,11 @@ class Domain:
         with self._said("suspend the guest"):
             self._domain.suspend()
 
+    def resume(self) -> None:
+        """Let them go on."""
+        with self._said("resume the guest"):
+            self._domain.resume()
+
     def save(self, path: str) -> None:
         """Save its state to a file on the host and end it."""
         with self._said(f"save the guest to {path}"):

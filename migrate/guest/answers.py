@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from migrate.model import LowerChange, MemoryCheck, Nic, TcpCheck, Value, WorkSample
 
@@ -32,6 +32,18 @@ Stamp = Annotated[int, Strict(), Field(ge=0, le=MOST_NS)]
 Real = Annotated[float, Strict(), Field(ge=0, le=1e12)]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 Records = Annotated[int, Strict(), Field(ge=0, le=MOST_RECORDS)]
+MOST_OUTPUT: Final = 64 << 10
+"""Bytes that a probe keeps of each output of a command (``guest-images/probe/run.c``)."""
+
+
+def _decoded(data: object) -> bytes:
+    """ValueError for what is no base64."""
+    if isinstance(data, str):
+        return base64.b64decode(data, validate=True)
+    raise ValueError("no text")
+
+
+Output = Annotated[bytes, BeforeValidator(_decoded), Field(max_length=MOST_OUTPUT)]
 
 
 class Hello(Value):
@@ -251,6 +263,20 @@ class Lowers(Value):
         if self.total < len(self.changes):
             raise ValueError("more changes than it counted")
         return self
+
+
+class Ran(Value):
+    """Whether a command has ended, and then how, and what it said."""
+
+    ended: Flag
+    status: Annotated[int, Strict(), Field(ge=0, le=255)] = 0
+    signal: Annotated[int, Strict(), Field(ge=0, le=127)] = 0
+    """That ended it; 0: none."""
+    out: Output = b""
+    errors: Output = b""
+    out_bytes: Count = 0
+    errors_bytes: Count = 0
+    """How many there were."""
 
 
 class Announcement(Value):

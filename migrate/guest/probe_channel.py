@@ -29,7 +29,7 @@ QUESTIONS = frozenset(
     {
         *("hello", "clock", "net", "lower.log", "tick.log", "work.log", "capture.log"),
         *("stream.status", "stream.log", "stream.receipts", "stream.sends", "stream.drops"),
-        *("dirty.status", "tcp.status"),
+        *("dirty.status", "tcp.status", "run.wait"),
     }
 )
 """Requests that change nothing, and cost the guest little."""

@@ -74,11 +74,11 @@ def _reached(rig: Rig, recording: HopRecording, swap: Swap | None, known: int) -
     if recording.result.outcome == "recoverable":
         return recording.model_copy(update={"silent": True})
     if held_by == (target.name,):
-        _follow(rig, target)
+        follow(rig, target)
         files = {"target.xml": rig.domain.xml()}
         recording = recording.model_copy(update={"files": files})
     elif held_by == (source.name,) and _out_of_reach(rig):
-        _follow(rig, source)
+        follow(rig, source)
     if len(held_by) == 1 and rig.hotplug[held_by[0]] is not None:
         recording = until_device_is_back(rig, recording, swap, known)
     return recording
@@ -247,7 +247,8 @@ def _out_of_reach(rig: Rig) -> bool:
     return False
 
 
-def _follow(rig: Rig, host: Host) -> None:
+def follow(rig: Rig, host: Host) -> None:
+    """Go on with the guest on ``host``; GuestError if it is not there, or its probe is silent."""
     hypervisor = host.connect()
     domain = hypervisor.find(rig.domain.uuid)
     if domain is None:

@@ -37,6 +37,7 @@ from migrate.model.details import (
     RingAudit,
     Span,
 )
+from migrate.model.hop import HopFindings
 from migrate.model.host import (
     Backing,
     Capability,
@@ -114,6 +115,7 @@ __all__ = [
     "Gap",
     "GapExplanation",
     "GuestSpec",
+    "HopFindings",
     "HostFacts",
     "Interface",
     "Loss",

@@ -24,6 +24,13 @@ class Value(BaseModel):
         copy = super().model_copy(deep=deep)
         return type(self).model_validate({**dict(copy), **update}) if update else copy
 
+    def with_(self, **fields: Any) -> Self:
+        """The same but for these fields: ``case.with_(policy=case.policy.with_(hops=2))``.
+
+        Raises ValidationError, also for a field that is not there.
+        """
+        return self.model_copy(update=fields)
+
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -5,8 +5,9 @@
 - ``pair``: a function from a case to its source and target; skips the test where there are none.
 - ``scenario``: a function that runs a case (or the only case of a scenario file) and returns the
   :class:`~migrate.model.Attempt`.
-- ``boot``: a context manager: a case's world in a state, a guest running under load; the test acts
-  on it by hand.
+- ``case``: a function that makes the only case of a scenario file, to be changed in Python.
+- ``boot``: a context manager: a guest running under load, on a
+  :class:`~migrate.stage.stage.Stage`; the test acts on it by hand.
 - ``verdicts``: a function that fails the test, with the table of verdicts, unless all passed.
 
 A scenario file that is named, as an argument or by ``--scenario``, is a file of tests: its cases.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from migrate.lab.api import Host
     from migrate.lab.config import LabConfig
     from migrate.model import Attempt, Case
-    from migrate.world import World
+    from migrate.stage.stage import Invariant, Stage
 
 Pair = Callable[["Case"], tuple["Host", "Host"]]
 Scenario = Callable[..., "Attempt"]
-Boot = Callable[..., AbstractContextManager["World"]]
+Boot = Callable[..., AbstractContextManager["Stage"]]
+MakeCase = Callable[..., "Case"]
 Verdicts = Callable[["Attempt"], None]
 
 SHARED = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
@@ -226,7 +228,7 @@ def scenario(request: pytest.FixtureRequest, lab: Session, _turn: int) -> Scenar
         what: Case | Path, *overrides: str, variant: str = "", number: int | None = None
     ) -> Attempt:
         """What leaves no attempt fails the test in one line."""
-        case = _case(what, overrides, variant, lab)
+        case = _case(what, overrides, variant, lab, judged=True)
         pairs = _pairs(lab, case)
         try:
             attempt = lab.attempt(case, lab.next_number(case, number), *pairs)
@@ -240,14 +242,34 @@ def scenario(request: pytest.FixtureRequest, lab: Session, _turn: int) -> Scenar
 
 
 @pytest.fixture
+def case(lab: Session) -> MakeCase:
+    """The only case of a scenario file, as ``scenario`` would run it."""
+
+    def make(what: Case | Path, *overrides: str, variant: str = "") -> Case:
+        return _case(what, overrides, variant, lab)
+
+    return make
+
+
+@pytest.fixture
 def boot(lab: Session) -> Boot:
-    """A case's world in a state; the test moves the guest, or does what else it wants."""
+    """A guest under load, a source and a target; the test moves it, or does what else it wants.
+
+    ``invariants``: looked at after each move, instead of the usual ones.
+    """
+    from migrate.stage.invariants import INVARIANTS
+    from migrate.stage.stage import Stage
 
     @contextmanager
-    def start(what: Case | Path, *overrides: str, variant: str = "") -> Iterator[World]:
+    def start(
+        what: Case | Path,
+        *overrides: str,
+        variant: str = "",
+        invariants: Sequence[Invariant] = INVARIANTS,
+    ) -> Iterator[Stage]:
         case = _case(what, overrides, variant, lab)
-        with lab.build_world(case, *_pairs(lab, case)) as stage:
-            yield stage
+        with lab.build_world(case, *_pairs(lab, case)) as world:
+            yield Stage(world, invariants)
 
     return start
 
@@ -307,11 +329,20 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1f}"
 
 
-def _case(what: Case | Path, overrides: tuple[str, ...], variant: str, lab: Session) -> Case:
+def _case(
+    what: Case | Path,
+    overrides: tuple[str, ...],
+    variant: str,
+    lab: Session,
+    *,
+    judged: bool = False,
+) -> Case:
     from migrate.errors import ConfigurationError
     from migrate.scenario.loader import load
+    from migrate.scenario.rules import check_rules
 
     if not isinstance(what, Path):
+        check_rules(what, judged=judged)
         return what
     loaded = load(what, overrides, lab.lab.scenario_defaults)
     wanted = f"{loaded.name}-{variant}"

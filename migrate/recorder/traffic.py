@@ -345,15 +345,22 @@ def _lowers(guest: Probe) -> dict[str, Any]:
     return {"lowers": changes, "lowers_missed": missed}
 
 
-def await_more(receivers: Sequence[Probe], deadline: Deadline) -> None:
-    """Wait for one more packet each way: whether a silence at the end went on is known by it."""
+def await_more(receivers: Sequence[Probe], deadline: Deadline) -> tuple[Probe, ...]:
+    """Wait for one more packet each way: whether a silence at the end went on is known by it.
+
+    Those that have received none by the deadline.
+    """
     before = [probe.stream_status().received for probe in receivers]
+    silent: tuple[Probe, ...] = ()
 
     def came() -> bool:
+        nonlocal silent
         counts = zip(receivers, before, strict=True)
-        return all(probe.stream_status().received > count for probe, count in counts)
+        silent = tuple(probe for probe, count in counts if probe.stream_status().received <= count)
+        return not silent
 
     until(came, deadline, POLL_S)
+    return silent
 
 
 def _await_last(receiver: Probe, sent: StreamCounts, deadline: Deadline) -> None:

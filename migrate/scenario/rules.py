@@ -11,6 +11,7 @@ from typing import Any
 from migrate.backends.base import BackendMode
 from migrate.backends.registry import MODES, backend_mode
 from migrate.backends.rule import Rule
+from migrate.errors import ConfigurationError
 from migrate.formats.qemu_migration import POSTCOPY
 from migrate.model import Case, PhaseName, VirtualFunction
 
@@ -18,6 +19,18 @@ from migrate.model import Case, PhaseName, VirtualFunction
 def rules_of(case: Case) -> tuple[Rule, ...]:
     """All that a case has to keep."""
     return (*RULES, *backend_mode(case.interface.mode).rules)
+
+
+def check_rules(case: Case, *, judged: bool) -> None:
+    """Raise ConfigurationError for the first rule that a case made in Python breaks.
+
+    ``judged``: by its expectations; a test that judges for itself may leave them as they are.
+    """
+    for rule in rules_of(case):
+        if (judged or not rule.of_expectation) and rule.broken(case):
+            raise ConfigurationError(
+                f"try the case {case.id}, {rule.key}", said=rule.said, remedy=rule.remedy
+            )
 
 
 def phases_of(case: Case) -> frozenset[PhaseName]:
@@ -125,12 +138,14 @@ RULES: tuple[Rule, ...] = (
         lambda case: case.policy.abort_at is not None and case.expect.outcome == "completed",
         "aborted on purpose, but expected to be completed",
         "expect.outcome = 'aborted' and expect.held_by = ['source']",
+        of_expectation=True,
     ),
     Rule(
         "expect.error",
         lambda case: case.expect.error is not None and case.expect.outcome == "completed",
         "an error is expected, but the move is expected to complete",
         "expect.outcome = 'failed', or no expect.error",
+        of_expectation=True,
     ),
     Rule(
         "expect.held_by",
@@ -141,12 +156,14 @@ RULES: tuple[Rule, ...] = (
         ),
         "an even number of hops ends on the host where it began",
         "expect.held_by = ['source']",
+        of_expectation=True,
     ),
     Rule(
         "expect.held_by",
         lambda case: len(set(case.expect.held_by)) != len(case.expect.held_by),
         "a side is there twice",
         "name each side once; [] is no host",
+        of_expectation=True,
     ),
     Rule(
         "faults",
@@ -174,12 +191,14 @@ RULES: tuple[Rule, ...] = (
         lambda case: case.expect.memory and case.workload.dirty_mib == 0,
         "memory can't be judged if the workload writes none",
         "workload.dirty_mib of 1 or more, or expect.memory = false",
+        of_expectation=True,
     ),
     Rule(
         "expect.tcp",
         lambda case: case.expect.tcp and case.workload.tcp_connections == 0,
         "connections can't be judged if the workload opens none",
         "workload.tcp_connections of 1 or more, or expect.tcp = false",
+        of_expectation=True,
     ),
     Rule(
         "workload.dirty_mib",
@@ -200,6 +219,7 @@ RULES: tuple[Rule, ...] = (
         lambda case: case.expect.backend_fails and not case.expect.held_by,
         "a guest that is gone has no interface that could be dead",
         "backend_fails = false, or name who holds the guest",
+        of_expectation=True,
     ),
     Rule(
         "interface.mac",

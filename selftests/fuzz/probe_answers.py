@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from migrate.clock import Deadline
+from migrate.guest.commands import run_command
 from migrate.guest.probe import Probe
 from migrate.guest.probe_channel import PROTOCOL
 from selftests.fuzz.lane import Lane
@@ -114,6 +115,15 @@ FRAMES = {
     "frames": [{"at_ns": AT, "kind": "rarp", "mac": "52:54:00:6d:6c:01", "length": 60}] * 2,
 }
 SECONDS = {"seconds": [[AT, 256, 1000, 4096], [AT + 10**9, 512, 2000, 8192]]}
+RAN = {
+    "ended": True,
+    "status": 3,
+    "signal": 0,
+    "out": "aGVsbG8K",
+    "errors": "",
+    "out_bytes": 6,
+    "errors_bytes": 0,
+}
 DROPS = {"drops": [[3, 1], [4, 2]]}
 ARRIVED = np.array([0, 1, 3], dtype=np.int64)
 
@@ -138,6 +148,7 @@ CALLS: dict[str, tuple[Callable[[Probe], object], *tuple[dict[str, Any], ...]]] 
     "tcp_listen": (lambda probe: probe.tcp_listen(), {"port": 40_000}),
     "tcp_check": (lambda probe: probe.tcp_check(), TCP),
     "capture_log": (lambda probe: probe.capture_log(), FRAMES),
+    "run_command": (lambda probe: run_command(probe, "true", Deadline.after(0)), {}, RAN),
 }
 """Of the client, by name, and what the probe answers to each of its requests."""
 

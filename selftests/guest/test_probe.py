@@ -115,7 +115,7 @@ def test_a_probe_that_moved_is_silent_on_the_host_where_it_is(left: Running) -> 
         b'{"id":1e999}',
         b'{"id":-}',
         b'{"id":{"id":1}}',
-        b'{"id":1,"do":"' + b"x" * 300 + b'"}',
+        b'{"id":1,"do":"' + b"x" * 3000 + b'"}',
         b'{"id":1,"' + b"k" * 40 + b'":1}',
         b'{"id":1,"do":"\\u0000"}',
         b'{"id":1,"do":"\\ud800"}',

@@ -111,7 +111,7 @@ def test_a_guest_that_does_not_answer_on_the_target_loses_no_recording(
         raise GuestError("wait for hello", host=f"guest on {host.name}", said="silent")
 
     monkeypatch.setattr(hops, "_observed_move", lambda *_words: hop())
-    monkeypatch.setattr(hops, "_follow", follow)
+    monkeypatch.setattr(hops, "follow", follow)
     env = SimpleNamespace(check=lambda: None, on_phase=lambda _phase: None)
     traffic = SimpleNamespace(read_guest_clock=lambda: None)
     whole = rig()

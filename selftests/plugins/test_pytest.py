@@ -10,77 +10,20 @@ import pytest
 
 from migrate.lab.local.lab import LocalLab
 from migrate.plugins.pytest import Boot, Scenario, Verdicts
+from selftests.doubles.made_up_session import CONFTEST, PROBE
 from selftests.helpers import ROOT, SCENARIOS
 
-MADE_UP = '''
-"""A session without a lab: its attempts are made up."""
-import contextlib
-from pathlib import Path
-import pytest
-from migrate.campaign import session
-from migrate.lab import manager
-from migrate.model import Case, Problem, Skip, Verdict
-from selftests.doubles import synthetic
-
-class Lab:
-    def __init__(self, config):
-        self.scenario_defaults = config.scenario_defaults()
-
-class Session:
-    def __init__(self, lab):
-        self.lab = lab
-        self.skipped, self.attempts, self.finished = [], [], False
-        self.folder = Path("/results/20260102")
-
-    def candidate_pairs(self, case):
-        if case.interface.mode == "virtio":
-            return (("a", "b"), ("c", "d"))
-        return Skip(case=case, reason="no such card here", remedy="plug one in")
-
-    def skip(self, skip):
-        self.skipped.append(skip)
-
-    def unmet_needs(self, names):
-        if "moon" in names:
-            return Skip(case=Case(id="needs"), reason="it is day", remedy="wait")
-
-    def next_number(self, case, wanted):
-        return wanted or len(self.attempts) + 1
-
-    def attempt(self, case, number, *pairs):
-        passes = case.policy.hops == 1
-        verdict = Verdict(
-            check="held-by", result="pass" if passes else "fail", measured="nobody", limit="b",
-            evidence="THE GUEST RUNS NOWHERE",
-        )
-        done = synthetic.attempt(case, number, outcome="completed" if passes else "lost")
-        error = None if passes else Problem(tried="migrate to b", host="a", said="it burns")
-        self.attempts.append(done.model_copy(update={"verdicts": (verdict,), "error": error}))
-        return self.attempts[-1]
-
-    @contextlib.contextmanager
-    def build_world(self, case, *pairs):
-        yield f"{case.interface.mode} on {pairs[0]}"
-
-    def finish(self, junit_copy):
-        print("the report is written")
-
-@pytest.fixture(scope="session", autouse=True)
-def no_lab():
-    with pytest.MonkeyPatch.context() as patch:
-        up = lambda config, keep: contextlib.nullcontext(Lab(config))
-        patch.setattr(manager, "opened", up)
-        patch.setattr(session, "begin", lambda lab, *_: Session(lab))
-        yield
-'''
 SCENARIO = 'name = "one"\n'
 
 
 @pytest.fixture
-def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def inner(
+    pytester: pytest.Pytester, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     """A project of a user, with a scenario file and no lab."""
     monkeypatch.syspath_prepend(str(ROOT))
-    pytester.makeconftest(MADE_UP)
+    monkeypatch.setenv(PROBE, str(program))
+    pytester.makeconftest(CONFTEST)
     pytester.path.joinpath("one.toml").write_text(SCENARIO)
     return pytester
 
@@ -151,9 +94,50 @@ def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
     test = (
         "from migrate.model import Case\n"
         "def test_it(boot):\n    with boot(Case(id='mine')) as stage:\n"
-        "        assert stage == \"virtio on ('a', 'b')\"\n"
+        "        assert stage.guest.succeed('echo hello') == 'hello\\n'\n"
+        "        assert stage.target.migrate_from(stage.source).held_by == ('b',)\n"
+        "def test_bare(boot):\n    with boot(Case(id='mine'), invariants=()) as stage:\n"
+        "        assert stage.move().invariants == ()\n"
     )
-    outcome_of(inner, test).assert_outcomes(passed=1)
+    outcome_of(inner, test).assert_outcomes(passed=2)
+
+
+def test_a_command_that_fails_in_the_guest_fails_its_test_in_words(inner: pytest.Pytester) -> None:
+    test = (
+        "def test_it(boot):\n    with boot(ONE) as stage:\n"
+        "        stage.guest.succeed('echo it burns >&2; exit 2')\n"
+    )
+    result = outcome_of(inner, test)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*in the guest on host a: it ended with 2: it burns"])
+
+
+def test_a_case_is_made_of_a_file_and_changed(inner: pytest.Pytester) -> None:
+    test = (
+        "from migrate.model import Policy\n"
+        "def test_it(case, scenario):\n"
+        "    slow = case(ONE, 'policy.timeout_s=9').with_(policy=Policy(bandwidth_mib_s=8))\n"
+        "    assert scenario(slow).case == slow\n"
+        "def test_typo(case):\n    case(ONE).with_(polcy=Policy())\n"
+    )
+    result = outcome_of(inner, test)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*polcy*", "*Extra inputs are not permitted*"])
+
+
+def test_a_case_of_python_that_makes_no_sense_is_refused_before_it_is_tried(
+    inner: pytest.Pytester,
+) -> None:
+    test = (
+        "from migrate.model import Case, Policy\n"
+        "BACK = Case(id='back', policy=Policy(abort_at='precopy'))\n"
+        "def test_judged(scenario):\n    scenario(BACK)\n"
+        "def test_by_hand(boot):\n    with boot(BACK) as stage:\n"
+        "        assert stage.move().outcome == 'aborted'\n"
+    )
+    result = outcome_of(inner, test)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*policy.abort_at: aborted on purpose, but expected to be*"])
 
 
 def test_a_labs_own_workload_is_that_of_its_cases(inner: pytest.Pytester) -> None:
