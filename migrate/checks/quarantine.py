@@ -18,9 +18,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from migrate.errors import ConfigurationError
+from migrate.errors import visible
 from migrate.input_file import parse_toml, read_input
 from migrate.model import Attempt, QuarantineEntry, Run, Value, Verdict
+from migrate.refusals import refuse_values
+from migrate.source_location import Keys, Origin, lines_of
 
 DEFAULT = Path("quarantine.toml")
 """In the working folder: the list goes with the cases, not with the lab."""
@@ -40,28 +42,22 @@ def load(path: Path | None) -> tuple[QuarantineEntry, ...]:
     path = path or DEFAULT
     tried = f"read the quarantine list {path}"
     remedy = "name a readable TOML file of [[quarantine]] entries: docs/ci.md"
-    document = parse_toml(read_input(path, tried, remedy), tried, remedy)
+    text = read_input(path, tried, remedy)
+    document = parse_toml(text, tried, remedy)
     entries = document.get("quarantine", [])
     if isinstance(entries, list):  # TOML has lists where the values have tuples
         document["quarantine"] = tuple(entries)
+    origin = Origin(visible(str(path)), lines_of(text))
     try:
         return _File.model_validate(document, strict=True).quarantine
     except ValidationError as error:
-        raise _refused(path, error) from error
+        refuse_values(error, origin, _known)
 
 
-def _refused(path: Path, error: ValidationError) -> ConfigurationError:
-    first = error.errors()[0]
-    where = [f"entry {part + 1}" if isinstance(part, int) else part for part in first["loc"]]
-    missing = {"missing": "it is not there", "extra_forbidden": "there is no such key"}
-    known = f"keys of an entry: {', '.join(QuarantineEntry.model_fields)}"
-    if where[-1] == "expires":
-        known = "a date without quotes, e.g. expires = 2027-01-31"
-    return ConfigurationError(
-        f"read the quarantine list {path}, key {' '.join(where)}",
-        said=missing.get(first["type"], first["msg"]),
-        remedy=known if len(where) > 1 else "a file of [[quarantine]] entries: docs/ci.md",
-    )
+def _known(keys: Keys) -> str:
+    if len(keys) == 1:
+        return "a file of [[quarantine]] entries: docs/ci.md"
+    return f"keys of an entry: {', '.join(QuarantineEntry.model_fields)}"
 
 
 # --- what an entry covers -------------------------------------------------------------------------

@@ -126,9 +126,9 @@ def status(words: Sequence[str]) -> int | str | None:
 
 
 def _told(error: Exception, words: Sequence[str]) -> int:
-    """Say in a line what went wrong, and return the exit code of its kind."""
+    """Say what went wrong, a line for each error of a file, and return the exit code of its kind."""
     from migrate.bug_report import as_program_error
-    from migrate.errors import LabError
+    from migrate.errors import CombinedConfigurationError, LabError
 
     if isinstance(error, OutputError):
         point_nowhere(1)
@@ -137,7 +137,11 @@ def _told(error: Exception, words: Sequence[str]) -> int:
         return error.exit_code
     if not isinstance(error, LabError):
         error = as_program_error(error, " ".join(("migrate-lab", *words[:1])))
-    click.echo(f"migrate-lab: {error}", err=True)
+    lines = [str(error)]
+    if isinstance(error, CombinedConfigurationError):
+        lines = [*error.lines()]
+    for line in lines:
+        click.echo(f"migrate-lab: {line}", err=True)
     return error.exit_code
 
 

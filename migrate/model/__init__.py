@@ -82,6 +82,7 @@ from migrate.model.observation import (
 )
 from migrate.model.reach import Scan
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
+from migrate.model.text_form import TextForm
 
 __all__ = [
     "DIRECTIONS",
@@ -156,6 +157,7 @@ __all__ = [
     "Stall",
     "Stream",
     "TcpCheck",
+    "TextForm",
     "Unmeasured",
     "UnreachedTries",
     "Value",

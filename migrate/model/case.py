@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field
 
 from migrate.model.base import Mebibytes, Milliseconds, Positive, Seconds, Value, Word
+from migrate.model.text_form import TextForm
 
 Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
 
@@ -58,6 +59,28 @@ lost its link; both sides hold a part of the guest, and the move can be resumed 
 Side = Literal["source", "target"]
 
 
+Feature = Annotated[
+    str,
+    TextForm(
+        r"^[a-z0-9][a-z0-9_]{0,39}$",
+        "a feature's name in small letters, digits and _",
+        "guest_announce",
+    ),
+]
+PortProfile = Annotated[
+    str,
+    TextForm(r"^[\w.:-]{1,39}$", "at most 39 letters, digits and _ . : -", "profile-1"),
+]
+Mac = Annotated[
+    str,
+    TextForm(
+        r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$",
+        "six pairs of hexadecimal digits in small letters, with colons between",
+        "52:54:00:6d:6c:01",
+    ),
+]
+
+
 class Vdpa(Value):
     """Which vDPA device backs the interface, and how its rings are followed in a migration."""
 
@@ -65,9 +88,7 @@ class Vdpa(Value):
     """Which of the host's management devices; auto: the first with a network behind it."""
     shadow: Literal["auto", "on", "off"] = "auto"
     """Shadow virtqueues all the time (``x-svq``); auto: where the device can't be suspended."""
-    features_off: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")], ...] = Field(
-        default=(), max_length=64
-    )
+    features_off: tuple[Feature, ...] = Field(default=(), max_length=64)
     """Features left out when the device is made, in small letters: ``guest_announce``."""
 
 
@@ -75,7 +96,7 @@ class VirtualFunction(Value):
     """How the physical function sets up the VF, and who binds it; None leaves it alone."""
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
-    port_profile: str | None = Field(default=None, pattern=r"^[\w.:-]{1,39}$")
+    port_profile: PortProfile | None = None
     """The switch port's profile, by 802.1Qbh (libvirt's ``<virtualport>``), for the card's
     firmware. libvirt takes at most 39 characters."""
     spoof_check: bool | None = None
@@ -89,7 +110,7 @@ class Interface(Value):
     """How the guest's interface is backed, and what the guest is offered on it."""
 
     mode: Mode = "virtio"
-    mac: str = Field(default="52:54:00:6d:6c:01", pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+    mac: Mac = "52:54:00:6d:6c:01"
     queues: int = Field(default=1, ge=1, le=16)
     ring: Literal["split", "packed"] = "split"
     mtu: int = Field(default=1500, ge=576, le=9000)
