@@ -45,7 +45,7 @@ from migrate.model import (
 from migrate.results.files import as_measurement_error
 from migrate.results.reader import LARGEST, find_run, read_run, runs_below
 from migrate.results.writer import RunWriter
-from migrate.scenario.loader import Scenario, parse
+from migrate.scenario.loader import Scenario, matching, parse
 
 LOGGER = logging.getLogger(__name__)
 RUNS = 60
@@ -229,6 +229,8 @@ class NightRequest:
     command: tuple[str, ...] = ()
     keep_lab: bool = False
     junit_copy: Path | None = None
+    overrides: tuple[str, ...] = ()
+    case: str = "*"
 
 
 @contextmanager
@@ -262,7 +264,12 @@ class NewNight:
     """A nightly run that begins: nobody else works in its folder until ``stack`` ends."""
 
     def __init__(self, request: NightRequest, stack: ExitStack) -> None:
-        self.plan = Plan(until=_from_now(request.budget_s or 0.0), repeat=request.repeat)
+        self.plan = Plan(
+            until=_from_now(request.budget_s or 0.0),
+            repeat=request.repeat,
+            overrides=request.overrides,
+            case=request.case,
+        )
         self.cases = tuple(case for scenario in request.scenarios for case in scenario.cases)
         self._request = request
         self._stack = stack
@@ -317,11 +324,10 @@ def resumed_run(name: str, request: NightRequest) -> Iterator[ResumedRun]:
         plan = run.plan.model_copy(update={"until": until})
         writer.change(plan=plan)
         defaults = request.config.scenario_defaults()
-        cases = [
-            case
-            for path, text in run.scenarios.items()
-            for case in parse(text, path, (), defaults).cases
+        scenarios = [
+            parse(text, path, plan.overrides, defaults) for path, text in run.scenarios.items()
         ]
+        cases = [case for scenario in matching(scenarios, plan.case) for case in scenario.cases]
         yield ResumedRun(writer, attempts, plan, tuple(cases))
 
 

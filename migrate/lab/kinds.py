@@ -111,6 +111,15 @@ def _config(data: Mapping[str, Any], origin: Origin) -> LabConfig:
         refuse_values(error, origin, lambda _: "docs/lab-files.md lists the keys")
 
 
+def is_lab_file(path: Path) -> bool:
+    """Whether it can be read, and says what only a lab file says."""
+    try:
+        document = parse_toml(read_input(shipped(path), f"read {path}", ""), f"read {path}")
+    except ConfigurationError:
+        return False
+    return "hosts" in document or "kind" in document
+
+
 def _lab_name(name: str) -> str:
     """What ``--name`` says. Raises ConfigurationError."""
     if not NAME.fits(name):

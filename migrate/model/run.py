@@ -50,6 +50,10 @@ class Plan(Value):
     """Wall clock, ISO 8601 with zone: no attempt begins that is expected to end later."""
     repeat: int = Field(ge=1)
     """Tries of each case."""
+    overrides: tuple[str, ...] = ()
+    """``key=value``, over what the scenarios say."""
+    case: str = "*"
+    """A pattern of case ids, as a shell's: only these are tried."""
 
 
 class UnreachedTries(Value):

@@ -13,7 +13,8 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from migrate.scenario.override import Override, overrides_of
 from migrate.scenario.validation import case_of_values, checked_case
 from migrate.source_location import Keys, Origin, Table, flat, lines_of
 
-__all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "schema"]
+__all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "matching", "parse", "schema"]
 
 MAX_ID = 120
 """Characters of a case's id: it names a folder, and paths below it must stay usable."""
@@ -91,6 +92,24 @@ def load_all(
             )
         seen[case.id] = case.source_file
     return tuple(scenarios)
+
+
+def matching(scenarios: Sequence[Scenario], pattern: str) -> tuple[Scenario, ...]:
+    """Only the cases whose id matches a pattern of ``*``, ``?`` and ``[...]``.
+
+    Raises ConfigurationError if there is none.
+    """
+    some = tuple(
+        replace(scenario, cases=cases)
+        for scenario in scenarios
+        if (cases := tuple(case for case in scenario.cases if fnmatchcase(case.id, pattern)))
+    )
+    if not some:
+        known = [case.id for scenario in scenarios for case in scenario.cases]
+        raise ConfigurationError(
+            f"--case {quoted(pattern)}", said="no case matches", remedy=closest(pattern, known[:50])
+        )
+    return some
 
 
 def for_modes(

@@ -359,7 +359,7 @@ def words(folder: Path, lab_name: str) -> tuple[object, ...]:
     """A night in a lab without huge pages."""
     lab = folder / "lab.toml"
     lab.write_text(f'name = "{lab_name}"\n[hosts.a]\nhuge_pages = 0\n[hosts.b]\nhuge_pages = 0\n')
-    return ("nightly", lab, "--results", folder / "results")
+    return ("nightly", "--lab", lab, "--results", folder / "results")
 
 
 def test_killed_in_the_second_attempt_and_resumed_on_a_lab(
@@ -452,7 +452,8 @@ def test_known_failures_and_expired_entries_decide_the_exit_code(
     ],
 )
 def test_refusals(more: tuple[str, ...], said: str, tmp_path: Path, migrate_lab: Run) -> None:
-    ended = migrate_lab("nightly", ROOT / "labs/local.toml", "--results", tmp_path, *more)
+    lab = ("--lab", ROOT / "labs/local.toml")
+    ended = migrate_lab("nightly", *lab, "--results", tmp_path, *more)
     assert ended.status == (5 if "runs there" in said else 2), ended.err
     assert said in ended.err
 

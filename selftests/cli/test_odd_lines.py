@@ -146,6 +146,9 @@ def files_that_are_wrong() -> Iterator[Line]:
         yield "compare", "--modes", "virtio", "--scenario", path
     for path in files({**TEXTS, **LABS}):
         yield "run", "good.toml", "--lab", path
+    for path in ("deep.toml", "kind.toml", "pipe.toml", ""):
+        yield "nightly", "good.toml", "--budget", "1h", "--lab", path
+        yield "trend", "--lab", path
     for path in files({**TEXTS, **QUARANTINES}):
         yield "run", "good.toml", "--quarantine", path
     for path in ("folder.toml", "", LONG, "file/x.xml", "/proc/x/y.xml"):
@@ -222,7 +225,15 @@ def words_that_are_wrong() -> Iterator[Line]:
     ):
         yield "compare", "--modes", modes
     yield "compare", "--modes", "virtio", "--set", "interface.mode=vdpa"
-    for option in ("--case", "--mode", "--lab"):
+    for command in ("run", "nightly"):
+        yield command, "good.toml", "--case", "no-such"
+        yield command, "good.toml", "--case", BYTES
+    yield "nightly", "good.toml", "--budget", "1h", "--set", "x"
+    yield "nightly", "--resume", "latest", "--set", "policy.hops=2"
+    yield "nightly", "--resume", "latest", "--case", "x"
+    for number in ("0", "-1", "x", ""):
+        yield "analyze", "--attempt", number
+    for option in ("--case", "--mode", "--name"):
         yield "trend", option, "x" * 5000
         yield "trend", option, BYTES
     for option, value in (("--figure", "x"), ("--by", ""), ("--html", ""), ("--html", "odd.d")):
