@@ -20,8 +20,9 @@ from migrate import log
 from migrate.analysis.outage import longest_gap
 from migrate.campaign.priority import Choice, PastTry, costs, order
 from migrate.campaign.progress import Reporter
-from migrate.campaign.run_source import NewRun
+from migrate.campaign.run_source import NewRun, check_images, check_results
 from migrate.campaign.session import Session, open_session
+from migrate.checks import quarantine
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
@@ -53,14 +54,6 @@ RUNS = 60
 LEASE_S = 600.0
 LOCK = ".nightly.lock"
 NO_TIME, INTERRUPTED = "for lack of time", "interrupted"
-
-WHY = {
-    "failed": "it failed last time",
-    "changed": "the hosts' versions are others than last time",
-    "doubt": "it does not always pass, or was tried few times",
-    "spread": "its outage is not well known",
-    "age": "it was not tried for long",
-}
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -170,8 +163,9 @@ class Night:
         tries = self._tries()
         open_ones = [case for case in placed if tries[case] < self.plan.repeat]
         versions = versions_of(self.session.run.hosts)
-        for choice in order(open_ones, self.history, self.now_s(), versions):
-            if choice.cost_s <= self.left_s:
+        known = quarantine.covered_cases(self.session.run, open_ones)
+        for choice in order(open_ones, self.history, self.now_s(), versions, known):
+            if choice.cost.seconds <= self.left_s:
                 return choice
         return None
 
@@ -180,10 +174,10 @@ class Night:
         tries = self._tries()
         number, total = 1 + tries[case.id], self.plan.repeat * len(placed)
         made = sum(min(tries[name], self.plan.repeat) for name in placed)
-        why = WHY[choice.worth.most] if choice.worth else "it was never tried in this lab"
+        why = choice.reason(self.history.get(case.id, ()), self.now_s())
         LOGGER.info(
-            "[%d/%d, %s left] %s, attempt %d, about %.0f s: %s",
-            *(made + 1, total, duration(self.left_s), case.id, number, choice.cost_s, why),
+            "[%d/%d, %s left] %s, attempt %d, %s: %s",
+            *(made + 1, total, duration(self.left_s), case.id, number, choice.cost, why),
         )
         began_s, versions = self.now_s(), versions_of(self.session.run.hosts)
         past = PastTry(began_s, False, versions)
@@ -195,9 +189,16 @@ class Night:
         self.history.setdefault(case.id, []).append(past)
 
     def _not_reached(self, placed: Placed, reason: str) -> tuple[UnreachedTries, ...]:
-        tries, cost_s = self._tries(), costs(list(placed), self.history)
+        tries, cost = self._tries(), costs(list(placed), self.history)
         return tuple(
-            UnreachedTries(case_id=case, tries=missing, expected_s=cost_s[case], reason=reason)
+            UnreachedTries(
+                case_id=case,
+                tries=missing,
+                expected_s=cost[case].seconds,
+                reason=reason,
+                assumed=cost[case].basis == "assumed",
+                left_s=max(0.0, self.left_s),
+            )
             for case in placed
             if (missing := self.plan.repeat - tries[case]) > 0
         )
@@ -274,6 +275,11 @@ class NewNight:
         self._request = request
         self._stack = stack
 
+    def check(self) -> None:
+        """See RunSource."""
+        check_results(self._request.results)
+        check_images(self.cases)
+
     def start(self, lab: Lab, facts: tuple[HostFacts, ...]) -> tuple[RunWriter, list[Attempt]]:
         """Make the run folder, and lock it."""
         asked = self._request
@@ -291,6 +297,10 @@ class ResumedRun:
     attempts: tuple[Attempt, ...]
     plan: Plan
     cases: tuple[Case, ...]
+
+    def check(self) -> None:
+        """See RunSource."""
+        check_images(self.cases)
 
     def start(self, _lab: Lab, facts: tuple[HostFacts, ...]) -> tuple[RunWriter, list[Attempt]]:
         """Go on in its folder. Raises ConfigurationError: the hosts have changed."""

@@ -11,7 +11,7 @@ reader of the folder judges as the run did, on whatever day it reads.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -97,6 +97,14 @@ def excuses(run: Run, attempt: Attempt) -> tuple[QuarantineEntry, ...]:
 
 def _covers(entry: QuarantineEntry, verdict: Verdict) -> bool:
     return entry.check is None or fnmatchcase(verdict.check, entry.check)
+
+
+def covered_cases(run: Run, case_ids: Iterable[str]) -> frozenset[str]:
+    """Those of which a valid entry says that they may fail."""
+    patterns = [entry.case for entry in run.quarantine if entry.expires >= run_day(run)]
+    return frozenset(
+        case for case in case_ids if any(fnmatchcase(case, pattern) for pattern in patterns)
+    )
 
 
 def fails(run: Run, attempts: Sequence[Attempt]) -> bool:

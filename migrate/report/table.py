@@ -20,6 +20,7 @@ from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.ranking import LEVEL_NOTE, RowRanks, rank_rows
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.unreached import unreached_lines
 from migrate.report.verdict_text import verdict_text
 from migrate.results.reader import UnreadableAttempt
 from migrate.statistics.censored import bounds_text, median, quantile
@@ -107,11 +108,7 @@ def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
             f"{mishap.case_id}/{mishap.number}: no attempt: "
             f"{problem.tried}{where}: {problem.said}{todo}"
         )
-    for reason in dict.fromkeys(missed.reason for missed in run.not_reached):
-        same_reason = [missed for missed in run.not_reached if missed.reason == reason]
-        listed = ", ".join(f"{missed.case_id} ({missed.tries})" for missed in same_reason)
-        tries = sum(missed.tries for missed in same_reason)
-        yield f"{tries} attempts not reached, {reason}: {listed}"
+    yield from unreached_lines(run.not_reached)
     yield from quarantine.summary_lines(run, attempts)
 
 

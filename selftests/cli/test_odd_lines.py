@@ -55,6 +55,9 @@ SCENARIOS = {
     "text": f"{GOOD}[policy]\nhops = 'two'\n",
     "nul-value": f'{GOOD}[guest]\nimage = "a\\u0000b.qcow2"\n',
     "image": f"{GOOD}[guest]\nimage = '{'x' * 5000}'\n",
+    "no-image": f"{GOOD}[guest]\nimage = 'nowhere.qcow2'\n",
+    "no-recipe": f"{GOOD}[guest]\nimage = 'nowhere'\n",
+    "folder-image": f"{GOOD}[guest]\nimage = 'odd.d/x.raw'\n",
     "table": f"{GOOD}policy = 3\n",
     "pattern": f"{GOOD}[expect]\noutcome = 'failed'\nerror = 'a{{99999999999}}'\n",
     "axis": f"{GOOD}[matrix]\n'interface.mode' = []\n",
@@ -229,6 +232,9 @@ def words_that_are_wrong() -> Iterator[Line]:
         yield command, "good.toml", "--case", "no-such"
         yield command, "good.toml", "--case", BYTES
     yield "nightly", "good.toml", "--budget", "1h", "--set", "x"
+    for image in ("nowhere.qcow2", "nowhere", "/dev/null/x.raw"):
+        yield "nightly", "good.toml", "--budget", "1h", "--set", f"guest.image={image}"
+        yield "compare", "--modes", "virtio", "--set", f"guest.image={image}"
     yield "nightly", "--resume", "latest", "--set", "policy.hops=2"
     yield "nightly", "--resume", "latest", "--case", "x"
     for number in ("0", "-1", "x", ""):
@@ -246,6 +252,9 @@ def results_and_runs() -> Iterator[Line]:
             yield command, "--results", path
         yield "gate", "--baseline", "results", "--results", path
         yield "run", "good.toml", "--results", path
+    for path in ("file/x", "file/x/y", "loop.toml/x"):
+        yield "run", "good.toml", "--results", path
+        yield "nightly", "good.toml", "--budget", "1h", "--results", path
         yield "prune", "--keep-days", "1", "--keep-runs", "1", "--results", path
     for run in ("", LONG, "a\0b"):
         for command in ("show", "report", "analyze"):
