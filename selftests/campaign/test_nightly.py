@@ -493,7 +493,7 @@ def test_known_failures_and_expired_entries_decide_the_exit_code(
     [
         ((), "how long may it take?"),
         (("--budget", "soon"), "is no length of time"),
-        (("--resume", "latest", "--repeat", "2"), "name none"),
+        (("--resume", "latest", "--repeat", "2"), "give none of them"),
         (("--resume", "latest"), "runs there: 0"),
         (("--budget", "1h", "--junit", "/proc/no/junit.xml"), "write --junit /proc/no"),
         (("--budget", "1h", "--quarantine", "nowhere.toml"), "read the quarantine list"),
