@@ -3,7 +3,7 @@
 What is lost in a gap is the outage's, and is judged by its length. But a network that loses every
 second packet has no gap, and one that loses nine of ten has nothing but gaps: so a gap counts as an
 outage only if the stream was served right before it or right after it for as long as it lasted,
-:data:`SUSTAINED_NS` at most, or if it is the longest of its part of the move. What was lost in any
+:data:`SUSTAINED_NS` at most, or if it is the longest of its part of its move. What was lost in any
 other gap is loss. What came late in one is not: a busy machine is late in bouts.
 
 Shares are held against the floor's in :mod:`migrate.analysis.excess_loss`.
@@ -56,7 +56,7 @@ def losses(
     """The account of each window with no outage in it. ``gaps``: of this direction, by begin."""
     sent_ns = _sent_ns(delivery, interval_ns)
     served_ns = sent_ns[delivery.served]
-    outages = set(_outages(gaps, served_ns))
+    outages = set(_outages(gaps, served_ns, parts))
     counts, between = np.stack([~delivery.unknown, ~delivery.unknown])
     for gap in gaps:
         inside = _inside(sent_ns, _borders(gap, served_ns)) & ~delivery.served
@@ -100,15 +100,19 @@ def _sent_ns(delivery: Deliveries, interval_ns: int) -> Column:
     return np.asarray(delivery.sent_ns + ahead * interval_ns, dtype=np.int64)
 
 
-def _outages(gaps: Sequence[Gap], served_ns: Column) -> Iterator[Gap]:
-    """Gaps with service beside them, and the longest of each part of the move."""
+def _outages(gaps: Sequence[Gap], served_ns: Column, parts: Sequence[NamedWindow]) -> Iterator[Gap]:
+    """Gaps with service beside them, and the longest of each part of each move."""
+
+    def place(gap: Gap) -> tuple[int, str]:
+        return max((p.hop for p in parts if p.window[0] <= gap.begin_ns), default=0), gap.part
+
     ends = [gap.begin_ns + gap.length_ns for gap in gaps]
     first = int(served_ns[0]) if len(served_ns) else 0
     last = int(served_ns[-1]) if len(served_ns) else 0
-    longest = {gap.part: gap for gap in sorted(gaps, key=lambda gap: gap.length_ns)}
+    longest = {place(gap): gap for gap in sorted(gaps, key=lambda gap: gap.length_ns)}
     for number, gap in enumerate(gaps):
         before = gap.begin_ns - (ends[number - 1] if number else first)
         after = (gaps[number + 1].begin_ns if number + 1 < len(gaps) else last) - ends[number]
-        of_move = gap.part != "none" and longest[gap.part] is gap
+        of_move = gap.part != "none" and longest[place(gap)] is gap
         if of_move or max(before, after) >= min(gap.length_ns, SUSTAINED_NS):
             yield gap

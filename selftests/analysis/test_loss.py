@@ -84,6 +84,25 @@ def test_the_longest_gap_of_a_part_of_the_move_is_an_outage() -> None:
     assert counted(gaps, [*around, stop])["move"] == (1000 - 199 - 2 * 49, 2 * 49, 0, 0)
 
 
+def test_each_move_has_a_longest_gap_of_its_own() -> None:
+    """A longer one of another move takes it from none: what is lost in it is the outage's."""
+    stops = [range(1301, 1500), range(2301, 2600)]
+    gaps, lost = [], []
+    for stop in stops:
+        beside = [
+            range(stop.start - 100, stop.start - 51),
+            range(stop.start - 50, stop.start - 1),
+            range(stop.stop + 1, stop.stop + 50),
+            range(stop.stop + 51, stop.stop + 100),
+        ]
+        gaps += [*map(gap, beside[:2]), gap(stop, "switchover"), *map(gap, beside[2:])]
+        lost += [*beside, stop]
+    moves = (*WINDOWS[:2], NamedWindow("move", 2, (2000 * MS, 3000 * MS)))
+    first, second = losses(sent(lost, []), gaps, moves, MS)[1:]
+    assert (first.sent, first.lost) == (1000 - 199 - 2 * 49, 2 * 49)
+    assert (second.sent, second.lost) == (1000 - 299 - 2 * 49, 2 * 49)
+
+
 def test_a_stream_of_which_nothing_arrived_has_nothing_to_count() -> None:
     assert counted([], [range(3000)])["after"] == (0, 0, 0, 0)
 
