@@ -4,6 +4,7 @@
 
     LabError                      exit code
     ├── ConfigurationError        2   a file, key or option is wrong; no host was touched
+    │   └── CombinedConfigurationError  all that is wrong with a file
     ├── HostError                 3   a host, its libvirt, its backend or the lab itself
     │   └── LeaseLostError            its hosts are others' now
     ├── GuestError                4   the guest did not start, or its probe did not answer
@@ -77,6 +78,28 @@ class ConfigurationError(LabError):
 
     def __str__(self) -> str:
         return visible(super().__str__())
+
+
+MOST_AT_ONCE = 20
+"""Errors of one file that are shown; a file of nothing but errors has thousands."""
+
+
+class CombinedConfigurationError(ConfigurationError):
+    """All that is wrong with a file, not only the first of it: a line each as text."""
+
+    def __init__(self, errors: Sequence[ConfigurationError]) -> None:
+        first = errors[0]
+        super().__init__(first.tried, host=first.host, said=first.said, remedy=first.remedy)
+        self.errors = tuple(errors)
+
+    def lines(self) -> Iterator[str]:
+        """Each of them as text, at most :data:`MOST_AT_ONCE`."""
+        yield from map(str, self.errors[:MOST_AT_ONCE])
+        if (more := len(self.errors) - MOST_AT_ONCE) > 0:
+            yield f"{more} more errors are not shown -- mend these first"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 class ProgramError(LabError):

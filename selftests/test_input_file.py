@@ -10,7 +10,7 @@ import pytest
 
 from migrate.errors import ConfigurationError
 from migrate.input_file import LARGEST, parse_toml, read_bounded, read_input
-from migrate.scenario.source_location import lines_of
+from migrate.source_location import lines_of
 
 LINES = 30_000
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from migrate import log
 from migrate.analysis.outage import longest_gap
-from migrate.campaign.priority import Choice, PastTry, costs, doubt_text, order
+from migrate.campaign.priority import Choice, PastTry, costs, order
 from migrate.campaign.progress import Reporter
-from migrate.campaign.run_source import NewRun
+from migrate.campaign.run_source import NewRun, check_images, check_results
 from migrate.campaign.session import Session, open_session
+from migrate.checks import quarantine
 from migrate.cleanup.leftovers import leftovers
 from migrate.clock import Deadline
 from migrate.errors import ConfigurationError, LabError, MeasurementError
@@ -45,7 +46,7 @@ from migrate.model import (
 from migrate.results.files import as_measurement_error
 from migrate.results.reader import LARGEST, find_run, read_run, runs_below
 from migrate.results.writer import RunWriter
-from migrate.scenario.loader import Scenario, parse
+from migrate.scenario.loader import Scenario, matching, parse
 
 LOGGER = logging.getLogger(__name__)
 RUNS = 60
@@ -53,13 +54,6 @@ RUNS = 60
 LEASE_S = 600.0
 LOCK = ".nightly.lock"
 NO_TIME, INTERRUPTED = "for lack of time", "interrupted"
-
-WHY = {
-    "failed": "it failed last time",
-    "changed": "the hosts' versions have changed since",
-    "spread": "its outage varies, or was measured only once",
-    "age": "it was not tried for a long time",
-}
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -169,8 +163,9 @@ class Night:
         tries = self._tries()
         open_ones = [case for case in placed if tries[case] < self.plan.repeat]
         versions = versions_of(self.session.run.hosts)
-        for choice in order(open_ones, self.history, self.now_s(), versions):
-            if choice.cost_s <= self.left_s:
+        known = quarantine.covered_cases(self.session.run, open_ones)
+        for choice in order(open_ones, self.history, self.now_s(), versions, known):
+            if choice.cost.seconds <= self.left_s:
                 return choice
         return None
 
@@ -179,10 +174,10 @@ class Night:
         tries = self._tries()
         number, total = 1 + tries[case.id], self.plan.repeat * len(placed)
         made = sum(min(tries[name], self.plan.repeat) for name in placed)
-        why = self._why(choice)
+        why = choice.reason(self.history.get(case.id, ()), self.now_s())
         LOGGER.info(
-            "[%d/%d, %s left] %s, attempt %d, about %.0f s: %s",
-            *(made + 1, total, duration(self.left_s), case.id, number, choice.cost_s, why),
+            "[%d/%d, %s left] %s, attempt %d, %s: %s",
+            *(made + 1, total, duration(self.left_s), case.id, number, choice.cost, why),
         )
         began_s, versions = self.now_s(), versions_of(self.session.run.hosts)
         past = PastTry(began_s, False, versions)
@@ -193,18 +188,17 @@ class Night:
             LOGGER.info("no attempt: %s", error)
         self.history.setdefault(case.id, []).append(past)
 
-    def _why(self, choice: Choice) -> str:
-        """Why it is the next one, for who watches."""
-        if choice.worth is None:
-            return "it was never tried in this lab"
-        if choice.worth.most == "doubt":
-            return doubt_text([past.passed for past in self.history[choice.case_id]])
-        return WHY[choice.worth.most]
-
     def _not_reached(self, placed: Placed, reason: str) -> tuple[UnreachedTries, ...]:
-        tries, cost_s = self._tries(), costs(list(placed), self.history)
+        tries, cost = self._tries(), costs(list(placed), self.history)
         return tuple(
-            UnreachedTries(case_id=case, tries=missing, expected_s=cost_s[case], reason=reason)
+            UnreachedTries(
+                case_id=case,
+                tries=missing,
+                expected_s=cost[case].seconds,
+                reason=reason,
+                assumed=cost[case].basis == "assumed",
+                left_s=max(0.0, self.left_s),
+            )
             for case in placed
             if (missing := self.plan.repeat - tries[case]) > 0
         )
@@ -236,6 +230,8 @@ class NightRequest:
     command: tuple[str, ...] = ()
     keep_lab: bool = False
     junit_copy: Path | None = None
+    overrides: tuple[str, ...] = ()
+    case: str = "*"
 
 
 @contextmanager
@@ -269,10 +265,20 @@ class NewNight:
     """A nightly run that begins: nobody else works in its folder until ``stack`` ends."""
 
     def __init__(self, request: NightRequest, stack: ExitStack) -> None:
-        self.plan = Plan(until=_from_now(request.budget_s or 0.0), repeat=request.repeat)
+        self.plan = Plan(
+            until=_from_now(request.budget_s or 0.0),
+            repeat=request.repeat,
+            overrides=request.overrides,
+            case=request.case,
+        )
         self.cases = tuple(case for scenario in request.scenarios for case in scenario.cases)
         self._request = request
         self._stack = stack
+
+    def check(self) -> None:
+        """See RunSource."""
+        check_results(self._request.results)
+        check_images(self.cases)
 
     def start(self, lab: Lab, facts: tuple[HostFacts, ...]) -> tuple[RunWriter, list[Attempt]]:
         """Make the run folder, and lock it."""
@@ -291,6 +297,10 @@ class ResumedRun:
     attempts: tuple[Attempt, ...]
     plan: Plan
     cases: tuple[Case, ...]
+
+    def check(self) -> None:
+        """See RunSource."""
+        check_images(self.cases)
 
     def start(self, _lab: Lab, facts: tuple[HostFacts, ...]) -> tuple[RunWriter, list[Attempt]]:
         """Go on in its folder. Raises ConfigurationError: the hosts have changed."""
@@ -324,11 +334,10 @@ def resumed_run(name: str, request: NightRequest) -> Iterator[ResumedRun]:
         plan = run.plan.model_copy(update={"until": until})
         writer.change(plan=plan)
         defaults = request.config.scenario_defaults()
-        cases = [
-            case
-            for path, text in run.scenarios.items()
-            for case in parse(text, path, (), defaults).cases
+        scenarios = [
+            parse(text, path, plan.overrides, defaults) for path, text in run.scenarios.items()
         ]
+        cases = [case for scenario in matching(scenarios, plan.case) for case in scenario.cases]
         yield ResumedRun(writer, attempts, plan, tuple(cases))
 
 

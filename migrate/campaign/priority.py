@@ -1,6 +1,7 @@
 """Which case to try next when there is not time for all: the one that tells most a second.
 
-A case that was never tried in this lab comes before all others, the quickest first. Of the others
+Cases that are known to fail (quarantined) come after all others. Of each kind, a case that was
+never tried in this lab comes first, the quickest before others. Of the rest
 each has a value, a sum of five parts (the table is in ``docs/nightly.md``), over its cost:
 
 - ``failed`` 2 if the last try did not pass;
@@ -15,9 +16,10 @@ All but the age are bounded, and so are the costs: whatever waits for long enoug
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
+from typing import Literal
 
 from migrate.statistics.spread import spread
 
@@ -67,21 +69,47 @@ class Worth:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """Expected seconds of a try, and what they are taken from."""
+
+    seconds: float
+    basis: Literal["own", "others", "assumed"]
+
+    def __str__(self) -> str:
+        words = {
+            "own": "",
+            "others": " (as other cases take)",
+            "assumed": " (assumed: no try in this lab is known yet)",
+        }
+        return f"about {self.seconds:.0f} s{words[self.basis]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A case that could be next. ``worth`` is None if it was never tried here."""
 
     case_id: str
-    cost_s: float
+    cost: Cost
     worth: Worth | None
+    quarantined: bool = False
 
     @property
-    def rank(self) -> tuple[bool, float, float]:
-        """Sorts the most informative first."""
+    def rank(self) -> tuple[bool, bool, float, float]:
+        """Sorts the most informative first, and what is known to fail last."""
+        cost_s = self.cost.seconds
         if self.worth is None:
-            return False, self.cost_s, 0.0
-        return True, -self.worth.sum / self.cost_s, self.cost_s
+            return self.quarantined, False, cost_s, 0.0
+        return self.quarantined, True, -self.worth.sum / cost_s, cost_s
+
+    def reason(self, past: Sequence[PastTry], now_s: float) -> str:
+        """Why it is worth a try, in words."""
+        known = "quarantined; " if self.quarantined else ""
+        return known + (_reason(self.worth, past, now_s) if self.worth else NEVER)
 
 
+ASSUMED = Cost(UNKNOWN_S, "assumed")
+NEVER = "never tried in this lab"
+TIMES = {1: "once", 2: "twice"}
 History = Mapping[str, Sequence[PastTry]]
 """By case id, in order of time."""
 
@@ -112,14 +140,6 @@ def doubt(passed: Sequence[bool]) -> float:
     return -(rate * math.log2(rate) + (1 - rate) * math.log2(1 - rate))
 
 
-def doubt_text(passed: Sequence[bool]) -> str:
-    """Why a case is in doubt: ``it passed 3 of 5 tries``, ``it was tried only twice``."""
-    if not all(passed):
-        return f"it passed {sum(passed)} of {len(passed)} tries"
-    times = {1: "once", 2: "twice"}.get(len(passed), f"{len(passed)} times")
-    return f"it was tried only {times}"
-
-
 def _spread(outages_ms: Sequence[float | None]) -> float:
     """Width of the interval by its upper end, 0 to 1; 1 where there is no interval to be had."""
     interval = spread(outages_ms)
@@ -128,27 +148,48 @@ def _spread(outages_ms: Sequence[float | None]) -> float:
     return (interval.high - interval.low) / interval.high if interval.high > 0 else 0.0
 
 
-def costs(case_ids: Sequence[str], history: History) -> dict[str, float]:
-    """Expected seconds of a try: the median of the case's own, else of all, else 60."""
+def _reason(worth: Worth, past: Sequence[PastTry], now_s: float) -> str:
+    match worth.most:
+        case "failed":
+            return "its last try failed"
+        case "changed":
+            return "the hosts' versions have changed since its last try"
+        case "doubt":
+            passed = sum(each.passed for each in past)
+            if passed < len(past):
+                return f"passed {passed} of {len(past)}"
+            return f"tried only {TIMES.get(len(past), f'{len(past)} times')}"
+        case "spread":
+            return "its outage is not well known yet"
+    return f"last tried {(now_s - past[-1].at_s) / 86400:.0f} days ago"
+
+
+def costs(case_ids: Sequence[str], history: History) -> dict[str, Cost]:
+    """What a try costs: the median of the case's own, else of all, else 60 s."""
     known = {
         case: [one.seconds for one in past if one.seconds is not None]
         for case, past in history.items()
     }
     every = [seconds for durations in known.values() for seconds in durations]
-    otherwise = median(every) if every else UNKNOWN_S
+    otherwise = Cost(max(LEAST_S, median(every)), "others") if every else ASSUMED
     return {
-        case: max(LEAST_S, median(known[case]) if known.get(case) else otherwise)
+        case: Cost(max(LEAST_S, median(known[case])), "own") if known.get(case) else otherwise
         for case in case_ids
     }
 
 
 def order(
-    case_ids: Sequence[str], history: History, now_s: float, versions: str
+    case_ids: Sequence[str],
+    history: History,
+    now_s: float,
+    versions: str,
+    quarantined: Collection[str] = (),
 ) -> tuple[Choice, ...]:
-    """The most informative first; equals stay in the order in which they came."""
-    cost_s = costs(case_ids, history)
+    """The most informative first, those that are ``quarantined`` after all others; equals stay in
+    the order in which they came."""
+    cost = costs(case_ids, history)
     choices = (
-        Choice(case, cost_s[case], worth(history.get(case, ()), now_s, versions))
+        Choice(case, cost[case], worth(history.get(case, ()), now_s, versions), case in quarantined)
         for case in case_ids
     )
     return tuple(sorted(choices, key=lambda choice: choice.rank))

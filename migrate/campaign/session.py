@@ -22,7 +22,13 @@ from migrate.campaign.quiet import wait_quiet
 from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
 from migrate.clock import Deadline
-from migrate.errors import LabError, MeasurementError, ProgramError
+from migrate.errors import (
+    ConfigurationError,
+    HostError,
+    LabError,
+    MeasurementError,
+    ProgramError,
+)
 from migrate.files import advice
 from migrate.lab import manager
 from migrate.lab.api import Host, Lab
@@ -68,8 +74,10 @@ def open_session(
 
     Afterwards the report is written, and JUnit's XML also to ``junit_copy``; then the lab is taken
     down if it was this that brought it up, unless ``keep_lab``. What goes on is shown by
-    ``reporter``, and is in the run's ``run.log``.
+    ``reporter``, and is in the run's ``run.log``. Raises ConfigurationError before the lab is
+    touched for what ``source`` can tell by then.
     """
+    source.check()
     with (
         log.shown(reporter.say, reporter.level),
         log.recorded() as run_log,
@@ -264,9 +272,10 @@ class Session:
 
     def _note(self, case: Case, number: int, error: LabError) -> None:
         problem = Problem(tried=error.tried, host=error.host, said=error.said, remedy=error.remedy)
-        mishap = AttemptError(
-            case_id=case.id, number=number, problem=problem, exit_code=error.exit_code
-        )
+        # The code of a wrong file or option says that no host was touched: by now some were.
+        touched = isinstance(error, ConfigurationError)
+        code = HostError.exit_code if touched else error.exit_code
+        mishap = AttemptError(case_id=case.id, number=number, problem=problem, exit_code=code)
         self.writer.amend(lambda run: run.model_copy(update={"mishaps": (*run.mishaps, mishap)}))
 
     def _mend(self, case: Case, number: int, pair: Pair) -> None:

@@ -11,16 +11,18 @@ reader of the folder judges as the run did, on whatever day it reads.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from migrate.errors import ConfigurationError
+from migrate.errors import visible
 from migrate.input_file import parse_toml, read_input
 from migrate.model import Attempt, QuarantineEntry, Run, Value, Verdict
+from migrate.refusals import refuse_values
+from migrate.source_location import Keys, Origin, lines_of
 
 DEFAULT = Path("quarantine.toml")
 """In the working folder: the list goes with the cases, not with the lab."""
@@ -40,28 +42,22 @@ def load(path: Path | None) -> tuple[QuarantineEntry, ...]:
     path = path or DEFAULT
     tried = f"read the quarantine list {path}"
     remedy = "name a readable TOML file of [[quarantine]] entries: docs/ci.md"
-    document = parse_toml(read_input(path, tried, remedy), tried, remedy)
+    text = read_input(path, tried, remedy)
+    document = parse_toml(text, tried, remedy)
     entries = document.get("quarantine", [])
     if isinstance(entries, list):  # TOML has lists where the values have tuples
         document["quarantine"] = tuple(entries)
+    origin = Origin(visible(str(path)), lines_of(text))
     try:
         return _File.model_validate(document, strict=True).quarantine
     except ValidationError as error:
-        raise _refused(path, error) from error
+        refuse_values(error, origin, _known)
 
 
-def _refused(path: Path, error: ValidationError) -> ConfigurationError:
-    first = error.errors()[0]
-    where = [f"entry {part + 1}" if isinstance(part, int) else part for part in first["loc"]]
-    missing = {"missing": "required, and missing", "extra_forbidden": "there is no such key"}
-    known = f"keys of an entry: {', '.join(QuarantineEntry.model_fields)}"
-    if where[-1] == "expires":
-        known = "a date without quotes, e.g. expires = 2027-01-31"
-    return ConfigurationError(
-        f"read the quarantine list {path}, key {' '.join(where)}",
-        said=missing.get(first["type"], first["msg"]),
-        remedy=known if len(where) > 1 else "a file of [[quarantine]] entries: docs/ci.md",
-    )
+def _known(keys: Keys) -> str:
+    if len(keys) == 1:
+        return "a file of [[quarantine]] entries: docs/ci.md"
+    return f"keys of an entry: {', '.join(QuarantineEntry.model_fields)}"
 
 
 # --- what an entry covers -------------------------------------------------------------------------
@@ -101,6 +97,14 @@ def excuses(run: Run, attempt: Attempt) -> tuple[QuarantineEntry, ...]:
 
 def _covers(entry: QuarantineEntry, verdict: Verdict) -> bool:
     return entry.check is None or fnmatchcase(verdict.check, entry.check)
+
+
+def covered_cases(run: Run, case_ids: Iterable[str]) -> frozenset[str]:
+    """Those of which a valid entry says that they may fail."""
+    patterns = [entry.case for entry in run.quarantine if entry.expires >= run_day(run)]
+    return frozenset(
+        case for case in case_ids if any(fnmatchcase(case, pattern) for pattern in patterns)
+    )
 
 
 def fails(run: Run, attempts: Sequence[Attempt]) -> bool:

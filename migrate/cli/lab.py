@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from migrate.cli.options import AS_JSON, LAB, VERBOSE, shown
+from migrate.cli.options import AS_JSON, LAB, VERBOSE, say, shown
 from migrate.cli.repair import ready, repair
 
 LOGGER = logging.getLogger(__name__)
@@ -28,29 +28,32 @@ def lab() -> None:
 
 @lab.command()
 @LAB
+@AS_JSON
 @VERBOSE
-def prepare(lab_file: Path | None, name: str | None) -> None:
-    """Have in the cache what the lab is made of; bring nothing up."""
+def prepare(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    """Build and download what the lab is made of; bring nothing up."""
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     with shown():
         manager.prepare(config)
-    click.echo(f"{config.name} can be brought up")
+    say(f"{config.name} can be brought up", {"lab": config.name, "prepared": True}, as_json)
 
 
 @lab.command()
 @LAB
+@AS_JSON
 @VERBOSE
-def up(lab_file: Path | None, name: str | None) -> None:
-    """Bring the lab up; does nothing when it is up."""
+def up(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    """Bring the lab up, unless it is up already."""
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     with shown(), closing(manager.up(config)) as lab:
-        click.echo(f"{lab.name} is up: {', '.join(lab.hosts)}")
+        plain = f"{lab.name} is up: {', '.join(lab.hosts)}"
+        click.echo(lab.as_json() if as_json else plain)
 
 
 @lab.command()
@@ -58,7 +61,7 @@ def up(lab_file: Path | None, name: str | None) -> None:
 @AS_JSON
 @VERBOSE
 def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
-    """What is up; exit code 3 if the lab is not."""
+    """Show what is up; exit code 3 if the lab is not."""
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
 
@@ -82,21 +85,23 @@ def status(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     lab.close()
 
 
-@lab.command()
+@lab.command(short_help="Take the lab down, and remove all that is left of it.")
 @LAB
+@AS_JSON
 @VERBOSE
-def down(lab_file: Path | None, name: str | None) -> None:
-    """Remove all of the lab, also what a killed controller left."""
+def down(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    """Take the lab down, and remove what a killed migrate-lab process left of it."""
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
 
     config = load_lab(lab_file, name)
     if manager.is_persistent(config):
-        click.echo(f"nothing of the {config.kind} {config.name} was brought up")
+        plain = f"nothing of the {config.kind} {config.name} was brought up"
+        say(plain, {"lab": config.name, "down": False}, as_json)
         return
     with shown():
         manager.down(config)
-    click.echo(f"{config.name} is down")
+    say(f"{config.name} is down", {"lab": config.name, "down": True}, as_json)
 
 
 @lab.command()
@@ -105,7 +110,7 @@ def down(lab_file: Path | None, name: str | None) -> None:
 @LAB
 @VERBOSE
 def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
-    """A shell on HOST, or COMMAND there (after --)."""
+    """Open a shell on HOST, or run COMMAND there (after --)."""
     from migrate.errors import ConfigurationError
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
@@ -127,28 +132,28 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
     sys.exit(done.returncode)
 
 
-@click.command(short_help="What each host of a lab can do, mode by mode.")
+@click.command(short_help="Show what each host of a lab can do, mode by mode.")
 @LAB
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Try KVM and our questions to QEMU again, whatever was found last time.",
+    help="Try KVM and the questions to QEMU again, whatever the last trial found.",
 )
 @click.option(
     "--reach",
     is_flag=True,
-    help="Instead: what of hosts, fabric and controller answers where a guest is; exit code 1 if "
-    "anything does.",
+    help="Scan instead what of hosts, fabric and controller a guest can reach; exit code 1 if "
+    "anything answers.",
 )
 @AS_JSON
 @VERBOSE
 def doctor(
     lab_file: Path | None, name: str | None, fresh: bool, reach: bool, as_json: bool
 ) -> None:
-    """What each host of a lab can do, mode by mode; if not: the reason and the remedy.
+    """Show what each host of a lab can do, mode by mode, with reason and remedy where it can't.
 
-    Also what its QEMU is asked about guests under test: questions that harm a throw-away guest are
-    not.
+    Also which questions its QEMU is asked about guests under test: none that harmed a throw-away
+    guest.
     """
     if reach:
         _reach(lab_file, name, as_json)

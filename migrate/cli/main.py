@@ -37,7 +37,7 @@ LONGEST = 1000
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="migrate-lab")
 def cli() -> None:
-    """Move real guests between hosts and tell the truth about their outage."""
+    """Live-migrate real guests between hosts, and measure the outage of their network."""
 
 
 @cli.command(short_help="Print what a run found: what failed and why, then its figures.")
@@ -55,7 +55,7 @@ def cli() -> None:
 def show(
     run_name: str,
     results: Path,
-    case: str | None,
+    case: str,
     attempt: int | None,
     as_json: bool,
     inside: bool,
@@ -68,12 +68,12 @@ def show(
     print_run(record, as_json=as_json, inside=inside)
 
 
-@cli.command()
+@cli.command(short_help="Write report.html of a run again.")
 @RUN_NAME
 @RESULTS
 @AS_JSON
 def report(run_name: str, results: Path, as_json: bool) -> None:
-    """Make report.html of RUN anew, and say where it is."""
+    """Write report.html of RUN again, and print its path."""
     from migrate.report.html import write_report
     from migrate.results.reader import find_run
 
@@ -82,8 +82,9 @@ def report(run_name: str, results: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--json", is_flag=True, expose_value=False, help="No change: a schema is JSON.")
 def schema() -> None:
-    """The JSON schema of scenario files, for editors."""
+    """Print the JSON schema of scenario files, for editors."""
     from migrate.scenario.json_schema import schema as made
 
     click.echo(json.dumps(made(), indent=2))
@@ -130,9 +131,9 @@ def status(words: Sequence[str]) -> int | str | None:
 
 
 def _told(error: Exception, words: Sequence[str]) -> int:
-    """Say in a line what went wrong, and return the exit code of its kind."""
+    """Say what went wrong, a line for each error of a file; returns the exit code of its kind."""
     from migrate.bug_report import as_program_error
-    from migrate.errors import LabError
+    from migrate.errors import CombinedConfigurationError, LabError
 
     if isinstance(error, OutputError):
         point_nowhere(1)
@@ -141,7 +142,11 @@ def _told(error: Exception, words: Sequence[str]) -> int:
         return error.exit_code
     if not isinstance(error, LabError):
         error = as_program_error(error, " ".join(("migrate-lab", *words[:1])))
-    click.echo(f"migrate-lab: {error}", err=True)
+    lines = [str(error)]
+    if isinstance(error, CombinedConfigurationError):
+        lines = [*error.lines()]
+    for line in lines:
+        click.echo(f"migrate-lab: {line}", err=True)
     return error.exit_code
 
 

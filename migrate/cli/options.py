@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,35 +152,85 @@ VERBOSE = click.option(
     is_flag=True,
     expose_value=False,
     callback=_note_verbose,
-    help="Show details of what is done, too.",
-)
-NAME = click.option(
-    "--name", type=Text(), help="Another name for the lab, so that two can be up at once."
+    help="Show details of what is being done.",
 )
 LAB = combined(
-    click.option("--lab", "lab_file", type=PATH, help="Lab file [default: two local hosts]."), NAME
+    click.option(
+        "--lab",
+        "lab_file",
+        type=PATH,
+        metavar="FILE",
+        help="Lab file [default: two local hosts].",
+    ),
+    click.option(
+        "--name",
+        type=Text(),
+        metavar="NAME",
+        help="Name of the lab, instead of the lab file's: two can be up at once.",
+    ),
 )
 RESULTS = click.option(
-    "--results", type=FOLDER, default="results", show_default=True, help="Where runs are kept."
+    "--results",
+    type=FOLDER,
+    default="results",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where runs are kept.",
+)
+CASE = click.option(
+    "--case",
+    "case",
+    type=Text(most=200),
+    default="*",
+    metavar="GLOB",
+    help="Only cases whose id matches, e.g. --case 'modes-v*'.",
+)
+ATTEMPT = click.option(
+    "--attempt",
+    "attempt",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only attempts of this number.",
+)
+SET = click.option(
+    "--set",
+    "overrides",
+    type=Text(most=200_000),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a scenario key, e.g. --set policy.hops=2; a list makes one case per value.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-KEEP_LAB = click.option("--keep-lab", is_flag=True, help="Leave the lab up afterwards.")
+KEEP_LAB = click.option(
+    "--keep-lab", is_flag=True, help="Leave the lab up afterwards: the next run starts sooner."
+)
 WAIT_QUIET = click.option(
     "--wait-quiet",
     type=Duration(),
     is_flag=False,
     flag_value="5min",
-    help="Before each attempt, wait for a quiet machine, e.g. --wait-quiet=1h [5min if no time is "
-    "given]; then go on, and mark the attempt.",
+    help="Wait for a quiet machine before each attempt, at most so long, e.g. --wait-quiet=1h "
+    "[default: 5min]; then run it anyway, and mark it.",
 )
 
-CASE = click.option(
-    "--case", type=Text(), metavar="PATTERN", help="Only cases like this, e.g. 'moves-*'."
-)
-ATTEMPT = click.option(
-    "--attempt", type=click.IntRange(1), metavar="N", help="Only the attempt of this number."
-)
+
+def is_chosen(case_id: str, number: int | None, case: str, attempt: int | None) -> bool:
+    """Whether an attempt is one that ``--case`` and ``--attempt`` ask for; ``number`` is None for
+    all of the case's."""
+    return fnmatchcase(case_id, case) and (attempt is None or number in (None, attempt))
+
+
+def warn_old_spelling(old: str, new: str) -> None:
+    """Tell on standard error that an old spelling still works, and for how long."""
+    click.echo(f"migrate-lab: {old} is now {new}; the old form goes in the next release", err=True)
+
+
 RUN_NAME = click.argument("run_name", type=RunName(), default="latest", metavar="[RUN]")
+
+
+def say(plain: str, document: object, as_json: bool) -> None:
+    """Print the result of a command, as text or as JSON."""
+    click.echo(json.dumps(document, indent=1) if as_json else plain)
 
 
 def progress() -> Progress:

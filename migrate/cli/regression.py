@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from migrate.cli.options import AS_JSON, PATH, RESULTS, RUN_NAME, Number, Text
+from migrate.cli.options import AS_JSON, CASE, PATH, RESULTS, RUN_NAME, Number, Text
 
 
-@click.command(short_help="Hold a run against earlier ones.")
+@click.command(short_help="Compare a run with earlier ones, and fail if it is worse.")
 @RUN_NAME
 @click.option(
     "--baseline",
@@ -22,29 +22,33 @@ from migrate.cli.options import AS_JSON, PATH, RESULTS, RUN_NAME, Number, Text
     multiple=True,
     required=True,
     metavar="FOLDER|RUN",
-    help="Earlier runs, or folders of runs; as often as you like.",
+    help="Earlier run, or folder of runs, to compare with; may be given several times.",
 )
 @RESULTS
+@CASE
 @click.option(
     "--last",
     type=click.IntRange(1, 1000),
     default=10,
     show_default=True,
-    help="Earlier runs of a case that count.",
+    metavar="N",
+    help="How many earlier runs of a case to use, the latest ones.",
 )
 @click.option(
     "--alpha",
     type=Number(0, 0.5, min_open=True),
     default=0.05,
     show_default=True,
-    help="False alarms, of all comparisons together.",
+    metavar="P",
+    help="Probability of a false alarm, over all comparisons together.",
 )
 @click.option(
     "--relative",
     type=Number(0),
     default=0.1,
     show_default=True,
-    help="Share of the baseline's median below which nothing is a change.",
+    metavar="SHARE",
+    help="Ignore changes below this share of the baseline's median.",
 )
 @click.option(
     "--least-ms",
@@ -52,20 +56,21 @@ from migrate.cli.options import AS_JSON, PATH, RESULTS, RUN_NAME, Number, Text
     type=Number(0),
     default=5.0,
     show_default=True,
-    help="Milliseconds below which nothing is a change.",
+    metavar="MS",
+    help="Ignore changes below so many milliseconds.",
 )
 @click.option(
     "--unit",
     type=click.Choice(["run", "attempt"]),
     default="run",
     show_default=True,
-    help="attempt: runs are taken to be all alike.",
+    help="What varies by chance; attempt: assume that runs do not differ from one another.",
 )
 @click.option(
     "--allow-blind",
     "blind",
     is_flag=True,
-    help="Of a figure that varies too much it need not be told, if no change shows.",
+    help="Pass a figure that varies too much to be judged, if no change shows.",
 )
 @click.option(
     "--allow-cant-tell",
@@ -73,7 +78,7 @@ from migrate.cli.options import AS_JSON, PATH, RESULTS, RUN_NAME, Number, Text
     type=Text(most=200),
     multiple=True,
     metavar="FIGURE",
-    help="Figures of which it need not be told: a pattern, also as CASE/FIGURE; '*': all.",
+    help="Pass these figures if they can't be judged: a pattern, also CASE/FIGURE; '*': all.",
 )
 @click.option(
     "--allow-missing",
@@ -81,19 +86,23 @@ from migrate.cli.options import AS_JSON, PATH, RESULTS, RUN_NAME, Number, Text
     type=Text(most=200),
     multiple=True,
     metavar="CASE",
-    help="Cases of the baseline that need no attempt in RUN: a pattern; '*': all.",
+    help="Pass cases of the baseline that have no attempt in RUN: a pattern; '*': all.",
 )
 @AS_JSON
 def gate(
     run_name: str,
     places: Sequence[Path],
     results: Path,
+    case: str,
     last: int,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Hold RUN against earlier runs; exit 0 if nothing is worse, 1 if something is, 3 if it can't
-    be told of a figure, or a case of the baseline has no attempt, 5 if one can't be read."""
+    """Compare RUN with earlier runs, figure by figure.
+
+    Exit code 0 if nothing is worse, 1 if something is, 3 if a figure can't be judged or a case of
+    the baseline has no attempt, 5 if one can't be read.
+    """
     from migrate.report import baseline
     from migrate.report import regression as report
     from migrate.results.reader import find_run, read_run
@@ -105,7 +114,7 @@ def gate(
     new = read_run(find_run(results, run_name))
     earlier = baseline.gather_baseline(
         new, baseline.run_folders([str(place) for place in places], results), last
-    )
+    ).only(case)
     comparisons = (*compare(earlier.samples, chosen), *earlier.untold)
     if as_json:
         click.echo(json.dumps(report.document(comparisons, earlier, chosen), indent=1))

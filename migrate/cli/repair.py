@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from migrate.cli.options import LAB, VERBOSE, shown
+from migrate.cli.options import AS_JSON, LAB, VERBOSE, say, shown
 
 if TYPE_CHECKING:
     from migrate.lab.api import Lab
     from migrate.lab.config import LabConfig
 
 
-@click.command()
+@click.command(short_help="Prepare every host as the lab file says.")
 @LAB
+@AS_JSON
 @VERBOSE
-def ready(lab_file: Path | None, name: str | None) -> None:
-    """Prepare every host by the lab file's `prepare`, journalled on the host."""
+def ready(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+    """Prepare every host as the lab file's `prepare` says; a journal on the host keeps how to undo
+    it."""
     from migrate.cleanup import repair as cleanup
     from migrate.lab.kinds import load_lab
 
@@ -26,16 +29,23 @@ def ready(lab_file: Path | None, name: str | None) -> None:
     specs = {name: host.prepare for name, host in config.hosts.items()}
     with shown():
         cleanup.make_ready(_reach(config), specs)
-    click.echo(f"{config.name} is ready")
+    say(f"{config.name} is ready", {"lab": config.name, "ready": True}, as_json)
 
 
 @click.command()
 @LAB
-@click.option("--dry-run", is_flag=True, help="Only tell what is left.")
-@click.option("--force", is_flag=True, help="Also what a lease or a live controller protects.")
+@click.option("--dry-run", is_flag=True, help="Only list what is left.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Clean up also what a lease or a live migrate-lab process protects.",
+)
+@AS_JSON
 @VERBOSE
-def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) -> None:
-    """Put back what a dead controller left on the lab's hosts."""
+def repair(
+    lab_file: Path | None, name: str | None, dry_run: bool, force: bool, as_json: bool
+) -> None:
+    """Clean up hosts after a migrate-lab process was killed."""
     from migrate import log
     from migrate.cleanup import repair as cleanup
     from migrate.lab.kinds import load_lab
@@ -43,9 +53,18 @@ def repair(lab_file: Path | None, name: str | None, dry_run: bool, force: bool) 
     config = load_lab(lab_file, name)
     with shown():
         lab = _reach(config)
-    with log.shown(click.echo):
+    lines: list[str] = []
+
+    def note(line: str) -> None:
+        lines.append(line)
+        click.echo(line, err=as_json)
+
+    with log.shown(note):
         count = cleanup.repair(lab, dry_run=dry_run, force=force)
-    if not count:
+    if as_json:
+        document = {"lab": config.name, "dry_run": dry_run, "leftovers": count, "lines": lines}
+        click.echo(json.dumps(document, indent=1))
+    elif not count:
         click.echo(f"nothing is left on the hosts of {config.name}")
 
 

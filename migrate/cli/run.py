@@ -15,11 +15,13 @@ import click
 
 from migrate.cli.options import (
     AS_JSON,
+    CASE,
     FILE,
     KEEP_LAB,
     LAB,
     PATH,
     RESULTS,
+    SET,
     VERBOSE,
     WAIT_QUIET,
     Text,
@@ -41,9 +43,11 @@ RUN = combined(
         default=1,
         show_default=True,
         type=click.IntRange(1, 1000),
-        help="Attempts of each case.",
+        metavar="N",
+        help="Attempts of each case, in turns.",
     ),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key."),
+    SET,
+    CASE,
     RESULTS,
     WAIT_QUIET,
     KEEP_LAB,
@@ -54,12 +58,14 @@ CI = combined(
     click.option(
         "--junit",
         type=FILE,
-        help="Write JUnit's XML here, too.",
+        metavar="FILE",
+        help="Write JUnit's XML to this file as well.",
     ),
     click.option(
         "--quarantine",
         "quarantine_file",
         type=PATH,
+        metavar="FILE",
         help="List of known failures [default: quarantine.toml here, if there is one].",
     ),
 )
@@ -116,27 +122,34 @@ def run(
     quarantine_file: Path | None,
     **options: Any,
 ) -> None:
-    """Run every case of SCENARIOS; exit 0 if all passed, 1 if a verdict failed."""
+    """Run every case of SCENARIOS, and print a table. Exit code 0 if all passed, 1 if a verdict
+    failed."""
     from migrate.lab.kinds import load_lab
-    from migrate.scenario.loader import load_all
+    from migrate.scenario.loader import load_all, matching
 
     ci = CiOptions.parse(junit, quarantine_file)
     config = load_lab(options.pop("lab_file"), options.pop("name"))
     loaded = load_all(scenarios, overrides, config.scenario_defaults())
-    _run(config, loaded, RunOptions(**options), ci)
+    _run(config, matching(loaded, options.pop("case")), RunOptions(**options), ci)
 
 
-@click.command(cls=ValuesByEqualsSign)
+@click.command(cls=ValuesByEqualsSign, short_help="Run one workload over several modes.")
 @click.option(
-    "--modes", type=Text(), required=True, help="Comma-separated, e.g. virtio,vhost-user."
+    "--modes",
+    type=Text(),
+    required=True,
+    metavar="MODE,…",
+    help="Modes to compare, e.g. --modes virtio,vhost-user.",
 )
-@click.option("--scenario", type=PATH, help="All else as in this scenario.")
+@click.option(
+    "--scenario", type=PATH, metavar="FILE", help="Take everything but the mode from this scenario."
+)
 @RUN
 def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **options: Any) -> None:
-    """One workload over several modes, in one table."""
+    """Run one workload over several modes, and print one table. Exit codes as those of `run`."""
     from migrate.errors import ConfigurationError
     from migrate.lab.kinds import load_lab
-    from migrate.scenario.loader import for_modes
+    from migrate.scenario.loader import for_modes, matching
 
     if any(override.startswith("interface.mode=") for override in overrides):
         raise ConfigurationError(
@@ -145,7 +158,7 @@ def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **optio
     config = load_lab(options.pop("lab_file"), options.pop("name"))
     defaults = config.scenario_defaults()
     cases = for_modes(modes.split(","), scenario, overrides, defaults)
-    _run(config, (cases,), RunOptions(**options))
+    _run(config, matching((cases,), options.pop("case")), RunOptions(**options))
 
 
 def _run(

@@ -6,66 +6,87 @@ Heavy modules are imported by the commands that need them, so that ``--help`` is
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from migrate.cli.options import AS_JSON, FILE, RESULTS, Number, Text
+from migrate.cli.options import (
+    AS_JSON,
+    CASE,
+    FILE,
+    PATH,
+    RESULTS,
+    Number,
+    Text,
+    warn_old_spelling,
+)
 
 PROBLEMS = 20
 """Told on standard error at most; the page and --json have all."""
 
 
-@click.command(short_help="Medians and spreads over many runs.")
+@click.command(short_help="Show medians and spreads over many runs.")
 @RESULTS
+@CASE
 @click.option(
-    "--case",
-    "case",
-    type=Text(most=200),
-    default="*",
-    metavar="GLOB",
-    help="Only cases whose id fits.",
+    "--mode", "mode", type=Text(most=200), default="", metavar="MODE", help="Only this mode."
 )
-@click.option("--mode", "mode", type=Text(most=200), default="", help="Only this mode.")
 @click.option(
-    "--lab",
+    "--lab", "lab_file", type=PATH, metavar="FILE", help="Only runs in the lab of this lab file."
+)
+@click.option(
+    "--name",
     "lab_name",
     type=Text(most=200),
     default="",
     metavar="NAME",
-    help="Only the lab of this name.",
+    help="Only runs in the lab of this name.",
 )
 @click.option(
     "--figure",
     type=click.Choice(("downtime", "egress", "ingress", "total", "stall")),
     default="egress",
     show_default=True,
-    help="Of what; egress and ingress are the outage seen.",
+    help="Figure to show; egress and ingress are the outage seen.",
 )
 @click.option(
-    "--by", type=click.Choice(("run", "day")), default="run", show_default=True, help="A row each."
+    "--by",
+    type=click.Choice(("run", "day")),
+    default="run",
+    show_default=True,
+    help="One row per run, or per day.",
 )
 @click.option(
     "--since",
     type=Text(most=200),
     default="",
     metavar="DATE",
-    help="Only runs from this UTC date on.",
+    help="Only runs from this UTC date on, e.g. --since 2026-01-31.",
 )
-@click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write a page with plots.")
+@click.option(
+    "--html", "html_file", type=FILE, metavar="FILE", help="Write a page with plots to this file."
+)
 @AS_JSON
 def trend(
-    results: Path, lab_name: str, since: str, html_file: Path | None, as_json: bool, **asked: str
+    results: Path,
+    lab_file: Path | None,
+    lab_name: str,
+    since: str,
+    html_file: Path | None,
+    as_json: bool,
+    **asked: str,
 ) -> None:
-    """Medians and spreads by lab, case and mode over time; changes of versions are marked."""
+    """Show medians and spreads by lab, case and mode over time; changes of versions are marked."""
     from migrate.errors import MeasurementError
     from migrate.report import trend as made
     from migrate.report.trend_page import render
     from migrate.results.database import open_store
     from migrate.results.files import write_file
 
-    question = made.TrendQuery(lab=lab_name, since=_date(since), **asked)  # type: ignore[arg-type]
+    lab = lab_name or _lab_name(lab_file)
+    question = made.TrendQuery(lab=lab, since=_date(since), **asked)  # type: ignore[arg-type]
     store = open_store(results)
     result = made.trend(store, question)
     if html_file:
@@ -82,6 +103,19 @@ def trend(
         click.echo(f"not in it: {more} more; --json has all", err=True)
     if store.refused:
         sys.exit(MeasurementError.exit_code)
+
+
+def _lab_name(lab_file: Path | None) -> str:
+    """The name that a lab file gives; empty without one."""
+    from migrate.data import shipped
+    from migrate.lab.kinds import load_lab
+
+    if lab_file is None:
+        return ""
+    if lab_file.suffix != ".toml" and not os.path.lexists(shipped(lab_file)):
+        warn_old_spelling("`trend --lab NAME`", "`trend --name NAME`")
+        return str(lab_file)
+    return load_lab(lab_file).name
 
 
 def _date(text: str) -> str:
@@ -106,18 +140,26 @@ def _date(text: str) -> str:
 @click.command(short_help="Remove the bulky parts of old runs.")
 @RESULTS
 @click.option(
-    "--keep-days", type=Number(min=0, max=36_500), required=True, help="Younger runs stay whole."
+    "--keep-days",
+    type=Number(min=0, max=36_500),
+    required=True,
+    metavar="DAYS",
+    help="Keep runs that are younger than this.",
 )
 @click.option(
-    "--keep-runs", type=click.IntRange(min=0), required=True, help="So do each lab's last runs."
+    "--keep-runs",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="N",
+    help="Keep the last runs of each lab, whatever their age.",
 )
-@click.option("--whole", is_flag=True, help="Remove the whole run: a baseline loses it, too.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--whole", is_flag=True, help="Remove the whole run; no baseline has it any more.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 @AS_JSON
 def prune(
     results: Path, keep_days: float, keep_runs: int, whole: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Of runs that are both old and not among the last: remove packets, samples, events, logs.
+    """Remove packets, samples, events and logs of runs that are both old and not among the last.
 
     What `show`, `trend` and a baseline need stays: run.json, attempts.parquet and attempt.json.
     """

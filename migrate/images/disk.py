@@ -67,6 +67,17 @@ def is_disk(image: str) -> bool:
     return read_recipe(recipe_path(image)).kind == "disk"
 
 
+def check_image(image: str) -> None:
+    """That there is what ``guest.image`` names, though it need not be built yet.
+
+    Raises ConfigurationError.
+    """
+    if image.endswith(SUFFIXES):
+        format_of(Path(image))
+    else:
+        read_recipe(recipe_path(image))
+
+
 def ensure_disk(image: str, cache: Path) -> Disk:
     """The disk of a recipe, built if ``cache`` has it not, or a copy of the user's own.
 

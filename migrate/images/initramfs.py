@@ -22,11 +22,13 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from migrate.data import data_path
-from migrate.errors import ConfigurationError, HostError
+from migrate.errors import ConfigurationError, HostError, visible
 from migrate.images.cache import build_once
 from migrate.images.kernel import cpio, in_order, plain, uncompressed_kernel, unpacked_module
-from migrate.input_file import first_refusal, parse_toml, read_input
-from migrate.model import Value
+from migrate.input_file import parse_toml, read_input
+from migrate.model import TextForm, Value
+from migrate.refusals import refuse_values
+from migrate.source_location import Origin, lines_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -40,17 +42,63 @@ COMMAND_TIMEOUT_S = 300.0
 # --- values -------------------------------------------------------------------------------------
 
 
-PackageName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.+-]{0,98}[a-z0-9.+])?$")]
+PackageName = Annotated[
+    str,
+    TextForm(
+        r"^[a-z0-9]([a-z0-9.+-]{0,98}[a-z0-9.+])?$",
+        "a Debian package's name: small letters, digits and . + -",
+        "busybox-static",
+    ),
+]
 """As Debian's policy has it (5.6.1); apt would take other words for options, patterns, or packages
 to be removed."""
-ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+ModuleName = Annotated[
+    str,
+    TextForm(
+        r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        "a kernel module's name: at most 64 letters, digits and _ . -, the first a letter or digit",
+        "virtio_net",
+    ),
+]
+Version = Annotated[
+    str,
+    TextForm(
+        r"^[0-9][A-Za-z0-9.+~:-]{0,99}$",
+        "a Debian package's version, which begins with a digit",
+        "6.12.38-1",
+    ),
+]
+Sha256 = Annotated[
+    str, TextForm(r"^[0-9a-f]{64}$", "a SHA-256: 64 hexadecimal digits in small letters", "0a" * 32)
+]
+Suite = Annotated[
+    str,
+    TextForm(
+        r"^[a-z][a-z0-9-]{0,39}$",
+        "a Debian suite: at most 40 small letters, digits and -, the first a letter",
+        "trixie",
+    ),
+]
+CommandLine = Annotated[
+    str,
+    TextForm(r"^[ -~]{0,1000}$", "at most 1000 printable ASCII letters", "console=ttyS0 panic=-1"),
+]
+"""The kernel itself takes 2048 bytes on x86."""
+Mirror = Annotated[
+    str,
+    TextForm(
+        r"^(https?|file|copy):/{1,3}[!-~]{1,500}$",
+        "an address with http, https, file or copy",
+        "https://deb.debian.org/debian",
+    ),
+]
 
 
 class Pin(Value):
     """The version that a package has to have."""
 
-    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.+~:-]{0,99}$")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    version: Version
+    sha256: Sha256 | None = None
 
 
 class ImageRecipe(Value):
@@ -58,14 +106,14 @@ class ImageRecipe(Value):
 
     kind: Literal["initramfs", "disk"] = "initramfs"
     """``disk``: a disk that boots by its own loader (see :mod:`migrate.images.disk`)."""
-    suite: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
+    suite: Suite
     kernel: PackageName
     packages: tuple[PackageName, ...] = Field(default=("busybox-static",), max_length=1000)
     modules: tuple[ModuleName, ...] = Field(default=(), max_length=1000)
     optional_modules: tuple[ModuleName, ...] = Field(default=(), max_length=1000)
-    cmdline: str = Field(pattern=r"^[ -~]{0,1000}$")
-    """Words of the kernel's; the kernel itself takes 2048 bytes on x86."""
-    mirror: str | None = Field(default=None, pattern=r"^(https?|file|copy):/{1,3}[!-~]{1,500}$")
+    cmdline: CommandLine
+    """Words of the kernel's."""
+    mirror: Mirror | None = None
     """None: what mmdebstrap finds in the machine's own apt sources for this suite."""
     pinned: dict[PackageName, Pin] = Field(default_factory=dict, max_length=1000)
     system: tuple[PackageName, ...] = Field(default=(), max_length=1000)
@@ -137,16 +185,14 @@ def read_recipe(path: Path) -> ImageRecipe:
     tried = f"read guest image recipe {path}"
     known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
     remedy = f"name one of: {known}, or give the path of a .toml file"
-    document = parse_toml(read_input(path, tried, remedy), tried)
+    text = read_input(path, tried, remedy)
+    document = parse_toml(text, tried)
+    origin = Origin(visible(str(path)), lines_of(text))
+    keys = f"keys are: {', '.join(ImageRecipe.model_fields)}"
     try:
         return ImageRecipe.model_validate(document)
-    except ValidationError as wrong:
-        key, said = first_refusal(wrong)
-        raise ConfigurationError(
-            f"{tried}, key {key}",
-            said=said,
-            remedy=f"keys are: {', '.join(ImageRecipe.model_fields)}",
-        ) from wrong
+    except ValidationError as error:
+        refuse_values(error, origin, lambda _: keys)
 
 
 def recipe_path(name_or_path: str) -> Path:

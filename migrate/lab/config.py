@@ -13,13 +13,29 @@ from pydantic import Field, field_validator
 from migrate.errors import ConfigurationError, quoted
 from migrate.files import make_private, private_folder
 from migrate.lab.prepare.plan import Preparation
-from migrate.model import Value, Workload
+from migrate.model import TextForm, Value, Workload
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,7}$")]
-
-
-COORDINATOR = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9.-]{0,252}):[0-9]{1,5}$"
-Root = Annotated[str, Field(pattern=r"^(/|[A-Za-z0-9][A-Za-z0-9_.+-]{0,63})$")]
+NAME = TextForm(
+    r"^[a-z][a-z0-9]{0,7}$", "a small letter, then at most seven small letters or digits", "lab1"
+)
+Name = Annotated[str, NAME]
+"""Of a lab, and of a host."""
+Coordinator = Annotated[
+    str,
+    TextForm(
+        r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9.-]{0,252}):[0-9]{1,5}$",
+        "a host's name or address, a colon and a port; an IPv6 address in brackets",
+        "lab.example.org:20408",
+    ),
+]
+Root = Annotated[
+    str,
+    TextForm(
+        r"^(/|[A-Za-z0-9][A-Za-z0-9_.+-]{0,63})$",
+        "/ (this machine), or at most 64 letters, digits and _ . + -, the first a letter or digit",
+        "debian-13",
+    ),
+]
 
 
 class HostConfig(Value):
@@ -43,7 +59,7 @@ class LabConfig(Value):
     """A table for each host, by its name; the same rule as for the lab's name."""
     workload: dict[str, int | float] = Field(default={}, max_length=64)
     """What scenarios leave open of their workload, for a lab that can't bear the usual rates."""
-    coordinator: str | None = Field(default=None, pattern=COORDINATOR)
+    coordinator: Coordinator | None = None
     """``HOST:PORT`` of the labgrid coordinator that keeps the leases of its hosts across
     controllers."""
 

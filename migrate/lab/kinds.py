@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from pydantic import ValidationError
 
 from migrate.data import shipped
-from migrate.errors import ConfigurationError, quoted
-from migrate.input_file import first_refusal, parse_toml, read_input
-from migrate.lab.config import LabConfig
+from migrate.errors import ConfigurationError, quoted, visible
+from migrate.input_file import parse_toml, read_input
+from migrate.lab.config import NAME, LabConfig
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.nested.config import NestedConfig
 from migrate.lab.rack.config import RackConfig
+from migrate.refusals import closest, collected, refuse_values
+from migrate.source_location import Origin, lines_of
 
 if TYPE_CHECKING:
     from migrate.lab.api import Lab
@@ -57,7 +59,6 @@ class Registered(NamedTuple):
     """It has the :class:`LabKind` as ``KIND``; imported when a lab is used, for it is heavy."""
 
 
-NAMES = "a name is a small letter, then at most seven small letters or digits"
 KINDS: Mapping[str, Registered] = {
     "local": Registered(LocalConfig, "migrate.lab.local.lab"),
     "nested": Registered(NestedConfig, "migrate.lab.nested.lab"),
@@ -86,21 +87,43 @@ def load_lab(path: Path | None, name: str | None = None) -> LabConfig:
     """Read a lab file (None: two hosts of the default root); ``name`` overrides the lab's name."""
     tried = f"read the lab file {path}"
     data: dict[str, Any] = {}
+    origin = Origin("the default lab", {})
     if path is not None:
-        data = parse_toml(read_input(shipped(path), tried, "see labs/local.toml"), tried)
-    if name is not None:
-        data["name"] = name
+        text = read_input(shipped(path), tried, "see labs/local.toml")
+        data = parse_toml(text, tried)
+        origin = Origin(visible(str(path)), lines_of(text))
+    with collected() as refusals:
+        if name is not None:
+            with refusals.noted():
+                data["name"] = _lab_name(name)
+        with refusals.noted():
+            return _config(data, origin)
+    raise AssertionError("what is wrong has been raised")
+
+
+def _config(data: Mapping[str, Any], origin: Origin) -> LabConfig:
+    """Raises ConfigurationError."""
+    if (kind := data.get("kind", "local")) not in tuple(KINDS):
+        raise origin.refuse(("kind",), f"{quoted(kind)} is not allowed", closest(str(kind), KINDS))
     try:
         return parse_config(data)
     except ValidationError as error:
-        key, said = first_refusal(error)
-        if key == "name" and name is not None:
-            raise ConfigurationError(
-                f"use --name {quoted(name)}", said="that is no name for a lab", remedy=NAMES
-            ) from error
-        is_name = key == "name" or (key.startswith("hosts.") and key.endswith(".[key]"))
+        refuse_values(error, origin, lambda _: "docs/lab-files.md lists the keys")
+
+
+def is_lab_file(path: Path) -> bool:
+    """Whether it can be read, and says what only a lab file says."""
+    try:
+        document = parse_toml(read_input(shipped(path), f"read {path}", ""), f"read {path}")
+    except ConfigurationError:
+        return False
+    return "hosts" in document or "kind" in document
+
+
+def _lab_name(name: str) -> str:
+    """What ``--name`` says. Raises ConfigurationError."""
+    if not NAME.fits(name):
         raise ConfigurationError(
-            f"{tried}, key {key}",
-            said=said.partition(": String should match")[0] if is_name else said,
-            remedy=NAMES if is_name else "docs/lab-files.md lists the keys",
-        ) from error
+            f"use --name {quoted(name)}", said=NAME.words, remedy=f"e.g. --name {NAME.example}"
+        )
+    return name

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from migrate.model import Value
+from migrate.model import TextForm, Value
 
 DATA_BRIDGE = "data"
 """On each host: where the taps of `virtio` go."""
@@ -15,11 +15,23 @@ MIGRATION_LINK = "up-mig"
 OVS_UPLINK = "up-ovs"
 """On each host: the port that OVS-DPDK carries to the fabric."""
 
-Link = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
+Link = Annotated[
+    str,
+    TextForm(
+        r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$",
+        "a network link's name: at most 15 letters, digits and _ . -, the first a letter or digit",
+        "eth0",
+    ),
+]
 """A network link's name: the kernel takes 15 characters (IFNAMSIZ); none that begins as an option
 does, for it becomes an argument of programs that root runs."""
 Management = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}(/[A-Za-z0-9][A-Za-z0-9_.:-]{0,63})?$")
+    str,
+    TextForm(
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}(/[A-Za-z0-9][A-Za-z0-9_.:-]{0,63})?$",
+        "a management device as `vdpa mgmtdev show` names it",
+        "pci/0000:00:10.0",
+    ),
 ]
 """A management device's handle, ``BUS/DEVICE`` or ``DEVICE`` (vdpa-dev(8))."""
 

@@ -83,6 +83,7 @@ from migrate.model.observation import (
 )
 from migrate.model.reach import Scan
 from migrate.model.run import AttemptError, Plan, QuarantineEntry, Run, Skip, UnreachedTries
+from migrate.model.text_form import TextForm
 
 __all__ = [
     "DIRECTIONS",
@@ -158,6 +159,7 @@ __all__ = [
     "Stall",
     "Stream",
     "TcpCheck",
+    "TextForm",
     "Unmeasured",
     "UnreachedTries",
     "Value",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field
 
 from migrate.model.base import Mebibytes, Milliseconds, Positive, Seconds, Value, Word
+from migrate.model.text_form import TextForm
 
 Mode = Literal["virtio", "vhost-user", "vdpa", "hostdev", "failover"]
 
@@ -58,6 +59,28 @@ lost its link; both sides hold a part of the guest, and the move can be resumed 
 Side = Literal["source", "target"]
 
 
+Feature = Annotated[
+    str,
+    TextForm(
+        r"^[a-z0-9][a-z0-9_]{0,39}$",
+        "a feature's name in small letters, digits and _",
+        "guest_announce",
+    ),
+]
+PortProfile = Annotated[
+    str,
+    TextForm(r"^[\w.:-]{1,39}$", "at most 39 letters, digits and _ . : -", "profile-1"),
+]
+Mac = Annotated[
+    str,
+    TextForm(
+        r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$",
+        "six pairs of hexadecimal digits in small letters, with colons between",
+        "52:54:00:6d:6c:01",
+    ),
+]
+
+
 class Vdpa(Value):
     """Which vDPA device backs the interface, and how its rings are followed in a migration."""
 
@@ -67,9 +90,7 @@ class Vdpa(Value):
     shadow: Literal["auto", "on", "off"] = "auto"
     """Shadow virtqueues all the time (QEMU's ``x-svq``); ``auto``: where the device can't be
     suspended."""
-    features_off: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")], ...] = Field(
-        default=(), max_length=64
-    )
+    features_off: tuple[Feature, ...] = Field(default=(), max_length=64)
     """Features left out when the device is made, by virtio's names in small letters:
     ``["guest_announce", "host_uso"]``."""
 
@@ -79,7 +100,7 @@ class VirtualFunction(Value):
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
     """The VLAN that the card puts the VF in."""
-    port_profile: str | None = Field(default=None, pattern=r"^[\w.:-]{1,39}$")
+    port_profile: PortProfile | None = None
     """The switch port's profile by 802.1Qbh (libvirt's ``<virtualport>``), in place of a VLAN; at
     most 39 characters, as libvirt takes them."""
     spoof_check: bool | None = None
@@ -97,7 +118,7 @@ class Interface(Value):
 
     mode: Mode = "virtio"
     """How the interface is backed."""
-    mac: str = Field(default="52:54:00:6d:6c:01", pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+    mac: Mac = "52:54:00:6d:6c:01"
     """The guest's address; some devices of a nested lab can't be told another one."""
     queues: int = Field(default=1, ge=1, le=16)
     """Queue pairs; a VF's are its driver's own."""

@@ -7,7 +7,7 @@ from datetime import date
 from pydantic import Field
 
 from migrate.model.attempt import Problem
-from migrate.model.base import SCHEMA, NonEmpty, Positive, Value
+from migrate.model.base import SCHEMA, NonEmpty, NotNegative, Positive, Value
 from migrate.model.case import Case
 from migrate.model.host import HostFacts
 
@@ -50,6 +50,10 @@ class Plan(Value):
     """Wall clock, ISO 8601 with zone: no attempt begins that is expected to end later."""
     repeat: int = Field(ge=1)
     """Tries of each case."""
+    overrides: tuple[str, ...] = ()
+    """``key=value``, over what the scenarios say."""
+    case: str = "*"
+    """A pattern of case ids, as a shell's: only these are tried."""
 
 
 class UnreachedTries(Value):
@@ -60,6 +64,10 @@ class UnreachedTries(Value):
     expected_s: Positive
     """How long one was expected to take."""
     reason: str
+    assumed: bool = False
+    """No try in this lab was known, so that ``expected_s`` is a guess."""
+    left_s: NotNegative | None = None
+    """What was left of the budget; None: not recorded."""
 
 
 class Run(Value):

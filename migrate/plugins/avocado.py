@@ -284,6 +284,8 @@ class _Log(StringIO):
 
 def run_case(runnable: Runnable, send: Send) -> Message:
     """Run the case and return the message of its end. Raises LabError: there is no attempt."""
+    from dataclasses import replace
+
     from migrate.campaign.progress import Progress
     from migrate.campaign.run_source import NewRun
     from migrate.campaign.session import open_session
@@ -300,7 +302,9 @@ def run_case(runnable: Runnable, send: Send) -> Message:
         said = f"{', '.join(overrides) or 'the file'} makes no case {wanted}"
         return _finished("cancel", said)
     results = Path(runnable.config.get(f"{KIND}.results") or "results")
-    source = NewRun(results, ("avocado", runnable.uri, *overrides), (scenario,))
+    source = NewRun(
+        results, ("avocado", runnable.uri, *overrides), (replace(scenario, cases=(case,)),)
+    )
     with open_session(config, source, Progress(_Log(send))) as session:
         _show(session.folder, runnable.output_dir, send)
         pair = session.place(case)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from migrate.analysis.figures import ended_as_asked
@@ -40,6 +41,15 @@ class Baseline:
     untold: tuple[Comparison, ...]
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
+
+    def only(self, pattern: str) -> Baseline:
+        """That of the cases whose id matches a pattern, as a shell's."""
+        return replace(
+            self,
+            samples=tuple(each for each in self.samples if fnmatchcase(each.case, pattern)),
+            untold=tuple(each for each in self.untold if fnmatchcase(each.case, pattern)),
+            used={case: runs for case, runs in self.used.items() if fnmatchcase(case, pattern)},
+        )
 
 
 def run_folders(places: Sequence[str], results: Path) -> list[Path]:

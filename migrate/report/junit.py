@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from migrate.checks import quarantine
 from migrate.model import Attempt, Run, Verdict
+from migrate.report.unreached import why_unreached
 from migrate.results.reader import UnreadableAttempt
 
 NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -43,7 +44,7 @@ def junit(
         ET.SubElement(test, "error", message=_clean(lost.describe()))
     for missed in run.not_reached:
         test = _test(suite, missed.case_id, missed.case_id)
-        message = f"not run: {missed.reason} (tries: {missed.tries})"
+        message = f"not run: {why_unreached(missed)}"
         ET.SubElement(test, "skipped", message=_clean(message))
     for entry in quarantine.expired(run):
         test = _test(suite, "quarantine", quarantine.entry_name(entry))

@@ -20,6 +20,7 @@ from migrate.report.machines import busy_lines, busy_mark
 from migrate.report.outage_breakdown import outage_breakdown
 from migrate.report.ranking import LEVEL_NOTE, RowRanks, rank_rows
 from migrate.report.table_model import NOT_COUNTED, NOT_MEASURED, Cell, Grid, GridSection
+from migrate.report.unreached import unreached_lines
 from migrate.report.verdict_text import verdict_text
 from migrate.results.reader import UnreadableAttempt
 from migrate.statistics.censored import bounds_text, median, quantile
@@ -96,9 +97,7 @@ def run_table(
 def _skip_lines(run: Run, attempts: Sequence[Attempt]) -> Iterator[str]:
     for skip in run.skips:
         yield f"{skip.case.id}: can't run in this lab: {skip.reason}; it needs: {skip.remedy}"
-    for reason in dict.fromkeys(missed.reason for missed in run.not_reached):
-        same_reason = [missed for missed in run.not_reached if missed.reason == reason]
-        yield f"Not run, {reason}: {', '.join(map(_tries_text, same_reason))}"
+    yield from unreached_lines(run.not_reached)
     yield from quarantine.summary_lines(run, attempts)
 
 

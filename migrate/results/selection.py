@@ -9,14 +9,14 @@ from migrate.errors import ConfigurationError
 from migrate.results.reader import RunRecord
 
 
-def selected(record: RunRecord, case: str | None, attempt: int | None) -> RunRecord:
+def selected(record: RunRecord, case: str, attempt: int | None) -> RunRecord:
     """What a run has of cases like ``case``, a pattern as a shell's, and of attempts of this
-    number; None: of all. Raises ConfigurationError: it has nothing of it."""
-    if case is None and attempt is None:
+    number; None: of all numbers. Raises ConfigurationError: it has nothing of it."""
+    if case == "*" and attempt is None:
         return record
 
     def wanted(case_id: str, number: int | None = None) -> bool:
-        of_case = case is None or fnmatchcase(case_id, case)
+        of_case = fnmatchcase(case_id, case)
         return of_case and (None in (attempt, number) or attempt == number)
 
     run = record.run
@@ -56,8 +56,8 @@ def _parts(name: str) -> tuple[str, int | None]:
     return case, int(number) if number.isdecimal() else None
 
 
-def _asked(case: str | None, attempt: int | None) -> str:
-    parts = ([f"case like {case!r}"] if case is not None else []) + (
+def _asked(case: str, attempt: int | None) -> str:
+    parts = ([f"case like {case!r}"] if case != "*" else []) + (
         [f"attempt {attempt}"] if attempt is not None else []
     )
     return " with an ".join(parts)

@@ -12,9 +12,9 @@ import itertools
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from migrate.data import shipped
 from migrate.errors import ConfigurationError, quoted, visible
 from migrate.input_file import parse_toml, read_input
 from migrate.model import Case
+from migrate.refusals import Refusals, closest, collected, refuse_unknown
 from migrate.scenario.json_schema import OF_THE_CASE, OF_THE_FILE, schema
-from migrate.scenario.source_location import Keys, Origin, Table, flat, lines_of
-from migrate.scenario.validation import checked_case, closest, refuse_unknown
+from migrate.scenario.override import Override, overrides_of
+from migrate.scenario.validation import case_of_values, checked_case
+from migrate.source_location import Keys, Origin, Table, flat, lines_of
 
-__all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "parse", "schema"]
+__all__ = ["Scenario", "expand", "for_modes", "load", "load_all", "matching", "parse", "schema"]
 
 MAX_ID = 120
 """Characters of a case's id: it names a folder, and paths below it must stay usable."""
@@ -34,10 +36,6 @@ MAX_CASES = 10_000
 """Of one file, before any are left out: more take days to try."""
 MAX_TABLES = 1000
 """Variants of one file, and so many exclusions."""
-MAX_OVERRIDE = 100_000
-"""Letters of an override: Linux takes no longer argument (MAX_ARG_STRLEN)."""
-MAX_DEPTH = 8
-"""Parts of a dotted key: the model has three."""
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -60,7 +58,7 @@ class Scenario:
 
 
 def load(
-    path: Path, overrides: Sequence[str] = (), defaults: Mapping[str, Any] = NOTHING
+    path: Path, overrides: Sequence[str | Override] = (), defaults: Mapping[str, Any] = NOTHING
 ) -> Scenario:
     """Read ``path``; ``overrides`` are ``key=value`` with a TOML value, or a bare word.
 
@@ -74,10 +72,16 @@ def load(
 
 
 def load_all(
-    paths: Iterable[Path], overrides: Sequence[str] = (), defaults: Mapping[str, Any] = NOTHING
+    paths: Iterable[Path],
+    overrides: Sequence[str | Override] = (),
+    defaults: Mapping[str, Any] = NOTHING,
 ) -> tuple[Scenario, ...]:
     """Read several files; an id that two of them make is refused."""
-    scenarios = tuple(load(path, overrides, defaults) for path in paths)
+    given, scenarios = overrides_of(overrides), []
+    with collected() as refusals:
+        for path in paths:
+            with refusals.noted():
+                scenarios.append(load(path, given, defaults))
     seen: dict[str, str] = {}
     for case in itertools.chain.from_iterable(scenario.cases for scenario in scenarios):
         if case.id in seen:
@@ -87,39 +91,79 @@ def load_all(
                 remedy="give one of the two files another `name`",
             )
         seen[case.id] = case.source_file
-    return scenarios
+    return tuple(scenarios)
+
+
+def matching(scenarios: Sequence[Scenario], pattern: str) -> tuple[Scenario, ...]:
+    """Only the cases whose id matches a pattern of ``*``, ``?`` and ``[...]``.
+
+    Raises ConfigurationError if there is none.
+    """
+    some = tuple(
+        replace(scenario, cases=cases)
+        for scenario in scenarios
+        if (cases := tuple(case for case in scenario.cases if fnmatchcase(case.id, pattern)))
+    )
+    if not some:
+        known = [case.id for scenario in scenarios for case in scenario.cases]
+        raise ConfigurationError(
+            f"--case {quoted(pattern)}", said="no case matches", remedy=closest(pattern, known[:50])
+        )
+    return some
 
 
 def for_modes(
     modes: Sequence[str],
     base: Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Override] = (),
     defaults: Mapping[str, Any] = NOTHING,
 ) -> Scenario:
     """The cases of ``compare --modes``: one a mode, all else as in ``base`` or the defaults."""
+    chosen = Override(("interface", "mode"), list(modes), "--modes")
     if base is not None:
-        return load(base, (*overrides, f"interface.mode={json.dumps(list(modes))}"), defaults)
-    text = f'name = "compare"\n[matrix]\n"interface.mode" = {json.dumps(list(modes))}\n'
-    return parse(text, "--modes", overrides, defaults)
+        return load(base, (*overrides, chosen), defaults)
+    return parse('name = "compare"\n', "--modes", (*overrides, chosen), defaults)
 
 
 def parse(
     text: str,
     source: str,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Override] = (),
     defaults: Mapping[str, Any] = NOTHING,
 ) -> Scenario:
     """The scenario in ``text``; ``source`` is what refusals call it. Raises ConfigurationError."""
     document = parse_toml(text, f"read scenario {source}")
     origin = Origin(source, lines_of(text))
-    refuse_unknown(document, (), (*OF_THE_CASE, *OF_THE_FILE), origin)
+    given = overrides_of(overrides)
     name = document.get("name", Path(source).stem)
-    if not isinstance(name, str) or not name:
-        raise origin.refuse(("name",), "the name is no text", 'for example name = "modes"')
-    rows = tuple(expand(_merge(dict(defaults), document), origin, overrides))
-    if not rows:
+    with collected() as refusals:
+        with refusals.noted():
+            refuse_unknown(document, (), (*OF_THE_CASE, *OF_THE_FILE), origin)
+        if not isinstance(name, str) or not name:
+            refusals.add(origin.refuse(("name",), "the name is no text", 'e.g. name = "modes"'))
+            name = "unnamed"
+        cases = tuple(_cases(name, source, _rows(document, origin, given, defaults, refusals)))
+    return Scenario(name, source, text, cases)
+
+
+def _rows(
+    document: Table,
+    origin: Origin,
+    overrides: Sequence[Override],
+    defaults: Mapping[str, Any],
+    refusals: Refusals,
+) -> tuple[Row, ...]:
+    """Every combination; where there is none to be had, what all would have in common is checked,
+    so that all that is wrong with it is noted."""
+    with refusals.noted():
+        rows = tuple(expand(_merge(dict(defaults), document), origin, overrides))
+        if rows:
+            return rows
         raise origin.refuse(("matrix_exclude",), "no case is left", "exclude less")
-    return Scenario(name, source, text, tuple(_cases(name, source, rows)))
+    with refusals.noted():
+        settings = {key: document[key] for key in OF_THE_CASE if key in document}
+        case_of_values({**settings, "id": "common"}, origin)
+    return ()
 
 
 # --- expansion ----------------------------------------------------------------------------------
@@ -143,25 +187,33 @@ class Row:
     origin: Origin
 
 
-def expand(document: Table, origin: Origin, overrides: Sequence[str] = ()) -> Iterator[Row]:
+def expand(document: Table, origin: Origin, overrides: Sequence[Override] = ()) -> Iterator[Row]:
     """Variants (slowest), then the axes in the file's order, the last one fastest."""
-    said = dict(_override(text) for text in overrides)
-    axes = _axes(document.get("matrix", {}), said, origin)
-    fixed = {keys: value for keys, value in said.items() if not any(keys == a.keys for a in axes)}
+    given = {override.keys: override for override in overrides}
     base = {key: document[key] for key in OF_THE_CASE if key in document}
-    excludes = _excludes(document, origin)
-    variants = tuple(_variants(document, origin))
+    with collected() as refusals:
+        axes: list[Axis] = []
+        with refusals.noted():
+            axes = _axes(document.get("matrix", {}), given, origin)
+        with refusals.noted():
+            excludes = _excludes(document, origin) if axes or not refusals else []
+        with refusals.noted():
+            variants = tuple(_variants(document, origin))
+    fixed = {keys: each for keys, each in given.items() if not any(keys == a.keys for a in axes)}
     _not_too_many(len(variants), len(excludes), axes, origin)
     unused = set(range(len(excludes)))
     for variant, settings, places in variants:
         for values in itertools.product(*(axis.values for axis in axes)):
             chosen = list(zip(axes, values, strict=True))
             merged = _merge(base, settings)
-            for keys, value in (*((axis.keys, value) for axis, value in chosen), *fixed.items()):
+            for keys, value in (
+                *((axis.keys, value) for axis, value in chosen),
+                *((keys, override.value) for keys, override in fixed.items()),
+            ):
                 merged = _merge(merged, _nest(keys, value))
             said_by = dict(places)
             said_by.update((axis.keys, axis.place) for axis in axes)
-            said_by.update((keys, f"--set {'.'.join(keys)}") for keys in fixed)
+            said_by.update((keys, override.place) for keys, override in fixed.items())
             told: dict[Keys, Any] = {**dict(flat(merged)), ("variant",): variant}
             hits = {n for n, out in enumerate(excludes) if out.items() <= told.items()}
             unused -= hits
@@ -189,48 +241,27 @@ def _not_too_many(variants: int, excludes: int, axes: Sequence[Axis], origin: Or
         )
 
 
-def _override(text: str) -> tuple[tuple[str, ...], Any]:
-    key, equals, value = text.partition("=")
-    keys = tuple(part.strip() for part in key.split("."))
-    place = f"--set {quoted(text)}"
-    if len(text) > MAX_OVERRIDE:
-        raise ConfigurationError(
-            place, said=f"it has {len(text)} letters", remedy=f"at most {MAX_OVERRIDE}; or a file"
-        )
-    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
-        raise ConfigurationError(
-            place, said="this is not key=value", remedy="e.g. --set policy.hops=2"
-        )
-    refuse_unknown({keys[0]: None}, (), OF_THE_CASE, Origin(f"--set {key}", {}))
-    try:
-        document = parse_toml(f"value = {value}", place)
-    except ConfigurationError as error:
-        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
-            raise
-        return keys, value.strip()
-    if len(document) > 1:
-        raise ConfigurationError(place, said="it is more than one value", remedy="--set each")
-    return keys, document["value"]
-
-
-def _axes(matrix: Any, said: Mapping[tuple[str, ...], Any], origin: Origin) -> list[Axis]:
+def _axes(matrix: Any, given: Mapping[tuple[str, ...], Override], origin: Origin) -> list[Axis]:
     """An override takes the place of its axis; a list for a key of one value makes a new one."""
     if not isinstance(matrix, dict):
         raise origin.refuse(("matrix",), "this is no table", "write [matrix] and keys below it")
-    found: dict[tuple[str, ...], Axis] = {}
+    axes: dict[tuple[str, ...], Axis] = {}
     by_line = sorted(flat(matrix), key=lambda item: origin.lines.get(("matrix", *item[0]), 0))
-    for key, values in by_line:
-        keys, path = _split(key), ("matrix", *key)
-        if keys[0] not in OF_THE_CASE:
-            raise origin.refuse(path, "there is no such key", closest(keys[0], OF_THE_CASE))
-        found[keys] = Axis(keys, _distinct(values, path, origin), origin.place(path))
-    for keys, value in said.items():
-        place = f"--set {'.'.join(keys)}"
-        if isinstance(value, list) and (keys not in LISTS or (value and _all_lists(value))):
-            found[keys] = Axis(keys, _distinct(value, keys, Origin(place, {})), place)
-        elif keys in found:
-            found[keys] = Axis(keys, (value,), place)
-    return list(found.values())
+    with collected() as refusals:
+        for key, values in by_line:
+            with refusals.noted():
+                keys, path = _split(key), ("matrix", *key)
+                if keys[0] not in OF_THE_CASE:
+                    raise origin.refuse(path, "there is no such key", closest(keys[0], OF_THE_CASE))
+                axes[keys] = Axis(keys, _distinct(values, path, origin), origin.place(path))
+        for keys, override in given.items():
+            value, place = override.value, override.place
+            with refusals.noted():
+                if isinstance(value, list) and (keys not in LISTS or (value and _all_lists(value))):
+                    axes[keys] = Axis(keys, _distinct(value, keys, Origin(place, {})), place)
+                elif keys in axes:
+                    axes[keys] = Axis(keys, (value,), place)
+    return list(axes.values())
 
 
 def _distinct(values: Any, keys: Keys, origin: Origin) -> tuple[Any, ...]:
@@ -255,20 +286,35 @@ def _variants(document: Table, origin: Origin) -> Iterator[tuple[str, Table, dic
     if not _all_tables(variants) or not variants:
         raise origin.refuse(("variants",), "this is no list of tables", "write [[variants]]")
     names: set[str] = set()
+    with collected() as refusals:
+        for number, variant in enumerate(variants):
+            with refusals.noted():
+                _check_variant(variant, number, names, origin, named="variants" in document)
     for number, variant in enumerate(variants):
         at: Keys = ("variants", number)
         name = variant.get("name", "")
-        if "variants" in document and (not isinstance(name, str) or not name):
-            raise origin.refuse((*at, "name"), "a variant has no name", 'e.g. name = "postcopy"')
-        if name in names:
-            raise origin.refuse(
-                (*at, "name"), f"{quoted(name)} is there twice", "name each one once"
-            )
-        names.add(name)
-        refuse_unknown(variant, at, (*OF_THE_CASE, "name"), origin)
         settings = {key: value for key, value in variant.items() if key != "name"}
         places: dict[Keys, str] = {k: origin.place((*at, *k)) for k, _ in flat(settings)}
         yield name, settings, places
+
+
+def _check_variant(
+    variant: Table, number: int, names: set[str], origin: Origin, *, named: bool
+) -> None:
+    """Add its name to ``names``. Raises ConfigurationError."""
+    at: Keys = ("variants", number)
+    name = variant.get("name", "")
+    with collected() as refusals:
+        if named and (not isinstance(name, str) or not name):
+            said = "a variant has no name"
+            refusals.add(origin.refuse((*at, "name"), said, 'e.g. name = "postcopy"'))
+        elif name in names:
+            said = f"{quoted(name)} is there twice"
+            refusals.add(origin.refuse((*at, "name"), said, "name each one once"))
+        else:
+            names.add(name)
+        with refusals.noted():
+            refuse_unknown(variant, at, (*OF_THE_CASE, "name"), origin)
 
 
 def _excludes(document: Table, origin: Origin) -> list[dict[tuple[str, ...], Any]]:
@@ -278,30 +324,40 @@ def _excludes(document: Table, origin: Origin) -> list[dict[tuple[str, ...], Any
     if not _all_tables(excludes) or not all(excludes):
         raise origin.refuse(at, "this is no list of tables", "write [[matrix_exclude]]")
     axes = ("variant", *(".".join(keys) for keys, _ in flat(document.get("matrix", {}))))
-    for number, exclude in enumerate(excludes):
-        told = {".".join(keys): value for keys, value in flat(exclude)}
-        refuse_unknown(told, (*at, number), axes, origin)
+    with collected() as refusals:
+        for number, exclude in enumerate(excludes):
+            with refusals.noted():
+                keys_of_rule = {".".join(keys): value for keys, value in flat(exclude)}
+                refuse_unknown(keys_of_rule, (*at, number), axes, origin)
     return [{_split(keys): value for keys, value in flat(rule)} for rule in excludes]
 
 
 def _cases(name: str, source: str, rows: Sequence[Row]) -> Iterator[Case]:
     taken: set[str] = set()
-    for number, row in enumerate(rows):
-        name_and_label = "-".join((name, *row.label))
-        case_id = re.sub(r"[^A-Za-z0-9._=+-]", "_", name_and_label).lstrip("._=+-")
-        if not case_id or len(case_id) > MAX_ID:
-            raise row.origin.refuse(
-                ("name",),
-                f"the case id {quoted(case_id)} is too long or empty",
-                f"1 to {MAX_ID} letters, with the names of its variant and its axes' values",
-            )
-        if case_id in taken:
-            raise row.origin.refuse(
-                ("matrix",), f"two rows make the case id {case_id}", "tell them apart by a variant"
-            )
-        taken.add(case_id)
-        settings = {**row.settings, "id": case_id, "source_file": source, "row": number}
-        yield checked_case(settings, row.origin)
+    with collected() as refusals:
+        for number, row in enumerate(rows):
+            with refusals.noted():
+                case_id = _case_id(name, row, taken)
+                settings = {**row.settings, "id": case_id, "source_file": source, "row": number}
+                yield checked_case(settings, row.origin)
+
+
+def _case_id(name: str, row: Row, taken: set[str]) -> str:
+    """Add it to ``taken``. Raises ConfigurationError."""
+    name_and_label = "-".join((name, *row.label))
+    case_id = re.sub(r"[^A-Za-z0-9._=+-]", "_", name_and_label).lstrip("._=+-")
+    if not case_id or len(case_id) > MAX_ID:
+        raise row.origin.refuse(
+            ("name",),
+            f"the case id {quoted(case_id)} is too long or empty",
+            f"1 to {MAX_ID} letters, with the names of its variant and its axes' values",
+        )
+    if case_id in taken:
+        raise row.origin.refuse(
+            ("matrix",), f"two rows make the case id {case_id}", "tell them apart by a variant"
+        )
+    taken.add(case_id)
+    return case_id
 
 
 # --- small tools for nested tables --------------------------------------------------------------

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,9 +36,19 @@ from migrate.lab import manager
 from migrate.lab.api import Host, Lab
 from migrate.lab.local.config import LocalConfig
 from migrate.lab.local.lab import LocalLab
-from migrate.model import Attempt, AttemptError, Case, Plan, Problem, Skip
+from migrate.model import (
+    Attempt,
+    AttemptError,
+    Case,
+    Plan,
+    Problem,
+    QuarantineEntry,
+    Skip,
+    UnreachedTries,
+)
 from migrate.report.table import run_table
 from migrate.report.table_text import plain
+from migrate.report.unreached import unreached_lines
 from migrate.results.layout import PARTIAL
 from migrate.results.reader import read_run
 from migrate.results.writer import RunWriter
@@ -120,7 +130,7 @@ def test_all_is_tried_where_there_is_time(tmp_path: Path, told: SaidSoFar) -> No
     assert going.exit_code == 0
     assert "[1/4, 1 h 0 min left] a-virtio, attempt 1" in told
     assert "[4/4, 57 min left]" in told
-    assert "it was never tried in this lab" in told
+    assert "about 60 s (assumed: no try in this lab is known yet): never tried in this lab" in told
 
 
 def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
@@ -135,9 +145,47 @@ def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
     assert missed.reason == "for lack of time"
     assert going.exit_code == 0, "it fails no run"
     shown = plain(run_table(going.run, going.attempts))
-    assert "Not run, for lack of time: c-virtio (1 try, about 60 s)" in shown
+    assert "Not run: c-virtio (1 try, about 60 s; 30 s were left)" in shown
     going.finish()
-    assert "not run: for lack of time" in (going.writer.folder / "junit.xml").read_text()
+    said = (going.writer.folder / "junit.xml").read_text()
+    assert "not run: 1 try, about 60 s; 30 s were left" in said
+
+
+def test_a_case_that_is_known_to_fail_comes_after_all_others(
+    tmp_path: Path, told: SaidSoFar
+) -> None:
+    going = stand_in(tmp_path)
+    entry = QuarantineEntry(
+        case="a-*", owner="me", bug="1", expires=date(9999, 1, 1), reason="known to fail"
+    )
+    going.writer.change(quarantine=(entry,))
+    go(going, cases("a", "b"), 190, repeat=2, past={"a": earlier(passed=False), "b": earlier()})
+    assert tried(going) == [("b", 1), ("b", 2), ("a", 1)]
+    assert "a-virtio, attempt 1, about 60 s: quarantined; its last try failed" in told
+
+
+def test_what_is_too_short_for_any_try_says_what_was_assumed(
+    tmp_path: Path, told: SaidSoFar
+) -> None:
+    going = stand_in(tmp_path)
+    go(going, cases("a", "b"), 55, repeat=3)
+    each = "3 tries, about 60 s each, assumed: no try in this lab is known yet"
+    (line,) = unreached_lines(going.run.not_reached)
+    assert line == f"Not run: a-virtio ({each}), b-virtio ({each}); 55 s were left"
+
+
+def test_what_was_not_run_in_words() -> None:
+    fields = {"case_id": "moves-vhost-user", "tries": 3, "expected_s": 11.0}
+    short = UnreachedTries(**fields, reason="for lack of time", left_s=5.0)
+    old = UnreachedTries(**fields, reason="for lack of time")
+    cut = UnreachedTries(**fields, reason="interrupted", left_s=900.0)
+    assert [*unreached_lines([short])] == [
+        "Not run: moves-vhost-user (3 tries, about 11 s each; 5 s were left)"
+    ]
+    assert [*unreached_lines([old])] == ["Not run: moves-vhost-user (3 tries, about 11 s each)"]
+    assert [*unreached_lines([cut])] == [
+        "Not run, interrupted: moves-vhost-user (3 tries, about 11 s each)"
+    ]
 
 
 def test_what_does_not_fit_is_passed_over_for_what_does(tmp_path: Path, told: SaidSoFar) -> None:
@@ -359,7 +407,7 @@ def words(folder: Path, lab_name: str) -> tuple[object, ...]:
     """A night in a lab without huge pages."""
     lab = folder / "lab.toml"
     lab.write_text(f'name = "{lab_name}"\n[hosts.a]\nhuge_pages = 0\n[hosts.b]\nhuge_pages = 0\n')
-    return ("nightly", lab, "--results", folder / "results")
+    return ("nightly", "--lab", lab, "--results", folder / "results")
 
 
 def test_killed_in_the_second_attempt_and_resumed_on_a_lab(
@@ -445,14 +493,15 @@ def test_known_failures_and_expired_entries_decide_the_exit_code(
     [
         ((), "how long may it take?"),
         (("--budget", "soon"), "is no length of time"),
-        (("--resume", "latest", "--repeat", "2"), "name none"),
+        (("--resume", "latest", "--repeat", "2"), "give none of them"),
         (("--resume", "latest"), "runs there: 0"),
         (("--budget", "1h", "--junit", "/proc/no/junit.xml"), "write --junit /proc/no"),
         (("--budget", "1h", "--quarantine", "nowhere.toml"), "read the quarantine list"),
     ],
 )
 def test_refusals(more: tuple[str, ...], said: str, tmp_path: Path, migrate_lab: Run) -> None:
-    ended = migrate_lab("nightly", ROOT / "labs/local.toml", "--results", tmp_path, *more)
+    lab = ("--lab", ROOT / "labs/local.toml")
+    ended = migrate_lab("nightly", *lab, "--results", tmp_path, *more)
     assert ended.status == (5 if "runs there" in said else 2), ended.err
     assert said in ended.err
 

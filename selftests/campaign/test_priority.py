@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from migrate.campaign.priority import (
     UNKNOWN_S,
     WEEK_S,
+    Choice,
+    Cost,
     PastTry,
+    Worth,
     costs,
     doubt,
-    doubt_text,
     order,
     worth,
 )
@@ -72,7 +74,7 @@ def test_what_comes_before_a_case_that_is_well_known(other: list[PastTry]) -> No
 def test_what_was_never_tried_is_first_and_the_quickest_order_is_that_of_the_file() -> None:
     found = order(["a", "new", "other"], {"a": steady(passed=False)}, NOW, NEW)
     assert [choice.case_id for choice in found] == ["new", "other", "a"]
-    assert (found[0].worth, found[0].cost_s) == (None, 60.0)
+    assert (found[0].worth, found[0].cost.seconds) == (None, 60.0)
 
 
 def test_the_reason_is_the_part_that_weighs_most() -> None:
@@ -89,23 +91,34 @@ def test_the_reason_is_the_part_that_weighs_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passed", "said"),
+    ("worth", "past", "words"),
     [
-        ([True, False, True, False, True], "it passed 3 of 5 tries"),
-        ([False], "it passed 0 of 1 tries"),
-        ([True, True], "it was tried only twice"),
-        ([True], "it was tried only once"),
-        ([True] * 3, "it was tried only 3 times"),
+        (None, [], "never tried in this lab"),
+        (Worth(failed=2), "f", "its last try failed"),
+        (Worth(doubt=1), "pfppf", "passed 3 of 5"),
+        (Worth(doubt=1), "pp", "tried only twice"),
+        (Worth(doubt=1), "p", "tried only once"),
+        (Worth(doubt=1), "ppp", "tried only 3 times"),
+        (Worth(age=2), "p", "last tried 14 days ago"),
     ],
 )
-def test_a_doubt_has_its_numbers(passed: list[bool], said: str) -> None:
-    assert doubt_text(passed) == said
+def test_the_reason_in_words(worth: Worth | None, past: str, words: str) -> None:
+    tries = [PastTry(NOW - 14 * DAY, each == "p", NEW) for each in past]
+    choice = Choice("a", Cost(10.0, "own"), worth)
+    assert choice.reason(tries, NOW) == words
+    assert replace(choice, quarantined=True).reason(tries, NOW) == f"quarantined; {words}"
+
+
+def test_what_is_known_to_fail_is_last() -> None:
+    history = {"a": steady(passed=False), "b": steady()}
+    found = order(["a", "new", "b"], history, NOW, NEW, {"a", "new"})
+    assert [choice.case_id for choice in found] == ["b", "new", "a"]
 
 
 def test_costs_are_medians_or_what_is_known_of_others() -> None:
     history = {"a": [replace(steady()[0], seconds=s) for s in (10.0, 1000.0, 30.0, None)]}
-    assert costs(["a", "b"], history) == {"a": 30.0, "b": 30.0}
-    assert costs(["a"], {}) == {"a": UNKNOWN_S}
+    assert costs(["a", "b"], history) == {"a": Cost(30.0, "own"), "b": Cost(30.0, "others")}
+    assert costs(["a"], {}) == {"a": Cost(UNKNOWN_S, "assumed")}
 
 
 def test_doubt_is_entropy() -> None:

@@ -21,7 +21,7 @@ from migrate.campaign.run_source import NewRun, RunSource
 from migrate.campaign.session import Session, begin, open_session
 from migrate.drivers.libvirt import Hypervisor
 from migrate.drivers.shell import Completed
-from migrate.errors import GuestError, HostError, LabError, MeasurementError
+from migrate.errors import ConfigurationError, GuestError, HostError, LabError, MeasurementError
 from migrate.lab import manager
 from migrate.lab.api import Host
 from migrate.lab.local.config import LocalConfig
@@ -171,6 +171,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         "lost": GuestError("start the guest", host="a", said="no"),
         "gone": HostError("connect to libvirt", host="b", said="no"),
         "full": MeasurementError("results could not be written"),
+        "image": ConfigurationError("use the disk x.qcow2", said="No such file", remedy="x"),
     }
 
     def attempt(wanted: Case, number: int, *_others: object) -> Attempt:
@@ -240,6 +241,7 @@ def test_a_void_attempt_is_no_pass_no_fail_and_no_zero(going: Session) -> None:
         (["good"], 0),
         (["good", "bad"], 1),
         (["bad", "gone"], 3),
+        (["good", "image"], 3),  # 2 would say that no host was touched
         (["gone", "good", "lost"], 4),
         (["lost", "full", "bad"], 5),
         ([], 3),

@@ -7,12 +7,16 @@ its own. What runs there has no other way to the hosts than their addresses:
     python -m selftests.doubles.rack_here NAME -- migrate-lab run testcases/scenarios/modes.toml
     --lab LAB
 
-``LAB`` is replaced by the path of the rack's lab file.
+``LAB`` is replaced by the path of the rack's lab file. The rack ends with the command, with Ctrl-C,
+SIGTERM and SIGHUP; what a ``kill -9`` left is removed by the next rack of that name, or by
+``migrate-lab lab down --name NAME`` and ``ip netns del mlab-NAME-ctl``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +28,7 @@ from pathlib import Path
 from migrate.drivers.shell import run
 from migrate.drivers.ssh_address import key_pair
 from migrate.lab import fabric_kind
+from migrate.lab.config import NAME
 from migrate.lab.fabric import ip_batch, make_namespace, own_addresses
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
@@ -90,6 +95,8 @@ def rack(name: str, folder: Path) -> Iterator[Rack]:
         lab = local.KIND.up(config)
         undo.callback(fabric_kind.down, name)
         namespace = f"mlab-{name}-ctl"
+        # What a killed one left would be in the way.
+        run(["ip", "netns", "del", namespace], soon(), check=False)
         make_namespace(namespace, soon(), "mgmt")
         undo.callback(run, ["ip", "netns", "del", namespace], soon(600))
         _wire(lab, namespace)
@@ -183,13 +190,46 @@ def _secret(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def main() -> int:
+def parsed(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The rack's name and the command. SystemExit for a request for help, and for what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m selftests.doubles.rack_here",
+        usage="%(prog)s [-h] NAME -- COMMAND …",
+        description="Make a rack of three hosts on this machine, run COMMAND where its controller "
+        "is, and take the rack away. The word LAB in COMMAND becomes the path of its lab file. "
+        "Ctrl-C, SIGTERM and SIGHUP end the command and take the rack away, too.",
+        epilog="Example: %(prog)s rk -- migrate-lab run testcases/scenarios/modes.toml --lab LAB",
+    )
+    parser.add_argument("name", metavar="NAME", help=f"{NAME.words}, e.g. rk")
+    end = words.index("--") if "--" in words else len(words)
+    name: str = parser.parse_args(words[:end]).name
+    if not NAME.fits(name):
+        parser.error(f"NAME {name!r}: {NAME.words}")
+    command = list(words[end + 1 :])
+    if not command:
+        parser.error("no COMMAND after --")
+    return name, command
+
+
+def end_by_signal(number: int, _frame: object) -> None:
+    """Undo on the way out, as after Ctrl-C."""
+    sys.exit(128 + number)
+
+
+def main(words: Sequence[str]) -> int:
     """Have a rack, run a command where its controller is, and take the rack away."""
-    name, _, *command = sys.argv[1:]
+    name, command = parsed(words)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_by_signal)
     with tempfile.TemporaryDirectory() as folder, rack(name, Path(folder)) as made:
-        words = [str(made.file) if word == "LAB" else word for word in command]
-        return subprocess.run(made.controller(words), check=False, env=os.environ).returncode
+        argv = [str(made.file) if word == "LAB" else word for word in command]
+        process = subprocess.Popen(made.controller(argv), env=os.environ)
+        try:
+            return process.wait()
+        finally:
+            process.terminate()
+            process.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -122,7 +122,7 @@ def test_what_is_wrong_is_told_by_file_and_key(tmp_path: Path, text: str, key: s
     with pytest.raises(ConfigurationError) as caught:
         load_lab(path)
     assert str(path) in caught.value.tried
-    assert f"key {key}" in caught.value.tried
+    assert f": {key}" in caught.value.tried
     assert caught.value.said
     assert caught.value.remedy
     assert caught.value.exit_code == 2

@@ -11,9 +11,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, Field, model_validator
 
 from migrate.lab.resources import Link
-from migrate.model import Value
+from migrate.model import TextForm, Value
 
-Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Module = Annotated[
+    str,
+    TextForm(
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+        "a kernel module's name: at most 64 letters, digits and _ -, the first a letter or digit",
+        "vfio-pci",
+    ),
+]
 Kind = Literal["module", "huge-pages", "bridge", "uplink", "ovs", "firewall"]
 State = Literal["planned", "there", "begun", "done", "undone"]
 """How far a step is. ``there``: what it would make was there already, and is not ours to take away;

@@ -9,15 +9,35 @@ from pydantic import AliasChoices, Field, model_validator
 
 from migrate.lab.config import HostConfig, LabConfig, Name, Root
 from migrate.lab.resources import PLAIN_RESOURCES, Link, Resources
-from migrate.model import Value
+from migrate.model import TextForm, Value
 
 Ssh = Annotated[
     str,
-    Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:%+-]{0,127}$"),
+    TextForm(
+        r"^([A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:%+-]{0,127}$",
+        "a host as ssh takes it: an alias, a name or an address, with or without USER@",
+        "root@host-a",
+    ),
 ]
 """A host as the user's ssh knows it: an alias of its configuration, a name, ``user@name``. Neither
 begins as an option does."""
-Word = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,4095}$")]
+Word = Annotated[
+    str,
+    TextForm(
+        r"^[^\x00-\x1f\x7f]{1,4095}$",
+        "a word of a command: 1 to 4095 letters, no control characters",
+        "libvirtd",
+    ),
+]
+Namespace = Annotated[
+    str,
+    TextForm(
+        r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        "a network namespace's name: at most 64 letters, digits and _ . -, the first a letter or "
+        "digit",
+        "peer",
+    ),
+]
 LibvirtTransport = Literal["qemu+ssh", "qemu+tls", "qemu+tcp"]
 """How libvirt is reached; the user's ssh, or certificates, let in. ``qemu+tcp`` asks nobody."""
 
@@ -54,7 +74,7 @@ class RackPeer(Value):
     """Its port on the data network."""
     address: IPv4Address
     """Its address there."""
-    namespace: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
+    namespace: Namespace | None = None
     """The network namespace (``ip netns``) of the peer's host in which that port is: guests reach
     nothing else of the host then. Without it they reach all that listens there."""
 

@@ -1,4 +1,4 @@
-"""Where in a scenario file a key is said, for refusals that name file, line and key."""
+"""Where in a file of ours a key is said, for refusals that name file, line and key."""
 
 from __future__ import annotations
 
