@@ -18,7 +18,7 @@ GROUPS = [list(LANES)[start::8] for start in range(8)]
 
 
 def ended(tmp_path: Path, module: str, *arguments: str) -> tuple[int, str]:
-    """In a process of one thread, which is what the harness needs: pytest's workers have more."""
+    """In a process of its own, which is traced to its end."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
