@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from selftests.fuzz.registry import LANES
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 SLICE = ("--count", "300", "--seconds", "2", "--seed", "1")
 """Of a lane in every run of the selftests."""
 GROUPS = [list(LANES)[start::8] for start in range(8)]
