@@ -16,5 +16,9 @@ def test_a_silence_that_was_seen_to_the_end_is_known_whatever_was_not_right_befo
 
 def test_what_nothing_is_known_of_after_a_silence_is_not_known() -> None:
     silent = gap(300, begin_ns=400 * MS, open_ended=True)
-    seen = attempt(**losses("egress", "after", 0), gaps=(silent,), unmeasured=(unknown(700, 300),))
+    seen = attempt(
+        **losses("egress", "after", 0),
+        gaps=(silent,),
+        unmeasured=(unknown(700, 300, open_ended=True),),
+    )
     assert needs.KNOWN.missing(seen) == "egress is not known to the end: the log was full"
