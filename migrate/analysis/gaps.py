@@ -86,12 +86,14 @@ def gaps(
             blanks.append(_unmeasured(delivery, stretch, stretch.blank))
             continue
         gap = _gap(delivery, ruler, stretch)
+        off_ns = gap.place_off_ns if gap else ruler.place_error(stretch.last_ns)
+        if stretch.at_edge and stretch.length_ns <= ruler.threshold_ns + off_ns:
+            continue  # The window's ends are no packets: they are known on another clock.
         if gap is None:
             blanks.append(
                 _unmeasured(delivery, stretch, f"the {ruler.sender}'s probe sent nothing")
             )
-        elif not (stretch.at_edge and stretch.length_ns <= ruler.threshold_ns + gap.place_off_ns):
-            # The window's ends are no packets: they are known on another clock.
+        else:
             touched = overlapped_phases(gap, moved)
             labels = tuple(map(phase_label, touched))
             measured.append(gap.model_copy(update={"phases": labels, "part": gap_part(touched)}))
@@ -192,6 +194,7 @@ def _unmeasured(delivery: Deliveries, stretch: _Stretch, reason: str) -> Unmeasu
         begin_ns=stretch.first_ns,
         length_ns=stretch.length_ns,
         reason=reason,
+        open_ended=stretch.at_end,
     )
 
 

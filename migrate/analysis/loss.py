@@ -3,8 +3,9 @@
 What is lost in a gap is the outage's, and is judged by its length. But a network that loses every
 second packet has no gap, and one that loses nine of ten has nothing but gaps: so a gap counts as an
 outage only if the stream was served right before it or right after it for as long as it lasted,
-:data:`SUSTAINED_NS` at most, or if it is the longest of its part of its move. What was lost in any
-other gap is loss. What came late in one is not: a busy machine is late in bouts.
+:data:`SUSTAINED_NS` at most, if it is of a switchover, in which no network could serve the guest,
+or if it is the longest of its part of its move. What was lost in any other gap is loss. What came
+late in one is not: a busy machine is late in bouts.
 
 Shares are held against the floor's in :mod:`migrate.analysis.excess_loss`.
 """
@@ -101,7 +102,8 @@ def _sent_ns(delivery: Deliveries, interval_ns: int) -> Column:
 
 
 def _outages(gaps: Sequence[Gap], served_ns: Column, parts: Sequence[NamedWindow]) -> Iterator[Gap]:
-    """Gaps with service beside them, and the longest of each part of each move."""
+    """Gaps with service beside them, those of a switchover, and the longest of each other part of
+    each move."""
 
     def place(gap: Gap) -> tuple[int, str]:
         return max((p.hop for p in parts if p.window[0] <= gap.begin_ns), default=0), gap.part
@@ -113,6 +115,6 @@ def _outages(gaps: Sequence[Gap], served_ns: Column, parts: Sequence[NamedWindow
     for number, gap in enumerate(gaps):
         before = gap.begin_ns - (ends[number - 1] if number else first)
         after = (gaps[number + 1].begin_ns if number + 1 < len(gaps) else last) - ends[number]
-        of_move = gap.part != "none" and longest[place(gap)] is gap
+        of_move = gap.part == "switchover" or (gap.part != "none" and longest[place(gap)] is gap)
         if of_move or max(before, after) >= min(gap.length_ns, SUSTAINED_NS):
             yield gap

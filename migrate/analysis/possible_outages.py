@@ -41,22 +41,14 @@ def possible_outages(
 ) -> tuple[PossibleOutage, ...]:
     """All of a direction, by begin; none without gaps on record. ``gaps``: of these alone."""
     listed = (attempt.gaps or ()) if gaps is None else gaps
-    ends_ns = [
-        loss.end_ns
-        for loss in attempt.loss or ()
-        if (loss.direction, loss.window) == (direction, "after")
-    ]
     every: list[Gap | Unmeasured] = [*listed, *attempt.unmeasured]
-    parts = [part for part in every if part.direction == direction]
-    return outages_of(parts, ends_ns[0] if ends_ns else None)
+    return outages_of(part for part in every if part.direction == direction)
 
 
-def outages_of(
-    parts: Iterable[Gap | Unmeasured], until_ns: int | None
-) -> tuple[PossibleOutage, ...]:
-    """By begin; ``until_ns``: the end of what was observed, None if that is not on record."""
+def outages_of(parts: Iterable[Gap | Unmeasured]) -> tuple[PossibleOutage, ...]:
+    """Of one direction's gaps and stretches, by begin."""
     ordered = sorted(parts, key=lambda part: part.begin_ns)
-    return tuple(_outage(group, until_ns) for group in _touching(ordered))
+    return tuple(map(_outage, _touching(ordered)))
 
 
 def _touching(parts: Iterable[Gap | Unmeasured]) -> Iterator[list[Gap | Unmeasured]]:
@@ -83,15 +75,12 @@ def _error_ns(part: Gap | Unmeasured) -> int:
     return part.error_ns + part.place_off_ns if isinstance(part, Gap) else 0
 
 
-def _outage(group: Sequence[Gap | Unmeasured], until_ns: int | None) -> PossibleOutage:
+def _outage(group: Sequence[Gap | Unmeasured]) -> PossibleOutage:
     gaps = tuple(part for part in group if isinstance(part, Gap))
     unmeasured = tuple(part for part in group if isinstance(part, Unmeasured))
     begin_ns = group[0].begin_ns
     end_ns = max(part.begin_ns + part.length_ns for part in group)
-    goes_on = any(gap.open_ended for gap in gaps) or (
-        isinstance(group[-1], Unmeasured)
-        and (until_ns is None or until_ns - TOUCH_NS <= end_ns <= until_ns)
-    )
+    goes_on = any(part.open_ended for part in group)
     most_ns = gaps[0].most_ns if not unmeasured else end_ns - begin_ns + _error_ns(group[0])
     return PossibleOutage(
         begin_ns,

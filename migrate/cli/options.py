@@ -26,7 +26,7 @@ Decorator = Callable[[Command], Command]
 class FilePath(click.Path):
     """A path that can be one: with a name, and none of its parts longer than file systems take.
 
-    Whether it may be read is found by who reads it: an error with a remedy, and none of usage."""
+    Whoever reads the file tells that it can't be read: with a remedy, not as a usage error."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, readable=False, **options)

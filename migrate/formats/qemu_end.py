@@ -16,7 +16,8 @@ from migrate.model import QemuEnd
 
 BY_ITSELF = ("crashed", "failed", "unknown")
 """Reasons by which nobody had asked for it; ``failed`` is also what libvirt does to a QEMU whose
-incoming migration fails, so it counts only with words of QEMU's."""
+incoming migration fails: that says of the signal, so ``failed`` counts only with earlier words of
+QEMU's, or with none at all: it had ended before libvirt could end it."""
 LINES, LETTERS = 4, 600
 """Of the last words."""
 BEFORE = timedelta(seconds=10)
@@ -45,7 +46,8 @@ def qemu_end(log: str, host: str) -> QemuEnd | None:
     if number is None or down is None or down[2] not in BY_ITSELF:
         return None
     words = _last_words(lines[:number], _moment(down[1]))
-    if down[2] == "failed" and not words:
+    ended_by_libvirt = any(map(_SIGNAL.search, lines[number:]))
+    if down[2] == "failed" and not words and ended_by_libvirt:
         return None
     signals = [match for line in words if (match := _SIGNAL.search(line))]
     how = f"signal {signals[-1][1]}" if signals else f"by libvirt: {down[2]}"

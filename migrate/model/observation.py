@@ -114,6 +114,8 @@ class Unmeasured(Value):
     begin_ns: int
     length_ns: int
     reason: str
+    open_ended: bool = False
+    """Whether it had not ended when the observation did."""
 
 
 class Stall(Value):

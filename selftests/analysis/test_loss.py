@@ -95,12 +95,19 @@ def test_each_move_has_a_longest_gap_of_its_own() -> None:
             range(stop.stop + 1, stop.stop + 50),
             range(stop.stop + 51, stop.stop + 100),
         ]
-        gaps += [*map(gap, beside[:2]), gap(stop, "switchover"), *map(gap, beside[2:])]
+        gaps += [*map(gap, beside[:2]), gap(stop, "tail"), *map(gap, beside[2:])]
         lost += [*beside, stop]
     moves = (*WINDOWS[:2], NamedWindow("move", 2, (2000 * MS, 3000 * MS)))
     first, second = losses(sent(lost, []), gaps, moves, MS)[1:]
     assert (first.sent, first.lost) == (1000 - 199 - 2 * 49, 2 * 49)
     assert (second.sent, second.lost) == (1000 - 299 - 2 * 49, 2 * 49)
+
+
+def test_a_switchover_of_which_one_packet_was_served_is_an_outage_all_the_same() -> None:
+    """As one was that came in just before the guest stopped."""
+    before, first, second = range(1050, 1099), range(1100, 1144), range(1145, 1200)
+    gaps = [gap(before), gap(first, "switchover"), gap(second, "switchover")]
+    assert counted(gaps, [before, first, second])["move"] == (1000 - 44 - 55 - 49, 0, 0, 0)
 
 
 def test_a_stream_of_which_nothing_arrived_has_nothing_to_count() -> None:

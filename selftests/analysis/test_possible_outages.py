@@ -12,9 +12,6 @@ from migrate.checks.registry import run_checks
 from migrate.model import Direction
 from selftests.checks.samples import MS, attempt, gap, unknown
 
-UNTIL = 1000.0
-"""Where the observation of the sample ends, in ms."""
-
 
 def lengths(**changes: Any) -> list[tuple[float, float]]:
     found = possible_outages(attempt(**changes), "egress")
@@ -48,10 +45,9 @@ def test_two_gaps_side_by_side_are_two() -> None:
 
 
 def test_a_stretch_to_the_end_may_go_on() -> None:
-    assert lengths(gaps=(), unmeasured=(unknown(400, UNTIL - 400),)) == [(0, math.inf)]
+    to_the_end = unknown(400, 600, open_ended=True)
+    assert lengths(gaps=(), unmeasured=(to_the_end,)) == [(0, math.inf)]
     assert lengths(gaps=(), unmeasured=(unknown(400, 100),)) == [(0, 100)]
-    unlimited = lengths(gaps=(), unmeasured=(unknown(400, 100),), loss=None)
-    assert unlimited == [(0, math.inf)], "where the observation ends is not known"
 
 
 # --- and the verdicts on them
@@ -67,13 +63,17 @@ def test_what_the_meter_lost_from_a_point_on_is_no_outage_and_no_dead_network(
     way: Direction,
 ) -> None:
     """Its log was full at 400 ms: neither fails, neither passes, nor was it measured."""
-    lost = {"gaps": (), "unmeasured": (unknown(400, UNTIL - 400, way),)}
+    lost = {"gaps": (), "unmeasured": (unknown(400, 600, way, open_ended=True),)}
     found = results({f"outage_{way}_ms": 500}, **lost)
     assert found[f"outage.{way}"] == found["network"] == found["measured"] == "unmeasured"
 
 
 def test_what_a_guest_received_that_is_expected_to_be_gone_need_not_be_known() -> None:
-    lost = {"gaps": (), "unmeasured": (unknown(400, UNTIL - 400, "ingress"),), "held_by": ()}
+    lost = {
+        "gaps": (),
+        "unmeasured": (unknown(400, 600, "ingress", open_ended=True),),
+        "held_by": (),
+    }
     expect = {"outcome": "lost", "held_by": ()}
     assert results(expect, outcome="lost", **lost)["measured"] == "pass"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 from migrate.analysis.deliveries import MOST_NUMBERS
 from migrate.analysis.gaps import MOST_LISTED
-from migrate.analysis.hops import FOREVER_NS
 from migrate.analysis.outage import (
     Measurement,
     TrafficObservation,
@@ -40,7 +40,7 @@ def blanks(measurement: Measurement, direction: Direction) -> list[Unmeasured]:
 
 def possible_ms(measurement: Measurement, direction: Direction) -> float:
     every: list[Gap | Unmeasured] = [*measurement.gaps, *measurement.unmeasured]
-    outages = outages_of([part for part in every if part.direction == direction], FOREVER_NS)
+    outages = outages_of(part for part in every if part.direction == direction)
     return max((outage.most_ms for outage in outages), default=0.0)
 
 
@@ -91,7 +91,10 @@ def test_what_a_socket_dropped_is_no_outage(direction: Direction, noticed: str) 
     else:  # when it dropped is not known: all that is missing may be its
         assert of(measurement, direction) == []
         assert possible_ms(measurement, direction) >= 299
-    assert possible_ms(measurement, direction) < 330
+    if noticed == "at the end":
+        assert possible_ms(measurement, direction) == math.inf, "it may go on"
+    else:
+        assert possible_ms(measurement, direction) < 330
 
 
 def test_a_log_of_an_older_probe_is_judged_as_it_was() -> None:
@@ -158,11 +161,11 @@ def test_a_way_that_becomes_slower_without_a_stop_is_late(noise: float) -> None:
 # --- senders
 
 
-def silent(seen: TrafficObservation, direction: Direction) -> TrafficObservation:
-    """From 2000 to 2040 ms the sender runs and sends nothing: no number is used up."""
+def silent(seen: TrafficObservation, direction: Direction, begin: int = 2000) -> TrafficObservation:
+    """For 40 ms from ``begin`` on the sender runs and sends nothing: no number is used up."""
     log: Arrivals = getattr(seen, direction)
-    kept = log.select((log.seq < 2000) | (log.seq >= 2040))
-    log = replace(kept, seq=np.where(kept.seq < 2000, kept.seq, kept.seq - 40))
+    kept = log.select((log.seq < begin) | (log.seq >= begin + 40))
+    log = replace(kept, seq=np.where(kept.seq < begin, kept.seq, kept.seq - 40))
     count = {f"sent_{direction}": 3960}
     return replace(with_log(seen, direction, log), **count)  # type: ignore[arg-type]
 
@@ -176,6 +179,20 @@ def test_a_sender_that_was_late_makes_no_outage(direction: Direction) -> None:
     assert "sent nothing" in blank.reason
     assert abs(blank.length_ns / MS - 41) < 1
     assert 40 < possible_ms(measurement, direction) < 42
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_sender_that_was_late_just_before_the_end_was_seen_to_go_on(direction: Direction) -> None:
+    """Two packets are behind it, and both came."""
+    (blank,) = measure(silent(Wire().log(), direction, 3958)).unmeasured
+    assert on_axis(4000) - (blank.begin_ns + blank.length_ns) < 3 * MS
+    assert not blank.open_ended
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_sender_that_is_late_at_the_end_may_stay_so(direction: Direction) -> None:
+    (blank,) = measure(silent(Wire().log(), direction, 3960)).unmeasured
+    assert blank.open_ended
 
 
 @pytest.mark.parametrize("clock_runs", [False, True])

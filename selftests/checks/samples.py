@@ -79,13 +79,16 @@ def gap(length: float, error: float = 1.0, **changes: Any) -> Gap:
     return Gap(**fields)
 
 
-def unknown(begin: float, length: float, direction: Direction = "egress") -> Unmeasured:
-    """Not measured for some milliseconds; what :func:`losses` counts ends at 1000 ms."""
+def unknown(
+    begin: float, length: float, direction: Direction = "egress", open_ended: bool = False
+) -> Unmeasured:
+    """Not measured for some milliseconds."""
     return Unmeasured(
         direction=direction,
         begin_ns=round(begin * MS),
         length_ns=round(length * MS),
         reason="the log was full",
+        open_ended=open_ended,
     )
 
 
@@ -256,7 +259,7 @@ SAMPLES: Mapping[str, Samples] = {
             "the streams' accounts": {"streams": None},
             "the floor": NO_FLOOR,
             "packets on the floor": losses("ingress", "floor", 0, sent=0),
-            "both ways to the end": {"unmeasured": (unknown(400, 600),)},
+            "both ways to the end": {"unmeasured": (unknown(400, 600, open_ended=True),)},
         },
     ),
     "outage.egress": Samples({"gaps": (gap(900),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}),

@@ -1,4 +1,4 @@
-"""What the harness must find, it finds: run by ``test_fuzz.py`` in a process of one thread."""
+"""What the harness must find, it finds: run by ``test_fuzz.py`` in a process of its own."""
 
 from __future__ import annotations
 

@@ -80,8 +80,9 @@ def made(lane: Lane, seeds: Sequence[bytes], number: int, seed: int) -> bytes:
 def run(lane: Lane, count: int, seed: int, keep: Path, most_s: float = math.inf) -> Account:
     """``count`` inputs through its door; what ends otherwise is written below ``keep``.
 
-    ``most_s`` of processor time ends it earlier. The process has to have one thread: others that
-    allocate while ``tracemalloc`` stops crash CPython (its issue 128679)."""
+    ``most_s`` of processor time ends it earlier. From here on the process is traced to its end:
+    where another thread allocates while ``tracemalloc`` stops, and Arrow and DuckDB have threads,
+    CPython crashes (its issue 128679)."""
     account, seeds = Account(lane.name), lane.seeds()
     until = time.process_time() + most_s
     with _limited():
@@ -155,14 +156,12 @@ def _limited() -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     room = pages * resource.getpagesize() + ROOM
     earlier = signal.signal(signal.SIGVTALRM, too_slow)
-    traced = tracemalloc.is_tracing()
     gc.collect()
-    tracemalloc.start()
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
     try:
         resource.setrlimit(resource.RLIMIT_AS, (room, hard))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        if not traced:
-            tracemalloc.stop()
         signal.signal(signal.SIGVTALRM, earlier)

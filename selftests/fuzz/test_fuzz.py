@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from selftests.fuzz.registry import LANES
+from selftests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 SLICE = ("--count", "300", "--seconds", "2", "--seed", "1")
 """Of a lane in every run of the selftests."""
 GROUPS = [list(LANES)[start::8] for start in range(8)]
 
 
 def ended(tmp_path: Path, module: str, *arguments: str) -> tuple[int, str]:
-    """In a process of one thread, which is what the harness needs: pytest's workers have more."""
+    """In a process of its own, which is traced to its end."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -109,6 +109,5 @@ def test_a_guest_that_floods_its_console_fills_no_disk(
         assert len(sizes) == 2
         assert max(map(int, sizes)) <= 4000
     (console,) = going.writer.folder.rglob("source-console.log")
-    lines = console.read_text().splitlines()
-    assert len(lines) > 100, "a log that was turned over, however short ago, is read as one"
-    assert all(line.isdigit() for line in lines[1:])
+    text = console.read_text()
+    assert len(text) + text.count("\n") > 4000, "of both, each line with its carriage return"

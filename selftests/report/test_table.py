@@ -10,7 +10,6 @@ from migrate.model import (
     AttemptError,
     Expect,
     GapExplanation,
-    Loss,
     Mode,
     Problem,
     Span,
@@ -271,22 +270,12 @@ def test_where_the_meter_could_not_tell_an_outage_may_have_been_so_long() -> Non
         length_ns=400 * MS,
         reason="the log was full",
     )
-    end_ns = after.begin_ns + after.length_ns
-    watched = Loss(
-        direction="egress",
-        window="after",
-        hop=1,
-        begin_ns=gap.begin_ns,
-        end_ns=end_ns + 1000 * MS,
-        **dict.fromkeys(("sent", "lost", "late", "late_in_gaps"), 0),
-    )
-    told: dict[str, Any] = {"unmeasured": (after,), "loss": (watched,)}
-    both = synthetic.attempt(synthetic.case(), gaps=(gap,), **told)
+    both = synthetic.attempt(synthetic.case(), gaps=(gap,), unmeasured=(after,))
     assert row([both])[EGRESS] == "100 to 504", "and the gap's own errors, of length and place"
-    to_the_end = {**told, "loss": (watched.model_copy(update={"end_ns": end_ns}),)}
-    endless = synthetic.attempt(synthetic.case(), gaps=(gap,), **to_the_end)
+    to_the_end = after.model_copy(update={"open_ended": True})
+    endless = synthetic.attempt(synthetic.case(), gaps=(gap,), unmeasured=(to_the_end,))
     assert row([endless])[EGRESS] == "≥ 100", "it may have gone on"
-    none = synthetic.attempt(synthetic.case(), gaps=(), **told)
+    none = synthetic.attempt(synthetic.case(), gaps=(), unmeasured=(after,))
     assert row([none])[EGRESS] == "≤ 400"
     assert row([none])["outage seen, ingress, ms"] == "below floor"
     assert "below what the meter can see (floor 2.4 ms); downtime" in headline(none)
