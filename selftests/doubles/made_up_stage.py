@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -170,6 +171,18 @@ def _outcome(case: Case) -> Outcome:
     return "lost" if faults[0].do == "kill-guest" and faults[0].on == "source" else "failed"
 
 
+def _in_folder(probe: Running, folder: str) -> None:
+    """What its commands call /tmp is ``folder``: a guest has one of its own."""
+    call = probe.call
+
+    def moved(question: str, *words: Any, **fields: Any) -> Any:
+        if "command" in fields:
+            fields["command"] = str(fields["command"]).replace("/tmp/", f"{folder}/")
+        return call(question, *words, **fields)
+
+    probe.__dict__["call"] = moved
+
+
 class _OnLoopback(Traffic):
     """The same, but for what takes a right or a network device: nothing is captured."""
 
@@ -180,7 +193,12 @@ class _OnLoopback(Traffic):
 @contextmanager
 def made_up_world(case: Case, program: Path) -> Iterator[MadeUpWorld]:
     """A guest under load on host a of two, with its floor measured."""
-    with running(program, where="guest on a") as probe, running(program, where="peer") as peer:
+    with (
+        TemporaryDirectory() as folder,
+        running(program, where="guest on a") as probe,
+        running(program, where="peer") as peer,
+    ):
+        _in_folder(probe, folder)
         guest = MadeUpGuest(probe, ["a"])
         pair = MadeUpHost("a", guest), MadeUpHost("b", guest)
         lab = SimpleNamespace(

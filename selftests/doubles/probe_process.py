@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,12 +36,16 @@ class Running(Probe):
 
 @contextmanager
 def running(program: Path, *before: str, where: str = "probe") -> Iterator[Running]:
-    """A probe that must still be sound when its standard input ends, unless the test ended it."""
+    """A probe that must still be sound when its standard input ends, unless the test ended it.
+
+    What it started and left behind is ended with it, as with a guest: it has a session of its own.
+    """
     process = subprocess.Popen(
         [*before, str(program)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     assert process.stderr is not None
     with process:
@@ -51,6 +58,17 @@ def running(program: Path, *before: str, where: str = "probe") -> Iterator[Runni
                 assert process.wait(10) == 0, process.stderr.read().decode()
         finally:
             process.kill()
+            for other in of_session(process.pid):
+                os.kill(other, signal.SIGKILL)
+
+
+def of_session(session: int) -> Iterator[int]:
+    """Processes of it, whatever their parents: ``proc_pid_stat(5)``."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                yield int(stat.parent.name)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -45,7 +45,7 @@ def test_a_case_that_passes(inner: pytest.Pytester) -> None:
     ("words", "said"),
     [
         (("--lab", "nowhere.toml"), "*the lab file nowhere.toml: it does not exist*"),
-        (("--lab", "one.toml", "--lab-name", "Ux4"), "*--name 'Ux4': that is no name for a lab*"),
+        (("--lab", "one.toml", "--lab-name", "Ux4"), "*--name 'Ux4': a small letter*"),
         (("--lab", "x" * 300), "*File name too long*"),
         (("--lab", "/dev/zero"), "*it is no regular file*"),
         (("--scenario", "/dev/zero"), "*not found*"),
