@@ -13,10 +13,12 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from migrate import model
 from migrate.backends.registry import MODES
@@ -253,6 +255,35 @@ def test_each_kind_of_lab_is_named_with_the_key_that_has_it() -> None:
     assert all(f"`{kind}`" in row for kind in KINDS)
 
 
+def keys_of(*kinds: type[BaseModel]) -> set[str]:
+    """The keys of values and of all that is in them, but for those with a page of their own."""
+    keys: set[str] = set()
+    todo, done = list(kinds), {model.Case, model.HostFacts, model.ConvergenceForecast}
+    while todo:
+        if (kind := todo.pop()) not in done:
+            done.add(kind)
+            keys |= kind.model_fields.keys()
+            todo += [inner for field in kind.model_fields.values() for inner in values_in(field)]
+    return keys
+
+
+def values_in(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    parts: list[object] = [field.annotation]
+    while parts:
+        part = parts.pop()
+        parts += get_args(part)
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield part
+
+
+@pytest.mark.parametrize("kind", [model.Attempt, model.Run])
+def test_every_key_of_a_runs_files_is_in_their_page(kind: type[BaseModel]) -> None:
+    keys = keys_of(kind)
+    assert {"begin_ns", "length_ns"} <= keys or {"skips", "reason"} <= keys
+    page = TEXT[ROOT / "docs/run-files.md"]
+    assert sorted(key for key in keys if f"`{key}`" not in page) == []
+
+
 def test_the_limits_of_a_guest_are_those_of_its_xml() -> None:
     """One interface (or a failover pair), no firmware but QEMU's BIOS: as the page says."""
     page = TEXT[ROOT / "docs/limits.md"]
@@ -363,7 +394,7 @@ def test_a_sentence_on_two_pages_is_noticed() -> None:
 
 
 RIDDLES = re.compile(
-    r"(?<!`)\b(lends?|lent|deaf|foretold|(?:be|is|are|was|were|not|been) had)\b(?![`.*])"
+    r"(?<![`*.])\b(lends?|lent|deaf|foretold|(?:be|is|are|was|were|not|been) had)\b(?![`*]|\.\*)"
 )
 """Words that a maintainer of QEMU or libvirt would not write: provides, reserves, is obtained."""
 
