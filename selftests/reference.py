@@ -71,14 +71,14 @@ def without_stop(sentence: str) -> str:
 
 def checks() -> str:
     return markdown(
-        ("check", "key of `[expect]`", "passes if", "looks at", "needs to have seen"),
+        ("check", "key of `[expect]`", "passes if", "looks at", "unmeasured without"),
         (
             (
                 f"`{check.name}`",
                 f"`{check.key}`" if check.key else "always",
                 check.passes_if,
                 check.looks_at,
-                ", ".join(check.needs_by_docstring) or "nothing else",
+                ", ".join(check.needs_by_docstring) or "-",
             )
             for check in CHECKS
         ),

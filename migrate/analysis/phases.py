@@ -18,7 +18,7 @@ from migrate.model import STANDBY_DRIVER, Event, Part, Phase, PhaseName
 SPANS: Mapping[PhaseName, str] = {
     "setup": "the source's status of this name, until the next one",
     "wait-unplug": (
-        "the source's status of this name: QEMU waits for the guest to let go of the primary"
+        "the source's status of this name: QEMU waits for the guest to unplug the primary"
     ),
     "standby": "the end of `wait-unplug` to the begin of `replug`: the standby carries the traffic",
     "precopy": "`precopy(n)`: pass n over the memory",
@@ -35,17 +35,17 @@ SPANS: Mapping[PhaseName, str] = {
         " next one or to the end: the connection is lost"
     ),
     "postcopy-recover-setup": "as `postcopy-paused`: the recovery is being set up",
-    "postcopy-recover": "as `postcopy-paused`: the recovery goes on",
+    "postcopy-recover": "as `postcopy-paused`: the recovery is under way",
     "colo": "the source's status of this name, until the next one",
     "cancelling": "the source's status of this name, until the next one",
     "failing": "the source's status of this name, until the next one (QEMU 11.1 has it, 10.0 not)",
     "resumed": "the resume to the first announcement",
     "announce": "the first announcement to the last",
     "replug": (
-        "the target negotiates failover, or libvirt says *device-added*, but not before the resume,"
+        "the target negotiates failover, or libvirt sends *device-added*, but not before the resume,"
         " until the primary carries the traffic again"
     ),
-    "settled": "all that is after",
+    "settled": "everything after that",
 }
 """What each phase spans, for the documentation."""
 

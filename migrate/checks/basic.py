@@ -37,7 +37,7 @@ def outcome(attempt: Attempt) -> Verdict:
 def error(attempt: Attempt) -> Verdict | None:
     """What was said of why it did not complete is what was expected: another failure is no pass.
 
-    Looks at the error and at the last words of a QEMU that ended; needs an expected error.
+    Looks at the error and the last words of a QEMU that ended; needs an expected error.
     """
     expect, said = attempt.case.expect, _said(attempt)
     if expect.error is None:
@@ -117,8 +117,8 @@ def measured(attempt: Attempt) -> Verdict:
     """Gaps, streams and the floor are all there: numbers without their floor mean nothing.
 
     Nor do numbers against a floor on which most packets were lost or late: that network did not
-    work before the move. Looks at what the meter has of both directions; needs the gaps, the
-    streams' accounts, the floor, packets on the floor, both ways to the end.
+    work before the move. Looks at the meter's data of both directions; needs the gaps, the
+    streams' accounts, the floor, packets on the floor, both directions until the end.
     """
     parts = {"gaps": attempt.gaps, "streams": attempt.streams, "floor": attempt.floor}
     missing = [name for name, part in parts.items() if part is None]
@@ -146,7 +146,7 @@ def measured(attempt: Attempt) -> Verdict:
 def outage_egress(attempt: Attempt) -> Verdict | None:
     """The longest gap from the guest to its peer.
 
-    Looks at all gaps of egress; needs the gaps, the floor.
+    Looks at all egress gaps; needs the gaps, the floor.
     """
     return _outage(attempt, "egress", attempt.case.expect.outage_egress_ms)
 
@@ -154,7 +154,7 @@ def outage_egress(attempt: Attempt) -> Verdict | None:
 def outage_ingress(attempt: Attempt) -> Verdict | None:
     """The longest gap from the peer to the guest.
 
-    Looks at all gaps of ingress; needs the gaps, the floor.
+    Looks at all ingress gaps; needs the gaps, the floor.
     """
     return _outage(attempt, "ingress", attempt.case.expect.outage_ingress_ms)
 
@@ -239,8 +239,8 @@ def _gap_sentence(attempt: Attempt, gap: Gap) -> str:
 def stall(attempt: Attempt) -> Verdict | None:
     """The longest time that the guest's own clock stood still, or its tick was late.
 
-    Looks at the guest's clock and tick, all the time; needs the guest's clock, the shortest stall
-    that is seen.
+    Looks at the guest's clock and tick, from begin to end; needs the guest's clock, the
+    shortest stall that is seen.
     """
     limit = attempt.case.expect.stall_ms
     if limit is None:
@@ -279,7 +279,7 @@ def stall(attempt: Attempt) -> Verdict | None:
 def downtime(attempt: Attempt) -> Verdict | None:
     """Downtime as the hypervisor reports it; outage checks have what the network saw.
 
-    Looks at the hypervisor's account of the move; needs the downtime reported.
+    Looks at the hypervisor's figures of the move; needs the downtime reported.
     """
     return _reported("downtime", attempt.reported.downtime_ms, attempt.case.expect.downtime_ms)
 
@@ -287,7 +287,7 @@ def downtime(attempt: Attempt) -> Verdict | None:
 def total_time(attempt: Attempt) -> Verdict | None:
     """Total time of the move as the hypervisor reports it.
 
-    Looks at the hypervisor's account of the move; needs the total time reported.
+    Looks at the hypervisor's figures of the move; needs the total time reported.
     """
     return _reported("total", attempt.reported.total_ms, attempt.case.expect.total_ms)
 

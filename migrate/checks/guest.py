@@ -10,7 +10,8 @@ from migrate.model import DIRECTIONS, Attempt, Direction, Nic, Verdict
 def memory(attempt: Attempt) -> Verdict | None:
     """The pattern that was written while the guest moved reads back.
 
-    Looks at every page of the pattern after the move; needs the pattern read back, writes to it.
+    Looks at every page of the pattern after the move; needs the pattern read back, writes to
+    the pattern.
     """
     if not (
         attempt.case.expect.memory
@@ -40,8 +41,8 @@ def tcp(attempt: Attempt) -> Verdict | None:
     """Connections that were opened before the move are alive, and none was reset.
 
     Alive is a connection on which a byte came back after the move: an open socket tells nothing.
-    Looks at every connection after the move; needs an account of connections, an open connection,
-    the last byte of each.
+    Looks at every connection after the move; needs the TCP connections, an open connection,
+    a byte back on each.
     """
     if not (
         attempt.case.expect.tcp
@@ -72,7 +73,7 @@ _SAME = ("features", "mac", "rx_queues", "tx_queues", "driver", "mtu", "carrier"
 def device(attempt: Attempt) -> Verdict | None:
     """The guest sees the same interface before and after.
 
-    Looks at what the guest's kernel says of its interface; needs the interface before, the
+    Looks at the interface as the guest's kernel has it; needs the interface before, the
     interface after.
     """
     if not (attempt.case.expect.device and guest_expected(attempt)):
@@ -108,7 +109,7 @@ def network(attempt: Attempt) -> Verdict | None:
 
     A direction is dead if nothing was served in the last half of the time (``settle_s``) that was
     listened after the move, or less than half of what was sent after it, outages apart: a move may
-    succeed, and leave it so. Looks at all gaps each way and at the packets after the move; needs
+    succeed, and leave it so. Looks at all gaps each way and the packets after the move; needs
     the gaps, gaps that had ended, packets after the move.
     """
     if not (attempt.case.expect.network and guest_expected(attempt)):

@@ -24,7 +24,7 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
     """No device's state differs in what has to arrive as it left.
 
     Looks at the state of every network device on each hop; needs each network device's state on
-    both ends.
+    both sides.
     """
     if not attempt.case.expect.handoff:
         return None
@@ -58,7 +58,7 @@ def handoff_equal(attempt: Attempt) -> Verdict | None:
 def ring_sound(attempt: Attempt) -> Verdict | None:
     """No virtqueue broke a rule of its layout when the source had stopped.
 
-    Looks at every queue of the network devices on each hop; needs each of its queues.
+    Looks at every queue of the network devices on each hop; needs every virtqueue.
     """
     if not attempt.case.expect.rings:
         return None
@@ -84,8 +84,8 @@ def ring_sound(attempt: Attempt) -> Verdict | None:
 def downtime_explained(attempt: Attempt) -> Verdict | None:
     """At least a share of the longest gap each way is explained by what was recorded.
 
-    Looks at the explanation of the longest gap each way, each with its error; needs the gaps, the
-    floor, an explanation of each way, gaps that had ended, all that may be longer.
+    Looks at the causes of the longest gap each way, each with its error; needs the gaps, the
+    floor, an explanation of each way, gaps that had ended, a bound on every gap.
     """
     check, limit = "downtime.explained", attempt.case.expect.explained_share
     if limit is None:
@@ -173,8 +173,8 @@ def _longest_unexplained(explained: tuple[GapExplanation, ...]) -> str:
 def reported_agrees(attempt: Attempt) -> Verdict | None:
     """The downtime that is reported is near the longest switchover gap, of the worse direction.
 
-    Looks at the hypervisor's account and at all gaps of the switchover, hop by hop; needs the
-    downtime reported, the gaps, the floor, events on the axis.
+    Looks at the hypervisor's figures and all gaps of the switchover, hop by hop; needs the downtime
+    reported, the gaps, the floor, events on the axis.
     """
     check, limit = "reported.agrees", attempt.case.expect.reported_within_ms
     if limit is None:
@@ -301,7 +301,7 @@ def dirty_rate(attempt: Attempt) -> Verdict | None:
     """Before the move the best method measured what the guest wrote meanwhile, by its own count.
 
     What it was asked to write is not the truth: an emulated guest may not come to write as much.
-    Looks at the rate measured before the move; needs a rate that was set, a rate that was measured,
+    Looks at the rate measured before the move; needs a rate to write at, a measured rate,
     the guest's count.
     """
     check, limit = "dirty.rate", attempt.case.expect.dirty_rate_within

@@ -120,7 +120,7 @@ def _not_measured_to_the_end(attempt: Attempt) -> str:
     return _not_known_to_the_end(attempt) if attempt.case.expect.held_by else ""
 
 
-KNOWN = Need("both ways to the end", _not_measured_to_the_end)
+KNOWN = Need("both directions until the end", _not_measured_to_the_end)
 
 
 def _not_ended(attempt: Attempt) -> str:
@@ -156,7 +156,7 @@ def _may_be_longer(attempt: Attempt) -> str:
     return "; ".join(hidden)
 
 
-LONGEST = Need("all that may be longer", _may_be_longer)
+LONGEST = Need("a bound on every gap", _may_be_longer)
 
 
 def _counted(window: LossWindow, where: str, ways: Sequence[Direction]) -> Need:
@@ -210,8 +210,8 @@ def _writes(attempt: Attempt) -> str:
     return f"{check.writes} writes to {check.pages} pages prove nothing"
 
 
-WRITES = Need("writes to it", _writes)
-CONNECTIONS = _part("an account of connections", "tcp", "the TCP connections were not queried")
+WRITES = Need("writes to the pattern", _writes)
+CONNECTIONS = _part("the TCP connections", "tcp", "the TCP connections were not queried")
 
 
 def _opened(attempt: Attempt) -> str:
@@ -227,7 +227,7 @@ def _answered(attempt: Attempt) -> str:
     return "" if known else "whether they carried data since the move is not known"
 
 
-ANSWERED = Need("the last byte of each", _answered)
+ANSWERED = Need("a byte back on each", _answered)
 
 # --- the host's side ----------------------------------------------------------------------------
 
@@ -298,7 +298,7 @@ def _set_rate(attempt: Attempt) -> str:
     return ""
 
 
-SET_RATE = Need("a rate that was set", _set_rate)
+SET_RATE = Need("a rate to write at", _set_rate)
 
 
 def _measured_rate(attempt: Attempt) -> str:
@@ -309,7 +309,7 @@ def _measured_rate(attempt: Attempt) -> str:
     return "; ".join(reasons) or "nothing was measured"
 
 
-MEASURED_RATE = Need("a rate that was measured", _measured_rate)
+MEASURED_RATE = Need("a measured rate", _measured_rate)
 
 
 # --- devices and rings --------------------------------------------------------------------------
@@ -351,5 +351,5 @@ def _rings(hop: MoveDetails) -> str:
     return f"rings read: {read} of {number}; {listed(tuple(reasons))}"
 
 
-HANDOFF = on_every_hop("each network device's state on both ends", _handoff, "devices")
-QUEUES = on_every_hop("each of its queues", _rings, "rings")
+HANDOFF = on_every_hop("each network device's state on both sides", _handoff, "devices")
+QUEUES = on_every_hop("every virtqueue", _rings, "rings")

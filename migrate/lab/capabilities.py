@@ -158,8 +158,8 @@ def _finding(name: str, judged: Yes | No) -> Capability:
 
 
 def _kvm(look: Look) -> Yes | No:
-    """A real Linux guest reached its init under KVM, in time. Without it guests are emulated,
-    slowly, and there is no `guest.dirty_ring`."""
+    """A Linux guest reached its init under KVM within the deadline. Without it guests are
+    emulated (TCG), and there is no `guest.dirty_ring`."""
     if "kvm" not in look.all("device"):
         return No(
             "the host has no /dev/kvm",
@@ -190,17 +190,17 @@ def _device(look: Look, device: str, remedy: str) -> Yes | No:
 
 
 def _vhost_net(look: Look) -> Yes | No:
-    """The kernel moves a tap's packets. Used where it is there."""
+    """The kernel processes a tap's virtqueues. Used where available."""
     return _device(look, "vhost-net", "`modprobe vhost_net`; without it QEMU moves the packets")
 
 
 def _tun(look: Look) -> Yes | No:
-    """Taps can be made."""
+    """Tap devices can be created."""
     return _device(look, "net/tun", "`modprobe tun`")
 
 
 def _userfaultfd(look: Look) -> Yes | No:
-    """Missing pages can be fetched on demand, as post-copy does."""
+    """Page faults can be handled in user space, as post-copy needs."""
     if not look.first("userfaultfd"):
         return No(
             "this kernel has no userfaultfd, which post-copy needs",
@@ -210,8 +210,8 @@ def _userfaultfd(look: Look) -> Yes | No:
 
 
 def _guest_network(look: Look) -> Yes | No:
-    """The host has no address on its bridge, uplink and physical function for guests. With one
-    they reach the host, and so does whoever else is there."""
+    """The host has no address on its bridge, uplink and physical function for guests. With one,
+    guests and others on that network reach the host."""
     if not look.all("address"):
         return No("the host's addresses are not known", "apt-get install iproute2")
     links = look.all("guest-link")

@@ -42,14 +42,14 @@ class Resources(Value):
     bridge: Link = DATA_BRIDGE
     """``virtio``: the bridge where the taps go."""
     ovs_uplink: Link = OVS_UPLINK
-    """``vhost-user``: the uplink of a switch that is started, which is for hosts on which no other
-    OVS runs."""
+    """``vhost-user``: the uplink of the OVS that migrate-lab starts, on hosts without one of their
+    own."""
     ovs_sleep_us: int = Field(default=500, ge=0, le=10_000)
-    """``vhost-user``: how many µs the poll threads of a switch that is started sleep at most when
-    they are idle."""
+    """``vhost-user``: how many µs idle poll threads of that OVS sleep at most
+    (``pmd-sleep-max``)."""
     ovs_bridge: Link | None = None
-    """``vhost-user``: a bridge with the datapath ``netdev`` of the OVS that runs on the host. Only
-    ports are added to it; without one a switch is started."""
+    """``vhost-user``: a bridge with the datapath ``netdev`` of the host's own OVS. Only ports are
+    added to it; without this key migrate-lab starts an OVS."""
     migration_link: Link = MIGRATION_LINK
     """What the fault ``cut-migration-link`` takes down."""
     pf: Link | None = None

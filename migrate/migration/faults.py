@@ -137,7 +137,7 @@ def inject_faults(hop: Hop) -> Iterator[FaultInjection]:
 
 
 def kill_guest(uuid: str, host: Host) -> Undo:
-    """The guest's QEMU is ended (SIGKILL); nothing brings it back.
+    """The guest's QEMU is killed (SIGKILL); this can't be undone.
 
     By the process id that libvirt recorded, if it is this guest's.
     """
@@ -147,7 +147,7 @@ def kill_guest(uuid: str, host: Host) -> Undo:
 
 
 def freeze_guest(uuid: str, host: Host) -> Undo:
-    """The guest's QEMU stands still (SIGSTOP), as if its host gave it no processor, and goes on
+    """The guest's QEMU is stopped (SIGSTOP), as if its host gave it no CPU, and continued
     afterwards."""
     if not signal_qemu(host, uuid, "STOP"):
         raise HostError("freeze the guest's QEMU", host=host.name, said="it does not run there")
@@ -159,7 +159,7 @@ def freeze_guest(uuid: str, host: Host) -> Undo:
 
 
 def stop_libvirtd(host: Host) -> Undo:
-    """libvirtd is ended as by a crash, while its guests run on; it is started again."""
+    """libvirtd is killed, while its guests keep running; it is started again afterwards."""
     deadline = Deadline.after(PATIENCE_S)
     pid = host.run(["cat", "/run/libvirtd.pid"], deadline).out.strip()
     host.run(["kill", "-KILL", pid], deadline)
@@ -167,7 +167,7 @@ def stop_libvirtd(host: Host) -> Undo:
 
 
 def cut_migration_link(host: Host) -> Undo:
-    """The host's port on the migration network is down; it is up again afterwards."""
+    """The host's port on the migration network is set down, and up again afterwards."""
     link = ["ip", "link", "set", host.resources.migration_link]
     host.run([*link, "down"], Deadline.after(PATIENCE_S))
 
@@ -178,14 +178,14 @@ def cut_migration_link(host: Host) -> Undo:
 
 
 def stop_backend(mode: BackendMode[Any], host: Host) -> Undo:
-    """What serves the guest's interface is ended as by a crash; the next guest's is started
-    anew."""
+    """The process that backs the guest's interface is killed; it is started again for the next
+    guest."""
     mode.crash(host, Deadline.after(PATIENCE_S))
     return nothing
 
 
 def kill_host(host: Host) -> Undo:
-    """The host is switched off with all that runs on it; another one takes its place
+    """The host is switched off with all that runs on it, and replaced by another one
     afterwards."""
     power = _power(host)
     power.kill()
@@ -193,7 +193,7 @@ def kill_host(host: Host) -> Undo:
 
 
 def hang_host(host: Host) -> Undo:
-    """The host stands still, and goes on afterwards."""
+    """The host is stopped, with all that runs on it, and continued afterwards."""
     power = _power(host)
     power.hang()
     return power.resume

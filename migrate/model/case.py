@@ -82,7 +82,7 @@ Mac = Annotated[
 
 
 class Vdpa(Value):
-    """Which vDPA device backs the interface, and how its rings are followed in a migration."""
+    """Which vDPA device backs the interface, and whether by shadow virtqueues."""
 
     device: Literal["auto", "vp_vdpa", "vdpasim_net", "vendor"] = "auto"
     """Which of the management devices that the host provides; ``auto``: the first one with a
@@ -119,15 +119,15 @@ class Interface(Value):
     mode: Mode = "virtio"
     """How the interface is backed."""
     mac: Mac = "52:54:00:6d:6c:01"
-    """The guest's address; some devices of a nested lab can't be told another one."""
+    """The guest's MAC; some devices of a nested lab can have no other than the default."""
     queues: int = Field(default=1, ge=1, le=16)
     """Queue pairs; a VF's are its driver's own."""
     ring: Literal["split", "packed"] = "split"
     """The layout of the virtqueues; a VF's is its driver's own."""
     mtu: int = Field(default=1500, ge=576, le=9000)
-    """No other than 1500 with ``vhost-user`` and ``vdpa``."""
+    """With ``vhost-user`` and ``vdpa`` 1500 only."""
     offloads: bool = True
-    """Whether checksums and segmentation are offered to the guest."""
+    """Whether checksum and segmentation offloads are offered to the guest."""
     vdpa: Vdpa = Vdpa()
     """Of the mode ``vdpa``."""
     vf: VirtualFunction = VirtualFunction()
@@ -135,21 +135,21 @@ class Interface(Value):
 
 
 class GuestSpec(Value):
-    """The machine that is moved."""
+    """The virtual machine that is migrated."""
 
     image: str = Field(default="tiny", min_length=1, max_length=4095)
     """``tiny``, another recipe, or the path of a disk or a recipe of your own."""
     memory_mib: int = Field(default=128, ge=96, le=1 << 20)
     """Its memory."""
     vcpus: int = Field(default=1, ge=1, le=16)
-    """Its processors."""
+    """Its vCPUs."""
     machine: Literal["q35", "pc"] = "q35"
     """The machine type, in the newest version that both hosts know."""
     start: Literal["warm", "cold"] = "warm"
     """``warm``: from a saved, booted state; ``cold``: a boot. A disk can't be started warm."""
     dirty_ring: Literal[1024, 2048, 4096, 8192, 16384, 32768, 65536] | None = None
-    """Entries of each processor's dirty ring; without it KVM keeps a bitmap. The ring is KVM's: the
-    case is skipped where a host has no ``kvm`` that boots Linux."""
+    """Entries of each vCPU's dirty ring; without it KVM keeps a bitmap. It takes KVM: the case is
+    skipped where a host has no ``kvm`` that boots Linux."""
 
 
 class Policy(Value):
@@ -157,33 +157,33 @@ class Policy(Value):
 
     method: Literal["precopy", "postcopy", "save-restore", "reattach"] = "precopy"
     """``save-restore``: saved to a file on the source, restored from it on the target;
-    ``reattach``, of a ``hostdev``: the VF is unplugged, the guest is moved, and the target's VF is
-    plugged in."""
+    ``reattach``, of a ``hostdev``: the VF is unplugged, the guest is migrated, and the target's VF
+    is plugged in."""
     transport: Literal["peer-to-peer", "direct"] = "peer-to-peer"
-    """libvirt's way: the source's libvirt speaks with the target's, or the controller with both."""
+    """libvirt's mode: the source's libvirt connects to the target's, or the controller to both."""
     hops: int = Field(default=1, ge=1, le=10)
     """Moves in one attempt: 2 is there and back, so ``expect.held_by = ["source"]``."""
     bandwidth_mib_s: Mebibytes | None = Field(default=None, ge=1)
-    """A limit; without it the hypervisor's own."""
+    """Limit of the bandwidth; without it the hypervisor's own."""
     postcopy_bandwidth_mib_s: Mebibytes | None = Field(default=None, ge=1)
-    """A limit after the switch to post-copy; without it the hypervisor's own."""
+    """The same after the switch to post-copy."""
     postcopy_after_pass: int = Field(default=1, ge=1, le=1_000_000)
     """Passes over the memory before the switch to post-copy."""
     downtime_limit_ms: int | None = Field(default=None, ge=1, le=2_000_000)
-    """For how long the guest may be stopped, by QEMU's own forecast; without it the hypervisor's
-    own. QEMU takes 2000 s at most (MAX_MIGRATE_DOWNTIME_SECONDS)."""
+    """QEMU's ``downtime-limit``: for how long the guest may be stopped, by QEMU's forecast; without
+    it the hypervisor's own. At most 2000 s (MAX_MIGRATE_DOWNTIME_SECONDS)."""
     parallel_connections: int | None = Field(default=None, ge=1, le=32)
-    """Channels of multifd; not with post-copy."""
+    """Multifd channels; not with post-copy."""
     auto_converge: bool = False
-    """Slow the guest down until the move converges."""
+    """Throttle the guest's vCPUs until the move converges (``auto-converge``)."""
     compression: Literal["none", "xbzrle", "zlib", "zstd"] = "none"
-    """``xbzrle`` on one connection; ``zlib`` or ``zstd`` on parallel ones."""
+    """``xbzrle`` on one connection; ``zlib`` or ``zstd`` with ``parallel_connections``."""
     timeout_s: Seconds = 60.0
-    """How long a move may take before ``on_timeout`` is done."""
+    """How long a move may take before ``on_timeout``."""
     on_timeout: Literal["abort", "suspend", "postcopy"] = "abort"
-    """What is done then."""
+    """What is done at the timeout; ``suspend``: the guest is stopped, and sent."""
     abort_at: PhaseName | None = None
-    """Abort on purpose when this phase begins."""
+    """Abort the move when this phase begins."""
 
     @property
     def may_postcopy(self) -> bool:
@@ -192,29 +192,29 @@ class Policy(Value):
 
 
 class Workload(Value):
-    """What goes on in the guest and on the wire while it is moved."""
+    """What the guest and its peer do meanwhile."""
 
     interval_us: int = Field(default=1000, ge=10, le=60_000_000)
     """Interval between two packets of a stream, each way."""
     payload_bytes: int = Field(default=256, ge=224, le=1400)
     """Size of a packet, without its headers."""
     tcp_connections: int = Field(default=1, ge=0, le=64)
-    """Connections that are held all the while, with a byte to and fro."""
+    """Connections that stay open, with a byte echoed over and over."""
     dirty_mib: Mebibytes = 8
     """How much memory the guest writes to, over and over."""
     dirty_mib_s: float = Field(default=4.0, ge=0, le=1 << 20)
     """How fast it writes."""
     floor_s: Seconds = 1.0
-    """How long the floor is measured before anything is done."""
+    """How long the floor is measured before the first move."""
     settle_s: Seconds = 1.0
     """How long traffic is measured after the move has ended."""
 
 
 class Fault(Value):
-    """Something goes wrong on purpose, when a phase is first seen."""
+    """A fault that is injected when a phase begins."""
 
     at: PhaseName
-    """The phase at whose begin it happens, once."""
+    """The phase at whose begin it is injected, once."""
     do: Literal[
         "kill-guest",
         "freeze-guest",
@@ -228,7 +228,7 @@ class Fault(Value):
     on: Side = "source"
     """On which host."""
     for_s: Seconds | None = None
-    """How long it lasts, of what can be put back; without it until the move has ended."""
+    """How long it lasts, if it can be undone; without it until the move has ended."""
 
 
 def _pattern(text: str) -> str:
@@ -249,9 +249,9 @@ class Expect(Value):
     outcome: Outcome = "completed"
     """How the attempt ends; ``recoverable``: a post-copy lost its link, and could be resumed."""
     error: Pattern | None = None
-    """A regular expression of Python's that is found in why it did not complete: in the error, or
-    in the last words of a QEMU that ended. A case that expects ``failed``, ``lost`` or
-    ``recoverable`` does not pass without it."""
+    """Python's regular expression for why it did not complete: found in the error, or in the last
+    words of a QEMU that ended. A case that expects ``failed``, ``lost`` or ``recoverable`` does not
+    pass without it."""
     held_by: tuple[Side, ...] = ("target",)
     """Which sides run the guest at the end; ``[]``: none."""
     outage_egress_ms: Milliseconds | None = None
@@ -280,24 +280,24 @@ class Expect(Value):
     """Of a failover pair the primary, not its standby, carries the traffic before the move and at
     the end, wherever the host has a primary."""
     backend_fails: bool = False
-    """The guest is known to arrive with a dead interface; QEMU reporting that is the pass."""
+    """The guest is expected to arrive with a dead interface: it passes if QEMU logs that."""
     handoff: bool = False
     """Only allowed differences in any device's state."""
     rings: bool = False
-    """Every virtqueue was sound when the source had stopped."""
+    """Every virtqueue keeps the rules of its layout when the source has stopped."""
     explained_share: float | None = Field(default=None, gt=0, le=1)
     """At least this share of the longest gap each way is explained by what was recorded, e.g.
     0.95."""
     reported_within_ms: Milliseconds | None = None
     """The longest switchover gap differs at most by this from the downtime reported."""
     announce_within_ms: Milliseconds | None = None
-    """The fabric sees the first announcement within this after the resume, and none before."""
+    """The first announcement reaches the fabric within this after the resume, and none before."""
     dirty_rate_within: Positive | None = None
-    """QEMU's dirty rate before the move is at most this share off what the guest wrote: 0.5 is
-    half. Dirty rates are measured only if this is asked for; ``workload.dirty_mib`` must be at
+    """QEMU's dirty rate before the move differs by at most this share from what the guest wrote:
+    0.5 is half. Dirty rates are measured only with this key; ``workload.dirty_mib`` must be at
     least what is written in a second, since a page counts once."""
     allow_unmeasured: tuple[Word, ...] = Field(default=(), max_length=100)
-    """Names of checks that may be unmeasured; any other one that is unmeasured fails."""
+    """Checks that may be unmeasured; any other unmeasured check fails the attempt."""
 
 
 class Case(Value):
@@ -305,17 +305,17 @@ class Case(Value):
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")
     guest: GuestSpec = GuestSpec()
-    """The machine that is moved."""
+    """The virtual machine that is migrated."""
     interface: Interface = Interface()
     """How its network interface is backed."""
     policy: Policy = Policy()
     """How it is moved."""
     workload: Workload = Workload()
-    """What goes on in the guest and on the wire meanwhile."""
+    """What the guest and its peer do meanwhile."""
     faults: tuple[Fault, ...] = Field(default=(), max_length=100)
-    """What goes wrong on purpose, a table each."""
+    """Faults to inject, a table each."""
     expect: Expect = Expect()
-    """What has to come out."""
+    """What is expected of it."""
     roots: tuple[Word, Word] | None = None
     """The root file systems that source and target must have, e.g.
     ``["debian-13", "debian-13-backports"]``."""

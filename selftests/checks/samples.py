@@ -259,7 +259,7 @@ SAMPLES: Mapping[str, Samples] = {
             "the streams' accounts": {"streams": None},
             "the floor": NO_FLOOR,
             "packets on the floor": losses("ingress", "floor", 0, sent=0),
-            "both ways to the end": {"unmeasured": (unknown(400, 600, open_ended=True),)},
+            "both directions until the end": {"unmeasured": (unknown(400, 600, open_ended=True),)},
         },
     ),
     "outage.egress": Samples({"gaps": (gap(900),)}, {"the gaps": NO_GAPS, "the floor": NO_FLOOR}),
@@ -285,17 +285,17 @@ SAMPLES: Mapping[str, Samples] = {
         {"memory": MemoryCheck(pages=2048, writes=9000, wrong_page=3)},
         {
             "the pattern read back": {"memory": None},
-            "writes to it": {"memory": MemoryCheck(pages=2048, writes=0)},
+            "writes to the pattern": {"memory": MemoryCheck(pages=2048, writes=0)},
         },
     ),
     "tcp": Samples(
         {"tcp": TCP.model_copy(update={"answered": 0})},
         {
-            "an account of connections": {"tcp": None},
+            "the TCP connections": {"tcp": None},
             "an open connection": {
                 "tcp": TCP.model_copy(update={"opened": 0, "alive": 0, "answered": 0})
             },
-            "the last byte of each": {"tcp": TCP.model_copy(update={"answered": None})},
+            "a byte back on each": {"tcp": TCP.model_copy(update={"answered": None})},
         },
     ),
     "device": Samples(
@@ -331,9 +331,9 @@ SAMPLES: Mapping[str, Samples] = {
         {"QEMU's log": {"backend_failed": None}},
     ),
     "handoff.equal": Samples(
-        hop(devices=(DIFFERS,)), {"each network device's state on both ends": hop(devices=None)}
+        hop(devices=(DIFFERS,)), {"each network device's state on both sides": hop(devices=None)}
     ),
-    "ring.sound": Samples(hop(rings=(BROKEN,)), {"each of its queues": hop(rings=None)}),
+    "ring.sound": Samples(hop(rings=(BROKEN,)), {"every virtqueue": hop(rings=None)}),
     "downtime.explained": Samples(
         {
             "explained": tuple(
@@ -348,7 +348,7 @@ SAMPLES: Mapping[str, Samples] = {
             "gaps that had ended": {
                 "gaps": (gap(300), gap(100, open_ended=True), gap(100, direction="ingress"))
             },
-            "all that may be longer": {"unmeasured": (unknown(100, 400),)},
+            "a bound on every gap": {"unmeasured": (unknown(100, 400),)},
         },
     ),
     "reported.agrees": Samples(
@@ -367,8 +367,8 @@ SAMPLES: Mapping[str, Samples] = {
     "dirty.rate": Samples(
         {"dirty_rates": (ring_rate(40.0, 4.0),)},
         {
-            "a rate that was set": {"workload": {"dirty_mib_s": 16}},
-            "a rate that was measured": {
+            "a rate to write at": {"workload": {"dirty_mib_s": 16}},
+            "a measured rate": {
                 "dirty_rates": (ring_rate(4.0, 4.0).model_copy(update={"mib_s": None}),)
             },
             "the guest's count": {"dirty_rates": (ring_rate(4.0, None),)},

@@ -31,20 +31,20 @@ class Preparation(Value):
     """What `lab ready` has a host have for its lab, beyond what it has; nothing by default."""
 
     huge_pages: int = Field(default=0, ge=0, le=1 << 20)
-    """So many pages of 2 MiB more than there are."""
+    """How many pages of 2 MiB to add."""
     bridge: Link | None = None
-    """A bridge for taps of that name. One that is made has no address, no IPv6 and no ARP, and the
-    host takes nothing that comes in by it: guests reach nothing of the host."""
+    """Name of a bridge for taps. One that is created has no address, no IPv6 and no ARP, and the
+    host accepts nothing that comes in by it: guests reach nothing of the host."""
     uplink: Link | None = None
-    """This link as a port of that bridge; one with an address is refused, since the host might be
-    cut off. It has no IPv6 meanwhile."""
+    """A link to add to that bridge as a port, without IPv6; one with an address is refused, since
+    the host might be cut off."""
     firewall: bool = False
-    """TCP ports 49152-49215 open for migrations, but not from the bridge, and frames let through
-    the bridge."""
+    """Open TCP ports 49152-49215 for migrations, except from the bridge, and let frames pass the
+    bridge."""
     modules: tuple[Module, ...] = Field(default=(), max_length=100)
-    """Kernel modules, e.g. ``["vfio-pci"]``."""
+    """Kernel modules to load, e.g. ``["vfio-pci"]``."""
     ovs: bool = False
-    """OVS-DPDK, with its bridge and the uplink that the host provides."""
+    """Start OVS-DPDK, with its bridge and the host's `ovs_uplink`."""
 
     @model_validator(mode="after")
     def _has_a_bridge(self) -> Self:

@@ -52,7 +52,7 @@ class RackHost(HostConfig):
     libvirt: LibvirtTransport = "qemu+ssh"
     """How the controller reaches its libvirt."""
     migration_address: IPv4Address
-    """Where guests come in."""
+    """Its address for incoming migrations."""
     migration_libvirt: LibvirtTransport = "qemu+ssh"
     """How the other hosts' libvirts reach this one, at its migration address."""
     resources: Resources = Field(
@@ -75,8 +75,8 @@ class RackPeer(Value):
     address: IPv4Address
     """Its address there."""
     namespace: Namespace | None = None
-    """The network namespace (``ip netns``) of the peer's host in which that port is: guests reach
-    nothing else of the host then. Without it they reach all that listens there."""
+    """The network namespace (``ip netns``) of the peer's host in which that port is, so that guests
+    reach nothing else of the host. Without it they reach all that listens there."""
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -91,13 +91,13 @@ class RackConfig(LabConfig):
     name: Name = "rack"
     hosts: dict[Name, RackHost] = Field(min_length=2, max_length=64)
     peer: RackPeer
-    """The machine outside of all guests that runs the probe."""
+    """The machine that runs the guests' peer, a probe."""
     guest_address: IPv4Address
-    """The guests' address on the data network, in which the peer's is, too."""
+    """The guests' address on the data network, in the same network as the peer's."""
     prefix: int = Field(default=24, ge=8, le=30)
     """Of that network."""
     patience: float = Field(default=1.0, ge=1, le=10)
-    """How many times longer than usual its hosts may take to start a guest, and to answer."""
+    """Factor for all timeouts of its hosts: to start a guest, and to answer."""
 
     @model_validator(mode="after")
     def _fits(self) -> RackConfig:
