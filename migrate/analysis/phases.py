@@ -42,7 +42,7 @@ SPANS: Mapping[PhaseName, str] = {
     "resumed": "the resume to the first announcement",
     "announce": "the first announcement to the last",
     "replug": (
-        "the target negotiates failover, or libvirt sends *device-added*, but not before the resume,"
+        "the target negotiates failover, or libvirt sends *device-added*, not before the resume,"
         " until the primary carries the traffic again"
     ),
     "settled": "everything after that",
