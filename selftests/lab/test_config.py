@@ -200,7 +200,7 @@ def test_a_local_host_takes_no_pages_or_modules_of_the_machine(tmp_path: Path) -
 def test_what_a_host_of_a_rack_provides_is_read_under_either_name(
     table: str, tmp_path: Path
 ) -> None:
-    text = (ROOT / "labs/rack.toml").read_text().replace(".lends]", f".{table}]")
+    text = (ROOT / "labs/rack.toml").read_text().replace(".resources]", f".{table}]")
     lab = load_lab(written(tmp_path, text))
     assert isinstance(lab, RackConfig)
     assert lab.hosts["b"].resources.pf == "ens2f0np0"

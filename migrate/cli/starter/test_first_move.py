@@ -1,12 +1,12 @@
-"""A test is three sentences: put the world into a state, act, judge.
+"""A first test: one guest is migrated under load, and judged.
 
 Run it as root::
 
     pytest --lab lab.toml
 
-``scenario`` starts a guest as the file says, moves it, and returns all that was seen of it as an
-``Attempt``: its gaps, what was reported, who holds the guest. ``verdicts`` fails the test unless
-every verdict passed. docs/pytest.md has the other fixtures.
+``scenario`` starts a guest as the file says, migrates it, and returns an ``Attempt``: its gaps, the
+figures reported, which host has the guest. ``verdicts`` fails the test unless every verdict passed.
+docs/pytest.md has the other fixtures.
 """
 
 from pathlib import Path
