@@ -99,5 +99,5 @@ def looked_for_leftovers(pair: tuple[Host, Host]) -> tuple[str, ...] | None:
     try:
         return leftovers(pair)
     except LabError as error:
-        LOGGER.info("nobody could look for leftovers: %s", error)
+        LOGGER.info("leftovers could not be searched for: %s", error)
         return None

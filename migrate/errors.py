@@ -8,7 +8,7 @@
     ├── HostError                 3   a host, its libvirt, its backend or the lab itself
     │   └── LeaseLostError            its hosts are others' now
     ├── GuestError                4   the guest did not start, or its probe did not answer
-    ├── MeasurementError          5   the run happened, but its numbers can't be had
+    ├── MeasurementError          5   the run happened, but its numbers can't be obtained
     ├── CleanupError              6   what was done did not go back; a group of reasons
     └── ProgramError              70  an exception that is none of these: an error of this program
 
@@ -153,7 +153,7 @@ class GuestError(LabError):
 
 
 class MeasurementError(LabError):
-    """The run happened, but its numbers can't be had."""
+    """The run happened, but its numbers can't be obtained."""
 
     exit_code = 5
 

@@ -87,7 +87,7 @@ def parse_toml(
         raise ConfigurationError(tried, said=str(error), remedy=remedy) from error
     except ValueError as error:  # Python turns no text of more than 4300 digits into a number
         said = "there is a number of thousands of digits"
-        raise ConfigurationError(tried, said=said, remedy="one that can be meant") from error
+        raise ConfigurationError(tried, said=said, remedy="a number of fewer digits") from error
     if _is_deeper(document, DEEPEST):
         raise _too_deep(tried)
     return document
@@ -112,7 +112,7 @@ def first_refusal(error: ValidationError) -> tuple[str, str]:
 
 def _too_deep(tried: str) -> ConfigurationError:
     said = f"tables or arrays lie more than {DEEPEST} deep in one another"
-    return ConfigurationError(tried, said=said, remedy="say it flatter")
+    return ConfigurationError(tried, said=said, remedy="nest it less")
 
 
 def _is_deeper(value: object, levels: int) -> bool:

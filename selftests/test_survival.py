@@ -205,7 +205,7 @@ def test_a_guest_that_panics_on_the_target_is_a_failed_attempt_with_all_that_was
     assert attempt.error is not None
     assert (attempt.error.host, attempt.error.said) == (
         "b",
-        "the move to b completed, then the guest fell silent; its console ends with: "
+        "the move to b completed, then its probe stopped answering; its console ends with: "
         "Kernel panic - not syncing: Attempted to kill init!",
     )
     assert attempt.result == "fail"

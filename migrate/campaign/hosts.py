@@ -40,7 +40,7 @@ def look(lab: Lab, *, fresh: bool = False) -> tuple[HostFacts, ...]:
         }
         return facts.model_copy(update=known)
 
-    LOGGER.info("asking the hosts what they can do")
+    LOGGER.info("inspecting the hosts")
     with ThreadPoolExecutor() as pool:
         return (*pool.map(ask, lab.hosts.values()), *lab.missing_hosts)
 

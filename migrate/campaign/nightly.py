@@ -307,8 +307,8 @@ class ResumedRun:
         if versions_of(facts) != versions_of(self.writer.run.hosts):
             raise ConfigurationError(
                 f"resume {self.writer.folder}",
-                said="the hosts' versions are others than when it began",
-                remedy="begin a new run: one run is of one state of its hosts",
+                said="the hosts' versions have changed since it began",
+                remedy="start a new run: a run is of one state of its hosts",
             )
         return self.writer, list(self.attempts)
 

@@ -49,7 +49,7 @@ def make_ready(lab: Lab, specs: Mapping[str, Preparation]) -> None:
         with lock_hosts(lab.leases, [name], deadline):
             site = PreparedHost(host, SWITCH)
             if prepare(site, lab.name, specs.get(name, Preparation()), deadline) is None:
-                LOGGER.info("%s: nothing is wished for", name)
+                LOGGER.info("%s: nothing to prepare", name)
 
 
 def repair(lab: Lab, *, dry_run: bool = False, force: bool = False) -> int:

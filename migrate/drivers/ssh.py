@@ -247,7 +247,7 @@ def _check_key(shown: paramiko.PKey, address: Address) -> None:
     raise HostError(
         f"connect to {address.ip} port {address.port}",
         host=address.host,
-        said=f"its host key is another one ({shown.get_name()} {shown.fingerprint})",
+        said=f"its host key has changed ({shown.get_name()} {shown.fingerprint})",
         remedy=remedy,
     )
 

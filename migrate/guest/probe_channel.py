@@ -137,9 +137,9 @@ class ProbeChannel:
             self._noise = (self._noise + line[-NOISE:] + b"\n")[-NOISE:]
             self._dropped += len(line) + LINE_BYTES
             if self._dropped > MOST_BYTES:
-                raise ConnectionError("so many lines came that answer nothing")
+                raise ConnectionError("too many lines that answer no request")
             if deadline.passed():
-                raise TimeoutError("nothing came that answers")
+                raise TimeoutError("no answer came")
 
     def _line(self, deadline: Deadline) -> bytes:
         """Without its end. ConnectionError when it is longer than any answer."""
@@ -198,7 +198,7 @@ class ProbeChannel:
 
     def nonsense(self, do: str, *wrong: str) -> GuestError:
         """For an answer that no probe of ours gives: what is wrong with it."""
-        return GuestError(f"{NONSENSE} to {do} is none", host=self.where, said="; ".join(wrong))
+        return GuestError(f"{NONSENSE} to {do} is invalid", host=self.where, said="; ".join(wrong))
 
 
 def _reply_to(asked: Collection[int], line: bytes) -> Reply | None:

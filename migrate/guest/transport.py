@@ -44,7 +44,7 @@ class PipeTransport:
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            raise ConnectionError("the probe no longer reads what it is told")
+            raise ConnectionError("the probe no longer reads its requests")
 
     def receive(self, deadline: Deadline) -> bytes:
         """See :class:`ProbeTransport`."""

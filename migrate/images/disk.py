@@ -135,7 +135,7 @@ def format_of(path: Path) -> Format:
     if backing or features & external_data:
         raise ConfigurationError(
             tried,
-            said="it is only a part: its content is in another file, too",
+            said="it has a backing file",
             remedy=f"qemu-img convert -O qcow2 {path} whole.qcow2, and use that",
         )
     return "qcow2"

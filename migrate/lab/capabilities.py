@@ -167,7 +167,7 @@ def _kvm(look: Look) -> Yes | No:
             "without it guests are emulated, slowly",
         )
     if look.boot is None:
-        return No("no guest image was at hand to try it with", "`migrate-lab doctor` makes one")
+        return No("no guest image to try it with", "`migrate-lab doctor` makes one")
     if look.boot.reached:
         return Yes(f"a Linux guest reached its init in {look.boot.seconds:.1f} s")
     how = (

@@ -103,7 +103,7 @@ def scan_lab(lab: Lab, hosts: Collection[str] = ()) -> tuple[Scan, ...]:
     program = str(ensure_image("tiny", cache_folder()).probe)
     scans: list[Scan] = []
     for place in places:
-        LOGGER.info("asking everything of ours from %s's bridge %s", place.name, place.bridge)
+        LOGGER.info("scanning from a guest's port on %s, bridge %s", place.name, place.bridge)
         with bridge_port(place, program, deadline) as port:
             scans += scan(port, place, stations, guest, deadline, lab.patience)
     return tuple(scans)

@@ -226,7 +226,7 @@ def read_remains(folder: Path, text: bytes) -> Remains:
     except ValueError as error:
         raise HostError(
             f"read the journal of the lab {folder.name}, {folder / JOURNAL}",
-            said="it is damaged: nobody knows what was made for the lab",
+            said="it is damaged: what was made for the lab is not known",
             remedy=by_hand(folder),
         ) from error
 
@@ -262,7 +262,7 @@ def _write_huge_pages(path: Path, account: dict[str, int]) -> None:
 
 def _no_account(path: Path, said: str) -> HostError:
     remedy = f"take every lab down, set {HUGE_PAGES} as it is to be, and remove that file"
-    return HostError(f"read the account of huge pages {path}", said=said, remedy=remedy)
+    return HostError(f"read the record of huge pages {path}", said=said, remedy=remedy)
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def _how_it_ended(
         notes = _until_settled(rig, call, ends)
         postcopy: PostcopyEnd | None = None
         if _may_go_on(call, rig.listener.since(since), ends[0].name):
-            LOGGER.info("libvirt's call failed in post-copy: waiting for what QEMU does")
+            LOGGER.info("libvirt's call failed in post-copy: waiting for QEMU")
             deadline = rig.env.deadline(move.policy.timeout_s + GRACE_S)
             postcopy = await_postcopy(rig.listener, ends, uuid, since, deadline)
         result = classify_outcome(call, holders(ends, uuid), move, postcopy)

@@ -25,7 +25,7 @@ def silent_hop(rig: Rig, recording: HopRecording, why: str) -> HopRecording:
     result = recording.result
     where = result.held_by[0] if len(result.held_by) == 1 else ""
     fell_silent = not why.startswith((NONSENSE, BROKE))
-    then = "the guest fell silent" if fell_silent else "the guest made no sense"
+    then = "its probe stopped answering" if fell_silent else "its probe sent an invalid answer"
     moved = f"the move to {recording.target} {result.outcome}, then {then}"
     said = f"{moved}: {why}"
     for host in rig.pair:

@@ -55,7 +55,9 @@ def measure_at_pace(
         if deadline.passed():
             said = f"the workload had not come to its pace after {seconds:.1f} s: {short}"
             return PacedFloor(window, (said,))
-        LOGGER.info("the workload is not at its pace yet (%s): the floor is begun again", short)
+        LOGGER.info(
+            "the workload has not reached its rate yet (%s): measuring the floor again", short
+        )
         notes = (f"the floor began anew after {seconds:.1f} s: until then {short}",)
 
 

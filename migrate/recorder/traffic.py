@@ -216,7 +216,9 @@ def read_back(
     """
     end_ns = now_ns()
     if silent:
-        return _without_guest(traffic, end_ns, "the guest fell silent: its own log was not had")
+        return _without_guest(
+            traffic, end_ns, "the guest's probe stopped answering: its own log could not be read"
+        )
     if not guest_is_there:
         return _without_guest(traffic, end_ns, "the guest is gone: its own log went with it")
     try:

@@ -106,9 +106,7 @@ def _limits(
 ) -> Iterator[str]:
     """What keeps rows from being ranked, whatever their figures are."""
     if len(several) < len(groups):
-        yield (
-            f"Rows with fewer than {LEAST_ATTEMPTS} attempts can't be ranked: they can't be ranked."
-        )
+        yield (f"Rows with fewer than {LEAST_ATTEMPTS} attempts can't be ranked.")
     if len(several) > MOST_ROWS_COMPARED:
         yield f"More than {MOST_ROWS_COMPARED} rows are not compared: none of them can be ranked."
         return

@@ -205,7 +205,7 @@ def _checks(wrong: Sequence[Verdict]) -> tuple[str, ...]:
 
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     yield (
-        "A figure is the median of the n attempts that ended as asked, [smallest..largest] beside "
+        "A figure is the median of the n attempts that ended as expected, [smallest..largest] beside "
         "it. Outage: the longest gap of an attempt that way; egress is guest to peer. Floor: the "
         "longest gap with no migration going on, the worse way; what is below it is shorter than "
         "the meter can see. ≤, ≥, x to y: some of the outages are below floor or had not ended, "

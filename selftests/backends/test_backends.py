@@ -140,7 +140,7 @@ def test_another_switch_of_the_host_is_left_alone(hosts: tuple[Host, Host]) -> N
             VhostUser().create(host, BACKED_BY_OVS, soon()),
         ):
             pass
-        assert "lends.ovs_bridge" in told.value.remedy
+        assert "resources.ovs_bridge" in told.value.remedy
         assert ovs_processes(host) == ["ovsdb-server"]
     finally:
         host.run(["kill", "-KILL", pid], soon())

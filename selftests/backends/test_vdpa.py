@@ -378,7 +378,7 @@ def test_a_tool_that_speaks_no_json_is_quoted() -> None:
 
 def test_a_kind_that_the_host_does_not_lend_is_told_with_what_it_lends() -> None:
     error = refused(Kernel(), vdpa={"device": "vendor"})
-    assert f"lends {PLACE} (vp_vdpa)" in error.said
+    assert f"provides {PLACE} (vp_vdpa)" in error.said
     assert "none" in refused(Kernel(resources=Resources())).said
 
 

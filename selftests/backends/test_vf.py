@@ -292,7 +292,7 @@ def test_a_card_that_can_not_be_told_a_mac_is_refused(host: Machine) -> None:
     links = json.loads(host.sysfs.links.read_text())
     del links[0]["vfinfo_list"]
     host.sysfs.links.write_text(json.dumps(links))
-    assert "can't be told a VF's MAC, and no free VF has that one" in refused(host).said
+    assert "can't set a VF's MAC, and no free VF has that one" in refused(host).said
     links[2]["address"] = Interface().mac
     host.sysfs.links.write_text(json.dumps(links))
     with lease(host) as fitting:
@@ -308,7 +308,7 @@ def test_no_iommu_is_refused(tmp_path: Path) -> None:
 
 def test_a_host_that_lends_no_pf_says_so(host: Machine) -> None:
     host.resources = Resources()
-    assert "lends no physical function" in refused(host).said
+    assert "provides no physical function" in refused(host).said
 
 
 def test_a_virtio_devices_functions_are_those_of_the_pci_device_above_it(host: Machine) -> None:

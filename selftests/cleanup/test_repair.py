@@ -81,7 +81,7 @@ def test_ready_then_repair(lab: LocalLab, words: tuple[str, ...], migrate_lab: R
     before = state(lab)
     ended = migrate_lab("lab", "ready", *words)
     assert ended.status == 0, ended.err
-    assert "b: nothing is wished for" in ended.err
+    assert "b: nothing to prepare" in ended.err
     after = state(lab)
     assert {"taps", "ovs-vswitchd-dp", "ovsdb-server"} <= set(after)
     told = migrate_lab("lab", "repair", *words, "--dry-run")

@@ -88,7 +88,7 @@ def test_a_guest_that_floods_its_channel_ends_its_attempt_and_costs_little_memor
 
 def test_a_guest_that_lies_ends_its_attempt(going: Session, boots: Boot) -> None:
     boots(LIES)
-    with pytest.raises(GuestError, match="the probe's answer to hello is none"):
+    with pytest.raises(GuestError, match="the probe's answer to hello is invalid"):
         tried(going)
     assert leftovers(going.lab.hosts.values()) == ()
 

@@ -114,7 +114,7 @@ def test_a_format_is_known_by_the_first_bytes(tmp_path: Path, version: int) -> N
 def test_a_disk_that_is_only_a_part_is_refused(tmp_path: Path, cache: Path, head: bytes) -> None:
     path = tmp_path / "part.qcow2"
     path.write_bytes(head)
-    with pytest.raises(ConfigurationError, match="only a part") as refused:
+    with pytest.raises(ConfigurationError, match="it has a backing file") as refused:
         ensure_disk(str(path), cache)
     assert "qemu-img convert" in refused.value.remedy
 

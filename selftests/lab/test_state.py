@@ -131,7 +131,7 @@ def test_a_journal_that_is_roots_is_told_as_such(
 @pytest.mark.parametrize("text", ["{", "[]", '{"local": 3}', '{"base": -1}', '{"base": null}'])
 def test_a_file_that_is_no_account_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "huge-pages.json").write_text(text)
-    with pytest.raises(HostError, match=r"account of huge pages .*huge-pages\.json"):
+    with pytest.raises(HostError, match=r"record of huge pages .*huge-pages\.json"):
         borrow_huge_pages(tmp_path, "local", 3)
 
 

@@ -54,7 +54,7 @@ def test_a_panic_after_a_move_that_completed_is_told_of_the_host_where_it_was() 
     assert error is not None
     assert (silent.result.outcome, silent.result.held_by, error.host) == ("failed", ("b",), "b")
     assert error.said.startswith(
-        "the move to b completed, then the guest fell silent; its console ends with: "
+        "the move to b completed, then its probe stopped answering; its console ends with: "
         "[   12.100] Kernel panic - not syncing: Fatal exception in interrupt"
     )
     assert silent.silent
@@ -66,16 +66,17 @@ def test_a_panic_after_a_move_that_completed_is_told_of_the_host_where_it_was() 
 def test_without_a_console_it_is_said_what_was_asked(console: str | None) -> None:
     error = silent_hop(rig(console), hop(), "no answer").result.error
     assert error is not None
-    assert error.said == "the move to b completed, then the guest fell silent: no answer"
+    assert error.said == "the move to b completed, then its probe stopped answering: no answer"
 
 
 def test_a_guest_that_lies_after_its_move_is_not_called_silent() -> None:
-    why = "the probe's answer to stream.log is none on host guest on b: data: Field required"
+    why = "the probe's answer to stream.log is invalid on host guest on b: data: Field required"
     silent = silent_hop(rig("login: "), hop(), why)
     assert silent.result.outcome == "failed"
     assert silent.result.error is not None
     assert (
-        silent.result.error.said == f"the move to b completed, then the guest made no sense: {why}"
+        silent.result.error.said
+        == f"the move to b completed, then its probe sent an invalid answer: {why}"
     )
 
 

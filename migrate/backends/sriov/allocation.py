@@ -74,7 +74,7 @@ def lease_vf(host: Host, interface: Interface, deadline: Deadline) -> Iterator[V
         raise HostError(
             "use a virtual function",
             host=host.name,
-            said="the host lends no physical function",
+            said="the host provides no physical function",
             remedy="name the link of a card with SR-IOV as `pf` in the lab file",
         )
     ledger = restore(host, link, deadline)
@@ -120,7 +120,7 @@ def _create_vfs(host: Host, pf: Pf, deadline: Deadline) -> Pf:
             f"make {number} virtual functions of {pf.link}",
             host=host.name,
             said=error.said,
-            remedy="the kernel's log on the host tells why; SR-IOV may be off in the firmware",
+            remedy="see the kernel's log on the host; SR-IOV may be off in the firmware",
         ) from error
     pf = read_pf(host, pf.link, deadline)
     if not pf.vfs:
@@ -128,7 +128,7 @@ def _create_vfs(host: Host, pf: Pf, deadline: Deadline) -> Pf:
             f"make {number} virtual functions of {pf.link}",
             host=host.name,
             said="the kernel took the number, and none appeared",
-            remedy="the kernel's log on the host tells why",
+            remedy="see the kernel's log on the host",
         )
     return pf
 
@@ -154,7 +154,7 @@ def _choose(host: Host, pf: Pf, ledger: Ledger, interface: Interface) -> Vf:
         raise HostError(
             f"give a VF of {pf.link} the MAC {interface.mac}",
             host=host.name,
-            said=f"its driver can't be told a VF's MAC{vlan}, and no free VF has that one",
+            said=f"its driver can't set a VF's MAC{vlan}, and no free VF has that one",
             remedy="a card whose driver can (`ip link show` lists its VFs), e.g. igb or mlx5",
         )
     return fitting[0]
@@ -230,7 +230,7 @@ def bind(host: Host, address: str, driver: str, override: str, deadline: Deadlin
             f"bind {address} to {driver or 'no driver'}",
             host=host.name,
             said=f"its driver is {has or 'none'}",
-            remedy="the kernel's log on the host tells why",
+            remedy="see the kernel's log on the host",
         )
 
 

@@ -61,7 +61,7 @@ def _sriov(look: Look) -> Yes | No:
     try:
         functions = [_function(line) for line in look.all("pf")]
     except MalformedError as error:
-        return No(f"what its PCI devices can is not known: {error.said}", "see /sys/bus/pci there")
+        return No(f"its PCI devices could not be inspected: {error.said}", "see /sys/bus/pci there")
     able = [(name, total, free) for name, total, free in functions if total > 0]
     if not able:
         return No(

@@ -186,8 +186,7 @@ def _check_config(host: Host, interface: Interface, has: vdpa_bus.DeviceConfig) 
         raise HostError(
             "give the vDPA device its MAC",
             host=host.name,
-            said=f"the device has {has.mac} and can't be told another, the case wants "
-            f"{interface.mac}",
+            said=f"the device has {has.mac} which can't be changed; the case needs {interface.mac}",
             remedy=f"interface.mac = '{has.mac}' if both hosts have it, or set it on the device",
         )
     if has.mtu is not None and has.mtu < interface.mtu:

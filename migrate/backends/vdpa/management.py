@@ -65,7 +65,7 @@ def choose_device(host: Host, interface: Interface, deadline: Deadline) -> Manag
     raise HostError(
         f"choose a vDPA management device, interface.vdpa.device = {wanted!r}",
         host=host.name,
-        said="; ".join([f"the host lends {lent}", *why]),
+        said="; ".join([f"the host provides {lent}", *why]),
         remedy="another interface.vdpa.device, or name a management device in the lab file",
     )
 

@@ -1,7 +1,7 @@
 """Open vSwitch with DPDK on a host: a switch of our own, and ports of guests on it.
 
 It is started when it is first needed and stays until the lab goes down. Where the host provides a
-bridge of its own OVS (``lends.ovs_bridge``), that is used, and its switch is left alone.
+bridge of its own OVS (``resources.ovs_bridge``), that is used, and its switch is left alone.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def ensure_switch(host: Host, deadline: Deadline) -> None:
             "start OVS-DPDK",
             host=host.name,
             said=_log_errors(host) or error.said,
-            remedy="`migrate-lab doctor` tells whether huge pages and OVS-DPDK can be had",
+            remedy="see `migrate-lab doctor`: are huge pages and OVS-DPDK available?",
         ) from error
 
 
@@ -88,7 +88,7 @@ def _no_other(host: Host, deadline: Deadline) -> None:
             "start OVS-DPDK",
             host=host.name,
             said=f"another OVS runs there ({OTHERS_PID})",
-            remedy="name a bridge of it with the datapath netdev: lends.ovs_bridge in the lab file",
+            remedy="name a bridge of it with the datapath netdev: resources.ovs_bridge in the lab file",
         )
 
 

@@ -110,7 +110,9 @@ class ReservedPlaces:
                 )
         for name in names:
             while not self._take(name, deadline):
-                LOGGER.info("the coordinator at %s forgot our turn: queueing again", self._address)
+                LOGGER.info(
+                    "the coordinator at %s lost our reservation: queueing again", self._address
+                )
         self._keeper.start()
 
     def _take(self, name: str, deadline: Deadline) -> bool:
@@ -181,7 +183,7 @@ class ReservedPlaces:
         if (place := session.place(MARKER)) is not None and place.acquired:
             return
         LOGGER.info(
-            "the coordinator at %s has just started: waiting %g s for those who had a lease before",
+            "the coordinator at %s has just started: waiting %g s for jobs that had a lease before",
             self._address,
             self._times.settle,
         )

@@ -106,7 +106,7 @@ def make(config: LocalConfig, record: LabRecord) -> LabRecord:
     """Make all of it; the journal names each step before it is done."""
     pages = sum(host.huge_pages for host in config.hosts.values())
     lent = state.borrow_huge_pages(state_folder(), config.name, pages)
-    note = "" if lent == pages else f"{pages} huge pages of 2 MiB could not be had"
+    note = "" if lent == pages else f"{pages} huge pages of 2 MiB could not be reserved"
     LOGGER.info("making namespaces and the fabric")
     _network(record)
     LOGGER.info("starting the hosts")

@@ -220,7 +220,7 @@ def plan(config: NestedConfig) -> LabRecord:
 
 def make(_config: NestedConfig, record: LabRecord) -> LabRecord:
     """Make all of it; the journal names each step before it is done."""
-    LOGGER.info("making the fabric and the machines' places")
+    LOGGER.info("making the fabric and the machines' namespaces")
     _network(record)
     places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
     hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
@@ -298,10 +298,10 @@ def _start(lab: NestedLab, machines: Sequence[Machine]) -> None:
 def _restore_all(lab: NestedLab, machines: Sequence[Machine], states: Path) -> bool:
     """Whether all go on; if not, none runs, and their state is gone."""
     try:
-        LOGGER.info("going on from the machines' saved state")
+        LOGGER.info("starting the machines from their saved state")
         _each(machines, functools.partial(_restore, lab, states))
     except HostError as error:
-        LOGGER.info("the saved state is of no use (%s); booting anew", error)
+        LOGGER.info("the saved state does not load (%s): booting the machines", error)
         shutil.rmtree(states)
         _each(machines, functools.partial(_kill, lab))
         return False

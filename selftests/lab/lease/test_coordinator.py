@@ -339,7 +339,7 @@ def test_one_who_waits_queues_again_when_the_coordinator_starts_anew(
         told.wait("held by first")
         settled.kill()
         settled.start()
-        told.wait("forgot our turn: queueing again")
+        told.wait("lost our reservation: queueing again")
         told.wait("held by first", times=2)
         lease.check()
         lease.close()

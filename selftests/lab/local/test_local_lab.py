@@ -303,7 +303,7 @@ def test_without_huge_pages_the_lab_is_up_and_says_so(
     monkeypatch.setattr(journal, "borrow_huge_pages", lambda *_: 0)
     lab = local.KIND.up(config(lab_name))
     assert lab.record.huge_pages == 0
-    assert "4 huge pages of 2 MiB could not be had" in lab.record.note
+    assert "4 huge pages of 2 MiB could not be reserved" in lab.record.note
     found = fabric_kind.find(lab_name)
     assert found is not None
     assert found.record.note == lab.record.note

@@ -395,7 +395,7 @@ def test_machines_are_booted_and_saved_once_and_go_on_from_that(
     assert sorted(steps) == both("boot", "save", "settle")
     assert (tmp_path / "states-x").stat().st_mode & 0o777 == 0o700
     steps.clear()
-    assert start("tcg") == ["going on from the machines' saved state"]
+    assert start("tcg") == ["starting the machines from their saved state"]
     assert sorted(steps) == both("restore")
 
 
@@ -403,7 +403,7 @@ def test_a_saved_state_that_is_of_no_use_is_made_anew(steps: list[str], tmp_path
     (tmp_path / "states-x").mkdir()
     for name in "ab":
         (tmp_path / "states-x" / f"{name}.state").write_text("damaged")
-    assert any("of no use" in line and "no such state" in line for line in start("tcg"))
+    assert any("does not load" in line and "no such state" in line for line in start("tcg"))
     assert sorted(steps) == both("kill", "boot", "save", "settle")
     assert (tmp_path / "states-x/b.state").read_text() == "saved"
 

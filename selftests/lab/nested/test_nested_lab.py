@@ -104,7 +104,7 @@ def answers(lab: NestedLab) -> None:
 
 
 def test_a_damaged_state_is_thrown_away_and_made_anew(up: Up) -> None:
-    assert up.says("the saved state is of no use")
+    assert up.says("the saved state does not load")
     assert up.says("booting 2 machines")
     if not up.says("(tcg)"):
         pytest.skip("machines under KVM have no saved state")

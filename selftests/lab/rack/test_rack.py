@@ -218,7 +218,7 @@ def test_a_host_whose_key_is_another_one_is_refused(here: Rack) -> None:
     keys = [line.split()[2] for line in lines]
     known.write_text(text.replace(keys[1], keys[0]))
     try:
-        refused(here, "b: ", "its host key is another one", "ssh-keygen -R 10.78.0.2 -f")
+        refused(here, "b: ", "its host key has changed", "ssh-keygen -R 10.78.0.2 -f")
     finally:
         known.write_text(text)
 
