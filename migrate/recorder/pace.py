@@ -53,12 +53,10 @@ def measure_at_pace(
             return PacedFloor(window, notes)
         seconds = (after.at_ns - began_ns) / 1e9
         if deadline.passed():
-            said = f"the workload had not come to its pace after {seconds:.1f} s: {short}"
+            said = f"the workload had not reached its rate after {seconds:.1f} s: {short}"
             return PacedFloor(window, (said,))
-        LOGGER.info(
-            "the workload has not reached its rate yet (%s): measuring the floor again", short
-        )
-        notes = (f"the floor began anew after {seconds:.1f} s: until then {short}",)
+        LOGGER.info("the workload is below its rate (%s): measuring the floor again", short)
+        notes = (f"the floor was measured again after {seconds:.1f} s: until then {short}",)
 
 
 def _counted(guest: Probe, workload: Workload) -> _Count:

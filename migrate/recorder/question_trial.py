@@ -68,9 +68,7 @@ def observers_of(
             kept.unlink(missing_ok=True)
 
         def build(path: Path) -> None:
-            LOGGER.info(
-                "host %s: trying experimental QMP commands on a throw-away guest", host.name
-            )
+            LOGGER.info("host %s: trying experimental QMP commands on a spare guest", host.name)
             path.write_text(try_questions(host, patience=patience).model_dump_json(indent=1))
 
         build_once(kept, build)

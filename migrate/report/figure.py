@@ -42,16 +42,15 @@ def script() -> str:
 
 HELP = (
     "Left to right is time. Each dot is one packet: across, when it was sent; up, how long it took "
-    "to arrive (the scale is logarithmic). A thick line at the bottom is packets that never "
-    "arrived. A shaded stretch is a gap: from the last packet served to the next one served, with "
-    "its length and error; a packet that comes too late is not served, so dots within it are late "
-    "ones. Only gaps that matter most are labelled, as far as there is room: those over a limit, "
-    "the longest of each part of the move. The tints behind are the phases named along the top. "
-    "Downtime as reported is a length without a place, and drawn from the stop. Signs in “asked "
-    "and done” are what migrate-lab asked libvirt for and did on purpose. Point at anything to see "
-    "what it is; drag to zoom, double-click to go back. Of many packets that are alike only some "
-    "are drawn; the edges of the longest gaps, and the least and greatest delay of every stretch, "
-    "always are."
+    "to arrive (logarithmic). A thick line at the bottom is packets that never arrived. A shaded "
+    "stretch is a gap: from the last packet served to the next one served, with its length and "
+    "error; a packet that arrives too late is not served, so dots within it are late ones. The "
+    "most important gaps are labelled: those over a limit, the longest of each part of the move. "
+    "The tints behind are the phases named along the top. The downtime reported is a length "
+    "without a place, drawn from the stop. “asked and done”: calls to libvirt, faults, and QMP "
+    "commands of migrate-lab. Point at anything to see what it is; drag to zoom, double-click to "
+    "zoom out. Of many similar packets only some are drawn, but always the edges of the longest "
+    "gaps and the extremes of delay."
 )
 """How to read a figure: once for all."""
 

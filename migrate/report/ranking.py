@@ -19,9 +19,9 @@ MOST_ROWS_COMPARED = 12
 LEAST_ATTEMPTS = 3
 """Fewer attempts than this have no spread to compare."""
 LEVEL_NOTE = (
-    "Rows that are not called too close are ranked. One level holds for the whole table: in at "
-    "most 5 % of tables are any two rows that do not differ ranked in any column. Attempts are "
-    "shuffled between rows, each figure widened by the meter's error."
+    "Rows that are not called too close are ranked, at one level for the whole table: in at most "
+    "5 % of tables are any two rows ranked in any column that do not differ (a permutation test, "
+    "each figure widened by the meter's error)."
 )
 Pair = frozenset[str]
 
@@ -108,7 +108,7 @@ def _limits(
     if len(several) < len(groups):
         yield (f"Rows with fewer than {LEAST_ATTEMPTS} attempts can't be ranked.")
     if len(several) > MOST_ROWS_COMPARED:
-        yield f"More than {MOST_ROWS_COMPARED} rows are not compared: none of them can be ranked."
+        yield f"More than {MOST_ROWS_COMPARED} rows are not compared, and so not ranked."
         return
     for (first, second), reason in reasons.items():
         yield f"{first} and {second} can't be ranked: {reason}."
@@ -131,7 +131,7 @@ def _too_few(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     needed, most = least_attempts(len(groups)), max(map(len, groups.values()))
     if most < needed:
         yield (
-            f"With {most} attempts a row nothing can be ranked, however far apart it is: "
+            f"With {most} attempts a row nothing can be ranked, however far apart: "
             f"{len(groups)} rows take at least {needed} attempts each."
         )
 

@@ -53,7 +53,7 @@ def plain(comparisons: Sequence[Comparison], baseline: Baseline, rules: Rules) -
         GridSection("How to read it", None, tuple(_notes(comparisons, rules))),
         GridSection("Baseline, oldest first", None, tuple(used)),
         GridSection("Not used", None, baseline.left_out),
-        GridSection("To know", None, baseline.notes),
+        GridSection("Notes", None, baseline.notes),
     ]
     return plain_sections([result, *(one for one in sections if one.grid or one.lines)])
 
@@ -132,12 +132,12 @@ def _notes(comparisons: Sequence[Comparison], rules: Rules) -> Iterator[str]:
     if not tested:
         yield "Nothing could be compared."
         return
-    units = "earlier runs" if rules.unit == "run" else "attempts, runs taken to be all alike"
+    units = "earlier runs" if rules.unit == "run" else "attempts, assuming that runs do not differ"
     yield (
-        f"{tested} comparisons in one family: at most {rules.alpha:.0%} that any is called "
-        f"worse if nothing has changed, and as much that any is called better. Unit: {units}. "
+        f"{tested} comparisons in one family: if nothing has changed, the probability that any is "
+        f"called worse is at most {rules.alpha:.0%}, and the same for better. Unit: {units}. "
         "n: attempts of this run : of the baseline. Change: of the medians, in ms, with an "
-        "interval at the level of the whole family. Floor: less is called no change. Larger: how "
-        "often an attempt of this run is larger than one of the baseline. p: of one side, by Holm. "
-        "No change found is not: nothing changed. Can't tell is no pass."
+        "interval at the level of the whole family. Floor: a smaller change is ignored. Larger: "
+        "how often an attempt of this run is larger than one of the baseline. p: one-sided, by "
+        "Holm. No change found does not mean that nothing changed. Can't tell is not a pass."
     )

@@ -205,12 +205,12 @@ def _checks(wrong: Sequence[Verdict]) -> tuple[str, ...]:
 
 def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
     yield (
-        "A figure is the median of the n attempts that ended as expected, [smallest..largest] beside "
-        "it. Outage: the longest gap of an attempt that way; egress is guest to peer. Floor: the "
-        "longest gap with no migration going on, the worse way; what is below it is shorter than "
-        "the meter can see. ≤, ≥, x to y: some of the outages are below floor or had not ended, "
+        "A figure is the median of the n attempts that ended as expected, [smallest..largest] "
+        "beside it. Outage: the longest gap of an attempt that way; egress is guest to peer. "
+        "Floor: the longest gap with no migration going on, of the worse direction; a shorter "
+        "gap can't be seen. ≤, ≥, x to y: some of the outages are below floor or had not ended, "
         "so their median is known only between bounds. "
-        "Guest stall: the longest that the guest's own tick stood still or came late."
+        "Guest stall: the longest time that the guest's clock stopped or its tick was late."
     )
     if groups:
         yield (
@@ -223,15 +223,15 @@ def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
         if outside:
             most = max(outside, key=lambda gap: gap.length_ns)
             yield (
-                f"{label}: the longest gap lies in no phase of the move in {len(outside)} of "
-                f"{len(group)} (up to {most.length_ms:.0f} ms, {most.direction}): the lab's own "
-                "noise, or the target's QEMU that starts meanwhile."
+                f"{label}: in {len(outside)} of {len(group)} the longest gap is outside all phases "
+                f"of the move (up to {most.length_ms:.0f} ms, {most.direction}): noise of the lab, or "
+                "the start of the target's QEMU."
             )
     out = [label for label, group in groups.items() if group[0].case.policy.method == "reattach"]
     if out:
         yield (
             f"{', '.join(out)}: moved by reattach. There is no interface from before the move "
-            "until after it, so its outage is one gap over all parts; it stands under switchover."
+            "until after it, so the outage is one gap over all parts, counted as switchover."
         )
 
 

@@ -340,12 +340,12 @@ def _grid(trend: Trend, series: Series) -> Grid:
 def notes(trend: Trend) -> Sequence[str]:
     """Lines on how to read the table."""
     return (
-        f"{trend.attempts} attempts of {trend.runs} runs are in the store. A figure is the median "
+        f"{trend.attempts} attempts of {trend.runs} runs. A figure is the median "
         f"of the attempts of a {trend.by} that were measured, [first..third quartile] beside it; "
-        "what was not measured, ended otherwise than expected or is void is in no median. ≤, ≥, x to "
-        "y: it is known so far only, for some outages are below floor or had not ended. Failed: "
-        "attempts that did not pass; no attempt: tries that left none. Changed: other than in the "
-        "case's run before.",
+        "what was not measured, ended otherwise than expected or is void is in no median. ≤, ≥, x "
+        "to y: known only between bounds, since some outages are below floor or had not ended. "
+        "Failed: attempts that did not pass; no attempt: tries that left none. Changed: differs "
+        "from the case's previous run.",
     )
 
 

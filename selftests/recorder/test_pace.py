@@ -60,7 +60,7 @@ def test_a_floor_of_a_guest_that_is_slow_at_first_is_begun_again(
     floor = measure_at_pace(guest, ASKED, second, Deadline.after(60))
     assert floor.window == (SECOND, 2 * SECOND)
     assert floor.notes == (
-        "the floor began anew after 1.0 s: until then 0.4 of 4 MiB/s written, "
+        "the floor was measured again after 1.0 s: until then 0.4 of 4 MiB/s written, "
         "67.0 of 1000 packets/s sent",
     )
 
@@ -72,7 +72,7 @@ def test_a_guest_that_never_comes_to_its_pace_is_measured_at_the_deadline_with_a
     floor = measure_at_pace(guest, ASKED, second, Deadline.after(0))
     assert floor.window == (0, SECOND)
     assert floor.notes == (
-        "the workload had not come to its pace after 1.0 s: 67.0 of 1000 packets/s sent",
+        "the workload had not reached its rate after 1.0 s: 67.0 of 1000 packets/s sent",
     )
 
 
@@ -81,7 +81,7 @@ def test_without_memory_to_write_only_packets_are_counted(second: Callable[[], N
     still = ASKED.model_copy(update={"dirty_mib": 0})
     floor = measure_at_pace(guest, still, second, Deadline.after(0))
     assert floor.notes == (
-        "the workload had not come to its pace after 1.0 s: 0.0 of 1000 packets/s sent",
+        "the workload had not reached its rate after 1.0 s: 0.0 of 1000 packets/s sent",
     )
 
 

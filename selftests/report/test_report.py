@@ -269,8 +269,10 @@ def test_a_part_that_was_not_measured_says_so() -> None:
 def test_a_longest_gap_outside_the_move_is_noted() -> None:
     outside = (synthetic.gap("egress", -2500, 143, "none"), synthetic.gap("egress", 0, 60))
     notes = run_table(synthetic.run(), [*many(count=1), *many(count=1, gaps=outside)]).notes
-    (note,) = [note for note in notes if "in no phase" in note]
-    assert note.startswith("virtio: the longest gap lies in no phase of the move in 1 of 2 (up to")
+    (note,) = [note for note in notes if "outside all phases" in note]
+    assert note.startswith(
+        "virtio: in 1 of 2 the longest gap is outside all phases of the move (up to"
+    )
     assert "143 ms, egress" in note
 
 

@@ -142,7 +142,7 @@ def letters(ranks: RowRanks, name: str) -> dict[str, str]:
 def test_with_three_attempts_nothing_is_ranked_and_that_is_said() -> None:
     ranks = rank_rows(modes(3))
     assert ranks.limits == (
-        "With 3 attempts a row nothing can be ranked, however far apart it is: "
+        "With 3 attempts a row nothing can be ranked, however far apart: "
         "2 rows take at least 4 attempts each.",
     )
     assert alike(ranks, "outage seen, egress") == (("a", "b"),)

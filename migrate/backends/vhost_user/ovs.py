@@ -88,7 +88,7 @@ def _no_other(host: Host, deadline: Deadline) -> None:
             "start OVS-DPDK",
             host=host.name,
             said=f"another OVS runs there ({OTHERS_PID})",
-            remedy="name a bridge of it with the datapath netdev: resources.ovs_bridge in the lab file",
+            remedy="name its bridge of datapath netdev as resources.ovs_bridge in the lab file",
         )
 
 

@@ -34,7 +34,7 @@ class LocalConfig(LabConfig):
     ) -> dict[str, LocalHostConfig]:
         if any(host.prepare.huge_pages or host.prepare.modules for host in hosts.values()):
             raise ValueError(
-                "huge pages and modules are the machine's, and are not restored when a local host ends:"
-                " use its own key huge_pages"
+                "huge pages and modules are the machine's, and are not restored when a local"
+                " host ends: use its own key huge_pages"
             )
         return hosts
