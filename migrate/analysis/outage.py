@@ -183,7 +183,7 @@ def _counted_on(observation: TrafficObservation) -> tuple[TrafficObservation, li
         if restarts:
             update[f"sent_{direction}"] = update[f"unreceived_{direction}"] = None
             notes.append(
-                f"the sender of {direction} began anew {restarts} times: how many packets it sent "
+                f"the sender of {direction} restarted {restarts} times: how many packets it sent "
                 "in all is not known"
             )
         observation = replace(observation, **update)

@@ -224,8 +224,8 @@ def _notes(groups: Mapping[str, Sequence[Attempt]]) -> Iterator[str]:
             most = max(outside, key=lambda gap: gap.length_ns)
             yield (
                 f"{label}: in {len(outside)} of {len(group)} the longest gap is outside all phases "
-                f"of the move (up to {most.length_ms:.0f} ms, {most.direction}): noise of the lab, or "
-                "the start of the target's QEMU."
+                f"of the move (up to {most.length_ms:.0f} ms, {most.direction}): noise of the "
+                "lab, or the start of the target's QEMU."
             )
     out = [label for label, group in groups.items() if group[0].case.policy.method == "reattach"]
     if out:
