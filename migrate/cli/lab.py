@@ -137,7 +137,7 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
 @click.option(
     "--fresh",
     is_flag=True,
-    help="Try KVM and the questions to QEMU again, whatever the last trial found.",
+    help="Try KVM and the experimental QMP commands again, whatever the last trial found.",
 )
 @click.option(
     "--reach",
@@ -152,8 +152,7 @@ def doctor(
 ) -> None:
     """Show what each host of a lab can do, mode by mode, with reason and remedy where it can't.
 
-    Also which questions its QEMU is asked about guests under test: none that harmed a throw-away
-    guest.
+    Also which experimental QMP commands are sent to its QEMU: none that harmed a throw-away guest.
     """
     if reach:
         _reach(lab_file, name, as_json)

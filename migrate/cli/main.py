@@ -60,7 +60,7 @@ def show(
     as_json: bool,
     inside: bool,
 ) -> None:
-    """What failed in RUN and why, and its tables; details with --inside."""
+    """Print what failed in RUN and why, then its answers and tables."""
     from migrate.results.reader import find_run, read_run
     from migrate.results.selection import selected
 

@@ -67,7 +67,7 @@ def nightly(
 ) -> None:
     """Run the cases of SCENARIOS while the budget lasts, the most informative first.
 
-    Without SCENARIOS: all of testcases/scenarios. Exit codes as those of `run`.
+    Without SCENARIOS: all of testcases/scenarios. Exit codes: as of `run`.
     """
     from migrate.campaign.nightly import night
 

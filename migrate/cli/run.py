@@ -146,7 +146,7 @@ def run(
 )
 @RUN
 def compare(modes: str, scenario: Path | None, overrides: Sequence[str], **options: Any) -> None:
-    """Run one workload over several modes, and print one table. Exit codes as those of `run`."""
+    """Run one workload over several modes, and print one table. Exit codes: as of `run`."""
     from migrate.errors import ConfigurationError
     from migrate.lab.kinds import load_lab
     from migrate.scenario.loader import for_modes, matching

@@ -20,7 +20,7 @@ def machine_lanes(data: FigureData) -> Iterator[Lane]:
     """A lane for each machine that was looked at twice."""
     for machine in data.machines:
         if len(machine.samples) > 1:
-            hover = "height: CPUs that programs of others used, of all; dark: too many"
+            hover = "height: share of CPUs used by other programs; dark: busy"
             yield Lane(f"CPUs of {machine.name}", list(_bars(data, machine)), hover=hover)
 
 

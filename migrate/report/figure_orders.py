@@ -26,7 +26,7 @@ def orders_lane(data: FigureData) -> Iterator[Lane]:
     marks = [mark for event in ours for mark in _mark(data, event)]
     questions = list(_question_bars(data, ours))
     if marks or questions:
-        hover = "what migrate-lab asked and did; thin bars are its questions to QEMU"
+        hover = "calls to libvirt, faults; thin bars are QMP commands"
         yield Lane(
             "asked and done", questions, sorted(marks, key=lambda mark: mark.at), hover=hover
         )
