@@ -393,6 +393,28 @@ def test_a_sentence_on_two_pages_is_noticed() -> None:
     assert not said_twice({"a.md": sentence, "b.md": f"```\n{sentence}\n```\n"})
 
 
+LONGEST_PARAGRAPH = 700
+"""Letters, without links' targets: more is a wall, and wants to be a list, a table or two."""
+
+
+def walls(text: str) -> list[str]:
+    """The begins of paragraphs that are too long; a row of a table is none."""
+    plain = re.sub(r"\]\([^)]*\)", "]", without_blocks(text))
+    lines = (line for line in plain.splitlines() if not line.startswith("|"))
+    return [line[:60] for line in lines if len(line) > LONGEST_PARAGRAPH]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_paragraph_is_a_wall(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        assert walls(TEXT[page]) == []
+
+
+def test_a_wall_is_noticed() -> None:
+    assert walls(f"short\n\nlong {'word ' * 200}\n")
+    assert not walls(f"| {'cell ' * 200} |\n\n[a]({'x' * 900})\n")
+
+
 RIDDLES = re.compile(
     r"(?<![`*.])\b(lends?|lent|deaf|foretold|(?:be|is|are|was|were|not|been) had)\b(?![`*]|\.\*)"
 )
