@@ -37,11 +37,11 @@ class FilePath(click.Path):
         if not text:
             self.fail("it is empty: name a path, e.g. ./results", param, ctx)
         if "\0" in text:
-            self.fail("it has a NUL byte in it, which no path can have", param, ctx)
+            self.fail("a path has no NUL byte", param, ctx)
         if len(os.fsencode(text)) > 4095 or any(
             len(os.fsencode(p)) > 255 for p in Path(text).parts
         ):
-            self.fail(f"{quoted(text)} is longer than a path, or a name in it, can be", param, ctx)
+            self.fail(f"{quoted(text)} is too long for a path, or a name in it is", param, ctx)
         return super().convert(value, param, ctx)
 
 

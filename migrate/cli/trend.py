@@ -98,9 +98,9 @@ def trend(
     else:
         click.echo(made.plain(result), nl=False)
     for line in result.problems[:PROBLEMS]:
-        click.echo(_clean(f"not in it: {line}"), err=True)
+        click.echo(_clean(f"left out: {line}"), err=True)
     if more := len(result.problems[PROBLEMS:]):
-        click.echo(f"not in it: {more} more; --json has all", err=True)
+        click.echo(f"left out: {more} more; --json has all", err=True)
     if store.refused:
         sys.exit(MeasurementError.exit_code)
 

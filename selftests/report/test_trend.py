@@ -468,6 +468,6 @@ def test_the_command(tmp_path: Path, migrate_lab: Command) -> None:
     assert ended.status == 0, ended.err
     (series,) = json.loads(ended.out)["series"]
     assert (series["case_id"], series["points"][0]["median"]) == ("synthetic-virtio", 100)
-    assert "not in it: " in ended.err
+    assert "left out: " in ended.err
     assert migrate_lab("trend", "--results", tmp_path, "--since", "soon").status == 2
     assert migrate_lab("trend", "--results", tmp_path / "nowhere").status == 2
