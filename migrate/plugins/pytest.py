@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="test every case of this scenario file; may be given again",
+        help="test every case of this scenario file; may be given several times",
     )
     group.addoption(
         "--repeat", type=int, default=1, metavar="N", help="attempts of each case (default: 1)"

@@ -77,7 +77,7 @@ RULES: tuple[Rule, ...] = (
         lambda case: (
             case.policy.method == "reattach" and not backend_mode(case.interface.mode).can_reattach
         ),
-        f"only mode {REATTACHED} is taken out and put back: the others move with their device",
+        f"only mode {REATTACHED} can be reattached: others are migrated with their device",
         f"mode = {REATTACHED}, or another method",
     ),
     Rule(
@@ -113,7 +113,7 @@ RULES: tuple[Rule, ...] = (
                 or case.policy.on_timeout != "abort"
             )
         ),
-        "save-restore stops the guest first: there is no convergence, compression or timeout's way",
+        "save-restore stops the guest first: no convergence, compression, channels or on_timeout",
         "leave out auto_converge, compression, parallel_connections and on_timeout",
     ),
     Rule(
@@ -130,7 +130,7 @@ RULES: tuple[Rule, ...] = (
             case.policy.abort_at in TOO_LATE
             or (case.policy.abort_at is not None and case.policy.abort_at not in phases_of(case))
         ),
-        "at this phase there is nothing that could be aborted",
+        "a move can't be aborted in this phase, or never has it",
         "a phase before the guest runs on the target that this method has",
     ),
     Rule(
@@ -177,13 +177,13 @@ RULES: tuple[Rule, ...] = (
             any(fault.do == "stop-backend" for fault in case.faults)
             and not backend_mode(case.interface.mode).has_process
         ),
-        "no process stands behind the interface that could be stopped",
+        "no process backs the interface that could be stopped",
         f"mode = {WITH_PROCESS}, or another fault",
     ),
     Rule(
         "faults",
         lambda case: any(f.for_s is not None and f.do in FOR_GOOD for f in case.faults),
-        "what was killed can't be put back after a while",
+        "a kill can't be undone after a while",
         "leave out for_s, or another fault",
     ),
     Rule(
