@@ -137,7 +137,7 @@ class ProbeChannel:
             self._noise = (self._noise + line[-NOISE:] + b"\n")[-NOISE:]
             self._dropped += len(line) + LINE_BYTES
             if self._dropped > MOST_BYTES:
-                raise ConnectionError("too many lines that answer no request")
+                raise ConnectionError("too many lines came that answer no request")
             if deadline.passed():
                 raise TimeoutError("no answer came")
 

@@ -11,7 +11,7 @@ def test_a_silence_that_was_seen_to_the_end_is_known_whatever_was_not_right_befo
     seen = attempt(**losses("egress", "after", 0), gaps=(silent,), unmeasured=(unknown(385, 14),))
     assert needs.KNOWN.missing(seen) == ""
     said = needs.ENDED.missing(seen)
-    assert said == "egress was silent for the last 600 ms, and may be for good"
+    assert said == "egress received nothing for the last 600 ms, and may be for good"
 
 
 def test_what_nothing_is_known_of_after_a_silence_is_not_known() -> None:

@@ -122,5 +122,5 @@ def test_a_guest_that_answers_nonsense_is_refused(answer: dict[str, object]) -> 
         return json.dumps({"id": request["id"], "ok": True, **answer}).encode() + b"\n"
 
     probe = Probe(Scripted([started, ended]), "guest on a")
-    with pytest.raises(GuestError, match=r"answer to run\.wait is none"):
+    with pytest.raises(GuestError, match=r"answer to run\.wait is invalid"):
         run_command(probe, "true", soon())
