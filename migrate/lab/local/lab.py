@@ -6,11 +6,13 @@ Every host has a network, mount, UTS, IPC and PID namespace; see :mod:`migrate.l
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from migrate.clock import Deadline
+from migrate.drivers.terminal import AT_TERMINAL, run_at_terminal, run_attached
 from migrate.errors import HostError
 from migrate.lab import namespaces, state
 from migrate.lab.config import cache_folder, state_folder
@@ -32,6 +34,9 @@ from migrate.model import Capability, HostFacts
 
 LOGGER = logging.getLogger(__name__)
 
+PTMX = "/dev/pts/ptmx"
+"""What makes terminals of a host's devpts (enter_root.sh)."""
+
 
 class LocalLab(FabricLab):
     """A local lab that is up."""
@@ -50,9 +55,13 @@ class LocalLab(FabricLab):
         self.places = self.hosts
         super().__init__(record)
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a program on a host."""
-        return self.hosts[host].enter(argv)
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
+        """See Lab; the terminal is of the host's own devpts."""
+        place = self.hosts[host]
+        if not terminal:
+            return run_attached(place.enter(argv))
+        there = place.enter([*AT_TERMINAL, *argv], os.environ.get("TERM", "dumb"))
+        return run_at_terminal(there, place.file(PTMX))
 
     def data_ports(self, host: str) -> tuple[str, ...]:
         """For taps, and for OVS-DPDK."""
@@ -110,7 +119,8 @@ def make(config: LocalConfig, record: LabRecord) -> LabRecord:
     LOGGER.info("making namespaces and the fabric")
     _network(record)
     LOGGER.info("starting the hosts")
-    hosts = tuple(namespaces.start_host(host, record, namespaces.shares()) for host in record.hosts)
+    shared = namespaces.mounts(record.share)
+    hosts = tuple(namespaces.start_host(host, record, shared) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts, "huge_pages": lent, "note": note})
     state.write_record(record)
     LOGGER.info("starting libvirt on each host")

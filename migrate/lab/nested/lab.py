@@ -22,6 +22,7 @@ from pathlib import Path
 from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
 from migrate.drivers.ssh_address import Address
+from migrate.drivers.terminal import run_attached
 from migrate.errors import HostError
 from migrate.files import make_private
 from migrate.images.cache import build_once, digest
@@ -30,7 +31,7 @@ from migrate.lab import kvm_boot, namespaces, state
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
 from migrate.lab.fabric_kind import FabricKind
-from migrate.lab.namespaces import NamespaceHost
+from migrate.lab.namespaces import Mount, NamespaceHost
 from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import ensure_machine_image
 from migrate.lab.nested.machine import (
@@ -65,19 +66,22 @@ NETWORKS = (DATA_BRIDGE, "mig", "mgmt")
 CONTROLLER = "10.79.0.254/24"
 """The controller's address on the management network, inside the fabric."""
 
-# Arguments: the time of day, then folders of the controller that the host is to see. Reading ahead
-# (cache=mmap) is ten times as fast as one request after the other; a file is looked up anew each
-# time it is opened, so what the controller writes between is seen.
+# Arguments: the time of day, then folders of the controller that the host is to see, a colon and
+# the options of their mounts. Reading ahead (cache=mmap) is ten times as fast as one request after
+# the other; a file is looked up anew each time it is opened, so what the controller writes between
+# is seen. Of pkttyagent: see enter_root.sh.
 SETTLE = r"""
 set -eu
 date --set="@$1" >/dev/null
 shift
 number=0
-for folder; do
+for entry; do
+    folder=${entry%:*} options=trans=virtio,version=9p2000.L,msize=512000,cache=mmap,${entry##*:}
     mkdir -p "$folder"
-    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap "share$number" "$folder"
+    mount -t 9p -o "$options" "share$number" "$folder"
     number=$((number + 1))
 done
+[ ! -e /usr/bin/pkttyagent ] || chmod a-x /usr/bin/pkttyagent
 """
 
 
@@ -97,15 +101,18 @@ class NestedLab(FabricLab):
         }
         super().__init__(record)
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
+        """See Lab; the terminal is its ssh's."""
+        return run_attached(self.enter(host, argv, terminal=terminal))
+
+    def enter(self, host: str, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
         """The argument list that runs a program on a host, by the system's own ssh."""
         address = self.hosts[host].address
         known = address.key_files[0].with_name("known_hosts")
         options = [f"UserKnownHostsFile={known}", "StrictHostKeyChecking=yes", "LogLevel=ERROR"]
         ssh = ["ssh", "-i", str(address.key_files[0]), *(w for o in options for w in ("-o", o))]
-        terminal = ["-t"] if list(argv) == ["bash"] else []
         there = [f"{address.user}@{address.ip}", "--", shlex.join(argv)]
-        return self.in_fabric([*ssh, *terminal, *there])
+        return self.in_fabric([*ssh, "-t" if terminal else "-T", *there])
 
     def is_healthy(self) -> bool:
         """Whether all of it still runs."""
@@ -222,8 +229,9 @@ def make(_config: NestedConfig, record: LabRecord) -> LabRecord:
     """Make all of it; the journal names each step before it is done."""
     LOGGER.info("making the fabric and the machines' places")
     _network(record)
-    places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
-    hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
+    images = cache_folder() / "nested"
+    shared = [Mount(images, str(images), "rw"), *namespaces.mounts(record.share)]
+    hosts = tuple(namespaces.start_host(host, record, shared) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts})
     state.write_record(record)
     lab = NestedLab(record)
@@ -255,13 +263,9 @@ def _machine(lab: NestedLab, host: HostRecord) -> Machine:
         number=host.number,
         config=_config(lab.record, host.name),
         image=ensure_machine_image(host.root, cache_folder()),
-        shares=_shares(),
+        shares=[Path(mount.target) for mount in namespaces.mounts(lab.record.share)],
         accelerator=_accelerator(lab.places[host.name], host),
     )
-
-
-def _shares() -> list[Path]:
-    return [Path(share.rpartition(":")[0]) for share in namespaces.shares()]
 
 
 def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
@@ -355,7 +359,8 @@ def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
 
 def _settle(lab: NestedLab, machine: Machine) -> None:
     """Set its clock, which stood still with it, and give it the shared folders."""
-    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *map(str, machine.shares)]
+    shared = [f"{mount.target}:{mount.options}" for mount in namespaces.mounts(lab.record.share)]
+    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *shared]
     lab.hosts[machine.name].run(script, Deadline.after(20))
 
 
