@@ -246,7 +246,7 @@ def night(request: NightRequest, reporter: Reporter, resume: str | None = None) 
             source = NewNight(request, stack)
         else:
             source = stack.enter_context(resumed_run(resume, request))
-            with log.shown(reporter.say, reporter.level):
+            with log.shown(reporter.say, reporter.level, reporter.say_wait):
                 clean_lab(request.config)
         session = stack.enter_context(
             open_session(

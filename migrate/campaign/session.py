@@ -79,7 +79,7 @@ def open_session(
     """
     source.check()
     with (
-        log.shown(reporter.say, reporter.level),
+        log.shown(reporter.say, reporter.level, reporter.say_wait),
         log.recorded() as run_log,
         manager.opened(config, keep=keep_lab) as lab,
     ):

@@ -246,5 +246,5 @@ def shown() -> Iterator[None]:
     from migrate import log
 
     display = progress()
-    with log.shown(display.say, display.level):
+    with log.shown(display.say, display.level, display.say_wait):
         yield

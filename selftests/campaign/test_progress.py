@@ -30,6 +30,20 @@ def test_a_terminal_gets_one_line_that_changes() -> None:
     assert last.endswith("done\n")
 
 
+def test_a_wait_is_a_line_that_changes_on_a_terminal_and_plain_lines_in_a_log() -> None:
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        progress = Progress(stream)
+        progress.say_wait("waiting for host b; 5 s so far, 600 s at most")
+        progress.say_wait("waiting for host b; 10 s so far, 600 s at most")
+        progress.say("host b is there")
+    first, second, last = terminal.getvalue().split("\r\x1b[K")
+    assert ("; 5 s so far" in first, "; 10 s so far" in second) == (True, True)
+    assert last.endswith("host b is there\n")
+    assert terminal.getvalue().count("\n") == 1
+    assert len(log.getvalue().splitlines()) == 3
+
+
 def test_a_log_gets_plain_lines_and_not_every_sample() -> None:
     log = io.StringIO()
     progress = Progress(log)

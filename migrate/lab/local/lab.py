@@ -31,9 +31,12 @@ from migrate.lab.resources import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
 from migrate.lab.rootfs import ensure_root, may_fail_today
 from migrate.lab.state import LabRecord
 from migrate.model import Capability, HostFacts
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
+LIBVIRT_S = 20.0
+"""For libvirt to come up on all hosts."""
 PTMX = "/dev/pts/ptmx"
 """What makes terminals of a host's devpts (enter_root.sh)."""
 
@@ -124,8 +127,8 @@ def make(config: LocalConfig, record: LabRecord) -> LabRecord:
     record = record.model_copy(update={"hosts": hosts, "huge_pages": lent, "note": note})
     state.write_record(record)
     LOGGER.info("starting libvirt on each host")
-    with ThreadPoolExecutor() as pool:
-        deadline = Deadline.after(20)
+    deadline = Deadline.after(LIBVIRT_S)
+    with ThreadPoolExecutor() as pool, waiting("libvirt on each host", deadline):
         list(pool.map(lambda host: host.start_libvirt(deadline), LocalLab(record).hosts.values()))
     return record
 

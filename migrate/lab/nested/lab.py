@@ -49,6 +49,7 @@ from migrate.lab.resources import DATA_BRIDGE, Resources
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.locks import BUILD_S, file_lock
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -275,7 +276,9 @@ def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
         return "tcg"
     image = ensure_image("tiny", cache_folder())
     key = (host.root_folder.name, os.uname().release, kvm_boot.processor())
-    return "kvm" if kvm_boot.boot_once(place, cache_folder(), key, image).reached else "tcg"
+    with waiting(f"KVM to boot Linux for host {host.name}, as a trial", kvm_boot.BOOT_S):
+        boot = kvm_boot.boot_once(place, cache_folder(), key, image)
+    return "kvm" if boot.reached else "tcg"
 
 
 # --- the machines' start --------------------------------------------------------------------------
@@ -323,7 +326,8 @@ def _boot_and_save(lab: NestedLab, machines: Sequence[Machine], folder: Path) ->
     folder.mkdir(mode=0o700)
     for machine in machines:
         state = folder / f"{machine.name}.state"
-        save(lab.places[machine.name], state, Deadline.after(SAVE_S))
+        with waiting(f"the state of host {machine.name} to be saved", SAVE_S):
+            save(lab.places[machine.name], state, Deadline.after(SAVE_S))
 
 
 def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
@@ -347,7 +351,8 @@ def _boot(lab: NestedLab, machine: Machine) -> None:
     host = lab.hosts[machine.name]
     known = f"127.0.0.1 localhost\n{names}"
     host.run(["tee", "/etc/hosts"], Deadline.after(10), text=known)
-    host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
+    with waiting(f"libvirt on host {machine.name} to ask QEMU what it can do", PROBING_S):
+        host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
 
 
 def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
@@ -372,7 +377,8 @@ def _await_ssh(lab: NestedLab, host: str, deadline: Deadline) -> None:
         return True
 
     try:
-        until(answers, deadline, POLL_S, not_yet=lambda _error: lab.runs(host))
+        with waiting(f"host {host} to boot and answer", deadline):
+            until(answers, deadline, POLL_S, not_yet=lambda _error: lab.runs(host))
     except HostError as error:
         console = lab.places[host].file(CONSOLE)
         said = f"{error.said}; its console ends: {tail(console)}"

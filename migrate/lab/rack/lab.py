@@ -33,6 +33,7 @@ from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
 from migrate.lab.shared_folder import SharedFolder
 from migrate.model import HostFacts
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ def reach(config: RackConfig) -> RackLab:
     try:
         with as_host_error("leave a token in the cache", token.parent):
             replace_file(token, secret)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor() as pool, waiting("every host and the peer to answer", REACH_S):
             connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
             caches = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
