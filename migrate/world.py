@@ -223,7 +223,8 @@ def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator
     names = [host.name for host in pair]
     with ExitStack() as stack:
         backends = together([mode.create(host, interface, deadline) for host in pair])
-        source, target = stack.enter_context(backends)
+        with waiting(f"the backends on {' and '.join(names)}", deadline):
+            source, target = stack.enter_context(backends)
         if source.missing_primary is not None:
             raise source.missing_primary
         there, back = mode.target_rewrites(source, target), mode.target_rewrites(target, source)

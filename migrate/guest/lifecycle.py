@@ -314,10 +314,11 @@ def check_name_is_free(hypervisor: Hypervisor) -> None:
 
 def _destroy(domain: Domain, host: Host) -> None:
     ending = BackgroundCall("end the guest", domain.destroy)
-    if not ending.wait(Deadline.after(END_S)):
-        signal_qemu(host, domain.uuid, "KILL")
-    if not ending.wait(Deadline.after(END_S)):
-        raise HostError("end the guest", host=host.name, said="libvirt does not answer")
+    with waiting(f"the guest to end on host {host.name}", 2 * END_S):
+        if not ending.wait(Deadline.after(END_S)):
+            signal_qemu(host, domain.uuid, "KILL")
+        if not ending.wait(Deadline.after(END_S)):
+            raise HostError("end the guest", host=host.name, said="libvirt does not answer")
     ending.result()
 
 

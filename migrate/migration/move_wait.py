@@ -6,7 +6,7 @@ A QEMU that loads devices, say, answers nobody for so long, and the display stan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from migrate.clock import now_ns
 from migrate.model import PhaseName, Sample
@@ -25,14 +25,14 @@ class MoveWait:
     """One move to the host ``target``; fed from several threads."""
 
     target: str
-    now_ns: Callable[[], int] = now_ns
+    clock: Callable[[], int] = now_ns
     _phase: PhaseName | None = None
     _since_ns: int = 0
-    _progressed: bool = field(default=False)
+    _progressed: bool = False
 
     def on_phase(self, phase: PhaseName) -> None:
         """A phase begins."""
-        self._phase, self._since_ns = phase, self.now_ns()
+        self._phase, self._since_ns = phase, self.clock()
 
     def heard(self, on_sample: Callable[[Sample], None]) -> Callable[[Sample], None]:
         """``on_sample``, and that there was something to show."""
@@ -50,6 +50,6 @@ class MoveWait:
             return None
         if (phase := self._phase) is None:
             return f"the move to host {self.target}, which has not begun yet"
-        seconds = (self.now_ns() - self._since_ns) / 1e9
+        seconds = (self.clock() - self._since_ns) / 1e9
         does = f", {DOES[phase]}" if phase in DOES else ""
         return f"the move to host {self.target} ({phase} for {seconds:.0f} s{does})"

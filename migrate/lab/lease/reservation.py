@@ -23,7 +23,7 @@ from migrate.lab.lease.coordinator import (
     Reservation,
     UnreachableError,
 )
-from migrate.waiting import EVERY_S, tell_wait
+from migrate.waiting import EVERY_S, tell_wait, waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -191,7 +191,8 @@ class ReservedPlaces:
             marker = session.place(MARKER)
             return marker is not None and bool(marker.acquired)
 
-        session.wait(settled, until)
+        with waiting("those who had a lease before", until):
+            session.wait(settled, until)
         if deadline.passed():
             raise HostError(
                 "lease hosts", said="the coordinator had just started when the deadline came"

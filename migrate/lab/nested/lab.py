@@ -56,6 +56,7 @@ LOGGER = logging.getLogger(__name__)
 START_S = 180.0
 """For all machines to boot and answer: emulated on two cores it takes some ten seconds."""
 SAVE_S = 60.0
+RESTORE_S = 30.0
 POLL_S = 0.1
 """Between two knocks at an sshd that is not up yet."""
 PROBING_S = 120.0
@@ -357,8 +358,9 @@ def _boot(lab: NestedLab, machine: Machine) -> None:
 
 def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
     state = states / f"{machine.name}.state"
-    restore(machine, lab.places[machine.name], state, Deadline.after(30))
-    _await_ssh(lab, machine.name, Deadline.after(30))
+    with waiting(f"host {machine.name} to go on from its saved state", RESTORE_S):
+        restore(machine, lab.places[machine.name], state, Deadline.after(RESTORE_S))
+    _await_ssh(lab, machine.name, Deadline.after(RESTORE_S))
     _settle(lab, machine)
 
 
