@@ -177,7 +177,7 @@ def kvm_trial(patch: pytest.MonkeyPatch) -> None:
 def nested_kvm_trial(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(nested, "Path", lambda _path: SimpleNamespace(glob=lambda _: [Switch()]))
     patch.setattr(nested, "ensure_image", lambda *_: None)
-    patch.setattr(nested.kvm_boot, "boot_once", lambda *_: KvmBoot(reached=True, seconds=1))
+    patch.setattr("migrate.lab.kvm_boot.boot_once", lambda *_: KvmBoot(reached=True, seconds=1))
     host: Any = SimpleNamespace(name="a", root_folder=SimpleNamespace(name="x"))
     nested._accelerator(ANY, host)
 

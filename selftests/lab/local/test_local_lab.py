@@ -275,7 +275,7 @@ def test_up_that_is_broken_off_leaves_nothing(
     real = namespaces.start_host
 
     def second_fails(
-        host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[str]
+        host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[namespaces.Mount]
     ) -> journal.HostRecord:
         if host.name == "b":
             raise error
