@@ -78,6 +78,14 @@ class Progress:
         phase = f"{self._phase}, " if self._phase else ""
         self._write(f"{'':11}{phase}{describe(sample)}", stays=not self._terminal)
 
+    def end_line(self) -> None:
+        """What is written next, an error, say, does not stand behind a line that changes."""
+        with self._writing:
+            if self._open_line:
+                self._stream.write("\n")
+                self._stream.flush()
+            self._open_line = False
+
     def _write(self, line: str, *, stays: bool) -> None:
         if self._quiet:
             return
