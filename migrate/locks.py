@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import re
 import stat
@@ -20,14 +19,13 @@ from pathlib import Path
 from migrate.clock import Deadline, now_ns, until
 from migrate.errors import HostError, visible
 from migrate.files import as_host_error, user_name
-
-LOGGER = logging.getLogger(__name__)
+from migrate.waiting import EVERY_S, tell_wait
 
 POLL_S = 0.05
 """Between two tries: a wait for flock(2) can't be given a deadline."""
 SILENT_S = 1.0
 """A wait that is shorter is not told."""
-REPEAT_S = 30.0
+REPEAT_S = EVERY_S
 """Between two messages of one who waits."""
 SHORT_S = 60.0
 """For locks that are held for as long as it takes to write a file."""
@@ -100,7 +98,8 @@ def acquire(
             )
         waited_s = (now_ns() - began_ns) / 1e9
         what = f"{tried} {host}" if host else tried
-        LOGGER.info("waiting to %s, held by %s; %.0f s so far", what, holders(path), waited_s)
+        words = f"waiting to {what}, held by {holders(path)}"
+        tell_wait(words, waited_s, waited_s + deadline.left())
         silent_s = REPEAT_S
     return descriptor
 

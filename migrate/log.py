@@ -27,16 +27,23 @@ REMEMBERED = 200
 """Lines that are kept for a bug report."""
 LONGEST = 1000
 """Letters of such a line."""
+WAIT = {"is_wait": True}
+"""``extra`` of a record that tells of a wait: the next one about it takes its place."""
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
-def shown(say: Callable[[str], None], level: int = logging.INFO) -> Iterator[None]:
+def shown(
+    say: Callable[[str], None],
+    level: int = logging.INFO,
+    say_wait: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """Hand each line of ``level`` and above to ``say`` while the block runs.
 
-    What ``say`` raises is raised where the line was logged.
+    ``say_wait`` has those that tell of a wait, if it is given. What they raise is raised where the
+    line was logged.
     """
-    with _handled_by(_Display(say, level)):
+    with _handled_by(_Display(say, level, say_wait or say)):
         yield
 
 
@@ -120,14 +127,17 @@ _PRINTABLE = _Printable(logging.DEBUG)
 class _Display(logging.Handler):
     """Lines for a person; details name the module that they come from."""
 
-    def __init__(self, say: Callable[[str], None], level: int) -> None:
+    def __init__(
+        self, say: Callable[[str], None], level: int, say_wait: Callable[[str], None]
+    ) -> None:
         super().__init__(level)
-        self._say = say
+        self._say, self._say_wait = say, say_wait
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say it."""
         text = self.format(record)
-        self._say(f"{record.name}: {text}" if record.levelno < logging.INFO else text)
+        say = self._say_wait if getattr(record, "is_wait", False) else self._say
+        say(f"{record.name}: {text}" if record.levelno < logging.INFO else text)
 
 
 class RunLog(logging.Handler):

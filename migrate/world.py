@@ -44,6 +44,7 @@ from migrate.recorder.events import Listener, listening
 from migrate.recorder.machines import Machines, sampled
 from migrate.recorder.pace import PACE_S, measure_at_pace
 from migrate.recorder.traffic import Traffic, guest_probe, peer_probe
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class World(Rig):
     def listen(self, seconds: float) -> None:
         """Let the streams run on."""
         self.env.check()
-        pause(seconds)
+        with waiting("traffic to run on after the move", seconds):
+            pause(seconds)
 
     def end(self) -> Recording:
         """End the workload, and read back all that was gathered."""
@@ -221,7 +223,8 @@ def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator
     names = [host.name for host in pair]
     with ExitStack() as stack:
         backends = together([mode.create(host, interface, deadline) for host in pair])
-        source, target = stack.enter_context(backends)
+        with waiting(f"the backends on {' and '.join(names)}", deadline):
+            source, target = stack.enter_context(backends)
         if source.missing_primary is not None:
             raise source.missing_primary
         there, back = mode.target_rewrites(source, target), mode.target_rewrites(target, source)
@@ -284,7 +287,8 @@ def _started(
     while True:
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
-            probe = stack.enter_context(guest_probe(domain, lab, deadline))
+            with waiting(f"the probe in the guest on host {host.name}", deadline):
+                probe = stack.enter_context(guest_probe(domain, lab, deadline))
             log = log_tail(host, QEMU_LOG, deadline, LOG_LINES) or ""
             errors = "; ".join(mode.backend_errors(log))
             if not errors:
@@ -318,9 +322,12 @@ def _cleared(end: End, env: AttemptEnv, deadline: Deadline) -> None:
 
 def _must_run(seconds: float, listener: Listener) -> None:
     """Let the streams run for their floor: the guest has to run all the while."""
-    ended = listener.wait(
-        lambda event: event.name in ("STOP", "SHUTDOWN"), Deadline.after(seconds), listener.mark()
-    )
+    with waiting("the floor to be measured", seconds):
+        ended = listener.wait(
+            lambda event: event.name in ("STOP", "SHUTDOWN"),
+            Deadline.after(seconds),
+            listener.mark(),
+        )
     if ended is not None:
         raise GuestError(
             "measure the floor",

@@ -27,6 +27,7 @@ from migrate.cli.main import cli
 from migrate.errors import ConfigurationError
 from migrate.images.initramfs import read_recipe
 from migrate.lab.kinds import KINDS, load_lab
+from migrate.lab.shared_folder import SHARED_AT
 from migrate.plugins import pytest as pytest_plugin
 from migrate.results import layout
 from migrate.scenario.loader import parse
@@ -297,9 +298,12 @@ def test_the_limits_of_a_guest_are_those_of_its_xml() -> None:
         assert not re.search(r"<loader|firmware=|<tpm", text), path.name
 
 
-def test_files_of_the_machine_are_not_seen_in_a_host_and_a_page_says_so() -> None:
-    page = TEXT[ROOT / "docs/lab-files.md"]
-    assert "**Files of this machine are not seen in it**" in page
+def test_a_page_says_that_hosts_see_no_file_of_the_machine_but_a_shared_folder() -> None:
+    _, _, section = TEXT[ROOT / "docs/lab-files.md"].partition("\n## What a host sees")
+    section, _, _ = section.partition("\n## ")
+    assert "**Files of this machine are not seen in it**" in section
+    assert "--share" in section
+    assert SHARED_AT in section
 
 
 def test_every_bench_is_in_the_table_of_its_page() -> None:

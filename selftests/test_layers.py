@@ -29,10 +29,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     # Beside the shell: pipes that stay open (a host's start, a probe), bytes, a terminal.
     "subprocess": (
         *("drivers.shell", "lab.namespaces", "lab.fabric", "lab.api", "lab.rack.lab"),
-        *("images.kernel", "images.initramfs", "guest.transport", "cli.lab"),
+        *("images.kernel", "images.initramfs", "guest.transport", "drivers.terminal"),
     ),
-    # A lock has a deadline, and tells who has it.
-    "fcntl": ("locks",),
+    # A lock has a deadline, and tells who has it; a terminal is made by ioctl(2).
+    "fcntl": ("locks", "drivers.terminal"),
     "duckdb": ("results.database",),
     "scipy": ("statistics.significance",),
     "labgrid": ("lab.lease.coordinator",),

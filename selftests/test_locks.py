@@ -84,7 +84,7 @@ def test_one_who_waits_is_told_for_whom_again_and_again(
     assert all(
         line.startswith(f"waiting to build a root, held by process {pid}") for line in told.lines
     )
-    assert told.lines[0].endswith("0 s so far")
+    assert told.lines[0].endswith("; 0 s so far, 1 s at most")
 
 
 @pytest.mark.usefixtures("silent")

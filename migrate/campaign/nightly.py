@@ -15,10 +15,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from migrate import log
 from migrate.analysis.outage import longest_gap
-from migrate.campaign.priority import Choice, PastTry, costs, order
+from migrate.campaign.priority import Choice, PastReport, PastTry, costs, order, report_s
 from migrate.campaign.progress import Reporter
 from migrate.campaign.run_source import NewRun, check_images, check_results
 from migrate.campaign.session import Session, open_session
@@ -86,9 +87,18 @@ def _past_try(attempt: Attempt, at_s: float, versions: str, seconds: float) -> P
     return PastTry(at_s, attempt.passed, versions, max(0.0, seconds), outage_ms)
 
 
-def read_history(results: Path, lab: str) -> dict[str, list[PastTry]]:
-    """Results of earlier runs in ``lab`` by case, in order of time; damaged runs are logged."""
+class PastRuns(NamedTuple):
+    """What earlier runs in a lab tell of this night."""
+
+    tries: dict[str, list[PastTry]]
+    """By case, in order of time."""
+    reports: tuple[PastReport, ...]
+
+
+def read_history(results: Path, lab: str) -> PastRuns:
+    """Earlier runs in ``lab``; damaged ones are logged."""
     history: dict[str, list[PastTry]] = {}
+    reports: list[PastReport] = []
     folders, refused = runs_below(results)
     for why in refused.values():
         LOGGER.info("not in the history: %s", why)
@@ -107,7 +117,10 @@ def read_history(results: Path, lab: str) -> dict[str, list[PastTry]]:
         read += 1
         for case_id, past in tries:
             history.setdefault(case_id, []).append(past)
-    return {case: sorted(past, key=lambda one: one.at_s) for case, past in history.items()}
+        if record.run.report_s is not None:
+            reports.append(PastReport(len(record.attempts), record.run.report_s))
+    by_case = {case: sorted(past, key=lambda one: one.at_s) for case, past in history.items()}
+    return PastRuns(by_case, tuple(reports))
 
 
 # --- the night ------------------------------------------------------------------------------------
@@ -125,6 +138,7 @@ class Night:
     cases: Sequence[Case]
     plan: Plan
     history: dict[str, list[PastTry]] = field(default_factory=dict)
+    reports: Sequence[PastReport] = ()
     now_s: Callable[[], float] = time.time
 
     def go(self) -> None:
@@ -156,8 +170,10 @@ class Night:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the budget is used up."""
-        return datetime.fromisoformat(self.plan.until).timestamp() - self.now_s()
+        """Seconds until nothing is left of the budget but the time to write the report, with one
+        attempt more in it."""
+        until_s = datetime.fromisoformat(self.plan.until).timestamp()
+        return until_s - report_s(len(self.session.attempts) + 1, self.reports) - self.now_s()
 
     def _next(self, placed: Placed) -> Choice | None:
         tries = self._tries()
@@ -246,7 +262,7 @@ def night(request: NightRequest, reporter: Reporter, resume: str | None = None) 
             source = NewNight(request, stack)
         else:
             source = stack.enter_context(resumed_run(resume, request))
-            with log.shown(reporter.say, reporter.level):
+            with log.shown(reporter.say, reporter.level, reporter.say_wait):
                 clean_lab(request.config)
         session = stack.enter_context(
             open_session(
@@ -257,8 +273,8 @@ def night(request: NightRequest, reporter: Reporter, resume: str | None = None) 
                 junit_copy=request.junit_copy,
             )
         )
-        history = read_history(request.results, session.run.lab)
-        yield Night(session, source.cases, source.plan, history)
+        past = read_history(request.results, session.run.lab)
+        yield Night(session, source.cases, source.plan, past.tries, past.reports)
 
 
 class NewNight:

@@ -30,6 +30,8 @@ HALF_LIFE = 5.0
 """Tries after which a result counts half."""
 UNKNOWN_S = 60.0
 """Expected cost of a try before any was made."""
+REPORT_S, REPORT_EACH_S = 5.0, 0.5
+"""Expected time for a report before any was written in this lab, and for each of its attempts."""
 LEAST_S = 1.0
 
 
@@ -45,6 +47,14 @@ class PastTry:
     seconds: float | None = None
     outage_ms: float | None = None
     """The longest gap either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastReport:
+    """How long the report of an earlier run took, and how many attempts were in it."""
+
+    attempts: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,14 @@ def costs(case_ids: Sequence[str], history: History) -> dict[str, Cost]:
         case: Cost(max(LEAST_S, median(known[case])), "own") if known.get(case) else otherwise
         for case in case_ids
     }
+
+
+def report_s(attempts: int, past: Sequence[PastReport]) -> float:
+    """Expected time to write a report of so many attempts: the median by earlier ones, each of
+    which would have taken longer for more attempts, and as long for fewer."""
+    if not past:
+        return REPORT_S + REPORT_EACH_S * attempts
+    return median(one.seconds * max(1.0, attempts / max(1, one.attempts)) for one in past)
 
 
 def order(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from typing import Protocol, TextIO
 
@@ -25,6 +26,9 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """A line that was logged."""
 
+    def say_wait(self, text: str) -> None:
+        """What is waited for: the next such line takes its place."""
+
     def on_phase(self, phase: PhaseName) -> None:
         """What the migration is doing from now on."""
 
@@ -45,11 +49,19 @@ class Progress:
         self._began = time.monotonic()
         self._last_sample = 0.0
         self._open_line = False
+        self._writing = threading.Lock()
         self._phase: PhaseName | None = None
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._write(f"[{time.monotonic() - self._began:6.1f} s] {text}", stays=True)
+        self._write(self._at_its_time(text), stays=True)
+
+    def say_wait(self, text: str) -> None:
+        """What is waited for: on a terminal until something else is shown."""
+        self._write(self._at_its_time(text), stays=not self._terminal)
+
+    def _at_its_time(self, text: str) -> str:
+        return f"[{time.monotonic() - self._began:6.1f} s] {text}"
 
     def on_phase(self, phase: PhaseName) -> None:
         """What the migration is doing from now on."""
@@ -57,8 +69,8 @@ class Progress:
 
     def on_sample(self, sample: Sample) -> None:
         """How far a migration is: a terminal sees each, a log one a second."""
-        if not sample.transferred_bytes and not sample.remaining_bytes:
-            return  # asked before there was anything to tell
+        if sample.is_empty:
+            return
         now = time.monotonic()
         if not self._terminal and now - self._last_sample < EVERY_S:
             return
@@ -66,13 +78,22 @@ class Progress:
         phase = f"{self._phase}, " if self._phase else ""
         self._write(f"{'':11}{phase}{describe(sample)}", stays=not self._terminal)
 
+    def end_line(self) -> None:
+        """What is written next, an error, say, does not stand behind a line that changes."""
+        with self._writing:
+            if self._open_line:
+                self._stream.write("\n")
+                self._stream.flush()
+            self._open_line = False
+
     def _write(self, line: str, *, stays: bool) -> None:
         if self._quiet:
             return
-        start = "\r\x1b[K" if self._open_line else ""
-        self._stream.write(f"{start}{visible(line)}" + ("\n" if stays else ""))
-        self._open_line = not stays
-        self._stream.flush()
+        with self._writing:  # a move's progress and what is waited for come from other threads
+            start = "\r\x1b[K" if self._open_line else ""
+            self._stream.write(f"{start}{visible(line)}" + ("\n" if stays else ""))
+            self._open_line = not stays
+            self._stream.flush()
 
 
 def outcome(attempt: Attempt) -> str:

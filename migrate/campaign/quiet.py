@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from migrate.analysis.machines import busy_lately
-from migrate.clock import Deadline, pause
+from migrate.clock import Deadline, now_ns, pause
 from migrate.errors import LabError
 from migrate.lab.api import Host, Lab
 from migrate.recorder.machines import LOOK_S, machines_of
+from migrate.waiting import EVERY_S, tell_wait
 
 LOGGER = logging.getLogger(__name__)
 WINDOW_S = 2.0
 """A machine is quiet that was so for this long."""
-SAY_S = 30.0
-"""Between two lines about the same state."""
 
 
 def wait_quiet(
@@ -30,7 +29,7 @@ def wait_quiet(
 
     ``check`` is asked before each look whether the hosts are still ours: its errors go on.
     """
-    deadline, say_again = Deadline.after(seconds), Deadline.after(0.0)
+    began_ns, deadline, say_again = now_ns(), Deadline.after(seconds), Deadline.after(0.0)
     with ExitStack() as stack:
         looks = _looks(lab, pair, stack)
         while True:
@@ -45,11 +44,9 @@ def wait_quiet(
                 LOGGER.info("the machine is still busy, and the time to wait is over")
                 return (f"the machine was not quiet when waiting ended: {'; '.join(reasons)}",)
             if say_again.passed():
-                said = "; ".join(reasons)
-                LOGGER.info(
-                    "waiting for a quiet machine, %.0f s at most: %s", deadline.left(), said
-                )
-                say_again = Deadline.after(SAY_S)
+                words = f"waiting for a quiet machine ({'; '.join(reasons)})"
+                tell_wait(words, (now_ns() - began_ns) / 1e9, seconds)
+                say_again = Deadline.after(EVERY_S)
 
 
 def _looks(lab: Lab, pair: Sequence[Host], stack: ExitStack) -> Iterator[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from migrate.campaign.progress import Reporter, outcome
 from migrate.campaign.quiet import wait_quiet
 from migrate.campaign.run_source import RunSource
 from migrate.checks import quarantine
-from migrate.clock import Deadline
+from migrate.clock import Deadline, now_ns
 from migrate.errors import (
     ConfigurationError,
     HostError,
@@ -79,7 +79,7 @@ def open_session(
     """
     source.check()
     with (
-        log.shown(reporter.say, reporter.level),
+        log.shown(reporter.say, reporter.level, reporter.say_wait),
         log.recorded() as run_log,
         manager.opened(config, keep=keep_lab) as lab,
     ):
@@ -304,7 +304,10 @@ class Session:
     def finish(self, junit_copy: Path | None = None) -> Path:
         """Write JUnit's file, the index and the report; returns the report's path."""
         LOGGER.info("writing the report")
+        began_ns = now_ns()
         report = write_readers(self.writer, self.attempts)
+        took_s = (now_ns() - began_ns) / 1e9
+        self.writer.amend(lambda run: run.model_copy(update={"report_s": took_s}))
         if junit_copy is not None:
             copy_out(self.folder / "junit.xml", junit_copy)
         return report

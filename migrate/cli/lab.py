@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from migrate.cli.options import AS_JSON, LAB, VERBOSE, say, shown
+from migrate.cli.options import AS_JSON, LAB, PATH, VERBOSE, say, shown
 from migrate.cli.repair import ready, repair
 
 LOGGER = logging.getLogger(__name__)
@@ -43,15 +42,28 @@ def prepare(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 
 @lab.command()
 @LAB
+@click.option(
+    "--share",
+    type=PATH,
+    metavar="DIR[:rw]",
+    help="A folder that every host sees at /mnt/share while the lab is up: read-only, unless it "
+    "ends in :rw. Not in a rack.",
+)
 @AS_JSON
 @VERBOSE
-def up(lab_file: Path | None, name: str | None, as_json: bool) -> None:
+def up(lab_file: Path | None, name: str | None, share: Path | None, as_json: bool) -> None:
     """Bring the lab up, unless it is up already."""
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
+    from migrate.lab.shared_folder import parse_shared_folder
+    from migrate.refusals import collected
 
-    config = load_lab(lab_file, name)
-    with shown(), closing(manager.up(config)) as lab:
+    with collected() as refusals:
+        with refusals.noted():
+            config = load_lab(lab_file, name)
+        with refusals.noted():
+            shared = None if share is None else parse_shared_folder(str(share))
+    with shown(), closing(manager.up(config, shared)) as lab:
         plain = f"{lab.name} is up: {', '.join(lab.hosts)}"
         click.echo(lab.as_json() if as_json else plain)
 
@@ -110,7 +122,11 @@ def down(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 @LAB
 @VERBOSE
 def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
-    """Open a shell on HOST, or run COMMAND there (after --)."""
+    """Open a shell on HOST, or run COMMAND there (after --).
+
+    At a terminal it has one of its own there, e.g. for `virsh console guest`.
+    """
+    from migrate.drivers.terminal import is_terminal
     from migrate.errors import ConfigurationError
     from migrate.lab import manager
     from migrate.lab.kinds import load_lab
@@ -128,8 +144,7 @@ def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | 
         raise ConfigurationError(
             f"open a shell on {host}", said="no such host", remedy=", ".join(lab.hosts)
         )
-    done = subprocess.run(lab.enter(host, list(command) or ["bash"]), check=False)
-    sys.exit(done.returncode)
+    sys.exit(lab.interact(host, list(command) or ["bash"], terminal=is_terminal()))
 
 
 @click.command(short_help="Show what each host of a lab can do, mode by mode.")

@@ -237,7 +237,10 @@ def progress() -> Progress:
     """The display on standard error, with details if the command has ``--verbose``."""
     from migrate.campaign.progress import Progress
 
-    return Progress(verbose=click.get_current_context().meta.get(_VERBOSE, False))
+    context = click.get_current_context()
+    display = Progress(verbose=context.meta.get(_VERBOSE, False))
+    context.call_on_close(display.end_line)
+    return display
 
 
 @contextmanager
@@ -246,5 +249,5 @@ def shown() -> Iterator[None]:
     from migrate import log
 
     display = progress()
-    with log.shown(display.say, display.level):
+    with log.shown(display.say, display.level, display.say_wait):
         yield

@@ -28,6 +28,7 @@ from migrate.images.cache import build_once, digest
 from migrate.images.disk import Disk
 from migrate.images.initramfs import Image
 from migrate.lab.api import Host
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def _start(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -
     try:
         with _own_copy(path, order.identity, on) as copy:
             xml = rewritten(on.saved_xml(str(copy)), (order.identity.mark,))
-            return on.restore(str(copy), deadline, xml)
+            with waiting(f"the guest to be restored on host {on.host}", deadline):
+                return on.restore(str(copy), deadline, xml)
     except GuestError as error:
         raise GuestError(
             error.tried,
@@ -137,7 +139,8 @@ def _cold(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) ->
 def _booted(order: Order, on: Hypervisor, prepare: Prepare, deadline: Deadline) -> Domain:
     domain = on.create(rewritten(order.xml, (order.identity.mark,)), deadline)
     try:
-        prepare(domain)
+        with waiting(f"the guest to boot on host {on.host}", deadline):
+            prepare(domain)
     except BaseException:
         with contextlib.suppress(LabError):  # the first error is the one to tell
             domain.destroy()
@@ -311,10 +314,11 @@ def check_name_is_free(hypervisor: Hypervisor) -> None:
 
 def _destroy(domain: Domain, host: Host) -> None:
     ending = BackgroundCall("end the guest", domain.destroy)
-    if not ending.wait(Deadline.after(END_S)):
-        signal_qemu(host, domain.uuid, "KILL")
-    if not ending.wait(Deadline.after(END_S)):
-        raise HostError("end the guest", host=host.name, said="libvirt does not answer")
+    with waiting(f"the guest to end on host {host.name}", 2 * END_S):
+        if not ending.wait(Deadline.after(END_S)):
+            signal_qemu(host, domain.uuid, "KILL")
+        if not ending.wait(Deadline.after(END_S)):
+            raise HostError("end the guest", host=host.name, said="libvirt does not answer")
     ending.result()
 
 

@@ -29,6 +29,7 @@ from migrate.input_file import parse_toml, read_input
 from migrate.model import TextForm, Value
 from migrate.refusals import refuse_values
 from migrate.source_location import Origin, lines_of
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -350,7 +351,8 @@ def run_tool(arguments: list[str], *, tried: str, remedy: str) -> bytes:
     except FileNotFoundError as missing:
         raise HostError(tried, said=f"{arguments[0]} is not there", remedy=remedy) from missing
     try:
-        output, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
+        with waiting(f"{arguments[0]} to {tried}", COMMAND_TIMEOUT_S):
+            output, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
     except subprocess.TimeoutExpired as late:
         said = f"{arguments[0]} took longer than {COMMAND_TIMEOUT_S:.0f} s"
         raise HostError(tried, said=said, remedy=remedy) from late

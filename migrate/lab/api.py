@@ -182,8 +182,11 @@ class Lab(Protocol):
     def replace_dead_hosts(self) -> tuple[str, ...]:
         """Replace the hosts that are off; their names."""
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a program on a host from a shell of the controller."""
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
+        """Run a program on a host for who sits at the controller; its exit status.
+
+        ``terminal``: at a terminal of its own there, relayed to ours; else with our streams.
+        """
 
     def summary(self) -> Iterable[str]:
         """What it is made of, for people: a line each."""

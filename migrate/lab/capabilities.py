@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from migrate.clock import Deadline
 from migrate.lab.kvm_boot import BOOT_S, KernelImage, KvmBoot, boot_once
 from migrate.model import Capability, HostFacts
+from migrate.waiting import waiting
 
 if TYPE_CHECKING:
     from migrate.drivers.libvirt import Hypervisor
@@ -108,7 +109,9 @@ def gather(
     tried = None
     if image is not None and "kvm" in look.all("device"):
         key = (host.root, versions["kernel"], versions["qemu"], look.first("cpu"))
-        tried = boot_once(host, cache, key, image, fresh=fresh, seconds=BOOT_S * patience)
+        boot_s = BOOT_S * patience
+        with waiting(f"KVM to boot Linux on host {host.name}, as a trial", boot_s):
+            tried = boot_once(host, cache, key, image, fresh=fresh, seconds=boot_s)
     look = Look(said, tried, versions)
     return HostFacts(
         host=host.name,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a host of the local lab out of a root file system. Runs as process 1 of new mount, UTS, IPC
 # and PID namespaces, inside the host's network namespace; everything it mounts ends with them.
-# Arguments: LOWER UPPER WORK MOUNTPOINT NAME INIT [SHARED:MODE ...]
+# Arguments: LOWER UPPER WORK MOUNTPOINT NAME INIT [SOURCE:TARGET:OPTIONS ...]
 set -eu
 lower=$1 upper=$2 work=$3 mnt=$4 name=$5 init=$6
 shift 6
@@ -31,11 +31,16 @@ mount -t tmpfs tmpfs "$mnt/tmp"
 : >"$mnt/run/lab-init"
 mount --bind "$init" "$mnt/run/lab-init"
 for entry in "$@"; do
-    shared=${entry%:*}
-    mkdir -p "$mnt$shared"
-    mount --bind "$shared" "$mnt$shared"
-    mount -o "remount,bind,${entry##*:}" "$mnt$shared"
+    source=${entry%%:*} target=${entry#*:}
+    target=$mnt${target%:*}
+    mkdir -p "$target"
+    mount --bind "$source" "$target"
+    mount -o "remount,bind,${entry##*:}" "$target"
 done
+# At a terminal virsh starts this agent at each connection, whether libvirtd asks for a password or
+# not (libvirt's virPolkitAgentCreate), and it complains that there is no polkit: there is none in a
+# host, and libvirtd asks for nothing (auth_unix_rw = "none"). virsh does without what it can't run.
+[ ! -e "$mnt/usr/bin/pkttyagent" ] || chmod a-x "$mnt/usr/bin/pkttyagent"
 cd "$mnt"
 mkdir run/old
 pivot_root . run/old

@@ -137,7 +137,7 @@ class FabricLab:
             finally:
                 process.kill()
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
         """See Lab."""
         raise NotImplementedError
 
@@ -160,6 +160,8 @@ class FabricLab:
             yield f"  provides {self.hosts[host.name].resources.summary()}"
         for absent in self.missing_hosts:
             yield f"{absent.host}: not there: {absent.capability('root').reason}"
+        if self.record.share is not None:
+            yield f"share: {self.record.share} of every host"
         pages = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
         yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {pages}"
 

@@ -25,6 +25,7 @@ from migrate.lab.fabric import FabricLab
 from migrate.lab.kinds import kind_of
 from migrate.lab.lease.file_lock import place_of
 from migrate.lab.namespaces import keep_capabilities
+from migrate.lab.shared_folder import SharedFolder
 from migrate.lab.state import LabRecord, ProcessId
 from migrate.locks import file_lock
 
@@ -54,20 +55,15 @@ class FabricKind(Generic[Config, AnyFabricLab]):
         _must_be_root()
         self.plan(config)
 
-    def up(self, config: Config) -> AnyFabricLab:
-        """See LabKind; HostError also for a lab that is up with other hosts."""
+    def up(self, config: Config, share: SharedFolder | None = None) -> AnyFabricLab:
+        """See LabKind; HostError also for a lab that is up with other hosts, or another folder."""
         _must_be_root()
         with _lock(config.name):
             existing = find(config.name)
             if existing is not None:
-                if existing.record.config == config:
-                    return self.lab(existing.record)
-                raise HostError(
-                    f"bring up the lab {config.name}",
-                    said="it is up already, with other hosts",
-                    remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
-                )
-            record = self.plan(config)
+                _check_same(existing.record, config, share)
+                return self.lab(existing.record)
+            record = self.plan(config).model_copy(update={"share": share})
             _remove(config.name)
             _check_free(record)
             try:
@@ -91,6 +87,21 @@ class FabricKind(Generic[Config, AnyFabricLab]):
     def lease_names(self, config: Config) -> tuple[str, ...]:
         """See LabKind."""
         return tuple(place_of(config.name, host, name) for name, host in config.hosts.items())
+
+
+def _check_same(up: LabRecord, config: LabConfig, share: SharedFolder | None) -> None:
+    """HostError unless the lab that is up has these hosts, and shares that folder if one is named.
+
+    Who names none can use a lab that shares one: a run in it, say."""
+    others = "hosts" if up.config != config else ""
+    if not others and share not in (None, up.share):
+        others = f"folders: it shares {up.share or 'none'}"
+    if others:
+        raise HostError(
+            f"bring up the lab {config.name}",
+            said=f"it is up already, with other {others}",
+            remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
+        )
 
 
 def _check_free(record: LabRecord) -> None:

@@ -21,6 +21,7 @@ from migrate.source_location import Origin, lines_of
 
 if TYPE_CHECKING:
     from migrate.lab.api import Lab
+    from migrate.lab.shared_folder import SharedFolder
 
 Config_contra = TypeVar("Config_contra", bound=LabConfig, contravariant=True)
 
@@ -35,10 +36,11 @@ class LabKind(Protocol[Config_contra]):
     def prepare(self, config: Config_contra) -> None:
         """Have in the cache what the lab is made of; nothing of it is brought up."""
 
-    def up(self, config: Config_contra) -> Lab:
-        """Bring the lab up; one that is up is returned as it is.
+    def up(self, config: Config_contra, share: SharedFolder | None = None) -> Lab:
+        """Bring the lab up; one that is up is returned as it is. Every host sees ``share``.
 
         Raises :class:`HostError` where that can't be done; then nothing of it is left.
+        ConfigurationError: its hosts can't be given a folder.
         """
 
     def find(self, config: Config_contra) -> Lab | None:

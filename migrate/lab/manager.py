@@ -10,6 +10,7 @@ from migrate.lab import fabric_kind
 from migrate.lab.api import Lab
 from migrate.lab.config import LabConfig
 from migrate.lab.kinds import kind_of
+from migrate.lab.shared_folder import SharedFolder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ def prepare(config: LabConfig) -> None:
     kind_of(config).prepare(config)
 
 
-def up(config: LabConfig) -> Lab:
-    """Bring the lab up; one that is up is returned as it is. Raises :class:`HostError`."""
-    return kind_of(config).up(config)
+def up(config: LabConfig, share: SharedFolder | None = None) -> Lab:
+    """Bring the lab up, with ``share`` seen by every host; one that is up is returned as it is.
+
+    Raises :class:`HostError`; ConfigurationError: its hosts can't be given a folder.
+    """
+    return kind_of(config).up(config, share)
 
 
 def find(config: LabConfig) -> Lab | None:

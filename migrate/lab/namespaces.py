@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 from migrate.clock import Deadline, Offset, wall_offset
 from migrate.drivers.libvirt import Hypervisor
@@ -27,6 +28,7 @@ from migrate.lab.api import Power
 from migrate.lab.config import cache_folder, shared_folder
 from migrate.lab.resources import PLAIN_RESOURCES, Resources
 from migrate.lab.rootfs import init_program
+from migrate.lab.shared_folder import SHARED_AT, SharedFolder
 from migrate.lab.small_files import LocalFiles, SmallFiles
 from migrate.lab.state import HostRecord, LabRecord, ProcessId
 
@@ -56,13 +58,23 @@ max_backups = 1
 """Of a guest's console and of QEMU's log: a guest that floods them fills no disk of a host."""
 
 
-def shares() -> list[str]:
-    """Folders of the cache that every host sees at the same paths, and how."""
+class Mount(NamedTuple):
+    """A folder of this machine in a host; ``options`` as mount(8) has them."""
+
+    source: Path
+    target: str
+    options: str
+
+
+def mounts(share: SharedFolder | None) -> list[Mount]:
+    """What every host sees: folders of the cache at the same paths, and the user's if it is one."""
     modes = {"images": "ro", "warm": "rw"}
-    return [f"{shared_folder(name)}:{mode}" for name, mode in modes.items()]
+    folders = [(shared_folder(name), mode) for name, mode in modes.items()]
+    own = [Mount(folder, str(folder), mode) for folder, mode in folders]
+    return [*own, *([Mount(share.path, SHARED_AT, share.options)] if share else [])]
 
 
-def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> HostRecord:
+def start_host(host: HostRecord, record: LabRecord, shared: Sequence[Mount]) -> HostRecord:
     """Enter the host's root; the journal has its process 1 before this returns."""
     folder = record.folder / host.name
     upper, work, mount = (folder / part for part in ("upper", "work", "mount"))
@@ -84,7 +96,7 @@ def start_host(host: HostRecord, record: LabRecord, shared: Sequence[str]) -> Ho
         *("setsid", "--fork", "nsenter", f"--net=/run/netns/{host.namespace}"),
         *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"),
         *("sh", str(script), str(host.root_folder), str(upper), str(work), str(mount)),
-        *(host.name, str(init_program()), *shared),
+        *(host.name, str(init_program()), *(":".join(map(str, mount)) for mount in shared)),
     ]
     log = folder / "start.log"
     with (
@@ -172,9 +184,13 @@ class NamespaceHost:
         """See Programs."""
         return piped(self.enter(argv))
 
-    def enter(self, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a program on the host, without our environment."""
-        clean = ["env", "-i", f"PATH={self.path}", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"]
+    def enter(self, argv: Sequence[str], terminal: str = "dumb") -> list[str]:
+        """The argument list that runs a program on the host, without our environment.
+
+        ``terminal``: which kind it is at, as terminfo(5) calls it.
+        """
+        own = ["HOME=/root", "LANG=C.UTF-8", f"TERM={terminal}"]
+        clean = ["env", "-i", f"PATH={self.path}", *own]
         return ["nsenter", "--target", str(self.init_pid), "--all", "--", *clean, *argv]
 
     def file(self, path: str) -> Path:

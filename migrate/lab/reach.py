@@ -30,6 +30,7 @@ from migrate.lab.config import cache_folder
 from migrate.lab.programs import HerePrograms
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Scan, Value
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -104,7 +105,10 @@ def scan_lab(lab: Lab, hosts: Collection[str] = ()) -> tuple[Scan, ...]:
     scans: list[Scan] = []
     for place in places:
         LOGGER.info("scanning from a guest's port on %s, bridge %s", place.name, place.bridge)
-        with bridge_port(place, program, deadline) as port:
+        with (
+            waiting(f"the scan from {place.name}", deadline),
+            bridge_port(place, program, deadline) as port,
+        ):
             scans += scan(port, place, stations, guest, deadline, lab.patience)
     return tuple(scans)
 

@@ -17,12 +17,15 @@ from migrate.clock import Deadline
 from migrate.drivers.shell import run
 from migrate.errors import ConfigurationError, HostError
 from migrate.images.cache import build_once
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
 VERSION = 3
 """Raised when roots are made in another way: then every root is made anew."""
 
+ROOT_S = 900.0
+"""For mmdebstrap: half a minute, with a mirror that is near."""
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR = "http://deb.debian.org/debian"
 
@@ -167,7 +170,8 @@ def bootstrap(
     ]
     remedy = "needs the package mmdebstrap, a Debian mirror within reach, and 1 GB of disk"
     try:
-        run(argv, Deadline.after(900), text=sources, remedy=remedy)
+        with waiting(f"Debian {suite} to be fetched and unpacked", ROOT_S):
+            run(argv, Deadline.after(ROOT_S), text=sources, remedy=remedy)
     except HostError as error:
         raise HostError(
             f"make a root of Debian {suite}", said=_reasons(error.said), remedy=error.remedy

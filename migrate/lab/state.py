@@ -28,6 +28,7 @@ from migrate.formats.answers import whole_number
 from migrate.input_file import read_bounded
 from migrate.lab.config import LabConfig, Name
 from migrate.lab.kinds import parse_config
+from migrate.lab.shared_folder import SharedFolder
 from migrate.locks import SHORT_S, file_lock
 from migrate.model import HostFacts, Value
 
@@ -112,6 +113,8 @@ class LabRecord(Value):
     """Why something that was asked for is not there, e.g. huge pages."""
     missing: tuple[HostFacts, ...] = ()
     """Hosts of the lab file that it came up without, and why."""
+    share: SharedFolder | None = None
+    """A folder of the user's that every host sees."""
     complete: bool = False
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from migrate.migration.move import (
     Move,
     Swap,
     classify_outcome,
+    longest_s,
     perform_move,
 )
+from migrate.migration.move_wait import MoveWait
 from migrate.migration.postcopy import PostcopyEnd, await_postcopy, guest_states, is_postcopy
 from migrate.migration.silence import described, silent_hop
 from migrate.model import Event, Problem
@@ -32,6 +35,7 @@ from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
 from migrate.recorder.qemu_state import observe_qemus
 from migrate.recorder.stream_capture import observe_stream, stream_recording
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -56,9 +60,12 @@ def move_guest(rig: Rig) -> HopRecording:
     known = len(rig.traffic.guest.lower_log()) if any(rig.hotplug.values()) else 0
     phases = PhaseTracker(source.name)
     phases.subscribe(rig.env.on_phase)
+    wait = MoveWait(target.name)
+    phases.subscribe(wait.on_phase)
+    env = replace(rig.env, on_sample=wait.heard(rig.env.on_sample))
     of_guest = rig.domain.uuid, rig.start.nic
-    hop = Hop(rig.case, rig.env, source, target, rig.listener, phases, *of_guest)
-    recording = _observed_move(rig, hop, swap)
+    hop = Hop(rig.case, env, source, target, rig.listener, phases, *of_guest)
+    recording = _observed_move(rig, hop, swap, wait)
     try:
         return _reached(rig, recording, swap, known)
     except LeaseLostError:
@@ -84,7 +91,7 @@ def _reached(rig: Rig, recording: HopRecording, swap: Swap | None, known: int) -
     return recording
 
 
-def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
+def _observed_move(rig: Rig, hop: Hop, swap: Swap | None, wait: MoveWait) -> HopRecording:
     """The move, and what was seen of it."""
     begin_ns, since = now_ns(), hop.listener.mark()
     ends = (hop.source, hop.target)
@@ -105,7 +112,8 @@ def _observed_move(rig: Rig, hop: Hop, swap: Swap | None) -> HopRecording:
         try:
             with ExitStack() as observing:
                 observations = [observing.enter_context(observer(hop)) for observer in observers]
-                call = perform_move(rig.domain, move, hop.listener, hop.phases)
+                with waiting(wait.words, longest_s(move.policy)):
+                    call = perform_move(rig.domain, move, hop.listener, hop.phases)
                 then = _states_at_its_end(rig, call, hop, since)
         except Exception as error:
             if call is None or isinstance(error, LeaseLostError):
@@ -166,7 +174,8 @@ def _how_it_ended(
         if _may_go_on(call, rig.listener.since(since), ends[0].name):
             LOGGER.info("libvirt's call failed in post-copy: waiting for QEMU")
             deadline = rig.env.deadline(move.policy.timeout_s + GRACE_S)
-            postcopy = await_postcopy(rig.listener, ends, uuid, since, deadline)
+            with waiting("QEMU to end the post-copy", deadline):
+                postcopy = await_postcopy(rig.listener, ends, uuid, since, deadline)
         result = classify_outcome(call, holders(ends, uuid), move, postcopy)
     except LeaseLostError:
         raise
@@ -202,7 +211,12 @@ RESUME = "virsh migrate --postcopy-resume, as long as both QEMUs are there"
 def _until_settled(rig: Rig, call: MigrateCall, ends: Sequence[Host]) -> tuple[str, ...]:
     """After a call whose connection broke: libvirt goes on with the move; a note if it does not
     end."""
-    if not call.lost or settled(ends, rig.domain.uuid, rig.env.deadline(GRACE_S)):
+    if not call.lost:
+        return ()
+    deadline = rig.env.deadline(GRACE_S)
+    with waiting("libvirt to end the move that it was asked for", deadline):
+        ended = settled(ends, rig.domain.uuid, deadline)
+    if ended:
         return ()
     return ("libvirt has not ended the move: asked who holds the guest",)
 
@@ -255,7 +269,9 @@ def follow(rig: Rig, host: Host) -> None:
         hypervisor.close()
         raise GuestError("find the guest", host=host.name, said="it ran, and is gone now")
     rig.domain = domain
-    rig.traffic.follow(hypervisor, domain, rig.env.deadline(FOLLOW_S))
+    deadline = rig.env.deadline(FOLLOW_S)
+    with waiting(f"the probe in the guest on host {host.name}", deadline):
+        rig.traffic.follow(hypervisor, domain, deadline)
 
 
 def _shared(rig: Rig, name: str) -> Path:

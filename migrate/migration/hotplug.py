@@ -10,6 +10,7 @@ from migrate.guest.probe import Probe
 from migrate.lab.api import Lab
 from migrate.model import Event
 from migrate.recorder.events import Listener
+from migrate.waiting import waiting
 
 UNPLUG_S = 20.0
 """For a guest to let a device go: its kernel has to see the ask, and its driver to end."""
@@ -71,7 +72,9 @@ def wait_for_carrier(probe: Probe, known: int, lab: Lab | None, deadline: Deadli
         carrier = [what for what in changes if what in ("appeared", "up", "down")]
         return appeared and carrier[-1:] == ["up"]
 
-    if not until(has_carrier, deadline, POLL_S):
+    with waiting("the device that was plugged in to carry in the guest", deadline):
+        carries = until(has_carrier, deadline, POLL_S)
+    if not carries:
         raise GuestError(
             "use the device that was plugged in",
             host=probe.where,

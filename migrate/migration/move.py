@@ -146,6 +146,13 @@ def _not_done(policy: Policy, begun: Collection[PhaseName], call: BackgroundCall
         yield "the switch to post-copy was not done: the phase never came"
 
 
+def longest_s(policy: Policy) -> float:
+    """How long :func:`perform_move` takes at most: what the policy wants at its time limit, and
+    giving up where that does not end it."""
+    more_s = 0.0 if policy.on_timeout == "abort" else policy.timeout_s + GRACE_S
+    return policy.timeout_s + more_s + GRACE_S
+
+
 def classify_outcome(
     ended: MigrateCall, held_by: tuple[str, ...], move: Move, postcopy: PostcopyEnd | None = None
 ) -> MoveResult:

@@ -205,6 +205,11 @@ class Sample(Value):
     vfio_bytes: int | None = None
     """Bytes of VFIO devices' state sent, by QEMU; only where a VF moves with its guest."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether QEMU was asked before there was anything to tell."""
+        return not self.transferred_bytes and not self.remaining_bytes
+
 
 class DirtyRate(Value):
     """How fast the guest dirtied its memory, by one method: MiB of pages a second.

@@ -183,7 +183,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             from migrate.plugins.xdist_shared import SharedRun
 
             display = _progress(config)
-            with log.shown(display.say, display.level):
+            with log.shown(display.say, display.level, display.say_wait):
                 SharedRun(Path(name)).close(_lab_config(config))
 
 

@@ -52,7 +52,7 @@ class SharedRun:
         self, config: LabConfig, results: Path, reporter: Reporter, command: Sequence[str]
     ) -> Iterator[Session]:
         """A session beside others on the same lab and run folder; the first one makes them."""
-        with log.shown(reporter.say, reporter.level), log.recorded() as run_log:
+        with log.shown(reporter.say, reporter.level, reporter.say_wait), log.recorded() as run_log:
             lock = self.folder / "lock"
             with file_lock(lock, Deadline.after(BUILD_S), f"bring up the lab {config.name}"):
                 if not manager.is_up(config):

@@ -27,6 +27,7 @@ from migrate.recorder import traffic
 from migrate.recorder.base import Rig
 from migrate.recorder.dirty_rate import in_attempt
 from migrate.recorder.trace_points import why_no_trace_points
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -73,18 +74,19 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     rig.clocks.read()
     events = _placed(rig, rig.listener.events())
     stops = sorted(e.at_ns for e in events if e.name == "STOP" and e.error_ns is not None)
-    log = salvage.read(
-        "the probes' logs were",
-        lambda: traffic.read_back(
-            rig.traffic,
-            guest_is_there=bool(held_by),
-            deadline=deadline,
-            moved_ns=hops[-1].end_ns if hops else start.begin_ns,
-            stops=stops,
-            silent=silent,
-        ),
-        traffic.nothing_read(),
-    )
+    with waiting("the probes' logs", deadline):
+        log = salvage.read(
+            "the probes' logs were",
+            lambda: traffic.read_back(
+                rig.traffic,
+                guest_is_there=bool(held_by),
+                deadline=deadline,
+                moved_ns=hops[-1].end_ns if hops else start.begin_ns,
+                stops=stops,
+                silent=silent,
+            ),
+            traffic.nothing_read(),
+        )
     machines = rig.machines.stop()
 
     def salvaged(host: Host) -> Mapping[str, str]:

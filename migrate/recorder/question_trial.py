@@ -31,6 +31,7 @@ from migrate.images.cache import build_once, digest
 from migrate.lab.api import Host
 from migrate.model import Backing, Observers, QemuState, QuestionTrial
 from migrate.recorder.qmp_queries import ARGUMENTS, EXPERIMENTAL, version_of
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -91,7 +92,9 @@ def try_questions(host: Host, *, patience: float = 1.0) -> Observers:
         while True:
             rehearsal = _Rehearsal(harms)
             try:
-                version = rehearsal.run(host, backing, Deadline.after(TRIAL_S * patience))
+                deadline = Deadline.after(TRIAL_S * patience)
+                with waiting(f"a throw-away guest on host {host.name} to be moved", deadline):
+                    version = rehearsal.run(host, backing, deadline)
             except _HarmDone as done:
                 key = done.state, done.command
                 # A host that is very busy answers late, too: once is not enough.

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from migrate.campaign.nightly import (
     read_history,
     resumed_run,
 )
-from migrate.campaign.priority import PastTry
+from migrate.campaign.priority import PastReport, PastTry, report_s
 from migrate.campaign.progress import Progress
 from migrate.campaign.session import Session, begin
 from migrate.cli.options import Duration
@@ -102,13 +102,23 @@ def cases(*names: str) -> list[Case]:
 Histories = Mapping[str, list[PastTry]] | None
 
 
+AT_ONCE = (PastReport(attempts=1000, seconds=0.0),)
+"""Reports that took no time."""
+
+
 def go(
-    going: StandIn, of: list[Case], budget_s: float, repeat: int = 1, past: Histories = None
+    going: StandIn,
+    of: list[Case],
+    budget_s: float,
+    repeat: int = 1,
+    past: Histories = None,
+    reports: Sequence[PastReport] = AT_ONCE,
 ) -> None:
     """A night of ``budget_s``; ``past`` by the case's name."""
     until = datetime.fromtimestamp(NOW + budget_s, UTC).isoformat()
     history = {f"{name}-virtio": found for name, found in (past or {}).items()}
-    Night(going, of, Plan(until=until, repeat=repeat), history, lambda: going.clock).go()
+    plan = Plan(until=until, repeat=repeat)
+    Night(going, of, plan, history, reports, lambda: going.clock).go()
 
 
 def tried(going: Session) -> list[tuple[str, int]]:
@@ -149,6 +159,38 @@ def test_what_fails_is_first_and_what_there_is_no_time_for_is_told(
     going.finish()
     said = (going.writer.folder / "junit.xml").read_text()
     assert "not run: 1 try, about 60 s; 30 s were left" in said
+
+
+def test_the_reports_time_is_in_the_budget(tmp_path: Path, told: SaidSoFar) -> None:
+    """Two tries of a minute, and a report of the two that takes ten seconds."""
+    reports = (PastReport(attempts=2, seconds=10.0),)
+    short, enough = stand_in(tmp_path / "short"), stand_in(tmp_path / "enough")
+    go(short, cases("a", "b"), 129, reports=reports)
+    assert len(tried(short)) == 1
+    (missed,) = short.run.not_reached
+    assert (missed.reason, missed.left_s) == ("for lack of time", 59.0)
+    go(enough, cases("a", "b"), 130, reports=reports)
+    assert len(tried(enough)) == 2
+    assert "2 min left] a-virtio" in told, "for tries"
+
+
+def test_how_long_a_report_is_expected_to_take() -> None:
+    assert report_s(10, ()) == 10.0, "assumed: 5 s, and half a second each"
+    past = [PastReport(10, 4.0), PastReport(10, 5.0), PastReport(5, 60.0)]
+    assert report_s(10, past) == 5.0, "the median"
+    assert report_s(1, past) == 5.0, "one of fewer attempts as long"
+    assert report_s(100, past) == 50.0
+    assert report_s(3, [PastReport(0, 2.0)]) == 6.0
+
+
+def test_how_long_the_report_took_is_known_to_the_next_night(tmp_path: Path) -> None:
+    going = stand_in(tmp_path)
+    assert going.run.report_s is None
+    going.attempt(cases("a")[0], 1, PAIR)
+    going.finish()
+    took_s = read_run(going.folder).run.report_s
+    assert took_s is not None and took_s > 0
+    assert read_history(tmp_path, going.run.lab).reports == (PastReport(1, took_s),)
 
 
 def test_a_case_that_is_known_to_fail_comes_after_all_others(
@@ -268,7 +310,7 @@ def test_the_history_is_that_of_the_lab_and_a_damaged_run_is_told(
     synthetic.write_run(tmp_path, [synthetic.attempt(one, 1)], name="3", lab="elsewhere")
     cut = synthetic.write_run(tmp_path, [], name="4").folder
     (cut / "run.json").write_text('{"lab": "local"')
-    found = read_history(tmp_path, "local")
+    found = read_history(tmp_path, "local").tries
     assert sorted(found) == ["other", one.id]
     first, second = found[one.id]
     assert (first.passed, first.versions, first.outage_ms) == (True, VERSIONS, 810.0)

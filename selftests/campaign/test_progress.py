@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 
+import click
+import pytest
+
 from migrate.campaign.progress import Progress, describe, outcome
+from migrate.cli import options
+from migrate.errors import HostError
 from migrate.model import Capability, HostFacts, MachineFacts, MachineState, Sample
 from migrate.report.doctor import plain
 from selftests.doubles import synthetic
@@ -28,6 +33,51 @@ def test_a_terminal_gets_one_line_that_changes() -> None:
     assert "precopy, iteration 2, remaining 3.0 MiB, rate 5.0 MiB/s" in first
     assert "iteration 3" in second
     assert last.endswith("done\n")
+
+
+def test_a_wait_is_a_line_that_changes_on_a_terminal_and_plain_lines_in_a_log() -> None:
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        progress = Progress(stream)
+        progress.say_wait("waiting for host b; 5 s so far, 600 s at most")
+        progress.say_wait("waiting for host b; 10 s so far, 600 s at most")
+        progress.say("host b is there")
+    first, second, last = terminal.getvalue().split("\r\x1b[K")
+    assert ("; 5 s so far" in first, "; 10 s so far" in second) == (True, True)
+    assert last.endswith("host b is there\n")
+    assert terminal.getvalue().count("\n") == 1
+    assert len(log.getvalue().splitlines()) == 3
+
+
+def test_what_follows_a_line_that_changes_begins_a_new_one() -> None:
+    terminal = Terminal()
+    progress = Progress(terminal)
+    progress.end_line()
+    assert terminal.getvalue() == ""
+    progress.say_wait("waiting for host b")
+    progress.end_line()
+    progress.end_line()
+    assert terminal.getvalue().endswith("waiting for host b\n")
+    progress.say("an error")
+    assert "\r" not in terminal.getvalue()
+
+
+def test_a_command_ends_its_line_before_its_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Progress] = []
+
+    def end_line(display: Progress) -> None:
+        ended.append(display)
+
+    monkeypatch.setattr(Progress, "end_line", end_line)
+
+    @click.command()
+    def failing() -> None:
+        options.progress()
+        raise HostError("reach host b")
+
+    with pytest.raises(HostError):
+        failing.main([], standalone_mode=False)
+    assert len(ended) == 1
 
 
 def test_a_log_gets_plain_lines_and_not_every_sample() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from migrate import log
 from migrate.campaign import quiet
 from migrate.campaign.quiet import wait_quiet
 from migrate.errors import HostError
@@ -39,22 +38,8 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     one = Machine("controller", (), {"": Programs(machine)}, machine.run)
     monkeypatch.setattr(quiet, "machines_of", lambda *_: [one])
     monkeypatch.setattr(quiet, "pause", second_passes)
-    with heard(said):
+    with log.shown(said.append):
         yield said
-
-
-@contextmanager
-def heard(said: list[str]) -> Iterator[None]:
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    quiet.LOGGER.addHandler(handler)
-    level = quiet.LOGGER.level
-    quiet.LOGGER.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        quiet.LOGGER.removeHandler(handler)
-        quiet.LOGGER.setLevel(level)
 
 
 def test_it_waits_until_others_have_gone(beside: list[str]) -> None:
@@ -64,6 +49,7 @@ def test_it_waits_until_others_have_gone(beside: list[str]) -> None:
     (line,) = beside
     assert "waiting for a quiet machine" in line
     assert "stress-ng" in line
+    assert line.endswith("; 0 s so far, 3600 s at most")
 
 
 def test_at_the_deadline_it_goes_on_and_the_attempt_has_a_note(beside: list[str]) -> None:

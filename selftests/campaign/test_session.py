@@ -303,7 +303,7 @@ def known(monkeypatch: pytest.MonkeyPatch, going: Session) -> dict[str, object]:
     """A machine on which labs only seem to come up and go down."""
     there: dict[str, object] = {}
 
-    def up(config: LocalConfig) -> object:
+    def up(config: LocalConfig, _share: object = None) -> object:
         return there.setdefault(config.name, going.lab)
 
     monkeypatch.setattr(manager, "is_up", lambda config: config.name in there)

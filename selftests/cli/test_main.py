@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
+from migrate.campaign.session import Session
 from migrate.cli import main as cli
 from migrate.cli import run
 from migrate.errors import GuestError
+from migrate.guest.domain_xml import CONSOLE
 from migrate.lab.local.lab import LocalLab
 from migrate.model import AttemptError, Case, Problem
+from migrate.stage.stage import Stage
 from selftests.command_line import Run
 from selftests.doubles import synthetic
+from selftests.doubles.keyboard import at_keyboard
 from selftests.helpers import SCENARIOS
 
 ONE = (SCENARIOS / "quickstart.toml", "--set", "interface.mode=virtio")
@@ -140,6 +146,38 @@ def test_a_shell_on_a_host(shared_lab: LocalLab, migrate_lab: Run) -> None:
     ended = migrate_lab("lab", "shell", *name, "c")
     assert ended.status == 2
     assert "no such host -- a, b" in ended.err
+
+
+def test_a_shell_at_a_terminal_has_one_of_its_own(shared_lab: LocalLab) -> None:
+    """And so `virsh console` shows the guest's console, and virsh says nothing of polkit."""
+    shell = [sys.executable, "-m", "migrate.cli", "lab", "shell", "--name", shared_lab.name, "b"]
+    with at_keyboard([*shell, "--", "sh", "-c", "tty; stty size; exit 7"]) as keyboard:
+        assert keyboard.wait() == 7
+        assert re.search(r"/dev/pts/[0-9]+\r\n37 91\r\n", keyboard.screen), keyboard.screen
+    with at_keyboard(shell) as keyboard:
+        keyboard.await_text("# ")
+        keyboard.type("virsh uri; exit 4\n")
+        assert keyboard.wait() == 4
+        assert "qemu:///system" in keyboard.screen
+        assert not re.search("polkit|authority|agent", keyboard.screen), keyboard.screen
+
+
+def test_virsh_console_shows_the_guests_console(going: Session) -> None:
+    case = Case(id="console")
+    pair = going.place(case)
+    assert isinstance(pair, tuple)
+    with going.build_world(case, pair) as world:
+        stage = Stage(world)
+        name, host = going.lab.name, stage.source.name
+        shell = [sys.executable, "-m", "migrate.cli", "lab", "shell", "--name", name, host]
+        with at_keyboard([*shell, "--", "virsh", "console", stage.guest.uuid]) as keyboard:
+            keyboard.await_text("Escape character is ^]")
+            stage.guest.succeed("echo hello from inside >/dev/console")
+            keyboard.await_text("hello from inside")
+            keyboard.type("\x1d")
+            assert keyboard.wait() == 0
+            assert "polkit" not in keyboard.screen
+        assert "hello from inside" in stage.source.succeed(f"cat {CONSOLE}"), "it is logged, too"
 
 
 def test_a_lab_that_is_up_says_so(shared_lab: LocalLab, migrate_lab: Run) -> None:

@@ -74,6 +74,8 @@ class Booted:
 class Creator:
     """Creates a guest each time it is asked for one."""
 
+    host = "a"
+
     def __init__(self) -> None:
         self.guests: list[Booted] = []
 

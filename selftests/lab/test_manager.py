@@ -20,6 +20,7 @@ from migrate.lab.nested import lab as nested
 from migrate.lab.nested.config import NestedConfig
 from migrate.lab.rack import lab as rack
 from migrate.lab.rack.config import RackConfig
+from migrate.lab.shared_folder import SharedFolder
 from selftests.helpers import SaidSoFar
 
 LOCAL: LabKind[LocalConfig] = local.KIND
@@ -53,12 +54,14 @@ class PaperKind:
     is_persistent: bool = False
     known: dict[str, PaperLab] = field(default_factory=dict)
     lab: PaperLab = field(default_factory=PaperLab)
+    share: SharedFolder | None = None
 
     def prepare(self, config: PaperConfig) -> None:
         """Nothing."""
 
-    def up(self, config: PaperConfig) -> Lab:
+    def up(self, config: PaperConfig, share: SharedFolder | None = None) -> Lab:
         """It is there from now on."""
+        self.share = share
         return cast("Lab", self.known.setdefault(config.name, self.lab))
 
     def find(self, config: PaperConfig) -> Lab | None:

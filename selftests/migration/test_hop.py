@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any, cast
 
 import pytest
 
+from migrate import waiting
 from migrate.drivers.background_call import BackgroundCall
 from migrate.migration import hop as hops
 from migrate.migration.hop import move_guest
-from migrate.migration.move import MigrateCall
-from migrate.model import Case, PhaseName, ReportedFigures
+from migrate.migration.move import MigrateCall, Move, longest_s
+from migrate.model import Case, Event, PhaseName, Policy, ReportedFigures
 from migrate.model.recording import HopRecording
 from migrate.recorder.base import AttemptEnv, Hop, Observer, Rig
 from migrate.recorder.events import Listener
 from migrate.recorder.phase_tracker import PhaseTracker
+from selftests.helpers import SaidSoFar
 
 LAB: Any = SimpleNamespace(name="lab", shared=Path("/shared"), patience=1.0)
 
@@ -96,6 +99,33 @@ def test_what_every_observer_has_seen_is_in_the_recording(monkeypatch: pytest.Mo
     assert recording.missed_events == ("events of b were missed",)
     assert recording.result.held_by == ("a",)
     assert recording.begin_ns <= recording.end_ns
+
+
+def test_a_move_that_shows_no_progress_tells_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, told: SaidSoFar
+) -> None:
+    loading = threading.Event()
+
+    def ticks(_ended: threading.Event) -> Iterator[float]:
+        assert loading.wait(30)
+        yield 69.0
+
+    def moved(_domain: Any, move: Move, _listener: Any, tracker: PhaseTracker) -> MigrateCall:
+        data = {"status": "device"}
+        tracker.feed(Event(at_ns=0, source="qemu", host="a", name="MIGRATION", data=data))
+        loading.set()
+        return MigrateCall(BackgroundCall("migrate", lambda: None), True, ReportedFigures())
+
+    monkeypatch.setattr(waiting, "ticks", ticks)
+    monkeypatch.setattr(hops, "OBSERVERS", ())
+    monkeypatch.setattr(hops, "perform_move", moved)
+    monkeypatch.setattr(hops, "holders", lambda _hosts, _uuid: ("a",))
+    monkeypatch.setattr(hops, "guest_states", lambda *_words, **_names: ())
+    phases: list[PhaseName] = []
+    move_guest(rig(phases))
+    assert "waiting for the move to host b (device for 0 s, while the state of the devices" in told
+    assert f"; 69 s so far, {longest_s(Policy()):.0f} s at most" in told
+    assert phases == ["device"], "the display hears of it as ever"
 
 
 def test_an_observer_that_fails_at_its_end_loses_no_move(monkeypatch: pytest.MonkeyPatch) -> None:

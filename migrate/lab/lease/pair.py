@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from migrate.clock import Deadline, until
+from migrate.clock import Deadline, now_ns, until
 from migrate.errors import HostError
 from migrate.lab.api import Host, Lab
 from migrate.lab.lease.file_lock import (
@@ -17,8 +16,7 @@ from migrate.lab.lease.file_lock import (
     reserve_hosts,
 )
 from migrate.locks import LockedError
-
-LOGGER = logging.getLogger(__name__)
+from migrate.waiting import EVERY_S, tell_wait
 
 Pair = tuple[Host, Host]
 """Source and target."""
@@ -50,22 +48,24 @@ def _first_free(
     deadline: Deadline,
 ) -> Pair:
     """Wait for any of ``pairs``; its locks are in ``leases`` then."""
+    began_ns, most_s, say_again = now_ns(), deadline.left(), Deadline.after(0)
     holders: dict[str, None] = {}
 
     def free_pair() -> Pair | None:
-        first_time = not holders
+        nonlocal say_again
+        holders.clear()
         for pair in pairs:
             keys = [lease_key(host) for host in pair]
             try:
                 leases.enter_context(lock_hosts(lab.leases, keys, Deadline.after(0), job=job))
             except LockedError as busy:
-                if first_time:
-                    holders[f"waiting for host {busy.host}, {busy.said}"] = None
+                said = busy.said.removesuffix(" until the deadline")
+                holders[f"waiting for host {busy.host}, {said}"] = None
             else:
                 return pair
-        if first_time:
-            for line in holders:
-                LOGGER.info("%s", line.removesuffix(" until the deadline"))
+        if say_again.passed():
+            tell_wait("; ".join(holders), (now_ns() - began_ns) / 1e9, most_s)
+            say_again = Deadline.after(EVERY_S)
         return None
 
     pair = until(free_pair, deadline, POLL_S)

@@ -23,6 +23,7 @@ from migrate.lab.lease.coordinator import (
     Reservation,
     UnreachableError,
 )
+from migrate.waiting import EVERY_S, tell_wait, waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Times:
     """After the last good poll, its holder has to stop: others may have the hosts 15 s later."""
     settle: float = 60.0
     """After the coordinator started, before anybody new is served."""
-    repeat: float = 30.0
+    repeat: float = EVERY_S
     """Between two messages of one who waits."""
 
 
@@ -143,10 +144,9 @@ class ReservedPlaces:
                 )
             if _boot_s() - said_s >= self._times.repeat:
                 said_s = _boot_s()
-                waited = f"{said_s - began_s:.0f} s so far"
-                LOGGER.info(
-                    "waiting for host %s, held by %s; %s", name, self._session.holder(name), waited
-                )
+                words = f"waiting for host {name}, held by {self._session.holder(name)}"
+                waited_s = said_s - began_s
+                tell_wait(words, waited_s, waited_s + deadline.left())
             pause = deadline.sooner(min(self._times.refresh, self._times.repeat))
             self._session.wait(partial(self._has, name, mine.token), pause)
             turn = self._again(mine.token, deadline)
@@ -193,7 +193,8 @@ class ReservedPlaces:
             marker = session.place(MARKER)
             return marker is not None and bool(marker.acquired)
 
-        session.wait(settled, until)
+        with waiting("those who had a lease before", until):
+            session.wait(settled, until)
         if deadline.passed():
             raise HostError(
                 "lease hosts", said="the coordinator had just started when the deadline came"

@@ -6,11 +6,13 @@ Every host has a network, mount, UTS, IPC and PID namespace; see :mod:`migrate.l
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from migrate.clock import Deadline
+from migrate.drivers.terminal import AT_TERMINAL, run_at_terminal, run_attached
 from migrate.errors import HostError
 from migrate.lab import namespaces, state
 from migrate.lab.config import cache_folder, state_folder
@@ -29,8 +31,14 @@ from migrate.lab.resources import DATA_BRIDGE, MIGRATION_LINK, OVS_UPLINK
 from migrate.lab.rootfs import ensure_root, may_fail_today
 from migrate.lab.state import LabRecord
 from migrate.model import Capability, HostFacts
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
+
+LIBVIRT_S = 20.0
+"""For libvirt to come up on all hosts."""
+PTMX = "/dev/pts/ptmx"
+"""What makes terminals of a host's devpts (enter_root.sh)."""
 
 
 class LocalLab(FabricLab):
@@ -50,9 +58,13 @@ class LocalLab(FabricLab):
         self.places = self.hosts
         super().__init__(record)
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a program on a host."""
-        return self.hosts[host].enter(argv)
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
+        """See Lab; the terminal is of the host's own devpts."""
+        place = self.hosts[host]
+        if not terminal:
+            return run_attached(place.enter(argv))
+        there = place.enter([*AT_TERMINAL, *argv], os.environ.get("TERM", "dumb"))
+        return run_at_terminal(there, place.file(PTMX))
 
     def data_ports(self, host: str) -> tuple[str, ...]:
         """For taps, and for OVS-DPDK."""
@@ -110,12 +122,13 @@ def make(config: LocalConfig, record: LabRecord) -> LabRecord:
     LOGGER.info("making namespaces and the fabric")
     _network(record)
     LOGGER.info("starting the hosts")
-    hosts = tuple(namespaces.start_host(host, record, namespaces.shares()) for host in record.hosts)
+    shared = namespaces.mounts(record.share)
+    hosts = tuple(namespaces.start_host(host, record, shared) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts, "huge_pages": lent, "note": note})
     state.write_record(record)
     LOGGER.info("starting libvirt on each host")
-    with ThreadPoolExecutor() as pool:
-        deadline = Deadline.after(20)
+    deadline = Deadline.after(LIBVIRT_S)
+    with ThreadPoolExecutor() as pool, waiting("libvirt on each host", deadline):
         list(pool.map(lambda host: host.start_libvirt(deadline), LocalLab(record).hosts.values()))
     return record
 

@@ -19,11 +19,13 @@ from migrate.lab.fabric import own_addresses
 from migrate.lab.namespaces import LIBVIRTD, QEMU
 from migrate.lab.nested.kernel import OPTIONS, MachineKernel, ensure_machine_kernel
 from migrate.lab.rootfs import ensure_root
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
 BUILDER = "1"
 """Raised when this module makes another image of the same root and kernel."""
+PACK_S = 120.0
 LEFT_OUT = ("boot", "usr/lib/modules", "usr/share/doc", "usr/share/man", "var/cache", "var/lib/apt")
 SSHD = """\
 PermitRootLogin prohibit-password
@@ -108,7 +110,9 @@ def _build(root: Path, kernel: MachineKernel, folder: Path) -> None:
     packing = ["mksquashfs", str(root), str(folder / "root.squashfs"), "-no-progress"]
     # Not compressed: unpacking costs an emulated processor more than reading does.
     plain = ["-noI", "-noD", "-noF", "-noX"]
-    run([*packing, *plain, *excluded], Deadline.after(120), remedy="apt-get install squashfs-tools")
+    argv = [*packing, *plain, *excluded]
+    with waiting(f"the image of nested hosts to be packed from {root.name}", PACK_S):
+        run(argv, Deadline.after(PACK_S), remedy="apt-get install squashfs-tools")
 
 
 def _initramfs(kernel: MachineKernel, host_private: str, public: str) -> bytes:

@@ -22,6 +22,7 @@ from migrate.images.cache import build_once, digest
 from migrate.images.initramfs import ImageRecipe, ModuleTree, download, only_one
 from migrate.images.kernel import in_order, plain, uncompressed_kernel
 from migrate.lab.rootfs import MIRROR, bootstrap
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -130,11 +131,12 @@ def _compiled(root: Path) -> tuple[str, dict[str, bytes]]:
     """The kernel version that the modules are for, and the modules by name."""
     bootstrap(SUITE, (SUITE,), BUILD_PACKAGES, root)
     wanted = [file for files in SOURCES.values() for file in files]
-    done = run(
-        ["chroot", str(root), "sh", "-c", COMPILE, "sh", *wanted],
-        Deadline.after(BUILD_S),
-        remedy="the suite's linux-source and linux-headers must be of one version",
-    )
+    with waiting("the vDPA drivers to be compiled", BUILD_S):
+        done = run(
+            ["chroot", str(root), "sh", "-c", COMPILE, "sh", *wanted],
+            Deadline.after(BUILD_S),
+            remedy="the suite's linux-source and linux-headers must be of one version",
+        )
     made = {name: (root / "made" / f"{name}.ko").read_bytes() for name in SOURCES}
     return done.out.split()[-1], made
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from migrate.clock import Deadline, until
 from migrate.drivers.shell import tail
 from migrate.drivers.ssh_address import Address
+from migrate.drivers.terminal import run_attached
 from migrate.errors import HostError
 from migrate.files import make_private
 from migrate.images.cache import build_once, digest
@@ -30,7 +31,7 @@ from migrate.lab import kvm_boot, namespaces, state
 from migrate.lab.config import cache_folder, state_folder
 from migrate.lab.fabric import FabricLab, ip_batch, make_fabric
 from migrate.lab.fabric_kind import FabricKind
-from migrate.lab.namespaces import NamespaceHost
+from migrate.lab.namespaces import Mount, NamespaceHost
 from migrate.lab.nested.config import MachineConfig, NestedConfig
 from migrate.lab.nested.image import ensure_machine_image
 from migrate.lab.nested.machine import (
@@ -48,12 +49,14 @@ from migrate.lab.resources import DATA_BRIDGE, Resources
 from migrate.lab.rootfs import ensure_root
 from migrate.lab.state import HostRecord, LabRecord
 from migrate.locks import BUILD_S, file_lock
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
 START_S = 180.0
 """For all machines to boot and answer: emulated on two cores it takes some ten seconds."""
 SAVE_S = 60.0
+RESTORE_S = 30.0
 POLL_S = 0.1
 """Between two knocks at an sshd that is not up yet."""
 PROBING_S = 120.0
@@ -65,19 +68,22 @@ NETWORKS = (DATA_BRIDGE, "mig", "mgmt")
 CONTROLLER = "10.79.0.254/24"
 """The controller's address on the management network, inside the fabric."""
 
-# Arguments: the time of day, then folders of the controller that the host is to see. Reading ahead
-# (cache=mmap) is ten times as fast as one request after the other; a file is looked up anew each
-# time it is opened, so what the controller writes between is seen.
+# Arguments: the time of day, then folders of the controller that the host is to see, a colon and
+# the options of their mounts. Reading ahead (cache=mmap) is ten times as fast as one request after
+# the other; a file is looked up anew each time it is opened, so what the controller writes between
+# is seen. Of pkttyagent: see enter_root.sh.
 SETTLE = r"""
 set -eu
 date --set="@$1" >/dev/null
 shift
 number=0
-for folder; do
+for entry; do
+    folder=${entry%:*} options=trans=virtio,version=9p2000.L,msize=512000,cache=mmap,${entry##*:}
     mkdir -p "$folder"
-    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap "share$number" "$folder"
+    mount -t 9p -o "$options" "share$number" "$folder"
     number=$((number + 1))
 done
+[ ! -e /usr/bin/pkttyagent ] || chmod a-x /usr/bin/pkttyagent
 """
 
 
@@ -97,15 +103,18 @@ class NestedLab(FabricLab):
         }
         super().__init__(record)
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
+        """See Lab; the terminal is its ssh's."""
+        return run_attached(self.enter(host, argv, terminal=terminal))
+
+    def enter(self, host: str, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
         """The argument list that runs a program on a host, by the system's own ssh."""
         address = self.hosts[host].address
         known = address.key_files[0].with_name("known_hosts")
         options = [f"UserKnownHostsFile={known}", "StrictHostKeyChecking=yes", "LogLevel=ERROR"]
         ssh = ["ssh", "-i", str(address.key_files[0]), *(w for o in options for w in ("-o", o))]
-        terminal = ["-t"] if list(argv) == ["bash"] else []
         there = [f"{address.user}@{address.ip}", "--", shlex.join(argv)]
-        return self.in_fabric([*ssh, *terminal, *there])
+        return self.in_fabric([*ssh, "-t" if terminal else "-T", *there])
 
     def is_healthy(self) -> bool:
         """Whether all of it still runs."""
@@ -222,8 +231,9 @@ def make(_config: NestedConfig, record: LabRecord) -> LabRecord:
     """Make all of it; the journal names each step before it is done."""
     LOGGER.info("making the fabric and the machines' namespaces")
     _network(record)
-    places = [f"{cache_folder() / 'nested'}:rw", *namespaces.shares()]
-    hosts = tuple(namespaces.start_host(host, record, places) for host in record.hosts)
+    images = cache_folder() / "nested"
+    shared = [Mount(images, str(images), "rw"), *namespaces.mounts(record.share)]
+    hosts = tuple(namespaces.start_host(host, record, shared) for host in record.hosts)
     record = record.model_copy(update={"hosts": hosts})
     state.write_record(record)
     lab = NestedLab(record)
@@ -255,13 +265,9 @@ def _machine(lab: NestedLab, host: HostRecord) -> Machine:
         number=host.number,
         config=_config(lab.record, host.name),
         image=ensure_machine_image(host.root, cache_folder()),
-        shares=_shares(),
+        shares=[Path(mount.target) for mount in namespaces.mounts(lab.record.share)],
         accelerator=_accelerator(lab.places[host.name], host),
     )
-
-
-def _shares() -> list[Path]:
-    return [Path(share.rpartition(":")[0]) for share in namespaces.shares()]
 
 
 def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
@@ -271,7 +277,9 @@ def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
         return "tcg"
     image = ensure_image("tiny", cache_folder())
     key = (host.root_folder.name, os.uname().release, kvm_boot.processor())
-    return "kvm" if kvm_boot.boot_once(place, cache_folder(), key, image).reached else "tcg"
+    with waiting(f"KVM to boot Linux for host {host.name}, as a trial", kvm_boot.BOOT_S):
+        boot = kvm_boot.boot_once(place, cache_folder(), key, image)
+    return "kvm" if boot.reached else "tcg"
 
 
 # --- the machines' start --------------------------------------------------------------------------
@@ -319,7 +327,8 @@ def _boot_and_save(lab: NestedLab, machines: Sequence[Machine], folder: Path) ->
     folder.mkdir(mode=0o700)
     for machine in machines:
         state = folder / f"{machine.name}.state"
-        save(lab.places[machine.name], state, Deadline.after(SAVE_S))
+        with waiting(f"the state of host {machine.name} to be saved", SAVE_S):
+            save(lab.places[machine.name], state, Deadline.after(SAVE_S))
 
 
 def _states(lab: NestedLab, machines: Sequence[Machine]) -> Path:
@@ -343,19 +352,22 @@ def _boot(lab: NestedLab, machine: Machine) -> None:
     host = lab.hosts[machine.name]
     known = f"127.0.0.1 localhost\n{names}"
     host.run(["tee", "/etc/hosts"], Deadline.after(10), text=known)
-    host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
+    with waiting(f"libvirt on host {machine.name} to ask QEMU what it can do", PROBING_S):
+        host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
 
 
 def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
     state = states / f"{machine.name}.state"
-    restore(machine, lab.places[machine.name], state, Deadline.after(30))
-    _await_ssh(lab, machine.name, Deadline.after(30))
+    with waiting(f"host {machine.name} to go on from its saved state", RESTORE_S):
+        restore(machine, lab.places[machine.name], state, Deadline.after(RESTORE_S))
+    _await_ssh(lab, machine.name, Deadline.after(RESTORE_S))
     _settle(lab, machine)
 
 
 def _settle(lab: NestedLab, machine: Machine) -> None:
     """Set its clock, which stood still with it, and give it the shared folders."""
-    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *map(str, machine.shares)]
+    shared = [f"{mount.target}:{mount.options}" for mount in namespaces.mounts(lab.record.share)]
+    script = ["sh", "-c", SETTLE, "sh", f"{time.time():.6f}", *shared]
     lab.hosts[machine.name].run(script, Deadline.after(20))
 
 
@@ -367,7 +379,8 @@ def _await_ssh(lab: NestedLab, host: str, deadline: Deadline) -> None:
         return True
 
     try:
-        until(answers, deadline, POLL_S, not_yet=lambda _error: lab.runs(host))
+        with waiting(f"host {host} to boot and answer", deadline):
+            until(answers, deadline, POLL_S, not_yet=lambda _error: lab.runs(host))
     except HostError as error:
         console = lab.places[host].file(CONSOLE)
         said = f"{error.said}; its console ends: {tail(console)}"

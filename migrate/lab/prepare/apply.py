@@ -22,6 +22,7 @@ from migrate.errors import CleanupError, HostError, LabError
 from migrate.lab.prepare.plan import Journal, Owner, Preparation, StepRecord, plan
 from migrate.lab.prepare.steps import STEPS, PreparedHost
 from migrate.lab.state import ProcessId
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -144,7 +145,8 @@ def _take(
     step = kind.look(file.site, step, deadline)
     file.keep(journal.at(number, step), deadline)
     if step.state == "begun":
-        kind.do(file.site, step, deadline)
+        with waiting(f"{file.site.host.name}: {step.summary}", deadline):
+            kind.do(file.site, step, deadline)
         step = step.model_copy(update={"state": "done"})
         file.keep(journal.at(number, step), deadline)
     how = "done" if step.state == "done" else f"{step.found} already"
@@ -196,7 +198,8 @@ def _put_back(file: JournalFile, journal: Journal, number: int, deadline: Deadli
     settled, remark = kind.settle(file.site, step, deadline)
     if settled != step:
         file.keep(journal.at(number, settled), deadline)
-    remark = kind.undo(file.site, settled, deadline) or remark
+    with waiting(f"{file.site.host.name}: {step.summary}: to be put back", deadline):
+        remark = kind.undo(file.site, settled, deadline) or remark
     journal = journal.at(number, settled.model_copy(update={"state": "undone"}))
     file.keep(journal, deadline)
     LOGGER.info("%s: %s: %s", file.site.host.name, step.summary, remark or "put back")

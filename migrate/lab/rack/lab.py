@@ -22,7 +22,8 @@ from typing import Any
 from migrate.clock import Deadline
 from migrate.drivers.ssh import Connection
 from migrate.drivers.ssh_address import Address, resolve
-from migrate.errors import HostError
+from migrate.drivers.terminal import run_attached
+from migrate.errors import ConfigurationError, HostError
 from migrate.files import as_host_error, make_private, replace_file
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Place, Programs
@@ -30,7 +31,9 @@ from migrate.lab.config import SHARED, cache_folder, shared_folder, state_folder
 from migrate.lab.programs import Entered
 from migrate.lab.rack.config import RackConfig, RackHost
 from migrate.lab.remote_host import Reach, RemoteHost
+from migrate.lab.shared_folder import SharedFolder
 from migrate.model import HostFacts
+from migrate.waiting import waiting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -111,10 +114,11 @@ class RackLab:
             finally:
                 process.kill()
 
-    def enter(self, host: str, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a program on a host, by the system's own ssh."""
-        terminal = ["-t"] if list(argv) == ["bash"] else []
-        return ["ssh", *STRICT, *terminal, self.config.hosts[host].ssh, "--", shlex.join(argv)]
+    def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
+        """See Lab; by the system's own ssh, whose terminal it is."""
+        options = [*STRICT, "-t" if terminal else "-T"]
+        there = self.config.hosts[host].ssh
+        return run_attached(["ssh", *options, there, "--", shlex.join(argv)])
 
     def isolate_pair(self, source: str, target: str) -> RackLab:
         """The rack itself: two guests at once would have one address on its one network."""
@@ -181,7 +185,7 @@ def reach(config: RackConfig) -> RackLab:
     try:
         with as_host_error("leave a token in the cache", token.parent):
             replace_file(token, secret)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor() as pool, waiting("every host and the peer to answer", REACH_S):
             connections = {name: pool.submit(_libvirt, host) for name, host in lab.hosts.items()}
             rooms = {name: pool.submit(_has_room, host) for name, host in lab.hosts.items()}
             caches = {name: pool.submit(_sees, host, token, secret) for name, host in _all(lab)}
@@ -246,8 +250,15 @@ class RackKind:
     def prepare(self, _config: RackConfig) -> None:
         """Nothing: its hosts are there."""
 
-    def up(self, config: RackConfig) -> RackLab:
-        """See :func:`reach`."""
+    def up(self, config: RackConfig, share: SharedFolder | None = None) -> RackLab:
+        """See :func:`reach`; its hosts are not ours to mount anything on."""
+        if share is not None:
+            raise ConfigurationError(
+                f"share the folder {share.path} with the hosts of the rack {config.name}",
+                said="nothing is mounted on hosts that are there already",
+                remedy="copy it to them, or have a file system that they see, too (NFS); --share "
+                "is for labs that are made here: local and nested ones",
+            )
         return reach(config)
 
     def find(self, config: RackConfig) -> RackLab:

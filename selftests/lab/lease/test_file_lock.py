@@ -63,7 +63,7 @@ def test_one_who_waits_says_for_whom_and_since_when_and_says_so_again(
     since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     for line in said:
         assert re.fullmatch(
-            rf"waiting to lease the host b, held by {me}, {since}; \d+ s so far", line
+            rf"waiting to lease the host b, held by {me}, {since}; \d+ s so far, 60 s at most", line
         )
 
 

@@ -27,6 +27,7 @@ from migrate.lab.fabric import PEER_ADDRESS
 from migrate.lab.local import lab as local
 from migrate.lab.local.config import LocalConfig, LocalHostConfig
 from migrate.lab.local.lab import LocalLab
+from migrate.lab.shared_folder import SharedFolder
 from migrate.lab.state import ProcessId, read_record
 from migrate.locks import file_lock
 from selftests.helpers import SaidSoFar, soon, traces
@@ -112,6 +113,25 @@ def test_a_lab_that_is_up_is_not_given_other_hosts(shared_lab: LocalLab) -> None
         local.KIND.up(config(shared_lab.name, huge_pages=3))
     assert f"down --name {shared_lab.name}" in caught.value.remedy
     assert fabric_kind.find(shared_lab.name) is not None
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_folder_of_the_users_is_seen_by_every_host_until_the_lab_goes(
+    lab_name: str, tmp_path: Path, writable: bool
+) -> None:
+    (tmp_path / "note").write_text("from outside\n")
+    share = SharedFolder(path=tmp_path, writable=writable)
+    lab = local.KIND.up(config(lab_name), share)
+    assert any("/mnt/share" in line for line in lab.summary())
+    for host in lab.hosts.values():
+        assert host.run(["cat", "/mnt/share/note"], soon()).out == "from outside\n"
+        writing = ["sh", "-c", f"echo inside >/mnt/share/{host.name}"]
+        assert (host.run(writing, soon(), check=False).status == 0) == writable
+        assert (tmp_path / host.name).exists() == writable
+    assert local.KIND.up(config(lab_name)).record == lab.record, "who names none uses it as it is"
+    fabric_kind.down(lab_name)
+    assert traces(lab_name) == []
+    assert (tmp_path / "note").exists()
 
 
 def test_two_labs_at_once_do_not_see_each_other(new_lab_name: Callable[[], str]) -> None:
@@ -255,7 +275,7 @@ def test_up_that_is_broken_off_leaves_nothing(
     real = namespaces.start_host
 
     def second_fails(
-        host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[str]
+        host: journal.HostRecord, record: journal.LabRecord, shared: Sequence[namespaces.Mount]
     ) -> journal.HostRecord:
         if host.name == "b":
             raise error

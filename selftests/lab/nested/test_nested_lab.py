@@ -6,7 +6,10 @@ It is brought up once, from a saved state that is damaged, and so cold; the rest
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +33,9 @@ from migrate.lab.nested.lab import NestedLab
 from migrate.lab.nested.machine import Machine
 from migrate.lab.reach import scan_lab
 from migrate.lab.remote_host import RemoteHost
+from migrate.lab.shared_folder import SharedFolder
 from migrate.model import GuestSpec, Interface
+from selftests.doubles.keyboard import at_keyboard
 from selftests.helpers import SaidSoFar, new_name, remove_lab, soon, traces
 
 pytestmark = pytest.mark.needs_root
@@ -178,6 +183,33 @@ def test_a_hosts_clock_is_known_within_its_error(lab: NestedLab) -> None:
 def test_a_program_is_run_on_a_host_by_the_systems_own_ssh(lab: NestedLab) -> None:
     words = ["printf", "%s|", "a b", "$HOME", "'"]
     assert run(lab.enter("b", words), soon()).out == "a b|$HOME|'|"
+
+
+def test_at_a_terminal_a_program_has_one_of_its_own(lab: NestedLab) -> None:
+    shell = [sys.executable, "-m", "migrate.cli", "lab", "shell", "--name", lab.name, "b", "--"]
+    script = "tty; stty size; virsh uri; exit 7"
+    with at_keyboard([*shell, "sh", "-c", script]) as keyboard:
+        assert keyboard.wait() == 7
+        assert re.search(r"/dev/pts/[0-9]+\r\n37 91\r\nqemu:///system", keyboard.screen)
+        assert not re.search("polkit|authority|agent", keyboard.screen), keyboard.screen
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_folder_of_the_users_is_seen_by_every_machine(tmp_path: Path, writable: bool) -> None:
+    (tmp_path / "note").write_text("from outside\n")
+    config = load_lab(Path("labs/nested.toml"), new_name())
+    assert isinstance(config, NestedConfig)
+    share = SharedFolder(path=tmp_path, writable=writable)
+    try:
+        with closing(nested.KIND.up(config, share)) as shared:
+            for host in shared.hosts.values():
+                assert host.run(["cat", "/mnt/share/note"], soon()).out == "from outside\n"
+                writing = ["sh", "-c", f"echo inside >/mnt/share/{host.name}"]
+                assert (host.run(writing, soon(), check=False).status == 0) == writable
+                assert (tmp_path / host.name).exists() == writable
+    finally:
+        remove_lab(config.name)
+    assert traces(config.name) == []
 
 
 def switch(host: RemoteHost) -> nested.MachinePower:
