@@ -28,7 +28,7 @@ REMEMBERED = 200
 LONGEST = 1000
 """Letters of such a line."""
 WAIT = {"is_wait": True}
-"""``extra`` of a record that tells of a wait: the next one about it takes its place."""
+"""``extra`` of a record about a wait: on a terminal the next line replaces it."""
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,8 +40,8 @@ def shown(
 ) -> Iterator[None]:
     """Hand each line of ``level`` and above to ``say`` while the block runs.
 
-    ``say_wait`` has those that tell of a wait, if it is given. What they raise is raised where the
-    line was logged.
+    Lines about a wait go to ``say_wait``, if it is given. What these functions raise is raised
+    where the line was logged.
     """
     with _handled_by(_Display(say, level, say_wait or say)):
         yield

@@ -1,7 +1,7 @@
-"""What a person is told while something is waited for: what it is, for how long, how long at most.
+"""Lines in the log during a long wait: what is waited for, since when, and how long at most.
 
-Who waits is busy waiting, so a thread tells it, by the log. A wait of less than :data:`EVERY_S` is
-not told at all. On a terminal the line changes, see :func:`migrate.log.shown`.
+They come from a thread, since the waiting one is blocked. A wait shorter than :data:`EVERY_S` logs
+nothing. On a terminal each line replaces the one before, see :func:`migrate.log.shown`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EVERY_S = 5.0
 
 
 def ticks(ended: threading.Event) -> Iterator[float]:
-    """How many seconds it has been so far, each time that a line is due, until ``ended``."""
+    """The seconds so far, each time that a line is due, until ``ended``."""
     began_ns = now_ns()
     while not ended.wait(EVERY_S):
         yield (now_ns() - began_ns) / 1e9
@@ -29,16 +29,15 @@ def ticks(ended: threading.Event) -> Iterator[float]:
 
 @contextmanager
 def waiting(what: str | Callable[[], str | None], most: float | Deadline) -> Iterator[None]:
-    """Tell that ``what`` is waited for while the block runs, and how long it takes at most.
+    """Log every few seconds, while the block runs, that ``what`` is waited for, ``most`` at most.
 
-    A function is asked each time; None: there is nothing to tell now. Blocks are not put into each
-    other: each would tell.
+    A function is called for each line; it returns None for none. Don't nest: each level would log.
     """
     ended = threading.Event()
     most_s = most.left() if isinstance(most, Deadline) else most
 
     def tell() -> None:
-        with suppress(OSError):  # nobody listens any more: who waits will notice, too
+        with suppress(OSError):  # output is closed: the waiting thread will notice as well
             for waited_s in ticks(ended):
                 words = what if isinstance(what, str) else what()
                 if words is not None:

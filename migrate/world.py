@@ -112,7 +112,7 @@ class World(Rig):
     def listen(self, seconds: float) -> None:
         """Let the streams run on."""
         self.env.check()
-        with waiting("traffic to run on after the move", seconds):
+        with waiting("the traffic after the move", seconds):
             pause(seconds)
 
     def end(self) -> Recording:
@@ -223,7 +223,7 @@ def _backed(case: Case, pair: tuple[Host, Host], deadline: Deadline) -> Iterator
     names = [host.name for host in pair]
     with ExitStack() as stack:
         backends = together([mode.create(host, interface, deadline) for host in pair])
-        with waiting(f"the backends on {' and '.join(names)}", deadline):
+        with waiting(f"the backends to be set up on {' and '.join(names)}", deadline):
             source, target = stack.enter_context(backends)
         if source.missing_primary is not None:
             raise source.missing_primary
@@ -287,7 +287,7 @@ def _started(
     while True:
         with ExitStack() as stack:
             domain = stack.enter_context(running(order, hypervisor, pair, prepare, deadline))
-            with waiting(f"the probe in the guest on host {host.name}", deadline):
+            with waiting(f"the probe in the guest on host {host.name} to answer", deadline):
                 probe = stack.enter_context(guest_probe(domain, lab, deadline))
             log = log_tail(host, QEMU_LOG, deadline, LOG_LINES) or ""
             errors = "; ".join(mode.backend_errors(log))

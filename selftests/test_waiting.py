@@ -118,7 +118,7 @@ def test_a_move_that_shows_no_progress_tells_its_phase_and_for_how_long() -> Non
     wait = MoveWait("b", lambda: clock[0])
     shown: list[Sample] = []
     hear = wait.heard(shown.append)
-    assert wait.words() == "the move to host b, which has not begun yet"
+    assert wait.words() == "the move to host b to begin"
     wait.on_phase("precopy")
     hear(SAMPLE)
     assert wait.words() is None, "its progress was shown"
@@ -127,10 +127,10 @@ def test_a_move_that_shows_no_progress_tells_its_phase_and_for_how_long() -> Non
     hear(SAMPLE.with_(remaining_bytes=0))
     words = wait.words()
     assert words == (
-        "the move to host b (device for 69 s, while the state of the devices is sent and loaded)"
+        "the move to host b (phase device for 69 s: device state is sent and loaded)"
     ), "a sample of nothing is not shown"
     wait.on_phase("setup")
-    assert wait.words() == "the move to host b (setup for 0 s)"
+    assert wait.words() == "the move to host b (phase setup for 0 s)"
     assert len(shown) == 2
 
 
@@ -254,14 +254,14 @@ def image_is_made(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("wait", "what", "most_s"),
     [
-        (kvm_trial, "KVM to boot Linux on host a, as a trial", 15),
-        (nested_kvm_trial, "KVM to boot Linux for host a, as a trial", 15),
+        (kvm_trial, "the trial boot of Linux under KVM on host a", 15),
+        (nested_kvm_trial, "the trial boot of Linux under KVM for host a", 15),
         (host_boots, "host a to boot and answer", 180),
         (guest_boots, "the guest to boot on host a", 60),
         (guest_is_restored, "the guest to be restored on host a", 60),
         (floor, "the floor to be measured", 30),
-        (device_comes, "the device that was plugged in to carry in the guest", 60),
-        (root_is_made, "Debian trixie to be fetched and unpacked", 900),
+        (device_comes, "carrier on the hotplugged device in the guest", 60),
+        (root_is_made, "a root of Debian trixie to be downloaded and unpacked", 900),
         (image_is_made, "true to download the packages of x", initramfs.COMMAND_TIMEOUT_S),
     ],
 )

@@ -170,8 +170,8 @@ class Night:
 
     @property
     def left_s(self) -> float:
-        """Seconds until nothing is left of the budget but the time to write the report, with one
-        attempt more in it."""
+        """Seconds of the budget without the expected time to write the report, which will have one
+        attempt more."""
         until_s = datetime.fromisoformat(self.plan.until).timestamp()
         return until_s - report_s(len(self.session.attempts) + 1, self.reports) - self.now_s()
 

@@ -189,8 +189,8 @@ def costs(case_ids: Sequence[str], history: History) -> dict[str, Cost]:
 
 
 def report_s(attempts: int, past: Sequence[PastReport]) -> float:
-    """Expected time to write a report of so many attempts: the median by earlier ones, each of
-    which would have taken longer for more attempts, and as long for fewer."""
+    """Expected time to write a report of so many attempts: the median of earlier ones, each scaled
+    up for more attempts, but not down for fewer."""
     if not past:
         return REPORT_S + REPORT_EACH_S * attempts
     return median(one.seconds * max(1.0, attempts / max(1, one.attempts)) for one in past)

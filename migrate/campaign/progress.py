@@ -27,7 +27,7 @@ class Reporter(Protocol):
         """A line that was logged."""
 
     def say_wait(self, text: str) -> None:
-        """What is waited for: the next such line takes its place."""
+        """A line about a wait: the next line may replace it."""
 
     def on_phase(self, phase: PhaseName) -> None:
         """What the migration is doing from now on."""
@@ -57,7 +57,7 @@ class Progress:
         self._write(self._at_its_time(text), stays=True)
 
     def say_wait(self, text: str) -> None:
-        """What is waited for: on a terminal until something else is shown."""
+        """A line about a wait: on a terminal the next line replaces it."""
         self._write(self._at_its_time(text), stays=not self._terminal)
 
     def _at_its_time(self, text: str) -> str:
@@ -79,7 +79,7 @@ class Progress:
         self._write(f"{'':11}{phase}{describe(sample)}", stays=not self._terminal)
 
     def end_line(self) -> None:
-        """What is written next, an error, say, does not stand behind a line that changes."""
+        """End a line that would be replaced, so that what is written next begins a new one."""
         with self._writing:
             if self._open_line:
                 self._stream.write("\n")
@@ -89,7 +89,7 @@ class Progress:
     def _write(self, line: str, *, stays: bool) -> None:
         if self._quiet:
             return
-        with self._writing:  # a move's progress and what is waited for come from other threads
+        with self._writing:  # progress of a move and lines about waits come from other threads
             start = "\r\x1b[K" if self._open_line else ""
             self._stream.write(f"{start}{visible(line)}" + ("\n" if stays else ""))
             self._open_line = not stays

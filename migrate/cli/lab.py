@@ -46,8 +46,7 @@ def prepare(lab_file: Path | None, name: str | None, as_json: bool) -> None:
     "--share",
     type=PATH,
     metavar="DIR[:rw]",
-    help="A folder that every host sees at /mnt/share while the lab is up: read-only, unless it "
-    "ends in :rw. Not in a rack.",
+    help="Mount this folder on every host, at /mnt/share; read-only without :rw. Not for racks.",
 )
 @AS_JSON
 @VERBOSE
@@ -124,7 +123,8 @@ def down(lab_file: Path | None, name: str | None, as_json: bool) -> None:
 def shell(host: str, command: Sequence[str], lab_file: Path | None, name: str | None) -> None:
     """Open a shell on HOST, or run COMMAND there (after --).
 
-    At a terminal it has one of its own there, e.g. for `virsh console guest`.
+    If standard input and output are a terminal, COMMAND gets a pseudo-terminal on HOST, as
+    `virsh console guest` needs.
     """
     from migrate.drivers.terminal import is_terminal
     from migrate.errors import ConfigurationError

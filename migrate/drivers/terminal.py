@@ -1,9 +1,9 @@
-"""A program for who sits at the controller: with our streams, or at a terminal of its own.
+"""Interactive programs on a host: with our standard streams, or at a pseudo-terminal of the host.
 
-A host of this machine has a devpts of its own, in which our terminal is not: ttyname(3) finds it
-nowhere, and `tty`, job control and `virsh console` do without one. So a pseudo-terminal is made of
-the host's own devpts (ioctl_tty(2), TIOCGPTPEER: by its descriptor, whatever is mounted where), and
-what comes in and out is relayed to ours, as ssh does it for hosts that are elsewhere.
+A host of namespaces has its own devpts, which does not contain our terminal: ttyname(3) fails
+there, and so do `tty`, job control and `virsh console`. So a pseudo-terminal of the host's devpts
+is opened (ioctl_tty(2), TIOCGPTPEER: by descriptor, independent of mounts) and relayed to our
+terminal, as ssh does for remote hosts.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from pathlib import Path
 from migrate.errors import HostError
 
 TIOCSPTLCK, TIOCGPTPEER = 0x40045431, 0x5441
-"""Of Linux' asm-generic/ioctls.h; Python names neither."""
+"""From Linux' asm-generic/ioctls.h; Python has neither."""
 AT_TERMINAL = ("setsid", "--ctty", "--")
-"""Before a program's argument list: it leads a session there, whose terminal is its input."""
+"""Before a program's argument list: makes it a session leader with its input as the terminal."""
 CHUNK = 1 << 16
 
 
 def is_terminal() -> bool:
-    """Whether a person sits at our input and output. With one of them in a pipe or a file the bytes
-    are what is wanted: a terminal would add carriage returns."""
+    """Whether standard input and output are a terminal. With one of them a pipe or a file, bytes
+    have to be passed unchanged, and a terminal would add carriage returns."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def run_attached(argv: Sequence[str]) -> int:
-    """Run a program with our standard streams; its exit status, as a shell tells it."""
+    """Run a program with our standard streams; its exit status, as in a shell."""
     return _status(subprocess.run(list(argv), check=False).returncode)
 
 
 def run_at_terminal(argv: Sequence[str], ptmx: Path, here: int = 0) -> int:
     """Run a program at a new terminal of ``ptmx``'s devpts, relayed to the terminal ``here``; its
-    exit status, as a shell tells it. ``argv`` has :data:`AT_TERMINAL` in it.
+    exit status, as in a shell. ``argv`` has :data:`AT_TERMINAL` in it.
 
-    All keys are the program's, Ctrl-C among them. HostError where no terminal can be had.
+    All keys go to the program, Ctrl-C included. HostError if no pseudo-terminal can be opened.
     """
     ours, theirs = _pseudo_terminal(ptmx)
     with ours, theirs, _raw(here), _resized_with(here, ours.fileno()):
         process = subprocess.Popen(list(argv), stdin=theirs, stdout=theirs, stderr=theirs)
-        # Where the relay breaks off, the terminal goes before the process is waited for: a hang-up.
+        # If the relay fails, closing the terminal ends the program (SIGHUP): no endless wait.
         with process, ours:
             theirs.close()
             _relay(process.pid, here, ours.fileno())
@@ -70,12 +70,12 @@ def _pseudo_terminal(ptmx: Path) -> tuple[FileIO, FileIO]:
         fcntl.ioctl(ours, TIOCSPTLCK, struct.pack("i", 0))
         return ours, FileIO(fcntl.ioctl(ours, TIOCGPTPEER, flags), "r+")
     except OSError as error:
-        raise HostError(f"make a terminal of {ptmx}", said=str(error)) from error
+        raise HostError(f"open a pseudo-terminal by {ptmx}", said=str(error)) from error
 
 
 @contextmanager
 def _raw(here: int) -> Iterator[None]:
-    """Nothing is done to what is typed, while the block runs."""
+    """Raw mode while the block runs."""
     before = termios.tcgetattr(here)
     tty.setraw(here, termios.TCSADRAIN)
     try:
@@ -86,10 +86,10 @@ def _raw(here: int) -> Iterator[None]:
 
 @contextmanager
 def _resized_with(here: int, ours: int) -> Iterator[None]:
-    """The one terminal has the other's size, also when that changes, while the block runs."""
+    """Keep ``ours`` at the size of the terminal ``here`` while the block runs."""
 
     def copy(*_signal: object) -> None:
-        with suppress(OSError, termios.error):  # one of them is gone: the relay notices
+        with suppress(OSError, termios.error):  # one of them is closed: the relay notices
             termios.tcsetwinsize(ours, termios.tcgetwinsize(here))
 
     before = signal.signal(signal.SIGWINCH, copy)
@@ -101,7 +101,7 @@ def _resized_with(here: int, ours: int) -> Iterator[None]:
 
 
 def _relay(pid: int, here: int, ours: int) -> None:
-    """Both ways, until the process has ended and all that it said is out, or one side hung up."""
+    """Both ways, until the process has ended and its output is shown, or one side is closed."""
     os.set_blocking(ours, False)
     typed = b""
     with FileIO(os.pidfd_open(pid)) as ended, selectors.DefaultSelector() as selector:
@@ -120,20 +120,20 @@ def _relay(pid: int, here: int, ours: int) -> None:
 
 
 def _typed(ours: int, keys: bytes) -> bytes:
-    """Hand keys to the program; those that it can't take yet."""
-    with suppress(OSError):  # BlockingIOError: later; any other: nobody is there to take them
+    """Write keys to the program; returns those that it can't take yet."""
+    with suppress(OSError):  # BlockingIOError: later; any other: the program's end is closed
         keys = keys[os.write(ours, keys) :] if keys else keys
     return keys
 
 
 def _shown(ours: int, *, all_of_it: bool) -> bool:
-    """Show what the program said; False: nobody has the terminal open any more."""
+    """Show the program's output; False: no process has the terminal open any more."""
     while True:
         try:
             said = memoryview(os.read(ours, CHUNK))
         except BlockingIOError:
             return True
-        except OSError:  # EIO, of which ends are told here
+        except OSError:  # EIO: the other end is closed
             return False
         while said:
             said = said[os.write(sys.stdout.fileno(), said) :]

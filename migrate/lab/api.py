@@ -183,9 +183,9 @@ class Lab(Protocol):
         """Replace the hosts that are off; their names."""
 
     def interact(self, host: str, argv: Sequence[str], *, terminal: bool) -> int:
-        """Run a program on a host for who sits at the controller; its exit status.
+        """Run a program on a host interactively; its exit status.
 
-        ``terminal``: at a terminal of its own there, relayed to ours; else with our streams.
+        ``terminal``: at a pseudo-terminal there, relayed to ours; else with our streams.
         """
 
     def summary(self) -> Iterable[str]:

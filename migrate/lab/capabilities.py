@@ -110,7 +110,7 @@ def gather(
     if image is not None and "kvm" in look.all("device"):
         key = (host.root, versions["kernel"], versions["qemu"], look.first("cpu"))
         boot_s = BOOT_S * patience
-        with waiting(f"KVM to boot Linux on host {host.name}, as a trial", boot_s):
+        with waiting(f"the trial boot of Linux under KVM on host {host.name}", boot_s):
             tried = boot_once(host, cache, key, image, fresh=fresh, seconds=boot_s)
     look = Look(said, tried, versions)
     return HostFacts(

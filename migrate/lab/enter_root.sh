@@ -37,9 +37,9 @@ for entry in "$@"; do
     mount --bind "$source" "$target"
     mount -o "remount,bind,${entry##*:}" "$target"
 done
-# At a terminal virsh starts this agent at each connection, whether libvirtd asks for a password or
-# not (libvirt's virPolkitAgentCreate), and it complains that there is no polkit: there is none in a
-# host, and libvirtd asks for nothing (auth_unix_rw = "none"). virsh does without what it can't run.
+# At a terminal virsh starts this agent for each connection, needed or not (virPolkitAgentCreate of
+# libvirt), and it prints errors, since a host has no polkit. libvirtd needs no authentication here
+# (auth_unix_rw = "none"), and virsh works without the agent if it can't be run.
 [ ! -e "$mnt/usr/bin/pkttyagent" ] || chmod a-x "$mnt/usr/bin/pkttyagent"
 cd "$mnt"
 mkdir run/old

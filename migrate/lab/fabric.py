@@ -161,8 +161,8 @@ class FabricLab:
         for absent in self.missing_hosts:
             yield f"{absent.host}: not there: {absent.capability('root').reason}"
         if self.record.share is not None:
-            yield f"share: {self.record.share} of every host"
-        pages = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB lent"
+            yield f"shared folder: {self.record.share}"
+        pages = self.record.note or f"{self.record.huge_pages} huge pages of 2 MiB reserved"
         yield f"fabric: {self.record.fabric}, peer {self.peer_address}; {pages}"
 
     def as_json(self) -> str:

@@ -90,18 +90,20 @@ class FabricKind(Generic[Config, AnyFabricLab]):
 
 
 def _check_same(up: LabRecord, config: LabConfig, share: SharedFolder | None) -> None:
-    """HostError unless the lab that is up has these hosts, and shares that folder if one is named.
+    """HostError unless the lab that is up has these hosts, and ``share`` if one is given.
 
-    Who names none can use a lab that shares one: a run in it, say."""
-    others = "hosts" if up.config != config else ""
-    if not others and share not in (None, up.share):
-        others = f"folders: it shares {up.share or 'none'}"
-    if others:
-        raise HostError(
-            f"bring up the lab {config.name}",
-            said=f"it is up already, with other {others}",
-            remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
-        )
+    Without ``share``, as in a run, a lab that shares a folder can be used."""
+    if up.config != config:
+        difference = "with other hosts"
+    elif share not in (None, up.share):
+        difference = f"and shares {up.share or 'no folder'}"
+    else:
+        return
+    raise HostError(
+        f"bring up the lab {config.name}",
+        said=f"it is up already, {difference}",
+        remedy=f"`migrate-lab lab down --name {config.name}`, or another --name",
+    )
 
 
 def _check_free(record: LabRecord) -> None:

@@ -170,7 +170,7 @@ def bootstrap(
     ]
     remedy = "needs the package mmdebstrap, a Debian mirror within reach, and 1 GB of disk"
     try:
-        with waiting(f"Debian {suite} to be fetched and unpacked", ROOT_S):
+        with waiting(f"a root of Debian {suite} to be downloaded and unpacked", ROOT_S):
             run(argv, Deadline.after(ROOT_S), text=sources, remedy=remedy)
     except HostError as error:
         raise HostError(

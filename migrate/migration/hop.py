@@ -174,7 +174,7 @@ def _how_it_ended(
         if _may_go_on(call, rig.listener.since(since), ends[0].name):
             LOGGER.info("libvirt's call failed in post-copy: waiting for QEMU")
             deadline = rig.env.deadline(move.policy.timeout_s + GRACE_S)
-            with waiting("QEMU to end the post-copy", deadline):
+            with waiting("QEMU to finish post-copy", deadline):
                 postcopy = await_postcopy(rig.listener, ends, uuid, since, deadline)
         result = classify_outcome(call, holders(ends, uuid), move, postcopy)
     except LeaseLostError:
@@ -214,7 +214,7 @@ def _until_settled(rig: Rig, call: MigrateCall, ends: Sequence[Host]) -> tuple[s
     if not call.lost:
         return ()
     deadline = rig.env.deadline(GRACE_S)
-    with waiting("libvirt to end the move that it was asked for", deadline):
+    with waiting("libvirt to end the migration job", deadline):
         ended = settled(ends, rig.domain.uuid, deadline)
     if ended:
         return ()
@@ -270,7 +270,7 @@ def follow(rig: Rig, host: Host) -> None:
         raise GuestError("find the guest", host=host.name, said="it ran, and is gone now")
     rig.domain = domain
     deadline = rig.env.deadline(FOLLOW_S)
-    with waiting(f"the probe in the guest on host {host.name}", deadline):
+    with waiting(f"the probe in the guest on host {host.name} to answer", deadline):
         rig.traffic.follow(hypervisor, domain, deadline)
 
 

@@ -72,7 +72,7 @@ def wait_for_carrier(probe: Probe, known: int, lab: Lab | None, deadline: Deadli
         carrier = [what for what in changes if what in ("appeared", "up", "down")]
         return appeared and carrier[-1:] == ["up"]
 
-    with waiting("the device that was plugged in to carry in the guest", deadline):
+    with waiting("carrier on the hotplugged device in the guest", deadline):
         carries = until(has_carrier, deadline, POLL_S)
     if not carries:
         raise GuestError(

@@ -1,6 +1,6 @@
-"""What a move is waited for, told where it shows no progress of its own.
+"""What a move without visible progress is doing.
 
-A QEMU that loads devices, say, answers nobody for so long, and the display stands still.
+While QEMU loads device state, e.g., it answers no query, and the display would not change.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from migrate.clock import now_ns
 from migrate.model import PhaseName, Sample
 
 DOES: dict[PhaseName, str] = {
-    "wait-unplug": "until the guest has let its device go",
-    "device": "while the state of the devices is sent and loaded",
-    "postcopy": "until all memory has come",
-    "cancelling": "until it is given up",
+    "wait-unplug": "the guest releases its device",
+    "device": "device state is sent and loaded",
+    "postcopy": "the remaining memory is sent",
+    "cancelling": "QEMU cancels the migration",
 }
-"""What a phase is about that may be a long one; docs/phases.md has them all."""
+"""What happens in phases that can be long; docs/phases.md has all phases."""
 
 
 @dataclass(slots=True)
@@ -44,12 +44,12 @@ class MoveWait:
         return hear
 
     def words(self) -> str | None:
-        """What to tell; None: progress was shown since the last time."""
+        """What is waited for; None: progress was shown since the last call."""
         progressed, self._progressed = self._progressed, False
         if progressed:
             return None
         if (phase := self._phase) is None:
-            return f"the move to host {self.target}, which has not begun yet"
+            return f"the move to host {self.target} to begin"
         seconds = (self.clock() - self._since_ns) / 1e9
-        does = f", {DOES[phase]}" if phase in DOES else ""
-        return f"the move to host {self.target} ({phase} for {seconds:.0f} s{does})"
+        does = f": {DOES[phase]}" if phase in DOES else ""
+        return f"the move to host {self.target} (phase {phase} for {seconds:.0f} s{does})"

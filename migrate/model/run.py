@@ -67,7 +67,7 @@ class UnreachedTries(Value):
     assumed: bool = False
     """No try in this lab was known, so that ``expected_s`` is a guess."""
     left_s: NotNegative | None = None
-    """What was left of the budget, beside the report's time; None: not recorded."""
+    """What was left of the budget, without the report's time; None: not recorded."""
 
 
 class Run(Value):
@@ -93,5 +93,5 @@ class Run(Value):
     plan: Plan | None = None
     """None: not a nightly run."""
     report_s: NotNegative | None = None
-    """How long it took to write the report, and all else for readers; None: not recorded."""
+    """Seconds to write the report, ``junit.xml`` and the index; None: not recorded."""
     not_reached: tuple[UnreachedTries, ...] = ()

@@ -74,7 +74,7 @@ def collect(rig: Rig, hops: Sequence[HopRecording]) -> Recording:
     rig.clocks.read()
     events = _placed(rig, rig.listener.events())
     stops = sorted(e.at_ns for e in events if e.name == "STOP" and e.error_ns is not None)
-    with waiting("the probes' logs", deadline):
+    with waiting("the probes' logs to be read", deadline):
         log = salvage.read(
             "the probes' logs were",
             lambda: traffic.read_back(

@@ -93,7 +93,7 @@ def try_questions(host: Host, *, patience: float = 1.0) -> Observers:
             rehearsal = _Rehearsal(harms)
             try:
                 deadline = Deadline.after(TRIAL_S * patience)
-                with waiting(f"a throw-away guest on host {host.name} to be moved", deadline):
+                with waiting(f"the trial move of a throw-away guest on host {host.name}", deadline):
                     version = rehearsal.run(host, backing, deadline)
             except _HarmDone as done:
                 key = done.state, done.command

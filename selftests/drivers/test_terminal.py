@@ -92,7 +92,7 @@ def test_what_it_leaves_behind_is_not_waited_for() -> None:
 
 
 def test_without_a_devpts_there_is_no_terminal(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"make a terminal of .*ptmx: .*No such file"):
+    with pytest.raises(HostError, match=r"open a pseudo-terminal by .*ptmx: .*No such file"):
         run_at_terminal(["true"], tmp_path / "ptmx")
 
 

@@ -56,8 +56,8 @@ def test_it_is_where_its_links_lead(
         pytest.param("gone", "No such file or directory", id="gone"),
         pytest.param("gone:rw", "No such file or directory", id="gone-for-writing"),
         pytest.param("file", "it is no folder", id="file"),
-        pytest.param("a,b", "can't be an option", id="comma"),
-        pytest.param("a:b", "can't be an option", id="colon"),
+        pytest.param("a,b", "can't be in options", id="comma"),
+        pytest.param("a:b", "can't be in options", id="colon"),
         pytest.param("loop", "(?i)symlink loop|symbolic link", id="loop"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_rack_refuses_before_a_host_is_touched(
 ) -> None:
     monkeypatch.setattr(rack, "reach", lambda _config: pytest.fail("a host was touched"))
     config = cast("RackConfig", SimpleNamespace(name="x"))
-    with pytest.raises(ConfigurationError, match="hosts that are there already") as caught:
+    with pytest.raises(ConfigurationError, match="hosts of a rack") as caught:
         rack.KIND.up(config, SharedFolder(path=folder))
     assert "NFS" in caught.value.remedy
 
@@ -133,7 +133,7 @@ def test_its_journal_has_it_and_that_of_an_older_version_has_none(folder: Path) 
     assert LabRecord.model_validate(older).share is None
 
 
-@pytest.mark.parametrize(("writable", "how"), [(False, "read-only"), (True, "hosts may write")])
+@pytest.mark.parametrize(("writable", "how"), [(False, "read-only"), (True, "writable")])
 def test_lab_status_shows_it(folder: Path, writable: bool, how: str) -> None:
     shared = SharedFolder(path=folder, writable=writable)
     (line,) = (ln for ln in LocalLab(record(LocalConfig(), shared)).summary() if "share" in ln)
@@ -152,9 +152,9 @@ def test_a_lab_that_is_up_is_used_as_it_is_unless_another_folder_is_named(
     fabric_kind._check_same(up, LocalConfig(), None)
     if there:
         fabric_kind._check_same(up, LocalConfig(), shared)
-    with pytest.raises(HostError, match="with other folders: it shares ") as caught:
+    with pytest.raises(HostError, match="up already, and shares ") as caught:
         fabric_kind._check_same(up, LocalConfig(), shared.with_(writable=True))
-    assert (str(folder) if there else "none") in caught.value.said
+    assert (str(folder) if there else "no folder") in caught.value.said
     with pytest.raises(HostError, match="with other hosts"):
         fabric_kind._check_same(up, LocalConfig(name="y"), shared)
 

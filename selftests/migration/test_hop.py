@@ -123,7 +123,10 @@ def test_a_move_that_shows_no_progress_tells_what_it_waits_for(
     monkeypatch.setattr(hops, "guest_states", lambda *_words, **_names: ())
     phases: list[PhaseName] = []
     move_guest(rig(phases))
-    assert "waiting for the move to host b (device for 0 s, while the state of the devices" in told
+    assert (
+        "waiting for the move to host b (phase device for 0 s: device state is sent and loaded)"
+        in told
+    )
     assert f"; 69 s so far, {longest_s(Policy()):.0f} s at most" in told
     assert phases == ["device"], "the display hears of it as ever"
 

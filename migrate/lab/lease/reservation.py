@@ -193,7 +193,7 @@ class ReservedPlaces:
             marker = session.place(MARKER)
             return marker is not None and bool(marker.acquired)
 
-        with waiting("those who had a lease before", until):
+        with waiting("jobs that had a lease before", until):
             session.wait(settled, until)
         if deadline.passed():
             raise HostError(

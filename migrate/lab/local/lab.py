@@ -128,7 +128,7 @@ def make(config: LocalConfig, record: LabRecord) -> LabRecord:
     state.write_record(record)
     LOGGER.info("starting libvirt on each host")
     deadline = Deadline.after(LIBVIRT_S)
-    with ThreadPoolExecutor() as pool, waiting("libvirt on each host", deadline):
+    with ThreadPoolExecutor() as pool, waiting("libvirt to start on each host", deadline):
         list(pool.map(lambda host: host.start_libvirt(deadline), LocalLab(record).hosts.values()))
     return record
 

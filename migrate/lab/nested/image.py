@@ -111,7 +111,7 @@ def _build(root: Path, kernel: MachineKernel, folder: Path) -> None:
     # Not compressed: unpacking costs an emulated processor more than reading does.
     plain = ["-noI", "-noD", "-noF", "-noX"]
     argv = [*packing, *plain, *excluded]
-    with waiting(f"the image of nested hosts to be packed from {root.name}", PACK_S):
+    with waiting(f"the image of nested hosts to be made of the root {root.name}", PACK_S):
         run(argv, Deadline.after(PACK_S), remedy="apt-get install squashfs-tools")
 
 

@@ -68,10 +68,10 @@ NETWORKS = (DATA_BRIDGE, "mig", "mgmt")
 CONTROLLER = "10.79.0.254/24"
 """The controller's address on the management network, inside the fabric."""
 
-# Arguments: the time of day, then folders of the controller that the host is to see, a colon and
-# the options of their mounts. Reading ahead (cache=mmap) is ten times as fast as one request after
+# Arguments: the time of day, then folders of the controller that the host is to see, each with a
+# colon and its mount options. Reading ahead (cache=mmap) is ten times as fast as one request after
 # the other; a file is looked up anew each time it is opened, so what the controller writes between
-# is seen. Of pkttyagent: see enter_root.sh.
+# is seen. pkttyagent: see enter_root.sh.
 SETTLE = r"""
 set -eu
 date --set="@$1" >/dev/null
@@ -277,7 +277,7 @@ def _accelerator(place: NamespaceHost, host: HostRecord) -> str:
         return "tcg"
     image = ensure_image("tiny", cache_folder())
     key = (host.root_folder.name, os.uname().release, kvm_boot.processor())
-    with waiting(f"KVM to boot Linux for host {host.name}, as a trial", kvm_boot.BOOT_S):
+    with waiting(f"the trial boot of Linux under KVM for host {host.name}", kvm_boot.BOOT_S):
         boot = kvm_boot.boot_once(place, cache_folder(), key, image)
     return "kvm" if boot.reached else "tcg"
 
@@ -352,13 +352,13 @@ def _boot(lab: NestedLab, machine: Machine) -> None:
     host = lab.hosts[machine.name]
     known = f"127.0.0.1 localhost\n{names}"
     host.run(["tee", "/etc/hosts"], Deadline.after(10), text=known)
-    with waiting(f"libvirt on host {machine.name} to ask QEMU what it can do", PROBING_S):
+    with waiting(f"libvirt on host {machine.name} to probe QEMU's capabilities", PROBING_S):
         host.run(["virsh", "domcapabilities"], Deadline.after(PROBING_S))
 
 
 def _restore(lab: NestedLab, states: Path, machine: Machine) -> None:
     state = states / f"{machine.name}.state"
-    with waiting(f"host {machine.name} to go on from its saved state", RESTORE_S):
+    with waiting(f"host {machine.name} to start from its saved state", RESTORE_S):
         restore(machine, lab.places[machine.name], state, Deadline.after(RESTORE_S))
     _await_ssh(lab, machine.name, Deadline.after(RESTORE_S))
     _settle(lab, machine)

@@ -145,7 +145,7 @@ def _take(
     step = kind.look(file.site, step, deadline)
     file.keep(journal.at(number, step), deadline)
     if step.state == "begun":
-        with waiting(f"{file.site.host.name}: {step.summary}", deadline):
+        with waiting(f"host {file.site.host.name} to be prepared ({step.summary})", deadline):
             kind.do(file.site, step, deadline)
         step = step.model_copy(update={"state": "done"})
         file.keep(journal.at(number, step), deadline)
@@ -198,7 +198,8 @@ def _put_back(file: JournalFile, journal: Journal, number: int, deadline: Deadli
     settled, remark = kind.settle(file.site, step, deadline)
     if settled != step:
         file.keep(journal.at(number, settled), deadline)
-    with waiting(f"{file.site.host.name}: {step.summary}: to be put back", deadline):
+    what = f"the preparation of host {file.site.host.name} to be undone ({step.summary})"
+    with waiting(what, deadline):
         remark = kind.undo(file.site, settled, deadline) or remark
     journal = journal.at(number, settled.model_copy(update={"state": "undone"}))
     file.keep(journal, deadline)

@@ -255,9 +255,9 @@ class RackKind:
         if share is not None:
             raise ConfigurationError(
                 f"share the folder {share.path} with the hosts of the rack {config.name}",
-                said="nothing is mounted on hosts that are there already",
-                remedy="copy it to them, or have a file system that they see, too (NFS); --share "
-                "is for labs that are made here: local and nested ones",
+                said="migrate-lab mounts nothing on the hosts of a rack",
+                remedy="copy it to the hosts, or mount it there (e.g. by NFS); --share is for "
+                "local and nested labs",
             )
         return reach(config)
 

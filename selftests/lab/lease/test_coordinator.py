@@ -316,7 +316,7 @@ def test_a_coordinator_that_starts_anew_gives_nobody_the_hosts_of_another(
             order.append("newcomer")
 
     with in_thread(newcomer):
-        told.wait("has just started: waiting 8 s for those who had a lease before")
+        told.wait("has just started: waiting 8 s for jobs that had a lease before")
         told.wait("held by first, since")  # who had it took it up again
         lease.check()
         order.append("first")
