@@ -402,7 +402,7 @@ def test_other_versions_are_another_run(tmp_path: Path, monkeypatch: pytest.Monk
         begun = begin(NO_LAB, found, Progress(quiet=True))
         assert (begun.run.plan, len(begun.attempts)) == (writer.run.plan, 1)
         hosts = (hosts[0].model_copy(update={"versions": {"qemu": "11"}}), *hosts[1:])
-        with pytest.raises(ConfigurationError, match="versions are others"):
+        with pytest.raises(ConfigurationError, match="versions have changed"):
             begin(NO_LAB, found, Progress(quiet=True))
 
 

@@ -16,7 +16,7 @@ from migrate.migration.silence import (
     silent_hop,
 )
 from migrate.model.recording import HopRecording, MoveResult
-from migrate.recorder.base import Rig
+from migrate.recorder.base import AttemptEnv, Rig
 from selftests.doubles import synthetic
 
 PANIC = """\
@@ -113,7 +113,7 @@ def test_a_guest_that_does_not_answer_on_the_target_loses_no_recording(
 
     monkeypatch.setattr(hops, "_observed_move", lambda *_words: hop())
     monkeypatch.setattr(hops, "follow", follow)
-    env = SimpleNamespace(check=lambda: None, on_phase=lambda _phase: None)
+    env = AttemptEnv(cast("Any", None))
     traffic = SimpleNamespace(read_guest_clock=lambda: None)
     whole = rig()
     for name, value in {

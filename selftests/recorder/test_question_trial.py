@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_question_that_was_answered_too_late_once_is_tried_again(
         return "9.9.9"
 
     monkeypatch.setattr(question_trial._Rehearsal, "run", run)
-    tried = try_questions(cast("Any", None))
+    tried = try_questions(cast("Any", SimpleNamespace(name="a")))
     objection = f"{NOT_ANSWERED} QEMU 9.9.9" if times == 2 else ""
     assert tried.objection(DEVICES, "running") == objection
 
