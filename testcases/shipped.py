@@ -166,7 +166,7 @@ def table(rows: Sequence[Row]) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is asked for, print the table; 1 if anything failed."""
     parser = argparse.ArgumentParser(description="Every shipped scenario on the labs it is for.")
-    again = "; may be given again"
+    again = "; may be given several times"
     parser.add_argument("--lab", action="append", choices=FOR, help=f"only this lab{again}")
     parser.add_argument("--scenario", action="append", help=f"only this scenario{again}")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs are kept")

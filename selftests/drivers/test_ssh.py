@@ -117,7 +117,7 @@ def test_a_program_does_not_outlive_its_deadline(
 
 def test_another_host_key_is_refused(address: Address) -> None:
     other = dataclasses.replace(address, host_keys=(key_pair()[1],))
-    with pytest.raises(HostError, match="host key is another one") as caught:
+    with pytest.raises(HostError, match="host key has changed") as caught:
         Connection(other).run(["true"], soon())
     assert "accepted" in caught.value.remedy
 
