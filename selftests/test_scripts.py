@@ -195,6 +195,13 @@ def test_all_modes_are_run_whatever_came_of_the_local_lab(
     assert prepared_and_run(ended) == [LOCAL, NESTED]
 
 
+def test_an_interrupt_in_the_local_lab_ends_all_modes(start: Start, prepared: Path) -> None:
+    put(prepared.parent, "migrate-lab", 'echo "$@"; case $2 in *quickstart*) exit 130 ;; esac')
+    ended = start("quickstart", "--all-modes")
+    assert ended.status == 130
+    assert prepared_and_run(ended) == [LOCAL]
+
+
 def test_all_modes_end_where_a_lab_can_not_be_prepared(start: Start, prepared: Path) -> None:
     put(prepared.parent, "migrate-lab", 'echo "$@"; case $* in *nested*) exit 3 ;; esac')
     ended = start("quickstart", "--all-modes")
