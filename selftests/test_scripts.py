@@ -166,7 +166,7 @@ def prepared(tools: Path, tmp_path: Path, start: Start) -> Path:
     return tmp_path / "venv/bin/migrate-lab"
 
 
-LOCAL = "run testcases/scenarios/quickstart.toml --repeat 5"
+LOCAL = "run testcases/scenarios/quickstart.toml"
 NESTED = "run testcases/scenarios/all-modes.toml --lab labs/nested.toml --repeat 3"
 
 
@@ -179,10 +179,10 @@ def prepared_and_run(ended: Ended) -> list[str]:
 
 @pytest.mark.usefixtures("prepared")
 def test_quickstart_runs_the_nested_lab_only_if_asked(start: Start) -> None:
-    assert start("quickstart").out.splitlines() == [LOCAL]
+    assert start("quickstart").out.splitlines() == [f"{LOCAL} --repeat 5"]
     asked = start("quickstart", "--keep-lab", "--all-modes")
     assert asked.status == 0, asked.err
-    assert prepared_and_run(asked) == [f"{LOCAL} --keep-lab", f"{NESTED} --keep-lab"]
+    assert prepared_and_run(asked) == [f"{LOCAL} --repeat 3 --keep-lab", f"{NESTED} --keep-lab"]
 
 
 @pytest.mark.parametrize("wrong", ["quickstart", "all-modes"])
@@ -192,7 +192,14 @@ def test_all_modes_are_run_whatever_came_of_the_local_lab(
     put(prepared.parent, "migrate-lab", f'echo "$@"; case $2 in *{wrong}*) exit 1 ;; esac')
     ended = start("quickstart", "--all-modes")
     assert ended.status == 1
-    assert prepared_and_run(ended) == [LOCAL, NESTED]
+    assert prepared_and_run(ended) == [f"{LOCAL} --repeat 3", NESTED]
+
+
+def test_an_interrupt_in_the_local_lab_ends_all_modes(start: Start, prepared: Path) -> None:
+    put(prepared.parent, "migrate-lab", 'echo "$@"; case $2 in *quickstart*) exit 130 ;; esac')
+    ended = start("quickstart", "--all-modes")
+    assert ended.status == 130
+    assert prepared_and_run(ended) == [f"{LOCAL} --repeat 3"]
 
 
 def test_all_modes_end_where_a_lab_can_not_be_prepared(start: Start, prepared: Path) -> None:

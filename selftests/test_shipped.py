@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from migrate.checks import quarantine
 from migrate.report.junit import junit
+from migrate.scenario.loader import load
 from selftests.doubles import synthetic
 from selftests.helpers import ROOT, SCENARIOS
 from testcases import shipped
@@ -94,6 +97,31 @@ def test_a_reason_for_skips_is_told_once() -> None:
     lines = shipped.table([shipped.Row("modes", "local", 2.4, 1, (), skips)]).splitlines()
     assert lines[1].split() == ["modes", "local", "passed", "1,", "skipped", "2", "2"]
     assert lines[2] == "skipped on local: a, b: no card; buy one"
+
+
+def test_a_known_failure_is_told_as_one_and_fails_nothing(
+    tmp_path: Path, asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = b"""<testsuite><testcase name="hostdev-reattach[1]">
+    <skipped message="quarantined: docs/limits.md"/></testcase></testsuite>"""
+    stand_in(tmp_path, monkeypatch, report=known)
+    assert shipped.main(["--lab", "nested-virtio", "--results", str(tmp_path)]) == 0
+    (run,) = [line for line in asked.read_text().splitlines() if " run " in line]
+    assert "--quarantine testcases/quarantine/nested-virtio.toml" in run
+    out = capsys.readouterr().out
+    assert "hostdev   nested-virtio  known failure 1" in out
+    assert "known failure on nested-virtio: hostdev-reattach[1]: quarantined: docs/" in out
+
+
+def test_a_quarantine_list_is_of_a_lab_and_covers_cases_that_it_runs() -> None:
+    for path in (ROOT / "testcases/quarantine").glob("*.toml"):
+        cases = [
+            case.id
+            for name in shipped.FOR[path.stem]
+            for case in load(SCENARIOS / f"{name}.toml").cases
+        ]
+        for entry in quarantine.load(path):
+            assert any(fnmatch(case, entry.case) for case in cases)
 
 
 def test_an_interrupt_takes_the_lab_down_and_prints_what_there_is(

@@ -41,6 +41,8 @@ NOT_RUN: Mapping[str, str] = {
     "rack": "an example: its hosts have to be somebody's own",
 }
 """Lab files on which nothing can be run here, and why."""
+QUARANTINED = "quarantined: "
+"""Begins the message of a known failure in JUnit's file."""
 INTERRUPTED = 130
 NOTHING_RAN = 3
 """Exit code of ``migrate-lab run`` where the lab can't do any of the cases."""
@@ -58,6 +60,8 @@ class Row:
     """A line a case that failed, or what kept the scenario from being run."""
     skips: tuple[str, ...] = ()
     """A line a case that the lab can't do."""
+    known: tuple[str, ...] = ()
+    """A line a case that failed as the lab's quarantine list says."""
 
     @property
     def verdicts(self) -> str:
@@ -65,6 +69,7 @@ class Row:
         counts = {
             "passed": self.passed,
             "failed": len(self.failures),
+            "known failure": len(self.known),
             "skipped": len(self.skips),
         }
         return ", ".join(f"{word} {count}" for word, count in counts.items() if count) or "not run"
@@ -103,15 +108,21 @@ class Program:
         """Every case of it, once."""
         report = self.reports / f"{scenario}-{self.lab}.xml"
         file = f"testcases/scenarios/{scenario}.toml"
+        options = ["--results", str(self.results), "--junit", str(report)]
+        quarantine = Path(f"testcases/quarantine/{self.lab}.toml")
+        if (ROOT / quarantine).exists():
+            options += ["--quarantine", str(quarantine)]
         began = time.monotonic()
-        status = self("run", file, "--results", str(self.results), "--junit", str(report))
+        status = self("run", file, *options)
         seconds = time.monotonic() - began
-        passed, failures, skips = read_junit(report) if report.exists() else (0, (), ())
+        passed, failures, skipped = read_junit(report) if report.exists() else (0, (), ())
+        known = tuple(line for line in skipped if f": {QUARANTINED}" in line)
+        skips = tuple(line for line in skipped if line not in known)
         if status not in (0, NOTHING_RAN) and not failures:
             failures = (f"exit code {status}: {' '.join(self.said[-1:])}",)
         elif status == NOTHING_RAN and not skips:
             failures = (" ".join(self.said[-1:]),)
-        return Row(scenario, self.lab, seconds, passed, failures, skips)
+        return Row(scenario, self.lab, seconds, passed, failures, skips, known)
 
 
 def read_junit(report: Path) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
@@ -151,6 +162,7 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
     lines += [f"failed on {row.lab}: {line}" for row in rows for line in row.failures]
+    lines += [f"known failure on {row.lab}: {line}" for row in rows for line in row.known]
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for line in row.skips:

@@ -25,6 +25,7 @@ PAIRS = {
 WORKLOAD = (
     "interface.mode=virtio",
     "interface.ring=split",
+    "guest.memory_mib=160",
     "workload.dirty_mib=48",
     "workload.dirty_mib_s=200",
     "policy.downtime_limit_ms=5000",

@@ -59,6 +59,9 @@ TOO_LATE: frozenset[PhaseName] = frozenset(
 """Phases in which a move can't be aborted any more, or has been."""
 FOR_GOOD = frozenset({"kill-guest", "stop-backend", "kill-host"})
 """Faults of which nothing can be put back while the move goes on."""
+BESIDE_DIRTY_MIB = 88
+"""What a guest needs beside the memory that it writes to. Of 128 MiB 77 are the kernel's and the
+image's; without the rest, a burst of packets made the guest's kernel kill the probe."""
 REATTACHED = _modes(lambda mode: mode.can_reattach)
 WITH_PROCESS = _modes(lambda mode: mode.has_process)
 WITH_VF = _modes(lambda mode: mode.has_vf)
@@ -202,9 +205,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "workload.dirty_mib",
-        lambda case: case.workload.dirty_mib > case.guest.memory_mib - 64,
+        lambda case: case.workload.dirty_mib > case.guest.memory_mib - BESIDE_DIRTY_MIB,
         "the guest has not that much memory to write to",
-        "at most guest.memory_mib - 64",
+        f"at most guest.memory_mib - {BESIDE_DIRTY_MIB}",
     ),
     Rule(
         "interface.vf",

@@ -635,6 +635,7 @@ def test_memory_that_was_rewritten_verifies(left: Running) -> None:
 
 def test_what_the_workload_did_is_noted_each_second(left: Running, right: Running) -> None:
     left.work_start()
+    wait_until(lambda: bool(left.work_log()))  # the first is noted by a thread of its own
     left.dirty_start(1, 4.0)
     exchange(left, right)
     left.tcp_open(LOOPBACK, right.tcp_listen(), 1)

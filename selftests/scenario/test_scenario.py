@@ -278,7 +278,7 @@ NONSENSE = {
     "a feature that is none": ("mode='vdpa'\nvdpa.features_off=['csm']", "", "", "no feature"),
     "memory that nobody writes": ("", "", "[workload]\ndirty_mib=0", "memory can't"),
     "connections that nobody opens": ("", "", "[workload]\ntcp_connections=0", "connections can't"),
-    "more memory than there is": ("", "", "[workload]\ndirty_mib=100", "not that much"),
+    "more memory than there is": ("", "", "[workload]\ndirty_mib=41", "not that much"),
     "an MTU of a vhost-user port": ("mode='vhost-user'\nmtu=9000", "", "", "a link of the host"),
     "options of a VF that is none": ("mode='virtio'\nvf.trust=true", "", "", "no VF"),
     "a port profile and a VLAN": (
