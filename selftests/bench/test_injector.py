@@ -238,7 +238,7 @@ def test_what_goes_wrong_in_a_bench_is_one_line(capsys: pytest.CaptureFixture[st
         raise HostError("find it", host="a", said="required, and missing")
 
     assert run_bench(fails) == HostError.exit_code
-    assert capsys.readouterr().err == "find it on host a: it is not there\n"
+    assert capsys.readouterr().err == "find it on host a: required, and missing\n"
 
 
 class Sloppy:

@@ -527,7 +527,7 @@ def test_known_failures_and_expired_entries_decide_the_exit_code(
     known.write_text(entry + "2020-01-01\n")
     ended = migrate_lab(*line, "--set", "expect.outage_egress_ms=9000", "--quarantine", known)
     assert ended.status == 1, ended.err
-    assert "expired on 2020-01-01, and fails the run: Ada has to mend 7" in ended.out
+    assert "expired on 2020-01-01, so it fails the run: Ada must fix 7" in ended.out
 
 
 @pytest.mark.parametrize(
