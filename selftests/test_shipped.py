@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from migrate.checks import quarantine
+from migrate.model import Case, Interface, Verdict
 from migrate.report.junit import junit
 from migrate.scenario.loader import load
 from selftests.doubles import synthetic
@@ -102,12 +103,18 @@ def test_a_reason_for_skips_is_told_once() -> None:
 def test_a_known_failure_is_told_as_one_and_fails_nothing(
     tmp_path: Path, asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = b"""<testsuite><testcase name="hostdev-reattach[1]">
-    <skipped message="quarantined: docs/limits.md"/></testcase></testsuite>"""
-    stand_in(tmp_path, monkeypatch, report=known)
+    (entry,) = quarantine.load(ROOT / "testcases/quarantine/nested-virtio.toml")
+    hung = Verdict(check="outcome", result="fail", measured="failed", limit="completed")
+    reattach = Case(id="hostdev-reattach", interface=Interface(mode="hostdev"))
+    run = synthetic.run(quarantine=(entry,))
+    stand_in(
+        tmp_path,
+        monkeypatch,
+        report=junit(run, [synthetic.attempt(reattach, outcome="failed", verdicts=(hung,))]),
+    )
     assert shipped.main(["--lab", "nested-virtio", "--results", str(tmp_path)]) == 0
-    (run,) = [line for line in asked.read_text().splitlines() if " run " in line]
-    assert "--quarantine testcases/quarantine/nested-virtio.toml" in run
+    (line,) = [line for line in asked.read_text().splitlines() if " run " in line]
+    assert "--quarantine testcases/quarantine/nested-virtio.toml" in line
     out = capsys.readouterr().out
     assert "hostdev   nested-virtio  known failure 1" in out
     assert "known failure on nested-virtio: hostdev-reattach[1]: quarantined: docs/" in out
@@ -121,7 +128,7 @@ def test_a_quarantine_list_is_of_a_lab_and_covers_cases_that_it_runs() -> None:
             for case in load(SCENARIOS / f"{name}.toml").cases
         ]
         for entry in quarantine.load(path):
-            assert any(fnmatch(case, entry.case) for case in cases)
+            assert any(fnmatchcase(case, entry.case) for case in cases)
 
 
 def test_an_interrupt_takes_the_lab_down_and_prints_what_there_is(

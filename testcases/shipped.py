@@ -14,7 +14,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -115,29 +115,35 @@ class Program:
         began = time.monotonic()
         status = self("run", file, *options)
         seconds = time.monotonic() - began
-        passed, failures, skipped = read_junit(report) if report.exists() else (0, (), ())
-        known = tuple(line for line in skipped if f": {QUARANTINED}" in line)
-        skips = tuple(line for line in skipped if line not in known)
-        if status not in (0, NOTHING_RAN) and not failures:
-            failures = (f"exit code {status}: {' '.join(self.said[-1:])}",)
-        elif status == NOTHING_RAN and not skips:
-            failures = (" ".join(self.said[-1:]),)
-        return Row(scenario, self.lab, seconds, passed, failures, skips, known)
+        row = Row(scenario, self.lab, seconds)
+        if report.exists():
+            row = read_junit(row, report)
+        if status not in (0, NOTHING_RAN) and not row.failures:
+            return replace(row, failures=(f"exit code {status}: {' '.join(self.said[-1:])}",))
+        if status == NOTHING_RAN and not row.skips:
+            return replace(row, failures=(" ".join(self.said[-1:]),))
+        return row
 
 
-def read_junit(report: Path) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """How many cases passed, and a line each of those that failed and that were skipped."""
-    passed, failures, skips = 0, [], []
+def read_junit(row: Row, report: Path) -> Row:
+    """The row with what came of its cases."""
+    passed = 0
+    failures: list[str] = []
+    skips: list[str] = []
+    known: list[str] = []
     for test in ET.fromstring(report.read_bytes()).iter("testcase"):
         bad = [*test.findall("failure"), *test.findall("error")]
         name = test.get("name", "")
         if bad:
             failures.append(f"{name}: {bad[0].get('message', '')}")
         elif (skip := test.find("skipped")) is not None:
-            skips.append(f"{name}: {skip.get('message', '')}")
+            reason = skip.get("message", "")
+            (known if reason.startswith(QUARANTINED) else skips).append(f"{name}: {reason}")
         else:
             passed += 1
-    return passed, tuple(failures), tuple(skips)
+    return replace(
+        row, passed=passed, failures=tuple(failures), skips=tuple(skips), known=tuple(known)
+    )
 
 
 def run_lab(program: Program, scenarios: Sequence[str]) -> Iterator[Row]:

@@ -16,8 +16,8 @@ SPLIT = ("interface.mode=virtio", "interface.ring=split")
 
 
 def long_stop(case: Case) -> Case:
-    """24 MiB that are rewritten all the time, sent at 32 MiB/s: up to 750 ms. A busy machine's guest
-    writes less, and its floor is higher."""
+    """24 MiB that are rewritten all the time, sent at 32 MiB/s: up to 750 ms. A guest on a busy
+    machine writes less, and its floor is higher."""
     return case.with_(
         policy=case.policy.with_(bandwidth_mib_s=32, downtime_limit_ms=2000),
         workload=case.workload.with_(dirty_mib=24, dirty_mib_s=200),

@@ -105,13 +105,11 @@ def _going_on(attempt: Attempt) -> list[PossibleOutage]:
 
 
 def _not_known_to_the_end(attempt: Attempt) -> str:
-    """Directions of which the meter knows nothing from a point on: not those that fell silent after
-    it, and were seen to be."""
+    """Directions that were not measured when the observation ended, and why."""
     return "; ".join(
         f"{stretch.direction} is not known to the end: {stretch.reason}"
-        for outage in _going_on(attempt)
-        for stretch in outage.unmeasured[-1:]
-        if all(gap.begin_ns < stretch.begin_ns for gap in outage.gaps if gap.open_ended)
+        for stretch in attempt.unmeasured
+        if stretch.open_ended
     )
 
 

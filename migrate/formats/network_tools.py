@@ -43,6 +43,10 @@ class LinkAddress(Part):
     scope: str | None = None
     local: str = ""
     prefixlen: Annotated[int, Field(ge=0, le=128)] = 0
+    tentative: bool = False
+    """Another station may have it; until that is known, this one is deaf to it (RFC 4862, 5.4)."""
+    dadfailed: bool = False
+    """Another station has it: it stays tentative."""
 
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
@@ -73,6 +77,12 @@ class Link(Part):
     linkinfo: LinkInfo = LinkInfo()
     addr_info: tuple[LinkAddress, ...] = ()
     vfinfo_list: tuple[VfInfo, ...] = ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no address of it is about to be its own; without a carrier none ever is."""
+        known = (one.dadfailed or not one.tentative for one in self.addr_info)
+        return "LOWER_UP" not in self.flags or all(known)
 
 
 LINKS = Shape(list[Link])

@@ -16,8 +16,8 @@ from migrate.model import QemuEnd
 
 BY_ITSELF = ("crashed", "failed", "unknown")
 """Reasons by which nobody had asked for it; ``failed`` is also what libvirt does to a QEMU whose
-incoming migration fails: that says of the signal, so ``failed`` counts only with earlier words of
-QEMU's, or with none at all: it had ended before libvirt could end it."""
+incoming migration fails, by SIGTERM, which QEMU logs. So ``failed`` counts only if QEMU logged
+something earlier, or nothing at all: then it had ended before libvirt sent the signal."""
 LINES, LETTERS = 4, 600
 """Of the last words."""
 BEFORE = timedelta(seconds=10)

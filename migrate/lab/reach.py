@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
-from migrate.clock import Deadline
+from migrate.clock import Deadline, until
 from migrate.errors import HostError
 from migrate.formats import frames
 from migrate.formats.frames import Address, Answer, End
-from migrate.formats.network_tools import LINKS
+from migrate.formats.network_tools import LINKS, Link
 from migrate.images.initramfs import ensure_image
 from migrate.lab.api import Lab, Programs, Runs
 from migrate.lab.config import cache_folder
@@ -38,6 +38,8 @@ SCAN_S = 120.0
 """For all of a lab; times its patience."""
 PORT_S = 20.0
 """For a port to be made."""
+SETTLE_S = 5.0
+"""For IPv6 addresses that are new: Linux waits up to two seconds for another station with them."""
 MAC = bytes.fromhex("026d6cfe0001")
 """Ours on that port: nobody else's."""
 OUR_LINK_LOCAL = IPv6Address("fe80::6d:6cff:fefe:1")
@@ -152,9 +154,18 @@ def _port(end: str) -> int | None:
 
 
 def links_of(runs: Runs, deadline: Deadline) -> Iterator[LinkAddresses]:
-    """Those of Ethernet, and the addresses of loopback, by none: of the host they are, too."""
+    """Those of Ethernet with their addresses, of which none is about to be theirs any more: a host
+    that is asked before that is silent, and answers a moment later."""
     words = ["ip", "-json", "addr"]
-    for link in LINKS.parse(runs.run(words, deadline).out, " ".join(words)):
+    links: list[Link] = []
+
+    def is_settled() -> bool:
+        links[:] = LINKS.parse(runs.run(words, deadline).out, " ".join(words))
+        return all(link.is_settled for link in links)
+
+    if not until(is_settled, deadline.sooner(SETTLE_S), 0.1):
+        LOGGER.warning("addresses are still tentative, and not reached for that: %s", links)
+    for link in links:
         if link.link_type == "ether" and link.ifname and link.address:
             addresses = tuple(known.text for known in link.addr_info if known.local)
             yield LinkAddresses(name=link.ifname, mac=link.address, addresses=addresses)

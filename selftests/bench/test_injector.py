@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from bench import accuracy_tables, cost_of_looking, injector, meter_accuracy
-from bench.accuracy_tables import InjectionSample, ToolFigures
+from bench.accuracy_tables import HELD, STOP_ALONE, InjectionSample, ToolFigures
 from bench.delay_line import Line
 from bench.injector import (
     InjectedOutage,
@@ -289,7 +289,7 @@ def test_the_criterion_can_fail(judged: InjectionSample, *, passed: bool) -> Non
 
 def test_what_catching_up_costs_is_shown_and_not_judged() -> None:
     told = [ToolFigures(kind, 20, {"meter": 20.0}) for kind in accuracy_tables.CUTS]
-    alone = sample(accuracy_tables.STOP_ALONE, 20.0, 40.0)
+    alone = sample(STOP_ALONE, 20.0, 40.0)
     assert accuracy_tables.print_tables([sample("both cut", 20.0, 20.0), alone], told)
 
 
@@ -352,7 +352,10 @@ def test_the_meter_sees_a_cut_of_one_direction_and_none_in_the_other(lab_name: s
     for one in judged:
         assert one.measured_ms is not None
         if one.injected_ms:
-            assert one.measured_ms > 0.9 * one.injected_ms
+            # A guest that is stopped between a packet's stamp and its sending: where the outage
+            # began isn't known, and the error says so.
+            unsure_ms = one.stated_ms if one.kind in (HELD, STOP_ALONE) else 0
+            assert one.measured_ms + unsure_ms > 0.9 * one.injected_ms
         else:
             assert one.measured_ms < 200, "half of what the other direction was cut for"
     assert sum(one.injected_ms == 0 for one in judged) == 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
@@ -11,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from migrate.backends.vhost_user.ovs import BRIDGE, end_switch, ensure_switch
+from migrate.clock import Deadline
+from migrate.drivers.shell import Completed
 from migrate.formats import frames
 from migrate.formats.frames import End
 from migrate.images.initramfs import ensure_image
+from migrate.lab import reach
 from migrate.lab.config import cache_folder
 from migrate.lab.local.lab import LocalLab
 from migrate.lab.namespaces import NamespaceHost
-from migrate.lab.reach import MAC, MULTICAST, Place, bridge_port, look_at, scan_lab
+from migrate.lab.reach import MAC, MULTICAST, Place, bridge_port, links_of, look_at, scan_lab
 from migrate.lab.resources import DATA_BRIDGE
 from migrate.model import Scan
-from migrate.report import reach as report
+from migrate.report.reach import plain
 from selftests.helpers import listening_in, soon
 
 
@@ -51,7 +55,7 @@ def careless(host: NamespaceHost) -> Iterator[None]:
         both(["sh", "-c", f"echo 0 >{own}"], ["sh", "-c", f"echo 1 >{own}"])
         for text in ("10.77.0.9/24", "fd77::9/64"):
             both(
-                ["ip", "addr", "add", text, *address, *(["nodad"] if ":" in text else [])],
+                ["ip", "addr", "add", text, *address],
                 ["ip", "addr", "del", text, *address],
             )
         yield
@@ -70,7 +74,7 @@ def test_from_the_guests_network_nothing_of_a_local_lab_answers(shared_lab: Loca
     assert min(asked[place, "controller"] for place in ("a", "b", "fabric")) > 0
     peers = [scan for scan in scans if scan.station == "peer"]
     assert all(scan.answers for scan in peers), "the peer is there: the scan can hear"
-    assert "nothing but its peer can be reached" in report.plain(scans)
+    assert "nothing but its peer can be reached" in plain(scans)
 
 
 def test_nor_does_what_a_switch_adds_to_a_host(shared_lab: LocalLab) -> None:
@@ -103,7 +107,7 @@ def test_what_listens_on_the_guests_bridge_is_found(shared_lab: LocalLab) -> Non
     assert f"a: a: tcp open {ports[0]}: 10.77.0.9 by data" in found
     assert f"a: a: tcp open {ports[1]}: fd77::9 by data" in found
     assert any(line.startswith(f"a: a: tcp open {ports[1]}: fe80:") for line in found)
-    assert "REACHED from where a guest is: a" in report.plain(scans)
+    assert "REACHED from where a guest is: a" in plain(scans)
     assert wrong(scan_lab(shared_lab, ["a"])) == [], "as it was"
 
 
@@ -158,3 +162,60 @@ def test_the_command_says_what_it_asked_and_what_answered(
     assert getattr(done, "status", None) == 0, done
     assert "from a guest's port on a: a: " in said
     assert said.endswith("nothing but its peer can be reached from where a guest is\n")
+
+
+# --- addresses that are new -----------------------------------------------------------------------
+
+
+class Says:
+    """A host whose ``ip addr`` answers with one text after the other, the last one for good."""
+
+    def __init__(self, *links: dict[str, object]) -> None:
+        self.left = [json.dumps([link]) for link in links]
+
+    def run(
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        *,
+        text: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        """See Runs."""
+        assert text is None
+        assert check
+        assert not deadline.passed()
+        said = self.left[0] if len(self.left) == 1 else self.left.pop(0)
+        return Completed(tuple(argv), 0, said, "")
+
+
+def link(*flags: str, **address: object) -> dict[str, object]:
+    known = {"local": "fd77::9", "prefixlen": 64, **address}
+    mac = "02:00:00:00:00:01"
+    one = {"ifname": "br0", "link_type": "ether", "address": mac, "flags": flags}
+    return {**one, "addr_info": [known]}
+
+
+def test_an_address_that_is_about_to_be_a_hosts_is_waited_for() -> None:
+    host = Says(link("UP", "LOWER_UP", tentative=True), link("UP", "LOWER_UP"))
+    assert [one.addresses for one in links_of(host, soon())] == [("fd77::9/64",)]
+    assert len(host.left) == 1, "asked twice"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [link("UP", "NO-CARRIER", tentative=True), link("LOWER_UP", tentative=True, dadfailed=True)],
+)
+def test_one_that_stays_tentative_is_not(
+    one: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(list(links_of(Says(one, {}), soon()))) == 1, "asked once"
+    assert not caplog.records
+
+
+def test_what_is_tentative_for_too_long_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reach, "SETTLE_S", 0.0)
+    assert list(links_of(Says(link("LOWER_UP", tentative=True)), soon()))
+    assert "still tentative" in caplog.text
