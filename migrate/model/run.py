@@ -95,3 +95,5 @@ class Run(Value):
     report_s: NotNegative | None = None
     """Seconds to write the report, ``junit.xml`` and the index; None: not recorded."""
     not_reached: tuple[UnreachedTries, ...] = ()
+    stages: int = Field(default=0, ge=0)
+    """Guests that tests moved by hand (``boot``): none of them is an attempt."""

@@ -268,7 +268,9 @@ def boot(lab: Session) -> Boot:
         invariants: Sequence[Invariant] = INVARIANTS,
     ) -> Iterator[Stage]:
         case = _case(what, overrides, variant, lab)
-        with lab.build_world(case, *_pairs(lab, case)) as world:
+        pairs = _pairs(lab, case)
+        lab.count_stage()
+        with lab.build_world(case, *pairs) as world:
             yield Stage(world, invariants)
 
     return start

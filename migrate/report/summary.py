@@ -14,7 +14,7 @@ from migrate.results.reader import RunRecord
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """Numbers of attempts; ``others``: of those that are no plain pass or failure, by what they
-    are. ``EMPTY``: nothing was tried that there is to judge."""
+    are. ``EMPTY``: there is no attempt to judge."""
 
     result: Literal["PASS", "FAIL", "EMPTY"]
     passed: int
@@ -24,12 +24,23 @@ class RunSummary:
     """Cases that can't run in this lab."""
     expired: int
     """Entries of the quarantine list."""
+    stages: int = 0
+    """Guests that tests moved by hand."""
+
+    @property
+    def by_hand_alone(self) -> bool:
+        """Whether all that was done is in the test runner's report, none of it in ours."""
+        return self.result == "EMPTY" and self.stages > 0 and not self.expired
 
     @property
     def counts(self) -> str:
         """``6 of 8 attempts passed, 2 void``."""
         others = (f"{number} {what}" for what, number in self.others.items())
-        return ", ".join((f"{self.passed} of {self.attempts} attempts passed", *others))
+        tried = f"{self.passed} of {self.attempts} attempts passed"
+        if self.by_hand_alone:
+            guests = f"{self.stages} guest{'' if self.stages == 1 else 's'}"
+            tried = f"no attempt; tests used `boot` for {guests}: their results are the tests'"
+        return ", ".join((tried, *others))
 
     @property
     def line(self) -> str:
@@ -63,6 +74,7 @@ def summary(record: RunRecord) -> RunSummary:
         others={what: number for what, number in numbers.items() if number},
         skips=len(run.skips),
         expired=len(quarantine.expired(run)),
+        stages=run.stages,
     )
 
 

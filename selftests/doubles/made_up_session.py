@@ -38,6 +38,7 @@ class MadeUpSession:
     def __init__(self, lab: MadeUpLab) -> None:
         self.lab = lab
         self.skipped: list[Skip] = []
+        self.stages = 0
         self.attempts: list[Attempt] = []
         self.folder = Path("/results/20260102")
 
@@ -45,6 +46,9 @@ class MadeUpSession:
         if case.interface.mode in ABSENT:
             return Skip(case=case, reason="no such card here", remedy="plug one in")
         return (("a", "b"), ("c", "d"))
+
+    def count_stage(self) -> None:
+        self.stages += 1
 
     def skip(self, skip: Skip) -> None:
         self.skipped.append(skip)

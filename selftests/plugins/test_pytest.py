@@ -98,8 +98,9 @@ def test_a_stage_to_act_on_by_hand(inner: pytest.Pytester) -> None:
         "        assert stage.target.migrate_from(stage.source).held_by == ('b',)\n"
         "def test_bare(boot):\n    with boot(Case(id='mine'), invariants=()) as stage:\n"
         "        assert stage.move().invariants == ()\n"
+        "def test_counted_for_the_report(lab):\n    assert lab.stages == 2\n"
     )
-    outcome_of(inner, test).assert_outcomes(passed=2)
+    outcome_of(inner, test).assert_outcomes(passed=3)
 
 
 def test_a_command_that_fails_in_the_guest_fails_its_test_in_words(inner: pytest.Pytester) -> None:

@@ -545,6 +545,20 @@ def test_a_run_without_attempts_is_no_pass(tmp_path: Path) -> None:
     assert ">PASS<" not in text
 
 
+def test_of_guests_that_tests_moved_by_hand_it_is_said_that_they_are_not_in_it(
+    tmp_path: Path,
+) -> None:
+    writer = synthetic.write_run(tmp_path, [])
+    writer.change(stages=2)
+    text = write_report(writer.folder).read_text()
+    assert '"badge void">EMPTY<' in text
+    assert "no attempt; tests used `boot` for 2 guests: their results are the tests&#39;" in text
+    attempts = [synthetic.attempt(synthetic.case())]
+    writer = synthetic.write_run(tmp_path / "other", attempts)
+    writer.change(stages=1)
+    assert "1 of 1 attempts passed" in write_report(writer.folder).read_text()
+
+
 def test_a_report_of_ten_attempts_stays_small(tmp_path: Path) -> None:
     writer = synthetic.write_run(tmp_path, [*many(), *many("vhost-user")])
     assert write_report(writer.folder).stat().st_size < 10 * 60_000
