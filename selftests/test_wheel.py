@@ -80,6 +80,14 @@ def test_a_wheel_carries_what_is_read_and_no_more(wheel: Path) -> None:
     assert data_of(wheel) == wanted
 
 
+def test_a_wheel_carries_every_module(wheel: Path) -> None:
+    """An ignored name such as ``results`` is left out by whoever builds it, tracked or not."""
+    with ZipFile(wheel) as archive:
+        carried = {name for name in archive.namelist() if name.endswith(".py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "migrate").rglob("*.py")}
+    assert modules <= carried
+
+
 def test_what_is_installed_is_not_the_clone(programs: Path, tmp_path: Path) -> None:
     script = "import migrate, migrate.data as d; print(migrate.__file__, d.data_path('domains'))"
     places = output(programs / "python", "-c", script, cwd=tmp_path).split()
