@@ -64,17 +64,22 @@ def reason(verdict: Verdict) -> str:
 
 
 def why_not_passed(attempt: Attempt) -> tuple[str, ...]:
-    """Why an attempt did not pass, what matters most first: the last words of a QEMU that died,
-    and what libvirt made of it behind; empty: it passed."""
+    """Why an attempt did not pass, what matters most first: the last words of a QEMU that died, if
+    the guest is not where it should be, and what libvirt made of it behind; empty: it passed."""
     if attempt.passed:
         return ()
-    reasons = [*map(str, attempt.qemu_ends)]
-    reasons += [f"void, so it neither passes nor fails: {why}" for why in attempt.void]
     wrong = list(attempt.failed_verdicts)
-    if attempt.outcome != attempt.case.expect.outcome:
+    as_expected = attempt.outcome == attempt.case.expect.outcome
+    ends = [*map(str, attempt.qemu_ends)]
+    # An abort ends the target's QEMU: that is no reason where the guest is where it should be.
+    asked_for = as_expected and all(verdict.check != "held-by" for verdict in wrong)
+    reasons = [] if asked_for else ends
+    reasons += [f"void, so it neither passes nor fails: {why}" for why in attempt.void]
+    if not as_expected:
         reasons.append(_outcome_text(attempt))
         wrong = [verdict for verdict in wrong if verdict.check != "outcome"]
     reasons += map(reason, sorted(wrong, key=lambda verdict: verdict.result != "fail"))
+    reasons += ends if asked_for else []
     return tuple(reasons) or ("no verdict was reached",)
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from migrate.cli.main import cli
-from migrate.model import Attempt, Problem, QemuEnd, Verdict
+from migrate.model import Attempt, Expect, Problem, QemuEnd, Verdict
 from migrate.report.failure_text import failure_text
 from migrate.report.table_text import WIDTH
 from migrate.results.reader import read_run
@@ -51,6 +51,17 @@ def test_the_last_words_of_a_qemu_are_in_the_first_line_of_the_failure(tmp_path:
     assert ASSERTION in whole
     assert "failed, not completed" in whole
     assert whole.index(ASSERTION) < whole.index("failed, not completed")
+
+
+def test_a_qemu_that_an_abort_ended_is_not_why_another_verdict_failed(tmp_path: Path) -> None:
+    case = synthetic.case().with_(expect=Expect(outcome="aborted", held_by=("source",)))
+    attempt = synthetic.attempt(case, outcome="aborted", qemu_ends=(DIED,), verdicts=(SLOW,))
+    _, line, *_ = lines_of(tmp_path, attempt)
+    assert line.startswith("FAIL synthetic-virtio/1: outage.egress 138.0 ms against")
+    nowhere = Verdict(check="held-by", result="fail", measured="nobody", limit="a")
+    lost = attempt.with_(held_by=(), verdicts=(nowhere,))
+    _, line, *_ = lines_of(tmp_path / "lost", lost)
+    assert line.startswith("FAIL synthetic-virtio/1: QEMU on b ended (signal 6)")
 
 
 def test_a_verdict_that_failed_has_its_numbers(tmp_path: Path) -> None:
