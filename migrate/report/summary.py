@@ -39,7 +39,7 @@ class RunSummary:
         tried = f"{self.passed} of {self.attempts} attempts passed"
         if self.by_hand_alone:
             guests = f"{self.stages} guest{'' if self.stages == 1 else 's'}"
-            tried = f"no attempt; tests used `boot` for {guests}: their results are the tests'"
+            tried = f"no attempt; tests moved {guests} by hand (`boot`): see their own report"
         return ", ".join((tried, *others))
 
     @property

@@ -552,7 +552,7 @@ def test_of_guests_that_tests_moved_by_hand_it_is_said_that_they_are_not_in_it(
     writer.change(stages=2)
     text = write_report(writer.folder).read_text()
     assert '"badge void">EMPTY<' in text
-    assert "no attempt; tests used `boot` for 2 guests: their results are the tests&#39;" in text
+    assert "no attempt; tests moved 2 guests by hand (`boot`): see their own report" in text
     attempts = [synthetic.attempt(synthetic.case())]
     writer = synthetic.write_run(tmp_path / "other", attempts)
     writer.change(stages=1)
