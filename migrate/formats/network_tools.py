@@ -44,9 +44,9 @@ class LinkAddress(Part):
     local: str = ""
     prefixlen: Annotated[int, Field(ge=0, le=128)] = 0
     tentative: bool = False
-    """Another station may have it; until that is known, this one is deaf to it (RFC 4862, 5.4)."""
+    """Duplicate address detection is going on: the host does not answer yet (RFC 4862, 5.4)."""
     dadfailed: bool = False
-    """Another station has it: it stays tentative."""
+    """Another station has the address, which stays tentative."""
 
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
@@ -79,10 +79,11 @@ class Link(Part):
     vfinfo_list: tuple[VfInfo, ...] = ()
 
     @property
-    def is_settled(self) -> bool:
-        """Whether no address of it is about to be its own; without a carrier none ever is."""
-        known = (one.dadfailed or not one.tentative for one in self.addr_info)
-        return "LOWER_UP" not in self.flags or all(known)
+    def pending(self) -> tuple[LinkAddress, ...]:
+        """Addresses in duplicate address detection, which does not run without a carrier."""
+        if "LOWER_UP" not in self.flags:
+            return ()
+        return tuple(one for one in self.addr_info if one.tentative and not one.dadfailed)
 
 
 LINKS = Shape(list[Link])

@@ -39,7 +39,7 @@ SCAN_S = 120.0
 PORT_S = 20.0
 """For a port to be made."""
 SETTLE_S = 5.0
-"""For IPv6 addresses that are new: Linux waits up to two seconds for another station with them."""
+"""For duplicate address detection, which takes Linux about two seconds."""
 MAC = bytes.fromhex("026d6cfe0001")
 """Ours on that port: nobody else's."""
 OUR_LINK_LOCAL = IPv6Address("fe80::6d:6cff:fefe:1")
@@ -154,17 +154,20 @@ def _port(end: str) -> int | None:
 
 
 def links_of(runs: Runs, deadline: Deadline) -> Iterator[LinkAddresses]:
-    """Those of Ethernet with their addresses, of which none is about to be theirs any more: a host
-    that is asked before that is silent, and answers a moment later."""
+    """Links of Ethernet with their addresses, and those of loopback: they are the host's, too.
+
+    Duplicate address detection is waited for: until it is done a host does not answer.
+    """
     words = ["ip", "-json", "addr"]
     links: list[Link] = []
 
     def is_settled() -> bool:
         links[:] = LINKS.parse(runs.run(words, deadline).out, " ".join(words))
-        return all(link.is_settled for link in links)
+        return not any(link.pending for link in links)
 
     if not until(is_settled, deadline.sooner(SETTLE_S), 0.1):
-        LOGGER.warning("addresses are still tentative, and not reached for that: %s", links)
+        pending = [f"{one.text} on {link.ifname}" for link in links for one in link.pending]
+        LOGGER.warning("still tentative, so they do not answer yet: %s", ", ".join(pending))
     for link in links:
         if link.link_type == "ether" and link.ifname and link.address:
             addresses = tuple(known.text for known in link.addr_info if known.local)

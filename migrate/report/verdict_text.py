@@ -69,18 +69,17 @@ def why_not_passed(attempt: Attempt) -> tuple[str, ...]:
     if attempt.passed:
         return ()
     wrong = list(attempt.failed_verdicts)
+    why = [f"void, so it neither passes nor fails: {void}" for void in attempt.void]
     as_expected = attempt.outcome == attempt.case.expect.outcome
-    ends = [*map(str, attempt.qemu_ends)]
-    # An abort ends the target's QEMU: that is no reason where the guest is where it should be.
-    asked_for = as_expected and all(verdict.check != "held-by" for verdict in wrong)
-    reasons = [] if asked_for else ends
-    reasons += [f"void, so it neither passes nor fails: {why}" for why in attempt.void]
     if not as_expected:
-        reasons.append(_outcome_text(attempt))
+        why.append(_outcome_text(attempt))
         wrong = [verdict for verdict in wrong if verdict.check != "outcome"]
-    reasons += map(reason, sorted(wrong, key=lambda verdict: verdict.result != "fail"))
-    reasons += ends if asked_for else []
-    return tuple(reasons) or ("no verdict was reached",)
+    why += map(reason, sorted(wrong, key=lambda verdict: verdict.result != "fail"))
+    ends = map(str, attempt.qemu_ends)
+    # An abort ends the target's QEMU: that is no reason where the guest is where it should be.
+    is_misplaced = not as_expected or any(verdict.check == "held-by" for verdict in wrong)
+    reasons = (*ends, *why) if is_misplaced else (*why, *ends)
+    return reasons or ("no verdict was reached",)
 
 
 def _outcome_text(attempt: Attempt) -> str:

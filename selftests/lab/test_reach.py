@@ -218,4 +218,4 @@ def test_what_is_tentative_for_too_long_is_told(
 ) -> None:
     monkeypatch.setattr(reach, "SETTLE_S", 0.0)
     assert list(links_of(Says(link("LOWER_UP", tentative=True)), soon()))
-    assert "still tentative" in caplog.text
+    assert "still tentative, so they do not answer yet: fd77::9/64 on br0" in caplog.text
